@@ -1,0 +1,60 @@
+"""A cluster profile: what a site's Slurm wants to be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from emobench.config.models import Strict
+
+# A value that stands in an #SBATCH line: one line, no quote and no backslash.
+SbatchValue = Annotated[str, Field(pattern=r"^[^\r\n\"'\\`$]+$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class JobResources(Strict):
+    """What one kind of job asks Slurm for."""
+
+    partition: SbatchValue | None = None
+    account: SbatchValue | None = None
+    qos: SbatchValue | None = None
+    constraint: SbatchValue | None = None
+    cpus: int = Field(default=2, ge=1)
+    mem: SbatchValue | None = None
+    """As sbatch takes it: 8G, 4000M."""
+    time: SbatchValue | None = None
+    """As sbatch takes it: D-HH:MM:SS, HH:MM:SS or minutes."""
+    sbatch: tuple[SbatchValue, ...] = ()
+    """Further sbatch options as they are, e.g. '--mail-type=FAIL'."""
+
+
+class ServerResources(JobResources):
+    """A server job; cpus and mem are for one accelerator (or for the job if it has none)."""
+
+    gres: SbatchValue | None = None
+    """GRES without the count, e.g. gpu:h100, gpu:hl225, hpu."""
+
+
+class ClusterProfile(Strict):
+    name: str
+    description: str = ""
+    scheduler: Literal["slurm", "local"]
+    accelerator: Literal["none", "cuda", "gaudi"] = "none"
+    user_server: ServerResources = ServerResources()
+    assistant_server: ServerResources = ServerResources()
+    array: JobResources = JobResources()
+    python: str | None = None
+    """Interpreter of the environment that emobench is installed in; None: the submitting one."""
+    client_setup: tuple[str, ...] = ()
+    """Shell lines before emobench starts on a node, as they are (the site's, not the sweep's)."""
+    server_setup: tuple[str, ...] = ()
+    """Shell lines before `vllm serve`, e.g. module load, source activate."""
+    server_env: dict[EnvName, str] = {}
+    """Environment of the servers; values are quoted."""
+    throttle: int = Field(default=8, ge=1)
+    """Cells at a time within one array."""
+    max_array_size: int | None = Field(default=None, ge=2)
+    """None: asked of the site (scontrol show config)."""
+    server_deadline_min: float = Field(default=30, gt=0)
+    """Minutes from the start of a server's job until it has to answer."""

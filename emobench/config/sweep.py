@@ -1,0 +1,106 @@
+"""The sweep file, resolved: shorthand is expanded, defaults are filled in, variants are loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from emobench.config.models import RoleModel, Strict
+
+Env = Literal["retail", "airline"]
+AgentStrategy = Literal["tool-calling", "act", "react", "few-shot"]
+UserStrategy = Literal["llm", "react", "verify", "reflection"]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Names that become file names, job names and array names."""
+
+
+class Variant(Strict):
+    """An emotional condition of the simulated user: a suffix to its system prompt."""
+
+    name: SafeName
+    version: str
+    text: str
+    """The suffix; empty for control."""
+    sha256: str
+    """Of the text's UTF-8 bytes, in hex."""
+
+
+class CellFilter(Strict):
+    """Cells that match every given key (a value or a list of values)."""
+
+    env: tuple[Env, ...] | None = None
+    agent_strategy: tuple[AgentStrategy, ...] | None = None
+    variant: tuple[str, ...] | None = None
+    assistant: tuple[str, ...] | None = None
+    trial: tuple[int, ...] | None = None
+
+
+class Include(Strict):
+    """Cells beside the matrix: the product of the given values."""
+
+    env: tuple[Env, ...]
+    agent_strategy: tuple[AgentStrategy, ...]
+    variant: tuple[str, ...]
+    assistant: tuple[str, ...]
+    trial: tuple[int, ...] | None = None
+    """None: all trials of the sweep."""
+
+
+class Matrix(Strict):
+    env: tuple[Env, ...] = Field(min_length=1)
+    agent_strategy: tuple[AgentStrategy, ...] = Field(min_length=1)
+    variant: tuple[str, ...] = Field(min_length=1)
+    assistant: tuple[str, ...] = Field(min_length=1)
+
+
+class Sweep(Strict):
+    """One study. What `load_sweep` returns and what plan.json holds."""
+
+    name: SafeName
+    description: str = ""
+    cluster: str = "local"
+    """A shipped profile's name or a path to a profile."""
+    matrix: Matrix
+    trials: int = Field(ge=1, le=1000)
+    tasks: dict[Env, tuple[int, ...]]
+    """Task indices of the test split by environment, sorted, without repeats."""
+    exclude: tuple[CellFilter, ...] = ()
+    include: tuple[Include, ...] = ()
+    seed: int = Field(default=10, ge=0, lt=2**31)
+    user: RoleModel
+    user_strategy: UserStrategy = "llm"
+    assistants: dict[SafeName, RoleModel] = Field(min_length=1)
+    variants: dict[SafeName, Variant]
+    """Every variant that a cell uses, with its text."""
+    few_shot_displays: dict[Env, str] = {}
+    """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
+    max_steps: int = Field(default=30, ge=1, le=1000)
+    """Agent steps in an episode; tau-bench's own limit is 30."""
+    concurrency: int = Field(default=8, ge=1, le=512)
+    """Episodes at a time within one cell."""
+    throttle: int | None = Field(default=None, ge=1)
+    """Cells at a time within one array; None: the profile's."""
+
+
+class Cell(Strict):
+    """One array task: (assistant, env, agent strategy, variant, trial) on a set of tasks."""
+
+    number: int = Field(ge=0)
+    assistant: str
+    env: Env
+    agent_strategy: AgentStrategy
+    variant: str
+    trial: int = Field(ge=1)
+    tasks: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        """What makes it this cell, whatever its number."""
+        return (self.assistant, self.env, self.agent_strategy, self.variant, self.trial)
+
+    @property
+    def title(self) -> str:
+        return (
+            f"{self.env}/{self.agent_strategy}/{self.variant}/{self.assistant}/trial {self.trial}"
+        )

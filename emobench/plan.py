@@ -1,0 +1,85 @@
+"""plan.json: what a run directory is a run of. Written by `emobench sweep` only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emobench.config.cluster import ClusterProfile
+from emobench.config.models import RoleModel, Strict
+from emobench.config.sweep import Cell, Sweep
+from emobench.errors import InvalidInput, Problem
+from emobench.files import read_json, write_json
+from emobench.rundir import RunDir
+
+USER_SERVER = "user"
+
+
+class CellBlock(Strict):
+    """Neighbouring cells of one assistant: one job array, whose index 0 is `first_cell`."""
+
+    name: str
+    """File and job name part: the assistant, with _2, _3, ... for later blocks."""
+    assistant: str
+    first_cell: int
+    size: int
+
+    @property
+    def cells(self) -> range:
+        return range(self.first_cell, self.first_cell + self.size)
+
+
+class Plan(Strict):
+    """The resolved sweep, the site and the numbered cells."""
+
+    schema_version: int = 1
+    emobench: str
+    """Version of this package that wrote the plan."""
+    sweep_file: str
+    created: str
+    """ISO 8601, UTC."""
+    sweep: Sweep
+    profile: ClusterProfile
+    cells: tuple[Cell, ...]
+    blocks: tuple[CellBlock, ...]
+    logs: str
+    """Absolute path of the log folder."""
+
+
+def assistant_server(assistant: str) -> str:
+    """Name of an assistant's server: of its endpoint file and of its log."""
+    return f"assistant_{assistant}"
+
+
+def servers_of(sweep: Sweep) -> dict[str, RoleModel]:
+    """The servers that this sweep has to start, by name; `openai` endpoints exist already."""
+    roles: dict[str, RoleModel] = {USER_SERVER: sweep.user}
+    roles.update({assistant_server(name): model for name, model in sweep.assistants.items()})
+    return {name: model for name, model in roles.items() if model.engine != "openai"}
+
+
+def load_plan(run_dir: RunDir) -> Plan:
+    """Raises InvalidInput where `run_dir` is no run directory."""
+    data = read_json(run_dir.plan)
+    if data is None:
+        raise InvalidInput(
+            Problem(
+                "no run directory: it has no readable plan.json",
+                file=str(run_dir.path),
+                hint="give the folder that `emobench sweep` made, e.g. runs/quickstart",
+            )
+        )
+    return Plan.model_validate(data)
+
+
+def save_plan(run_dir: RunDir, plan: Plan) -> None:
+    write_json(run_dir.plan, plan.model_dump(mode="json"))
+
+
+def find_run_dir(path: str | None) -> RunDir:
+    """The given run directory, or the newest below runs/."""
+    if path is not None:
+        return RunDir(Path(path).resolve())
+    plans = sorted(Path("runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
+    if not plans:
+        raise InvalidInput("no run directory below runs/; name one: emobench status runs/NAME")
+    return RunDir(plans[-1].parent.resolve())

@@ -1,0 +1,93 @@
+"""The run directory: the one place that computes every path in it. Nothing here touches the disk.
+
+runs/<sweep name>/
+  plan.json                     the resolved sweep, profile and cells (written by `sweep` only)
+  jobs.json                     what was submitted (written by `sweep` and `cancel` only)
+  scripts/                      what is submitted, byte for byte
+  submitit/                     submitit's own files
+  endpoints/                    mode 0700: <server>.json by that server's job, api_key (0600)
+  cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
+  cells/<n>/variant_summary.json
+  cells/<n>/results.json        tau-bench's own format, written at the end
+  report.html
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CellPaths:
+    """The files of one cell."""
+
+    folder: Path
+
+    @property
+    def episodes(self) -> Path:
+        return self.folder / "episodes.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "variant_summary.json"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / ".lock"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run directory."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / "jobs.json"
+
+    @property
+    def scripts(self) -> Path:
+        return self.path / "scripts"
+
+    @property
+    def submitit(self) -> Path:
+        return self.path / "submitit"
+
+    @property
+    def endpoints(self) -> Path:
+        return self.path / "endpoints"
+
+    @property
+    def api_key(self) -> Path:
+        return self.endpoints / "api_key"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def endpoint(self, server: str) -> Path:
+        return self.endpoints / f"{server}.json"
+
+    def cell(self, number: int) -> CellPaths:
+        return CellPaths(self.path / "cells" / str(number))
+
+
+def slug(model: str) -> str:
+    """A model id as a file-name part: 'Qwen/Qwen3-4B' -> 'Qwen3-4B'; never a path.
+
+    >>> slug("../../x")
+    'x'
+    """
+    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-")[:80] or "model"
