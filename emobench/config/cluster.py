@@ -50,7 +50,7 @@ class ClusterProfile(Strict):
     """Shell lines before emobench starts on a node, as they are (the site's, not the sweep's)."""
     server_setup: tuple[str, ...] = ()
     """Shell lines before `vllm serve`, e.g. module load, source activate."""
-    server_env: dict[EnvName, str] = {}
+    server_env: dict[EnvName, str] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
     throttle: int = Field(default=8, ge=1)
     """Cells at a time within one array."""

@@ -73,7 +73,7 @@ class Sweep(Strict):
     assistants: dict[SafeName, RoleModel] = Field(min_length=1)
     variants: dict[SafeName, Variant]
     """Every variant that a cell uses, with its text."""
-    few_shot_displays: dict[Env, str] = {}
+    few_shot_displays: dict[Env, str] = Field(default_factory=dict)
     """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
     max_steps: int = Field(default=30, ge=1, le=1000)
     """Agent steps in an episode; tau-bench's own limit is 30."""
