@@ -1,0 +1,194 @@
+"""One way to tau-bench: `tau_bench` where it is installed, else its fork `tau_trait` from PyPI.
+
+The benchmark's code is neither changed nor copied. What the fork does differently is bridged
+here: its import wants a key and reads a stray .env file, it prints every prompt, it appends
+tasks of its own, and some of its users are broken (see `_TraitUser`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.errors import InvalidInput
+
+PACKAGES = ("tau_bench", "tau_trait")  # in order of preference
+
+_AGENTS = {
+    "tool-calling": ("tool_calling_agent", "ToolCallingAgent", {}),
+    "act": ("chat_react_agent", "ChatReActAgent", {"use_reasoning": False}),
+    "react": ("chat_react_agent", "ChatReActAgent", {"use_reasoning": True}),
+    "few-shot": ("few_shot_agent", "FewShotToolCallingAgent", {}),
+}
+AGENT_MODULES = tuple(sorted({module for module, _, _ in _AGENTS.values()}))
+
+_USERS = {
+    "llm": "LLMUserSimulationEnv",
+    "react": "ReactUserSimulationEnv",
+    "verify": "VerifyUserSimulationEnv",
+    "reflection": "ReflectionUserSimulationEnv",
+}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """An installed tau-bench, by whatever name. Imports happen on first use (seconds: litellm)."""
+
+    package: str
+    version: str
+    """Version, with the commit where it was installed from git."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.package} {self.version}"
+
+    def module(self, name: str) -> Any:
+        """A module of the benchmark, e.g. 'envs.user'."""
+        return _import(f"{self.package}.{name}")
+
+    def tasks(self, env: str) -> list[Any]:
+        """The original test tasks, in their order: 115 for retail, 50 for airline."""
+        module = self.module(f"envs.{env}.tasks_test")
+        tasks: list[Any] = getattr(module, "TASKS_TEST", None) or module.TASKS
+        return tasks[: TASK_COUNTS[env]]
+
+    def wiki(self, env: str) -> str:
+        """The policy that the agent works by."""
+        return str(self.module(f"envs.{env}.wiki").WIKI)
+
+    def tools_info(self, env: str) -> list[dict[str, Any]]:
+        """The tools in OpenAI's format."""
+        return [tool.get_info() for tool in self.module(f"envs.{env}.tools").ALL_TOOLS]
+
+    def terminate_tools(self, env: str) -> list[str]:
+        """Tools that end a conversation."""
+        return ["transfer_to_human_agents"]
+
+    def make_env(self, env: str, task: int, user_strategy: str, user_model: str) -> Any:
+        """A fresh stock environment for one task; its user comes from `envs.base.load_user`."""
+        return self.module("envs").get_env(
+            env,
+            user_strategy=user_strategy,
+            user_model=user_model,
+            user_provider="openai",
+            task_split="test",
+            task_index=task,
+        )
+
+    def make_agent(
+        self, strategy: str, env: str, model: str, temperature: float, displays: list[str]
+    ) -> Any:
+        """A stock agent. `displays` are the few-shot examples (only for few-shot)."""
+        module, name, extra = _AGENTS[strategy]
+        arguments: dict[str, Any] = dict(extra)
+        if strategy == "few-shot":
+            arguments["few_shot_displays"] = displays
+        return getattr(self.module(f"agents.{module}"), name)(
+            tools_info=self.tools_info(env),
+            wiki=self.wiki(env),
+            model=model,
+            provider="openai",
+            temperature=temperature,
+            **arguments,
+        )
+
+    def user_class(self, strategy: str) -> type[Any]:
+        """The simulated user of a strategy, with the fork's faults bridged."""
+        module = self.module("envs.user")
+        base: type[Any] = getattr(module, _USERS[strategy])
+        if self.package == "tau_trait":
+            return _trait_user(base, module.LLMUserSimulationEnv)
+        return base
+
+
+@cache
+def load_benchmark(package: str | None = None) -> Benchmark:
+    """The installed benchmark, without importing it. Raises InvalidInput where there is none."""
+    wanted = (package,) if package else PACKAGES
+    for name in wanted:
+        if importlib.util.find_spec(name) is not None:
+            return Benchmark(name, _version(name))
+    raise InvalidInput(
+        f"no benchmark is installed: looked for {' and '.join(wanted)}\n"
+        "  install one: pip install --no-deps tau-trait==0.1.1   (from PyPI)\n"
+        "  or:          pip install 'emobench[tau-bench]'        (the original, from its git)"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        distribution = metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    commit = origin.get("vcs_info", {}).get("commit_id", "")
+    return f"{distribution.version}+{commit[:10]}" if commit else distribution.version
+
+
+@cache
+def _import(name: str) -> Any:
+    # Compute nodes often have no way out, and litellm would wait for its price list.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    with _environment_kept():
+        # The fork builds a client at import, which wants a key, and reads ../../.env.
+        os.environ.setdefault("OPENAI_API_KEY", "unused")
+        module = importlib.import_module(name)
+    if name.endswith("tau_trait.envs.user") or name == "tau_trait.envs":
+        # The fork prints each prompt and message; a module-level name shadows the built-in.
+        _import_plain("tau_trait.envs.user").print = _silent
+    return module
+
+
+def _import_plain(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def _silent(*_: object, **__: object) -> None:
+    return None
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@cache
+def _trait_user(base: type[Any], llm_user: type[Any]) -> type[Any]:
+    """`base` of the fork with the original's behaviour under its `super()` calls.
+
+    The fork's llm user stores message objects instead of dicts, stores them in a list that its
+    reflection user throws away, keeps no cost, and ends its prompt with an extra line break.
+    """
+
+    class _TraitUser(llm_user):  # type: ignore[misc]
+        def generate_next_message(self, messages: list[dict[str, Any]]) -> str:
+            response = _import("tau_trait.envs.user").completion(
+                model=self.model, custom_llm_provider=self.provider, messages=messages
+            )
+            message = response.choices[0].message
+            self.messages.append(message.model_dump())
+            self.total_cost = response._hidden_params["response_cost"]
+            return message.content  # type: ignore[no-any-return]
+
+        def build_system_prompt(self, instruction: str | None) -> str:
+            return str(super().build_system_prompt(instruction)).rstrip("\n")
+
+    if base is llm_user:
+        return _TraitUser
+    # Bases in this order put _TraitUser between the strategy and the fork's llm user.
+    return type(base.__name__, (base, _TraitUser), {})
