@@ -1,0 +1,237 @@
+"""Reading a run directory while it may still be written: records without transcripts, then these.
+
+A conversation is tens of kilobytes and a sweep has thousands, so a record keeps only where its
+line stands in the file; `conversations` reads the lines again, one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from emobench.analysis.metrics import INFRA_ERROR, OUTCOMES, Observation
+from emobench.config.sweep import Cell
+from emobench.files import read_json
+from emobench.plan import Plan, load_plan
+from emobench.rundir import RunDir
+
+CellState = Literal["done", "running", "partial", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One line of episodes.jsonl without its transcript."""
+
+    episode: str
+    task_id: int
+    outcome: str
+    reward: float | None
+    """None: missing, which is not 0."""
+    attempt: int
+    steps: int
+    wall_s: float
+    started: str
+    error: str
+    """'Type: message', or empty."""
+    identity: tuple[str, str, str, str, int]
+    """(assistant, env, agent strategy, variant, trial), as Cell.key."""
+    variant_sha256: str
+    benchmark: str
+    """'package version'."""
+    emobench: str
+    incarnations: tuple[tuple[str, str], ...]
+    """(role, incarnation) of the servers that answered."""
+    offset: int
+    """Where the line begins in the file, in bytes."""
+    length: int
+
+
+@dataclass(frozen=True)
+class EpisodeFile:
+    """What one episodes.jsonl says, one record a task, by task; and what was left out."""
+
+    path: Path
+    episodes: tuple[EpisodeRecord, ...] = ()
+    replaced: int = 0
+    """Infrastructure errors that a later line of the same task replaced."""
+    duplicates: int = 0
+    """Later lines of a task that had a result already."""
+    damaged: int = 0
+    """Whole lines that are no episode."""
+    torn: int = 0
+    """1 where the last line has no end: a write that was cut off or is going on."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    cell: Cell
+    file: EpisodeFile
+    summary: dict[str, Any] | None
+    """variant_summary.json, or None where there is none."""
+    foreign: int = 0
+    """Episodes left out because they belong to another cell or task set."""
+
+    @property
+    def expected(self) -> int:
+        return len(self.cell.tasks)
+
+    @property
+    def scored(self) -> int:
+        return sum(record.reward is not None for record in self.file.episodes)
+
+    @property
+    def infra_errors(self) -> int:
+        return sum(record.outcome == INFRA_ERROR for record in self.file.episodes)
+
+    @property
+    def state(self) -> CellState:
+        """As the files say it; a cell that was killed still says 'running' in its summary."""
+        if self.scored >= self.expected:
+            return "done"
+        status = self.says("status")
+        if status == "running":
+            return "running"
+        if status == "failed":
+            return "failed"
+        return "partial" if self.file.episodes else "missing"
+
+    def says(self, key: str) -> str:
+        """A text value of the summary, or an empty string."""
+        value = (self.summary or {}).get(key)
+        return value if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True)
+class Collected:
+    run_dir: RunDir
+    plan: Plan
+    cells: tuple[CellResult, ...]
+
+    def observations(self) -> list[Observation]:
+        """Every episode as the statistics see it."""
+        return [
+            Observation(
+                assistant=result.cell.assistant,
+                env=result.cell.env,
+                agent_strategy=result.cell.agent_strategy,
+                variant=result.cell.variant,
+                trial=result.cell.trial,
+                task_id=record.task_id,
+                outcome=record.outcome,
+                reward=record.reward,
+            )
+            for result in self.cells
+            for record in result.file.episodes
+        ]
+
+
+def read_episodes(path: Path) -> EpisodeFile:
+    """The records of an episodes.jsonl; an absent file has none. Raises OSError on a bad disk."""
+    kept: dict[int, EpisodeRecord] = {}
+    replaced = duplicates = damaged = torn = offset = 0
+    try:
+        stream = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return EpisodeFile(path)
+    with stream:
+        for line in stream:
+            start, offset = offset, offset + len(line)
+            if not line.endswith(b"\n"):
+                torn = 1
+                continue
+            record = _record(line, start)
+            if record is None:
+                damaged += bool(line.strip())
+                continue
+            earlier = kept.get(record.task_id)
+            if earlier is not None and earlier.outcome != INFRA_ERROR:
+                duplicates += 1
+                continue
+            replaced += earlier is not None
+            kept[record.task_id] = record
+    episodes = tuple(kept[task] for task in sorted(kept))
+    return EpisodeFile(path, episodes, replaced, duplicates, damaged, torn)
+
+
+def collect(run_dir: RunDir) -> Collected:
+    """The plan with every cell's episodes and summary. Raises InvalidInput without a plan."""
+    plan = load_plan(run_dir)
+    return Collected(run_dir, plan, tuple(_cell_result(run_dir, cell) for cell in plan.cells))
+
+
+def conversations(
+    path: Path, records: Iterable[EpisodeRecord]
+) -> Iterator[tuple[EpisodeRecord, dict[str, Any]]]:
+    """The whole lines behind `records`, one at a time, in the order given."""
+    with path.open("rb") as stream:
+        for record in records:
+            stream.seek(record.offset)
+            yield record, json.loads(stream.read(record.length))
+
+
+def _cell_result(run_dir: RunDir, cell: Cell) -> CellResult:
+    paths = run_dir.cell(cell.number)
+    file = read_episodes(paths.episodes)
+    tasks = set(cell.tasks)
+    own = tuple(r for r in file.episodes if r.task_id in tasks and r.identity == cell.key)
+    foreign = len(file.episodes) - len(own)
+    if foreign:
+        file = EpisodeFile(file.path, own, file.replaced, file.duplicates, file.damaged, file.torn)
+    summary = read_json(paths.summary)
+    return CellResult(cell, file, summary if isinstance(summary, dict) else None, foreign)
+
+
+def _record(line: bytes, offset: int) -> EpisodeRecord | None:
+    """The line as a record, or None where it is no episode."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    task_id, outcome, trial = data.get("task_id"), data.get("outcome"), data.get("trial")
+    if type(task_id) is not int or type(trial) is not int or outcome not in OUTCOMES:
+        return None
+    error = data.get("error")
+    benchmark = data.get("benchmark")
+    calls = data.get("calls")
+    names = [data.get(key) for key in ("assistant", "env", "agent_strategy", "variant")]
+    return EpisodeRecord(
+        episode=str(data.get("episode") or ""),
+        task_id=task_id,
+        outcome=outcome,
+        reward=None if outcome == INFRA_ERROR else _number(data.get("reward")),
+        attempt=int(_number(data.get("attempt")) or 1),
+        steps=int(_number(data.get("steps")) or 0),
+        wall_s=_number(data.get("wall_s")) or 0.0,
+        started=str(data.get("started") or ""),
+        error=f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else "",
+        identity=(str(names[0]), str(names[1]), str(names[2]), str(names[3]), trial),
+        variant_sha256=str(data.get("variant_sha256") or ""),
+        benchmark=f"{benchmark.get('package')} {benchmark.get('version')}"
+        if isinstance(benchmark, dict)
+        else "",
+        emobench=str(data.get("emobench") or ""),
+        incarnations=_incarnations(calls if isinstance(calls, list) else []),
+        offset=offset,
+        length=len(line),
+    )
+
+
+def _incarnations(calls: list[Any]) -> tuple[tuple[str, str], ...]:
+    pairs = {
+        (str(call.get("role")), str(call.get("incarnation")))
+        for call in calls
+        if isinstance(call, dict) and call.get("incarnation")
+    }
+    return tuple(sorted(pairs))
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
