@@ -34,6 +34,8 @@ class Plan(Strict):
     schema_version: int = 1
     emobench: str
     """Version of this package that wrote the plan."""
+    benchmark: str
+    """Package and version of tau-bench that the results belong to."""
     sweep_file: str
     created: str
     """ISO 8601, UTC."""

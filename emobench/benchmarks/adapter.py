@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Benchmark:
         module = self.module("envs.user")
         base: type[Any] = getattr(module, _USERS[strategy])
         if self.package == "tau_trait":
-            return _trait_user(base, module.LLMUserSimulationEnv)
+            return _trait_user(base, module.LLMUserSimulationEnv)  # type: ignore[arg-type]
         return base
 
 
@@ -142,14 +143,11 @@ def _import(name: str) -> Any:
         # The fork builds a client at import, which wants a key, and reads ../../.env.
         os.environ.setdefault("OPENAI_API_KEY", "unused")
         module = importlib.import_module(name)
-    if name.endswith("tau_trait.envs.user") or name == "tau_trait.envs":
+    user_module = sys.modules.get("tau_trait.envs.user")
+    if user_module is not None:
         # The fork prints each prompt and message; a module-level name shadows the built-in.
-        _import_plain("tau_trait.envs.user").print = _silent
+        user_module.print = _silent  # type: ignore[attr-defined]
     return module
-
-
-def _import_plain(name: str) -> Any:
-    return importlib.import_module(name)
 
 
 def _silent(*_: object, **__: object) -> None:

@@ -1,0 +1,142 @@
+"""The shim: tau-bench's own user, of whatever strategy, with a variant's suffix in its prompt.
+
+Four things were seen to fail in silence, and shape this module (docs/architecture.md):
+
+- `envs/base.py` binds `load_user` at import, so that name is replaced and no other;
+- a context variable set by the main thread is lost in a pool's threads, so the variant is bound
+  to the user object: it travels inside the `user_strategy` argument, through the benchmark's own
+  constructors, and one process can hold users of different variants side by side;
+- a subclass of the llm user would turn react, verify and reflection users into llm users, so the
+  suffix comes from a mixin over the strategy's own class;
+- stock users converse once in their constructor, before there is an instruction; that call is
+  left out, as its answer is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from inspect import signature
+from threading import Lock
+from typing import Any
+
+from emobench.benchmarks.adapter import AGENT_MODULES, Benchmark
+from emobench.config.sweep import Variant
+from emobench.errors import InvalidInput
+
+SEPARATOR = "\n\n"
+
+
+class UserRequest(str):
+    """A user strategy's name that carries the variant to where the user is built."""
+
+    variant: Variant
+
+    def __new__(cls, strategy: str, variant: Variant) -> UserRequest:
+        if strategy == "human":
+            raise InvalidInput(
+                "user strategy 'human' cannot carry a variant: a person at the keyboard has no "
+                "prompt; use llm, react, verify or reflection"
+            )
+        request = super().__new__(cls, strategy)
+        request.variant = variant
+        return request
+
+
+class VariantMixin:
+    """Over a strategy's own class: the same user, its system prompt followed by the suffix."""
+
+    variant: Variant
+    messages: list[dict[str, Any]]
+
+    def __init__(self, variant: Variant, model: str, provider: str, max_attempts: int) -> None:
+        # What the stock constructors set, without the conversation that they begin.
+        self.variant = variant
+        self.messages = []
+        self.model = model
+        self.provider = provider
+        self.max_attempts = max_attempts
+        self.total_cost = 0.0
+        self.trait_dict = None
+
+    def build_system_prompt(self, instruction: str | None) -> str:
+        prompt: str = super().build_system_prompt(instruction)  # type: ignore[misc]
+        return prompt + SEPARATOR + self.variant.text if self.variant.text else prompt
+
+
+@cache
+def _variant_class(base: type[Any]) -> type[Any]:
+    return type("Variant" + base.__name__, (VariantMixin, base), {})
+
+
+def make_user(benchmark: Benchmark, request: UserRequest, model: str, provider: str) -> Any:
+    """The benchmark's user of the requested strategy, with the variant bound to it."""
+    base = benchmark.user_class(str(request))
+    attempts = signature(base.__init__).parameters.get("max_attempts")
+    return _variant_class(base)(  # type: ignore[arg-type]
+        request.variant, model, provider, attempts.default if attempts else 1
+    )
+
+
+Completion = Callable[..., Any]
+"""litellm.completion or what stands in for it: (role, stock, **arguments) -> response."""
+
+_installed = 0
+_lock = Lock()
+_undo: list[tuple[Any, str, Any]] = []
+
+
+@contextmanager
+def seams(benchmark: Benchmark, complete: Completion) -> Iterator[None]:
+    """The benchmark with our user loader and completion, until the last such block ends.
+
+    `complete(role, stock, **arguments)` gets every LLM call of the benchmark, with role 'user' or
+    'assistant' and the stock function; it must pass on calls that are not its own.
+    """
+    global _installed
+    with _lock:
+        _installed += 1
+        if _installed == 1:
+            _install(benchmark, complete)
+    try:
+        yield
+    finally:
+        with _lock:
+            _installed -= 1
+            if _installed == 0:
+                while _undo:
+                    module, name, stock = _undo.pop()
+                    setattr(module, name, stock)
+
+
+def _install(benchmark: Benchmark, complete: Completion) -> None:
+    base = benchmark.module("envs.base")
+    stock_load_user = base.load_user
+
+    def load_user(
+        user_strategy: Any, model: str | None = None, provider: str | None = None, **rest: Any
+    ) -> Any:
+        if isinstance(user_strategy, UserRequest):
+            return make_user(benchmark, user_strategy, str(model), str(provider))
+        return stock_load_user(user_strategy=user_strategy, model=model, provider=provider, **rest)
+
+    _replace(base, "load_user", load_user)
+    for module_name, role in [
+        ("envs.user", "user"),
+        *((f"agents.{name}", "assistant") for name in AGENT_MODULES),
+    ]:
+        module = benchmark.module(module_name)
+        _replace(module, "completion", _bound(complete, role, module.completion))
+
+
+def _bound(complete: Completion, role: str, stock: Completion) -> Completion:
+    def completion(*args: Any, **kwargs: Any) -> Any:
+        return complete(role, stock, *args, **kwargs)
+
+    return completion
+
+
+def _replace(module: Any, name: str, value: Any) -> None:
+    _undo.append((module, name, getattr(module, name)))
+    setattr(module, name, value)
