@@ -1,0 +1,189 @@
+"""A real Slurm cluster of four nodes on this machine, started in seconds and gone when stopped.
+
+By hand: `python -m tests.cluster.lab`, then use the printed SLURM_CONF in another terminal.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+from tests import processes
+from tests.cluster.configuration import NODES
+from tests.cluster.daemons import NAMES, SEARCH_PATH, SYSTEM_TABLES, Daemons, LabError, environment
+
+COMMANDS = (*NAMES, "sbatch", "srun", "squeue", "sacct", "sacctmgr", "sinfo", "scontrol", "scancel")
+LIVE_STATES = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING", "COMPLETING")
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def missing() -> list[str]:
+    """What the lab needs and this machine lacks: names of commands and files."""
+    lacking = [name for name in COMMANDS if shutil.which(name, path=SEARCH_PATH) is None]
+    return lacking + ([] if SYSTEM_TABLES.exists() else [str(SYSTEM_TABLES)])
+
+
+class Lab:
+    """One cluster with folder, ports and munge key of its own: several can run side by side.
+
+    Nodes cuda1, cuda2 (gpu:h100:2) and gaudi1, gaudi2 (hpu:gaudi2:2); partitions cuda (default),
+    cuda_high (preempts cuda), cuda_grace and gaudi. Daemons and jobs run as the current user.
+    """
+
+    def __init__(self) -> None:
+        # Not pytest's tmp_path: the path of a unix socket is limited to 108 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))
+        self._daemons = Daemons(self.folder)
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Lab:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every daemon and wait for idle nodes. Raises LabError; then nothing is left."""
+        try:
+            if lacking := missing():
+                raise LabError(f"not installed: {', '.join(lacking)}")
+            # Stops the cluster if this process is killed: its end of the pipe closes then.
+            self._guard = subprocess.Popen(
+                [sys.executable, "-m", "tests.cluster.lab", "--guard", str(self.folder)],
+                stdin=subprocess.PIPE,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
+            self._daemons.start()
+            try:
+                self.wait_idle()
+            except TimeoutError as error:
+                raise LabError(f"{error}\n{self._daemons.tails()}") from None
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the jobs and daemons of this cluster and remove its folders. May be repeated."""
+        self._daemons.stop()
+        if self._guard and self._guard.stdin:
+            self._guard.stdin.close()
+            self._guard.wait(20)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment for commands that should talk to this cluster."""
+        return environment() | {"SLURM_CONF": str(self._daemons.configuration)}
+
+    def run(
+        self,
+        *argv: str | Path,
+        timeout: float = 30.0,
+        check: bool = True,
+        cwd: str | Path | None = None,
+        stdin: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command against this cluster; `timeout` in seconds.
+
+        Raises AssertionError quoting stderr when `check` and it failed; subprocess.TimeoutExpired.
+        """
+        done = subprocess.run(
+            [str(part) for part in argv],
+            env=self.env,
+            cwd=cwd,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{argv} ended with {done.returncode}: {done.stderr}{done.stdout}")
+        return done
+
+    def queue(self) -> dict[str, str]:
+        """Jobs in squeue: id (array tasks one by one) to state, COMPLETING included."""
+        lines = self.run("squeue", "--all", "--noheader", "--array", "-o", "%i %T").stdout
+        return dict(line.split(" ", 1) for line in lines.splitlines())
+
+    def wait_idle(self, seconds: float = 20.0) -> None:
+        """Return once no job is in the queue and all four nodes are idle; else TimeoutError."""
+        processes.until(lambda: not self.queue(), "an empty queue", seconds, poll=0.1)
+        processes.until(self._nodes_idle, "four idle nodes", seconds, poll=0.1)
+
+    def wait_jobs(self, *jobs: str, seconds: float = 60.0) -> dict[str, str]:
+        """Wait until all tasks of `jobs` (ids) ended; id (array tasks "12_3") to sacct's state.
+
+        Steps are left out. Raises TimeoutError after `seconds`.
+        """
+        states: dict[str, str] = {}
+
+        def ended() -> bool:
+            if any(job.partition("_")[0] in jobs for job in self.queue()):
+                return False
+            # sacct lags behind squeue and can be partial meanwhile: all rows have to agree.
+            listing = self.run("sacct", "-nPX", "-o", "jobid,state", "-j", ",".join(jobs)).stdout
+            states.clear()
+            for line in listing.splitlines():
+                job, state = line.split("|")
+                states[job] = state
+            known = {job.partition("_")[0] for job in states}
+            return known >= set(jobs) and not any(
+                state.startswith(LIVE_STATES) for state in states.values()
+            )
+
+        processes.until(ended, f"jobs {', '.join(jobs)} to end", seconds, poll=0.1)
+        return states
+
+    def resume_nodes(self) -> None:
+        """Bring nodes back that a test set down or drained."""
+        listing = self.run("sinfo", "--noheader", "--Node", "-o", "%N %T").stdout
+        for line in sorted(set(listing.splitlines())):
+            node, state = line.split()
+            if state.startswith(("down", "drain")):
+                self.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+    def _nodes_idle(self) -> bool:
+        listing = self.run("sinfo", "-hN", "-t", "idle", "-o", "%N", check=False).stdout
+        return set(listing.split()) == set(NODES)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run a cluster until Ctrl-C or TERM."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    begun = time.monotonic()
+    try:
+        with Lab() as lab:
+            print(f"A cluster of {len(NODES)} nodes is up after {time.monotonic() - begun:.1f} s.")
+            print("In another terminal:\n")
+            print(f"    export SLURM_CONF={lab.env['SLURM_CONF']}\n")
+            print(f"Logs: {lab.folder}/*.log. Ctrl-C stops it.", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        print("stopped")
+    except LabError as error:
+        sys.exit(f"The cluster did not start: {error}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--guard"]:
+        sys.stdin.read()
+        Daemons(Path(sys.argv[2])).stop()
+    else:
+        main()
