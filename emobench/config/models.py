@@ -13,6 +13,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
 class Sampling(Strict):
     """What is sent with every request of the role. Unset values are the server's defaults."""
 
@@ -79,7 +82,7 @@ class ScriptedModel(Sampling):
 
     engine: Literal["scripted"] = "scripted"
     model: str = Field(default="scripted", min_length=1)
-    mistakes: float | dict[str, Annotated[float, Field(ge=0, le=1)]] = 0.0
+    mistakes: Probability | dict[str, Probability] = 0.0
     """Probability that the assistant fails a task, or one by variant (others: 0)."""
     latency_ms: float = Field(default=0, ge=0, le=600_000)
     faults: Faults = Faults()

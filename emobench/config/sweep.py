@@ -54,33 +54,41 @@ class Matrix(Strict):
     assistant: tuple[str, ...] = Field(min_length=1)
 
 
-class Sweep(Strict):
-    """One study. What `load_sweep` returns and what plan.json holds."""
+class Settings(Strict):
+    """The keys of a sweep that stand in the file as they are, without shorthand."""
 
     name: SafeName
     description: str = ""
-    cluster: str = "local"
-    """A shipped profile's name or a path to a profile."""
-    matrix: Matrix
     trials: int = Field(ge=1, le=1000)
-    tasks: dict[Env, tuple[int, ...]]
-    """Task indices of the test split by environment, sorted, without repeats."""
-    exclude: tuple[CellFilter, ...] = ()
-    include: tuple[Include, ...] = ()
+    """Repetitions of each cell; pass^k needs k of them."""
     seed: int = Field(default=10, ge=0, lt=2**31)
-    user: RoleModel
     user_strategy: UserStrategy = "llm"
-    assistants: dict[SafeName, RoleModel] = Field(min_length=1)
-    variants: dict[SafeName, Variant]
-    """Every variant that a cell uses, with its text."""
-    few_shot_displays: dict[Env, str] = Field(default_factory=dict)
-    """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
     max_steps: int = Field(default=30, ge=1, le=1000)
     """Agent steps in an episode; tau-bench's own limit is 30."""
     concurrency: int = Field(default=8, ge=1, le=512)
     """Episodes at a time within one cell."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array; None: the profile's."""
+
+
+class Sweep(Settings):
+    """One study. What `load_sweep` returns and what plan.json holds."""
+
+    cluster: str = "local"
+    """A profile's name, or the absolute path of a profile."""
+    matrix: Matrix
+    tasks: dict[Env, tuple[int, ...]]
+    """Task indices of the test split by environment, sorted, without repeats."""
+    exclude: tuple[CellFilter, ...] = ()
+    include: tuple[Include, ...] = ()
+    user: RoleModel
+    assistants: dict[SafeName, RoleModel] = Field(min_length=1)
+    variants: dict[SafeName, Variant]
+    """Every variant that a cell uses, with its text."""
+    few_shot_displays: dict[Env, str] = Field(default_factory=dict)
+    """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
+    few_shot_sha256: dict[Env, str] = Field(default_factory=dict)
+    """Of those files' bytes, in hex."""
 
 
 class Cell(Strict):
