@@ -65,13 +65,15 @@ class Reader:
         names = list(names)
         self.refuse(path, "unknown key", key, listing(names), hint or nearest(key, names))
 
-    def choice(self, path: KeyPath, value: object, names: Iterable[str], what: str) -> bool:
+    def choice(
+        self, path: KeyPath, value: object, names: Iterable[str], what: str, where: str = ""
+    ) -> bool:
         """Whether the value is one of the names; notes the mistake otherwise."""
         names = list(names)
         if isinstance(value, str) and value in names:
             return True
         hint = nearest(value, names) if isinstance(value, str) else ""
-        self.refuse(path, f"unknown {what} {show(value)}", value, listing(names), hint)
+        self.refuse(path, f"unknown {what} {show(value)}{where}", value, listing(names), hint)
         return False
 
     def scalar_or_list(self, path: KeyPath, value: object) -> list[tuple[KeyPath, Any]]:

@@ -22,13 +22,18 @@ _RANGE = re.compile(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?")
 
 
 def _names(
-    reader: Reader, path: KeyPath, value: object, allowed: Iterable[str], what: str
+    reader: Reader,
+    path: KeyPath,
+    value: object,
+    allowed: Iterable[str],
+    what: str,
+    where: str = "",
 ) -> tuple[str, ...]:
     """The valid ones of a name or a list of names; unknown and repeated ones are noted."""
     names = list(allowed)
     seen: dict[str, None] = {}
     for at, item in reader.scalar_or_list(path, value):
-        if not reader.choice(at, item, names, what):
+        if not reader.choice(at, item, names, what, where):
             continue
         if item in seen:
             reader.refuse(at, f"'{item}' is given twice", item, hint="keep one")
@@ -222,6 +227,7 @@ def _filters(
     form = f"a list of mappings with some of: {', '.join((*axes, 'trial'))}"
     if value == []:
         return []
+    where = " in this sweep's matrix" if key == "exclude" else ""
     for path, item in reader.scalar_or_list((key,), value):
         given = reader.mapping(path, item, form)
         if given is None:
@@ -232,8 +238,7 @@ def _filters(
         for axis, allowed in axes.items():
             if axis in given:
                 what = axis.replace("_", " ")
-                what = f"{what} (not in this sweep's matrix)" if key == "exclude" else what
-                found[axis] = _names(reader, (*path, axis), given[axis], allowed, what)
+                found[axis] = _names(reader, (*path, axis), given[axis], allowed, what, where)
         if "trial" in given:
             found["trial"] = _trials(reader, (*path, "trial"), given["trial"], trials)
         if len(reader.problems) == before:

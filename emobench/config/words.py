@@ -63,12 +63,15 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 
 def _plain(annotation: Any, metadata: list[Any]) -> str:
     limits: dict[str, Any] = {}
-    for item in metadata:
+    # Field(...) inside Annotated keeps its constraints in a list of its own.
+    for item in [part for item in metadata for part in getattr(item, "metadata", [item])]:
         for name in ("ge", "gt", "le", "lt", "min_length", "pattern"):
             if getattr(item, name, None) is not None:
                 limits[name] = getattr(item, name)
     if annotation is bool:
         return "true or false"
+    if annotation is int and "lt" in limits:
+        limits["le"] = limits.pop("lt") - 1
     if annotation in (int, float):
         return (
             "a whole number" * (annotation is int)

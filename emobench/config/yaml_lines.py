@@ -175,6 +175,7 @@ class _Walker:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return self.scalar(node, path)
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
@@ -199,7 +200,7 @@ class _Walker:
                 data[key] = self.value(value_node, (*path, key))
         return data
 
-    def scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text: str = node.value
         if found := _CONTROL.search(text):
             self.refuse(node, path, f"a control character U+{ord(found[0]):04X} in a value")

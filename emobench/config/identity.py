@@ -1,0 +1,86 @@
+"""What makes an episode this episode: everything that affects its content, and nothing else.
+
+Left out are the transport (addresses, keys, latency), the hardware (accelerators) and the course
+of a run (concurrency, throttle, cluster, partition, which other tasks or variants there are).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from emobench.config.models import RoleModel, ScriptedModel
+from emobench.config.sweep import Cell, Sweep
+
+_NOT_CONTENT = {
+    "base_url",
+    "api_key_env",
+    "accelerators",
+    "tensor_parallel",
+    "gpu_memory_utilization",
+    "latency_ms",
+}
+
+
+def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
+    """The values that an episode of the cell depends on; `benchmark` names its version."""
+    variant = sweep.variants[cell.variant]
+    content: dict[str, object] = {
+        "assistant": _role(sweep.assistants[cell.assistant], cell.variant),
+        "user": _role(sweep.user, cell.variant),
+        "user_strategy": sweep.user_strategy,
+        "agent_strategy": cell.agent_strategy,
+        "env": cell.env,
+        "variant": {"name": variant.name, "sha256": variant.sha256},
+        "seed": sweep.seed,
+        "trial": cell.trial,
+        "max_steps": sweep.max_steps,
+        "benchmark": benchmark,
+    }
+    if cell.agent_strategy == "few-shot":
+        content["few_shot_sha256"] = sweep.few_shot_sha256.get(cell.env, "")
+    return content
+
+
+def _role(model: RoleModel, variant: str) -> dict[str, Any]:
+    content = model.model_dump(mode="json", exclude=_NOT_CONTENT)
+    if isinstance(model, ScriptedModel) and isinstance(model.mistakes, dict):
+        # Another variant's rate does not touch this cell.
+        content["mistakes"] = float(model.mistakes.get(variant, 0))
+    return content
+
+
+def content_hash(content: Mapping[str, object], task_id: int | None = None) -> str:
+    """SHA-256, in hex, of the content and, for an episode, the task."""
+    whole = {"content": content, "task_id": task_id}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256(text.encode("utf-8")).hexdigest()
+
+
+def differing_keys(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """The dotted paths that differ, with both values: 'assistant.temperature: was 0, now 1'."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    return [
+        f"{key}: was {_say(before, key)}, now {_say(after, key)}"
+        for key in dict.fromkeys((*before, *after))
+        if key not in before or key not in after or before[key] != after[key]
+    ]
+
+
+def _flat(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value))
+    return pairs
+
+
+def _say(values: Mapping[str, object], key: str) -> str:
+    if key not in values:
+        return "not there"
+    value = values[key]
+    return "unset" if value is None else json.dumps(value, ensure_ascii=False)
