@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,34 +23,45 @@ DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
 
 
 def prepare(
-    sweep_file: Path, *, cluster: str | None = None, run_dir: Path | None = None
+    sweep_file: Path,
+    *,
+    cluster: str | None = None,
+    run_dir: Path | None = None,
+    ask_site: bool = True,
 ) -> tuple[RunDir, Plan]:
     """The plan that the sweep file describes, with the cell numbers that `run_dir` already has.
 
-    Writes nothing. Raises InvalidInput for mistakes in the file or the profile, and where results
-    in the run directory would no longer belong to the sweep.
+    Writes nothing. Without `ask_site`, Slurm's default array limit stands in where the profile
+    names none and there is no scontrol here (a dry run on a laptop). Raises InvalidInput for
+    mistakes in the file or the profile, and where results in the run directory would no longer
+    belong to the sweep.
     """
     sweep = load_sweep(sweep_file, cluster=cluster)
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
     target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
     old = load_plan(target) if target.plan.exists() else None
-    return target, make_plan(sweep, profile, target, old, sweep_file)
+    size = _max_array_size(profile, ask_site)
+    return target, make_plan(sweep, profile, target, old, sweep_file, size)
 
 
 def make_plan(
-    sweep: Sweep, profile: ClusterProfile, run_dir: RunDir, old: Plan | None, sweep_file: Path
+    sweep: Sweep,
+    profile: ClusterProfile,
+    run_dir: RunDir,
+    old: Plan | None,
+    sweep_file: Path,
+    max_array_size: int,
 ) -> Plan:
     """A plan for `sweep`; cells and arrays of `old` keep their numbers and names."""
     benchmark = load_benchmark().label
     cells = expand(sweep)
-    size = _max_array_size(profile)
     held = held_tasks(run_dir, old.cells) if old is not None else {}
     if old is not None and held:
         _refuse_mixing(old, sweep, cells, held, benchmark, run_dir, sweep_file)
         cells = extend(old.cells, cells)
-        blocks = _extended_blocks(old.blocks, cells, size)
+        blocks = _extended_blocks(old.blocks, cells, max_array_size)
     else:
-        blocks = blocks_of(cells, size)
+        blocks = blocks_of(cells, max_array_size)
     return Plan(
         emobench=__version__,
         benchmark=benchmark,
@@ -132,8 +144,10 @@ def _short(values: Sequence[int]) -> str:
     return text if len(values) <= 8 else f"{text}, ... ({len(values)})"
 
 
-def _max_array_size(profile: ClusterProfile) -> int:
+def _max_array_size(profile: ClusterProfile, ask_site: bool) -> int:
     if profile.scheduler == "local":
+        return DEFAULT_MAX_ARRAY_SIZE
+    if profile.max_array_size is None and not ask_site and shutil.which("scontrol") is None:
         return DEFAULT_MAX_ARRAY_SIZE
     from emobench.slurm.submit import max_array_size
 

@@ -1,0 +1,139 @@
+"""The emobench command. Nothing heavy is imported before the subcommand that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from emobench import __version__
+from emobench.errors import EmobenchError
+
+EPILOG = """examples:
+  emobench sweep sweeps/quickstart.yaml --wait      run a study on this machine
+  emobench sweep sweeps/x.yaml --dry-run            write the scripts, submit nothing
+  emobench sweep sweeps/x.yaml --cluster cuda       submit it
+  emobench status                                   the newest run below runs/
+  emobench report runs/x                            write runs/x/report.html
+  emobench cancel runs/x                            stop its jobs; results stay
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emobench",
+        description="Does a customer-service agent still do its job when the user is upset?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"emobench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    sweep = commands.add_parser("sweep", help="submit a sweep file, or what is missing of it")
+    add_sweep_arguments(sweep)
+    commands.add_parser("run", help="run one cell (see emobench run --help)", add_help=False)
+    for name, text in (
+        ("status", "servers, cells, episodes and mean reward of a run"),
+        ("report", "write the report of a run"),
+        ("cancel", "stop the jobs of a run; results stay"),
+    ):
+        command = commands.add_parser(name, help=text)
+        optional = "?" if name == "status" else None
+        command.add_argument(
+            "run_dir",
+            nargs=optional,
+            metavar="RUN_DIR",
+            help="e.g. runs/quickstart" + (" (default: the newest)" if optional else ""),
+        )
+        if name != "report":
+            command.add_argument("--json", action="store_true", help="for machines")
+    commands.add_parser("schema", help="print the JSON schema of sweep files, for editors")
+    commands.add_parser(
+        "serve-scripted", help="start the scripted model server (see --help)", add_help=False
+    )
+    return parser
+
+
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="a sweep file, e.g. sweeps/x.yaml")
+    parser.add_argument(
+        "--cluster", metavar="NAME|PATH", help="profile instead of the sweep file's"
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<sweep name>")
+    parser.add_argument("--dry-run", action="store_true", help="write the scripts, submit nothing")
+    parser.add_argument("--wait", action="store_true", help="follow it to its end, then report")
+    parser.add_argument("--json", action="store_true", help="print the outcome for machines")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(arguments))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run a command; the user's mistakes and the world's failures end without a traceback."""
+    try:
+        return action()
+    except EmobenchError as error:
+        print(f"emobench: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe went away, as head does
+        return 1
+    except OSError as error:
+        print(f"emobench: {error}\n  nothing that was written before is lost", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nemobench: interrupted; jobs that were submitted go on", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    # These two have parsers of their own, which also serve as `python -m`.
+    if arguments[:1] == ["run"]:
+        from emobench.run import main as run
+
+        return run(arguments[1:])
+    if arguments[:1] == ["serve-scripted"]:
+        from emobench.serving.scripted.cli import main as serve
+
+        return serve(arguments[1:])
+    parsed = build_parser().parse_args(arguments)
+    if parsed.command == "sweep":
+        from emobench.sweep import sweep_command
+
+        return sweep_command(parsed)
+    if parsed.command == "schema":
+        from emobench.config.schema import sweep_file_schema
+
+        print(json.dumps(sweep_file_schema(), indent=2))
+        return 0
+    from emobench.plan import find_run_dir
+
+    run_dir = find_run_dir(parsed.run_dir)
+    if parsed.command == "status":
+        from emobench.status import gather, show
+
+        status = gather(run_dir)
+        print(json.dumps(status, indent=2) if parsed.json else show(status))
+        return 0
+    if parsed.command == "report":
+        from emobench.report.render import build_report
+
+        print(build_report(run_dir))
+        return 0
+    from emobench.launch import cancel
+
+    cancelled = cancel(run_dir)
+    if parsed.json:
+        print(json.dumps({"cancelled": cancelled}))
+    elif cancelled:
+        print(f"cancelled: {', '.join(cancelled)}; results stay in {run_dir.path}")
+    else:
+        print(f"nothing of {run_dir.path} was running")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Submit what a sweep lacks, and cancel what it has: the acting half of `emobench sweep`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emobench.errors import EmobenchError, InvalidInput, Problem
+from emobench.files import read_json, write_atomic
+from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan, save_plan, servers_of
+from emobench.rundir import RunDir
+from emobench.slurm.queue import JobState, job_states
+from emobench.slurm.render import render
+from emobench.status import cell_jobs, cell_state, is_live, job_records
+from emobench.templates_path import template_dirs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a submission did."""
+
+    submitted: Sequence[Mapping[str, Any]]
+    missing: int
+    """Cells that lacked episodes and had no job before this call."""
+    live: int
+    """Cells whose job was waiting or running already."""
+
+
+def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
+    """Write the plan and its scripts: what --dry-run shows is what is submitted."""
+    texts = render(plan, run_dir, template_dirs())
+    _make_folders(plan, run_dir)
+    save_plan(run_dir, plan)
+    paths = []
+    for name, text in texts.items():
+        path = run_dir.scripts / name
+        write_atomic(path, text, 0o755 if name.endswith((".sh", ".sbatch")) else 0o644)
+        paths.append(path)
+    for stale in set(run_dir.scripts.iterdir()) - set(paths):
+        stale.unlink()
+    return paths
+
+
+def submit(
+    plan: Plan, run_dir: RunDir, on_job: Callable[[Mapping[str, Any]], None] = lambda job: None
+) -> Outcome:
+    """Submit the servers and arrays for the cells that are missing; nothing if there are none.
+
+    Raises SubmissionRefused where the scheduler says no. What had been submitted by then is
+    recorded, servers that would run alone are taken back, and the same call completes the rest.
+    """
+    _check_keys(plan)
+    jobs = job_records(run_dir)
+    states = job_states(jobs)
+    missing, live = missing_cells(plan, run_dir, jobs, states)
+    count = sum(map(len, missing.values()))
+    if not count:
+        return Outcome((), 0, live)
+    servers = _servers_to_start(plan, missing, jobs, states)
+    write_scripts(plan, run_dir)
+    if servers_of(plan.sweep):
+        from emobench.serving.endpoints import api_key
+
+        api_key(run_dir, create=True)
+    submitted = _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
+    return Outcome(submitted, count, live)
+
+
+def missing_cells(
+    plan: Plan, run_dir: RunDir, jobs: list[dict[str, Any]], states: Mapping[str, JobState]
+) -> tuple[dict[str, list[int]], int]:
+    """Cells to submit by block name, and how many more are with a live job already."""
+    ids = cell_jobs(plan, jobs)
+    live = 0
+    missing: dict[str, list[int]] = {}
+    for block in plan.blocks:
+        for number in block.cells:
+            cell, job = plan.cells[number], ids.get(number)
+            summary = read_json(run_dir.cell(number).summary)
+            if cell_state(cell, summary, job, states)[0] == "done":
+                continue
+            if job is not None and is_live(states.get(job)):
+                live += 1
+            else:
+                missing.setdefault(block.name, []).append(number)
+    return missing, live
+
+
+def cancel(run_dir: RunDir) -> list[str]:
+    """Stop every live job of the run and wait until it is gone; results stay.
+
+    Returns the names of what was stopped. Raises EmobenchError where a job does not go away.
+    """
+    plan = load_plan(run_dir)
+    jobs = job_records(run_dir)
+    states = job_states(jobs)
+    live = [
+        job
+        for job in jobs
+        if any(is_live(s) and key.split("_")[0] == job["job_id"] for key, s in states.items())
+    ]
+    if live:
+        _scheduler(plan).cancel(live)
+    return [f"{job['name']} ({job['job_id']})" for job in live]
+
+
+def _servers_to_start(
+    plan: Plan,
+    missing: Mapping[str, Sequence[int]],
+    jobs: list[dict[str, Any]],
+    states: Mapping[str, JobState],
+) -> list[str]:
+    """Servers that the missing cells need and that no live array keeps alive already."""
+    assistants = {block.assistant for block in plan.blocks if block.name in missing}
+    needed = {USER_SERVER, *(assistant_server(name) for name in assistants)}
+    blocks = {block.name: block.assistant for block in plan.blocks}
+    kept: set[str] = set()
+    for job in jobs:
+        ids = [key for key in states if key.split("_")[0] == job["job_id"]]
+        if job["kind"] == "array" and any(is_live(states[key]) for key in ids):
+            names = [blocks[name] for name in job.get("blocks", [job["name"]]) if name in blocks]
+            kept.update({USER_SERVER, *map(assistant_server, names)})
+    leaving = [
+        job
+        for job in jobs
+        if job["kind"] == "server"
+        and job["name"] in needed - kept
+        and is_live(states.get(job["job_id"]))
+    ]
+    if leaving:
+        # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
+        _scheduler(plan).cancel(leaving)
+    alive = {
+        job["name"]
+        for job in jobs
+        if job["kind"] == "server" and is_live(states.get(job["job_id"])) and job["name"] in kept
+    }
+    return [name for name in servers_of(plan.sweep) if name in needed - alive]
+
+
+def _check_keys(plan: Plan) -> None:
+    problems = []
+    for role, model in (("user", plan.sweep.user), *plan.sweep.assistants.items()):
+        if (
+            model.engine == "openai"
+            and not model.base_url
+            and not os.environ.get(model.api_key_env)
+        ):
+            problems.append(
+                Problem(
+                    f"the variable {model.api_key_env} is not set",
+                    file=plan.sweep_file,
+                    key=f"{role}.api_key_env",
+                    hint=f"export {model.api_key_env}=... before submitting; it is never stored",
+                )
+            )
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _make_folders(plan: Plan, run_dir: RunDir) -> None:
+    """Every folder that a job writes to; Slurm creates none, and fails tasks for lack of one."""
+    folders = [run_dir.path, run_dir.scripts, run_dir.submitit, Path(plan.logs)]
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        run_dir.endpoints.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise EmobenchError(
+            f"{error.filename or run_dir.path}: {error.strerror}\n"
+            "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
+        ) from None
+
+
+def _scheduler(plan: Plan) -> Any:
+    if plan.profile.scheduler == "local":
+        from emobench.slurm import local
+
+        return local
+    from emobench.slurm import submit as slurm
+
+    return slurm

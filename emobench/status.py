@@ -1,0 +1,244 @@
+"""What a run directory and the queue say about a sweep: `emobench status`.
+
+Everything is read: from the cells' summaries, the endpoint files, jobs.json, and the queue (squeue
+and sacct, or the process table). Where the queue cannot be asked, the files still answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from emobench.config.sweep import Cell
+from emobench.files import read_json
+from emobench.plan import Plan, load_plan, servers_of
+from emobench.rundir import RunDir, slug
+from emobench.slurm.queue import JobState, job_states
+
+LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "RESIZING"}
+"""States of a job that may still do its work."""
+STATES = ("done", "running", "failed", "waiting")
+HEARTBEAT_LIMIT_S = 60.0
+
+
+def job_records(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The jobs that were submitted, oldest first."""
+    jobs = read_json(run_dir.jobs) or {}
+    return list(jobs.get("jobs", []))
+
+
+def is_live(state: JobState | None) -> bool:
+    """Whether the queue has the job, waiting or running."""
+    return state is not None and state.state.split()[0] in LIVE
+
+
+def cell_jobs(plan: Plan, jobs: list[dict[str, Any]]) -> dict[int, str]:
+    """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
+    first = {block.name: block.first_cell for block in plan.blocks}
+    ids: dict[int, str] = {}
+    for job in jobs:
+        if job["kind"] != "array":
+            continue
+        for cell in job["cells"]:
+            if job.get("scheduler") == "local" or job["name"] not in first:
+                ids[cell] = job["job_id"]
+            else:
+                ids[cell] = f"{job['job_id']}_{cell - first[job['name']]}"
+    return ids
+
+
+def cell_state(
+    cell: Cell, summary: Mapping[str, Any] | None, job: str | None, states: Mapping[str, JobState]
+) -> tuple[str, str]:
+    """(done | running | failed | waiting, reason) of one cell."""
+    status = summary["status"] if summary else None
+    if status == "done" and summary and summary["expected"] >= len(cell.tasks):
+        return "done", ""
+    if job is None:
+        if status in ("failed", "incomplete"):
+            return "failed", _reason(summary)
+        # Begun by hand, or never submitted.
+        return ("running", "") if status == "running" else ("waiting", "not submitted")
+    state = states.get(job)
+    if is_live(state):
+        assert state is not None
+        if state.state.startswith("PENDING"):
+            return "waiting", state.reason
+        if status in ("failed", "incomplete") and "_" not in job:
+            return "failed", _reason(summary)  # one local job runs many cells
+        return ("running", "") if status == "running" else ("waiting", "starting")
+    if status in ("failed", "incomplete"):
+        return "failed", _reason(summary)
+    if state is None:
+        return "failed", "its job is gone from the queue and left no word; see its log"
+    text = state.state if state.state != "COMPLETED" else "its job ended without a result"
+    details = [part for part in (state.reason, _exit(state)) if part and part != "None"]
+    return "failed", f"{text} ({', '.join(details)})" if details else text
+
+
+def gather(run_dir: RunDir) -> dict[str, Any]:
+    """The whole state as plain data. Raises InvalidInput where `run_dir` is no run directory."""
+    plan = load_plan(run_dir)
+    jobs = job_records(run_dir)
+    states = job_states(jobs)
+    ids = cell_jobs(plan, jobs)
+    counts: Counter[str] = Counter()
+    problems: list[dict[str, Any]] = []
+    reward: dict[str, list[tuple[float, int]]] = {name: [] for name in plan.sweep.variants}
+    outcomes: Counter[str] = Counter()
+    finished = expected = 0
+    for cell in plan.cells:
+        summary = read_json(run_dir.cell(cell.number).summary)
+        job = ids.get(cell.number)
+        state, reason = cell_state(cell, summary, job, states)
+        counts[state] += 1
+        expected += len(cell.tasks)
+        if summary:
+            finished += summary["finished"]
+            outcomes.update(summary["outcomes"])
+            if summary["mean_reward"] is not None:
+                reward.setdefault(cell.variant, []).append(
+                    (summary["mean_reward"], summary["finished"])
+                )
+        if state == "failed":
+            problems.append(
+                {
+                    "cell": cell.number,
+                    "title": cell.title,
+                    "reason": reason,
+                    "log": _log(plan, cell, job),
+                }
+            )
+    servers = [_server(plan, run_dir, name, jobs, states) for name in servers_of(plan.sweep)]
+    live = any(is_live(state) for state in states.values())
+    return {
+        "run_dir": str(run_dir.path),
+        "sweep": plan.sweep.name,
+        "scheduler": plan.profile.scheduler,
+        "scripted": any(
+            model.engine == "scripted"
+            for model in (plan.sweep.user, *plan.sweep.assistants.values())
+        ),
+        "live": live,
+        "finished": counts["done"] == len(plan.cells),
+        "servers": servers,
+        "cells": {"total": len(plan.cells), **{name: counts[name] for name in STATES}},
+        "episodes": {"finished": finished, "expected": expected, "outcomes": dict(outcomes)},
+        "variants": [
+            {
+                "variant": name,
+                "episodes": sum(n for _, n in pairs),
+                "mean_reward": _weighted_mean(pairs),
+            }
+            for name, pairs in reward.items()
+        ],
+        "problems": problems,
+    }
+
+
+def show(status: Mapping[str, Any]) -> str:
+    """The status as a person reads it in a terminal."""
+    cells, episodes = status["cells"], status["episodes"]
+    done = episodes["finished"], episodes["expected"]
+    lines = [f"{status['sweep']}  ({status['run_dir']})"]
+    if status["scripted"]:
+        lines.append("scripted models: this tests the pipeline and is no finding")
+    lines.append("")
+    for server in status["servers"]:
+        where = f"job {server['job_id']}" if server["job_id"] else "not submitted"
+        text = f"server   {server['name']:<24} {server['state']:<10} {where}"
+        for part in (server["node"], server["url"]):
+            text += f"  {part}" if part else ""
+        lines.append(text)
+        if server["reason"]:
+            lines.append(f"         {server['reason']}")
+    counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
+    lines.append(f"cells    {counted or '0'} of {cells['total']}")
+    lines.append(f"episodes {done[0]} of {done[1]}" + _outcomes(episodes["outcomes"]))
+    lines.append("")
+    width = max(len(row["variant"]) for row in status["variants"])
+    lines.append(f"{'variant':<{width}}  episodes  mean reward")
+    for row in status["variants"]:
+        mean = "-" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}"
+        lines.append(f"{row['variant']:<{width}}  {row['episodes']:>8}  {mean:>11}")
+    for problem in status["problems"][:10]:
+        lines += ["", f"cell {problem['cell']} failed: {problem['title']}: {problem['reason']}"]
+        if problem["log"]:
+            lines.append(f"  log: {problem['log']}")
+    if len(status["problems"]) > 10:
+        lines.append(f"... and {len(status['problems']) - 10} more failed cells (--json has all)")
+    if status["problems"] and not status["live"]:
+        lines += ["", "run the same `emobench sweep` command again: it runs what is missing"]
+    return "\n".join(lines)
+
+
+def _server(
+    plan: Plan,
+    run_dir: RunDir,
+    name: str,
+    jobs: list[dict[str, Any]],
+    states: Mapping[str, JobState],
+) -> dict[str, Any]:
+    job = next((j for j in reversed(jobs) if j["kind"] == "server" and j["name"] == name), None)
+    endpoint = read_json(run_dir.endpoint(name)) or {}
+    queued = states.get(job["job_id"]) if job else None
+    state, reason = endpoint.get("state", ""), endpoint.get("reason", "")
+    if job and endpoint.get("job_id") != job["job_id"]:
+        state, reason = "", ""  # the file is of an earlier job
+    if job is not None and not is_live(queued):
+        if state in ("ready", "starting", ""):
+            state = "gone"
+            reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
+    elif queued is not None and queued.state.startswith("PENDING"):
+        state, reason = "pending", queued.reason
+    elif state == "ready" and _age_s(endpoint.get("heartbeat")) > HEARTBEAT_LIMIT_S:
+        state, reason = "silent", f"no heartbeat for {_age_s(endpoint['heartbeat']):.0f} s"
+    return {
+        "name": name,
+        "state": state or ("starting" if job else "none"),
+        "reason": reason,
+        "job_id": job["job_id"] if job else None,
+        "node": endpoint.get("host") or (queued.node if queued else ""),
+        "url": endpoint.get("url", ""),
+        "model": servers_of(plan.sweep)[name].model,
+        "incarnation": endpoint.get("incarnation", ""),
+    }
+
+
+def _log(plan: Plan, cell: Cell, job: str | None) -> str:
+    from pathlib import Path
+
+    if job is None:
+        return ""
+    model = slug(plan.sweep.assistants[cell.assistant].model)
+    named = Path(plan.logs) / f"run_{cell.env}_{cell.agent_strategy}_{model}_{job}.log"
+    opened = Path(plan.logs) / f"run_{job}.log"
+    return str(next((path for path in (named, opened) if path.exists()), ""))
+
+
+def _reason(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return ""
+    return " ".join(str(summary["message"] or summary["exit_reason"]).split())
+
+
+def _exit(state: JobState) -> str:
+    code = state.exit_code
+    return f"exit code {code}" if code and code != "0:0" else ""
+
+
+def _age_s(iso: str | None) -> float:
+    if not iso:
+        return float("inf")
+    return (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds()
+
+
+def _outcomes(outcomes: Mapping[str, int]) -> str:
+    return ": " + ", ".join(f"{n} {name}" for name, n in outcomes.items()) if outcomes else ""
+
+
+def _weighted_mean(pairs: list[tuple[float, int]]) -> float | None:
+    total = sum(n for _, n in pairs)
+    return sum(mean * n for mean, n in pairs) / total if total else None

@@ -1,0 +1,114 @@
+"""python -m emobench.sweep FILE: load, expand, render and submit a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emobench.cli import add_sweep_arguments, guarded
+from emobench.plan import Plan
+from emobench.rundir import RunDir
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m emobench.sweep",
+        description="Submit a sweep file, or what is missing of it. The same as `emobench sweep`.",
+    )
+    add_sweep_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return guarded(lambda: sweep_command(arguments))
+
+
+def sweep_command(arguments: argparse.Namespace) -> int:
+    """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
+    from emobench.launch import submit, write_scripts
+    from emobench.prepare import prepare
+
+    def say(text: str) -> None:
+        if not arguments.json:  # machines read one JSON object and nothing else
+            print(text, flush=True)
+
+    run_dir, plan = prepare(
+        arguments.file,
+        cluster=arguments.cluster,
+        run_dir=arguments.run_dir,
+        ask_site=not arguments.dry_run,
+    )
+    say(headline(plan, run_dir))
+    if arguments.dry_run:
+        paths = write_scripts(plan, run_dir)
+        say("written, nothing submitted:")
+        for path in paths:
+            say(f"  {_short(path)}")
+        if arguments.json:
+            print(json.dumps({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]}))
+        return 0
+    outcome = submit(plan, run_dir, on_job=lambda job: say(f"  {_job_line(job)}"))
+    if not outcome.missing and not outcome.live:
+        say("finished: every cell is done, nothing to submit")
+    elif not outcome.missing:
+        say(f"nothing to submit: the {outcome.live} cells that are not done have a job already")
+    else:
+        say(f"submitted {outcome.missing} of {len(plan.cells)} cells")
+    code = 0
+    if arguments.wait:
+        from emobench.progress import follow
+
+        code = follow(run_dir, say)
+    elif outcome.missing or outcome.live:
+        say(f"follow it:  emobench status {_short(run_dir.path)}")
+        say(f"logs:       tail -f {_short(plan.logs)}/*")
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "run_dir": str(run_dir.path),
+                    "cells": len(plan.cells),
+                    "submitted_cells": outcome.missing,
+                    "live_cells": outcome.live,
+                    "jobs": list(outcome.submitted),
+                    "finished": not outcome.missing and not outcome.live if code == 0 else False,
+                }
+            )
+        )
+    return code
+
+
+def headline(plan: Plan, run_dir: RunDir) -> str:
+    """What this sweep is, in a few lines."""
+    sweep = plan.sweep
+    tasks = sum(len(cell.tasks) for cell in plan.cells)
+    lines = [
+        f"{sweep.name}: {len(plan.cells)} cells, {tasks} episodes, on {plan.profile.name}",
+        f"  variants    {', '.join(sweep.variants)}",
+        f"  user        {sweep.user.model} ({sweep.user.engine}, {sweep.user_strategy})",
+    ]
+    lines += [
+        f"  assistant   {model.model} ({model.engine})" for model in sweep.assistants.values()
+    ]
+    lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {_short(run_dir.path)}"]
+    return "\n".join(lines)
+
+
+def _job_line(job: Mapping[str, Any]) -> str:
+    cells = f", {len(job['cells'])} cells" if job["kind"] == "array" else ""
+    return f"job {job['job_id']}: {job['kind']} {job['name']}{cells}"
+
+
+def _short(path: Any) -> str:
+    """A path as a person would type it here."""
+    from pathlib import Path
+
+    path = Path(path)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
