@@ -1,0 +1,222 @@
+"""Where a server answers: files that its job writes by rename and every client checks.
+
+A file is only a claim. A client believes it once the heartbeat is fresh and the server answers
+an authenticated request with the model that the file names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from emobench.errors import InvalidInput, Problem, ServersGone
+from emobench.files import read_json, write_json
+from emobench.rundir import RunDir
+
+State = Literal["starting", "ready", "failed", "left"]
+
+HEARTBEAT_S = 5.0
+"""A server's job rewrites its file this often."""
+STALE_S = 60.0
+"""An older heartbeat means that the job was killed. Clocks of two nodes may differ a little."""
+PROBE_TIMEOUT_S = 10.0
+JOB_CHECK_S = 30.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """endpoints/<server>.json."""
+
+    server: str
+    role: Literal["user", "assistant"]
+    url: str
+    """Base URL of the OpenAI API, ending in /v1."""
+    model: str
+    incarnation: str
+    """Random; a new one with every start of the engine."""
+    engine: str
+    host: str
+    job_id: str
+    pid: int
+    started: str
+    """ISO 8601, UTC: when the server's job started."""
+    heartbeat: str = ""
+    state: State = "starting"
+    reason: str = ""
+    schema: int = 1
+
+    def age_s(self) -> float:
+        """Seconds since the last heartbeat; infinite where it cannot be read."""
+        try:
+            beat = datetime.fromisoformat(self.heartbeat)
+            return (datetime.now(UTC) - beat).total_seconds()
+        except (ValueError, TypeError):
+            return float("inf")
+
+
+def now() -> str:
+    """This moment as it stands in files: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def publish(run_dir: RunDir, endpoint: Endpoint) -> None:
+    """Write the server's file, with a fresh heartbeat. Raises OSError."""
+    _private_folder(run_dir)
+    write_json(run_dir.endpoint(endpoint.server), asdict(endpoint) | {"heartbeat": now()})
+
+
+def read_endpoint(run_dir: RunDir, server: str) -> Endpoint | None:
+    """The server's file, or None where there is none or it is no endpoint."""
+    data = read_json(run_dir.endpoint(server))
+    if not isinstance(data, dict) or data.get("schema") != 1:
+        return None
+    known = {field.name for field in fields(Endpoint)}
+    try:
+        return Endpoint(**{key: value for key, value in data.items() if key in known})
+    except TypeError:
+        return None
+
+
+def api_key(run_dir: RunDir, create: bool = False) -> str:
+    """The key that servers ask of their clients. Raises InvalidInput where there is none."""
+    path = run_dir.api_key
+    if create and not path.exists():
+        _private_folder(run_dir)
+        temporary = path.with_name(f".api_key.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                stream.write(secrets.token_urlsafe(32) + "\n")
+            # Two servers that start together must end up with one key: the first link wins.
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink(missing_ok=True)
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            Problem(f"no key of this run's servers: {error}", file=str(path))
+        ) from error
+    if not key:
+        raise InvalidInput(Problem("the key of this run's servers is empty", file=str(path)))
+    return key
+
+
+def get(url: str, key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[int, Any]:
+    """GET -> (HTTP status, decoded JSON or None). Raises OSError where nothing answers."""
+    request = urllib.request.Request(url)
+    if key is not None:
+        request.add_header("Authorization", f"Bearer {key}")
+    # Sites set http_proxy on their nodes; a proxy does not reach the nodes themselves.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            status, body = answer.status, answer.read(1 << 20)
+    except urllib.error.HTTPError as error:
+        with error:
+            status, body = error.code, b""
+    except (ValueError, EOFError) as error:  # no URL, no HTTP
+        raise OSError(str(error)) from error
+    except Exception as error:
+        # http.client has exceptions of its own for answers that are no HTTP.
+        raise error if isinstance(error, OSError) else OSError(repr(error)) from error
+    try:
+        return status, json.loads(body)
+    except ValueError:
+        return status, None
+
+
+def what_is_wrong(url: str, model: str, key: str) -> str:
+    """Why `{url}/models` is not the server that is looked for; empty if it is."""
+    try:
+        status, answer = get(f"{url}/models", key)
+    except OSError as error:
+        return f"{url} does not answer: {error}"
+    if status in (401, 403):
+        return f"{url} refuses this run's key (HTTP {status}): another server has that port"
+    if status != 200:
+        return f"{url}/models answers HTTP {status}"
+    try:
+        served = [entry["id"] for entry in answer["data"]]
+    except (TypeError, KeyError):
+        return f"{url}/models is no list of models"
+    if model not in served:
+        return f"{url} serves {', '.join(map(str, served)) or 'nothing'}, not {model}"
+    return ""
+
+
+def wait_for_endpoint(
+    run_dir: RunDir,
+    server: str,
+    *,
+    deadline_s: float,
+    poll_s: float = 1.0,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Endpoint:
+    """The server's endpoint, once it is ready and has proved to be what it says.
+
+    Raises ServersGone after `deadline_s` seconds, at once when the server has failed or its job
+    has ended, or when `interrupted()` is true.
+    """
+    begun = time.monotonic()
+    next_look = begun + JOB_CHECK_S
+    while True:
+        endpoint = read_endpoint(run_dir, server)
+        problem = _problem(run_dir, server, endpoint)
+        if endpoint is not None and not problem:
+            return endpoint
+        if endpoint is not None and endpoint.state == "failed":
+            raise ServersGone(f"server {server} failed: {endpoint.reason}")
+        if interrupted():
+            raise ServersGone(f"interrupted while waiting for server {server}: {problem}")
+        if time.monotonic() - begun >= deadline_s:
+            raise ServersGone(
+                f"server {server} was not ready within {deadline_s:g} s: {problem}; "
+                "its log is named user_vllm_<job>.out or assistant_vllm_<job>.out"
+            )
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + JOB_CHECK_S
+            if ended := _job_ended(run_dir, server):
+                raise ServersGone(f"server {server} is gone: {ended}")
+        time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
+
+
+def _problem(run_dir: RunDir, server: str, endpoint: Endpoint | None) -> str:
+    if endpoint is None:
+        return f"there is no {run_dir.endpoint(server)}"
+    if endpoint.state != "ready":
+        return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
+    if endpoint.age_s() > STALE_S:
+        return f"its last sign of life was {endpoint.age_s():.0f} s ago"
+    return what_is_wrong(endpoint.url, endpoint.model, api_key(run_dir))
+
+
+def _job_ended(run_dir: RunDir, server: str) -> str:
+    """How the server's last job ended; empty while it lives, or where nothing is known."""
+    from emobench.slurm.jobs import read_jobs
+    from emobench.slurm.queue import job_states
+
+    records = [job for job in read_jobs(run_dir) if job["name"] == server]
+    if not records or records[-1]["kind"] != "server":
+        return ""
+    state = job_states(records[-1:]).get(str(records[-1]["job_id"]))
+    return "" if state is None or state.live else f"its job {records[-1]['job_id']}: {state}"
+
+
+def _private_folder(run_dir: RunDir) -> None:
+    folder: Path = run_dir.endpoints
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) != 0o700:
+        folder.chmod(0o700)

@@ -1,0 +1,226 @@
+"""Plan -> scripts, byte for byte what is submitted. Pure: nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emobench.config.cluster import JobResources, ServerResources
+from emobench.config.models import RoleModel, ScriptedModel
+from emobench.errors import InvalidInput, Problem
+from emobench.plan import USER_SERVER, CellBlock, Plan, servers_of
+from emobench.rundir import RunDir
+
+if TYPE_CHECKING:
+    import jinja2
+
+WARNING_S = 120
+"""How long before its time limit a job is told to end by itself."""
+
+
+def server_script(server: str) -> str:
+    """Name of the script that is submitted for a server."""
+    if server == USER_SERVER:
+        return "user_vllm.sbatch"
+    return f"assistant_vllm_{server.removeprefix('assistant_')}.sbatch"
+
+
+def server_log(server: str) -> str:
+    """A server's log name without '_<jobid>.out'."""
+    return "user_vllm" if server == USER_SERVER else "assistant_vllm"
+
+
+def array_script(block: str) -> str:
+    """Name of the script that is submitted for a block of cells."""
+    return f"tau_array_{block}.sbatch"
+
+
+def serve_script(server: str) -> str:
+    """Name of the script that a server's supervisor starts."""
+    return f"serve_{server}.sh"
+
+
+def throttle_of(plan: Plan) -> int:
+    """Cells at a time within one array."""
+    return plan.sweep.throttle or plan.profile.throttle
+
+
+def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[str, str]:
+    """Script name -> text, for all servers and blocks of the plan.
+
+    Templates are taken from the first of `template_dirs` that has them. Raises InvalidInput
+    where a template is missing or wrong, or where a path or value cannot stand in a script.
+    """
+    import jinja2
+
+    for path in (str(run_dir.path), plan.logs):
+        _check_path(path)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([str(folder) for folder in template_dirs]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(sh=_sh, sbatch=_sbatch)
+    try:
+        return _render(plan, run_dir, environment)
+    except jinja2.TemplateNotFound as error:
+        searched = ", ".join(str(folder) for folder in template_dirs)
+        raise InvalidInput(
+            Problem(f"no template named {error.name}", hint=f"looked in {searched}")
+        ) from error
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidInput(
+            Problem(str(error.message), file=error.filename or "", line=error.lineno)
+        ) from error
+    except jinja2.UndefinedError as error:
+        raise InvalidInput(Problem(f"a template uses an unknown name: {error.message}")) from error
+
+
+def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dict[str, str]:
+    shared: dict[str, Any] = {
+        "plan": plan,
+        "sweep": plan.sweep,
+        "profile": plan.profile,
+        "run_dir": str(run_dir.path),
+        "logs": plan.logs,
+        "python": plan.profile.python or sys.executable,
+        "seed": plan.sweep.seed,
+    }
+    texts: dict[str, str] = {}
+    for server, model in servers_of(plan.sweep).items():
+        values = shared | _server_values(plan, run_dir, server, model)
+        kind = server_log(server)
+        texts[server_script(server)] = environment.get_template(f"{kind}.sbatch.j2").render(values)
+        engine = environment.get_template(f"serve_{model.engine}.sh.j2")
+        texts[serve_script(server)] = engine.render(values)
+        if isinstance(model, ScriptedModel):
+            texts[Path(values["settings"]).name] = _settings(plan, model)
+    array = environment.get_template("tau_array.sbatch.j2")
+    for block in plan.blocks:
+        texts[array_script(block.name)] = array.render(shared | _array_values(plan, block))
+    return texts
+
+
+def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -> dict[str, Any]:
+    role = "user" if server == USER_SERVER else "assistant"
+    resources = plan.profile.user_server if role == "user" else plan.profile.assistant_server
+    short = "user" if role == "user" else f"asst-{server.removeprefix('assistant_')}"
+    return {
+        "server": server,
+        "role": role,
+        "model": model,
+        "settings": str(run_dir.scripts / f"settings_{server}.json"),
+        "job_name": f"emo-{plan.sweep.name}-{short}",
+        "comment": f"emobench {plan.sweep.name} {role} server {model.model}",
+        "resources": resources,
+        "cpus": resources.cpus * max(model.accelerators, 1),
+        "mem": _times(resources.mem, max(model.accelerators, 1)),
+        "gres": _gres(resources, model),
+        "output": _output(plan, f"{server_log(server)}_%j.out"),
+        "warning_s": _warning_s(resources),
+    }
+
+
+def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
+    resources = plan.profile.array
+    last = block.first_cell + block.size - 1
+    return {
+        "script": array_script(block.name),
+        "first_cell": block.first_cell,
+        "size": block.size,
+        "throttle": throttle_of(plan),
+        "job_name": f"emo-{plan.sweep.name}-run-{block.name}",
+        "comment": f"emobench {plan.sweep.name} cells {block.first_cell}-{last} {block.assistant}",
+        "resources": resources,
+        "cpus": resources.cpus,
+        "mem": resources.mem,
+        "gres": None,
+        "output": _output(plan, "run_%A_%a.log"),
+        "warning_s": _warning_s(resources),
+    }
+
+
+def _settings(plan: Plan, model: ScriptedModel) -> str:
+    """What the scripted server reads; the variants' texts tell it whom it plays."""
+    settings = model.model_dump(mode="json", include={"mistakes", "latency_ms", "faults"})
+    settings["variants"] = {name: variant.text for name, variant in plan.sweep.variants.items()}
+    return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+
+
+def _gres(resources: ServerResources, model: RoleModel) -> str | None:
+    if resources.gres is None or model.accelerators == 0:
+        return None
+    return f"{resources.gres}:{model.accelerators}"
+
+
+def _times(mem: str | None, count: int) -> str | None:
+    """The memory of one accelerator, for all: '64G' twice is '128G'."""
+    match = re.fullmatch(r"(\d+)([KMGTkmgt]?)", mem or "")
+    return f"{int(match[1]) * count}{match[2]}" if match else mem
+
+
+def _warning_s(resources: JobResources) -> int:
+    """At most a quarter of the time limit: a short job would be told to end at its start."""
+    days, _, clock = (resources.time or "").rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in (days or "0", *parts)) or len(parts) > 3:
+        return WARNING_S
+    numbers = [int(part) for part in parts]
+    if days:  # D-HH[:MM[:SS]]
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:  # MM[:SS]
+        hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
+    limit = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    return min(WARNING_S, max(limit // 4, 1)) if limit else WARNING_S
+
+
+def _output(plan: Plan, name: str) -> str:
+    # In a file name Slurm replaces % and a letter; a doubled one stands for itself.
+    return f"{plan.logs.replace('%', '%%')}/{name}"
+
+
+def _check_path(path: str) -> None:
+    """Refuse what sbatch or submitit would silently turn into another path."""
+    if re.search(r"[\x00-\x1f\x7f\\]", path):
+        wrong = "a control character or a backslash"
+    elif re.search(r"%[jtAa]", path):
+        wrong = "%j, %t, %A or %a, which submitit replaces"
+    else:
+        return
+    raise InvalidInput(
+        Problem(
+            f"this path contains {wrong}",
+            value=path,
+            file=repr(path),
+            hint="give another folder with --run-dir",
+        )
+    )
+
+
+def _sh(value: object) -> str:
+    """One word of the shell, verbatim."""
+    text = str(value)
+    if "\0" in text:
+        raise InvalidInput(Problem("a value contains a NUL byte", file=repr(text)))
+    return shlex.quote(text)
+
+
+def _sbatch(value: object) -> str:
+    """One value of an #SBATCH line: sbatch knows quotes and backslashes, but no expansions."""
+    text = str(value)
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise InvalidInput(
+            Problem("a value for sbatch contains a control character", file=repr(text))
+        )
+    if re.fullmatch(r"[\w./:,=%@+-]+", text, re.ASCII):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
