@@ -70,11 +70,17 @@ def load_plan(run_dir: RunDir) -> Plan:
                 hint="give the folder that `emobench sweep` made, e.g. runs/quickstart",
             )
         )
+    for cell in data["cells"]:
+        cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
     return Plan.model_validate(data)
 
 
 def save_plan(run_dir: RunDir, plan: Plan) -> None:
-    write_json(run_dir.plan, plan.model_dump(mode="json"))
+    """Write plan.json; a cell's tasks are its environment's, and are left out of the file, which
+    every array task reads."""
+    write_json(
+        run_dir.plan, plan.model_dump(mode="json", exclude={"cells": {"__all__": {"tasks"}}})
+    )
 
 
 def find_run_dir(path: str | None) -> RunDir:

@@ -23,7 +23,8 @@ from emobench.variants.inject import SEPARATOR, UserRequest, seams
 
 TASKS = tuple(range(8))
 STRATEGIES = ("llm", "react", "verify", "reflection")
-USER_TURNS = ["I need help with an order.", "Yes, please.", "###STOP###"]
+# Nobody stops: scoring would cost seconds, and the step limit ends these conversations as well.
+USER_TURNS = ["I need help with an order.", "Yes, please.", "And another thing."]
 
 
 class Recorder(ThreadingHTTPServer):
@@ -67,7 +68,7 @@ def reply(messages: list[dict[str, Any]]) -> str:
         return "Reflection:\nToo short.\n\nResponse:\nYes, do it."
     if not first.startswith("You are a user"):
         return "Of course. Is that right?"
-    turn = USER_TURNS[min(sum(m["role"] == "assistant" for m in messages), 2)]
+    turn = USER_TURNS[sum(m["role"] == "user" for m in messages) - 1]
     return f"User Response:\n{turn}" if "User Response" in first else turn
 
 
@@ -110,6 +111,7 @@ def converse(
                 assistant=("a",),
             ),
             "trials": 1,
+            "max_steps": 2,
             "tasks": {"retail": TASKS},
             "user": model,
             "user_strategy": strategy,
@@ -136,13 +138,13 @@ def test_a_variant_differs_from_control_in_its_suffix_alone(
     strategy: str, recorder: Recorder, benchmark_: Benchmark
 ) -> None:
     records, control = converse(benchmark_, recorder, strategy, "control")
-    assert [record["outcome"] for record in records] == ["failed"] * len(TASKS)
+    assert [record["outcome"] for record in records] == ["max_steps"] * len(TASKS)
     records, bodies = converse(benchmark_, recorder, strategy, "anger")
-    assert [record["outcome"] for record in records] == ["failed"] * len(TASKS)
+    assert [record["outcome"] for record in records] == ["max_steps"] * len(TASKS)
 
     suffix = json.dumps(SEPARATOR + builtin("anger").text)[1:-1].encode()
     of_user = [body for body in bodies if is_of_user(body)]
-    # A reflection prompt is about the conversation so far, whose first message is the prompt.
+    # The verifier and the reflection see it too: the user's prompt opens their transcript.
     assert all(body.count(suffix) == 1 for body in of_user)
     assert len(of_user) >= 3 * len(TASKS)
     assert not any(suffix in body for body in bodies if not is_of_user(body))
