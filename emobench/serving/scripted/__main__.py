@@ -1,0 +1,3 @@
+from emobench.serving.scripted.cli import main
+
+raise SystemExit(main())
