@@ -70,9 +70,19 @@ def load_plan(run_dir: RunDir) -> Plan:
                 hint="give the folder that `emobench sweep` made, e.g. runs/quickstart",
             )
         )
-    for cell in data["cells"]:
-        cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
-    return Plan.model_validate(data)
+    try:
+        for cell in data["cells"]:
+            cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
+        return Plan.model_validate(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            Problem(
+                f"this plan cannot be read: {type(error).__name__}",
+                file=str(run_dir.plan),
+                hint="it was changed by hand or written by another version of emobench; use that "
+                "version, or another --run-dir",
+            )
+        ) from None
 
 
 def save_plan(run_dir: RunDir, plan: Plan) -> None:
