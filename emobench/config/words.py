@@ -64,7 +64,7 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 def _plain(annotation: Any, metadata: list[Any]) -> str:
     limits: dict[str, Any] = {}
     # Field(...) inside Annotated keeps its constraints in a list of its own.
-    for item in [part for item in metadata for part in getattr(item, "metadata", [item])]:
+    for item in [part for entry in metadata for part in getattr(entry, "metadata", [entry])]:
         for name in ("ge", "gt", "le", "lt", "min_length", "pattern"):
             if getattr(item, name, None) is not None:
                 limits[name] = getattr(item, name)
