@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from emobench import __version__
 from emobench.config.cluster import ClusterProfile
-from emobench.config.models import OpenAIModel
-from emobench.config.sweep import Cell, Matrix, Sweep
+from emobench.config.load import resolve
+from emobench.config.yaml_lines import Document
 from emobench.errors import InvalidInput, nearest
-from emobench.plan import CellBlock, Plan, save_plan
+from emobench.plan import CellBlock, Plan, load_plan, save_plan
+from emobench.prepare import DEFAULT_MAX_ARRAY_SIZE, make_plan
 from emobench.rundir import RunDir, slug
 
 
@@ -57,97 +56,65 @@ def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
 
 
 def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
-    """A sweep of one cell against endpoints that exist, in a run directory of its own."""
-    from emobench.benchmarks.adapter import load_benchmark
-    from emobench.config.identity import cell_content, differing_keys
-    from emobench.config.load import parse_tasks
-    from emobench.variants.catalog import builtin
+    """A sweep of one cell against endpoints that exist, in a run directory of its own.
 
+    Raises InvalidInput for values that make no run, and where the run directory holds another.
+    """
     for name in ("env", "model"):
         if getattr(arguments, name) is None:
             raise InvalidInput(f"--{name} is needed for a run by hand")
     assistant = slug(arguments.model)
-    common = {"api_key_env": arguments.api_key_env}
-    displays = arguments.few_shot_displays_path
-    if arguments.agent_strategy == "few-shot" and (displays is None or not displays.is_file()):
+    parts = [arguments.env, arguments.agent_strategy, assistant[:30], arguments.variant]
+    name = f"hand-{'-'.join(parts)}"[:58] + f"-{arguments.trial}"
+    run_dir = RunDir((arguments.run_dir or Path("runs") / name).resolve())
+    old = load_plan(run_dir) if run_dir.plan.exists() else None
+    if old is not None and old.sweep_file:
         raise InvalidInput(
-            "--agent-strategy few-shot needs --few-shot-displays-path: a JSONL file of examples"
+            f"{run_dir.path} holds the sweep {old.sweep.name}; choose another --run-dir, or run a "
+            "cell of that sweep with --run-dir and --cell"
         )
-    name = "-".join(
-        ["hand", arguments.env, arguments.agent_strategy, assistant[:30], arguments.variant]
-    )[:58]
-    tasks = parse_tasks(arguments.tasks, arguments.env)
-    try:
-        sweep = Sweep(
-            name=f"{name}-{arguments.trial}",
-            matrix=Matrix(
-                env=(arguments.env,),
-                agent_strategy=(arguments.agent_strategy,),
-                variant=(arguments.variant,),
-                assistant=(assistant,),
-            ),
-            trials=arguments.trial,
-            tasks={arguments.env: tasks},
-            seed=arguments.seed,
-            user=OpenAIModel(
-                model=arguments.user_model or arguments.model,
-                base_url=arguments.user_base_url or arguments.model_base_url,
-                **common,
-            ),
-            user_strategy=arguments.user_strategy,
-            assistants={
-                assistant: OpenAIModel(
-                    model=arguments.model,
-                    base_url=arguments.model_base_url,
-                    temperature=arguments.temperature,
-                    **common,
-                )
-            },
-            variants={arguments.variant: builtin(arguments.variant)},
-            few_shot_displays={} if displays is None else {arguments.env: str(displays.resolve())},
-            max_steps=arguments.max_steps,
-            concurrency=arguments.max_concurrency,
-        )
-    except ValueError as error:
-        details: list[Any] = getattr(error, "errors", list)()
-        said = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in details)
-        raise InvalidInput(f"these values make no run: {said or error}") from None
-    cell = Cell(
-        number=0,
-        assistant=assistant,
-        env=arguments.env,
-        agent_strategy=arguments.agent_strategy,
-        variant=arguments.variant,
-        trial=arguments.trial,
-        tasks=tasks,
-    )
-    run_dir = RunDir((arguments.run_dir or Path("runs") / sweep.name).resolve())
-    plan = Plan(
-        emobench=__version__,
-        benchmark=load_benchmark().label,
-        sweep_file="",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        sweep=sweep,
-        profile=ClusterProfile(name="local", scheduler="local"),
-        cells=(cell,),
-        blocks=(CellBlock(name=assistant, assistant=assistant, first_cell=0, size=1),),
-        logs=str(Path("logs").resolve()),
-    )
-    if run_dir.plan.exists():
-        from emobench.plan import load_plan
-
-        old = load_plan(run_dir)
-        differing = (
-            differing_keys(cell_content(old.sweep, old.cells[0], ""), cell_content(sweep, cell, ""))
-            if len(old.cells) == 1
-            else ["cells: it holds a whole sweep"]
-        )
-        if differing:
-            raise InvalidInput(
-                f"{run_dir.path} holds a run with other content:\n  "
-                + "\n  ".join(differing)
-                + "\n  choose another --run-dir"
-            )
+    document = Document("command line", _as_sweep_file(arguments, name, assistant), {})
+    sweep = resolve(document, Path.cwd() / f"{name}.yaml")
+    profile = ClusterProfile(name="local", scheduler="local")
+    plan = make_plan(sweep, profile, run_dir, old, None, DEFAULT_MAX_ARRAY_SIZE)
+    # A sweep of trials 1..N has N cells; by hand it is the last one of them.
+    cell = plan.cells[-1].model_copy(update={"number": 0})
+    block = CellBlock(name=assistant, assistant=assistant, first_cell=0, size=1)
+    plan = plan.model_copy(update={"cells": (cell,), "blocks": (block,)})
     run_dir.path.mkdir(parents=True, exist_ok=True)
     save_plan(run_dir, plan)
     return run_dir, plan
+
+
+def _as_sweep_file(arguments: argparse.Namespace, name: str, assistant: str) -> dict[str, Any]:
+    """The command line as the sweep file that says the same."""
+    endpoint = {"engine": "openai", "api_key_env": arguments.api_key_env}
+    user_url = arguments.user_base_url or arguments.model_base_url
+    user_model = arguments.user_model or arguments.model
+    data: dict[str, Any] = {
+        "name": name,
+        "matrix": {
+            "env": arguments.env,
+            "agent_strategy": arguments.agent_strategy,
+            "variant": arguments.variant,
+        },
+        "trials": arguments.trial,
+        "exclude": [{"trial": list(range(1, arguments.trial))}] if arguments.trial > 1 else [],
+        "tasks": arguments.tasks,
+        "seed": arguments.seed,
+        "max_steps": arguments.max_steps,
+        "concurrency": arguments.max_concurrency,
+        "user": {**endpoint, "model": user_model, "base_url": user_url},
+        "user_strategy": arguments.user_strategy,
+        "assistants": {
+            assistant: {
+                **endpoint,
+                "model": arguments.model,
+                "base_url": arguments.model_base_url,
+                "temperature": arguments.temperature,
+            }
+        },
+    }
+    if arguments.few_shot_displays_path is not None:
+        data["few_shot_displays"] = {arguments.env: str(arguments.few_shot_displays_path)}
+    return data

@@ -49,7 +49,7 @@ def make_plan(
     profile: ClusterProfile,
     run_dir: RunDir,
     old: Plan | None,
-    sweep_file: Path,
+    sweep_file: Path | None,
     max_array_size: int,
 ) -> Plan:
     """A plan for `sweep`; cells and arrays of `old` keep their numbers and names."""
@@ -65,7 +65,7 @@ def make_plan(
     return Plan(
         emobench=__version__,
         benchmark=benchmark,
-        sweep_file=str(sweep_file.resolve()),
+        sweep_file=str(sweep_file.resolve()) if sweep_file else "",
         created=old.created if old else datetime.now(UTC).isoformat(timespec="seconds"),
         sweep=sweep,
         profile=profile,
@@ -102,7 +102,7 @@ def _refuse_mixing(
     held: dict[int, set[int]],
     benchmark: str,
     run_dir: RunDir,
-    sweep_file: Path,
+    sweep_file: Path | None,
 ) -> None:
     """Raise InvalidInput if an episode on disk would not belong to the new sweep."""
     wanted = {cell.key: cell for cell in cells}
@@ -132,7 +132,7 @@ def _refuse_mixing(
             Problem(
                 f"the results in {run_dir.path} would no longer belong to this sweep; differing:\n"
                 + "\n".join(shown + ([f"  and {more} more"] if more else [])),
-                file=str(sweep_file),
+                file=str(sweep_file or "command line"),
                 hint="put the values back, or run the changed sweep under another name or with "
                 "--run-dir; adding variants, trials, assistants or tasks is allowed",
             )

@@ -22,7 +22,7 @@ from emobench.config.shorthand import (
 )
 from emobench.config.sweep import Include, Matrix, Settings, Sweep, UserStrategy
 from emobench.config.words import PATTERNS, show
-from emobench.config.yaml_lines import KeyPath, load_yaml
+from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.errors import InvalidInput
 
 __all__ = ["load_profile", "load_sweep"]
@@ -48,7 +48,11 @@ def load_sweep(path: Path, *, cluster: str | None = None) -> Sweep:
     `cluster` (a profile's name, or a path relative to the current folder) takes the place of the
     file's. Raises InvalidInput with every mistake found in the file, its profile included.
     """
-    document = load_yaml(path)
+    return resolve(load_yaml(path), path, cluster)
+
+
+def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep:
+    """`load_sweep` for a document that is read already; `path` names and places it."""
     reader = Reader(document)
     data = document.data
     reader.keys((), data, (*Settings.model_fields, *SHORTHAND_KEYS))

@@ -62,10 +62,10 @@ class Document:
     lines: dict[KeyPath, int] = field(repr=False)
 
     def line(self, path: KeyPath) -> int:
-        """The 1-based line of the path, or of its closest ancestor in the file."""
+        """The 1-based line of the path, or of its closest ancestor; 0 where no file has lines."""
         while path and path not in self.lines:
             path = path[:-1]
-        return self.lines.get(path, 1)
+        return self.lines.get(path, 1 if self.lines else 0)
 
 
 def load_yaml(path: Path) -> Document:
