@@ -43,6 +43,11 @@ class Reader:
         if self.problems:
             raise InvalidInput(sorted(self.problems, key=lambda problem: problem.line))
 
+    def missing(self, path: KeyPath, allowed: str) -> None:
+        """Note a key that has to be there, unless it is there with a mistake."""
+        if all(problem.key != dotted(path) for problem in self.problems):
+            self.refuse(path, "this key is missing", allowed=allowed)
+
     def wanted(self, path: KeyPath, what: str, value: object) -> None:
         """Note that something else was found than what is wanted."""
         self.refuse(path, f"found {show(value)}", value, allowed=what)
@@ -111,9 +116,7 @@ class Reader:
             return
         if kind == "missing":
             annotation, metadata = _annotation(cls, location)
-            self.refuse(
-                (*base, *location), "this key is missing", allowed=expected(annotation, metadata)
-            )
+            self.missing((*base, *location), expected(annotation, metadata))
             return
         inside, value = _inside(data, location)
         annotation, metadata = _annotation(cls, inside)

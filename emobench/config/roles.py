@@ -52,7 +52,7 @@ def read_user(reader: Reader, data: dict[str, Any], engine: str) -> RoleModel | 
     if "user" not in data:
         if engine == "scripted":
             return ScriptedModel()
-        reader.refuse(path, "this key is missing", allowed=_ROLE)
+        reader.missing(path, _ROLE)
         return None
     value = data["user"]
     if isinstance(value, dict) and value.get("tool_call_parser") is not None:
@@ -77,7 +77,7 @@ def read_assistants(
         if engine == "scripted":
             return {"scripted": ScriptedModel()}, {"scripted": base}
         allowed = "a mapping of names to models, or a list of model ids"
-        reader.refuse(base, "this key is missing", allowed=allowed)
+        reader.missing(base, allowed)
         return {}, {}
     models: dict[str, RoleModel] = {}
     places: dict[str, KeyPath] = {}

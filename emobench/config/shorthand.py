@@ -48,7 +48,7 @@ def read_matrix(
     path: KeyPath = ("matrix",)
     what = "a mapping with env and variant, and as you like agent_strategy and assistant"
     if "matrix" not in data:
-        reader.refuse(path, "this key is missing", allowed=what)
+        reader.missing(path, what)
         return None
     given = reader.mapping(path, data["matrix"], what)
     if given is None:
@@ -67,7 +67,7 @@ def read_matrix(
             what = axis.replace("_", " ")
             found[axis] = _names(reader, (*path, axis), given[axis], allowed, what)
         elif default is None:
-            reader.refuse((*path, axis), "this key is missing", allowed=", ".join(allowed))
+            reader.missing((*path, axis), ", ".join(allowed))
         else:
             found[axis] = default
     if len(found) < len(axes) or not all(found.values()):
@@ -87,7 +87,7 @@ def read_tasks(reader: Reader, value: object, envs: Iterable[str]) -> dict[str, 
         if env in value:
             tasks[env] = _task_indices(reader, (*path, env), value[env], env)
         else:
-            reader.refuse((*path, env), "this key is missing", allowed=_TASKS)
+            reader.missing((*path, env), _TASKS)
     return tasks
 
 

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emobench.config.expand import expand
+from emobench.config.identity import cell_content, content_hash, differing_keys
+from tests.config.helpers import load
+
+TEXT = """\
+matrix: {env: retail, variant: [control, anger], agent_strategy: react}
+trials: 2
+tasks: 0-2
+seed: 3
+user: {model: u, temperature: 0.5}
+assistants:
+  a: {model: m, tensor_parallel: 2}
+  s: {engine: scripted, mistakes: {control: 0.1, anger: 0.3}}
+  o: {engine: openai, model: g}
+"""
+
+
+def hashes(folder: Path, text: str) -> dict[object, str]:
+    sweep = load(folder, text)
+    return {
+        cell.key: content_hash(cell_content(sweep, cell, "tau_trait 0.1.1"), 0)
+        for cell in expand(sweep)
+    }
+
+
+def test_each_cell_and_task_differs(tmp_path: Path) -> None:
+    found = hashes(tmp_path, TEXT)
+    assert len(set(found.values())) == len(found) == 12
+    assert found == hashes(tmp_path, TEXT)
+    content = cell_content(sweep := load(tmp_path, TEXT), expand(sweep)[0], "b")
+    assert len({content_hash(content, task) for task in (None, 0, 1)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("tasks: 0-2", "tasks: 0-2\nconcurrency: 64\nthrottle: 3\ncluster: lab"),
+        ("tasks: 0-2", "tasks: all"),
+        ("trials: 2", "trials: 2\ndescription: other"),
+        ("tensor_parallel: 2", "tensor_parallel: 4, gpu_memory_utilization: 0.5"),
+        ("model: g", "model: g, base_url: http://h/v1, api_key_env: OTHER"),
+        ("engine: scripted", "engine: scripted, latency_ms: 5, accelerators: 1"),
+    ],
+)
+def test_what_does_not_affect_an_episode(tmp_path: Path, old: str, new: str) -> None:
+    assert hashes(tmp_path, TEXT.replace(old, new)) == hashes(tmp_path, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("seed: 3", "seed: 4", 12),
+        ("seed: 3", "seed: 3\nmax_steps: 10", 12),
+        ("seed: 3", "seed: 3\nuser_strategy: verify", 12),
+        ("temperature: 0.5", "temperature: 0.6", 12),
+        ("model: m", "model: m2", 4),
+        ("model: m", "model: m, revision: abc", 4),
+        ("model: m", "model: m, tool_call_parser: hermes", 4),
+        ("anger: 0.3", "anger: 0.4", 2),
+        ("engine: scripted", "engine: scripted, faults: {hang: 0.1}", 4),
+    ],
+)
+def test_what_affects_an_episode(tmp_path: Path, old: str, new: str, changed: int) -> None:
+    before, after = hashes(tmp_path, TEXT), hashes(tmp_path, TEXT.replace(old, new))
+    assert sum(before[key] != after[key] for key in before) == changed
+
+
+def test_the_text_of_a_variant_counts(tmp_path: Path) -> None:
+    text = TEXT.replace("anger]", "mine]").replace("anger:", "mine:")
+    first = hashes(tmp_path, text + "variants: {mine: One.}\n")
+    other = hashes(tmp_path, text + "variants: {mine: Two.}\n")
+    assert {key[3] for key in first if first[key] != other[key]} == {"mine"}  # type: ignore[index]
+
+
+def test_the_few_shot_file_counts(tmp_path: Path) -> None:
+    text = TEXT.replace("react", "few-shot") + "few_shot_displays: {retail: shots}\n"
+    found = []
+    for shots in ("a", "b"):
+        (tmp_path / "shots").write_text(shots)
+        found.append(hashes(tmp_path, text))
+    assert not set(found[0].values()) & set(found[1].values())
+
+
+def test_differences_in_words(tmp_path: Path) -> None:
+    def content(text: str) -> dict[str, object]:
+        sweep = load(tmp_path, text)
+        return cell_content(sweep, expand(sweep)[0], "b")
+
+    changed = TEXT.replace("temperature: 0.5", "top_p: 1").replace("seed: 3", "seed: 4")
+    assert differing_keys(content(TEXT), content(changed)) == [
+        "user.temperature: was 0.5, now unset",
+        "user.top_p: was unset, now 1.0",
+        "seed: was 3, now 4",
+    ]
+    assert differing_keys({"a": {"b": 1}}, {"a": {"c": "x"}}) == [
+        "a.b: was 1, now not there",
+        'a.c: was not there, now "x"',
+    ]
+    assert differing_keys(content(TEXT), content(TEXT)) == []
