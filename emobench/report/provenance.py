@@ -1,0 +1,146 @@
+"""What was run: models, tasks, versions, times. No key and no credential goes in here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from emobench.config.models import RoleModel
+from emobench.report.tables import plural, ranges, when
+from emobench.results.collect import Collected
+
+SECRET = re.compile(r"(api[-_]?key|hf[-_]?token|password|secret)", re.IGNORECASE)
+HIDDEN = "(hidden)"
+
+
+def redactor(collected: Collected) -> Callable[[str], str]:
+    """Takes the run's own key and bearer tokens out of error messages."""
+    try:
+        key = collected.run_dir.api_key.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        key = ""
+
+    def redact(text: str) -> str:
+        if len(key) >= 8:
+            text = text.replace(key, HIDDEN)
+        text = re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", f"Bearer {HIDDEN}", text)
+        return re.sub(r"\b(sk|hf)[-_][\w-]{16,}", HIDDEN, text)
+
+    return redact
+
+
+def scripted_roles(collected: Collected) -> list[str]:
+    """Names of the roles that a scripted model plays."""
+    sweep = collected.plan.sweep
+    roles = {"user": sweep.user, **sweep.assistants}
+    return [name for name, model in roles.items() if model.engine == "scripted"]
+
+
+def facts(collected: Collected) -> list[tuple[str, str]]:
+    """Label and value, in reading order."""
+    plan = collected.plan
+    sweep = plan.sweep
+    records = [record for result in collected.cells for record in result.file.episodes]
+    rows = [
+        ("Sweep", sweep.name),
+        ("Description", sweep.description),
+        ("Sweep file", plan.sweep_file),
+        ("User model", describe(sweep.user)),
+        ("User strategy", sweep.user_strategy),
+    ]
+    for name, model in sweep.assistants.items():
+        label = "Assistant" if name == model.model else f"Assistant {name}"
+        rows.append((label, describe(model)))
+    rows += [("Agent strategies", ", ".join(sweep.matrix.agent_strategy))]
+    rows += [
+        (f"Tasks, {env}", f"{ranges(tasks)} ({plural(len(tasks), 'task')})")
+        for env, tasks in sweep.tasks.items()
+    ]
+    rows += [
+        ("Trials", str(sweep.trials)),
+        ("Seed", str(sweep.seed)),
+        ("Most agent steps", str(sweep.max_steps)),
+        ("Concurrency", f"{plural(sweep.concurrency, 'episode')} at a time in a cell"),
+        ("Benchmark", _versions(plan.benchmark, [r.benchmark for r in records])),
+        ("emobench", _versions(plan.emobench, [r.emobench for r in records])),
+        ("Cluster profile", _profile(collected)),
+        ("Server incarnations", _incarnations(collected)),
+        ("Planned", when(plan.created)),
+        ("First conversation", when(min((r.started for r in records if r.started), default=""))),
+        ("Last conversation", when(max((r.started for r in records if r.started), default=""))),
+        ("Report written", when(datetime.now(UTC).isoformat())),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def describe(model: RoleModel) -> str:
+    """'Qwen/Qwen3-4B, vllm, temperature 0.0': what differs from the defaults."""
+    settings: dict[str, Any] = model.model_dump(exclude_defaults=True, exclude={"model", "engine"})
+    if "base_url" in settings:
+        settings["base_url"] = _address(settings["base_url"])
+    if "extra_args" in settings:
+        settings["extra_args"] = " ".join(_arguments(settings["extra_args"]))
+    parts = [f"{key} {_plain(value)}" for key, value in settings.items()]
+    return ", ".join([model.model, f"engine {model.engine}", *parts])
+
+
+def counted(values: Iterable[str]) -> str:
+    """The distinct values; with counts where there is more than one."""
+    counts = Counter(value for value in values if value)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({count:,} conversations)" for value, count in counts.most_common())
+
+
+def _versions(planned: str, run: list[str]) -> str:
+    ran = counted(run)
+    return planned if ran in ("", planned) else f"{planned}; conversations ran with {ran}"
+
+
+def _profile(collected: Collected) -> str:
+    profile = collected.plan.profile
+    accelerator = "no accelerator" if profile.accelerator == "none" else profile.accelerator
+    return f"{profile.name} ({profile.scheduler}, {accelerator})"
+
+
+def _incarnations(collected: Collected) -> str:
+    pairs = {
+        (role if role == "user" else result.cell.assistant, incarnation)
+        for result in collected.cells
+        for record in result.file.episodes
+        for role, incarnation in record.incarnations
+    }
+    counts = Counter(role for role, _ in pairs)
+    return ", ".join(f"{role} {count}" for role, count in sorted(counts.items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) + ")"
+    return str(value)
+
+
+def _address(url: str) -> str:
+    """Without user, password and query: some sites put keys there."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _arguments(arguments: Iterable[str]) -> list[str]:
+    shown: list[str] = []
+    hide_next = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if hide_next:
+            shown.append(HIDDEN)
+            hide_next = False
+        elif SECRET.search(name):
+            shown.append(f"{name}={HIDDEN}" if equals else name)
+            hide_next = not equals
+        else:
+            shown.append(argument)
+    return shown

@@ -1,0 +1,151 @@
+"""The numbers of the results section, by variant, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from emobench.analysis.metrics import (
+    CONTROL,
+    INFRA_ERROR,
+    Difference,
+    Interval,
+    MeanReward,
+    Observation,
+    PassK,
+    by_variant,
+    difference,
+    mean_reward,
+    outcome_counts,
+    pass_hat_k,
+)
+from emobench.config.sweep import Cell
+from emobench.results.collect import Collected
+
+FEW_EVENTS = 5
+FEW_TASKS = 10
+MINUS = "\u2212"
+DASH = "\u2013"
+
+Group = tuple[str, str, str]
+"""(environment, assistant, agent strategy)."""
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One variant's results within a group of cells, or over all of them."""
+
+    variant: str
+    planned: int
+    """Episodes of the plan."""
+    mean: MeanReward
+    passes: tuple[PassK, ...]
+    difference: Difference | None
+    """From control; None for control itself and where there is none."""
+    outcomes: dict[str, int]
+
+    @property
+    def infra_errors(self) -> int:
+        return self.outcomes[INFRA_ERROR]
+
+
+def variants_of(cells: Sequence[Cell]) -> list[str]:
+    """In the order of the plan, control first."""
+    names = list(dict.fromkeys(cell.variant for cell in cells))
+    return sorted(names, key=lambda name: name != CONTROL)
+
+
+def groups_of(cells: Sequence[Cell]) -> list[Group]:
+    return list(dict.fromkeys(group_of(cell) for cell in cells))
+
+
+def group_of(cell: Cell) -> Group:
+    return (cell.env, cell.assistant, cell.agent_strategy)
+
+
+def ks_of(trials: int) -> list[int]:
+    """The k of pass^k that are shown: 1 to 4, then powers of two, then all trials."""
+    return sorted({k for k in (1, 2, 3, 4, 8, 16, 32) if k <= trials} | {trials})
+
+
+def variant_rows(collected: Collected, group: Group | None = None) -> list[VariantRow]:
+    """One row a variant, over the cells of `group` or over all."""
+    cells = [result.cell for result in collected.cells]
+    observations = collected.observations()
+    if group is not None:
+        cells = [cell for cell in cells if group_of(cell) == group]
+        observations = [item for item in observations if item.group == group]
+    variants = variants_of(cells)
+    parts = by_variant(observations, variants)
+    planned = dict.fromkeys(variants, 0)
+    for cell in cells:
+        planned[cell.variant] += len(cell.tasks)
+    ks = ks_of(collected.plan.sweep.trials)
+    control = parts.get(CONTROL)
+    return [_row(name, planned[name], parts[name], control, ks) for name in variants]
+
+
+def _row(
+    variant: str,
+    planned: int,
+    observations: list[Observation],
+    control: list[Observation] | None,
+    ks: Sequence[int],
+) -> VariantRow:
+    compared = control is not None and variant != CONTROL
+    return VariantRow(
+        variant=variant,
+        planned=planned,
+        mean=mean_reward(observations),
+        passes=tuple(pass_hat_k(observations, k) for k in ks),
+        difference=difference(observations, control or []) if compared else None,
+        outcomes=outcome_counts(observations),
+    )
+
+
+def rate(value: float | None) -> str:
+    """0.83, or a dash where it is undefined."""
+    return DASH if value is None else f"{value:.2f}"
+
+
+def signed(value: float | None) -> str:
+    """+0.08, 0.00 or a minus sign in print; a dash where it is undefined."""
+    if value is None:
+        return DASH
+    text = f"{value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
+
+
+def bounds(interval: Interval | None, difference: bool = False) -> str:
+    """[0.41, 0.96], or an empty string."""
+    if interval is None:
+        return ""
+    write = signed if difference else rate
+    return f"[{write(interval.low)}, {write(interval.high)}]"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def when(stamp: str) -> str:
+    """An ISO time as 2026-11-20 09:00:00 UTC; as it is where it is none."""
+    try:
+        time = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    if time.tzinfo is None:
+        return stamp
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """0-4, 7, 9-11"""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}{DASH}{b}" for a, b in parts)

@@ -1,0 +1,242 @@
+"""Run directories for the report's tests: a real plan, and episodes as runs write them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emobench.config.cluster import ClusterProfile
+from emobench.config.models import RoleModel, ScriptedModel
+from emobench.config.sweep import AgentStrategy, Cell, Env, Matrix, Sweep, Variant
+from emobench.plan import CellBlock, Plan, save_plan
+from emobench.rundir import RunDir
+
+VARIANTS = ("control", "placebo", "frustration", "anxiety")
+OPENINGS = {
+    "control": "Hi, I would like to exchange two items of order #W{task:07d}.",
+    "placebo": "Hello. It is about order #W{task:07d}: two items should be exchanged.",
+    "frustration": "The third time I write! Order #W{task:07d}, two items to exchange. Now.",
+    "anxiety": "Hello, sorry to bother you. I am worried something goes wrong with #W{task:07d}.",
+}
+WIKI = "# Retail agent policy\n\n" + "- Authenticate the user before anything else.\n" * 40
+
+
+def make_run(
+    path: Path,
+    *,
+    variants: Sequence[str] = VARIANTS,
+    envs: Sequence[Env] = ("retail",),
+    strategies: Sequence[AgentStrategy] = ("tool-calling",),
+    assistants: Mapping[str, RoleModel] | None = None,
+    user: RoleModel | None = None,
+    tasks: int = 6,
+    trials: int = 2,
+    description: str = "",
+) -> RunDir:
+    """A run directory with a plan and no episode yet."""
+    models = dict(assistants or {"scripted": ScriptedModel()})
+    cells = _cells(list(models), envs, strategies, variants, tasks, trials)
+    sweep = Sweep(
+        name=path.name,
+        description=description,
+        matrix=Matrix(
+            env=tuple(envs),
+            agent_strategy=tuple(strategies),
+            variant=tuple(variants),
+            assistant=tuple(models),
+        ),
+        trials=trials,
+        tasks={env: tuple(range(tasks)) for env in envs},
+        user=user or ScriptedModel(),
+        assistants=models,
+        variants={name: variant(name) for name in variants},
+    )
+    plan = Plan(
+        emobench="0.1.0",
+        benchmark="tau_trait 0.1.1",
+        sweep_file=f"sweeps/{path.name}.yaml",
+        created="2026-11-20T09:00:00+00:00",
+        sweep=sweep,
+        profile=ClusterProfile(name="local", scheduler="local"),
+        cells=tuple(cells),
+        blocks=tuple(_blocks(cells)),
+        logs="/tmp/logs",
+    )
+    path.mkdir(parents=True)
+    run_dir = RunDir(path)
+    save_plan(run_dir, plan)
+    return run_dir
+
+
+def fill(run_dir: RunDir, cells: Sequence[Cell], seed: int = 7, messages: int = 12) -> None:
+    """A result for every task of `cells`; emotional variants fail more often."""
+    chance = {"control": 0.85, "placebo": 0.85, "frustration": 0.55, "anxiety": 0.7}
+    for cell in cells:
+        draw = random.Random(f"{seed} {cell.key}")
+        lines = []
+        for task in cell.tasks:
+            hard = 0.35 if task % 3 == 2 else 0.0
+            solved = draw.random() < chance.get(cell.variant, 0.8) - hard
+            other = draw.choice(["failed", "failed", "failed", "agent_error", "max_steps"])
+            outcome = "solved" if solved else other
+            lines.append(episode(cell, task, outcome, messages=messages))
+        append(run_dir, cell, lines)
+        summarise(run_dir, cell, "done", finished=len(lines))
+
+
+def append(run_dir: RunDir, cell: Cell, lines: Sequence[dict[str, Any]]) -> None:
+    paths = run_dir.cell(cell.number)
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    with paths.episodes.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def summarise(run_dir: RunDir, cell: Cell, status: str, **extra: Any) -> None:
+    summary = {"schema": 1, "cell": cell.number, "title": cell.title, "status": status, **extra}
+    run_dir.cell(cell.number).folder.mkdir(parents=True, exist_ok=True)
+    run_dir.cell(cell.number).summary.write_text(json.dumps(summary), encoding="utf-8")
+
+
+def variant(name: str) -> Variant:
+    text = "" if name == "control" else f"How you come across:\n- You show {name}."
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Variant(name=name, version="1", text=text, sha256=digest)
+
+
+def episode(
+    cell: Cell, task: int, outcome: str = "solved", messages: int = 12, **changed: Any
+) -> dict[str, Any]:
+    """One line of episodes.jsonl."""
+    reward = {"solved": 1.0, "infra_error": None}.get(outcome, 0.0)
+    identity = hashlib.sha256(f"{cell.key} {task}".encode()).hexdigest()
+    error = None
+    if outcome in ("infra_error", "agent_error"):
+        error = {"type": "APIConnectionError", "message": "connection refused by the server"}
+    line: dict[str, Any] = {
+        "schema": 1,
+        "episode": identity,
+        "cell": cell.number,
+        "env": cell.env,
+        "agent_strategy": cell.agent_strategy,
+        "variant": cell.variant,
+        "assistant": cell.assistant,
+        "trial": cell.trial,
+        "task_id": task,
+        "attempt": 1,
+        "reward": reward,
+        "info": {"task": {"instruction": f"You are Yusuf Rossi in 19122. Exchange task {task}."}},
+        "traj": conversation(cell, task, messages),
+        "outcome": outcome,
+        "error": error,
+        "started": f"2026-11-20T09:{task % 60:02d}:00+00:00",
+        "wall_s": 12.5,
+        "steps": messages // 2,
+        "seed": 10,
+        "calls": [
+            {
+                "role": role,
+                "latency_s": 0.2,
+                "prompt_tokens": 900,
+                "completion_tokens": 40,
+                "finish_reason": "stop",
+                "incarnation": f"{role}01",
+            }
+            for role in ("user", "assistant")
+        ],
+        "variant_sha256": variant(cell.variant).sha256,
+        "user_prompt_sha256": "0" * 64,
+        "benchmark": {"package": "tau_trait", "version": "0.1.1"},
+        "emobench": "0.1.0",
+    }
+    line.update(changed)
+    return line
+
+
+def conversation(cell: Cell, task: int, messages: int) -> list[dict[str, Any]]:
+    opening = OPENINGS.get(cell.variant, OPENINGS["control"]).format(task=2378156 + task)
+    order = json.dumps({"order_id": f"#W{2378156 + task}"})
+    items = [{"name": "Mechanical Keyboard", "item_id": "1151293680", "price": 272.33}] * 8
+    found = {"order_id": f"#W{2378156 + task}", "user_id": "yusuf_rossi_9620", "items": items}
+    turns: list[dict[str, Any]] = [
+        {"role": "system", "content": WIKI},
+        {"role": "user", "content": opening},
+        {
+            "role": "assistant",
+            "content": "I am happy to help. May I have your name and zip code first?",
+        },
+        {"role": "user", "content": "Yusuf Rossi, zip code 19122."},
+    ]
+    while len(turns) < messages - 2:
+        call = f"call_{len(turns)}"
+        turns += [
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": call,
+                        "type": "function",
+                        "function": {"name": "get_order_details", "arguments": order},
+                    }
+                ],
+            },
+            {
+                "role": "tool",
+                "tool_call_id": call,
+                "name": "get_order_details",
+                "content": json.dumps(found),
+            },
+        ]
+    return [
+        *turns,
+        {
+            "role": "assistant",
+            "content": "I exchanged the keyboard for the one with clicky switches "
+            f"and the thermostat for the one that works with Google Home (order {task}).",
+        },
+        {"role": "user", "content": "Thank you, that is all. ###STOP###"},
+    ]
+
+
+def _cells(
+    assistants: Sequence[str],
+    envs: Sequence[Env],
+    strategies: Sequence[AgentStrategy],
+    variants: Sequence[str],
+    tasks: int,
+    trials: int,
+) -> list[Cell]:
+    keys = [
+        (assistant, env, strategy, name, trial)
+        for assistant in assistants
+        for env in envs
+        for strategy in strategies
+        for trial in range(1, trials + 1)
+        for name in variants
+    ]
+    return [
+        Cell(
+            number=number,
+            assistant=assistant,
+            env=env,
+            agent_strategy=strategy,
+            variant=name,
+            trial=trial,
+            tasks=tuple(range(tasks)),
+        )
+        for number, (assistant, env, strategy, name, trial) in enumerate(keys)
+    ]
+
+
+def _blocks(cells: Sequence[Cell]) -> list[CellBlock]:
+    names = list(dict.fromkeys(cell.assistant for cell in cells))
+    blocks = []
+    for name in names:
+        numbers = [cell.number for cell in cells if cell.assistant == name]
+        block = CellBlock(name=name, assistant=name, first_cell=numbers[0], size=len(numbers))
+        blocks.append(block)
+    return blocks

@@ -1,0 +1,165 @@
+"""The report as a file: what it says, for whole runs and for runs that have hardly begun."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.config.models import OpenAIModel, VllmModel
+from emobench.plan import load_plan
+from emobench.report.render import build_report, text_table
+from emobench.rundir import RunDir
+from tests.report.factory import append, episode, fill, make_run, summarise
+
+NOTICE = "Scripted models: this report tests the pipeline; it is no finding about any model."
+
+
+def said(run_dir: RunDir) -> str:
+    """The page's text without scripts, style and mark-up."""
+    page = build_report(run_dir).read_text(encoding="utf-8")
+    body = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def library(run_dir: RunDir) -> tuple[dict[str, Any], list[Any]]:
+    """The index and the decoded chunks."""
+    page = build_report(run_dir).read_text(encoding="utf-8")
+    index = re.search(r'<script type="application/json" id="index">(.*?)</script>', page)
+    assert index is not None
+    chunks = re.findall(r'data-encoding="deflate\+base64">(.*?)</script>', page)
+    return json.loads(index[1]), [json.loads(zlib.decompress(base64.b64decode(c))) for c in chunks]
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
+    text = said(make_run(tmp_path / "fresh"))
+    assert "No conversation has a result yet; 48 are planned." in text
+    assert "no result yet" in text
+    assert "missing 8" in text
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "whole", description="A study.")
+    fill(run_dir, load_plan(run_dir).cells)
+    text = said(run_dir)
+    assert NOTICE in text
+    assert "48 of 48 planned conversations have a result. Mean reward is" in text
+    assert "Not complete" not in text
+    for label in ("A study.", "tau_trait 0.1.1", "sweeps/whole.yaml", "6 tasks \u00d7 2 trials"):
+        assert label in text
+    index, chunks = library(run_dir)
+    assert len(index["rows"]) == sum(map(len, chunks)) == 48
+    assert len(index["systems"]) == 1
+    assert not list(tmp_path.glob("whole/.report*"))
+
+
+def test_numbers_of_the_table(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "n", variants=("frustration", "control"), tasks=2, trials=2)
+    outcomes = {
+        ("control", 1): ("solved", "solved"),
+        ("control", 2): ("solved", "failed"),
+        ("frustration", 1): ("agent_error", "infra_error"),
+        ("frustration", 2): ("solved", "max_steps"),
+    }
+    for cell in load_plan(run_dir).cells:
+        ended = outcomes[cell.variant, cell.trial]
+        append(run_dir, cell, [episode(cell, task, ended[task]) for task in (0, 1)])
+    lines = text_table(run_dir).splitlines()
+    assert lines[0].split()[:5] == ["variant", "episodes", "reward", "pass^1", "pass^2"]
+    assert lines[2].split() == ["control", "4/4", "0.75", "0.75", "0.50", "0"]
+    # Task 0: 1 -> 0.5; task 1: 0.5 -> 0 with one trial missing.
+    assert lines[3].split()[:6] == ["frustration", "3/4", "0.33", "0.25", "0.00", "\u22120.50"]
+    assert lines[3].split()[-1] == "1"
+    text = said(run_dir)
+    assert "frustration 3 of 4 1 0.33" in text
+    assert "0.00 1/2" in text
+
+
+def test_real_models_get_no_notice_and_no_key_gets_in(tmp_path: Path) -> None:
+    key = "k-3f9c0a7d1b2e4455"
+    run_dir = make_run(
+        tmp_path / "real",
+        user=OpenAIModel(model="gpt-x", base_url=f"https://me:{key}@host.example/v1?key={key}"),
+        assistants={
+            "qwen": VllmModel(
+                model="Qwen/Qwen3-4B", extra_args=("--api-key", key, f"--hf-token={key}")
+            )
+        },
+        tasks=1,
+        trials=1,
+    )
+    run_dir.endpoints.mkdir()
+    run_dir.api_key.write_text(key + "\n", encoding="utf-8")
+    cells = load_plan(run_dir).cells
+    refused = {"type": "AuthenticationError", "message": f"401 for Bearer {key}"}
+    append(run_dir, cells[0], [episode(cells[0], 0, "infra_error", error=refused)])
+    summarise(run_dir, cells[0], "failed", exit_reason="error", message=f"key {key} was refused")
+    text = said(run_dir)
+    assert NOTICE not in text
+    assert "gpt-x, engine openai, base_url https://host.example/v1" in text
+    assert "was refused" in text
+    assert key not in run_dir.report.read_text(encoding="utf-8")
+    _, chunks = library(run_dir)
+    assert "401 for Bearer" in chunks[0][0]["error"]
+    assert key not in json.dumps(chunks)
+
+
+def test_what_is_wrong_with_the_data_stands_on_top(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "odd", tasks=2, trials=1)
+    cell = load_plan(run_dir).cells[0]
+    other = {"package": "tau_bench", "version": "9"}
+    line = episode(cell, 0, benchmark=other, variant_sha256="0" * 64, emobench="0.0.9")
+    append(run_dir, cell, [line, line])
+    with run_dir.cell(0).episodes.open("a") as stream:
+        stream.write("garbage\n")
+    text = said(run_dir)
+    assert "Left out: 1 damaged line, 1 repeated result" in text
+    assert "Mixed prompts" in text
+    assert "another text of control" in text
+    assert "Mixed benchmarks" in text
+    assert "0.1.0; conversations ran with 0.0.9" in text
+
+
+@pytest.mark.parametrize("variants", [("frustration",), ("frustration", "anxiety")])
+def test_without_control_nothing_is_compared(tmp_path: Path, variants: tuple[str, ...]) -> None:
+    run_dir = make_run(tmp_path / "alone", variants=variants, tasks=2, trials=1)
+    fill(run_dir, load_plan(run_dir).cells)
+    text = said(run_dir)
+    assert "The sweep has no control" in text
+    assert "Difference in mean reward" not in text
+
+
+def test_several_settings_are_shown_together_and_apart(tmp_path: Path) -> None:
+    run_dir = make_run(
+        tmp_path / "many", envs=("retail", "airline"), strategies=("react", "act"), trials=1
+    )
+    fill(run_dir, load_plan(run_dir).cells)
+    text = said(run_dir)
+    assert "all 4 settings together" in text
+    assert "Figure 5. airline / scripted / act" in text
+
+
+def test_transcripts_of_any_shape_are_embedded(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "shapes", variants=("control",), tasks=4, trials=1)
+    cell = load_plan(run_dir).cells[0]
+    traj = [
+        "no message",
+        {"role": "user", "content": [{"type": "text", "text": "parts"}]},
+        {"role": None, "content": None},
+        {"role": "assistant", "content": "\ud800 lone", "tool_calls": ["odd", {"function": 3}]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+    ]
+    append(run_dir, cell, [episode(cell, 0, traj=traj, info=None, calls=None)])
+    append(run_dir, cell, [episode(cell, 1, traj=None, info="text"), episode(cell, 2, traj=[])])
+    _, chunks = library(run_dir)
+    first = chunks[0][0]["messages"]
+    roles = [message["r"] for message in first]
+    assert roles == ["other", "user", "other", "assistant", "assistant"]
+    assert first[4]["c"] == [["f", '{"a": 1}']]
+    assert chunks[0][1]["messages"] == []
