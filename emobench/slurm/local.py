@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from emobench.errors import SubmissionRefused
@@ -76,7 +75,7 @@ def submit(
     return submitted
 
 
-def cancel(jobs: Sequence[Mapping[str, Any]], grace_s: float = 20.0) -> None:
+def cancel(jobs: Sequence[Mapping[str, Any]], grace_s: float = 30.0) -> None:
     """End the processes of these records, all of them. Raises EmobenchError."""
     end_jobs(list({job["pid"]: job for job in jobs}.values()), grace_s)
 

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def members(job: Mapping[str, Any]) -> list[int]:
     return found
 
 
-def end_jobs(jobs: list[Mapping[str, Any]], grace_s: float = 20.0) -> None:
+def end_jobs(jobs: Sequence[Mapping[str, Any]], grace_s: float = 30.0) -> None:
     """SIGTERM to the jobs' process groups, and after `grace_s` seconds SIGKILL to what is left.
 
     Raises EmobenchError where a job was started on another machine, or cannot be ended.
@@ -95,7 +95,7 @@ def end_jobs(jobs: list[Mapping[str, Any]], grace_s: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def _gone_within(jobs: list[Mapping[str, Any]], seconds: float) -> bool:
+def _gone_within(jobs: Sequence[Mapping[str, Any]], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while any(members(job) for job in jobs):
         if time.monotonic() > deadline:

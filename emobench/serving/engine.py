@@ -1,0 +1,116 @@
+"""One start of one engine: its process group, its port and the end of what it printed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from emobench.slurm.processes import die_with_parent
+
+TAIL_LINES = 15
+
+
+def own_address() -> str:
+    """This node's address as other nodes reach it; the loopback address where there is none."""
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+        if not address.startswith("127."):
+            return address
+        # Debian names the host itself 127.0.1.1. Connecting a datagram socket sends nothing, but
+        # says from which address the node would reach others.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"
+
+
+def free_port(host: str) -> int:
+    """A port that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class Engine:
+    """A started engine. Its output goes to this job's log as well."""
+
+    def __init__(self, script: Path, host: str, environment: Mapping[str, str]) -> None:
+        self.host = host
+        self.port = free_port(host)
+        self.incarnation = secrets.token_hex(8)
+        self.started = time.monotonic()
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._process = subprocess.Popen(
+            ["bash", str(script)],
+            env={
+                **os.environ,
+                **environment,
+                "EMOBENCH_HOST": host,
+                "EMOBENCH_PORT": str(self.port),
+                "EMOBENCH_INCARNATION": self.incarnation,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            # A supervisor that is killed must leave no engine that holds cards.
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        )
+        self._copier = threading.Thread(target=self._copy, daemon=True)
+        self._copier.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the number of the signal that ended it."""
+        if self._process.returncode is None:
+            # Not reaped here: as long as the leader is not, nobody else gets its group's number.
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            found = os.waitid(os.P_PID, self._process.pid, options)
+            if found is None:
+                return None
+            return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        return self._process.returncode
+
+    def tail(self) -> str:
+        """The last lines of its output, on one line."""
+        # What a dead engine still had in the pipe belongs to its last words.
+        self._copier.join(timeout=1 if self.exit_code() is not None else 0)
+        return " | ".join(line for line in self._tail if line)
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM to its process group, and SIGKILL to what is left after `grace_s` seconds."""
+        if self._process.returncode is not None:
+            return
+        os.killpg(self._process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while self.exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        # Its children may outlive it, and hold the cards' memory.
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _copy(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                text = line.decode(errors="replace").rstrip()
+                self._tail.append(text[:500])
+                print(text, flush=True)
+        sys.stdout.flush()

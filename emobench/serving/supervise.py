@@ -1,0 +1,278 @@
+"""python -m emobench.serving.supervise: start one server, announce it, watch it, and leave.
+
+Runs as the server's job, in the environment of emobench; the engine runs in its own, below this
+process. Exit codes: 0 left in order, 1 failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from emobench.errors import EmobenchError, InvalidInput
+from emobench.plan import USER_SERVER, Plan, load_plan, servers_of
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import (
+    HEARTBEAT_S,
+    Endpoint,
+    State,
+    api_key,
+    get,
+    now,
+    publish,
+    what_is_wrong,
+)
+from emobench.serving.engine import Engine, own_address
+from emobench.serving.need import Need
+from emobench.slurm.render import serve_script
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds and counts; the tests' are shorter."""
+
+    heartbeat_s: float = HEARTBEAT_S
+    probe_s: float = 1.0
+    health_s: float = 15.0
+    health_timeout_s: float = 20.0
+    strikes: int = 3
+    """Failed health probes in a row after which a running engine counts as dead."""
+    restarts: int = 3
+    grace_s: float = 20.0
+    """From SIGTERM to SIGKILL of the engine."""
+    queue_check_s: float = 30.0
+
+
+class Wakeable:
+    """Sleeps that end early with a signal; remembers which one asked to stop."""
+
+    def __init__(self) -> None:
+        self.stop = ""
+        self._read, write = os.pipe()
+        for descriptor in (self._read, write):
+            os.set_blocking(descriptor, False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def sleep(self, seconds: float) -> None:
+        if select.select([self._read], [], [], seconds)[0]:
+            os.read(self._read, 4096)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop = signal.Signals(number).name
+
+
+class Failed(Exception):
+    """The engine cannot be brought up; the message is the endpoint's reason."""
+
+
+class Supervisor:
+    """Serves one role of a run until nothing needs it."""
+
+    def __init__(self, plan: Plan, run_dir: RunDir, server: str, timing: Timing) -> None:
+        model = servers_of(plan.sweep).get(server)
+        if model is None:
+            names = ", ".join(servers_of(plan.sweep))
+            raise InvalidInput(f"this run starts no server '{server}'; it starts: {names}")
+        self._plan, self._run_dir, self._timing = plan, run_dir, timing
+        self._wakeable = Wakeable()
+        self._key = api_key(run_dir, create=True)
+        local = plan.profile.scheduler == "local"
+        self._host = "127.0.0.1" if local else own_address()
+        self._engine: Engine | None = None
+        self._beat = float("-inf")
+        self._endpoint = Endpoint(
+            server=server,
+            role="user" if server == USER_SERVER else "assistant",
+            url="",
+            model=model.model,
+            incarnation="",
+            engine=model.engine,
+            host=socket.gethostname(),
+            job_id=_job_id(local),
+            pid=os.getpid(),
+            started=now(),
+        )
+        self._need = Need(
+            plan,
+            run_dir,
+            server,
+            self._endpoint.job_id,
+            self._endpoint.started,
+            timing.queue_check_s,
+        )
+
+    def run(self) -> int:
+        """Serve until the end; the exit code."""
+        state: State = "failed"
+        reason = "the supervisor ended unexpectedly"
+        try:
+            reason = self._serve()
+            state = "left"
+        except Failed as error:
+            reason = str(error)
+        finally:
+            # The clients learn first: what they ask from now on would be cut off.
+            self._announce(state, reason)
+            if self._engine is not None:
+                self._engine.stop(self._timing.grace_s)
+            print(f"emobench: server {self._endpoint.server} {state}: {reason}", flush=True)
+        return 0 if state == "left" else 1
+
+    def _serve(self) -> str:
+        """Why the server left. Raises Failed."""
+        restarts = 0
+        was_ready = False
+        while True:
+            problem = self._start()
+            if not problem:
+                was_ready = True
+                problem = self._watch()
+            if problem == "leave":
+                return self._reason
+            assert self._engine is not None
+            self._engine.stop(self._timing.grace_s)
+            # An engine that never came up will not come up the next time either, unless another
+            # process took the port between our choice and its start.
+            taken = "ddress already in use" in problem or "another server has that port" in problem
+            if restarts >= self._timing.restarts or not (was_ready or taken):
+                raise Failed(problem)
+            restarts += 1
+            print(f"emobench: {problem}", flush=True)
+            print(f"emobench: restart {restarts} of {self._timing.restarts}", flush=True)
+
+    def _start(self) -> str:
+        """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
+        script = self._run_dir.scripts / serve_script(self._endpoint.server)
+        keys = {"VLLM_API_KEY": self._key, "EMOBENCH_API_KEY": self._key}
+        self._engine = engine = Engine(script, self._host, keys)
+        self._endpoint = replace(
+            self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation
+        )
+        self._announce("starting")
+        limit_s = self._plan.profile.server_deadline_min * 60
+        problem = "it was not asked yet"
+        while True:
+            if self._leaving():
+                return "leave"
+            if died := self._died():
+                return f"{died}; its last lines: {engine.tail()}"
+            if not (problem := self._probe(engine)):
+                self._announce("ready")
+                self._banner(engine)
+                return ""
+            if "another server has that port" in problem:
+                return problem
+            if time.monotonic() - engine.started > limit_s:
+                return (
+                    f"not ready within server_deadline_min ({limit_s / 60:g} minutes): {problem}; "
+                    f"its last lines: {engine.tail()}"
+                )
+            self._heartbeat("starting")
+            self._wakeable.sleep(self._timing.probe_s)
+
+    def _watch(self) -> str:
+        """Serve until something happens: 'leave' or what went wrong with the engine."""
+        assert self._engine is not None
+        strikes = 0
+        next_probe = time.monotonic() + self._timing.health_s
+        while True:
+            if self._leaving():
+                return "leave"
+            if died := self._died():
+                return f"{died}; its last lines: {self._engine.tail()}"
+            if time.monotonic() >= next_probe:
+                healthy = self._healthy(self._engine)
+                strikes = 0 if healthy else strikes + 1
+                if strikes >= self._timing.strikes:
+                    return f"{strikes} health probes in a row failed"
+                next_probe = time.monotonic() + self._timing.health_s
+            self._heartbeat("ready")
+            self._wakeable.sleep(self._timing.probe_s)
+
+    def _leaving(self) -> bool:
+        stop = self._wakeable.stop
+        self._reason = f"received {stop}" if stop else self._need.why_leave()
+        return bool(self._reason)
+
+    def _died(self) -> str:
+        """How the engine died; empty while it lives or when we are told to stop as well."""
+        assert self._engine is not None
+        if self._engine.exit_code() is None:
+            return ""
+        # Slurm signals every process of a job at once: the engine may be faster than we are.
+        self._wakeable.sleep(0.2)
+        self._wakeable.sleep(0.2)
+        return "" if self._wakeable.stop else f"the engine ended with {self._engine.exit_code()}"
+
+    def _probe(self, engine: Engine) -> str:
+        try:
+            status, _ = get(f"{engine.url}/health", timeout_s=5)
+        except OSError as error:
+            return f"{engine.url} does not answer: {error}"
+        if status != 200:
+            return f"{engine.url}/health answers HTTP {status}"
+        return what_is_wrong(f"{engine.url}/v1", self._endpoint.model, self._key)
+
+    def _healthy(self, engine: Engine) -> bool:
+        try:
+            return get(f"{engine.url}/health", timeout_s=self._timing.health_timeout_s)[0] == 200
+        except OSError:
+            return False
+
+    def _heartbeat(self, state: State) -> None:
+        if time.monotonic() - self._beat >= self._timing.heartbeat_s:
+            self._announce(state)
+
+    def _announce(self, state: State, reason: str = "") -> None:
+        self._endpoint = replace(self._endpoint, state=state, reason=reason)
+        try:
+            publish(self._run_dir, self._endpoint)
+        except OSError as error:
+            # A full disk must not end a server that works; the next beat tries again.
+            print(f"emobench: cannot write the endpoint file: {error}", flush=True)
+        self._beat = time.monotonic()
+
+    def _banner(self, engine: Engine) -> None:
+        seconds = time.monotonic() - engine.started
+        print("=" * 72)
+        print(f"emobench: server {self._endpoint.server} is ready after {seconds:.0f} s")
+        print(f"  Node:  {self._endpoint.host}")
+        print(f"  Model: {self._endpoint.model}")
+        print(f"  URL:   {self._endpoint.url}")
+        print("=" * 72, flush=True)
+
+
+def _job_id(local: bool) -> str:
+    names = ("SUBMITIT_LOCAL_JOB_ID",) if local else ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+    return next((os.environ[name] for name in names if name in os.environ), str(os.getpid()))
+
+
+def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int:
+    """Exit code 0: left in order, 1: failed, 2: the run directory or server is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m emobench.serving.supervise")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--server", required=True, help="user or assistant_<name>")
+    arguments = parser.parse_args(argv)
+    try:
+        run_dir = RunDir(arguments.run_dir.resolve())
+        plan = load_plan(run_dir)
+        return Supervisor(plan, run_dir, arguments.server, timing or Timing()).run()
+    except EmobenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+#!/bin/bash
+# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
+module load cuda/12.8
+source /opt/vllm/bin/activate
+set -u
+export HF_HOME='/scratch/hf cache'
+export VLLM_LOGGING_LEVEL=INFO
+exec vllm serve Qwen/Qwen3-4B-Instruct-2507 \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --served-model-name Qwen/Qwen3-4B-Instruct-2507 \
+  --revision main \
+  --dtype bfloat16 \
+  --gpu-memory-utilization 0.9 \
+  --enable-auto-tool-choice --tool-call-parser hermes \
+  --max-model-len 32768 \
+  --tensor-parallel-size 1 \
+  --enable-prefix-caching

@@ -1,0 +1,14 @@
+#!/bin/bash
+# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
+module load cuda/12.8
+source /opt/vllm/bin/activate
+set -u
+export HF_HOME='/scratch/hf cache'
+export VLLM_LOGGING_LEVEL=INFO
+exec vllm serve Qwen/Qwen3-32B \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --served-model-name Qwen/Qwen3-32B \
+  --reasoning-parser qwen3 \
+  --default-chat-template-kwargs '{"enable_thinking": false}' \
+  --max-model-len 32768 \
+  --tensor-parallel-size 2
