@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,20 +26,20 @@ def prepare(
     *,
     cluster: str | None = None,
     run_dir: Path | None = None,
-    ask_site: bool = True,
+    dry_run: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> tuple[RunDir, Plan]:
     """The plan that the sweep file describes, with the cell numbers that `run_dir` already has.
 
-    Writes nothing. Without `ask_site`, Slurm's default array limit stands in where the profile
-    names none and there is no scontrol here (a dry run on a laptop). Raises InvalidInput for
-    mistakes in the file or the profile, and where results in the run directory would no longer
-    belong to the sweep.
+    Writes nothing. A dry run also works where Slurm cannot be asked: its default array limit
+    then stands in, and `warn` is told. Raises InvalidInput for mistakes in the file or the
+    profile, and where results in the run directory would no longer belong to the sweep.
     """
     sweep = load_sweep(sweep_file, cluster=cluster)
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
     target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
     old = load_plan(target) if target.plan.exists() else None
-    size = _max_array_size(profile, ask_site)
+    size = _max_array_size(profile, dry_run, warn)
     return target, make_plan(sweep, profile, target, old, sweep_file, size)
 
 
@@ -144,11 +143,17 @@ def _short(values: Sequence[int]) -> str:
     return text if len(values) <= 8 else f"{text}, ... ({len(values)})"
 
 
-def _max_array_size(profile: ClusterProfile, ask_site: bool) -> int:
+def _max_array_size(profile: ClusterProfile, dry_run: bool, warn: Callable[[str], None]) -> int:
     if profile.scheduler == "local":
-        return DEFAULT_MAX_ARRAY_SIZE
-    if profile.max_array_size is None and not ask_site and shutil.which("scontrol") is None:
         return DEFAULT_MAX_ARRAY_SIZE
     from emobench.slurm.submit import max_array_size
 
-    return max_array_size(profile)
+    try:
+        return max_array_size(profile)
+    except InvalidInput:
+        if not dry_run:
+            raise
+        warn(
+            f"Slurm cannot be asked here; arrays are split at its default {DEFAULT_MAX_ARRAY_SIZE}"
+        )
+        return DEFAULT_MAX_ARRAY_SIZE

@@ -36,7 +36,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         arguments.file,
         cluster=arguments.cluster,
         run_dir=arguments.run_dir,
-        ask_site=not arguments.dry_run,
+        dry_run=arguments.dry_run,
+        warn=lambda text: print(f"emobench: {text}", file=sys.stderr),
     )
     say(headline(plan, run_dir))
     if arguments.dry_run:
