@@ -1,0 +1,82 @@
+"""A run directory with rendered scripts, and supervisors started on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emobench.config.cluster import ClusterProfile
+from emobench.config.models import RoleModel
+from emobench.files import write_json
+from emobench.plan import save_plan
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import Endpoint, read_endpoint
+from emobench.slurm.render import render
+from emobench.templates_path import shipped_templates
+from tests.processes import until
+from tests.slurm.plans import make_plan, scripted
+
+LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.5)
+
+
+def make_run(
+    folder: Path, profile: ClusterProfile = LOCAL, user: RoleModel | None = None, trials: int = 1
+) -> RunDir:
+    """A run of two scripted servers (user, assistant_a) and 2 * `trials` cells, not started."""
+    run_dir = RunDir(folder / "run")
+    for path in (run_dir.scripts, folder / "logs"):
+        path.mkdir(parents=True, exist_ok=True)
+    models: dict[str, RoleModel] = {"a": scripted()}
+    plan = make_plan(profile, folder / "logs", user or scripted(), models, trials=trials)
+    save_plan(run_dir, plan)
+    for name, text in render(plan, run_dir, [shipped_templates()]).items():
+        (run_dir.scripts / name).write_text(text)
+    return run_dir
+
+
+def finish_cell(run_dir: RunDir, number: int, status: str = "done", **fields: object) -> None:
+    """Write the cell's summary as a run does."""
+    run_dir.cell(number).folder.mkdir(parents=True, exist_ok=True)
+    summary = {"schema": 1, "cell": number, "status": status, "expected": 2, **fields}
+    write_json(run_dir.cell(number).summary, summary)
+
+
+@contextmanager
+def supervising(
+    run_dir: RunDir, server: str = "user", **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A supervisor with short times; killed at the end if it is still there."""
+    code = (
+        "import sys; from emobench.serving.supervise import Timing, main; "
+        "sys.exit(main(sys.argv[1:], Timing(heartbeat_s=0.2, probe_s=0.05, health_s=0.2, "
+        "health_timeout_s=1, grace_s=2, queue_check_s=0.2)))"
+    )
+    command = [sys.executable, "-c", code, "--run-dir", str(run_dir.path), "--server", server]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_state(run_dir: RunDir, state: str, server: str = "user", other: str = "") -> Endpoint:
+    """The endpoint once it is in `state` with another incarnation than `other`."""
+
+    def found() -> bool:
+        endpoint = read_endpoint(run_dir, server)
+        return endpoint is not None and endpoint.state == state and endpoint.incarnation != other
+
+    until(found, f"{server} to be {state}", 20)
+    endpoint = read_endpoint(run_dir, server)
+    assert endpoint is not None
+    return endpoint

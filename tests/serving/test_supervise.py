@@ -1,0 +1,210 @@
+"""The supervisor around the real scripted server, as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from emobench.files import write_json
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import Endpoint, api_key, get, read_endpoint, wait_for_endpoint
+from emobench.slurm.processes import start_ticks
+from tests import processes
+from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+
+
+def _engine_pids(endpoint: Endpoint) -> list[int]:
+    """The processes of that start of the engine, by its environment."""
+    setting = f"EMOBENCH_INCARNATION={endpoint.incarnation}"
+    return [pid for pid in processes.pids() if processes.has_environment(pid, setting)]
+
+
+def _answers(endpoint: Endpoint) -> bool:
+    try:
+        return get(f"{endpoint.url}/models", timeout_s=2)[0] > 0
+    except OSError:
+        return False
+
+
+def test_a_server_is_announced_once_it_answers_and_only_to_holders_of_the_key(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir) as process:
+        endpoint = wait_for_endpoint(run_dir, "user", deadline_s=20, poll_s=0.05)
+        assert (endpoint.role, endpoint.model, endpoint.engine) == ("user", "scripted", "scripted")
+        assert endpoint.pid == process.pid
+        assert get(f"{endpoint.url}/models")[0] == 401
+        assert get(f"{endpoint.url}/models", api_key(run_dir))[0] == 200
+        process.terminate()
+        output = process.stdout.read() if process.stdout else ""
+    assert f"URL:   {endpoint.url}" in output
+    assert api_key(run_dir) not in output + run_dir.endpoint("user").read_text()
+
+
+def test_a_server_leaves_when_the_cells_that_need_it_are_done(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir, "assistant_a") as process:
+        until_state(run_dir, "ready", "assistant_a")
+        finish_cell(run_dir, 1)
+        finish_cell(run_dir, 0, expected=1)  # it has two tasks by now
+        with pytest.raises(TimeoutError):
+            processes.until(lambda: process.poll() is not None, "no end yet", 0.5)
+        finish_cell(run_dir, 0)
+        assert process.wait(10) == 0
+    endpoint = read_endpoint(run_dir, "assistant_a")
+    assert endpoint is not None
+    assert (endpoint.state, endpoint.reason) == ("left", "all cells are done")
+    assert not _engine_pids(endpoint)
+
+
+def test_without_recorded_jobs_cells_that_ended_since_the_start_are_enough(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    finish_cell(run_dir, 0, "failed", ended="2020-01-01T00:00:00+00:00")
+    finish_cell(run_dir, 1)
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        with pytest.raises(TimeoutError):
+            processes.until(lambda: process.poll() is not None, "no end yet", 0.5)
+        finish_cell(run_dir, 0, "incomplete", ended=datetime.now(UTC).isoformat())
+        assert process.wait(10) == 0
+
+
+def _record_jobs(run_dir: RunDir, *jobs: dict[str, object]) -> None:
+    write_json(run_dir.jobs, {"schema": 1, "scheduler": "local", "jobs": list(jobs)})
+
+
+def _job(kind: str, name: str, job_id: str, pid: int) -> dict[str, object]:
+    return {
+        "kind": kind,
+        "name": name,
+        "job_id": job_id,
+        "cells": [],
+        "pid": pid,
+        "token": "t",
+        "start_ticks": start_ticks(pid),
+        "host": socket.gethostname(),
+    }
+
+
+def test_a_server_leaves_when_its_arrays_are_gone_but_not_before_they_come(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    gone = _job("array", "a", "1", os.getpid()) | {"start_ticks": 1}
+    alive = _job("array", "a", "3", os.getpid())
+    own = _job("server", "user", "2", os.getpid())
+    _record_jobs(run_dir, gone, own)  # the array of an earlier submission
+    with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="2") as process:
+        until_state(run_dir, "ready")
+        for jobs in ((gone, own), (gone, own, alive)):
+            _record_jobs(run_dir, *jobs)
+            with pytest.raises(TimeoutError):
+                processes.until(lambda: process.poll() is not None, "no end yet", 0.6)
+        _record_jobs(run_dir, gone, own, alive | {"start_ticks": 1})
+        assert process.wait(10) == 0
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    assert endpoint.reason == "its arrays have left the queue"
+
+
+def test_a_killed_engine_comes_back_a_bounded_number_of_times(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    seen = set()
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "ready")
+        for _ in range(4):
+            seen.add((endpoint.incarnation, endpoint.url))
+            for pid in _engine_pids(endpoint):
+                os.kill(pid, signal.SIGKILL)
+            if len(seen) < 4:
+                endpoint = until_state(run_dir, "ready", other=endpoint.incarnation)
+        assert process.wait(20) == 1
+    assert len(seen) == 4
+    failed = read_endpoint(run_dir, "user")
+    assert failed is not None
+    assert (failed.state, failed.reason.split(";")[0]) == ("failed", "the engine ended with -9")
+
+
+def test_an_engine_that_never_comes_up_fails_at_once_with_its_last_words(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    script = run_dir.scripts / "serve_user.sh"
+    script.write_text("echo loading weights\necho 'out of memory' >&2\nexit 7\n")
+    with supervising(run_dir) as process:
+        assert process.wait(10) == 1
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    assert endpoint.state == "failed"
+    assert endpoint.reason == (
+        "the engine ended with 7; its last lines: loading weights | out of memory"
+    )
+
+
+def test_a_server_of_another_model_is_never_announced(tmp_path: Path) -> None:
+    profile = LOCAL.model_copy(update={"server_deadline_min": 0.03})
+    run_dir = make_run(tmp_path, profile)
+    script = run_dir.scripts / "serve_user.sh"
+    script.write_text(script.read_text().replace("--model scripted", "--model other"))
+    with supervising(run_dir) as process:
+        assert process.wait(20) == 1
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    assert "serves other, not scripted" in endpoint.reason
+    assert "0.03 minutes" in endpoint.reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_ends_server_and_engine(number: signal.Signals, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "ready")
+        assert _engine_pids(endpoint)
+        process.send_signal(number)
+        assert process.wait(10) == 0
+    assert not _engine_pids(endpoint)
+    left = read_endpoint(run_dir, "user")
+    assert left is not None
+    assert (left.state, left.reason) == ("left", f"received {number.name}")
+
+
+def test_an_engine_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    script = run_dir.scripts / "serve_user.sh"
+    script.write_text("trap '' TERM\nsleep 600 &\nsleep 600\n")
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "starting")
+        processes.until(lambda: len(_engine_pids(endpoint)) == 3, "the engine's processes", 5)
+        process.terminate()
+        assert process.wait(10) == 0
+    assert not _engine_pids(endpoint)
+
+
+def test_a_killed_supervisor_leaves_no_engine(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "ready")
+        process.kill()
+        process.wait(10)
+        processes.until(lambda: not _engine_pids(endpoint), "the engine to end", 5)
+    assert not _answers(endpoint)
+
+
+def test_slurm_ending_every_process_at_once_is_no_crash(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "ready")
+        for pid in [*_engine_pids(endpoint), process.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_a_wrong_server_name_is_the_users_mistake(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir, "assistant_b") as process:
+        output = process.stdout.read() if process.stdout else ""
+        assert process.wait(10) == 2
+    assert "user, assistant_a" in output
+    assert "Traceback" not in output
