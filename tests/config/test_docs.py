@@ -1,0 +1,59 @@
+"""The reference pages are complete, and their examples are real."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from emobench.config.cluster import ClusterProfile, ServerResources
+from emobench.config.expand import expand
+from emobench.config.load import SHORTHAND_KEYS
+from emobench.config.models import Faults, OpenAIModel, ScriptedModel, VllmModel
+from emobench.config.sweep import Settings
+from emobench.templates_path import shipped_sweeps
+from tests.config.helpers import load
+
+DOCS = shipped_sweeps().parent / "docs"
+SWEEP_PAGE = (DOCS / "sweep-file.md").read_text("utf-8")
+CLUSTER_PAGE = (DOCS / "clusters.md").read_text("utf-8")
+BLOCKS = re.findall(r"```yaml\n(.*?)```", SWEEP_PAGE, flags=re.DOTALL)
+
+
+def test_every_key_is_documented() -> None:
+    keys = {*SHORTHAND_KEYS}
+    for model in (Settings, VllmModel, OpenAIModel, ScriptedModel, Faults):
+        keys |= set(model.model_fields)
+    assert {key for key in keys if f"`{key}`" not in SWEEP_PAGE} == set()
+    site = {*ClusterProfile.model_fields, *ServerResources.model_fields}
+    assert {key for key in site if f"`{key}`" not in CLUSTER_PAGE} == set()
+
+
+def test_the_first_example_is_a_whole_file(tmp_path: Path) -> None:
+    assert len(expand(load(tmp_path, BLOCKS[0]))) == 2 * 2 * 5 * 4
+
+
+@pytest.mark.parametrize("tasks", BLOCKS[2].splitlines())
+def test_task_examples(tmp_path: Path, tasks: str) -> None:
+    text = (
+        "engine: scripted\ntrials: 1\nmatrix: {env: [retail, airline], variant: control}\n" + tasks
+    )
+    assert load(tmp_path, text).tasks
+
+
+def test_exclude_and_include_examples(tmp_path: Path) -> None:
+    study = {**yaml.safe_load(BLOCKS[0]), **yaml.safe_load(BLOCKS[3])}
+    keys = {cell.key for cell in expand(load(tmp_path, yaml.safe_dump(study, sort_keys=False)))}
+    # react is excluded for the only assistant, and two of four trials of airline.
+    assert len(keys) == 5 * 4 + 5 * 2 + 1
+    assert ("Qwen3-4B", "retail", "act", "control", 1) in keys
+
+
+def test_model_examples(tmp_path: Path) -> None:
+    study = {**yaml.safe_load(BLOCKS[0]), **yaml.safe_load(BLOCKS[4])}
+    assert list(load(tmp_path, yaml.safe_dump(study, sort_keys=False)).assistants) == [
+        "small",
+        "hosted",
+    ]
