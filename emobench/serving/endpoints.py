@@ -6,6 +6,7 @@ an authenticated request with the model that the file names.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import secrets
@@ -116,22 +117,18 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
 
 def get(url: str, key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[int, Any]:
     """GET -> (HTTP status, decoded JSON or None). Raises OSError where nothing answers."""
-    request = urllib.request.Request(url)
-    if key is not None:
-        request.add_header("Authorization", f"Bearer {key}")
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     # Sites set http_proxy on their nodes; a proxy does not reach the nodes themselves.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        request = urllib.request.Request(url, headers=headers)
         with opener.open(request, timeout=timeout_s) as answer:
             status, body = answer.status, answer.read(1 << 20)
     except urllib.error.HTTPError as error:
         with error:
             status, body = error.code, b""
-    except (ValueError, EOFError) as error:  # no URL, no HTTP
-        raise OSError(str(error)) from error
-    except Exception as error:
-        # http.client has exceptions of its own for answers that are no HTTP.
-        raise error if isinstance(error, OSError) else OSError(repr(error)) from error
+    except (ValueError, http.client.HTTPException) as error:
+        raise OSError(f"no URL or no HTTP: {error!r}") from error
     try:
         return status, json.loads(body)
     except ValueError:

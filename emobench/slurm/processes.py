@@ -80,9 +80,13 @@ def end_jobs(jobs: Sequence[Mapping[str, Any]], grace_s: float = 30.0) -> None:
         if state.state == "UNKNOWN":
             raise EmobenchError(f"job {job['job_id']}: {state.reason}; cancel it there")
     for job in jobs:
-        if local_state(job).live:
-            with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
+            if local_state(job).live:
                 os.killpg(job["pid"], signal.SIGTERM)
+            else:
+                # Its first process was killed; what is left of it is told one by one.
+                for pid in members(job):
+                    os.kill(pid, signal.SIGTERM)
     if _gone_within(jobs, grace_s):
         return
     deadline = time.monotonic() + 5
