@@ -76,7 +76,9 @@ def _forced(form: Form) -> Tool | None:
 
 def _call(step: Act, salt: str) -> Reply:
     arguments = json.dumps(step.arguments)
-    digest = blake2b(f"{salt}\x1f{step.name}\x1f{arguments}".encode(), digest_size=12).hexdigest()
+    # JSON text may hold half of a surrogate pair, which plain UTF-8 refuses.
+    content = f"{salt}\x1f{step.name}\x1f{arguments}".encode("utf-8", "surrogatepass")
+    digest = blake2b(content, digest_size=12).hexdigest()
     call = ToolCall(f"call_{digest}", step.name, arguments)
     return Reply(None, (call,), "tool_calls")
 
@@ -118,7 +120,8 @@ def _value(schema: Any, text: str, depth: int) -> Any:
             }
         case "array":
             least = schema.get("minItems")
-            count = min(least, 16) if isinstance(least, int) else 0
+            # Bounded: nested arrays of many items would multiply.
+            count = min(least, 4 if depth < 3 else 1) if isinstance(least, int) else 0
             return [_value(schema.get("items"), text, depth + 1) for _ in range(count)]
         case "integer" | "number":
             least = schema.get("minimum")

@@ -64,7 +64,7 @@ def parse_request(body: bytes, model: str) -> ChatRequest:
         raise RequestRefused("messages: a list with at least one message is required.", 400)
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-    tools = value.get("tools") or []
+    tools = [] if value.get("tools") is None else value["tools"]
     _check_tools(tools)
     choice = value.get("tool_choice")
     _check_choice(choice, tools)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from emobench.serving.scripted.tasks import Act, TaskText
+from emobench.serving.scripted.tasks import NO_EFFECT, Act, TaskText
 
 MORE = "Is there anything else I can help you with?"
 SORRY = f"I am sorry, but I was not able to complete this request for you. {MORE}"
@@ -29,7 +29,12 @@ class Script:
 def draw(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts and on nothing else."""
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big") / 2**56
+    return (
+        int.from_bytes(
+            blake2b(text.encode("utf-8", "surrogatepass"), digest_size=7).digest(), "big"
+        )
+        / 2**56
+    )
 
 
 def faithful(task: TaskText) -> Script:
@@ -40,7 +45,7 @@ def faithful(task: TaskText) -> Script:
 def with_mistake(task: TaskText, key: str) -> Script:
     """One mistake that costs the reward, chosen by `key` among those the task allows."""
     possible = [script for make in MISTAKES if (script := make(task, key)) is not None]
-    # Only a task without writes and outputs allows none of these: giving up would solve it.
+    # A task without effective writes and outputs allows none of these: giving up would solve it.
     if not possible:
         return _unasked_write(task)
     return possible[int(draw("kind", key) * len(possible))]
@@ -68,7 +73,12 @@ def _closing(outputs: tuple[str, ...]) -> str:
 
 
 def _writes(task: TaskText) -> list[int]:
-    return [index for index, act in enumerate(task.acts) if act.writes]
+    """Acts that matter to the reward."""
+    return [
+        index
+        for index, act in enumerate(task.acts)
+        if act.writes and (task.env, task.index, index) not in NO_EFFECT
+    ]
 
 
 def _skip_write(task: TaskText, key: str) -> Script | None:
@@ -106,7 +116,7 @@ def _unknown_tool(task: TaskText, key: str) -> Script | None:
     given_up = _give_up(task, key)
     if given_up is None:
         return None
-    invented = Act("lookup_customer_record", {"user_id": task.user_id})
+    invented = Act("find_customer_record", {"user_id": task.user_id})
     return _script((*given_up.acts, invented), SORRY, "unknown_tool")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import signal
 from hashlib import blake2b
 
@@ -75,7 +76,7 @@ class ScriptedServer:
             await asyncio.sleep(self.scripted.latency_ms / 1000)
         if "hang" in struck:
             await asyncio.sleep(self.scripted.faults.hang_seconds)
-        if "http_500" in struck and "disconnect" not in struck:
+        if "http_500" in struck:
             raise RequestRefused("Injected fault: http_500.", 500)
         reply = spoil(self.reply(request), struck)
         name = "chatcmpl-" + blake2b(body, digest_size=16).hexdigest()
@@ -122,6 +123,11 @@ class ScriptedServer:
             return _error(str(error), error.status, error.param)
         except web.HTTPException as error:
             return _error(error.reason or "refused", 404 if error.status == 405 else error.status)
+        except OSError:
+            raise  # the client went away: there is nobody to answer
+        except Exception:
+            logging.getLogger(__name__).exception("a request failed")
+            return _error("The server has a defect; its log says more.", 500)
 
 
 def _error(message: str, status: int, param: str | None = None) -> web.Response:

@@ -21,6 +21,18 @@ PACKAGES = ("tau_bench", "tau_trait")
 """In order of preference, as in the adapter."""
 READS = ("get_", "find_", "list_", "search_", "calculate", "think", "transfer_to_human")
 """How the names of tools begin that change nothing in the database."""
+NO_EFFECT = frozenset(
+    {
+        ("retail", 12, 4),
+        ("retail", 13, 4),
+        ("retail", 22, 1),
+        ("retail", 64, 6),
+        ("retail", 106, 0),
+        ("retail", 111, 1),
+    }
+)
+"""Writes of the ground truth (environment, task, act) that the database refuses or that a later
+one repeats: leaving them out costs no reward, so no mistake is made with them."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def variant_of_prompt(prompt: str, variants: Mapping[str, str]) -> str:
 @lru_cache(maxsize=4096)
 def hear(text: str) -> tuple[str, str]:
     """A user's text as (variant it sounds like, the text without those phrases)."""
+    # Stock hands the react user's thought to the agent as well; its words are no request.
+    text = text.rpartition("User Response:")[2]
     named = _GENERIC_PATTERN.search(text)
     if named:
         return named[1], _GENERIC_PATTERN.sub(" ", text)

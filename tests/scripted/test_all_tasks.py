@@ -1,0 +1,89 @@
+"""Every task is recognised and its ground truth executed, whoever asks in whatever format."""
+
+from __future__ import annotations
+
+import pytest
+
+from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.serving.scripted.assistant import Assistant
+from emobench.serving.scripted.lookup import Library
+from emobench.serving.scripted.tasks import TaskText, load_env
+from emobench.serving.scripted.wording import PHRASES
+from tests.scripted.dialogue import PROMPT, REACT_PROMPT, Heard, converse
+
+SUFFIXES = {name: f"\n\nYou are full of {name}." for name in (*PHRASES, "home-made.v2")}
+
+
+def assert_solved(task: TaskText, heard: Heard) -> None:
+    assert heard.acts == list(task.acts), (task.env, task.index)
+    told = " ".join(heard.said).lower().replace(",", "")
+    assert all(output.lower() in told for output in task.outputs), (task.env, task.index)
+    assert heard.ended
+
+
+@pytest.mark.parametrize("env", ["retail", "airline"])
+@pytest.mark.parametrize(
+    ("strategy", "prompt", "variant"),
+    [
+        ("tool-calling", PROMPT, "control"),
+        ("act", PROMPT, "frustration"),
+        ("react", REACT_PROMPT, "confusion"),
+        ("tool-calling", REACT_PROMPT, "home-made.v2"),
+        ("tool-calling", PROMPT, "anger"),
+        ("tool-calling", PROMPT, "anxiety"),
+        ("react", PROMPT, "placebo"),
+    ],
+)
+def test_ground_truth_is_executed(
+    library: Library, env: str, strategy: str, prompt: str, variant: str
+) -> None:
+    # A rate for the other variants only: their mistakes would show.
+    mistakes = dict.fromkeys({"control", *SUFFIXES} - {variant}, 1.0)
+    assistant = Assistant(library, mistakes)
+    tasks = library.indices[env].source.tasks
+    assert len(tasks) == TASK_COUNTS[env]
+    for task in tasks:
+        suffix = SUFFIXES.get(variant, "")
+        heard = converse(task, assistant, strategy, prompt, suffix, SUFFIXES)
+        assert_solved(task, heard)
+        assert len(heard.user) >= 3
+
+
+def test_the_conversation_fits_the_step_limit(library: Library) -> None:
+    assistant = Assistant(library)
+    longest = max(
+        converse(task, assistant).steps
+        for index in library.indices.values()
+        for task in index.source.tasks
+    )
+    assert longest <= 30
+
+
+def test_tasks_are_those_of_the_adapter() -> None:
+    from emobench.benchmarks.adapter import load_benchmark
+
+    benchmark = load_benchmark()
+    for env in TASK_COUNTS:
+        read = load_env(env)
+        for ours, theirs in zip(read.tasks, benchmark.tasks(env), strict=True):
+            assert ours.instruction == theirs.instruction
+            assert ours.user_id == theirs.user_id
+            assert list(ours.outputs) == theirs.outputs
+            assert [(act.name, act.arguments) for act in ours.acts] == [
+                (action.name, action.kwargs) for action in theirs.actions
+            ]
+        names = {tool["function"]["name"] for tool in benchmark.tools_info(env)}
+        assert names == read.tools
+
+
+def test_without_the_source_the_adapter_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emobench.serving.scripted import tasks
+
+    def refuse(*_: object) -> None:
+        raise ValueError("not literals")
+
+    direct = load_env("airline")
+    monkeypatch.setattr(tasks, "_from_source", refuse)
+    through = load_env.__wrapped__("airline")
+    assert through.tools == direct.tools
+    assert [t.acts for t in through.tasks] == [t.acts for t in direct.tasks]

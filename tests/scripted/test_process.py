@@ -1,0 +1,101 @@
+"""The real process: start, URL, key from the environment, stop by signal, wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from emobench.serving.scripted.cli import main
+from tests.scripted.conftest import Client
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@contextmanager
+def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("EMOBENCH_API_KEY", "VLLM_API_KEY")}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "emobench.serving.scripted", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**kept, **environment},
+    )
+    try:
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        assert line.startswith("listening on http://"), line
+        yield child, line.split()[-1]
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def test_serves_and_stops_on_sigterm(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"model": "org/model", "variants": {"control": ""}}))
+    with process("--settings", str(settings), VLLM_API_KEY="k") as (child, url):
+        assert Client(url).request("/v1/models").status == 401
+        assert Client(url, "k").request("/v1/models").json["data"][0]["id"] == "org/model"
+        child.terminate()
+        assert child.wait(20) == 0
+
+
+def test_stops_although_a_request_hangs(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"faults": {"hang": 1}}))
+    with process("--settings", str(settings)) as (child, url):
+        with pytest.raises(TimeoutError):
+            Client(url).chat(HELLO, timeout=0.2)
+        child.terminate()
+        assert child.wait(20) == 0
+
+
+def test_does_not_import_the_benchmark() -> None:
+    code = (
+        "import sys; from emobench.serving.scripted.server import build_app; "
+        "from emobench.serving.scripted.settings import ServerSettings; "
+        "build_app(ServerSettings()); "
+        "print([m for m in ('litellm', 'tau_trait', 'tau_bench') if m in sys.modules])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"latency": 1}', "latency_ms"),
+        ('{"faults": {"hang": 2}}', "faults.hang"),
+        ("{", "is no JSON"),
+        ("[]", "valid dictionary"),
+        (None, "cannot be read"),
+    ],
+)
+def test_wrong_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, expected: str
+) -> None:
+    settings = tmp_path / "settings.json"
+    if text is not None:
+        settings.write_text(text)
+    assert main(["--settings", str(settings)]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert str(settings) in error
+
+
+def test_a_taken_port(capsys: pytest.CaptureFixture[str]) -> None:
+    with process() as (_, url):
+        port = url.rsplit(":", 1)[1]
+        assert main(["--port", port]) == 1
+    assert "cannot listen on" in capsys.readouterr().err
