@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from tests import processes
@@ -67,11 +68,8 @@ class Daemons:
         self._daemon("mariadbd", *self._database_options(), "--skip-networking", fork=True)
         processes.until(self._database_socket.exists, "the database's socket", 20)
         self._daemon("slurmdbd")
-        processes.until(
-            lambda: self._quiet("sacctmgr", "-i", "add", "cluster", "lab"),
-            f"slurmdbd to answer\n{self._tail('slurmdbd')}",
-            20,
-        )
+        register = ("sacctmgr", "-i", "add", "cluster", "lab")
+        processes.until(lambda: self._quiet(*register), "slurmdbd to answer", 20)
         if os.getuid() != 0:  # root has an account from the start, others may not submit without
             user = pwd.getpwuid(os.getuid()).pw_name
             self._quiet("sacctmgr", "-i", "add", "account", "lab")
@@ -89,7 +87,7 @@ class Daemons:
         processes.end(self._targets("slurmd") | self._targets("slurmctld"))
         processes.end(self._targets("slurmdbd"))
         processes.end(self._targets("mariadbd") | self._targets("munged"))
-        processes.end(self._orphans(), seconds=2.0)
+        processes.end(self._owned(), seconds=2.0)
         for folder in (self.database, self.folder):
             shutil.rmtree(folder, ignore_errors=True)
         if self._port_lock:
@@ -180,13 +178,22 @@ class Daemons:
                 cwd=self.folder,
                 timeout=30,
             )
-        try:
-            if done.returncode:
-                raise LabError(f"{instance} ended with {done.returncode}")
-            processes.until(lambda: self._pid(f"{instance}.pid", name), f"{instance} to start", 20)
-        except (LabError, TimeoutError) as error:
-            tails = f"{self._tail(instance)}\n{self._tail(f'{instance}.out')}"
-            raise LabError(f"{error}\n{tails}") from None
+        if done.returncode or not self._came_up(name, f"{instance}.pid"):
+            logs = [self._tail(instance), self._tail(f"{instance}.out")]
+            raise LabError("\n".join([f"{instance} did not start", *logs]))
+
+    def _came_up(self, name: str, pid_file: str, seconds: float = 20.0) -> bool:
+        """Wait for the pid file; give up early where no such process of this cluster lives."""
+        deadline = time.monotonic() + seconds
+        last_seen = time.monotonic()
+        while not self._pid(pid_file, name):
+            now = time.monotonic()
+            if name in self._owned().values():
+                last_seen = now
+            if now > deadline or now > last_seen + 1:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _pid(self, file: str, name: str) -> int:
         """The pid in a pid file if it is this cluster's daemon `name`, else 0."""
@@ -200,8 +207,8 @@ class Daemons:
         files = [path.name for path in self.folder.glob(f"{name}*.pid")]
         return {pid: name for file in files if (pid := self._pid(file, name))}
 
-    def _orphans(self) -> dict[int, str]:
-        """slurmstepd of this cluster and processes of its jobs, known by their environment."""
+    def _owned(self) -> dict[int, str]:
+        """Daemons and slurmstepd of this cluster and its jobs, known by their environment."""
         setting = f"SLURM_CONF={self.configuration}"
         return {
             pid: processes.comm(pid)
@@ -216,6 +223,8 @@ class Daemons:
     def _quiet(self, *argv: str) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             done = subprocess.run(argv, env=self._environment(), capture_output=True, timeout=10)
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / "command.log").write_bytes(done.stdout + done.stderr)
             return done.returncode == 0
         return False
 

@@ -67,8 +67,8 @@ class Lab:
                 cwd=REPOSITORY,
                 start_new_session=True,
             )
-            self._daemons.start()
             try:
+                self._daemons.start()
                 self.wait_idle()
             except TimeoutError as error:
                 raise LabError(f"{error}\n{self._daemons.tails()}") from None
@@ -116,7 +116,7 @@ class Lab:
     def queue(self) -> dict[str, str]:
         """Jobs in squeue: id (array tasks one by one) to state, COMPLETING included."""
         lines = self.run("squeue", "--all", "--noheader", "--array", "-o", "%i %T").stdout
-        return dict(line.split(" ", 1) for line in lines.splitlines())
+        return dict(_pair(line, " ") for line in lines.splitlines())
 
     def wait_idle(self, seconds: float = 20.0) -> None:
         """Return once no job is in the queue and all four nodes are idle; else TimeoutError."""
@@ -124,28 +124,31 @@ class Lab:
         processes.until(self._nodes_idle, "four idle nodes", seconds, poll=0.1)
 
     def wait_jobs(self, *jobs: str, seconds: float = 60.0) -> dict[str, str]:
-        """Wait until all tasks of `jobs` (ids) ended; id (array tasks "12_3") to sacct's state.
+        """Wait until every task of `jobs` ended; id (array tasks "12_3") to state.
 
-        Steps are left out. Raises TimeoutError after `seconds`.
+        `jobs` are ids of jobs, not of tasks. The states are the controller's: sacct lags behind,
+        by seconds for an array. Raises TimeoutError after `seconds`.
         """
         states: dict[str, str] = {}
 
         def ended() -> bool:
-            if any(job.partition("_")[0] in jobs for job in self.queue()):
-                return False
-            # sacct lags behind squeue and can be partial meanwhile: all rows have to agree.
-            listing = self.run("sacct", "-nPX", "-o", "jobid,state", "-j", ",".join(jobs)).stdout
             states.clear()
-            for line in listing.splitlines():
-                job, state = line.split("|")
-                states[job] = state
-            known = {job.partition("_")[0] for job in states}
-            return known >= set(jobs) and not any(
-                state.startswith(LIVE_STATES) for state in states.values()
-            )
+            for job in jobs:
+                states.update(self._tasks(job))
+            return not any(state.startswith(LIVE_STATES) for state in states.values())
 
-        processes.until(ended, f"jobs {', '.join(jobs)} to end", seconds, poll=0.1)
+        processes.until(ended, f"jobs {', '.join(jobs)} to end", seconds, poll=0.05)
         return states
+
+    def _tasks(self, job: str) -> dict[str, str]:
+        """The controller's view of a job: id ("12" or "12_3") to state."""
+        tasks = {}
+        for line in self.run("scontrol", "--oneliner", "show", "job", job).stdout.splitlines():
+            fields = dict(_pair(word, "=") for word in line.split())
+            array = fields.get("ArrayJobId")
+            name = f"{array}_{fields['ArrayTaskId']}" if array else fields["JobId"]
+            tasks[name] = fields["JobState"]
+        return tasks
 
     def resume_nodes(self) -> None:
         """Bring nodes back that a test set down or drained."""
@@ -158,6 +161,11 @@ class Lab:
     def _nodes_idle(self) -> bool:
         listing = self.run("sinfo", "-hN", "-t", "idle", "-o", "%N", check=False).stdout
         return set(listing.split()) == set(NODES)
+
+
+def _pair(text: str, separator: str) -> tuple[str, str]:
+    left, _, right = text.partition(separator)
+    return left, right
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -1,0 +1,84 @@
+# Everything here lives in .venv; system packages are only touched by `make test` as root on Debian.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Empty: tools/python.sh takes the first of python3.13 ... python3 that is 3.11 or newer.
+PYTHON ?=
+# TAU_BENCH=git installs the original benchmark from its git host instead of PyPI's tau-trait.
+TAU_BENCH ?=
+TAU_TRAIT := tau-trait==0.1.1
+PYTEST_ARGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SHELL_FILES := .ci/run $(wildcard tools/*.sh)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help venv dev quickstart check test packages bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	  printf '  make %-11s %s\n' "$$name" "$$text"; done
+
+venv: $(VENV)/.installed ## Make .venv with emobench and the benchmark
+dev: $(VENV)/.installed-dev ## The same with the tools of the tests
+
+# The stamps are files: make runs pip again only where pyproject.toml or the choice changed.
+$(VENV)/.installed: pyproject.toml $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
+	@echo "Installing emobench and its dependencies into $(VENV) (about a minute)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the tools of the tests"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+# --no-deps: tau-trait declares some 600 MB of dependencies that running its tasks does not need;
+# what it does need comes with litellm, a dependency of emobench.
+$(VENV)/.benchmark-pypi: | $(BIN)/python
+	@echo "Installing the benchmark: $(TAU_TRAIT)"
+	@$(BIN)/python -m pip uninstall --quiet --yes tau_bench 2>/dev/null
+	@$(PIP) --no-deps '$(TAU_TRAIT)'
+	@rm -f $(VENV)/.benchmark-*
+	@touch $@
+
+# emobench prefers tau_bench where both are installed, so the rule above removes it. The URL
+# stands in pyproject.toml alone.
+$(VENV)/.benchmark-git: | $(BIN)/python
+	@url=$$(sed -n 's/^ *"\(tau_bench @ git[^"]*\)".*/\1/p' pyproject.toml); \
+	echo "Installing the benchmark: $$url"; \
+	$(PIP) --no-deps "$$url"
+	@rm -f $(VENV)/.benchmark-*
+	@touch $@
+
+$(BIN)/python:
+	@python=$$(tools/python.sh $(PYTHON)) || exit 1; \
+	echo "Making $(VENV) with $$("$$python" --version) ($$python)"; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+quickstart: venv ## A small sweep with scripted models, here, without Slurm; ends with a report
+	@$(BIN)/python -m emobench.sweep sweeps/quickstart.yaml --wait
+
+packages: ## System packages of the tests (installs them only as root on Debian or Ubuntu)
+	@tools/system-packages.sh
+
+check: dev ## ruff, mypy --strict and shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if command -v shellcheck >/dev/null; then \
+	  echo shellcheck $(SHELL_FILES); shellcheck $(SHELL_FILES); \
+	else echo "shellcheck is missing: shell files were NOT checked" >&2; test "$${CI:-}" != true; fi
+
+test: packages dev ## Install what the tests need, then check and the whole suite
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
+
+bench: venv ## Expand and render a 10,000-cell sweep: time, memory, sbatch calls
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove .venv and caches; results (runs/, logs/) stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . \( -path ./runs -o -path ./logs -o -path ./.git \) -prune -o \
+	  -name __pycache__ -type d -prune -exec rm -rf {} +
