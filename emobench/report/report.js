@@ -58,7 +58,9 @@
     if (typeof DecompressionStream === "undefined") {
       throw new Error("this browser cannot decompress the conversations; use a newer one");
     }
-    const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+    const packed = atob(text);
+    const bytes = new Uint8Array(packed.length);
+    for (let at = 0; at < packed.length; at += 1) bytes[at] = packed.charCodeAt(at);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(stream).text());
   }
@@ -221,7 +223,10 @@
     const mine = ++opening;
     current = row;
     mark();
-    if (chosen) setHash(`episode=${encodeURIComponent(row.id)}`);
+    if (chosen) {
+      byId("conversations").classList.add("chosen");
+      setHash(`episode=${encodeURIComponent(row.id)}`);
+    }
     try {
       const body = (await chunk(row.chunk))[row.place];
       if (mine === opening) pane.replaceChildren(...conversation(row, body));
@@ -356,6 +361,7 @@
         const at = matching.indexOf(row);
         while (at >= shown) showMore();
         open(row, false);
+        byId("conversations").classList.add("chosen");
       }
       byId("conversations").scrollIntoView();
       return true;

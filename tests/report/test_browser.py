@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,8 +159,15 @@ def test_counts_of_the_tables_lead_to_their_conversations(page: Chromium) -> Non
 
 
 def test_nothing_that_a_model_wrote_is_run(browser: Chromium, tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path / "hostile", variants=("control",), tasks=len(HOSTILE), trials=1)
-    cell = load_plan(run_dir).cells[0]
+    everything = " ".join(HOSTILE)
+    run_dir = make_run(
+        tmp_path / "hostile",
+        variants=("control",),
+        tasks=len(HOSTILE),
+        trials=2,
+        description=everything,
+    )
+    cell, failed = load_plan(run_dir).cells
     lines = []
     for task, text in enumerate(HOSTILE):
         call = {"function": {"name": text, "arguments": text}}
@@ -175,7 +184,7 @@ def test_nothing_that_a_model_wrote_is_run(browser: Chromium, tmp_path: Path) ->
             episode(cell, task, "agent_error", traj=traj, error=error, info=info, episode=text)
         )
     append(run_dir, cell, lines)
-    summarise(run_dir, cell, "failed", exit_reason=HOSTILE[0], message=" ".join(HOSTILE))
+    summarise(run_dir, failed, "failed", exit_reason=everything, message=everything)
     report = build_report(run_dir)
     load(browser, report)
     scripts = browser.evaluate("document.scripts.length")
@@ -185,8 +194,12 @@ def test_nothing_that_a_model_wrote_is_run(browser: Chromium, tmp_path: Path) ->
         browser.evaluate("document.querySelectorAll('#pane details').forEach((d) => d.open = true)")
         shown = browser.evaluate("document.querySelector('#pane .said').textContent")
         assert shown == text
+    assert HOSTILE[0] in browser.evaluate("document.querySelector('#coverage').innerText")
     foreign = "img, iframe, style, svg:not(.chart), a[href^=javascript], script, meta, object"
-    assert browser.evaluate(f"document.querySelectorAll('main :is({foreign})').length") == 0
+    assert (
+        browser.evaluate(f"document.querySelectorAll('body > :not(script) :is({foreign})').length")
+        == 0
+    )
     assert browser.evaluate("document.scripts.length") == scripts == 3
     quiet(browser)
 
@@ -210,6 +223,45 @@ def test_a_run_without_conversations(browser: Chromium, tmp_path: Path) -> None:
     assert browser.evaluate(COUNT) == "No conversation yet."
     browser.press("j")
     quiet(browser)
+
+
+def test_react_tool_answers_are_folded(browser: Chromium, tmp_path: Path) -> None:
+    run_dir = make_run(
+        tmp_path / "react", variants=("control",), strategies=("react",), tasks=1, trials=1
+    )
+    cell = load_plan(run_dir).cells[0]
+    long_number = '{"price": 1.0, "id": 12345678901234567890}'
+    traj = [
+        {"role": "user", "content": "Hello, I want to know a price."},
+        {"role": "assistant", "content": 'Action:\n{"name": "get"}'},
+        {"role": "user", "content": f"API output: {long_number}"},
+    ]
+    append(run_dir, cell, [episode(cell, 0, traj=traj)])
+    load(browser, build_report(run_dir))
+    assert browser.evaluate("document.querySelectorAll('#pane .message.user').length") == 1
+    # Numbers that JavaScript cannot hold are shown as they were written.
+    assert long_number in browser.evaluate(PANE)
+
+
+def test_a_conversation_is_printed_only_if_it_was_chosen(page: Chromium) -> None:
+    height = "document.querySelector('#conversations').getBoundingClientRect().height"
+    page.command("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert page.evaluate(height) == 0
+        page.evaluate("document.querySelectorAll('#list li')[1].click()")
+        assert page.evaluate(height) > 0
+    finally:
+        page.command("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize("options", [[], ["--dark", "--section", "results"]])
+def test_the_screenshot_tool_writes_a_picture(
+    executable: str, report: Path, tmp_path: Path, options: list[str]
+) -> None:
+    tool = Path(__file__).parents[2] / "tools" / "screenshot.py"
+    out = tmp_path / "report.png"
+    subprocess.run([sys.executable, str(tool), str(report), str(out), *options], check=True)
+    assert out.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("width", [360, 1280])
