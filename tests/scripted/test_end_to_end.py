@@ -6,64 +6,55 @@ from typing import Any
 
 import pytest
 
-from emobench.benchmarks.adapter import AGENT_MODULES, Benchmark, load_benchmark
+from emobench.benchmarks.adapter import load_benchmark
+from emobench.variants.catalog import NAMES, builtin
+from emobench.variants.inject import UserRequest, seams
 from tests.scripted.conftest import Launch
 
+VARIANTS = {name: builtin(name).text for name in NAMES}
 
-@pytest.fixture
-def benchmark_to(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """benchmark_to(url, user_strategy): the benchmark with every call going to that server."""
 
-    def route(url: str) -> Benchmark:
-        benchmark = load_benchmark()
-        users = benchmark.module("envs.user")
-        complete = users.completion
+def solve(url: str, env: str, task: int, strategy: str, user: str, variant: str) -> Any:
+    """The stock agent's result on one task, both roles played by the server at `url`."""
 
-        def completion(**arguments: Any) -> Any:
-            response = complete(**arguments, api_base=f"{url}/v1", api_key="none")
-            # Stock agents add this up and cannot add None.
-            response._hidden_params["response_cost"] = 0.0
-            return response
+    def complete(_: str, stock: Any, **arguments: Any) -> Any:
+        response = stock(**arguments, api_base=f"{url}/v1", api_key="none")
+        # Stock agents add this up and cannot add None.
+        response._hidden_params["response_cost"] = 0.0
+        return response
 
-        def load_user(user_strategy: str, model: str, provider: str, **_: Any) -> Any:
-            kind = benchmark.user_class(user_strategy)
-            extra = {"trait_dict": None} if user_strategy == "llm" else {}
-            if benchmark.package != "tau_trait":
-                extra = {}
-            return kind(model=model, provider=provider, **extra)
-
-        monkeypatch.setattr(users, "completion", completion)
-        for name in AGENT_MODULES:
-            monkeypatch.setattr(benchmark.module(f"agents.{name}"), "completion", completion)
-        monkeypatch.setattr(benchmark.module("envs.base"), "load_user", load_user)
-        return benchmark
-
-    return route
+    benchmark = load_benchmark()
+    with seams(benchmark, complete):
+        request = UserRequest(user, builtin(variant))
+        environment = benchmark.make_env(env, task, request, "scripted")
+        agent = benchmark.make_agent(strategy, env, "scripted", 0.0, ["User: hello"] * 5)
+        return agent.solve(environment, task)
 
 
 @pytest.mark.parametrize(
-    ("env", "task", "strategy", "user"),
+    ("env", "task", "strategy", "user", "variant"),
     [
-        ("retail", 2, "tool-calling", "llm"),
-        ("retail", 26, "tool-calling", "verify"),
-        ("retail", 59, "act", "llm"),
-        ("retail", 36, "react", "verify"),
-        ("airline", 9, "few-shot", "llm"),
-        ("airline", 35, "act", "llm"),
+        ("retail", 2, "tool-calling", "llm", "control"),
+        ("retail", 26, "tool-calling", "verify", "anger"),
+        ("retail", 59, "act", "reflection", "placebo"),
+        ("retail", 36, "react", "react", "confusion"),
+        ("airline", 9, "few-shot", "react", "anxiety"),
+        ("airline", 35, "act", "llm", "frustration"),
     ],
 )
 def test_reward_is_one(
-    launch: Launch, benchmark_to: Any, env: str, task: int, strategy: str, user: str
+    launch: Launch, env: str, task: int, strategy: str, user: str, variant: str
 ) -> None:
-    benchmark = benchmark_to(launch().url)
-    environment = benchmark.make_env(env, task, user, "scripted")
-    agent = benchmark.make_agent(strategy, env, "scripted", 0.0, ["User: hello"] * 5)
-    result = agent.solve(environment, task)
+    # Every other variant fails: the reward shows that this one was recognised.
+    mistakes = dict.fromkeys(set(NAMES) - {variant}, 1.0)
+    client = launch(mistakes=mistakes, variants=VARIANTS)
+    result = solve(client.url, env, task, strategy, user, variant)
     assert result.reward == 1.0, result.messages[-4:]
 
 
-def test_a_mistake_loses_the_reward(launch: Launch, benchmark_to: Any) -> None:
-    benchmark = benchmark_to(launch(mistakes=1.0).url)
-    environment = benchmark.make_env("retail", 0, "llm", "scripted")
-    agent = benchmark.make_agent("tool-calling", "retail", "scripted", 0.0, [])
-    assert agent.solve(environment, 0).reward == 0.0
+@pytest.mark.parametrize("user", ["llm", "react", "verify", "reflection"])
+def test_a_mistake_loses_the_reward(launch: Launch, user: str) -> None:
+    client = launch(mistakes={"anger": 1.0}, variants=VARIANTS)
+    result = solve(client.url, "retail", 0, "tool-calling", user, "anger")
+    assert result.reward == 0.0
+    assert result.info["reward_info"] is not None
