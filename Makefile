@@ -8,7 +8,9 @@ PYTHON ?=
 TAU_BENCH ?=
 TAU_TRAIT := tau-trait==0.1.1
 PYTEST_ARGS ?=
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BENCHMARK := $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
+# No warnings of conflicts: pip would report the benchmark's left-out dependencies as errors.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 SHELL_FILES := .ci/run $(wildcard tools/*.sh)
 
 .DEFAULT_GOAL := help
@@ -20,11 +22,11 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '  make %-11s %s\n' "$$name" "$$text"; done
 
-venv: $(VENV)/.installed ## Make .venv with emobench and the benchmark
-dev: $(VENV)/.installed-dev ## The same with the tools of the tests
+venv: $(VENV)/.installed $(BENCHMARK) ## Make .venv with emobench and the benchmark
+dev: $(VENV)/.installed-dev $(BENCHMARK) ## The same with the tools of the tests
 
 # The stamps are files: make runs pip again only where pyproject.toml or the choice changed.
-$(VENV)/.installed: pyproject.toml $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing emobench and its dependencies into $(VENV) (about a minute)"
 	@$(PIP) --editable .
 	@touch $@
@@ -35,17 +37,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # --no-deps: tau-trait declares some 600 MB of dependencies that running its tasks does not need;
-# what it does need comes with litellm, a dependency of emobench.
-$(VENV)/.benchmark-pypi: | $(BIN)/python
+# what it does need comes with litellm, a dependency of emobench. emobench prefers tau_bench where
+# both are installed, so it goes.
+$(VENV)/.benchmark-pypi: | $(VENV)/.installed
 	@echo "Installing the benchmark: $(TAU_TRAIT)"
 	@$(BIN)/python -m pip uninstall --quiet --yes tau_bench 2>/dev/null
 	@$(PIP) --no-deps '$(TAU_TRAIT)'
 	@rm -f $(VENV)/.benchmark-*
 	@touch $@
 
-# emobench prefers tau_bench where both are installed, so the rule above removes it. The URL
-# stands in pyproject.toml alone.
-$(VENV)/.benchmark-git: | $(BIN)/python
+# The URL stands in pyproject.toml alone.
+$(VENV)/.benchmark-git: | $(VENV)/.installed
 	@url=$$(sed -n 's/^ *"\(tau_bench @ git[^"]*\)".*/\1/p' pyproject.toml); \
 	echo "Installing the benchmark: $$url"; \
 	$(PIP) --no-deps "$$url"
