@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -48,7 +49,7 @@ def facts(collected: Collected) -> list[tuple[str, str]]:
     rows = [
         ("Sweep", sweep.name),
         ("Description", sweep.description),
-        ("Sweep file", plan.sweep_file),
+        ("Sweep file", "/".join(Path(plan.sweep_file).parts[-2:])),
         ("User model", describe(sweep.user)),
         ("User strategy", sweep.user_strategy),
     ]

@@ -58,7 +58,7 @@ def make_run(
     plan = Plan(
         emobench="0.1.0",
         benchmark="tau_trait 0.1.1",
-        sweep_file=f"sweeps/{path.name}.yaml",
+        sweep_file=f"/home/somebody/sweeps/{path.name}.yaml",
         created="2026-11-20T09:00:00+00:00",
         sweep=sweep,
         profile=ClusterProfile(name="local", scheduler="local"),

@@ -53,6 +53,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert "Not complete" not in text
     for label in ("A study.", "tau_trait 0.1.1", "sweeps/whole.yaml", "6 tasks \u00d7 2 trials"):
         assert label in text
+    assert "somebody" not in text
     index, chunks = library(run_dir)
     assert len(index["rows"]) == sum(map(len, chunks)) == 48
     assert len(index["systems"]) == 1
