@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +54,9 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         self._text, self._options = script.read_text(encoding="utf-8"), options
         self._throttle()
         self._last_job_submitted = time.time()
-        job: ScriptJob = self._submit_command("")
+        # submitit prints what its error says as well.
+        with contextlib.redirect_stderr(io.StringIO()):
+            job: ScriptJob = self._submit_command("")
         return job
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:

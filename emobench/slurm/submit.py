@@ -44,7 +44,8 @@ ADVICE = (
     (r"generic resource|gres|GRES", "check gres in the profile; `sinfo -o '%P %G'` lists them"),
     (
         r"[Nn]ode configuration|[Mm]emory|CPU count",
-        "no node of the partition is that large: lower cpus or mem in the profile",
+        "no node of the partition has that much: check cpus, mem and gres in the profile; "
+        "`sinfo -o '%P %c %m %G'` lists what there is",
     ),
     (r"time limit|TimeLimit", "lower time in the profile; `sinfo -o '%P %l'` lists the limits"),
     (

@@ -1,0 +1,293 @@
+"""Rendered scripts on a real cluster: submission, refusal, the queue's answers, and the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.config.cluster import ClusterProfile, JobResources, ServerResources
+from emobench.errors import EmobenchError, InvalidInput, SubmissionRefused
+from emobench.plan import Plan, save_plan
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import read_endpoint
+from emobench.slurm import submit as slurm
+from emobench.slurm.jobs import read_jobs
+from emobench.slurm.queue import any_live, cancel_slurm, job_states, slurm_states
+from emobench.slurm.render import render
+from emobench.templates_path import shipped_templates
+from tests.cluster.lab import Lab
+from tests.processes import until
+from tests.serving.runs import finish_cell
+from tests.slurm.plans import make_plan, scripted
+
+SMALL = {"cpus": 1, "mem": "200M", "time": "10"}
+PROFILE = ClusterProfile(
+    name="lab",
+    scheduler="slurm",
+    user_server=ServerResources(partition="cuda", gres="gpu:h100", **SMALL),  # type: ignore[arg-type]
+    assistant_server=ServerResources(partition="gaudi", gres="hpu:gaudi2", **SMALL),  # type: ignore[arg-type]
+    array=JobResources(partition="cuda", **SMALL),  # type: ignore[arg-type]
+    python=sys.executable,
+    throttle=2,
+    server_deadline_min=1,
+)
+
+
+class Study:
+    """A run directory of two assistants with four cells each, whose jobs do `body`."""
+
+    def __init__(self, folder: Path, lab: Lab, profile: ClusterProfile = PROFILE) -> None:
+        self.lab = lab
+        # Slurm and the shell meet a path with everything in it.
+        self.folder = folder / "my 'runs' $(touch pwned) 100% Ü"
+        self.run_dir = RunDir(self.folder / "study")
+        self.logs = self.folder / "logs"
+        for path in (self.run_dir.scripts, self.run_dir.endpoints, self.logs):
+            path.mkdir(parents=True)
+        model = scripted(accelerators=1)
+        self.plan: Plan = make_plan(profile, self.logs, model, {"a": model, "b": model})
+        self.write()
+
+    def write(self, servers: str | None = None, arrays: str | None = None) -> None:
+        """Write the scripts; the given text replaces what follows their header."""
+        save_plan(self.run_dir, self.plan)
+        for name, text in render(self.plan, self.run_dir, [shipped_templates()]).items():
+            body = arrays if name.startswith("tau_array") else servers
+            if body is not None and name.endswith(".sbatch"):
+                text = re.match(r"(#.*\n)+", text)[0] + body + "\n"  # type: ignore[index]
+            (self.run_dir.scripts / name).write_text(text)
+
+    def submit(
+        self, cells: dict[str, list[int]], *servers: str, plan: Plan | None = None
+    ) -> list[Any]:
+        return slurm.submit(plan or self.plan, self.run_dir, cells, servers)
+
+
+@pytest.fixture
+def study(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
+    for name, value in lab.env.items():
+        monkeypatch.setenv(name, value)
+    yield Study(tmp_path, lab)
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
+    study.write(servers="sleep 600", arrays="sleep 600")
+    study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
+    seen: list[Any] = []
+    jobs = slurm.submit(
+        study.plan,
+        study.run_dir,
+        {"a": [0, 1, 3], "b": [5]},
+        ["user", "assistant_a", "assistant_b"],
+        seen.append,
+    )
+    assert [job["name"] for job in jobs] == ["user", "assistant_a", "assistant_b", "a", "b"]
+    assert jobs == seen == read_jobs(study.run_dir)
+    user, first, second, array, other = (job["job_id"] for job in jobs)
+    lines = study.lab.run("squeue", "-h", "-o", "%i|%j|%E|%k").stdout.splitlines()
+    rows = {row[0]: row[1:] for row in (line.split("|") for line in lines)}
+    assert rows[user] == ["emo-study-user", "(null)", "emobench study user server scripted"]
+    name, dependencies, comment = rows[f"{array}_[0-1,3%2]"]
+    assert (name, comment) == ("emo-study-run-a", "emobench study cells 0-3 a")
+    assert set(re.findall(r"after:(\d+)", dependencies)) == {user, first}
+    assert set(re.findall(r"after:(\d+)", rows[f"{other}_[1%2]"][1])) == {user, second}
+    states = job_states(jobs)
+    tasks = [f"{array}_{index}" for index in (0, 1, 3)]
+    assert set(states) == {user, first, second, *tasks, f"{other}_1"}
+    assert {state.state for state in states.values()} == {"PENDING"}
+    assert states[tasks[0]].reason
+    slurm.cancel(jobs)
+    assert not any_live(jobs)
+
+
+def test_running_servers_are_no_dependency(study: Study) -> None:
+    study.write(servers="sleep 600", arrays="true")
+    servers = study.submit({}, "user", "assistant_a")
+    until(
+        lambda: {state.state for state in job_states(servers).values()} == {"RUNNING"},
+        "the servers to run",
+        20,
+    )
+    study.submit({"a": [2]})
+    array = read_jobs(study.run_dir)[-1]
+    shown = study.lab.run("scontrol", "show", "job", array["job_id"]).stdout
+    assert "Dependency=(null)" in shown
+    study.lab.wait_jobs(array["job_id"])
+    slurm.cancel(servers)
+
+
+def test_ended_jobs_say_how(study: Study) -> None:
+    study.write(arrays="exit $SLURM_ARRAY_TASK_ID")
+    (job,) = study.submit({"a": [0, 1, 3]})
+    array = job["job_id"]
+
+    def ended() -> bool:
+        # Accounting lags; until then the exit code is not known.
+        return all(state.exit_code and not state.live for state in job_states([job]).values())
+
+    study.lab.wait_jobs(array)
+    until(ended, "accounting", 20, poll=0.2)
+    found = {key: (value.state, value.exit_code) for key, value in job_states([job]).items()}
+    assert found == {
+        f"{array}_0": ("COMPLETED", "0:0"),
+        f"{array}_1": ("FAILED", "1:0"),
+        f"{array}_3": ("FAILED", "3:0"),
+    }
+    assert (study.logs / f"run_{array}_0.log").is_file()
+
+
+def test_a_site_without_accounting_or_without_an_answer(
+    study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    failing = tmp_path / "bin" / "sacct"
+    failing.write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert slurm_states(["99999"])["99999"].state == "GONE"
+    assert slurm_states(["99998", "99999"])["99999"].state == "GONE"
+    study.write(servers="false")
+    (job,) = study.submit({}, "user")
+    study.lab.wait_jobs(job["job_id"])
+    assert job_states([job])[job["job_id"]].state == "FAILED"
+    failing.rename(failing.with_name("squeue"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert job_states([job])[job["job_id"]].state == "UNKNOWN"
+
+
+def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study: Study) -> None:
+    study.write(servers="sleep 600", arrays="sleep 600")
+    script = study.run_dir.scripts / "tau_array_b.sbatch"
+    good = script.read_text()
+    script.write_text(good.replace("--partition=cuda", "--partition=nowhere"))
+    with pytest.raises(SubmissionRefused) as caught:
+        study.submit({"a": [0], "b": [4]}, "user", "assistant_a", "assistant_b")
+    text = str(caught.value)
+    assert "Invalid partition name specified" in text
+    assert "`sinfo -s` lists them" in text
+    assert "taken back: assistant_b" in text
+    kept = read_jobs(study.run_dir)
+    assert [job["name"] for job in kept] == ["user", "assistant_a", "a"]
+    assert {job.partition("_")[0] for job in study.lab.queue()} == {job["job_id"] for job in kept}
+    script.write_text(good)
+    study.submit({"b": [4]}, "assistant_b")
+    assert len(read_jobs(study.run_dir)) == 5
+    slurm.cancel(read_jobs(study.run_dir))
+
+
+@pytest.mark.parametrize(
+    ("script", "change", "said", "advice"),
+    [
+        ("tau_array_a", ("--partition=cuda", "--partition=x"), "partition", "sinfo -s"),
+        ("tau_array_a", ("--mem=200M", "--mem=900G"), "Memory", "check cpus, mem and gres"),
+        ("user_vllm", ("gpu:h100:1", "gpu:a100:1"), "", "check cpus, mem and gres"),
+        (
+            "assistant_vllm_a",
+            ("--ntasks=1", "--ntasks=1\n#SBATCH --account=x"),
+            "account",
+            "account",
+        ),
+    ],
+)
+def test_a_refusal_leaves_no_server_alone(
+    script: str, change: tuple[str, str], said: str, advice: str, study: Study
+) -> None:
+    study.write(servers="sleep 600", arrays="sleep 600")
+    path = study.run_dir.scripts / f"{script}.sbatch"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(SubmissionRefused, match=f"(?s)sbatch refused .*{said}.*{advice}"):
+        study.submit({"a": [0, 1]}, "user", "assistant_a")
+    assert read_jobs(study.run_dir) == []
+    until(lambda: not study.lab.queue(), "an empty queue", 20, poll=0.1)
+
+
+def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    block = study.plan.blocks[0].model_copy(update={"size": 5000})
+    plan = study.plan.model_copy(update={"blocks": (block,)})
+    with pytest.raises(SubmissionRefused, match=r"(?s)Invalid job array.*max_array_size"):
+        study.submit({"a": [4000]}, plan=plan)
+    assert slurm.max_array_size(study.plan.profile) == 1001
+    gone = "#!/bin/sh\necho 'Unable to contact slurm controller (connect failure)' >&2\nexit 1\n"
+    (tmp_path / "bin").mkdir()
+    for name in ("sbatch", "scontrol", "scancel"):
+        (tmp_path / "bin" / name).write_text(gone)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    capfd.readouterr()
+    with pytest.raises(SubmissionRefused, match=r"(?s)connect failure.*controller does not answer"):
+        study.submit({}, "user")
+    with pytest.raises(InvalidInput, match=r"MaxArraySize: .*connect failure"):
+        slurm.max_array_size(study.plan.profile)
+    with pytest.raises(EmobenchError, match="scancel failed"):
+        cancel_slurm(["1"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_throttle_holds(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = study.logs / "events"
+    # By the environment: the path has quotes of every kind.
+    monkeypatch.setenv("EVENTS", str(events))
+    study.write(arrays='echo start >>"$EVENTS"; sleep 0.5; echo end >>"$EVENTS"')
+    (job,) = study.submit({"a": [0, 1, 2, 3]})
+    study.lab.wait_jobs(job["job_id"])
+    running = most = 0
+    for event in events.read_text().split():
+        running += 1 if event == "start" else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_a_single_run_by_hand_takes_one_task_and_cancels_the_rest(study: Study) -> None:
+    script = study.run_dir.scripts / "tau_array_a.sbatch"
+    recorder = study.folder / "python"
+    recorder.write_text(f'#!/bin/bash\necho "$@" >>"{study.logs}/ran"\n'.replace("$(", "\\$("))
+    recorder.chmod(0o755)
+    profile = study.plan.profile.model_copy(update={"python": str(recorder), "throttle": 1})
+    study.plan = study.plan.model_copy(update={"profile": profile})
+    study.write()
+    said = study.lab.run("sbatch", script, "retail", "react", "Qwen/Qwen3-4B", "1").stdout
+    study.lab.wait_jobs(said.split()[-1])
+    ran = (study.logs / "ran").read_text().splitlines()
+    assert len(ran) == 1
+    assert ran[0].endswith("--model Qwen/Qwen3-4B --trial 1 --variant control")
+
+
+def test_a_server_announces_itself_and_leaves_when_its_cells_are_done(study: Study) -> None:
+    (job,) = study.submit({}, "assistant_a")
+
+    def state() -> str:
+        endpoint = read_endpoint(study.run_dir, "assistant_a")
+        return endpoint.state if endpoint else ""
+
+    until(lambda: state() == "ready", "the server to be ready", 60)
+    endpoint = read_endpoint(study.run_dir, "assistant_a")
+    assert endpoint is not None
+    assert endpoint.job_id == job["job_id"]
+    log = study.logs / f"assistant_vllm_{job['job_id']}.out"
+    assert "server assistant_a is ready" in log.read_text()
+    for cell in study.plan.blocks[0].cells:
+        finish_cell(study.run_dir, cell)
+    assert study.lab.wait_jobs(job["job_id"]) == {job["job_id"]: "COMPLETED"}
+    assert state() == "left"
+
+
+def test_a_cancelled_server_leaves_in_order(study: Study) -> None:
+    (job,) = study.submit({}, "user")
+    log = study.logs / f"user_vllm_{job['job_id']}.out"
+    until(lambda: log.is_file() and "is ready" in log.read_text(), "the server to be ready", 60)
+    slurm.cancel([job])
+    endpoint = read_endpoint(study.run_dir, "user")
+    assert endpoint is not None
+    assert (endpoint.state, endpoint.reason) == ("left", "received SIGTERM")
