@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,10 +177,6 @@ def _make_folders(plan: Plan, run_dir: RunDir) -> None:
 
 
 def _scheduler(plan: Plan) -> Any:
-    if plan.profile.scheduler == "local":
-        from emobench.slurm import local
-
-        return local
-    from emobench.slurm import submit as slurm
-
-    return slurm
+    """The module that submits and cancels: both have `submit` and `cancel`."""
+    name = "local" if plan.profile.scheduler == "local" else "submit"
+    return importlib.import_module(f"emobench.slurm.{name}")

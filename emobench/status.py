@@ -17,8 +17,6 @@ from emobench.plan import Plan, load_plan, servers_of
 from emobench.rundir import RunDir, slug
 from emobench.slurm.queue import JobState, job_states
 
-LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "RESIZING"}
-"""States of a job that may still do its work."""
 STATES = ("done", "running", "failed", "waiting")
 HEARTBEAT_LIMIT_S = 60.0
 
@@ -30,8 +28,8 @@ def job_records(run_dir: RunDir) -> list[dict[str, Any]]:
 
 
 def is_live(state: JobState | None) -> bool:
-    """Whether the queue has the job, waiting or running."""
-    return state is not None and state.state.split()[0] in LIVE
+    """Whether the queue has the job, waiting or running, or cannot be asked about it."""
+    return state is not None and state.live
 
 
 def cell_jobs(plan: Plan, jobs: list[dict[str, Any]]) -> dict[int, str]:

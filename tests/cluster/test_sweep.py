@@ -211,7 +211,9 @@ def test_a_job_that_cannot_start_python(site: Site) -> None:
     assert site.sweep().returncode == 0
     status = site.wait_until_ended()
     assert status["cells"]["failed"] == 2
-    assert "127" in status["problems"][0]["reason"]
+    until(
+        lambda: "127" in site.status()["problems"][0]["reason"], "sacct's exit code", 20, poll=0.3
+    )
     assert "/no/such/python" in Path(status["problems"][0]["log"]).read_text()
 
 
