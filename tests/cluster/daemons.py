@@ -102,7 +102,7 @@ class Daemons:
         ports = self._reserve_ports()
         # munged wants its socket's folder open to all, and mkdtemp makes 0700.
         self.folder.chmod(0o755)
-        for name in ("munge", "state", "dev", "spool", *(f"spool/{node}" for node in NODES)):
+        for name in ("munge", "state", "dev", "tmp", "spool", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir(mode=0o755)
         for device in ("gpu0", "gpu1", "hpu0", "hpu1"):
             (self.folder / "dev" / device).symlink_to("/dev/null")
@@ -136,6 +136,8 @@ class Daemons:
             "--skip-grant-tables",
             f"--datadir={self.database}",
             f"--socket={self._database_socket}",
+            # At its start mariadbd deletes the temporary tables of every other one in its tmpdir.
+            f"--tmpdir={self.folder}/tmp",
             f"--pid-file={self.folder}/mariadbd.pid",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-log-file-size=8M",
