@@ -13,6 +13,11 @@ BENCHMARK := $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 SHELL_FILES := .ci/run $(wildcard tools/*.sh)
 
+# An interpreter that was upgraded away leaves a dead link; what the stamps say is then void.
+ifeq ($(wildcard $(BIN)/python),)
+$(shell rm -f $(VENV)/.installed* $(VENV)/.benchmark-*)
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
