@@ -13,6 +13,7 @@ from emobench.slurm.jobs import read_jobs
 from emobench.slurm.queue import any_live
 
 QUEUE_CHECK_S = 30.0
+SOON_S = 5.0
 NO_ARRAY_S = 900.0
 """A server whose arrays were never submitted (the submission was killed) leaves after this."""
 
@@ -51,7 +52,11 @@ class Need:
             self._cells.pop()
         if not self._cells:
             return "all cells are done"
-        if self._clock() - self._checked < self._queue_check_s:
+        since = self._clock() - self._checked
+        if since < min(SOON_S, self._queue_check_s):
+            return ""
+        # The queue is asked rarely, but soon once it looks as if nobody were left.
+        if since < self._queue_check_s and not self._all_ended():
             return ""
         self._checked = self._clock()
         return self._by_queue()
@@ -69,11 +74,14 @@ class Need:
         # Arrays of an earlier submission say nothing: the one this server is for may be on its way.
         if own is not None and any(position > own for position, _ in arrays):
             return "its arrays have left the queue"
-        if own is None and all(self._ended(number) for number in self._cells):
+        if own is None and self._all_ended():
             return "all cells have ended"
         if own is not None and self._clock() - self._begun > NO_ARRAY_S:
             return f"no array was submitted within {NO_ARRAY_S / 60:g} minutes"
         return ""
+
+    def _all_ended(self) -> bool:
+        return all(self._ended(number) for number in reversed(self._cells))
 
     def _done(self, number: int) -> bool:
         summary = read_json(self._run_dir.cell(number).summary)
