@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import stat
 import threading
 import time
@@ -17,6 +19,7 @@ import pytest
 from emobench.errors import InvalidInput, ServersGone
 from emobench.files import write_json
 from emobench.rundir import RunDir
+from emobench.serving import endpoints
 from emobench.serving.endpoints import (
     Endpoint,
     api_key,
@@ -26,6 +29,7 @@ from emobench.serving.endpoints import (
     read_endpoint,
     wait_for_endpoint,
 )
+from emobench.slurm.jobs import add_jobs, record
 
 READY = Endpoint(
     server="user",
@@ -164,6 +168,17 @@ def test_a_failed_server_and_an_interruption_end_the_wait_at_once(run_dir: RunDi
     with pytest.raises(ServersGone, match="user failed: out of memory"):
         wait_for_endpoint(run_dir, "user", deadline_s=60)
     assert time.monotonic() - begun < 10
+
+
+def test_a_server_whose_job_ended_without_a_word_ends_the_wait(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "JOB_CHECK_S", 0.0)
+    publish(run_dir, replace(READY, state="starting"))
+    job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
+    add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": socket.gethostname()}])
+    with pytest.raises(ServersGone, match="user is gone: its job 7: GONE"):
+        wait_for_endpoint(run_dir, "user", deadline_s=60)
 
 
 def test_a_proxy_of_the_site_is_not_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
