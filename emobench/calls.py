@@ -1,4 +1,4 @@
-"""The LLM calls of an episode: sent to the role's endpoint, recorded, and their failures sorted.
+"""The LLM calls of an episode: sent to the role's endpoint, recorded, and their replies checked.
 
 tau-bench's modules each hold a `completion` of their own; `variants.inject.seams` points them
 all here. Which episode a call belongs to is known from the thread: an episode runs in one thread
@@ -9,55 +9,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from random import Random
+from typing import Any
 
-Role = Literal["user", "assistant"]
-Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a role's model answers, and what every request of the role carries."""
-
-    model: str
-    url: str | None
-    """Base URL; None is the provider's own address."""
-    api_key: str | None
-    provider: str = "openai"
-    incarnation: str = ""
-    sampling: dict[str, Any] = field(default_factory=dict)
-    timeout_s: float = 600.0
-
-    def __repr__(self) -> str:  # the key stays out of tracebacks and logs
-        return f"Target({self.model!r} at {self.url or self.provider})"
-
-
-class CallFailed(Exception):
-    """A call that gave no usable reply, with the boundary that it failed at.
-
-    infra: no answer, a time-out, a 5xx, a refused key; context_overflow: the conversation is
-    longer than the model's context; rejected: the server calls the request itself invalid;
-    no_reply: an answer without text and without a tool call.
-    """
-
-    def __init__(self, role: Role, kind: Kind, message: str) -> None:
-        super().__init__(message)
-        self.role = role
-        self.kind = kind
+from emobench.config.sweep import Fidelity
+from emobench.senders import CallFailed, Reply, Role, Sender, Target, make_sender
+from emobench.think import sanitize
 
 
 @dataclass
 class CallLog:
-    """The calls of one episode, and the newest messages of each role's view."""
+    """The calls of one episode, and the newest messages of the assistant's view."""
 
-    targets: dict[Role, Target]
+    targets: Mapping[Role, Target]
     seed: int
+    fidelity: Fidelity
+    senders: dict[Role, Sender] = field(default_factory=dict)
+    """Made at the first call of a role; shared among the episodes of a cell."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     """The assistant's view: the very list that tau-bench's agent appends to."""
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -72,71 +49,78 @@ class CallLog:
 _thread = threading.local()
 
 
+def current() -> CallLog | None:
+    """The episode that this thread runs."""
+    log: CallLog | None = getattr(_thread, "log", None)
+    return log
+
+
 def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
     """`completion` as tau-bench calls it; outside an episode it is the stock function."""
-    log: CallLog | None = getattr(_thread, "log", None)
+    log = current()
     if log is None:
         return stock(*args, **kwargs)
     if role == "assistant":
         log.messages = kwargs["messages"]
-    return _send(log, role, stock, kwargs)
-
-
-def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
     target = log.targets[role]
-    request = {
-        **kwargs,
-        "model": target.model,
-        "custom_llm_provider": target.provider,
-        "timeout": target.timeout_s,
-        "max_retries": 0,
-        "drop_params": True,
-        "seed": log.seed,
-        **target.sampling,
-    }
-    if target.url is not None:
-        request["api_base"] = target.url
-    if target.api_key is not None:
-        request["api_key"] = target.api_key
-    started = time.monotonic()
+    request = {**kwargs, "model": target.model, **target.sampling}
+    del request["custom_llm_provider"]
+    if log.fidelity.send_seed:
+        request["seed"] = log.seed
+    sender = log.senders.get(role)
+    if sender is None:
+        sender = log.senders[role] = make_sender(
+            target, stock, through_litellm=not log.fidelity.lean_client
+        )
     record: dict[str, Any] = {"role": role, "incarnation": target.incarnation}
     log.calls.append(record)
+    started = time.monotonic()
+    before = sender.retries
     try:
-        response = stock(**request)
-    except Exception as error:
-        record["error"] = type(error).__name__
-        raise CallFailed(role, _kind(error), _message(error, target)) from error
+        reply = sender.send(role, request)
+    except CallFailed as error:
+        record["error"] = error.kind
+        raise
     finally:
         record["latency_s"] = round(time.monotonic() - started, 4)
-    choice = response.choices[0]
-    usage = getattr(response, "usage", None)
-    record["prompt_tokens"] = getattr(usage, "prompt_tokens", None)
-    record["completion_tokens"] = getattr(usage, "completion_tokens", None)
-    record["finish_reason"] = choice.finish_reason
-    hidden = response._hidden_params
-    record["cost"] = hidden.get("response_cost")
-    # Stock adds costs up and raises TypeError for models without a price.
-    hidden["response_cost"] = record["cost"] or 0.0
-    if not choice.message.content and not getattr(choice.message, "tool_calls", None):
-        raise CallFailed(role, "no_reply", f"the {role}'s model sent neither text nor a tool call")
-    return response
+        if sender.retries > before:
+            record["retries"] = sender.retries - before
+    _note(record, reply)
+    _check(role, reply, record, log.fidelity)
+    return reply
 
 
-def _kind(error: Exception) -> Kind:
-    from litellm import exceptions
+def _note(record: dict[str, Any], reply: Reply) -> None:
+    usage = reply.usage
+    record["prompt_tokens"] = usage.get("prompt_tokens")
+    record["completion_tokens"] = usage.get("completion_tokens")
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict) and details.get("cached_tokens") is not None:
+        record["cached_tokens"] = details["cached_tokens"]
+    record["finish_reason"] = reply.choices[0].finish_reason
+    if reply.cost is not None:
+        record["cost"] = reply.cost
+    if reply.message.tool_calls:
+        record["tool_calls"] = len(reply.message.tool_calls)
 
-    if isinstance(error, exceptions.ContextWindowExceededError):
-        return "context_overflow"
-    if isinstance(error, exceptions.BadRequestError):
-        text = str(error).lower()
-        if "context length" in text or "context window" in text or "max_model_len" in text:
-            return "context_overflow"
-        return "rejected"
-    return "infra"
 
-
-def _message(error: Exception, target: Target) -> str:
-    text = " ".join(str(error).split())[:500]
-    if target.api_key:
-        text = text.replace(target.api_key, "[key]")
-    return f"{type(error).__name__}: {text} ({target!r})"
+def _check(role: Role, reply: Reply, record: dict[str, Any], fidelity: Fidelity) -> None:
+    """Take reasoning out of the text; raise CallFailed for a reply with nothing in it."""
+    message = reply.message
+    if message.content and fidelity.sanitize_think:
+        cleaned = sanitize(message.content)
+        if cleaned.forms:
+            record["think"] = list(cleaned.forms)
+            message.content = cleaned.text or None
+            if cleaned.emptied and not message.tool_calls:
+                raise CallFailed(
+                    role, "no_reply", f"the {role}'s reply was reasoning and nothing else"
+                )
+    if not fidelity.check_replies:
+        return
+    if not message.content and not message.tool_calls:
+        cut = " before it was cut off" if reply.choices[0].finish_reason == "length" else ""
+        what = f"the {role}'s model sent neither text nor a tool call{cut}"
+        raise CallFailed(role, "no_reply", what)
+    if role == "user" and not message.content:
+        raise CallFailed(role, "no_reply", "the user's model sent a tool call and no text")

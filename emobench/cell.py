@@ -6,21 +6,22 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from emobench.calls import Role, Target
-from emobench.config.models import RoleModel, sampling_of
+from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.config.sweep import Cell
 from emobench.errors import InvalidInput, ServersGone
-from emobench.files import write_json
-from emobench.plan import USER_SERVER, Plan, assistant_server
-from emobench.results.store import INFRA_ERROR, EpisodeStore
+from emobench.files import read_json, write_atomic, write_json
+from emobench.plan import Plan
+from emobench.results.store import INFRA_ERROR, EpisodeStore, dump
 from emobench.rundir import RunDir
+from emobench.targets import TargetBook
 
 MAX_ATTEMPTS = 3
 """Times an episode is begun in one run of a cell before its infrastructure error stands."""
@@ -36,7 +37,10 @@ DONE, INCOMPLETE, SERVERS_GONE = 0, 1, 3
 class _Summary:
     """`variant_summary.json`, rewritten as the cell goes on."""
 
-    def __init__(self, plan: Plan, run_dir: RunDir, cell: Cell) -> None:
+    def __init__(
+        self, plan: Plan, run_dir: RunDir, cell: Cell, content: Mapping[str, object]
+    ) -> None:
+        self._written = 0.0
         self.path = run_dir.cell(cell.number).summary
         self.cell = cell
         self.fields: dict[str, Any] = {
@@ -56,6 +60,7 @@ class _Summary:
             "ended": None,
             "job_id": job_id(),
             "host": socket.gethostname(),
+            "content": content,
         }
 
     def write(self, store: EpisodeStore, **fields: Any) -> None:
@@ -69,6 +74,16 @@ class _Summary:
             **fields,
         )
         write_json(self.path, self.fields)
+        self._written = time.monotonic()
+
+    def write_now_and_then(self, store: EpisodeStore) -> None:
+        """At most once a second: its cost must not grow with the speed of the run."""
+        if time.monotonic() - self._written > 1.0:
+            self.write(store)
+
+    def end(self, store: EpisodeStore, status: str, reason: str, message: str = "") -> None:
+        """The last word on this run of the cell."""
+        self.write(store, status=status, exit_reason=reason, message=message, ended=_now())
 
 
 def job_id() -> str:
@@ -88,134 +103,176 @@ def run_cell(
 ) -> int:
     """Run the episodes that cell `number` lacks. Returns 0 done, 1 incomplete, 3 servers gone.
 
-    Raises InvalidInput where there is no such cell or no benchmark, CellBusy where another
-    process has it, OSError where the disk refuses; episodes already written stay.
+    Raises InvalidInput where there is no such cell, no (or another) benchmark, or the cell holds
+    episodes of other content; CellBusy where another process has it; OSError where the disk
+    refuses. Episodes already written stay in every case.
     """
     if not 0 <= number < len(plan.cells):
         raise InvalidInput(f"no cell {number}: {run_dir.path} has cells 0 to {len(plan.cells) - 1}")
     cell = plan.cells[number]
-    with EpisodeStore(run_dir.cell(number)) as store:
-        summary = _Summary(plan, run_dir, cell)
+    content = cell_content(plan.sweep, cell, plan.benchmark)
+    stop = threading.Event()
+    with EpisodeStore(run_dir.cell(number)) as store, _stop_on_signals(stop):
+        _refuse_other_content(store, content)
+        summary = _Summary(plan, run_dir, cell, content)
         missing = [task for task in cell.tasks if task not in store.finished()]
         progress(f"cell {number}: {cell.title}: {len(missing)} of {len(cell.tasks)} tasks to run")
-        if not missing:
-            summary.write(store, status="done", exit_reason="completed", ended=_now())
-            _write_stock_results(store, cell)
-            return DONE
-        summary.write(store)
-        try:
-            targets = _targets(plan, run_dir, cell)
-        except ServersGone as error:
-            progress(f"cell {number}: {error}")
-            summary.write(
-                store,
-                status="failed",
-                exit_reason="endpoint_unavailable",
-                message=str(error),
-                ended=_now(),
-            )
-            return SERVERS_GONE
-        except BaseException as error:
-            message = f"{type(error).__name__}: {error}"
-            summary.write(
-                store, status="failed", exit_reason="error", message=message, ended=_now()
-            )
-            raise
-        reason, message = _converse(plan, cell, store, targets, missing, summary, progress)
-        done = store.finished().issuperset(cell.tasks)
-        summary.write(
-            store,
-            status="done" if done else "incomplete",
-            exit_reason="completed" if done else reason,
-            message="" if done else message,
-            ended=_now(),
-        )
+        reason, message = "completed", ""
+        if missing:
+            summary.write(store)
+            try:
+                run = _CellRun(plan, run_dir, cell, store, summary, stop, progress)
+                reason, message = run.converse(missing)
+            except ServersGone as error:
+                reason = "interrupted" if stop.is_set() else "endpoint_unavailable"
+                message = str(error)
+            except BaseException as error:
+                summary.end(store, "failed", "error", f"{type(error).__name__}: {error}")
+                raise
+        if store.finished().issuperset(cell.tasks):
+            summary.end(store, "done", "completed")
+            code = DONE
+        elif reason == "endpoint_unavailable":
+            summary.end(store, "failed", reason, message)
+            code = SERVERS_GONE
+        else:
+            summary.end(store, "incomplete", reason, message)
+            code = INCOMPLETE
         _write_stock_results(store, cell)
-        progress(f"cell {number}: {summary.fields['status']} ({summary.fields['exit_reason']})")
-        return DONE if done else INCOMPLETE
+        ending = f"cell {number}: {summary.fields['status']} ({summary.fields['exit_reason']})"
+        progress(f"{ending}: {message}" if code and message else ending)
+        return code
 
 
-def _converse(
-    plan: Plan,
-    cell: Cell,
-    store: EpisodeStore,
-    targets: dict[Role, Target],
-    missing: list[int],
-    summary: _Summary,
-    progress: Callable[[str], None],
-) -> tuple[str, str]:
-    """Run the episodes of `missing`, `concurrency` at a time; (exit reason, message) if not all."""
-    from emobench.benchmarks.adapter import load_benchmark
-    from emobench.calls import complete
-    from emobench.episode import CellContext, run_episode
-    from emobench.variants.inject import seams
+def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) -> None:
+    """Raise InvalidInput if episodes on disk belong to another study than this one."""
+    others = [
+        task
+        for task, record in store.records.items()
+        if record.get("episode") != content_hash(content, task)
+    ]
+    if not others:
+        return
+    before = (read_json(store.paths.summary) or {}).get("content")
+    differing = differing_keys(before, content) if isinstance(before, dict) else []
+    raise InvalidInput(
+        f"{store.paths.episodes} holds {len(others)} episodes of other content"
+        + ("; differing:\n  " + "\n  ".join(differing) if differing else "")
+        + "\n  run this in another run directory"
+    )
 
-    benchmark = load_benchmark()
-    if benchmark.label != plan.benchmark:
-        raise InvalidInput(
-            f"this sweep is a run of {plan.benchmark}, but here {benchmark.label} is installed; "
-            "results of different benchmarks must not mix: install the same one on all nodes"
-        )
-    context = CellContext.of(plan.sweep, cell, benchmark)
-    queue = iter(missing)
-    errors_in_a_row, message = 0, ""
-    stop = threading.Event()
 
-    def attempt(task: int) -> dict[str, Any]:
-        before = store.attempts.get(task, 0)
+class _CellRun:
+    """Converses on the missing tasks of one cell, `concurrency` at a time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        cell: Cell,
+        store: EpisodeStore,
+        summary: _Summary,
+        stop: threading.Event,
+        progress: Callable[[str], None],
+    ) -> None:
+        from emobench.benchmarks.adapter import load_benchmark
+
+        self.benchmark = load_benchmark()
+        if self.benchmark.label != plan.benchmark:
+            raise InvalidInput(
+                f"this sweep is a run of {plan.benchmark}, but here {self.benchmark.label} is "
+                "installed; results of different benchmarks must not mix: install the same one on "
+                "all nodes"
+            )
+        self.concurrency = plan.sweep.concurrency
+        self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
+        self.targets = TargetBook(plan, run_dir, cell, stop.is_set)
+        from emobench.episode import CellContext
+
+        self.context = CellContext.of(plan.sweep, cell, self.benchmark)
+        self.gone: ServersGone | None = None
+        self.errors_in_a_row = 0
+        self.last_error = ""
+
+    def converse(self, missing: Sequence[int]) -> tuple[str, str]:
+        """Run the episodes of `missing`; (exit reason, message). Raises ServersGone."""
+        from emobench.calls import complete
+        from emobench.variants.inject import seams
+
+        queue = iter(missing)
+        running: set[Future[dict[str, Any]]] = set()
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="episode")
+        with seams(self.benchmark, complete):
+            while True:
+                while not self.stop.is_set() and len(running) < self.concurrency:
+                    task = next(queue, None)
+                    if task is None:
+                        break
+                    running.add(pool.submit(self._episode, task))
+                if not running:
+                    break
+                # A bounded wait, so that a signal is acted on within a second.
+                ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                self._keep(ended)
+                if ended:
+                    self.summary.write_now_and_then(self.store)
+                if self.stop.is_set() and running:
+                    self._drain(running)
+                    break
+        pool.shutdown(wait=False, cancel_futures=True)
+        if self.gone is not None:
+            raise self.gone
+        if self.errors_in_a_row >= ERRORS_IN_A_ROW or not self.stop.is_set():
+            return "infra_errors", self.last_error
+        return "interrupted", "stopped by a signal; submit again to complete this cell"
+
+    def _episode(self, task: int) -> dict[str, Any]:
+        """One task, begun again after an infrastructure error; the record has the history."""
+        from emobench.episode import run_episode
+
+        history: list[dict[str, Any]] = []
+        before = self.store.attempts.get(task, 0)
         for extra in range(MAX_ATTEMPTS):
-            record = run_episode(context, targets, task, before + extra + 1)
-            if record["outcome"] != INFRA_ERROR or stop.is_set():
+            targets = self.targets.current()
+            record = run_episode(
+                self.context, targets.roles, task, before + extra + 1, targets.senders
+            )
+            record["history"] = history
+            if record["outcome"] != INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
                 break
-            if extra < len(BACKOFF_S):
-                stop.wait(BACKOFF_S[extra])
+            history.append(
+                {key: record[key] for key in ("attempt", "error", "started", "wall_s", "steps")}
+            )
+            if self.stop.wait(BACKOFF_S[extra]):
+                break
+            try:
+                self.targets.renew(targets)
+            except ServersGone as error:
+                self.gone = self.gone or error
+                self.stop.set()
+                break
         return record
 
-    pool = ThreadPoolExecutor(max_workers=plan.sweep.concurrency, thread_name_prefix="episode")
-    with seams(benchmark, complete), _stop_on_signals(stop):
-        running: set[Future[dict[str, Any]]] = set()
-        while True:
-            while not stop.is_set() and len(running) < plan.sweep.concurrency:
-                task = next(queue, None)
-                if task is None:
-                    break
-                running.add(pool.submit(attempt, task))
-            if not running:
-                break
-            # A bounded wait, so that a signal is acted on within a second.
-            finished, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in finished:
-                record = future.result()
-                store.append(record)
-                progress(_line(record))
-                failed = record["outcome"] == INFRA_ERROR
-                errors_in_a_row = errors_in_a_row + 1 if failed else 0
-                message = record["error"]["message"] if failed else message
-            if finished:
-                summary.write(store)
-            if errors_in_a_row >= ERRORS_IN_A_ROW:
-                stop.set()
-            if stop.is_set() and running:
-                _drain(running, store, progress)
-                break
-    pool.shutdown(wait=False, cancel_futures=True)
-    if errors_in_a_row >= ERRORS_IN_A_ROW or (message and not stop.is_set()):
-        return "infra_errors", message
-    return "interrupted", "stopped by a signal; submit again to complete this cell"
+    def _keep(self, ended: Iterable[Future[dict[str, Any]]]) -> None:
+        for future in ended:
+            record = future.result()
+            self.store.append(record)
+            self.progress(_line(record))
+            if record["outcome"] != INFRA_ERROR:
+                self.errors_in_a_row = 0
+                continue
+            self.last_error = record["error"]["message"]
+            self.errors_in_a_row += 1
+            if self.errors_in_a_row >= ERRORS_IN_A_ROW:
+                self.stop.set()
 
-
-def _drain(
-    running: set[Future[dict[str, Any]]], store: EpisodeStore, progress: Callable[[str], None]
-) -> None:
-    """Keep what ends within the grace; the rest is abandoned and runs again next time."""
-    progress(f"stopping: {len(running)} episodes in flight have {GRACE_S:.0f} s to end")
-    finished, abandoned = wait(running, timeout=GRACE_S)
-    for future in finished:
-        record = future.result()
-        store.append(record)
-        progress(_line(record))
-    if abandoned:
-        progress(f"abandoned {len(abandoned)} episodes; they run again next time")
+    def _drain(self, running: set[Future[dict[str, Any]]]) -> None:
+        """Keep what ends within the grace; the rest is abandoned and runs again next time."""
+        self.progress(f"stopping: {len(running)} episodes have {GRACE_S:.0f} s to end")
+        ended, abandoned = wait(running, timeout=GRACE_S)
+        self._keep(ended)
+        if abandoned:
+            self.progress(f"abandoned {len(abandoned)} episodes; they run again next time")
 
 
 @contextmanager
@@ -233,54 +290,15 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-def _targets(plan: Plan, run_dir: RunDir, cell: Cell) -> dict[Role, Target]:
-    return {
-        "user": _target(plan, run_dir, USER_SERVER, plan.sweep.user),
-        "assistant": _target(
-            plan, run_dir, assistant_server(cell.assistant), plan.sweep.assistants[cell.assistant]
-        ),
-    }
-
-
-def _target(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -> Target:
-    if model.engine == "openai":
-        key = os.environ.get(model.api_key_env)
-        if key is None and model.base_url is None:
-            raise InvalidInput(
-                f"the variable {model.api_key_env} is not set: {server} needs it to reach "
-                f"{model.provider}; export it before running"
-            )
-        return Target(
-            model=model.model,
-            url=model.base_url,
-            api_key=key or "none",  # clients refuse to start without any
-            provider=model.provider,
-            sampling=sampling_of(model),
-        )
-    from emobench.serving.endpoints import api_key, wait_for_endpoint
-
-    deadline_s = plan.profile.server_deadline_min * 60
-    endpoint = wait_for_endpoint(run_dir, server, deadline_s=deadline_s)
-    return Target(
-        model=endpoint.model,
-        url=endpoint.url,
-        api_key=api_key(run_dir),
-        incarnation=endpoint.incarnation,
-        sampling=sampling_of(model),
-    )
-
-
 def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:
     """tau-bench's own format, so that its tools read it; what is missing is left out."""
     keys = ("task_id", "reward", "info", "traj", "trial")
-    write_json(
-        store.paths.results,
-        [
-            {key: store.records[task][key] for key in keys}
-            for task in cell.tasks
-            if task in store.finished()
-        ],
-    )
+    results = [
+        {key: store.records[task][key] for key in keys}
+        for task in cell.tasks
+        if task in store.finished()
+    ]
+    write_atomic(store.paths.results, dump(results).decode())
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 
 from emobench import __version__
 from emobench.benchmarks.adapter import Benchmark
-from emobench.calls import CallFailed, CallLog, Role, Target
+from emobench.calls import CallLog
 from emobench.config.identity import cell_content, content_hash
-from emobench.config.sweep import Cell, Sweep, Variant
+from emobench.config.sweep import Cell, Fidelity, Sweep, Variant
+from emobench.senders import CallFailed, Role, Sender, Target
 from emobench.variants.inject import UserRequest
 
 RESPOND = "respond"  # tau-bench's name for talking to the user
@@ -55,14 +56,21 @@ def episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
 
 
 def run_episode(
-    context: CellContext, targets: dict[Role, Target], task: int, attempt: int
+    context: CellContext,
+    targets: Mapping[Role, Target],
+    task: int,
+    attempt: int,
+    senders: dict[Role, Sender] | None = None,
 ) -> dict[str, Any]:
     """Converse to the end and return the episode's record. Must run inside `inject.seams`.
+
+    `senders` are kept from episode to episode as long as the targets stay the same.
 
     Never raises for what the models or the endpoints do: that is the record's outcome.
     """
     cell, sweep = context.cell, context.sweep
-    log = CallLog(targets, episode_seed(sweep.seed, cell.env, task, cell.trial))
+    seed = episode_seed(sweep.seed, cell.env, task, cell.trial)
+    log = CallLog(targets, seed, sweep.fidelity, {} if senders is None else senders)
     watch = _Watch()
     began, started = datetime.now(UTC), time.monotonic()
     reward: float | None = 0.0
@@ -71,7 +79,7 @@ def run_episode(
     error: dict[str, str] | None = None
     try:
         with log.active():
-            request = UserRequest(sweep.user_strategy, context.variant)
+            request = UserRequest(sweep.user_strategy, context.variant, sweep.fidelity)
             env = context.benchmark.make_env(cell.env, task, request, sweep.user.model)
             watch.over(env)
             result = context.agent.solve(env=env, task_index=task, max_num_steps=sweep.max_steps)
@@ -107,9 +115,14 @@ def run_episode(
         "started": began.isoformat(timespec="seconds"),
         "wall_s": round(time.monotonic() - started, 3),
         "steps": watch.steps,
+        "turns": watch.turns,
+        "tool_calls": watch.steps - watch.turns,
+        "cost": _cost(log.calls),
         "seed": log.seed,
         "calls": log.calls,
         "variant_sha256": context.variant.sha256,
+        "user_strategy": sweep.user_strategy,
+        "fidelity": _departures(sweep.fidelity),
         "user_prompt_sha256": watch.user_prompt_sha256(),
         "benchmark": {"package": context.benchmark.package, "version": context.benchmark.version},
         "emobench": __version__,
@@ -122,6 +135,9 @@ class _Watch:
     def __init__(self) -> None:
         self.env: Any = None
         self.steps = 0
+        """What the assistant did: said something or called a tool."""
+        self.turns = 0
+        """What it said to the user, of these."""
         self.done = False
         self.in_user = False
         """The user was being asked when an exception came through."""
@@ -141,8 +157,9 @@ class _Watch:
             nonlocal scoring
             if scoring:  # the reward replays the ground truth through this same method
                 return stock_step(action)
-            self.in_user = action.name == RESPOND and isinstance(action.kwargs.get("content"), str)
             self.steps += 1
+            self.turns += action.name == RESPOND
+            self.in_user = action.name == RESPOND and isinstance(action.kwargs.get("content"), str)
             scoring = True
             response = stock_step(action)
             scoring = self.in_user = False
@@ -167,6 +184,17 @@ def _outcome(failure: Exception, watch: _Watch) -> str:
         return "user_error" if failure.role == "user" else "agent_error"
     # Not a call: the reply could not be used. By whose reply it was.
     return "user_error" if watch.in_user else "agent_error"
+
+
+def _cost(calls: list[dict[str, Any]]) -> float | None:
+    """Sum of the calls' costs in US dollars; None where no provider named any."""
+    costs = [call["cost"] for call in calls if call.get("cost") is not None]
+    return sum(costs) if costs else None
+
+
+def _departures(fidelity: Fidelity) -> list[str]:
+    """The repairs that were on, by name."""
+    return [name for name, on in fidelity.model_dump().items() if on]
 
 
 def _displays(path: str | None) -> list[str]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 from emobench.benchmarks.tasksets import TASK_COUNTS
@@ -139,7 +140,7 @@ def _version(package: str) -> str:
 def _import(name: str) -> Any:
     # Compute nodes often have no way out, and litellm would wait for its price list.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    with _environment_kept():
+    with _environment_kept(), _litellm_later():
         # The fork builds a client at import, which wants a key, and reads ../../.env.
         os.environ.setdefault("OPENAI_API_KEY", "unused")
         module = importlib.import_module(name)
@@ -148,6 +149,39 @@ def _import(name: str) -> Any:
         # The fork prints each prompt and message; a module-level name shadows the built-in.
         user_module.print = _silent  # type: ignore[attr-defined]
     return module
+
+
+class _LitellmLater(ModuleType):
+    """Stands in for litellm while the benchmark is imported: its import takes seconds, and a run
+    against OpenAI-compatible URLs never calls it. Any use brings in the real one."""
+
+    @staticmethod
+    def completion(*args: Any, **kwargs: Any) -> Any:
+        return _litellm().completion(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(_litellm(), name)
+
+
+def _litellm() -> Any:
+    if isinstance(sys.modules.get("litellm"), _LitellmLater):
+        del sys.modules["litellm"]
+    return importlib.import_module("litellm")
+
+
+@contextmanager
+def _litellm_later() -> Iterator[None]:
+    if "litellm" in sys.modules:
+        yield
+        return
+    sys.modules["litellm"] = _LitellmLater("litellm")
+    try:
+        yield
+    finally:
+        if isinstance(sys.modules.get("litellm"), _LitellmLater):
+            del sys.modules["litellm"]
 
 
 def _silent(*_: object, **__: object) -> None:

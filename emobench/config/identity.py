@@ -37,6 +37,7 @@ def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
         "seed": sweep.seed,
         "trial": cell.trial,
         "max_steps": sweep.max_steps,
+        "fidelity": sweep.fidelity.model_dump(),
         "benchmark": benchmark,
     }
     if cell.agent_strategy == "few-shot":

@@ -20,7 +20,7 @@ from emobench.config.shorthand import (
     read_tasks,
     read_variants,
 )
-from emobench.config.sweep import Include, Matrix, Settings, Sweep, UserStrategy
+from emobench.config.sweep import Fidelity, Include, Matrix, Settings, Sweep, UserStrategy
 from emobench.config.words import PATTERNS, show
 from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.errors import InvalidInput
@@ -39,6 +39,7 @@ SHORTHAND_KEYS = (
     "assistants",
     "variants",
     "few_shot_displays",
+    "fidelity",
 )
 
 
@@ -77,6 +78,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
         if "few_shot_displays" in data
         else ({}, {})
     )
+    fidelity = _read_fidelity(reader, data.get("fidelity", {}))
     if matrix is None:
         # What depends on the matrix would only repeat its mistakes.
         reader.finish()
@@ -106,6 +108,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
             "variants": variants,
             "few_shot_displays": displays,
             "few_shot_sha256": hashes,
+            "fidelity": fidelity,
         }
     )
     return _only_what_cells_use(reader, sweep, places)
@@ -130,6 +133,17 @@ def _read_settings(reader: Reader, data: dict[str, Any], path: Path) -> Settings
         del given["user_strategy"]
     settings = reader.model(Settings, given)
     return settings if len(reader.problems) == before else None
+
+
+def _read_fidelity(reader: Reader, value: object) -> Fidelity | None:
+    if value == "stock":
+        return Fidelity.stock()
+    if not isinstance(value, dict):
+        reader.wanted(("fidelity",), "stock, or a mapping of repairs to true or false", value)
+        return None
+    reader.keys(("fidelity",), value, Fidelity.model_fields)
+    known = {key: item for key, item in value.items() if key in Fidelity.model_fields}
+    return reader.model(Fidelity, known, ("fidelity",))
 
 
 def _resolve_cluster(

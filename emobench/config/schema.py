@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from emobench.benchmarks.tasksets import TASK_COUNTS
 from emobench.config.models import OpenAIModel, ScriptedModel, VllmModel
-from emobench.config.sweep import AgentStrategy, Env, Settings
+from emobench.config.sweep import AgentStrategy, Env, Fidelity, Settings
 from emobench.variants.catalog import NAMES
 
 Schema = dict[str, Any]
@@ -43,7 +43,7 @@ def sweep_file_schema() -> Schema:
     settings["seed"]["description"] = "Seed of the whole study."
     settings["user_strategy"]["description"] = "tau-bench's strategy of the simulated user."
     definitions: Schema = {}
-    for cls in (VllmModel, OpenAIModel, ScriptedModel):
+    for cls in (VllmModel, OpenAIModel, ScriptedModel, Fidelity):
         model = cls.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= model.pop("$defs", {})
         definitions[cls.__name__] = model
@@ -106,6 +106,10 @@ def _shorthand() -> Schema:
                 {"type": "array", "items": model, "minItems": 1},
                 {"type": "object", "additionalProperties": model, "minProperties": 1},
             ],
+        },
+        "fidelity": {
+            "description": "Departures from stock tau-bench: `stock` for none, or repairs by name.",
+            "anyOf": [{"const": "stock"}, {"$ref": "#/$defs/Fidelity"}],
         },
         "variants": {
             "type": "object",

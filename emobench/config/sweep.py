@@ -26,6 +26,36 @@ class Variant(Strict):
     """Of the text's UTF-8 bytes, in hex."""
 
 
+class Fidelity(Strict):
+    """Where a run departs from stock tau-bench; each repair can be switched on and off.
+
+    On by default are those that leave results comparable with stock's (docs/fidelity.md).
+    `fidelity: stock` switches all of them off.
+    """
+
+    skip_opening_call: bool = True
+    """Leave out the conversation that the user has in its constructor, before its instruction."""
+    sanitize_think: bool = True
+    """Take reasoning markup out of both roles' replies."""
+    check_replies: bool = True
+    """Make a reply with neither text nor tool call an outcome of its own."""
+    send_seed: bool = True
+    """Send a seed to both models, and draw few-shot examples by it."""
+    lean_client: bool = True
+    """Reach OpenAI-compatible URLs without litellm."""
+    shared_state: bool = True
+    """Read the benchmark's data once and score against it, instead of three loads a task."""
+    react_user_reply: bool = False
+    """Give the agent a react user's response only, where stock gives it the thought as well."""
+    standalone_stop: bool = False
+    """End at ###STOP### only where it closes the user's message, not where it is quoted."""
+
+    @classmethod
+    def stock(cls) -> Fidelity:
+        """Stock's behaviour, exactly."""
+        return cls(**dict.fromkeys(cls.model_fields, False))
+
+
 class CellFilter(Strict):
     """Cells that match every given key (a value or a list of values)."""
 
@@ -89,6 +119,8 @@ class Sweep(Settings):
     """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
     few_shot_sha256: dict[Env, str] = Field(default_factory=dict)
     """Of those files' bytes, in hex."""
+    fidelity: Fidelity = Fidelity()
+    """Departures from stock tau-bench."""
 
 
 class Cell(Strict):

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from emobench.errors import EmobenchError
 from emobench.rundir import CellPaths
 
@@ -70,8 +72,7 @@ class EpisodeStore:
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one episode; when this returns it is on disk. Raises OSError otherwise."""
-        line = json.dumps(record, ensure_ascii=False, default=_plain) + "\n"
-        data = memoryview(line.encode("utf-8", "replace"))
+        data = memoryview(dump(record) + b"\n")
         while data:
             data = data[os.write(self._descriptor, data) :]
         os.fsync(self._descriptor)
@@ -107,6 +108,15 @@ def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any] | None, int]]:
                 record = None
             whole = isinstance(record, dict) and "task_id" in record and "outcome" in record
             yield (record if whole else None), end
+
+
+def dump(value: Any) -> bytes:
+    """Compact JSON."""
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:
+        # A lone surrogate, which a model can send as an escape, or a number beyond 64 bits.
+        return json.dumps(value, default=_plain).encode()
 
 
 def _plain(value: object) -> object:

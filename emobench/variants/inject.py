@@ -8,13 +8,14 @@ Four things were seen to fail in silence, and shape this module (docs/architectu
   constructors, and one process can hold users of different variants side by side;
 - a subclass of the llm user would turn react, verify and reflection users into llm users, so the
   suffix comes from a mixin over the strategy's own class;
-- stock users converse once in their constructor, before there is an instruction; that call is
-  left out, as its answer is thrown away.
+- stock users converse in their constructor, before there is an instruction; that call is left
+  out, as its answer is thrown away (unless stock's behaviour is asked for).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from inspect import signature
@@ -22,18 +23,26 @@ from threading import Lock
 from typing import Any
 
 from emobench.benchmarks.adapter import AGENT_MODULES, Benchmark
-from emobench.config.sweep import Variant
+from emobench.calls import current
+from emobench.config.sweep import Fidelity, Variant
 from emobench.errors import InvalidInput
 
 SEPARATOR = "\n\n"
+DEFAULT_FIDELITY = Fidelity()
+
+
+STOP = "###STOP###"  # tau-bench's own marker
 
 
 class UserRequest(str):
     """A user strategy's name that carries the variant to where the user is built."""
 
     variant: Variant
+    fidelity: Fidelity
 
-    def __new__(cls, strategy: str, variant: Variant) -> UserRequest:
+    def __new__(
+        cls, strategy: str, variant: Variant, fidelity: Fidelity = DEFAULT_FIDELITY
+    ) -> UserRequest:
         if strategy == "human":
             raise InvalidInput(
                 "user strategy 'human' cannot carry a variant: a person at the keyboard has no "
@@ -41,6 +50,7 @@ class UserRequest(str):
             )
         request = super().__new__(cls, strategy)
         request.variant = variant
+        request.fidelity = fidelity
         return request
 
 
@@ -50,19 +60,45 @@ class VariantMixin:
     variant: Variant
     messages: list[dict[str, Any]]
 
-    def __init__(self, variant: Variant, model: str, provider: str, max_attempts: int) -> None:
-        # What the stock constructors set, without the conversation that they begin.
-        self.variant = variant
+    def __init__(self, request: UserRequest, model: str, provider: str, max_attempts: int) -> None:
+        # What the stock constructors set; the fork's want arguments that theirs do not pass on.
+        self.variant = request.variant
+        self.fidelity = request.fidelity
         self.messages = []
         self.model = model
         self.provider = provider
         self.max_attempts = max_attempts
         self.total_cost = 0.0
         self.trait_dict = None
+        if not self.fidelity.skip_opening_call:
+            # Stock's react user calls its base's constructor, which resets once already.
+            for _ in range(2 if request == "react" else 1):
+                self.reset()
 
     def build_system_prompt(self, instruction: str | None) -> str:
         prompt: str = super().build_system_prompt(instruction)  # type: ignore[misc]
         return prompt + SEPARATOR + self.variant.text if self.variant.text else prompt
+
+    def reset(self, instruction: str | None = None) -> str:
+        opening: str = super().reset(instruction)  # type: ignore[misc]
+        return self._stop_where_meant(opening)
+
+    def step(self, content: str) -> str:
+        reply: str = super().step(content)  # type: ignore[misc]
+        return self._stop_where_meant(reply)
+
+    def parse_response(self, response: str) -> str:
+        """A react user's reply; stock's looks for the thought first, and passes it on."""
+        _, marker, reply = response.rpartition("User Response:")
+        if self.fidelity.react_user_reply and marker:
+            return STOP if STOP in reply else reply.strip()
+        parsed: str = super().parse_response(response)  # type: ignore[misc]
+        return parsed
+
+    def _stop_where_meant(self, text: str) -> str:
+        # Env.step ends the conversation wherever the marker stands, in a quoted rule as well.
+        quoted = self.fidelity.standalone_stop and not text.rstrip(" .'\"`*").endswith(STOP)
+        return text.replace(STOP, "STOP") if quoted and STOP in text else text
 
 
 @cache
@@ -75,7 +111,7 @@ def make_user(benchmark: Benchmark, request: UserRequest, model: str, provider: 
     base = benchmark.user_class(str(request))
     attempts = signature(base.__init__).parameters.get("max_attempts")
     return _variant_class(base)(  # type: ignore[arg-type]
-        request.variant, model, provider, attempts.default if attempts else 1
+        request, model, provider, attempts.default if attempts else 1
     )
 
 
@@ -128,6 +164,21 @@ def _install(benchmark: Benchmark, complete: Completion) -> None:
     ]:
         module = benchmark.module(module_name)
         _replace(module, "completion", _bound(complete, role, module.completion))
+    few_shot = benchmark.module("agents.few_shot_agent")
+    _replace(few_shot, "random", EpisodeRandom())
+
+
+class EpisodeRandom:
+    """Stands in for `random` in the few-shot agent: examples are drawn by the episode's seed.
+
+    The module's own generator is shared among threads, so that no draw could be repeated.
+    """
+
+    @staticmethod
+    def sample(population: Sequence[Any], k: int) -> list[Any]:
+        log = current()
+        source = log.random if log is not None and log.fidelity.send_seed else random
+        return source.sample(population, k)
 
 
 def _bound(complete: Completion, role: str, stock: Completion) -> Completion:

@@ -12,7 +12,7 @@ from emobench.config.cluster import ClusterProfile, ServerResources
 from emobench.config.expand import expand
 from emobench.config.load import SHORTHAND_KEYS
 from emobench.config.models import Faults, OpenAIModel, ScriptedModel, VllmModel
-from emobench.config.sweep import Settings
+from emobench.config.sweep import Fidelity, Settings
 from emobench.templates_path import shipped_sweeps
 from tests.config.helpers import load
 
@@ -27,6 +27,8 @@ def test_every_key_is_documented() -> None:
     for model in (Settings, VllmModel, OpenAIModel, ScriptedModel, Faults):
         keys |= set(model.model_fields)
     assert {key for key in keys if f"`{key}`" not in SWEEP_PAGE} == set()
+    fidelity = (DOCS / "fidelity.md").read_text("utf-8")
+    assert {key for key in Fidelity.model_fields if f"`{key}`" not in fidelity} == set()
     site = {*ClusterProfile.model_fields, *ServerResources.model_fields}
     assert {key for key in site if f"`{key}`" not in CLUSTER_PAGE} == set()
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import Benchmark, load_benchmark
-from emobench.calls import Role, Target, complete
+from emobench.calls import complete
 from emobench.config.models import OpenAIModel
 from emobench.config.sweep import Cell, Matrix, Sweep
 from emobench.episode import CellContext, run_episode
 from emobench.errors import InvalidInput
+from emobench.senders import Role, Target
 from emobench.variants.catalog import NAMES, builtin
 from emobench.variants.inject import SEPARATOR, UserRequest, seams
 

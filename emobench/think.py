@@ -1,0 +1,55 @@
+"""Reasoning markup in a reply: taken out, and never in silence.
+
+A reasoning model behind a server without a (working) reasoning parser sends its monologue as text.
+Three forms were seen: a complete block, a block that was cut before its end, and a closing tag
+alone, because the opening one is part of the chat template. Litellm takes out the first only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["complete", "unterminated", "closing_only"]
+
+_COMPLETE = re.compile(r"<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_CLOSING = re.compile(r"</(?:think|thinking)>", re.IGNORECASE)
+_OPENING = re.compile(r"<(?:think|thinking)>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Sanitized:
+    """A text without its reasoning, and what was found in it."""
+
+    text: str
+    forms: tuple[Form, ...] = ()
+
+    @property
+    def emptied(self) -> bool:
+        """The reply was reasoning and nothing else."""
+        return bool(self.forms) and not self.text
+
+
+def sanitize(text: str) -> Sanitized:
+    """Take reasoning blocks out of a reply; text without any comes back as it is.
+
+    >>> sanitize("<think>hm</think>\\nYes.")
+    Sanitized(text='Yes.', forms=('complete',))
+    """
+    if "think" not in text.lower():
+        return Sanitized(text)
+    forms: list[Form] = []
+    rest, found = _COMPLETE.subn("", text)
+    if found:
+        forms.append("complete")
+    # Greedy: whatever precedes the last closing tag belongs to the monologue that it closes.
+    *before, last = _CLOSING.split(rest)
+    if before:
+        forms.append("closing_only")
+        rest = last
+    opening = _OPENING.search(rest)
+    if opening:
+        forms.append("unterminated")
+        rest = rest[: opening.start()]
+    return Sanitized(rest.strip(), tuple(forms)) if forms else Sanitized(text)
