@@ -110,5 +110,3 @@ def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
         last = int(rest[-1]) if rest else last
         with EpisodeStore(paths) as store:
             assert store.finished() >= set(range(last + 1))
-
-
