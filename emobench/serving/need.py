@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from emobench.files import read_json
-from emobench.plan import USER_SERVER, Plan, assistant_server
+from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import read_jobs
 from emobench.slurm.queue import any_live
@@ -37,10 +37,15 @@ class Need:
         self._queue_check_s = queue_check_s
         self._clock = clock
         self._begun = self._checked = clock()
+        self._server = server
+        self._plan_stamp = self._stamp()
+        self._take(plan)
+
+    def _take(self, plan: Plan) -> None:
         blocks = [
             block
             for block in plan.blocks
-            if server in (USER_SERVER, assistant_server(block.assistant))
+            if self._server in (USER_SERVER, assistant_server(block.assistant))
         ]
         self._blocks = {block.name for block in blocks}
         self._cells = [number for block in blocks for number in block.cells]
@@ -48,6 +53,10 @@ class Need:
 
     def why_leave(self) -> str:
         """Why nothing needs the server any more; empty while something does."""
+        if (stamp := self._stamp()) != self._plan_stamp:
+            # Cells were added while this server runs: their array counts on it.
+            self._plan_stamp = stamp
+            self._take(load_plan(self._run_dir))
         while self._cells and self._done(self._cells[-1]):
             self._cells.pop()
         if not self._cells:
@@ -60,6 +69,13 @@ class Need:
             return ""
         self._checked = self._clock()
         return self._by_queue()
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._run_dir.plan.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
 
     def _by_queue(self) -> str:
         jobs = read_jobs(self._run_dir)

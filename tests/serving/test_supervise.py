@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from emobench.files import write_json
+from emobench.plan import CellBlock, load_plan, save_plan
 from emobench.rundir import RunDir
 from emobench.serving.endpoints import Endpoint, api_key, get, read_endpoint, wait_for_endpoint
 from emobench.slurm.processes import start_ticks
@@ -208,3 +209,25 @@ def test_a_wrong_server_name_is_the_users_mistake(tmp_path: Path) -> None:
         assert process.wait(10) == 2
     assert "user, assistant_a" in output
     assert "Traceback" not in output
+
+
+def test_cells_that_are_added_meanwhile_keep_the_server(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    plan = load_plan(run_dir)
+    last = plan.cells[-1]
+    added = last.model_copy(update={"number": last.number + 1, "trial": last.trial + 1})
+    block = CellBlock(name="b_2", assistant=last.assistant, first_cell=added.number, size=1)
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        save_plan(
+            run_dir,
+            plan.model_copy(
+                update={"cells": (*plan.cells, added), "blocks": (*plan.blocks, block)}
+            ),
+        )
+        for cell in plan.cells:
+            finish_cell(run_dir, cell.number)
+        with pytest.raises(TimeoutError):
+            processes.until(lambda: process.poll() is not None, "no end yet", 0.6)
+        finish_cell(run_dir, added.number)
+        assert process.wait(10) == 0
