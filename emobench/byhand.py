@@ -8,6 +8,7 @@ from typing import Any
 
 from emobench.config.cluster import ClusterProfile
 from emobench.config.load import resolve
+from emobench.config.sweep import Sweep
 from emobench.config.yaml_lines import Document
 from emobench.errors import InvalidInput, nearest
 from emobench.plan import CellBlock, Plan, load_plan, save_plan
@@ -67,23 +68,31 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
     parts = [arguments.env, arguments.agent_strategy, assistant[:30], arguments.variant]
     name = f"hand-{'-'.join(parts)}"[:58] + f"-{arguments.trial}"
     run_dir = RunDir((arguments.run_dir or Path("runs") / name).resolve())
+    document = Document("command line", _as_sweep_file(arguments, name, assistant), {})
+    sweep = resolve(document, Path.cwd() / f"{name}.yaml")
+    return run_dir, hand_plan(sweep, run_dir, assistant)
+
+
+def hand_plan(sweep: Sweep, run_dir: RunDir, assistant: str) -> Plan:
+    """Write the plan of a run without a sweep file; its cells are numbered from 0.
+
+    Raises InvalidInput where the run directory holds a sweep, or results of other content.
+    """
     old = load_plan(run_dir) if run_dir.plan.exists() else None
     if old is not None and old.sweep_file:
         raise InvalidInput(
             f"{run_dir.path} holds the sweep {old.sweep.name}; choose another --run-dir, or run a "
             "cell of that sweep with --run-dir and --cell"
         )
-    document = Document("command line", _as_sweep_file(arguments, name, assistant), {})
-    sweep = resolve(document, Path.cwd() / f"{name}.yaml")
     profile = ClusterProfile(name="local", scheduler="local")
     plan = make_plan(sweep, profile, run_dir, old, None, DEFAULT_MAX_ARRAY_SIZE)
-    # A sweep of trials 1..N has N cells; by hand it is the last one of them.
-    cell = plan.cells[-1].model_copy(update={"number": 0})
-    block = CellBlock(name=assistant, assistant=assistant, first_cell=0, size=1)
-    plan = plan.model_copy(update={"cells": (cell,), "blocks": (block,)})
+    # Where earlier trials are excluded, the cells that are left still count from 0.
+    cells = tuple(c.model_copy(update={"number": i}) for i, c in enumerate(plan.cells))
+    block = CellBlock(name=assistant, assistant=assistant, first_cell=0, size=len(cells))
+    plan = plan.model_copy(update={"cells": cells, "blocks": (block,)})
     run_dir.path.mkdir(parents=True, exist_ok=True)
     save_plan(run_dir, plan)
-    return run_dir, plan
+    return plan
 
 
 def _as_sweep_file(arguments: argparse.Namespace, name: str, assistant: str) -> dict[str, Any]:

@@ -9,13 +9,46 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from emobench.errors import EmobenchError, InvalidInput
 
 AGENT_STRATEGIES = ("tool-calling", "act", "react", "few-shot")
 USER_STRATEGIES = ("llm", "react", "verify", "reflection")
+
+
+def run(
+    config: Any,
+    *,
+    variant: str = "control",
+    model_base_url: str | None = None,
+    user_base_url: str | None = None,
+    fidelity: str | dict[str, bool] | None = None,
+    max_steps: int = 30,
+    progress: Callable[[str], None] = print,
+) -> list[Any]:
+    """The guarded counterpart of `tau_bench.run.run`: takes its RunConfig, returns its results.
+
+    Results are kept in `config.log_dir`, one folder for each content, and a run that was broken
+    off goes on there. `fidelity` is `stock` or repairs by name (docs/fidelity.md). Endpoints come
+    from the arguments, or from where litellm looks (OPENAI_BASE_URL, HOSTED_VLLM_API_BASE).
+
+    Raises InvalidInput for values that make no run; EpisodesMissing, with the other results,
+    where the infrastructure left tasks without one; ServersGone never: that is EpisodesMissing.
+    """
+    from emobench.runconfig import run_config
+
+    return run_config(
+        config,
+        variant=variant,
+        model_base_url=model_base_url,
+        user_base_url=user_base_url,
+        fidelity={} if fidelity is None else fidelity,
+        max_steps=max_steps,
+        progress=progress,
+    )
 
 
 def build_parser(prog: str = "python -m emobench.run") -> argparse.ArgumentParser:

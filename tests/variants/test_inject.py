@@ -6,8 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -21,43 +19,12 @@ from emobench.errors import InvalidInput
 from emobench.senders import Role, Target
 from emobench.variants.catalog import NAMES, builtin
 from emobench.variants.inject import SEPARATOR, UserRequest, seams
+from tests.llm_server import Recorder, Reply, recording
 
 TASKS = tuple(range(8))
 STRATEGIES = ("llm", "react", "verify", "reflection")
 # Nobody stops: scoring would cost seconds, and the step limit ends these conversations as well.
 USER_TURNS = ["I need help with an order.", "Yes, please.", "And another thing."]
-
-
-class Recorder(ThreadingHTTPServer):
-    """An OpenAI-compatible endpoint whose replies do not depend on the variant."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.bodies: list[bytes] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        server = self.server
-        assert isinstance(server, Recorder)
-        server.bodies.append(body)
-        message = {"role": "assistant", "content": reply(json.loads(body)["messages"])}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        answer = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: Any) -> None:
-        return
 
 
 def reply(messages: list[dict[str, Any]]) -> str:
@@ -75,13 +42,9 @@ def reply(messages: list[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    server = Recorder()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """An endpoint whose replies do not depend on the variant."""
+    with recording(lambda body: Reply(reply(body["messages"]))) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
