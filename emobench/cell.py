@@ -86,6 +86,16 @@ class _Summary:
         self.write(store, status=status, exit_reason=reason, message=message, ended=_now())
 
 
+class _Stop(threading.Event):
+    """Set when the cell should end early; `by_signal` if somebody asked for it."""
+
+    by_signal = False
+
+    def ask(self, *_: object) -> None:
+        self.by_signal = True
+        self.set()
+
+
 def job_id() -> str:
     """This job's id as a person finds it in squeue or in the local job list."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
@@ -111,7 +121,7 @@ def run_cell(
         raise InvalidInput(f"no cell {number}: {run_dir.path} has cells 0 to {len(plan.cells) - 1}")
     cell = plan.cells[number]
     content = cell_content(plan.sweep, cell, plan.benchmark)
-    stop = threading.Event()
+    stop = _Stop()
     with EpisodeStore(run_dir.cell(number)) as store, _stop_on_signals(stop):
         _refuse_other_content(store, content)
         summary = _Summary(plan, run_dir, cell, content)
@@ -124,7 +134,7 @@ def run_cell(
                 run = _CellRun(plan, run_dir, cell, store, summary, stop, progress)
                 reason, message = run.converse(missing)
             except ServersGone as error:
-                reason = "interrupted" if stop.is_set() else "endpoint_unavailable"
+                reason = "interrupted" if stop.by_signal else "endpoint_unavailable"
                 message = str(error)
             except BaseException as error:
                 summary.end(store, "failed", "error", f"{type(error).__name__}: {error}")
@@ -172,7 +182,7 @@ class _CellRun:
         cell: Cell,
         store: EpisodeStore,
         summary: _Summary,
-        stop: threading.Event,
+        stop: _Stop,
         progress: Callable[[str], None],
     ) -> None:
         from emobench.benchmarks.adapter import load_benchmark
@@ -222,7 +232,7 @@ class _CellRun:
         pool.shutdown(wait=False, cancel_futures=True)
         if self.gone is not None:
             raise self.gone
-        if self.errors_in_a_row >= ERRORS_IN_A_ROW or not self.stop.is_set():
+        if not self.stop.by_signal:
             return "infra_errors", self.last_error
         return "interrupted", "stopped by a signal; submit again to complete this cell"
 
@@ -276,13 +286,13 @@ class _CellRun:
 
 
 @contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+def _stop_on_signals(stop: _Stop) -> Iterator[None]:
     """SIGTERM, SIGINT and SIGUSR1 (Slurm's early warning) end the cell in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {kind: signal.signal(kind, lambda *_: stop.set()) for kind in kinds}
+    before = {kind: signal.signal(kind, stop.ask) for kind in kinds}
     try:
         yield
     finally:

@@ -92,9 +92,10 @@ def guarded(action: Callable[[], int]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     # These two have parsers of their own, which also serve as `python -m`.
     if arguments[:1] == ["run"]:
+        from emobench.run import leave
         from emobench.run import main as run
 
-        return run(arguments[1:])
+        leave(run(arguments[1:]))
     if arguments[:1] == ["serve-scripted"]:
         from emobench.serving.scripted.cli import main as serve
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from emobench.errors import EmobenchError, InvalidInput
 
@@ -124,13 +124,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if 0 <= number < len(cells):
         assistant = plan.sweep.assistants[cells[number].assistant]
         _name_log(f"run_{cells[number].env}_{cells[number].agent_strategy}", assistant.model)
-    code = run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
+    return run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now: abandoned episodes sit in threads that wait for a server, and Python
+    would wait for them."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # Episodes that were abandoned sit in threads that wait for a server; they must not hold us.
-    if code != 0 and __name__ == "__main__":
-        os._exit(code)
-    return code
+    os._exit(code)
 
 
 def _name_log(prefix: str, model: str) -> None:
@@ -161,4 +163,4 @@ def _name_log(prefix: str, model: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
