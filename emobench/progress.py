@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,9 @@ def follow(run_dir: RunDir, say: Callable[[str], None]) -> int:
         status = gather(run_dir)
         line = progress_line(status)
         if on_one_line:
-            text = f"{line}  {_clock(time.monotonic() - started)}"
+            # A longer line would wrap, and could not be written over.
+            width = shutil.get_terminal_size().columns - 1
+            text = f"{_clock(time.monotonic() - started)}  {line}"[:width]
             print(f"\r\x1b[2K{text}", end="", flush=True)
         elif line != last:
             say(line)
