@@ -19,7 +19,10 @@ Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
 RETRY_AFTER_S = (0.5, 2.0)
 """Pauses before a call that got no answer is sent again; a chat call may be repeated freely."""
 
-_CONTEXT = re.compile(r"context[ _](?:length|window|size)|max(?:imum)?_(?:model_len|context)", re.I)
+CONTEXT_WORDS = re.compile(
+    r"context[ _](?:length|window|size)|max(?:imum)?_(?:model_len|context)", re.I
+)
+"""In the words of a server that a conversation is too long for."""
 _TOOL = re.compile(r"\btools?\b|tool[_ ]call|function|invalid json|parse", re.I)
 
 
@@ -146,7 +149,7 @@ class LeanSender:
         message = f"HTTP {answer.status}: {text} ({self._target!r})"
         kind: Kind = "infra"
         if answer.status in (400, 413, 422):
-            kind = "context_overflow" if _CONTEXT.search(text) else "rejected"
+            kind = "context_overflow" if CONTEXT_WORDS.search(text) else "rejected"
         elif answer.status == 500 and _TOOL.search(text) and self._is_alive():
             # Some servers answer 500 to a tool name that their model made up.
             kind = "rejected"
@@ -219,5 +222,5 @@ def _litellm_kind(error: Exception) -> Kind:
     if isinstance(error, exceptions.ContextWindowExceededError):
         return "context_overflow"
     if isinstance(error, exceptions.BadRequestError):
-        return "context_overflow" if _CONTEXT.search(str(error)) else "rejected"
+        return "context_overflow" if CONTEXT_WORDS.search(str(error)) else "rejected"
     return "infra"
