@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 from emobench import __version__
 from emobench.benchmarks.adapter import Benchmark
+from emobench.benchmarks.overlay import SharedStateChanged
 from emobench.calls import CallLog
 from emobench.config.identity import cell_content, content_hash
 from emobench.config.sweep import Cell, Fidelity, Sweep, Variant
@@ -35,17 +36,22 @@ class CellContext:
     benchmark: Benchmark
     agent: Any
     content: Mapping[str, object]
+    shared: bool
+    """Environments work over data that all episodes share."""
 
     @classmethod
     def of(cls, sweep: Sweep, cell: Cell, benchmark: Benchmark) -> CellContext:
-        """Builds the stock agent; imports the benchmark (seconds)."""
+        """Builds the stock agent and reads the data; imports the benchmark (seconds)."""
         model = sweep.assistants[cell.assistant]
         displays = _displays(sweep.few_shot_displays.get(cell.env))
         agent = benchmark.make_agent(
             cell.agent_strategy, cell.env, model.model, model.temperature or 0.0, displays
         )
         content = cell_content(sweep, cell, benchmark.label)
-        return cls(sweep, cell, sweep.variants[cell.variant], benchmark, agent, content)
+        shared = sweep.fidelity.shared_state
+        if shared:
+            benchmark.preload(cell.env)
+        return cls(sweep, cell, sweep.variants[cell.variant], benchmark, agent, content, shared)
 
 
 def episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
@@ -80,7 +86,9 @@ def run_episode(
     try:
         with log.active():
             request = UserRequest(sweep.user_strategy, context.variant, sweep.fidelity)
-            env = context.benchmark.make_env(cell.env, task, request, sweep.user.model)
+            env = context.benchmark.make_env(
+                cell.env, task, request, sweep.user.model, shared=context.shared
+            )
             watch.over(env)
             result = context.agent.solve(env=env, task_index=task, max_num_steps=sweep.max_steps)
         reward, info, messages = result.reward, result.info, result.messages
@@ -88,6 +96,9 @@ def run_episode(
             outcome = "max_steps"
         else:
             outcome = "solved" if result.reward >= SOLVED else "failed"
+    except SharedStateChanged:
+        # No tool of stock's does this: converse once more, over data of the episode's own.
+        return run_episode(replace(context, shared=False), targets, task, attempt, senders)
     except Exception as failure:
         messages = list(log.messages)
         outcome = _outcome(failure, watch)
@@ -122,7 +133,7 @@ def run_episode(
         "calls": log.calls,
         "variant_sha256": context.variant.sha256,
         "user_strategy": sweep.user_strategy,
-        "fidelity": _departures(sweep.fidelity),
+        "fidelity": _departures(sweep.fidelity, context.shared),
         "user_prompt_sha256": watch.user_prompt_sha256(),
         "benchmark": {"package": context.benchmark.package, "version": context.benchmark.version},
         "emobench": __version__,
@@ -192,9 +203,10 @@ def _cost(calls: list[dict[str, Any]]) -> float | None:
     return sum(costs) if costs else None
 
 
-def _departures(fidelity: Fidelity) -> list[str]:
+def _departures(fidelity: Fidelity, shared: bool) -> list[str]:
     """The repairs that were on, by name."""
-    return [name for name, on in fidelity.model_dump().items() if on]
+    names = [name for name in Fidelity.model_fields if getattr(fidelity, name)]
+    return [name for name in names if shared or name != "shared_state"]
 
 
 def _displays(path: str | None) -> list[str]:
