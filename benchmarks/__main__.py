@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 
-MEASUREMENTS = ("expand_and_render",)
+MEASUREMENTS = ("expand_and_render", "environment")
 
 
 def main() -> int:

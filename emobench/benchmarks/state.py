@@ -84,8 +84,8 @@ class SharedState:
         return tuple(changes)
 
     def _digest(self, changes: tuple[Changes, ...]) -> str:
-        digest = sha256()
-        separator = "("
+        digest = sha256(b"(")
+        separator = ""
         for name, changed in zip(self._names, changes, strict=True):
             digest.update(f"{separator}({name!r}, ".encode())
             digest.update(self._changed_text(name, changed) if changed else self._texts[name])
