@@ -7,16 +7,18 @@ OpenAI-compatible URL still go through litellm (see `calls`).
 
 from __future__ import annotations
 
-import http.client
-import socket
+import contextlib
+import json
 import ssl
 import threading
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
+
+from emobench.wire import Connection, NoHttp, Stale
 
 
 class Unreachable(Exception):
@@ -35,6 +37,10 @@ class Answer:
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
+            pass
+        try:
+            return json.loads(self.body)  # takes lone surrogates, which models do send as escapes
+        except ValueError:
             return None
 
     def error(self) -> str:
@@ -61,18 +67,30 @@ class ChatClient:
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
         parts = urlsplit(url.rstrip("/"))
-        self._host, self._port = parts.hostname or "", parts.port
-        self._path = parts.path
+        self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (80 if self._tls is None else 443)
         self._timeout_s = timeout_s
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        fields = [
+            f"Host: {parts.netloc.rpartition('@')[2]}",
+            "Accept: application/json",
+            "Accept-Encoding: identity",
+        ]
         if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+            fields.append(f"Authorization: Bearer {api_key.strip()}")
+        if any(ord(letter) < 32 for field in fields for letter in field):
+            raise ValueError("the API key or the URL holds a control character")
+        self._path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
+        self._fields = "\r\n".join(fields).encode("utf-8", "surrogateescape")
         self._threads = threading.local()
 
     def chat(self, request: dict[str, Any]) -> Answer:
         """POST /chat/completions. Raises Unreachable."""
-        return self._send("POST", "/chat/completions", orjson.dumps(request))
+        try:
+            body = orjson.dumps(request)
+        except orjson.JSONEncodeError:  # a lone surrogate, which a model can send as an escape
+            body = json.dumps(request).encode()
+        return self._send("POST", "/chat/completions", body)
 
     def get(self, path: str) -> Answer:
         """GET a path below the base URL. Raises Unreachable."""
@@ -80,48 +98,26 @@ class ChatClient:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = getattr(self._threads, "connection", None)
+        connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             connection.close()
             self._threads.connection = None
 
     def _send(self, method: str, path: str, body: bytes | None) -> Answer:
-        kept = getattr(self._threads, "connection", None)
-        if kept is not None:
-            try:
-                return self._exchange(kept, method, path, body)
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                # A server may close a connection that lay idle; that is no failure of the call.
-                kept.close()
-            except (OSError, http.client.HTTPException) as error:
-                raise self._gone(error) from error
+        request = f"{method} {self._path}{path} HTTP/1.1\r\n".encode() + self._fields
+        if body is not None:
+            request += b"\r\nContent-Type: application/json\r\nContent-Length: %d" % len(body)
+        request += b"\r\n\r\n" + (body or b"")
+        kept: Connection | None = getattr(self._threads, "connection", None)
         try:
-            fresh = self._connect()
+            if kept is not None and kept.open:
+                # A server may close a connection that lay idle; that is no failure of the call.
+                with contextlib.suppress(Stale):
+                    return Answer(*kept.exchange(request))
+            fresh = Connection(self._host, self._port, self._timeout_s, self._tls)
             self._threads.connection = fresh
-            return self._exchange(fresh, method, path, body)
-        except (OSError, http.client.HTTPException) as error:
-            raise self._gone(error) from error
-
-    def _exchange(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
-    ) -> Answer:
-        connection.request(method, self._path + path, body=body, headers=self._headers)
-        response = connection.getresponse()
-        return Answer(response.status, response.read())
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        else:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, context=self._tls
-            )
-        connection.connect()
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-
-    def _gone(self, error: Exception) -> Unreachable:
-        self.close()
-        if isinstance(error, TimeoutError):
-            return Unreachable(f"no answer within {self._timeout_s:g} s")
-        return Unreachable(f"{type(error).__name__}: {error}")
+            return Answer(*fresh.exchange(request))
+        except TimeoutError:
+            raise Unreachable(f"no answer within {self._timeout_s:g} s") from None
+        except (OSError, NoHttp) as error:
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
