@@ -111,6 +111,7 @@ def _as_sweep_file(arguments: argparse.Namespace, name: str, assistant: str) -> 
         "exclude": [{"trial": list(range(1, arguments.trial))}] if arguments.trial > 1 else [],
         "tasks": arguments.tasks,
         "seed": arguments.seed,
+        "probe": arguments.probe,
         "max_steps": arguments.max_steps,
         "concurrency": arguments.max_concurrency,
         "user": {**endpoint, "model": user_model, "base_url": user_url},

@@ -8,14 +8,14 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.config.sweep import Cell
+from emobench.crew import Crew
 from emobench.errors import InvalidInput, ServersGone
 from emobench.files import read_json, write_atomic, write_json
 from emobench.plan import Plan
@@ -31,7 +31,7 @@ ERRORS_IN_A_ROW = 3
 GRACE_S = 20.0
 """Seconds for the episodes in flight after a signal; Slurm's KillWait is 30 by default."""
 
-DONE, INCOMPLETE, SERVERS_GONE = 0, 1, 3
+DONE, INCOMPLETE, NOT_USABLE, SERVERS_GONE = 0, 1, 2, 3
 
 
 class _Summary:
@@ -61,6 +61,8 @@ class _Summary:
             "job_id": job_id(),
             "host": socket.gethostname(),
             "content": content,
+            # Only the run that begins a cell probes; those that complete it keep what it found.
+            "probe": (read_json(self.path) or {}).get("probe", {}),
         }
 
     def write(self, store: EpisodeStore, **fields: Any) -> None:
@@ -111,7 +113,8 @@ def job_id() -> str:
 def run_cell(
     plan: Plan, run_dir: RunDir, number: int, progress: Callable[[str], None] = print
 ) -> int:
-    """Run the episodes that cell `number` lacks. Returns 0 done, 1 incomplete, 3 servers gone.
+    """Run the episodes that cell `number` lacks. Returns 0 done, 1 incomplete, 2 where a
+    probe found a model that could only fail, 3 servers gone.
 
     Raises InvalidInput where there is no such cell, no (or another) benchmark, or the cell holds
     episodes of other content; CellBusy where another process has it; OSError where the disk
@@ -132,7 +135,7 @@ def run_cell(
             summary.write(store)
             try:
                 run = _CellRun(plan, run_dir, cell, store, summary, stop, progress)
-                reason, message = run.converse(missing)
+                reason, message = run.probe() or run.converse(missing)
             except ServersGone as error:
                 reason = "interrupted" if stop.by_signal else "endpoint_unavailable"
                 message = str(error)
@@ -145,6 +148,9 @@ def run_cell(
         elif reason == "endpoint_unavailable":
             summary.end(store, "failed", reason, message)
             code = SERVERS_GONE
+        elif reason == "probe_failed":
+            summary.end(store, "failed", reason, message)
+            code = NOT_USABLE
         else:
             summary.end(store, "incomplete", reason, message)
             code = INCOMPLETE
@@ -187,6 +193,7 @@ class _CellRun:
     ) -> None:
         from emobench.benchmarks.adapter import load_benchmark
 
+        self.plan, self.run_dir, self.cell = plan, run_dir, cell
         self.benchmark = load_benchmark()
         if self.benchmark.label != plan.benchmark:
             raise InvalidInput(
@@ -204,32 +211,39 @@ class _CellRun:
         self.errors_in_a_row = 0
         self.last_error = ""
 
+    def probe(self) -> tuple[str, str] | None:
+        """Before the first episode: (exit reason, message) where the endpoints could only fail."""
+        if self.store.finished():
+            return None
+        from emobench.probing.cells import probe_cell
+
+        found = probe_cell(
+            self.plan,
+            self.run_dir,
+            self.cell,
+            self.targets.current().roles,
+            self.benchmark,
+            self.stop.is_set,
+            self.progress,
+        )
+        self.summary.fields["probe"] = found.roles
+        return ("probe_failed", found.failure) if found.failure else None
+
     def converse(self, missing: Sequence[int]) -> tuple[str, str]:
         """Run the episodes of `missing`; (exit reason, message). Raises ServersGone."""
         from emobench.calls import complete
         from emobench.variants.inject import seams
 
-        queue = iter(missing)
-        running: set[Future[dict[str, Any]]] = set()
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="episode")
         with seams(self.benchmark, complete):
-            while True:
-                while not self.stop.is_set() and len(running) < self.concurrency:
-                    task = next(queue, None)
-                    if task is None:
-                        break
-                    running.add(pool.submit(self._episode, task))
-                if not running:
-                    break
-                # A bounded wait, so that a signal is acted on within a second.
-                ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                self._keep(ended)
-                if ended:
-                    self.summary.write_now_and_then(self.store)
-                if self.stop.is_set() and running:
-                    self._drain(running)
-                    break
-        pool.shutdown(wait=False, cancel_futures=True)
+            crew = Crew(self.concurrency, self._episode, missing, self.stop.is_set)
+            try:
+                while crew.threads and not self.stop.is_set():
+                    # A bounded wait, so that a signal is acted on within a second.
+                    self._keep(crew.results(1.0))
+                if crew.threads:
+                    self._drain(crew)
+            finally:
+                crew.close()
         if self.gone is not None:
             raise self.gone
         if not self.stop.by_signal:
@@ -263,10 +277,11 @@ class _CellRun:
                 break
         return record
 
-    def _keep(self, ended: Iterable[Future[dict[str, Any]]]) -> None:
-        for future in ended:
-            record = future.result()
-            self.store.append(record)
+    def _keep(self, records: Sequence[dict[str, Any]]) -> None:
+        if not records:
+            return
+        self.store.append(*records)
+        for record in records:
             self.progress(_line(record))
             if record["outcome"] != INFRA_ERROR:
                 self.errors_in_a_row = 0
@@ -275,14 +290,16 @@ class _CellRun:
             self.errors_in_a_row += 1
             if self.errors_in_a_row >= ERRORS_IN_A_ROW:
                 self.stop.set()
+        self.summary.write_now_and_then(self.store)
 
-    def _drain(self, running: set[Future[dict[str, Any]]]) -> None:
+    def _drain(self, crew: Crew[int, dict[str, Any]]) -> None:
         """Keep what ends within the grace; the rest is abandoned and runs again next time."""
-        self.progress(f"stopping: {len(running)} episodes have {GRACE_S:.0f} s to end")
-        ended, abandoned = wait(running, timeout=GRACE_S)
-        self._keep(ended)
-        if abandoned:
-            self.progress(f"abandoned {len(abandoned)} episodes; they run again next time")
+        self.progress(f"stopping: {crew.threads} episodes have {GRACE_S:.0f} s to end")
+        deadline = time.monotonic() + GRACE_S
+        while crew.threads and (left := deadline - time.monotonic()) > 0:
+            self._keep(crew.results(left))
+        if crew.threads:
+            self.progress(f"abandoned {crew.threads} episodes; they run again next time")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ EPILOG = """examples:
   emobench status                                   the newest run below runs/
   emobench report runs/x                            write runs/x/report.html
   emobench cancel runs/x                            stop its jobs; results stay
+  emobench probe --base-url URL --model M           can a sweep use this endpoint?
 """
 
 
@@ -48,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if name != "report":
             command.add_argument("--json", action="store_true", help="for machines")
+    commands.add_parser(
+        "probe", help="ask an endpoint whether a sweep can use it (see --help)", add_help=False
+    )
     commands.add_parser("schema", help="print the JSON schema of sweep files, for editors")
     commands.add_parser(
         "serve-scripted", help="start the scripted model server (see --help)", add_help=False
@@ -90,7 +94,7 @@ def guarded(action: Callable[[], int]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    # These two have parsers of their own, which also serve as `python -m`.
+    # These have parsers of their own: two also serve as `python -m`.
     if arguments[:1] == ["run"]:
         from emobench.run import leave
         from emobench.run import main as run
@@ -100,6 +104,10 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.serving.scripted.cli import main as serve
 
         return serve(arguments[1:])
+    if arguments[:1] == ["probe"]:
+        from emobench.probing.command import main as probe
+
+        return probe(arguments[1:])
     parsed = build_parser().parse_args(arguments)
     if parsed.command == "sweep":
         from emobench.sweep import sweep_command

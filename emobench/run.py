@@ -1,6 +1,7 @@
 """python -m emobench.run: one cell of a sweep (what an array task executes), or one run by hand.
 
-Exit codes: 0 done, 1 incomplete (run again to complete it), 2 refused, 3 servers gone.
+Exit codes: 0 done, 1 incomplete (run again to complete it), 2 refused (also by the probe of an
+endpoint), 3 servers gone.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ def build_parser(prog: str = "python -m emobench.run") -> argparse.ArgumentParse
     hand.add_argument("--max-steps", type=int, default=30)
     hand.add_argument("--max-concurrency", type=int, default=8)
     hand.add_argument("--seed", type=int, default=10)
+    hand.add_argument(
+        "--probe",
+        choices=("off", "warn", "enforce"),
+        default="enforce",
+        help="ask both endpoints first whether they can be used (default: enforce)",
+    )
     return parser
 
 

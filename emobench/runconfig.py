@@ -51,6 +51,7 @@ def run_config(
     salt = {key: value for key, value in data.items() if key not in ("concurrency", "tasks")}
     digest = sha256(repr(sorted(salt.items())).encode()).hexdigest()[:8]
     data["name"] = f"{what}-{digest}"[-64:].lstrip("-._")
+    data["probe"] = "off"  # as stock's run: no call that the conversations do not need
     run_dir = RunDir((Path(config.log_dir) / data["name"]).resolve())
     sweep = resolve(Document("RunConfig", data, {}), Path.cwd() / f"{data['name']}.yaml")
     plan = hand_plan(sweep, run_dir, assistant)

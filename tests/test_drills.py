@@ -46,7 +46,7 @@ class Cell:
 
     def arguments(self, *options: str) -> list[str]:
         base = ["--env", "retail", "--model", "m", "--tasks", f"0-{TASKS - 1}"]
-        base += ["--max-concurrency", "3", "--run-dir", str(self.folder / "run")]
+        base += ["--max-concurrency", "3", "--run-dir", str(self.folder / "run"), "--probe", "off"]
         return [*base, "--model-base-url", self.url, *options]
 
     def start(self, file_limit: int = 0) -> subprocess.Popen[str]:

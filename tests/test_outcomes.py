@@ -26,7 +26,8 @@ def converse(
     """The record of one episode of one cell against such a server."""
     with recording(answer) as server:
         arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--run-dir", str(folder)]
-        code = main([*arguments, "--model-base-url", server.url, *options])
+        arguments += ["--model-base-url", server.url, "--probe", "off"]
+        code = main([*arguments, *options])
     assert code == expect
     (line,) = (folder / "cells/0/episodes.jsonl").read_text().splitlines()
     return json.loads(line), server
@@ -132,7 +133,7 @@ def converse_again(folder: Path, answer: Callable[[dict[str, Any]], Reply]) -> t
         model = plan["sweep"]["assistants"]["m"]
         assert model["base_url"] != server.url, "an address is no part of an episode's identity"
         arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--run-dir", str(folder)]
-        arguments += ["--model-base-url", server.url]
+        arguments += ["--model-base-url", server.url, "--probe", "off"]
         main([*arguments])
     lines = (folder / "cells/0/episodes.jsonl").read_text().splitlines()
     return json.loads(lines[-1]), len(lines)

@@ -42,6 +42,8 @@ def sweep_file_schema() -> Schema:
     settings["description"]["description"] = "What the study asks, for its report."
     settings["seed"]["description"] = "Seed of the whole study."
     settings["user_strategy"]["description"] = "tau-bench's strategy of the simulated user."
+    settings["probe"]["enum"].append(False)
+    del settings["probe"]["type"]
     definitions: Schema = {}
     for cls in (VllmModel, OpenAIModel, ScriptedModel, Fidelity):
         model = cls.model_json_schema(ref_template="#/$defs/{model}")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from emobench.config.models import RoleModel, Strict
 
 Env = Literal["retail", "airline"]
 AgentStrategy = Literal["tool-calling", "act", "react", "few-shot"]
 UserStrategy = Literal["llm", "react", "verify", "reflection"]
+ProbeMode = Annotated[
+    Literal["off", "warn", "enforce"],
+    # A bare `off` is false to some YAML readers, and false is what ours tells people to write.
+    BeforeValidator(lambda value: "off" if value is False else value),
+]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Names that become file names, job names and array names."""
 
@@ -99,6 +104,8 @@ class Settings(Strict):
     """Episodes at a time within one cell."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array; None: the profile's."""
+    probe: ProbeMode = "enforce"
+    """Endpoints are asked before a cell's first episode: enforce ends a cell that can only fail."""
 
 
 class Sweep(Settings):
