@@ -177,7 +177,7 @@ class Overlay(dict[Any, Any]):
         return self._merge(dict.__ior__, other)
 
     def _merge(self, native: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        before = dict.copy(self)
+        before = dict(dict.items(self))  # dict.copy would ask for each key
         try:
             return native(self, *args, **kwargs)
         finally:  # what came before an error stays, as in a dict
