@@ -70,13 +70,14 @@ class EpisodeStore:
         os.close(self._descriptor)
         os.close(self._lock)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one episode; when this returns it is on disk. Raises OSError otherwise."""
-        data = memoryview(dump(record) + b"\n")
+    def append(self, *records: dict[str, Any]) -> None:
+        """Write episodes; when this returns they are on disk. Raises OSError otherwise."""
+        data = memoryview(b"".join(dump(record) + b"\n" for record in records))
         while data:
             data = data[os.write(self._descriptor, data) :]
         os.fsync(self._descriptor)
-        self._remember(record)
+        for record in records:
+            self._remember(record)
 
     def finished(self) -> set[int]:
         """Tasks that need no further run."""
