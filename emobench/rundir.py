@@ -6,6 +6,7 @@ runs/<sweep name>/
   scripts/                      what is submitted, byte for byte
   submitit/                     submitit's own files
   endpoints/                    mode 0700: <server>.json by that server's job, api_key (0600)
+  endpoints/<server>.<job>.events.jsonl   when that job loaded, served and was idle
   cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
   cells/<n>/variant_summary.json
   cells/<n>/results.json        tau-bench's own format, written at the end
@@ -78,6 +79,9 @@ class RunDir:
 
     def endpoint(self, server: str) -> Path:
         return self.endpoints / f"{server}.json"
+
+    def events(self, server: str, job_id: str) -> Path:
+        return self.endpoints / f"{server}.{job_id}.events.jsonl"
 
     def cell(self, number: int) -> CellPaths:
         return CellPaths(self.path / "cells" / str(number))

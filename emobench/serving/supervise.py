@@ -32,6 +32,7 @@ from emobench.serving.endpoints import (
     what_is_wrong,
 )
 from emobench.serving.engine import Engine, own_address
+from emobench.serving.events import EventLog
 from emobench.serving.need import Need
 from emobench.slurm.render import serve_script
 
@@ -104,6 +105,7 @@ class Supervisor:
             pid=os.getpid(),
             started=now(),
         )
+        self._events = EventLog(run_dir, server, self._endpoint.job_id)
         self._need = Need(
             plan,
             run_dir,
@@ -125,6 +127,7 @@ class Supervisor:
         finally:
             # The clients learn first: what they ask from now on would be cut off.
             self._announce(state, reason)
+            self._events.note("left" if state == "left" else "failed", reason=reason)
             if self._engine is not None:
                 self._engine.stop(self._timing.grace_s)
             print(f"emobench: server {self._endpoint.server} {state}: {reason}", flush=True)
@@ -151,6 +154,7 @@ class Supervisor:
             restarts += 1
             print(f"emobench: {problem}", flush=True)
             print(f"emobench: restart {restarts} of {self._timing.restarts}", flush=True)
+            self._events.note("restarted", reason=problem)
 
     def _start(self) -> str:
         """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
@@ -161,6 +165,7 @@ class Supervisor:
             self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation
         )
         self._announce("starting")
+        self._events.note("starting", engine.incarnation)
         limit_s = self._plan.profile.server_deadline_min * 60
         problem = "it was not asked yet"
         while True:
@@ -170,6 +175,7 @@ class Supervisor:
                 return f"{died}; its last lines: {engine.tail()}"
             if not (problem := self._probe(engine)):
                 self._announce("ready")
+                self._events.note("ready")
                 self._banner(engine)
                 return ""
             if "another server has that port" in problem:
@@ -197,6 +203,7 @@ class Supervisor:
                 strikes = 0 if healthy else strikes + 1
                 if strikes >= self._timing.strikes:
                     return f"{strikes} health probes in a row failed"
+                self._events.sample(self._endpoint.url)
                 next_probe = time.monotonic() + self._timing.health_s
             self._heartbeat("ready")
             self._wakeable.sleep(self._timing.probe_s)

@@ -1,0 +1,99 @@
+"""What an engine says of its load at /metrics: vLLM's names in Prometheus' text format.
+
+Names and label sets differ between versions, and data-parallel ranks each have their own samples,
+so samples of one name are added up, and whatever is absent is None.
+"""
+
+from __future__ import annotations
+
+import http.client
+import math
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+LIMIT_BYTES = 8 << 20
+SAMPLE = re.compile(
+    r'(?P<name>[A-Za-z_:][\w:]*)(?:\{(?:[^"}]|"(?:\\.|[^"\\])*")*\})?[ \t]+(?P<value>\S+)'
+)
+# The first name that the server knows counts; later ones are of older versions.
+NAMES = {
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+    "generation_tokens": ("vllm:generation_tokens_total", "vllm:generation_tokens"),
+    "prompt_tokens": ("vllm:prompt_tokens_total", "vllm:prompt_tokens"),
+    "cache_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+    "cache_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """One look at an engine. Counters count since its start, in tokens."""
+
+    running: float | None = None
+    """Requests that are being computed."""
+    waiting: float | None = None
+    generation_tokens: float | None = None
+    prompt_tokens: float | None = None
+    cache_hits: float | None = None
+    cache_queries: float | None = None
+
+
+def load_of(text: str) -> Load:
+    """Prometheus' text as a Load; lines that are none are passed over."""
+    wanted = {name for names in NAMES.values() for name in names}
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        match = SAMPLE.match(line)
+        if match is None or match["name"] not in wanted:
+            continue
+        try:
+            value = float(match["value"])
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            sums[match["name"]] = sums.get(match["name"], 0.0) + value
+    return Load(
+        **{
+            field: next((sums[name] for name in names if name in sums), None)
+            for field, names in NAMES.items()
+        }
+    )
+
+
+def ask_load(url: str, timeout_s: float = 3.0) -> Load:
+    """The load of the server whose API is at `url` (ending in /v1).
+
+    Raises OSError where nothing answers, or no metrics. The key is not sent: another server may
+    have the port by now.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url.removesuffix('/v1')}/metrics", timeout=timeout_s) as answer:
+            text = answer.read(LIMIT_BYTES).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise OSError(f"/metrics answers HTTP {error.code}") from None
+    except urllib.error.URLError as error:
+        raise OSError(str(error.reason)) from None
+    except (ValueError, http.client.HTTPException) as error:
+        raise OSError(f"no URL or no HTTP: {error!r}") from None
+    load = load_of(text)
+    if load == Load():
+        raise OSError("/metrics has none of vLLM's counters")
+    return load
+
+
+def was_busy(before: Load | None, after: Load) -> bool:
+    """Whether the engine had a request at `after`, or finished one since `before`."""
+    if (after.running or 0) + (after.waiting or 0) > 0:
+        return True
+    return before is not None and any(
+        (new or 0) > (old or 0)
+        for old, new in (
+            (before.generation_tokens, after.generation_tokens),
+            (before.prompt_tokens, after.prompt_tokens),
+        )
+    )
