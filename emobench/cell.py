@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.config.sweep import Cell
 from emobench.crew import Crew
 from emobench.errors import InvalidInput, ServersGone
-from emobench.files import read_json, write_atomic, write_json
+from emobench.files import read_json, write_atomic
 from emobench.plan import Plan
 from emobench.results.store import INFRA_ERROR, EpisodeStore, dump
+from emobench.results.summary import CellSummary
 from emobench.rundir import RunDir
 from emobench.targets import TargetBook
 
@@ -34,60 +31,6 @@ GRACE_S = 20.0
 DONE, INCOMPLETE, NOT_USABLE, SERVERS_GONE = 0, 1, 2, 3
 
 
-class _Summary:
-    """`variant_summary.json`, rewritten as the cell goes on."""
-
-    def __init__(
-        self, plan: Plan, run_dir: RunDir, cell: Cell, content: Mapping[str, object]
-    ) -> None:
-        self._written = 0.0
-        self.path = run_dir.cell(cell.number).summary
-        self.cell = cell
-        self.fields: dict[str, Any] = {
-            "schema": 1,
-            "cell": cell.number,
-            "title": cell.title,
-            "variant": cell.variant,
-            "status": "running",
-            "exit_reason": "running",
-            "message": "",
-            "expected": len(cell.tasks),
-            "finished": 0,
-            "outcomes": {},
-            "mean_reward": None,
-            "variant_sha256": plan.sweep.variants[cell.variant].sha256,
-            "started": _now(),
-            "ended": None,
-            "job_id": job_id(),
-            "host": socket.gethostname(),
-            "content": content,
-            # Only the run that begins a cell probes; those that complete it keep what it found.
-            "probe": (read_json(self.path) or {}).get("probe", {}),
-        }
-
-    def write(self, store: EpisodeStore, **fields: Any) -> None:
-        wanted = set(self.cell.tasks)
-        records = [record for task, record in store.records.items() if task in wanted]
-        rewards = [record["reward"] for record in records if record["outcome"] != INFRA_ERROR]
-        self.fields.update(
-            finished=len(rewards),
-            outcomes=dict(Counter(record["outcome"] for record in records)),
-            mean_reward=sum(rewards) / len(rewards) if rewards else None,
-            **fields,
-        )
-        write_json(self.path, self.fields)
-        self._written = time.monotonic()
-
-    def write_now_and_then(self, store: EpisodeStore) -> None:
-        """At most once a second: its cost must not grow with the speed of the run."""
-        if time.monotonic() - self._written > 1.0:
-            self.write(store)
-
-    def end(self, store: EpisodeStore, status: str, reason: str, message: str = "") -> None:
-        """The last word on this run of the cell."""
-        self.write(store, status=status, exit_reason=reason, message=message, ended=_now())
-
-
 class _Stop(threading.Event):
     """Set when the cell should end early; `by_signal` if somebody asked for it."""
 
@@ -96,18 +39,6 @@ class _Stop(threading.Event):
     def ask(self, *_: object) -> None:
         self.by_signal = True
         self.set()
-
-
-def job_id() -> str:
-    """This job's id as a person finds it in squeue or in the local job list."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    if array:
-        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
-    return (
-        os.environ.get("SLURM_JOB_ID")
-        or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-        or str(os.getpid())
-    )
 
 
 def run_cell(
@@ -127,7 +58,7 @@ def run_cell(
     stop = _Stop()
     with EpisodeStore(run_dir.cell(number)) as store, _stop_on_signals(stop):
         _refuse_other_content(store, content)
-        summary = _Summary(plan, run_dir, cell, content)
+        summary = CellSummary(plan, run_dir, cell, content)
         missing = [task for task in cell.tasks if task not in store.finished()]
         progress(f"cell {number}: {cell.title}: {len(missing)} of {len(cell.tasks)} tasks to run")
         reason, message = "completed", ""
@@ -187,7 +118,7 @@ class _CellRun:
         run_dir: RunDir,
         cell: Cell,
         store: EpisodeStore,
-        summary: _Summary,
+        summary: CellSummary,
         stop: _Stop,
         progress: Callable[[str], None],
     ) -> None:
@@ -333,7 +264,3 @@ def _line(record: dict[str, Any]) -> str:
     text = f"  task {record['task_id']:>3}  reward {reward}  {record['outcome']}"
     text += f"  {record['steps']} steps  {record['wall_s']:.1f} s"
     return f"{text}  ({record['error']['message']})" if record["error"] else text
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -148,7 +148,7 @@ def _name_log(prefix: str, model: str) -> None:
     Slurm opens one pattern for a whole array, before the cell is known; the open file keeps its
     contents under the new name. After a requeue the old file is continued.
     """
-    from emobench.cell import job_id
+    from emobench.results.summary import job_id
     from emobench.rundir import slug
 
     opened = os.environ.get("EMOBENCH_LOG")
