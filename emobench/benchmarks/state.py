@@ -134,6 +134,18 @@ def shared_state(load_data: Callable[[], Any], stock: Any) -> SharedState | None
         return _shared[load_data]
 
 
+def preload(load_data: Callable[[], Any], stock: Any) -> None:
+    """Read what `shared_state` gives, and take it out of the garbage collector's rounds.
+
+    That acts on the whole process, once for each `load_data`, and on all that exists by then: best
+    before the first episode, so that no round walks over the shared data again.
+    """
+    if load_data not in _shared:
+        shared_state(load_data, stock)
+        gc.collect()
+        gc.freeze()
+
+
 def _shared_state(data: Any, stock: Any) -> SharedState | None:
     if not _is_tables(data):
         return None
@@ -183,13 +195,3 @@ def shared_env_class(env_class: type[Any], stock: Any) -> type[Any]:
 
     # In this order SharedEnv stands between the environment and stock's Env.
     return type(env_class.__name__, (env_class, SharedEnv), {})
-
-
-def leave_to_process_end() -> None:
-    """Take all that exists now out of the garbage collector's rounds.
-
-    Acts on the whole process and saves it from walking over the shared data again and again: call
-    it once, when the data is loaded and before the first episode.
-    """
-    gc.collect()
-    gc.freeze()

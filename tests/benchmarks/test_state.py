@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emobench.benchmarks import state as state_module
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged, settle
-from emobench.benchmarks.state import SharedState, leave_to_process_end, shared_env_class
+from emobench.benchmarks.state import SharedState, preload, shared_env_class
 
 SCALARS = (
     st.none()
@@ -191,13 +191,19 @@ def test_an_environment_without_shared_data_is_stock_s_own(benchmark_: Benchmark
     assert isinstance(shared, type(env)) and type(shared).__name__ == type(env).__name__
 
 
-def test_the_collector_leaves_what_exists_alone() -> None:
-    before = gc.get_freeze_count()
+def test_the_collector_leaves_loaded_data_alone(benchmark_: Benchmark) -> None:
+    def load_data() -> Any:
+        return {"t": {"a": {"n": [1]}}}
+
     try:
-        leave_to_process_end()
-        assert gc.get_freeze_count() > before
+        preload(load_data, benchmark_.module("envs.base"))
+        count = gc.get_freeze_count()
+        assert count > 0
+        preload(load_data, benchmark_.module("envs.base"))
+        assert gc.get_freeze_count() <= count, "the second time is no event"
     finally:
         gc.unfreeze()
+        state_module._shared.pop(load_data)
 
 
 def test_settling_an_untouched_state_is_no_event(small: Any) -> None:
