@@ -1,4 +1,4 @@
-"""`variant_summary.json`: how a cell stands, for everyone who does not want to read its episodes."""
+"""`variant_summary.json`: how a cell stands, for those who do not want to read its episodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emobench.config.sweep import Cell
-from emobench.files import write_json
+from emobench.files import read_json, write_json
 from emobench.plan import Plan
 from emobench.results.store import INFRA_ERROR, EpisodeStore
 from emobench.rundir import RunDir
