@@ -9,7 +9,7 @@ from typing import Any
 
 from emobench.errors import nearest
 from emobench.probing.replies import MARKUP, Kind, Seen, Step, as_step, quoted, shorten, unspoken
-from emobench.probing.report import Call, Check, State
+from emobench.probing.report import Call, Check, Result, State
 from emobench.senders import Role
 from emobench.think import sanitize
 
@@ -62,8 +62,13 @@ _WHAT: dict[Kind, tuple[str, str]] = {
         _REASONING,
     ),
     "cut": (
-        "it reached its limit of tokens before it said anything: nothing can be concluded",
+        "it reaches its limit of tokens before it says anything: every task would fail",
         f"raise max_tokens, or let it think less: {_REASONING}",
+    ),
+    "long": (
+        "it reached the probe's limit of tokens before it said anything: a run sets no such limit, "
+        "and takes long",
+        f"let it think less: {_REASONING}",
     ),
     "key": ("the server refuses this key", "check which variable holds the key (api_key_env)"),
     "no_model": ("the server does not know this model", "ask /models what it serves"),
@@ -138,7 +143,8 @@ def judge_auto(steps: Sequence[Step]) -> Check:
     if not good:
         what, advice = _WHAT[_main(bad).kind]
         times = f"{len(bad)} times of {len(bad)}; " if len(bad) > 1 else ""
-        return Check(name, "fatal", times + _main(bad).seen, what, advice)
+        result: Result = "warning" if _main(bad).kind == "long" else "fatal"
+        return Check(name, result, times + _main(bad).seen, what, advice)
     if bad:
         seen = f"{len(good)} of {len(steps)} calls were good; otherwise: {_main(bad).seen}"
         what = "it calls tools, but not each time that it should"
@@ -200,12 +206,14 @@ def _words(seens: Sequence[Seen], role: Role) -> Check:
     if not silent:
         return Check("reply", "ok", quoted(sanitize(seens[0].content).text))
     kind, why = silent[0]
-    advice = _REASONING if kind in ("cut", "only_reasoning") else _OWN_SERVER
+    advice = _OWN_SERVER if kind == "empty" else _WHAT[kind][1]
     if len(silent) < len(seens):
         what = "some replies have nothing in them; such an episode ends as an error"
         return Check("reply", "warning", why, what, advice)
     what = f"the {role} says nothing to the other side: every episode would end as an error"
-    return Check("reply", "fatal", why, _WHAT["cut"][0] if kind == "cut" else what, advice)
+    if kind == "long":
+        return Check("reply", "warning", why, _WHAT[kind][0], advice)
+    return Check("reply", "fatal", why, what, advice)
 
 
 def _silence(seen: Seen) -> tuple[Kind, str] | None:

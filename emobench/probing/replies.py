@@ -22,6 +22,7 @@ Kind = Literal[
     "empty",
     "only_reasoning",
     "cut",
+    "long",
     "key",
     "no_model",
     "context",
@@ -29,6 +30,7 @@ Kind = Literal[
     "server_error",
 ]
 
+_SILENCE: Mapping[str, Kind] = {"": "only_reasoning", "limit": "cut", "probe": "long"}
 MARKUP = re.compile(
     r"</?tool_calls?\b|</?function(?:_call|=)|<\|tool_call|<\|python_tag\|>|\[TOOL_CALLS\]"
     r"|<\|channel\|>|<\uff5ctool|<\|tool_calls_section|\bfunctions\.\w+\s*[:({]",
@@ -49,17 +51,18 @@ class Seen:
     """The reply has a reasoning field with something in it."""
     calls: tuple[tuple[str, str], ...] = ()
     """(name, arguments as they came) of each tool call."""
-    cut: bool = False
-    """Ended by the limit of tokens."""
+    cut: Literal["", "limit", "probe"] = ""
+    """Ended by a limit of tokens; "probe": by one that only the probe sets."""
 
 
-def read(answer: Answer, key: str | None) -> Seen:
-    """An answer of /chat/completions, whatever it holds."""
+def read(answer: Answer, key: str | None, limit: int | None = None) -> Seen:
+    """An answer of /chat/completions, whatever it holds. `limit` is the probe's own max_tokens."""
     if answer.status != 200:
         error = " ".join(answer.error().split())
         return Seen(answer.status, error.replace(key, "[key]") if key else error)
     try:
-        choice = answer.json()["choices"][0]
+        data = answer.json()
+        choice = data["choices"][0]
         message = choice["message"]
         content = message.get("content")
         calls = [call["function"] for call in message.get("tool_calls") or []]
@@ -69,8 +72,22 @@ def read(answer: Answer, key: str | None) -> Seen:
     if isinstance(content, list):  # some servers send text in parts
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     reasoning = message.get("reasoning") or message.get("reasoning_content")
-    cut = choice.get("finish_reason") == "length"
+    cut: Literal["", "limit", "probe"] = ""
+    if choice.get("finish_reason") == "length":
+        used = usage(data)[1]
+        cut = "probe" if limit and (used is None or used >= limit) else "limit"
     return Seen(200, "", str(content or ""), bool(reasoning), named, cut)
+
+
+def usage(data: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Prompt and completion tokens, where the server counts them."""
+    given = data.get("usage")
+    counts = given if isinstance(given, dict) else {}
+    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    return (
+        prompt if isinstance(prompt, int) else None,
+        completion if isinstance(completion, int) else None,
+    )
 
 
 def _text(arguments: Any) -> str:
@@ -152,12 +169,13 @@ def unspoken(seen: Seen) -> tuple[Kind, str] | None:
     cleaned = sanitize(text)
     if cleaned.text and not (seen.cut and cleaned.forms):
         return None
+    kind = _SILENCE[seen.cut]
     limit = ", cut by the limit of tokens" if seen.cut else ""
     if cleaned.emptied:
-        return ("cut" if seen.cut else "only_reasoning"), f"reasoning only{limit}: {quoted(text)}"
+        return kind, f"reasoning only{limit}: {quoted(text)}"
     if seen.reasoning:
-        return ("cut" if seen.cut else "only_reasoning"), f"a reasoning field and no text{limit}"
-    return ("cut" if seen.cut else "empty"), f"neither text nor a tool call{limit}"
+        return kind, f"a reasoning field and no text{limit}"
+    return kind if seen.cut else "empty", f"neither text nor a tool call{limit}"
 
 
 def looks_like_call(text: str, names: Iterable[str]) -> bool:

@@ -11,7 +11,7 @@ from emobench import client, senders
 from emobench.benchmarks.adapter import Benchmark
 from emobench.client import ChatClient, Unreachable
 from emobench.probing import judge, situations
-from emobench.probing.replies import Seen, Step, as_step, read, shorten
+from emobench.probing.replies import Seen, Step, as_step, read, shorten, usage
 from emobench.probing.report import Call, Check, ProbeReport, State
 from emobench.probing.situations import Messages
 from emobench.senders import Role, Target
@@ -171,11 +171,11 @@ class _Session:
 
         answer = self._insist(send)
         took = round(time.monotonic() - started, 4)
-        seen = read(answer, self._target.api_key)
+        seen = read(answer, self._target.api_key, limit.get("max_tokens"))
         if seen.status in _ELSEWHERE:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
         if seen.status == 200:
-            self.calls.append(Call(what, took, *_usage(answer.json())))
+            self.calls.append(Call(what, took, *usage(answer.json())))
         return seen
 
     def _insist(self, send: Callable[[], client.Answer]) -> client.Answer:
@@ -190,14 +190,3 @@ class _Session:
                     raise _Lost(f"{self.url}: {error}") from error
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
-
-
-def _usage(data: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens, where the server counts them."""
-    usage = data.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return (
-        prompt if isinstance(prompt, int) else None,
-        completion if isinstance(completion, int) else None,
-    )

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.probe.endpoint import Endpoint
+from tests.scripted.conftest import launch
+
+__all__ = ["launch"]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """A server that answers well until a test says otherwise."""
+    with Endpoint() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emobench.senders.RETRY_AFTER_S", (0.0, 0.0))
