@@ -7,14 +7,15 @@ and sacct, or the process table). Where the queue cannot be asked, the files sti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from emobench.analysis.cost import line as cost_line
 from emobench.config.sweep import Cell
 from emobench.files import read_json
 from emobench.plan import Plan, load_plan, servers_of
-from emobench.rundir import RunDir, slug
+from emobench.rundir import RunDir
 from emobench.slurm.queue import JobState, job_states
 
 STATES = ("done", "running", "failed", "waiting")
@@ -76,19 +77,42 @@ def cell_state(
     return "failed", f"{text} ({', '.join(details)})" if details else text
 
 
-def gather(run_dir: RunDir) -> dict[str, Any]:
-    """The whole state as plain data. Raises InvalidInput where `run_dir` is no run directory."""
+def gather(run_dir: RunDir, *, cost: bool = False) -> dict[str, Any]:
+    """The whole state as plain data; with `cost`, what it has cost so far (asks sacct once more).
+
+    Raises InvalidInput where `run_dir` is no run directory.
+    """
     plan = load_plan(run_dir)
     jobs = job_records(run_dir)
     states = job_states(jobs)
-    ids = cell_jobs(plan, jobs)
+    status = sweep_status(plan, run_dir, jobs, states)
+    if cost:
+        from emobench.analysis.cost import summary
+        from emobench.results.usage import ask_accounts, usage
+
+        accounts = ask_accounts(run_dir, jobs)
+        status["cost"] = summary(usage(plan, run_dir, jobs, states, accounts))
+    return status
+
+
+def sweep_status(
+    plan: Plan,
+    run_dir: RunDir,
+    jobs: list[dict[str, Any]],
+    states: Mapping[str, JobState],
+    summary_of: Callable[[int], Mapping[str, Any] | None] | None = None,
+    logs: bool = True,
+) -> dict[str, Any]:
+    """The state by what the queue said; `summary_of` reads a cell's summary by its number."""
+    read = summary_of or (lambda number: read_json(run_dir.cell(number).summary))
     counts: Counter[str] = Counter()
     problems: list[dict[str, Any]] = []
     reward: dict[str, list[tuple[float, int]]] = {name: [] for name in plan.sweep.variants}
     outcomes: Counter[str] = Counter()
     finished = expected = 0
+    ids = cell_jobs(plan, jobs)
     for cell in plan.cells:
-        summary = read_json(run_dir.cell(cell.number).summary)
+        summary = read(cell.number)
         job = ids.get(cell.number)
         state, reason = cell_state(cell, summary, job, states)
         counts[state] += 1
@@ -106,9 +130,16 @@ def gather(run_dir: RunDir) -> dict[str, Any]:
                     "cell": cell.number,
                     "title": cell.title,
                     "reason": reason,
-                    "log": _log(plan, cell, job),
+                    "ended": (summary or {}).get("ended"),
+                    "log": "",
                 }
             )
+    if logs and problems:
+        from emobench.logs import LogIndex
+
+        index = LogIndex(plan, run_dir, jobs)
+        for problem in problems:
+            problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
     servers = [_server(plan, run_dir, name, jobs, states) for name in servers_of(plan.sweep)]
     live = any(is_live(state) for state in states.values())
     return {
@@ -155,6 +186,8 @@ def show(status: Mapping[str, Any]) -> str:
     counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
     lines.append(f"cells    {counted or '0'} of {cells['total']}")
     lines.append(f"episodes {done[0]} of {done[1]}" + _outcomes(episodes["outcomes"]))
+    if "cost" in status:
+        lines.append(f"cost     {cost_line(status['cost'])}")
     lines.append("")
     width = max(len(row["variant"]) for row in status["variants"])
     lines.append(f"{'variant':<{width}}  episodes  mean reward")
@@ -184,7 +217,7 @@ def _server(
     queued = states.get(job["job_id"]) if job else None
     state, reason = endpoint.get("state", ""), endpoint.get("reason", "")
     if job and endpoint.get("job_id") != job["job_id"]:
-        state, reason = "", ""  # the file is of an earlier job
+        endpoint, state, reason = {}, "", ""  # the file is of an earlier job
     if job is not None and not is_live(queued):
         if state in ("ready", "starting", ""):
             state = "gone"
@@ -202,18 +235,8 @@ def _server(
         "url": endpoint.get("url", ""),
         "model": servers_of(plan.sweep)[name].model,
         "incarnation": endpoint.get("incarnation", ""),
+        "heartbeat": endpoint.get("heartbeat", ""),
     }
-
-
-def _log(plan: Plan, cell: Cell, job: str | None) -> str:
-    from pathlib import Path
-
-    if job is None:
-        return ""
-    model = slug(plan.sweep.assistants[cell.assistant].model)
-    named = Path(plan.logs) / f"run_{cell.env}_{cell.agent_strategy}_{model}_{job}.log"
-    opened = Path(plan.logs) / f"run_{job}.log"
-    return str(next((path for path in (named, opened) if path.exists()), ""))
 
 
 def _reason(summary: Mapping[str, Any] | None) -> str:
