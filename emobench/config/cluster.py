@@ -10,6 +10,7 @@ from emobench.config.models import Strict
 
 # A value that stands in an #SBATCH line: one line, no quote and no backslash.
 SbatchValue = Annotated[str, Field(pattern=r"^[^\r\n\"'\\`$]+$")]
+OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -36,6 +37,18 @@ class ServerResources(JobResources):
     """GRES without the count, e.g. gpu:h100, gpu:hl225, hpu."""
 
 
+class Container(Strict):
+    """The image that `vllm serve` runs in; emobench itself stays outside."""
+
+    runtime: Literal["apptainer", "enroot"]
+    image: OneLine
+    """Path of a .sif or .sqsh file on the nodes, or whatever else the runtime takes."""
+    options: tuple[OneLine, ...] = ()
+    """Further options of `apptainer exec` or `enroot start`, one word each."""
+    bind: tuple[OneLine, ...] = ()
+    """Folders of the host: path, or path:path in the container."""
+
+
 class ClusterProfile(Strict):
     name: str
     description: str = ""
@@ -50,6 +63,8 @@ class ClusterProfile(Strict):
     """Shell lines before emobench starts on a node, as they are (the site's, not the sweep's)."""
     server_setup: tuple[str, ...] = ()
     """Shell lines before `vllm serve`, e.g. module load, source activate."""
+    container: Container | None = None
+    """None: `vllm` is a command after `server_setup`."""
     server_env: dict[EnvName, str] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
     throttle: int = Field(default=8, ge=1)

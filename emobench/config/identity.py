@@ -11,25 +11,31 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from emobench.config.models import RoleModel, ScriptedModel
+from emobench.config.models import RoleModel, ScriptedModel, VllmModel
 from emobench.config.sweep import Cell, Sweep
 
 _NOT_CONTENT = {
     "base_url",
     "api_key_env",
     "accelerators",
+    "served_name",
     "tensor_parallel",
+    "pipeline_parallel",
+    "data_parallel",
+    "nodes",
     "gpu_memory_utilization",
     "latency_ms",
 }
+# Keys that came later count only where they are set: results from before keep their identity.
+_WHERE_SET = ("chat_template", "chat_template_kwargs", "seed")
 
 
 def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
     """The values that an episode of the cell depends on; `benchmark` names its version."""
     variant = sweep.variants[cell.variant]
     content: dict[str, object] = {
-        "assistant": _role(sweep.assistants[cell.assistant], cell.variant),
-        "user": _role(sweep.user, cell.variant),
+        "assistant": _role(sweep, sweep.assistants[cell.assistant], cell.variant),
+        "user": _role(sweep, sweep.user, cell.variant),
         "user_strategy": sweep.user_strategy,
         "agent_strategy": cell.agent_strategy,
         "env": cell.env,
@@ -45,8 +51,14 @@ def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
     return content
 
 
-def _role(model: RoleModel, variant: str) -> dict[str, Any]:
+def _role(sweep: Sweep, model: RoleModel, variant: str) -> dict[str, Any]:
     content = model.model_dump(mode="json", exclude=_NOT_CONTENT)
+    if isinstance(model, VllmModel):
+        content = {k: v for k, v in content.items() if k not in _WHERE_SET or v not in (None, {})}
+        if model.chat_template is not None:
+            # The text, wherever it stands; the path where it cannot be read from here.
+            sha256_of = sweep.chat_template_sha256
+            content["chat_template"] = sha256_of.get(model.chat_template, model.chat_template)
     if isinstance(model, ScriptedModel) and isinstance(model.mistakes, dict):
         # Another variant's rate does not touch this cell.
         content["mistakes"] = float(model.mistakes.get(variant, 0))

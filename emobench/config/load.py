@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 from emobench.config.expand import expand
-from emobench.config.models import RoleModel, ScriptedModel
+from emobench.config.models import RoleModel, ScriptedModel, VllmModel
 from emobench.config.profile import find_profile, is_path, load_profile, read_profile
 from emobench.config.reader import Reader
-from emobench.config.roles import SAFE_NAME, calls_tools, read_assistants, read_engine, read_user
+from emobench.config.roles import (
+    SAFE_NAME,
+    calls_tools,
+    place_template,
+    read_assistants,
+    read_engine,
+    read_user,
+)
 from emobench.config.shorthand import (
     read_displays,
     read_excludes,
@@ -24,6 +31,7 @@ from emobench.config.sweep import Fidelity, Include, Matrix, Settings, Sweep, Us
 from emobench.config.words import PATTERNS, show
 from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.errors import InvalidInput
+from emobench.serving.parsers import suggest_parser
 
 __all__ = ["load_profile", "load_sweep"]
 
@@ -69,6 +77,16 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
     engine = read_engine(reader, data)
     user = read_user(reader, data, engine)
     assistants, places = read_assistants(reader, data, engine)
+    templates: dict[str, str] = {}
+
+    def placed(role: KeyPath, model: RoleModel | None) -> RoleModel | None:
+        model, digest = place_template(reader, role, model, folder)
+        if digest and isinstance(model, VllmModel) and model.chat_template:
+            templates[model.chat_template] = digest
+        return model
+
+    user = placed(("user",), user)
+    assistants = {n: m for n, model in assistants.items() if (m := placed(places[n], model))}
     variants = read_variants(reader, data, folder)
     for role, model in {("user",): user, **{places[n]: m for n, m in assistants.items()}}.items():
         _check_mistakes(reader, role, model, list(variants))
@@ -108,6 +126,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
             "variants": variants,
             "few_shot_displays": displays,
             "few_shot_sha256": hashes,
+            "chat_template_sha256": templates,
             "fidelity": fidelity,
         }
     )
@@ -192,7 +211,13 @@ def _only_what_cells_use(reader: Reader, sweep: Sweep, places: dict[str, KeyPath
     for assistant in dict.fromkeys(cell.assistant for cell in cells):
         strategies = {strategy for name, strategy, _ in combinations if name == assistant}
         if "tool-calling" in strategies and not calls_tools(sweep.assistants[assistant]):
-            hint = "e.g. 'tool_call_parser: hermes' for Qwen models; react needs none"
+            parser = suggest_parser(sweep.assistants[assistant].model)
+            hint = (
+                f"add 'tool_call_parser: {parser}'"
+                if parser
+                else ("add e.g. 'tool_call_parser: hermes'; the model's page says which it needs")
+            )
+            hint += ", or leave tool-calling out: react and act need none"
             message = "agent strategy tool-calling needs a tool_call_parser on the vLLM server"
             reader.refuse(places[assistant], message, hint=hint)
     for env in sorted({env for _, strategy, env in combinations if strategy == "few-shot"}):

@@ -33,17 +33,38 @@ class VllmModel(Sampling):
     revision: str | None = None
     dtype: str | None = None
     max_model_len: int = Field(default=32768, ge=1024)
+    served_name: str | None = Field(default=None, min_length=1)
+    """The id that clients send; default: `model`."""
     tensor_parallel: int = Field(default=1, ge=1, le=64)
+    """Cards that share each layer."""
+    pipeline_parallel: int = Field(default=1, ge=1, le=64)
+    """Groups of cards that hold the layers one after the other."""
+    data_parallel: int = Field(default=1, ge=1, le=64)
+    """Copies of the model behind the server's one address."""
+    nodes: int = Field(default=1, ge=1, le=64)
+    """Nodes that the cards are spread over evenly."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     tool_call_parser: str | None = None
     """Assistants only: a parser on the user's server pollutes the user."""
     reasoning_parser: str | None = None
+    chat_template: str | None = Field(default=None, min_length=1)
+    """A file: relative to the sweep file, or an absolute path on the cluster."""
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Variables of the chat template, by default for every request. On the user's server
+    `enable_thinking` is false unless it is set here."""
+    seed: int | None = Field(default=None, ge=0)
     extra_args: tuple[str, ...] = ()
     """Further arguments of `vllm serve`, passed as they are."""
 
     @property
     def accelerators(self) -> int:
-        return self.tensor_parallel
+        """Cards, on all nodes together."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+    @property
+    def served(self) -> str:
+        """The id that requests name and /v1/models lists."""
+        return self.served_name or self.model
 
 
 class OpenAIModel(Sampling):
@@ -61,6 +82,14 @@ class OpenAIModel(Sampling):
     @property
     def accelerators(self) -> int:
         return 0
+
+    @property
+    def nodes(self) -> int:
+        return 0
+
+    @property
+    def served(self) -> str:
+        return self.model
 
 
 class Faults(Strict):
@@ -88,6 +117,14 @@ class ScriptedModel(Sampling):
     faults: Faults = Faults()
     accelerators: int = Field(default=0, ge=0, le=64)
     """Cards asked of Slurm all the same, to try out a site without a model."""
+
+    @property
+    def nodes(self) -> int:
+        return 1
+
+    @property
+    def served(self) -> str:
+        return self.model
 
 
 RoleModel = Annotated[VllmModel | OpenAIModel | ScriptedModel, Field(discriminator="engine")]

@@ -22,6 +22,7 @@ _JOBS = {
     "array": JobResources,
 }
 _TIME = re.compile(r"[0-9]+(:[0-9]{1,2}){0,2}|[0-9]+-[0-9]{1,2}(:[0-9]{1,2}){0,2}|UNLIMITED")
+_EMPTIES_ENVIRONMENT = ("-e", "--cleanenv", "-C", "--containall")
 _MEMORY = re.compile(r"[0-9]+[KMGT]?")
 
 
@@ -91,6 +92,10 @@ def read_profile(file: Path) -> ClusterProfile:
             _as_text(part, ("time", "mem", "account", "partition", "qos", "constraint"))
             _as_list(part, ("sbatch",))
             _check_job(reader, (job,), part)
+    if isinstance(data.get("container"), dict):
+        data["container"] = dict(data["container"])
+        _as_list(data["container"], ("options", "bind"))
+        _check_container(reader, data["container"])
     if isinstance(data.get("server_env"), dict):
         data["server_env"] = dict(data["server_env"])
         _as_text(data["server_env"], tuple(data["server_env"]))
@@ -130,6 +135,17 @@ def _check_job(reader: Reader, path: KeyPath, part: dict[str, Any]) -> None:
         if isinstance(option, str) and not option.startswith("-"):
             hint = "e.g. --mail-type=FAIL"
             reader.refuse((*path, "sbatch", i), f"{show(option)} is no option", option, hint=hint)
+
+
+def _check_container(reader: Reader, part: dict[str, Any]) -> None:
+    options = part["options"] if isinstance(part.get("options"), list) else []
+    for i, option in enumerate(options):
+        if option in _EMPTIES_ENVIRONMENT and part.get("runtime") == "apptainer":
+            hint = (
+                "vLLM would run without its key; PYTHONNOUSERSITE in server_env keeps ~/.local out"
+            )
+            message = f"{show(option)} keeps the environment out of the container"
+            reader.refuse(("container", "options", i), message, option, hint=hint)
 
 
 def _drop_repeats(reader: Reader) -> None:

@@ -111,7 +111,7 @@ class Reader:
     ) -> None:
         kind, location = error["type"], tuple(error["loc"])
         if kind == "extra_forbidden":
-            owner = _annotation(cls, location[:-1])[0]
+            owner = _model_in(_annotation(cls, location[:-1])[0])
             self.unknown_key((*base, *location), str(location[-1]), owner.model_fields)
             return
         if kind == "missing":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from emobench.config.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
@@ -12,6 +14,7 @@ from emobench.config.sweep import Settings
 from emobench.config.words import PATTERNS, show
 from emobench.config.yaml_lines import KeyPath
 from emobench.rundir import slug
+from emobench.serving.vllm_args import SET_BY_KEY, SET_BY_SCRIPT, flag_of
 
 ENGINES: dict[str, type[VllmModel | OpenAIModel | ScriptedModel]] = {
     "vllm": VllmModel,
@@ -22,7 +25,6 @@ SAFE_NAME = next(
     item.pattern for item in Settings.model_fields["name"].metadata if hasattr(item, "pattern")
 )
 _ROLE = "a model id, or a mapping with 'model' and its settings"
-_SET_BY_EMOBENCH = ("--api-key", "--port", "--host", "--served-model-name")
 _TOOL_CALLING = ("--tool-call-parser", "--enable-auto-tool-choice")
 _POLLUTES = (
     "a tool-call parser works on the whole server: behind it the simulated user starts to emit "
@@ -60,7 +62,7 @@ def read_user(reader: Reader, data: dict[str, Any], engine: str) -> RoleModel | 
         value = {key: item for key, item in value.items() if key != "tool_call_parser"}
     model = _read_role(reader, path, value, engine)
     for at, argument in _extra_args(value):
-        if argument.split("=")[0] in _TOOL_CALLING:
+        if flag_of(argument) in _TOOL_CALLING:
             reader.refuse((*path, *at), f"{show(argument)} is not for the user", hint=_POLLUTES)
     return model
 
@@ -138,9 +140,21 @@ def _read_role(reader: Reader, path: KeyPath, value: object, engine: str) -> Rol
         if isinstance(text, str) and re.search(r"[\t\r\n\u2028\u2029]", text):
             reader.refuse((*path, key), "more than one line, or a tab", text, "one line of text")
     for at, argument in _extra_args(value):
-        if argument.split("=")[0] in _SET_BY_EMOBENCH:
-            hint = "emobench sets it; remove it"
+        flag = flag_of(argument)
+        hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else ""
+        if key := SET_BY_KEY.get(flag):
+            hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
+        if flag == "--served-model-name":
+            hint = "write it as served_name: the clients have to know it"
+        if hint:
             reader.refuse((*path, *at), f"{show(argument)} is not allowed", argument, hint=hint)
+    if isinstance(model, VllmModel) and model.accelerators % model.nodes:
+        message = f"{model.accelerators} cards cannot be spread evenly over {model.nodes} nodes"
+        hint = "tensor_parallel times pipeline_parallel has to be a multiple of nodes"
+        reader.refuse((*path, "nodes"), message, model.nodes, hint=hint)
+    if isinstance(model, VllmModel) and model.nodes > 1 and model.data_parallel > 1:
+        hint = "leave one of them out; data_parallel is for one node"
+        reader.refuse((*path, "data_parallel"), "data_parallel together with nodes", hint=hint)
     return model if len(reader.problems) == before else None
 
 
@@ -158,5 +172,28 @@ def calls_tools(model: RoleModel) -> bool:
     """Whether the model's server can answer with tool calls."""
     if not isinstance(model, VllmModel):
         return True
-    given = {argument.split("=")[0] for argument in model.extra_args}
+    given = {flag_of(argument) for argument in model.extra_args}
     return model.tool_call_parser is not None or "--tool-call-parser" in given
+
+
+def place_template(
+    reader: Reader, path: KeyPath, model: RoleModel | None, folder: Path
+) -> tuple[RoleModel | None, str]:
+    """The model with the absolute path of its chat template, and the SHA-256 of the file.
+
+    The hash is empty where there is no template, or none that this machine can read: an absolute
+    path may be one of the nodes', or of a container.
+    """
+    if not isinstance(model, VllmModel) or model.chat_template is None:
+        return model, ""
+    file = folder / model.chat_template
+    try:
+        digest = sha256(file.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        if Path(model.chat_template).is_absolute():
+            return model, ""
+        said = getattr(error, "strerror", None) or "no path"
+        hint = f"looked for {file}; an absolute path may also be one that only the nodes have"
+        reader.refuse((*path, "chat_template"), f"cannot be read: {said}", hint=hint)
+        return model, ""
+    return model.model_copy(update={"chat_template": str(file)}), digest

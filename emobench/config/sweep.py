@@ -126,6 +126,8 @@ class Sweep(Settings):
     """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
     few_shot_sha256: dict[Env, str] = Field(default_factory=dict)
     """Of those files' bytes, in hex."""
+    chat_template_sha256: dict[str, str] = Field(default_factory=dict)
+    """Of the chat templates that can be read where the sweep is submitted, by path, in hex."""
     fidelity: Fidelity = Fidelity()
     """Departures from stock tau-bench."""
 

@@ -13,6 +13,7 @@ PATTERNS = {
         "a name of at most 64 letters, digits, '.', '_' and '-' that starts with a letter or digit"
     ),
     r"^[^\r\n\"'\\`$]+$": "one line of text without quotes, backslash, ` and $",
+    r"^[^\r\n]+$": "one line of text",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of an environment variable (letters, digits and '_')",
     r"^https?://[^\s]+$": "an address that starts with http:// or https://",
 }

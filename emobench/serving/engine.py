@@ -57,6 +57,7 @@ class Engine:
                 **environment,
                 "EMOBENCH_HOST": host,
                 "EMOBENCH_PORT": str(self.port),
+                "EMOBENCH_MASTER_PORT": str(free_port(host)),
                 "EMOBENCH_INCARNATION": self.incarnation,
             },
             stdin=subprocess.DEVNULL,

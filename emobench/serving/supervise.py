@@ -97,7 +97,7 @@ class Supervisor:
             server=server,
             role="user" if server == USER_SERVER else "assistant",
             url="",
-            model=model.model,
+            model=model.served,
             incarnation="",
             engine=model.engine,
             host=socket.gethostname(),

@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emobench.config.cluster import JobResources, ServerResources
-from emobench.config.models import RoleModel, ScriptedModel
+from emobench.config.cluster import JobResources
+from emobench.config.models import RoleModel, ScriptedModel, VllmModel
 from emobench.errors import InvalidInput, Problem
 from emobench.plan import USER_SERVER, CellBlock, Plan, servers_of
 from emobench.rundir import RunDir
+from emobench.serving.vllm_args import Role, serve_arguments
 
 if TYPE_CHECKING:
     import jinja2
 
 WARNING_S = 120
 """How long before its time limit a job is told to end by itself."""
+CONTAINER_RC = "container_rc.sh"
+"""Name of the script that an enroot container starts instead of its image's own."""
 
 
 def server_script(server: str) -> str:
@@ -94,6 +97,8 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         "seed": plan.sweep.seed,
     }
     texts: dict[str, str] = {}
+    if plan.profile.container is not None and plan.profile.container.runtime == "enroot":
+        texts[CONTAINER_RC] = 'exec "$@"\n'
     for server, model in servers_of(plan.sweep).items():
         values = shared | _server_values(plan, run_dir, server, model)
         kind = server_log(server)
@@ -109,8 +114,10 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
 
 
 def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -> dict[str, Any]:
-    role = "user" if server == USER_SERVER else "assistant"
+    role: Role = "user" if server == USER_SERVER else "assistant"
     resources = plan.profile.user_server if role == "user" else plan.profile.assistant_server
+    # A site gives CPUs, memory and cards by node.
+    cards = model.accelerators // max(model.nodes, 1)
     short = "user" if role == "user" else f"asst-{server.removeprefix('assistant_')}"
     return {
         "server": server,
@@ -120,9 +127,13 @@ def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -
         "job_name": f"emo-{plan.sweep.name}-{short}",
         "comment": f"emobench {plan.sweep.name} {role} server {model.model}",
         "resources": resources,
-        "cpus": resources.cpus * max(model.accelerators, 1),
-        "mem": _times(resources.mem, max(model.accelerators, 1)),
-        "gres": _gres(resources, model),
+        "nodes": model.nodes,
+        "cards": cards,
+        "cpus": resources.cpus * max(cards, 1),
+        "mem": _times(resources.mem, max(cards, 1)),
+        "gres": f"{resources.gres}:{cards}" if resources.gres and cards else None,
+        "arguments": _lines(serve_arguments(model, role)) if isinstance(model, VllmModel) else [],
+        "container_rc": str(run_dir.scripts / CONTAINER_RC),
         "output": _output(plan, f"{server_log(server)}_%j.out"),
         "warning_s": _warning_s(resources),
     }
@@ -139,6 +150,7 @@ def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
         "job_name": f"emo-{plan.sweep.name}-run-{block.name}",
         "comment": f"emobench {plan.sweep.name} cells {block.first_cell}-{last} {block.assistant}",
         "resources": resources,
+        "nodes": 1,
         "cpus": resources.cpus,
         "mem": resources.mem,
         "gres": None,
@@ -154,10 +166,15 @@ def _settings(plan: Plan, model: ScriptedModel) -> str:
     return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
 
 
-def _gres(resources: ServerResources, model: RoleModel) -> str | None:
-    if resources.gres is None or model.accelerators == 0:
-        return None
-    return f"{resources.gres}:{model.accelerators}"
+def _lines(arguments: Sequence[str]) -> list[str]:
+    """Arguments as words of the shell, each flag on a line with its values."""
+    lines: list[str] = []
+    for argument in arguments:
+        if lines and not argument.startswith("-"):
+            lines[-1] += f" {_sh(argument)}"
+        else:
+            lines.append(_sh(argument))
+    return lines
 
 
 def _times(mem: str | None, count: int) -> str | None:

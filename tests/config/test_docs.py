@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emobench.config.cluster import ClusterProfile, ServerResources
+from emobench.config.cluster import ClusterProfile, Container, ServerResources
 from emobench.config.expand import expand
 from emobench.config.load import SHORTHAND_KEYS
 from emobench.config.models import Faults, OpenAIModel, ScriptedModel, VllmModel
@@ -29,7 +29,7 @@ def test_every_key_is_documented() -> None:
     assert {key for key in keys if f"`{key}`" not in SWEEP_PAGE} == set()
     fidelity = (DOCS / "fidelity.md").read_text("utf-8")
     assert {key for key in Fidelity.model_fields if f"`{key}`" not in fidelity} == set()
-    site = {*ClusterProfile.model_fields, *ServerResources.model_fields}
+    site = {key for c in (ClusterProfile, Container, ServerResources) for key in c.model_fields}
     assert {key for key in site if f"`{key}`" not in CLUSTER_PAGE} == set()
 
 

@@ -44,6 +44,9 @@ def test_each_cell_and_task_differs(tmp_path: Path) -> None:
         ("tasks: 0-2", "tasks: all"),
         ("trials: 2", "trials: 2\ndescription: other"),
         ("tensor_parallel: 2", "tensor_parallel: 4, gpu_memory_utilization: 0.5"),
+        ("tensor_parallel: 2", "pipeline_parallel: 2, nodes: 2, served_name: x"),
+        ("tensor_parallel: 2", "data_parallel: 3"),
+        ("model: m", "model: m, chat_template_kwargs: {}"),
         ("model: g", "model: g, base_url: http://h/v1, api_key_env: OTHER"),
         ("engine: scripted", "engine: scripted, latency_ms: 5, accelerators: 1"),
     ],
@@ -62,6 +65,9 @@ def test_what_does_not_affect_an_episode(tmp_path: Path, old: str, new: str) -> 
         ("model: m", "model: m2", 4),
         ("model: m", "model: m, revision: abc", 4),
         ("model: m", "model: m, tool_call_parser: hermes", 4),
+        ("model: m", "model: m, seed: 1", 4),
+        ("model: m", "model: m, chat_template_kwargs: {enable_thinking: true}", 4),
+        ("model: m", "model: m, chat_template: /in/the/image.jinja", 4),
         ("anger: 0.3", "anger: 0.4", 2),
         ("engine: scripted", "engine: scripted, faults: {hang: 0.1}", 4),
     ],
@@ -85,6 +91,17 @@ def test_the_few_shot_file_counts(tmp_path: Path) -> None:
         (tmp_path / "shots").write_text(shots)
         found.append(hashes(tmp_path, text))
     assert not set(found[0].values()) & set(found[1].values())
+
+
+def test_the_text_of_a_chat_template_counts_and_not_its_path(tmp_path: Path) -> None:
+    def with_template(name: str, text: str) -> dict[object, str]:
+        (tmp_path / name).write_text(text)
+        return hashes(tmp_path, TEXT.replace("model: m", f"model: m, chat_template: {name}"))
+
+    first = with_template("one.jinja", "{{ x }}")
+    assert first != hashes(tmp_path, TEXT)
+    assert first == with_template("two.jinja", "{{ x }}")
+    assert first != with_template("two.jinja", "{{ y }}")
 
 
 def test_differences_in_words(tmp_path: Path) -> None:

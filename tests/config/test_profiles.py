@@ -36,6 +36,19 @@ def refused(folder: Path, text: str) -> str:
         ("scheduler: slurm\nserver_env: {A-B: x}\n", "environment variable"),
         ("scheduler: slurm\nmax_array_size: 1\n", "of at least 2"),
         ("scheduler: slurm\nserver_deadline_min: 0\n", "above 0"),
+        (
+            "scheduler: slurm\ncontainer: {runtime: docker, image: x}\n",
+            "allowed: apptainer, enroot",
+        ),
+        (
+            "scheduler: slurm\ncontainer: {runtime: enroot}\n",
+            "container.image: this key is missing",
+        ),
+        ("scheduler: slurm\ncontainer: {imge: x}\n", "container.imge: unknown key"),
+        (
+            "scheduler: slurm\ncontainer: {runtime: apptainer, image: x, options: -C}\n",
+            "container.options[0]: '-C' keeps the environment out",
+        ),
         ("name: a b\nscheduler: slurm\n", "'a b' cannot be a profile's name"),
     ],
 )
@@ -50,6 +63,7 @@ def test_short_forms(tmp_path: Path) -> None:
         "user_server: {gres: gpu:4090}\n"
         "server_setup: module load x\n"
         "server_env: {A: 1, B: 'true'}\n"
+        "container: {runtime: enroot, image: /x.sqsh, bind: '/a:/b'}\n"
     )
     profile = load_profile("site.yaml", base=tmp_path)
     assert profile.name == "site"
@@ -58,6 +72,8 @@ def test_short_forms(tmp_path: Path) -> None:
     assert profile.user_server.gres == "gpu:4090"
     assert profile.server_setup == ("module load x",)
     assert profile.server_env == {"A": "1", "B": "true"}
+    assert profile.container is not None
+    assert (profile.container.bind, profile.container.options) == (("/a:/b",), ())
 
 
 def test_own_profiles_come_before_the_shipped(
@@ -94,7 +110,7 @@ def test_an_unknown_profile_lists_what_there_is() -> None:
     with pytest.raises(InvalidInput) as caught:
         load_profile("sol-gaud")
     (problem,) = caught.value.problems
-    assert problem.allowed.startswith("cuda, lab, local, sol-gaudi")
+    assert problem.allowed.startswith("cuda, cuda-container, lab, local, sol-gaudi")
     assert problem.hint == "did you mean 'sol-gaudi'?"
     for bad in ("", "..", "a\0b.yaml", "~nobody/x.yaml", "x" * 5000, "/"):
         with pytest.raises(InvalidInput, match="no cluster profile"):

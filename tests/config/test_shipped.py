@@ -40,7 +40,13 @@ def test_all_shipped_files_are_covered() -> None:
         "openai-api",
         "quickstart",
     ]
-    assert [file.stem for file in PROFILES] == ["cuda", "lab", "local", "sol-gaudi"]
+    assert sorted(file.stem for file in PROFILES) == [
+        "cuda",
+        "cuda-container",
+        "lab",
+        "local",
+        "sol-gaudi",
+    ]
 
 
 def test_the_quickstart_is_small_and_needs_nothing() -> None:
@@ -58,6 +64,8 @@ def test_profiles_load() -> None:
     assert profiles["sol-gaudi"].server_env["PYTHONNOUSERSITE"] == "1"
     # Slurm there refuses jobs without a card.
     assert profiles["sol-gaudi"].array.partition != profiles["sol-gaudi"].user_server.partition
+    container = profiles["cuda-container"].container
+    assert container is not None and container.runtime == "apptainer"
     assert profiles["lab"].assistant_server.gres == "hpu:gaudi2"
 
 

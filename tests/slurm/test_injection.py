@@ -194,11 +194,18 @@ def test_gaudi_cards_become_module_ids_or_the_server_does_not_start(
 
 def test_gaudi_cards_of_a_gres_without_a_variable_are_asked_of_slurm(tmp_path: Path) -> None:
     out = _stub(tmp_path / "bin", "vllm")
-    answer = "#!/bin/sh\necho '   Nodes=gaudi1 CPU_IDs=0-1 Mem=200 GRES=hpu:gaudi2:2(IDX:2-3)'\n"
+    answer = """#!/bin/sh
+    if [ "$2" = hostnames ]; then echo "$3" | tr , '\\n'; exit; fi
+    echo '   JOB_GRES=hpu:gaudi2:4'
+    echo '     Nodes=gaudi1 CPU_IDs=0-1 Mem=200 GRES=hpu:gaudi2:2(IDX:0-1)'
+    echo '     Nodes=gaudi2,gaudi3 CPU_IDs=0-1 Mem=200 GRES=hpu:gaudi2:2(IDX:2-3)'
+    """
     for name, text in (("hl-smi", HL_SMI), ("scontrol", answer)):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     plan = make_plan(GAUDI.model_copy(update={"server_setup": ()}), tmp_path)
     text = render(plan, RunDir(tmp_path), [shipped_templates()])["serve_user.sh"]
-    _run(text, tmp_path, SLURM_JOB_ID="5", EMOBENCH_HOST="h", EMOBENCH_PORT="1")
-    assert _called(out)[1]["HABANA_VISIBLE_MODULES"] == "0,5"
+    job = {"SLURM_JOB_ID": "5", "EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1"}
+    for node, modules in (("gaudi1", "3,7"), ("gaudi3", "0,5")):
+        _run(text, tmp_path, **job, SLURMD_NODENAME=node)
+        assert _called(out)[1]["HABANA_VISIBLE_MODULES"] == modules

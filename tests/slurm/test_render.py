@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.models import OpenAIModel
+from emobench.config.cluster import Container
+from emobench.config.load import load_profile
+from emobench.config.models import OpenAIModel, VllmModel
 from emobench.errors import InvalidInput
 from emobench.plan import Plan
 from emobench.rundir import RunDir
@@ -24,7 +26,32 @@ RUN_DIR = RunDir(Path("/scratch/me/runs/study"))
 TEMPLATES = [shipped_templates()]
 
 
+LARGE = VllmModel(
+    model="meta-llama/Llama-3.1-405B-Instruct",
+    tensor_parallel=4,
+    pipeline_parallel=2,
+    nodes=2,
+    tool_call_parser="llama3_json",
+)
+PLANS = ["cuda", "gaudi", "scripted", "nodes", "enroot"]
+SHIPPED = ["cuda", "cuda-container", "sol-gaudi"]
+
+
 def _plan(profile: str) -> Plan:
+    if profile.startswith("shipped-"):
+        shipped = load_profile(profile.removeprefix("shipped-"))
+        python = {"python": "/opt/emobench/bin/python"}
+        return make_plan(shipped.model_copy(update=python), "/scratch/me/logs")
+    if profile == "nodes":
+        return make_plan(GAUDI, "/scratch/me/logs", assistants={"large": LARGE})
+    if profile == "enroot":
+        container = Container(
+            runtime="enroot",
+            image="/images/vllm 0.33.sqsh",
+            bind=("/models",),
+            options=("--env", "HF_TOKEN"),
+        )
+        return make_plan(CUDA.model_copy(update={"container": container}), "/scratch/me/logs")
     if profile == "scripted":
         return make_plan(
             CUDA, "/scratch/me/logs", scripted(latency_ms=5), {"a": scripted(accelerators=1)}
@@ -32,7 +59,7 @@ def _plan(profile: str) -> Plan:
     return make_plan({"cuda": CUDA, "gaudi": GAUDI}[profile], "/scratch/me/logs")
 
 
-@pytest.mark.parametrize("profile", ["cuda", "gaudi", "scripted"])
+@pytest.mark.parametrize("profile", [*PLANS, *(f"shipped-{name}" for name in SHIPPED)])
 def test_scripts_are_the_golden_files(profile: str) -> None:
     """Regenerate after a wanted change: EMOBENCH_GOLDEN=write pytest tests/slurm."""
     folder = GOLDEN / profile
@@ -45,7 +72,7 @@ def test_scripts_are_the_golden_files(profile: str) -> None:
     assert texts == {path.name: path.read_text() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("profile", ["cuda", "gaudi", "scripted"])
+@pytest.mark.parametrize("profile", [*PLANS, *(f"shipped-{name}" for name in SHIPPED)])
 def test_scripts_pass_shellcheck(profile: str, tmp_path: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")

@@ -11,7 +11,9 @@ exec vllm serve Qwen/Qwen3-4B-Instruct-2507 \
   --revision main \
   --dtype bfloat16 \
   --gpu-memory-utilization 0.9 \
-  --enable-auto-tool-choice --tool-call-parser hermes \
+  --enable-auto-tool-choice \
+  --tool-call-parser hermes \
   --max-model-len 32768 \
   --tensor-parallel-size 1 \
+  --enable-prompt-tokens-details \
   --enable-prefix-caching

@@ -11,4 +11,5 @@ exec vllm serve Qwen/Qwen3-32B \
   --reasoning-parser qwen3 \
   --default-chat-template-kwargs '{"enable_thinking": false}' \
   --max-model-len 32768 \
-  --tensor-parallel-size 2
+  --tensor-parallel-size 2 \
+  --enable-prompt-tokens-details

@@ -10,9 +10,15 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
   cards="${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-}}"
   if [ -z "$cards" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
     # A GRES that is not called gpu sets no variable.
-    cards="$(scontrol show job -d "$SLURM_JOB_ID" | sed -n 's/.*(IDX:\([0-9,-]*\)).*/\1/p' | head -n 1)"
+    cards="$(scontrol show job -d "$SLURM_JOB_ID" |
+      sed -n 's/.*Nodes=\([^ ]*\) .*(IDX:\([0-9,-]*\)).*/\1 \2/p' |
+      while read -r nodes indices; do
+        if scontrol show hostnames "$nodes" | grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}"; then
+          echo "$indices"
+        fi
+      done | head -n 1)"
   fi
-  HABANA_VISIBLE_MODULES="$(hl-smi -Q index,module_id -f csv | awk -F', *' -v cards="$cards" '
+  mapped="$(hl-smi -Q index,module_id -f csv | awk -F', *' -v cards="$cards" '
     $1 ~ /^[0-9]+$/ && $2 ~ /^[0-9]+[ \r]*$/ { module[$1] = $2 + 0 }
     END {
       parts = split(cards, part, ",")
@@ -20,16 +26,19 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
         ends = split(part[p], range, "-")
         for (card = range[1] + 0; card <= range[ends] + 0; card++) {
           if (!(card in module)) exit 1
-          printf "%s%s", (found++ ? "," : ""), module[card]
+          comma = found++ ? "," : ""
+          modules = modules comma module[card]
+          indices = indices comma card
         }
       }
+      print modules, indices
       exit (found == 2 ? 0 : 1)
     }')" || {
     echo "emobench: no module ids for the cards '$cards' of this job: not started" >&2
     echo "  try: hl-smi -Q index,module_id -f csv" >&2
     exit 1
   }
-  export HABANA_VISIBLE_MODULES
+  export HABANA_VISIBLE_MODULES="${mapped% *}"
 fi
 exec vllm serve Qwen/Qwen3-32B \
   --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
@@ -37,4 +46,5 @@ exec vllm serve Qwen/Qwen3-32B \
   --reasoning-parser qwen3 \
   --default-chat-template-kwargs '{"enable_thinking": false}' \
   --max-model-len 32768 \
-  --tensor-parallel-size 2
+  --tensor-parallel-size 2 \
+  --enable-prompt-tokens-details

@@ -1,0 +1,29 @@
+#!/bin/bash
+# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
+module load cuda/12.8
+source /opt/vllm/bin/activate
+set -u
+export HF_HOME='/scratch/hf cache'
+export VLLM_LOGGING_LEVEL=INFO
+container=(
+  # The image's own entry point would take our command for its arguments.
+  enroot start --rc /scratch/me/runs/study/scripts/container_rc.sh
+  --mount /models:/models
+  --env
+  HF_TOKEN
+)
+# Enroot hands on what is named; a name without its value keeps the key out of the arguments.
+for name in VLLM_API_KEY CUDA_VISIBLE_DEVICES HABANA_VISIBLE_DEVICES HABANA_VISIBLE_MODULES HF_HOME VLLM_LOGGING_LEVEL; do
+  if [ -n "${!name+set}" ]; then
+    container+=(--env "$name")
+  fi
+done
+container+=('/images/vllm 0.33.sqsh')
+exec "${container[@]}" vllm serve Qwen/Qwen3-32B \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --served-model-name Qwen/Qwen3-32B \
+  --reasoning-parser qwen3 \
+  --default-chat-template-kwargs '{"enable_thinking": false}' \
+  --max-model-len 32768 \
+  --tensor-parallel-size 2 \
+  --enable-prompt-tokens-details

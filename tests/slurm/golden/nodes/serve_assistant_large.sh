@@ -1,0 +1,67 @@
+#!/bin/bash
+# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
+if [ -z "${EMOBENCH_EACH_NODE:-}" ]; then
+  # This script again, once on each node of the job; the end of one is the end of all.
+  # A node's own cards are told to its task; those of this node's batch script would be wrong there.
+  unset HABANA_VISIBLE_MODULES HABANA_VISIBLE_DEVICES
+  export EMOBENCH_EACH_NODE=1
+  exec srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=64 \
+    --export=ALL --kill-on-bad-exit=1 --label bash "$0"
+fi
+node=(--node-rank "$SLURM_NODEID" --master-addr "$EMOBENCH_HOST" --master-port "$EMOBENCH_MASTER_PORT")
+if [ "$SLURM_NODEID" -ne 0 ]; then
+  # Only the first node answers requests.
+  node+=(--headless)
+fi
+module load mamba/latest
+source activate gaudi-pytorch-vllm
+set -u
+export PT_HPU_LAZY_MODE=0
+# Slurm hides no Gaudi card from a process, and hl-smi's index is not the module id that the
+# runtime wants; the map differs by node. Without it this job could take a neighbour's cards.
+if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
+  cards="${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-}}"
+  if [ -z "$cards" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+    # A GRES that is not called gpu sets no variable.
+    cards="$(scontrol show job -d "$SLURM_JOB_ID" |
+      sed -n 's/.*Nodes=\([^ ]*\) .*(IDX:\([0-9,-]*\)).*/\1 \2/p' |
+      while read -r nodes indices; do
+        if scontrol show hostnames "$nodes" | grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}"; then
+          echo "$indices"
+        fi
+      done | head -n 1)"
+  fi
+  mapped="$(hl-smi -Q index,module_id -f csv | awk -F', *' -v cards="$cards" '
+    $1 ~ /^[0-9]+$/ && $2 ~ /^[0-9]+[ \r]*$/ { module[$1] = $2 + 0 }
+    END {
+      parts = split(cards, part, ",")
+      for (p = 1; p <= parts; p++) {
+        ends = split(part[p], range, "-")
+        for (card = range[1] + 0; card <= range[ends] + 0; card++) {
+          if (!(card in module)) exit 1
+          comma = found++ ? "," : ""
+          modules = modules comma module[card]
+          indices = indices comma card
+        }
+      }
+      print modules, indices
+      exit (found == 4 ? 0 : 1)
+    }')" || {
+    echo "emobench: no module ids for the cards '$cards' of this job: not started" >&2
+    echo "  try: hl-smi -Q index,module_id -f csv" >&2
+    exit 1
+  }
+  export HABANA_VISIBLE_MODULES="${mapped% *}"
+fi
+exec vllm serve meta-llama/Llama-3.1-405B-Instruct \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  "${node[@]}" \
+  --served-model-name meta-llama/Llama-3.1-405B-Instruct \
+  --enable-auto-tool-choice \
+  --tool-call-parser llama3_json \
+  --max-model-len 32768 \
+  --tensor-parallel-size 4 \
+  --pipeline-parallel-size 2 \
+  --nnodes 2 \
+  --distributed-executor-backend mp \
+  --enable-prompt-tokens-details

@@ -1,0 +1,19 @@
+#!/bin/bash
+# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
+module load cuda
+source "$HOME/vllm/bin/activate"
+set -u
+export HF_HUB_OFFLINE=0
+export PYTHONNOUSERSITE=1
+exec vllm serve Qwen/Qwen3-4B-Instruct-2507 \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --served-model-name Qwen/Qwen3-4B-Instruct-2507 \
+  --revision main \
+  --dtype bfloat16 \
+  --gpu-memory-utilization 0.9 \
+  --enable-auto-tool-choice \
+  --tool-call-parser hermes \
+  --max-model-len 32768 \
+  --tensor-parallel-size 1 \
+  --enable-prompt-tokens-details \
+  --enable-prefix-caching

@@ -1,0 +1,54 @@
+#!/bin/bash
+# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
+module load mamba/latest
+source activate gaudi-pytorch-vllm
+set -u
+export PT_HPU_LAZY_MODE=1
+export PT_HPU_ENABLE_LAZY_COLLECTIVES=true
+export VLLM_SKIP_WARMUP=false
+export VLLM_ENGINE_READY_TIMEOUT_S=3600
+export PYTHONNOUSERSITE=1
+# Slurm hides no Gaudi card from a process, and hl-smi's index is not the module id that the
+# runtime wants; the map differs by node. Without it this job could take a neighbour's cards.
+if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
+  cards="${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-}}"
+  if [ -z "$cards" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+    # A GRES that is not called gpu sets no variable.
+    cards="$(scontrol show job -d "$SLURM_JOB_ID" |
+      sed -n 's/.*Nodes=\([^ ]*\) .*(IDX:\([0-9,-]*\)).*/\1 \2/p' |
+      while read -r nodes indices; do
+        if scontrol show hostnames "$nodes" | grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}"; then
+          echo "$indices"
+        fi
+      done | head -n 1)"
+  fi
+  mapped="$(hl-smi -Q index,module_id -f csv | awk -F', *' -v cards="$cards" '
+    $1 ~ /^[0-9]+$/ && $2 ~ /^[0-9]+[ \r]*$/ { module[$1] = $2 + 0 }
+    END {
+      parts = split(cards, part, ",")
+      for (p = 1; p <= parts; p++) {
+        ends = split(part[p], range, "-")
+        for (card = range[1] + 0; card <= range[ends] + 0; card++) {
+          if (!(card in module)) exit 1
+          comma = found++ ? "," : ""
+          modules = modules comma module[card]
+          indices = indices comma card
+        }
+      }
+      print modules, indices
+      exit (found == 2 ? 0 : 1)
+    }')" || {
+    echo "emobench: no module ids for the cards '$cards' of this job: not started" >&2
+    echo "  try: hl-smi -Q index,module_id -f csv" >&2
+    exit 1
+  }
+  export HABANA_VISIBLE_MODULES="${mapped% *}"
+fi
+exec vllm serve Qwen/Qwen3-32B \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --served-model-name Qwen/Qwen3-32B \
+  --reasoning-parser qwen3 \
+  --default-chat-template-kwargs '{"enable_thinking": false}' \
+  --max-model-len 32768 \
+  --tensor-parallel-size 2 \
+  --enable-prompt-tokens-details
