@@ -7,7 +7,14 @@ import platform
 import subprocess
 import sys
 
-MEASUREMENTS = ("expand_and_render", "environment")
+MEASUREMENTS = (
+    "run_against_stock",
+    "in_flight",
+    "environment",
+    "startup",
+    "store_bytes",
+    "expand_and_render",
+)
 
 
 def main() -> int:
