@@ -16,6 +16,8 @@ EPILOG = """examples:
   emobench sweep sweeps/x.yaml --dry-run            write the scripts, submit nothing
   emobench sweep sweeps/x.yaml --cluster cuda       submit it
   emobench status                                   the newest run below runs/
+  emobench watch                                    a screen to leave open
+  emobench logs runs/x user -f                      follow a server's log, or a cell's
   emobench report runs/x                            write runs/x/report.html
   emobench cancel runs/x                            stop its jobs; results stay
   emobench probe --base-url URL --model M           can a sweep use this endpoint?
@@ -49,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if name != "report":
             command.add_argument("--json", action="store_true", help="for machines")
+    for name, text in (
+        ("watch", "the state of a run on one screen, redrawn until it is over"),
+        ("logs", "the logs of a run: what there is, or the end of one"),
+    ):
+        commands.add_parser(name, help=f"{text} (see --help)", add_help=False)
     commands.add_parser(
         "probe", help="ask an endpoint whether a sweep can use it (see --help)", add_help=False
     )
@@ -94,7 +101,7 @@ def guarded(action: Callable[[], int]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    # These have parsers of their own: two also serve as `python -m`.
+    # These have parsers of their own.
     if arguments[:1] == ["run"]:
         from emobench.run import leave
         from emobench.run import main as run
@@ -108,6 +115,14 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.probing.command import main as probe
 
         return probe(arguments[1:])
+    if arguments[:1] == ["watch"]:
+        from emobench.watching.command import main as watch
+
+        return watch(arguments[1:])
+    if arguments[:1] == ["logs"]:
+        from emobench.logs_command import main as logs
+
+        return logs(arguments[1:])
     parsed = build_parser().parse_args(arguments)
     if parsed.command == "sweep":
         from emobench.sweep import sweep_command
@@ -124,7 +139,7 @@ def _dispatch(arguments: list[str]) -> int:
     if parsed.command == "status":
         from emobench.status import gather, show
 
-        status = gather(run_dir)
+        status = gather(run_dir, cost=True)
         print(json.dumps(status, indent=2) if parsed.json else show(status))
         return 0
     if parsed.command == "report":

@@ -15,7 +15,7 @@ from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan, save_p
 from emobench.rundir import RunDir
 from emobench.slurm.queue import JobState, job_states
 from emobench.slurm.render import render
-from emobench.status import cell_jobs, cell_state, is_live, job_records
+from emobench.status import cell_jobs, cell_state, is_live, job_records, state_of
 from emobench.templates_path import template_dirs
 
 
@@ -83,7 +83,7 @@ def missing_cells(
             summary = read_json(run_dir.cell(number).summary)
             if cell_state(cell, summary, job, states)[0] == "done":
                 continue
-            if job is not None and is_live(states.get(job)):
+            if job is not None and is_live(state_of(job, states)):
                 live += 1
             else:
                 missing.setdefault(block.name, []).append(number)

@@ -33,6 +33,14 @@ def is_live(state: JobState | None) -> bool:
     return state is not None and state.live
 
 
+def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
+    """The queue's word on a job or a task. Where nothing could be asked, it is on the array as a
+    whole, which must not be taken for a task that is gone."""
+    own = states.get(job)
+    whole = states.get(job.partition("_")[0])
+    return whole if own is None and whole is not None and whole.state == "UNKNOWN" else own
+
+
 def cell_jobs(plan: Plan, jobs: list[dict[str, Any]]) -> dict[int, str]:
     """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
     first = {block.name: block.first_cell for block in plan.blocks}
@@ -60,7 +68,7 @@ def cell_state(
             return "failed", _reason(summary)
         # Begun by hand, or never submitted.
         return ("running", "") if status == "running" else ("waiting", "not submitted")
-    state = states.get(job)
+    state = state_of(job, states)
     if is_live(state):
         assert state is not None
         if state.state.startswith("PENDING"):

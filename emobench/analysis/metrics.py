@@ -7,7 +7,7 @@ by it. An infrastructure error is missing data: it enters no mean, and every res
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 
@@ -102,11 +102,18 @@ def mean_reward(observations: Iterable[Observation]) -> MeanReward:
             missing += 1
         else:
             clusters[item.task].append(item.reward)
-    scored = sum(map(len, clusters.values()))
+    return mean_of_sums(
+        {task: (len(values), sum(values)) for task, values in clusters.items()}, missing
+    )
+
+
+def mean_of_sums(clusters: Mapping[tuple[str, int], tuple[int, float]], missing: int) -> MeanReward:
+    """`mean_reward` of (scored episodes, sum of rewards) by task: all that it depends on."""
+    scored = sum(count for count, _ in clusters.values())
     if not scored:
         return MeanReward(None, 0, missing, 0, None)
-    mean = sum(map(sum, clusters.values())) / scored
-    squares = sum(sum(value - mean for value in values) ** 2 for values in clusters.values())
+    mean = sum(total for _, total in clusters.values()) / scored
+    squares = sum((total - count * mean) ** 2 for count, total in clusters.values())
     groups = len(clusters)
     error = sqrt(groups / (groups - 1) * squares) / scored if groups > 1 else 0.0
     return MeanReward(mean, scored, missing, groups, _interval(mean, error, groups, 0.0, 1.0))
