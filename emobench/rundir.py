@@ -10,6 +10,7 @@ runs/<sweep name>/
   cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
   cells/<n>/variant_summary.json
   cells/<n>/results.json        tau-bench's own format, written at the end
+  installed_vllm.json           which arguments the site's vLLM takes, asked at submission
   report.html
 """
 
@@ -72,6 +73,10 @@ class RunDir:
     @property
     def api_key(self) -> Path:
         return self.endpoints / "api_key"
+
+    @property
+    def installed_vllm(self) -> Path:
+        return self.path / "installed_vllm.json"
 
     @property
     def report(self) -> Path:

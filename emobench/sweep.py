@@ -27,18 +27,23 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
     from emobench.launch import submit, write_scripts
     from emobench.prepare import prepare
+    from emobench.serving.checks import check_servers
 
     def say(text: str) -> None:
         if not arguments.json:  # machines read one JSON object and nothing else
             print(text, flush=True)
+
+    def warn(text: str) -> None:
+        print(f"emobench: {text}", file=sys.stderr)
 
     run_dir, plan = prepare(
         arguments.file,
         cluster=arguments.cluster,
         run_dir=arguments.run_dir,
         dry_run=arguments.dry_run,
-        warn=lambda text: print(f"emobench: {text}", file=sys.stderr),
+        warn=warn,
     )
+    check_servers(plan, run_dir, warn)
     say(headline(plan, run_dir))
     if arguments.dry_run:
         paths = write_scripts(plan, run_dir)
