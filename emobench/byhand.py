@@ -113,6 +113,7 @@ def _as_sweep_file(arguments: argparse.Namespace, name: str, assistant: str) -> 
         "seed": arguments.seed,
         "probe": arguments.probe,
         "max_steps": arguments.max_steps,
+        "timeout_s": arguments.timeout,
         "concurrency": arguments.max_concurrency,
         "user": {**endpoint, "model": user_model, "base_url": user_url},
         "user_strategy": arguments.user_strategy,

@@ -76,6 +76,7 @@ def build_parser(prog: str = "python -m emobench.run") -> argparse.ArgumentParse
     hand.add_argument("--api-key-env", default="OPENAI_API_KEY", metavar="NAME")
     hand.add_argument("--temperature", type=float, default=0.0)
     hand.add_argument("--max-steps", type=int, default=30)
+    hand.add_argument("--timeout", type=float, default=600, help="seconds for one reply")
     hand.add_argument("--max-concurrency", type=int, default=8)
     hand.add_argument("--seed", type=int, default=10)
     hand.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +38,38 @@ def run_config(
     from emobench.benchmarks.adapter import load_benchmark
     from emobench.byhand import hand_plan
     from emobench.cell import run_cell
+    from emobench.config.expand import expand
+    from emobench.config.identity import cell_content, content_hash
     from emobench.config.load import resolve
     from emobench.config.yaml_lines import Document
+    from emobench.plan import load_plan
+    from emobench.prepare import held_tasks
     from emobench.results.store import INFRA_ERROR, EpisodeStore
     from emobench.rundir import RunDir, slug
 
     data = _as_sweep_file(config, variant, model_base_url, user_base_url, fidelity, max_steps)
-    assistant = next(iter(data["assistants"]))
-    what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{variant}"
-    # Runs of other content get another folder, so that none is in the way of another.
-    salt = {key: value for key, value in data.items() if key not in ("concurrency", "tasks")}
-    digest = sha256(repr(sorted(salt.items())).encode()).hexdigest()[:8]
-    data["name"] = f"{what}-{digest}"[-64:].lstrip("-._")
     data["probe"] = "off"  # as stock's run: no call that the conversations do not need
-    run_dir = RunDir((Path(config.log_dir) / data["name"]).resolve())
-    sweep = resolve(Document("RunConfig", data, {}), Path.cwd() / f"{data['name']}.yaml")
+    assistant = next(iter(data["assistants"]))
+    sweep = resolve(Document("RunConfig", data, {}), Path.cwd() / "run.yaml")
+    # Runs of other content get another folder, so that none is in the way of another; where the
+    # models answer is no content, so that a run goes on after its servers moved.
+    content = cell_content(sweep, expand(sweep)[0], load_benchmark().label)
+    what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{variant}"
+    name = f"{what}-{content_hash(content)[:8]}"[-64:].lstrip("-._")
+    run_dir = RunDir((Path(config.log_dir) / name).resolve())
+    # What an earlier call finished stays beside the tasks of this one.
+    old = load_plan(run_dir).cells if run_dir.plan.exists() else ()
+    held = set().union(*held_tasks(run_dir, old).values())
+    tasks = tuple(sorted({*sweep.tasks[config.env], *held}))
+    sweep = sweep.model_copy(update={"name": name, "tasks": {config.env: tasks}})
     plan = hand_plan(sweep, run_dir, assistant)
     result_type = load_benchmark().module("types").EnvRunResult
     results, missing = [], 0
+    wanted = tuple(data["tasks"])
     for cell in plan.cells:
         run_cell(plan, run_dir, cell.number, progress)
         with EpisodeStore(run_dir.cell(cell.number)) as store:
-            for task in _order(config, cell.tasks):
+            for task in _order(config, wanted):
                 record = store.records.get(task)
                 if record is None or record["outcome"] == INFRA_ERROR:
                     missing += 1

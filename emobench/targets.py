@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from emobench.client import ChatClient, Unreachable
-from emobench.config.models import RoleModel, sampling_of
+from emobench.config.models import OpenAIModel, RoleModel, sampling_of
 from emobench.config.sweep import Cell
 from emobench.errors import InvalidInput, ServersGone
 from emobench.plan import USER_SERVER, Plan, assistant_server
@@ -67,7 +67,7 @@ class TargetBook:
     def _target(self, server: str, model: RoleModel, check: bool) -> Target:
         sampling = sampling_of(model)
         if model.engine == "openai":
-            target = _own_endpoint(server, model.model, model.base_url, model, sampling)
+            target = _own_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
             if check and target.url is not None:
                 self._wait_for_answer(target)
             return target
@@ -85,6 +85,7 @@ class TargetBook:
             api_key=api_key(self._run_dir),
             incarnation=endpoint.incarnation,
             sampling=sampling,
+            timeout_s=self._plan.sweep.timeout_s,
         )
 
     def _wait_for_answer(self, target: Target) -> None:
@@ -109,19 +110,19 @@ class TargetBook:
 
 
 def _own_endpoint(
-    server: str, model: str, url: str | None, settings: RoleModel, sampling: dict[str, object]
+    server: str, settings: OpenAIModel, sampling: dict[str, object], timeout_s: float
 ) -> Target:
-    assert settings.engine == "openai"
     key = os.environ.get(settings.api_key_env)
-    if key is None and url is None:
+    if key is None and settings.base_url is None:
         raise InvalidInput(
             f"the variable {settings.api_key_env} is not set: {server} needs it to reach "
             f"{settings.provider}; export it before running"
         )
     return Target(
-        model=model,
-        url=url,
+        model=settings.model,
+        url=settings.base_url,
         api_key=key or "none",  # clients refuse to start without any
         provider=settings.provider,
         sampling=sampling,
+        timeout_s=timeout_s,
     )

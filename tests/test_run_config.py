@@ -178,7 +178,13 @@ def test_models_without_a_price_work_with_every_strategy(folder: Path, strategy:
         again = len(server.bodies)
         assert run(settings, model_base_url=server.url, progress=lambda line: None) == results
         assert len(server.bodies) == again, "what is finished is not run again"
+        other = run(
+            settings.model_copy(update={"task_ids": [3]}),
+            model_base_url=server.url,
+            progress=lambda line: None,
+        )
     assert [(result.task_id, result.trial) for result in results] == [(0, 0), (0, 1)]
+    assert [(result.task_id, result.trial) for result in other] == [(3, 0), (3, 1)]
     assert {record["outcome"] for record in records(folder)} <= {"solved", "failed"}
 
 

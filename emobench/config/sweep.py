@@ -104,6 +104,8 @@ class Settings(Strict):
     """Episodes at a time within one cell."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array; None: the profile's."""
+    timeout_s: float = Field(default=600, gt=0, le=86_400)
+    """Seconds that a model may take for one reply before the call counts as unanswered."""
     probe: ProbeMode = "enforce"
     """Endpoints are asked before a cell's first episode: enforce ends a cell that can only fail."""
 
