@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
-from itertools import islice
+from itertools import accumulate, islice
 from threading import Lock
 from typing import Any
 
@@ -22,6 +22,7 @@ from emobench.benchmarks.overlay import Overlay, Table, pack, settle
 Changes = tuple[tuple[str, bytes | None], ...]
 """By key, in order: the text of a record that is not as in the table, None where it is gone."""
 
+_COMMA = b", "
 _KEPT_HASHES = 4096  # ground truths repeat over trials; some KB each
 
 
@@ -38,6 +39,13 @@ class SharedState:
             for name, keys in self._keys.items()
         }
         self._texts = {name: _tuple_text(pieces) for name, pieces in self._pieces.items()}
+        self._begins = {
+            name: list(
+                accumulate((len(piece) + len(_COMMA) for piece in pieces), initial=len(b"("))
+            )
+            for name, pieces in self._pieces.items()
+        }
+        """Where each piece begins in its table's text, and where one more would."""
         self._hashes: dict[tuple[Changes, ...], str] = {}
 
     def fresh(self) -> dict[str, Any]:
@@ -88,11 +96,25 @@ class SharedState:
         separator = ""
         for name, changed in zip(self._names, changes, strict=True):
             digest.update(f"{separator}({name!r}, ".encode())
-            digest.update(self._changed_text(name, changed) if changed else self._texts[name])
+            for part in self._parts(name, changed):
+                digest.update(part)
             digest.update(b")")
             separator = ", "
         digest.update(b",)" if len(self._names) == 1 else b")")
         return digest.hexdigest()
+
+    def _parts(self, name: str, changes: Changes) -> list[bytes | memoryview]:
+        """The text of a table with these changes; most of it is not copied."""
+        keys, begins = self._keys[name], self._begins[name]
+        text, done = memoryview(self._texts[name]), 0
+        parts: list[bytes | memoryview] = []
+        for key, piece in changes:
+            position = bisect_left(keys, key)
+            if piece is None or position == len(keys) or keys[position] != key:
+                return [self._changed_text(name, changes)]  # another number of records
+            parts += [text[done : begins[position]], piece]
+            done = begins[position + 1] - len(_COMMA)
+        return [*parts, text[done:]]
 
     def _changed_text(self, name: str, changes: Changes) -> bytes:
         keys, pieces = self._keys[name], self._pieces[name].copy()
@@ -116,7 +138,7 @@ def _is_packed_as(record: Any, packed: bytes | None) -> bool:
 
 
 def _tuple_text(pieces: list[bytes]) -> bytes:
-    return b"(" + b", ".join(pieces) + (b",)" if len(pieces) == 1 else b")")
+    return b"(" + _COMMA.join(pieces) + (b",)" if len(pieces) == 1 else b")")
 
 
 _shared: dict[Any, SharedState | None] = {}
