@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-LOADING, SERVING, IDLE = "loading", "serving", "idle"
+LOADING, SERVING, IDLE = PHASES = ("loading", "serving", "idle")
 # What a server does from an event on. One that was told to leave has no request any more.
 PHASE = {
     "starting": LOADING,
@@ -253,13 +253,8 @@ def source(cost: Cost) -> str:
 def line(totals: Mapping[str, object]) -> str:
     """`summary` as one line: accelerator-hours, or server-hours where no card was asked for."""
     kind = "accelerator" if totals["accelerator_hours"] else "server"
-    parts = [f"{number(totals[f'{kind}_hours'])} {kind}-hours"]
-    phases = [f"{number(totals[f'{kind}_hours_{name}'])} {name}" for name in (SERVING, IDLE)]
-    phases.insert(0, f"{number(totals[f'{kind}_hours_loading'])} loading")
-    parts.append(f"({', '.join(phases)})")
-    if kind == "server":
-        parts.insert(0, "no accelerators;")
-    return " ".join(parts)
+    phases = (f"{number(totals[f'{kind}_hours_{name}'])} {name}" for name in PHASES)
+    return f"{number(totals[f'{kind}_hours'])} {kind}-hours: {', '.join(phases)}"
 
 
 def number(hours: object) -> str:

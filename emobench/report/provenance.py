@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from emobench.analysis.cost import line, summary
 from emobench.config.models import RoleModel
 from emobench.report.tables import plural, ranges, when
 from emobench.results.collect import Collected
@@ -70,6 +71,7 @@ def facts(collected: Collected) -> list[tuple[str, str]]:
         ("emobench", _versions(plan.emobench, [r.emobench for r in records])),
         ("Cluster profile", _profile(collected)),
         ("Server incarnations", _incarnations(collected)),
+        ("Cost", _cost(collected)),
         ("Planned", when(plan.created)),
         ("First conversation", when(min((r.started for r in records if r.started), default=""))),
         ("Last conversation", when(max((r.started for r in records if r.started), default=""))),
@@ -117,6 +119,15 @@ def _incarnations(collected: Collected) -> str:
     }
     counts = Counter(role for role, _ in pairs)
     return ", ".join(f"{role} {count}" for role, count in sorted(counts.items()))
+
+
+def _cost(collected: Collected) -> str:
+    """Hours of the servers; nothing where the run recorded no job."""
+    cost = collected.cost
+    if not any(row.spent.running_s for row in cost.jobs):
+        return ""
+    totals = summary(cost)
+    return f"{line(totals)} (from {totals['source']})"
 
 
 def _plain(value: Any) -> str:

@@ -10,9 +10,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from emobench.analysis.cost import Conversation, Cost
 from emobench.analysis.metrics import INFRA_ERROR, OUTCOMES, Observation
 from emobench.config.sweep import Cell
 from emobench.files import read_json
@@ -110,6 +112,33 @@ class Collected:
     run_dir: RunDir
     plan: Plan
     cells: tuple[CellResult, ...]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Accelerator-hours by job and by cell; asks the queue and accounting the first time."""
+        from emobench.results.usage import Accounts, ask_accounts, seconds, servers_used, usage
+        from emobench.slurm.jobs import read_jobs
+        from emobench.slurm.queue import job_states
+
+        jobs = read_jobs(self.run_dir)
+        conversations = []
+        for result in self.cells:
+            servers = servers_used(self.plan, result.cell.assistant)
+            for record in result.file.episodes:
+                start = seconds(record.started)
+                if start is not None and servers:
+                    end = start + record.wall_s
+                    conversations.append(Conversation(result.cell.number, start, end, servers))
+        summaries = {result.cell.number: result.summary for result in self.cells}
+        return usage(
+            self.plan,
+            self.run_dir,
+            jobs,
+            job_states(jobs) if jobs else {},
+            ask_accounts(self.run_dir, jobs) if jobs else Accounts(),
+            summary_of=summaries.get,
+            conversations=conversations,
+        )
 
     def observations(self) -> list[Observation]:
         """Every episode as the statistics see it."""
