@@ -1,0 +1,90 @@
+"""vLLM in a container: what the runtime is told, and what stays out of its arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emobench.config.cluster import ClusterProfile, Container
+from emobench.rundir import RunDir
+from emobench.slurm.render import render
+from emobench.templates_path import shipped_templates
+from tests.slurm.plans import CUDA, GAUDI, make_plan
+
+STUB = """#!{python}
+import json, os, sys
+with open({out!r}, "w") as stream:
+    json.dump({{"argv": sys.argv[1:], "env": dict(os.environ)}}, stream)
+"""
+KEY = "a-secret-key"
+
+
+def started(
+    folder: Path, profile: ClusterProfile, container: Container, **environment: str
+) -> tuple[list[str], dict[str, str]]:
+    """How the user's serve script calls the container's runtime."""
+    programs = folder / "bin"
+    programs.mkdir()
+    out = folder / "called.json"
+    hl_smi = "#!/bin/sh\nprintf 'index, module_id\\n0, 3\\n1, 7\\n2, 0\\n'\n"
+    stub = STUB.format(python=sys.executable, out=str(out))
+    for name, text in ((container.runtime, stub), ("hl-smi", hl_smi)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    profile = profile.model_copy(update={"container": container, "server_setup": ()})
+    run_dir = RunDir(folder / "a b")
+    script = folder / "serve.sh"
+    script.write_text(
+        render(make_plan(profile, folder), run_dir, [shipped_templates()])["serve_user.sh"]
+    )
+    own = {"EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1", "VLLM_API_KEY": KEY, **environment}
+    path = f"{programs}:{os.environ['PATH']}"
+    subprocess.run(["bash", script], check=True, timeout=30, env={"PATH": path, **own})
+    called = json.loads(out.read_text())
+    return called["argv"], called["env"]
+
+
+def test_apptainer_hands_the_environment_on(tmp_path: Path) -> None:
+    container = Container(
+        runtime="apptainer",
+        image="/a b.sif",
+        bind=("/m", "/x y:/z"),
+        options=("--no-mount", "home"),
+    )
+    argv, environment = started(tmp_path, CUDA, container)
+    assert argv[: argv.index("vllm")] == [
+        *("exec", "--nv", "--bind", "/m", "--bind", "/x y:/z", "--no-mount", "home", "/a b.sif")
+    ]
+    assert argv[argv.index("vllm") :][:3] == ["vllm", "serve", "Qwen/Qwen3-32B"]
+    assert environment["VLLM_API_KEY"] == KEY
+    assert environment["HF_HOME"] == "/scratch/hf cache"
+    assert KEY not in " ".join(argv)
+
+
+def test_enroot_is_told_the_names_of_what_is_set(tmp_path: Path) -> None:
+    container = Container(runtime="enroot", image="/v.sqsh", bind=("/m",))
+    argv, environment = started(tmp_path, CUDA, container, CUDA_VISIBLE_DEVICES="0,1")
+    head = argv[: argv.index("/v.sqsh")]
+    rc = str(tmp_path / "a b" / "scripts" / "container_rc.sh")
+    assert head[:5] == ["start", "--rc", rc, "--mount", "/m:/m"]
+    named = [word for word in head[5:] if word != "--env"]
+    assert named == ["VLLM_API_KEY", "CUDA_VISIBLE_DEVICES", "HF_HOME", "VLLM_LOGGING_LEVEL"]
+    assert all(name in environment for name in named)
+    assert KEY not in " ".join(argv)
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "enroot"])
+def test_a_gaudi_container_gets_its_cards_by_index_and_by_module(
+    runtime: str, tmp_path: Path
+) -> None:
+    container = Container.model_validate({"runtime": runtime, "image": "/v"})
+    argv, environment = started(tmp_path, GAUDI, container, SLURM_STEP_GPUS="1-2")
+    assert environment["HABANA_VISIBLE_DEVICES"] == "1,2"
+    assert environment["HABANA_VISIBLE_MODULES"] == "7,0"
+    assert "--nv" not in argv
+    assert ("HABANA_VISIBLE_DEVICES" in argv) == (runtime == "enroot")
