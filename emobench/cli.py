@@ -20,6 +20,7 @@ EPILOG = """examples:
   emobench logs runs/x user -f                      follow a server's log, or a cell's
   emobench report runs/x                            write runs/x/report.html
   emobench cancel runs/x                            stop its jobs; results stay
+  emobench doctor --cluster my-site.yaml            would a sweep run on this site?
   emobench probe --base-url URL --model M           can a sweep use this endpoint?
 """
 
@@ -56,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         ("logs", "the logs of a run: what there is, or the end of one"),
     ):
         commands.add_parser(name, help=f"{text} (see --help)", add_help=False)
+    commands.add_parser(
+        "doctor", help="check a site before anything is queued (see --help)", add_help=False
+    )
     commands.add_parser(
         "probe", help="ask an endpoint whether a sweep can use it (see --help)", add_help=False
     )
@@ -111,6 +115,10 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.serving.scripted.cli import main as serve
 
         return serve(arguments[1:])
+    if arguments[:1] == ["doctor"]:
+        from emobench.doctor import main as doctor
+
+        return doctor(arguments[1:])
     if arguments[:1] == ["probe"]:
         from emobench.probing.command import main as probe
 

@@ -183,12 +183,12 @@ def _times(mem: str | None, count: int) -> str | None:
     return f"{int(match[1]) * count}{match[2]}" if match else mem
 
 
-def _warning_s(resources: JobResources) -> int:
-    """At most a quarter of the time limit: a short job would be told to end at its start."""
-    days, _, clock = (resources.time or "").rpartition("-")
+def limit_s(limit: str | None) -> int | None:
+    """Seconds of one of Slurm's time limits; None where it sets no limit or is none."""
+    days, _, clock = (limit or "").rpartition("-")
     parts = clock.split(":")
     if not all(part.isdigit() for part in (days or "0", *parts)) or len(parts) > 3:
-        return WARNING_S
+        return None
     numbers = [int(part) for part in parts]
     if days:  # D-HH[:MM[:SS]]
         hours, minutes, seconds = (*numbers, 0, 0)[:3]
@@ -196,7 +196,12 @@ def _warning_s(resources: JobResources) -> int:
         hours, minutes, seconds = numbers
     else:  # MM[:SS]
         hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
-    limit = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds or None
+
+
+def _warning_s(resources: JobResources) -> int:
+    """At most a quarter of the time limit: a short job would be told to end at its start."""
+    limit = limit_s(resources.time)
     return min(WARNING_S, max(limit // 4, 1)) if limit else WARNING_S
 
 
