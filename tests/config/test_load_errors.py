@@ -113,7 +113,51 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
             replaced("agent_strategy: react", "agent_strategy: tool-calling", VLLM),
             4,
             "assistants[0]",
-            "needs a tool_call_parser",
+            "needs a tool_call_parser|add 'tool_call_parser: hermes'",
+        ),
+        (
+            replaced("agent_strategy: react", "agent_strategy: tool-calling", VLLM).replace(
+                "Qwen/Qwen3-4B", "meta-llama/Llama-3.1-8B-Instruct"
+            ),
+            4,
+            "assistants[0]",
+            "add 'tool_call_parser: llama3_json'",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, extra_args: [-tp, '2']}", VLLM),
+            3,
+            "user.extra_args[0]",
+            "write it as tensor_parallel",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, extra_args: --served_model_name=y}", VLLM),
+            3,
+            "user.extra_args",
+            "write it as served_name",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, tensor_parallel: 2, nodes: 3}", VLLM),
+            3,
+            "user.nodes",
+            "2 cards cannot be spread evenly over 3 nodes",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, data_parallel: 2, nodes: 2}", VLLM),
+            3,
+            "user.data_parallel",
+            "leave one of them out",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, chat_template: no/such.jinja}", VLLM),
+            3,
+            "user.chat_template",
+            "No such file|looked for",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, chat_template_kwargs: {a: [1]}}", VLLM),
+            3,
+            "user.chat_template_kwargs.a",
+            "found a list",
         ),
     ],
 )

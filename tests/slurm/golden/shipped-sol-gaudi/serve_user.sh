@@ -2,6 +2,7 @@
 # Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and VLLM_API_KEY.
 module load mamba/latest
 source activate gaudi-pytorch-vllm
+export PT_HPU_RECIPE_CACHE_CONFIG="${TMPDIR:-/tmp}/recipes-$USER,false,8192"
 set -u
 export PT_HPU_LAZY_MODE=1
 export PT_HPU_ENABLE_LAZY_COLLECTIVES=true
