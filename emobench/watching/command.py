@@ -36,7 +36,8 @@ class Watch:
         first = self.state is None
         seen, metrics = self._reader.look(budget_s, first)
         self.state = watch_state(self.state, seen, metrics, time.time())
-        if self.state.live:
+        # Without a job in the queue a cell runs where somebody started it by hand.
+        if self.state.live or self.state.cells["running"]:
             self._quiet.clear()
         else:
             self._quiet.add(self._reader.queue.answers)

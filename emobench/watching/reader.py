@@ -23,7 +23,7 @@ from emobench.watching.source import Source
 from emobench.watching.state import Seen
 
 QUEUE_EVERY_S, ACCOUNTS_EVERY_S, COST_EVERY_S = 10.0, 60.0, 10.0
-PATIENCE_S = 3.0
+PATIENCE_S = 1.0
 """How long one look waits for answers; what comes later is in the next."""
 FIRST_PATIENCE_S = 20.0
 
@@ -164,12 +164,13 @@ class Reader:
                 source = Source("/metrics", partial(ask_load, url), 0.0)
                 self._loads[name] = (url, source)
             asked[name] = self._loads[name][1]
+        silent = {name for name, source in asked.items() if source.problem}
         for source in asked.values():
             source.poll()
-        deadline = time.monotonic() + PATIENCE_S
         found: dict[str, Load | str] = {}
         for name, source in asked.items():
-            load = source.wait(deadline - time.monotonic())
+            # All were asked at once, so they are waited for together.
+            load = source.wait(0.0 if name in silent else PATIENCE_S)
             found[name] = source.problem or load or "/metrics has not answered yet"
         return found
 

@@ -36,10 +36,12 @@ class Source(Generic[T]):
             self._thread.start()
         return self.wait(patience_s)
 
-    def wait(self, seconds: float) -> T | None:
-        """The newest answer, after at most `seconds` for one that is on its way."""
-        if self._thread is not None and seconds > 0:
-            self._thread.join(seconds)
+    def wait(self, patience_s: float) -> T | None:
+        """The newest answer, once one that is on its way is there or has taken `patience_s`."""
+        # Who was waited for once is not waited for again: every look would be late.
+        left = self._begun + patience_s - time.monotonic()
+        if self._thread is not None and left > 0:
+            self._thread.join(left)
         return self.value
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -183,7 +183,7 @@ def _server(
         heartbeat_age_s=None if beat is None else max(0.0, round(now - beat, 1)),
     )
     if isinstance(load, str):
-        return _replace(base, problem=load)
+        return replace(base, problem=load)
     kept: tuple[Look, ...] = ()
     if before is not None and before.incarnation == incarnation:
         kept = before.looks
@@ -194,7 +194,7 @@ def _server(
     while len(looks) > 2 and looks[1].time <= now - TOKEN_WINDOW_S:
         looks = looks[1:]
     first = looks[0]
-    return _replace(
+    return replace(
         base,
         running=_whole(load.running),
         waiting=_whole(load.waiting),
@@ -205,10 +205,6 @@ def _server(
         cache_hit_rate=_hit_rate(first.load, load),
         looks=looks,
     )
-
-
-def _replace(row: ServerRow, **values: Any) -> ServerRow:
-    return ServerRow(**{part.name: getattr(row, part.name) for part in fields(row)} | values)
 
 
 def _fell(before: Load, after: Load) -> bool:

@@ -42,15 +42,16 @@ def once(study: Study) -> dict[str, Any]:
 
 
 def test_from_the_first_look_to_the_final_table(study: Study) -> None:
-    started = study.sweep(latency=400, tasks="0-3")
+    started = study.sweep(latency=600, tasks="0-9")
     assert started.returncode == 0, started.stderr
+    with (study.folder / "progress.jsonl").open("w") as progress:
+        watching = command("watch", "runs/tiny", "--json", "--interval", "0.5")
+        follower = subprocess.Popen(watching, cwd=study.folder, stdout=progress)
     until(lambda: study.status()["episodes"]["finished"], "an episode", 60, poll=0.2)
     state = once(study)
     assert [row["state"] for row in state["servers"]] == ["ready", "ready"]
     assert all(row["running"] is not None and not row["problem"] for row in state["servers"])
     assert all(row["generation_tokens_per_s"] is not None for row in state["servers"])
-    assert state["episodes_per_minute"] > 0
-    assert state["time_left_s"] > 0
     assert state["missing"] == []
     assert state["cost"]["server_hours"] > 0
 
@@ -65,10 +66,11 @@ def test_from_the_first_look_to_the_final_table(study: Study) -> None:
     assert unknown.returncode == 2
     assert "did you mean 'scripted'?" in unknown.stderr
 
-    following = study.run("watch", "--json", "--interval", "0.5")
-    assert following.returncode == 0, following.stderr
-    states = [json.loads(line) for line in following.stdout.splitlines()]
+    assert follower.wait(90) == 0
+    lines = (study.folder / "progress.jsonl").read_text().splitlines()
+    states = [json.loads(line) for line in lines]
     assert states[-1]["finished"] and not states[0]["finished"]
+    assert any(each["episodes_per_minute"] > 0 and each["time_left_s"] for each in states)
     counts = [each["episodes_finished"] for each in states]
     assert counts == sorted(counts)
     assert {row["variant"]: row["mean_reward"] for row in states[-1]["variants"]} == {
