@@ -82,7 +82,7 @@ test: packages dev ## Install what the tests need, then check and the whole suit
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
 
-bench: venv ## Expand and render a 10,000-cell sweep: time, memory, sbatch calls
+bench: venv ## Measure speed, memory and bytes against stock (about 3 minutes)
 	@$(BIN)/python -m benchmarks
 
 clean: ## Remove .venv and caches; results (runs/, logs/) stay

@@ -110,6 +110,8 @@ def ours(
     from emobench.cell import run_cell
     from emobench.run import build_parser
 
+    for name in ("calls", "episode", "probing.cells", "variants.inject"):  # the cell's own imports
+        importlib.import_module(f"emobench.{name}")
     in_flight = InFlight()
     bodies: list[bytes] = []
     if watch:

@@ -2,11 +2,14 @@
 
 The steady part begins when the last slot got its first episode and ends when no task is left to
 begin; in between every slot has a conversation. A request is in flight from its caller's send
-until its answer, in the mean over time.
+until its answer, in the mean over time. For stock much of that is waiting for its own process:
+what the server sees of it is calls a second times 50 ms.
 """
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmarks.server import child, scripted_server
@@ -19,8 +22,11 @@ STOCK_TASKS = 64
 
 
 def main() -> None:
-    with scripted_server(latency_ms=LATENCY_MS) as server:
+    with scripted_server(latency_ms=LATENCY_MS) as server, tempfile.TemporaryDirectory() as folder:
+        bodies = str(Path(folder) / "bodies")
+        child("ours", server.url, concurrency=CONCURRENCY, record=bodies)
         ours = child("ours", server.url, concurrency=CONCURRENCY, watch=True)
+        bare = child("bare", server.url, concurrency=CONCURRENCY, bodies=bodies)
         stock = child(
             "stock", server.url, concurrency=CONCURRENCY, watch=True, tasks=list(range(STOCK_TASKS))
         )
@@ -31,7 +37,8 @@ def main() -> None:
             f"  {name:6} {in_flight:6.1f} requests in flight, {rate:5.0f} calls/s; "
             f"all of it {len(run['rewards']) / run['wall_s']:5.1f} tasks/s"
         )
-    print(f"  target     31; no client could make more than {CONCURRENCY / LATENCY_MS * 1000:.0f}")
+    print("  target     31")
+    print(f"  bare loop of the same calls{bare['calls'] / bare['wall_s']:12.0f} calls/s")
     with scripted_server(latency_ms=500) as server:
         many = child("ours", server.url, concurrency=MANY, cells=3, watch=True)
     print(f"{MANY} at a time in one process (two cells of retail, one of airline), 500 ms:")
