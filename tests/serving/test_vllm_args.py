@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from emobench.cli import main
 from emobench.config.models import VllmModel
 from emobench.errors import InvalidInput
 from emobench.rundir import RunDir
@@ -271,3 +272,25 @@ def test_several_nodes_need_slurm(tmp_path: Path) -> None:
     plan = make_plan(profile, tmp_path, VllmModel(model="u", tensor_parallel=2, nodes=2))
     with pytest.raises(InvalidInput, match=r"user\.nodes: 2 nodes, but profile cuda has no Slurm"):
         check_servers(plan, RunDir(tmp_path), lambda text: None)
+
+
+def test_the_sweep_command_refuses_before_it_writes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.yaml").write_text("scheduler: slurm\nmax_array_size: 100\n")
+    text = (
+        "cluster: site.yaml\nmatrix: {env: retail, variant: control}\ntrials: 1\ntasks: 0\n"
+        "user: openai/gpt-oss-20b\n"
+        "assistants: {a: {model: Qwen/Qwen3-4B-Instruct-2507, tool_call_parser: hermes, "
+        "extra_args: [--swap-space, '4']}}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    assert main(["sweep", "s.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "assistants.a.extra_args: vLLM no longer takes --swap-space" in said
+    assert "user: openai/gpt-oss-20b thinks aloud" in said
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "s.yaml").write_text(text.replace("--swap-space, '4'", "--enforce-eager"))
+    assert main(["sweep", "s.yaml", "--dry-run"]) == 0
+    assert (tmp_path / "runs" / "s" / "scripts" / "serve_user.sh").exists()
