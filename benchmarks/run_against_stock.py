@@ -2,7 +2,8 @@
 
 Retail, 32 at a time, one scripted server without latency that makes mistakes in some tasks, so
 that the rewards which are compared are of both kinds. Other work on the machine only slows a run
-down: of several rounds, in turn, the fastest of each kind counts. Exits with 1 where a reward differs.
+down: of several rounds, in turn, the fastest of each kind counts. Exits with 1 where a reward
+differs.
 """
 
 from __future__ import annotations
