@@ -165,7 +165,7 @@ class _CellRun:
         from emobench.calls import complete
         from emobench.variants.inject import seams
 
-        with seams(self.benchmark, complete):
+        with seams(self.benchmark, complete) as seam:
             crew = Crew(self.concurrency, self._episode, missing, self.stop.is_set)
             try:
                 while crew.threads and not self.stop.is_set():
@@ -175,6 +175,7 @@ class _CellRun:
                     self._drain(crew)
             finally:
                 crew.close()
+                seam.keep = crew.threads > 0
         if self.gone is not None:
             raise self.gone
         if not self.stop.by_signal:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from threading import Lock
@@ -123,8 +124,17 @@ _lock = Lock()
 _undo: list[tuple[Any, str, Any]] = []
 
 
+@dataclass
+class Seam:
+    """One block's hold on the replaced names."""
+
+    keep: bool = False
+    """Hold them for good: threads that were abandoned must never reach the stock functions, which
+    would send their conversations to a provider's own address."""
+
+
 @contextmanager
-def seams(benchmark: Benchmark, complete: Completion) -> Iterator[None]:
+def seams(benchmark: Benchmark, complete: Completion) -> Iterator[Seam]:
     """The benchmark with our user loader and completion, until the last such block ends.
 
     `complete(role, stock, **arguments)` gets every LLM call of the benchmark, with role 'user' or
@@ -135,11 +145,12 @@ def seams(benchmark: Benchmark, complete: Completion) -> Iterator[None]:
         _installed += 1
         if _installed == 1:
             _install(benchmark, complete)
+    seam = Seam()
     try:
-        yield
+        yield seam
     finally:
         with _lock:
-            _installed -= 1
+            _installed -= not seam.keep
             if _installed == 0:
                 while _undo:
                     module, name, stock = _undo.pop()
