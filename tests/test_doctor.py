@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from emobench.cli import main
 from emobench.config.cluster import ClusterProfile, Container
 from emobench.diagnosis import Check
 from emobench.slurm.site import cards_in, check_slurm, gres_names
+from tests.processes import until
 
 
 def profile(**settings: Any) -> ClusterProfile:
@@ -123,11 +125,20 @@ def test_a_set_up_line_that_fails_is_quoted() -> None:
 
 def test_set_up_lines_that_hang_are_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "SETUP_TIMEOUT_S", 0.5)
-    lines = (f"echo $$ >{tmp_path}/pid", "sleep 600")
-    (check,) = doctor.check_server_setup(profile(server_setup=lines))
-    assert (check.name, check.state) == ("server_setup", "warning")
-    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    for lines in (
+        (f"echo $$ >{tmp_path}/pid", "sleep 600"),
+        # It would hold our pipe for as long as it lives.
+        (f"sleep 600 & echo $! >{tmp_path}/pid",),
+    ):
+        (check,) = doctor.check_server_setup(profile(server_setup=lines))
+        assert (check.name, check.state) == ("server_setup", "warning")
+        process = Path("/proc", (tmp_path / "pid").read_text().strip())
+        until(partial(_is_gone, process), "it to be gone", 5)
     assert doctor.check_client(profile(client_setup=("sleep 600",))).state == "failed"
+
+
+def _is_gone(process: Path) -> bool:
+    return not process.exists()
 
 
 def test_the_interpreter_on_the_nodes(tmp_path: Path) -> None:

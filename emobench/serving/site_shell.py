@@ -6,8 +6,13 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from emobench.slurm.processes import die_with_parent
+
+GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,20 @@ class Ran:
 def run_lines(
     lines: Sequence[str], environment: Mapping[str, str], command: str, timeout_s: float
 ) -> Ran:
-    """Run set-up lines, then set `environment`, then run `command`, in a login shell.
+    """Run set-up lines, then set `environment`, then run `command`, as a job's script would.
 
-    Everything that it started has ended when this returns.
+    Not a login shell: a job's is none either, it has the environment that sbatch passes on. And a
+    login shell's profile may hold locks, which outlive one that is ended. All that was started has
+    ended when this returns.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     process = subprocess.Popen(
-        ["bash", "-lc", "\n".join([*lines, *exports, command])],
+        ["bash", "-c", "\n".join([*lines, *exports, command])],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         text=True,
         errors="replace",
         # A narrow terminal would break the options of a help page over lines.
@@ -49,8 +57,21 @@ def run_lines(
         output, errors = process.communicate(timeout=timeout_s)
         return Ran(process.returncode, output, errors)
     except subprocess.TimeoutExpired:
+        _end(process)
         return Ran(None, "", "")
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """SIGTERM to the whole session first, so that traps can clean up."""
+    deadline = time.monotonic() + GRACE_S
+    os.killpg(process.pid, signal.SIGTERM)
+    # Not reaped here: as long as the shell is not, nobody else gets its group's number.
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while os.waitid(os.P_PID, process.pid, options) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # The shell may be gone before what it started.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
