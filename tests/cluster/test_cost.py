@@ -108,11 +108,16 @@ def without(site: Site, monkeypatch: pytest.MonkeyPatch, *commands: str) -> None
 
 
 def test_watching_where_slurm_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Slow enough that the conversations outlast the looks at them.
+    (site.folder / "tiny.yaml").write_text(SWEEP.replace("latency_ms: 60", "latency_ms: 900"))
     assert site.emobench("sweep", "tiny.yaml").returncode == 0
-    site.wait_for_cell()
+
+    def ready() -> bool:
+        return {row["state"] for row in watch_once(site)["servers"]} == {"ready"}
+
+    until(ready, "both servers to be ready", 60, poll=0.3)
     state = watch_once(site)
     assert state["missing"] == []
-    assert {row["state"] for row in state["servers"]} == {"ready"}
     assert all(row["running"] is not None for row in state["servers"])
     with monkeypatch.context() as patch:
         without(site, patch, "squeue", "sacct")
