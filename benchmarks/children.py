@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.sends import Sends
+
 Report = dict[str, Any]
 
 
@@ -241,7 +243,10 @@ def _read_frames(path: Path) -> list[bytes]:
 def main() -> None:
     kind, request = sys.argv[1], json.loads(sys.argv[2])
     kinds: dict[str, Callable[..., Report]] = {"stock": stock, "ours": ours, "bare": bare}
-    report = kinds[kind](**request)
+    sends = Sends()
+    if request.get("note_sends"):
+        sends.begin()
+    report = kinds[kind](**request) | {"sends": sends.times}
     Path(request["report"]).write_text(json.dumps(report))
 
 

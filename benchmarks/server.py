@@ -40,12 +40,15 @@ class Server:
 
 
 @contextmanager
-def scripted_server(**settings: Any) -> Iterator[Server]:
-    """A scripted server with these settings, for the length of the block."""
+def scripted_server(spans: Path | None = None, **settings: Any) -> Iterator[Server]:
+    """A scripted server with these settings, for the length of the block; at its end it writes
+    `spans`, when each request reached it and was answered."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "settings.json"
         file.write_text(json.dumps(settings))
-        command = [sys.executable, "-m", "emobench.serving.scripted", "--model", "scripted"]
+        module = "emobench.serving.scripted"
+        program = [module] if spans is None else ["benchmarks.watched_server", str(spans)]
+        command = [sys.executable, "-m", *program, "--model", "scripted"]
         process = subprocess.Popen(
             [*command, "--role", "both", "--settings", str(file)],
             stdout=subprocess.PIPE,
