@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from emobench.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.config.sweep import Cell
 from emobench.crew import Crew
@@ -132,7 +133,7 @@ class _CellRun:
                 "installed; results of different benchmarks must not mix: install the same one on "
                 "all nodes"
             )
-        self.concurrency = plan.sweep.concurrency
+        self.concurrency = concurrency_of(plan)
         self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
         self.targets = TargetBook(plan, run_dir, cell, stop.is_set)
         from emobench.episode import CellContext

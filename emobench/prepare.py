@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emobench import __version__
 from emobench.benchmarks.adapter import load_benchmark
+from emobench.capacity import pace_of
 from emobench.config.cluster import ClusterProfile
 from emobench.config.expand import blocks_of, expand, extend
 from emobench.config.identity import cell_content, differing_keys
@@ -28,6 +29,7 @@ def prepare(
     run_dir: Path | None = None,
     dry_run: bool = False,
     warn: Callable[[str], None] = lambda text: None,
+    keep_servers_min: float | None = None,
 ) -> tuple[RunDir, Plan]:
     """The plan that the sweep file describes, with the cell numbers that `run_dir` already has.
 
@@ -36,6 +38,8 @@ def prepare(
     profile, and where results in the run directory would no longer belong to the sweep.
     """
     sweep = load_sweep(sweep_file, cluster=cluster)
+    if keep_servers_min is not None:
+        sweep = sweep.model_copy(update={"keep_servers_min": keep_servers_min})
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
     target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
     old = load_plan(target) if target.plan.exists() else None
@@ -61,6 +65,8 @@ def make_plan(
         blocks = _extended_blocks(old.blocks, cells, max_array_size)
     else:
         blocks = blocks_of(cells, max_array_size)
+    pace = pace_of(sweep, profile, cells, blocks)
+    sweep = sweep.model_copy(update={"concurrency": pace.concurrency, "throttle": pace.throttle})
     return Plan(
         emobench=__version__,
         benchmark=benchmark,

@@ -67,8 +67,8 @@ class ClusterProfile(Strict):
     """None: `vllm` is a command after `server_setup`."""
     server_env: dict[EnvName, str] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
-    throttle: int = Field(default=8, ge=1)
-    """Cells at a time within one array."""
+    throttle: int | None = Field(default=None, ge=1)
+    """Cells at a time within one array; None: from what the servers can batch."""
     max_array_size: int | None = Field(default=None, ge=2)
     """None: asked of the site (scontrol show config)."""
     server_deadline_min: float = Field(default=30, gt=0)

@@ -1,7 +1,8 @@
 """What makes an episode this episode: everything that affects its content, and nothing else.
 
 Left out are the transport (addresses, keys, latency), the hardware (accelerators) and the course
-of a run (concurrency, throttle, cluster, partition, which other tasks or variants there are).
+of a run (concurrency, throttle, limits, cluster, partition, which other tasks or variants there
+are).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _NOT_CONTENT = {
     "pipeline_parallel",
     "data_parallel",
     "nodes",
+    "max_num_seqs",
     "gpu_memory_utilization",
     "latency_ms",
 }

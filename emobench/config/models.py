@@ -29,7 +29,8 @@ class VllmModel(Sampling):
 
     engine: Literal["vllm"] = "vllm"
     model: str = Field(min_length=1)
-    """Hugging Face id or a path on the cluster."""
+    """Hugging Face id, or a folder: an absolute path on the cluster, or one relative to the sweep
+    file that begins with ./ or ../."""
     revision: str | None = None
     dtype: str | None = None
     max_model_len: int = Field(default=32768, ge=1024)
@@ -43,6 +44,8 @@ class VllmModel(Sampling):
     """Copies of the model behind the server's one address."""
     nodes: int = Field(default=1, ge=1, le=64)
     """Nodes that the cards are spread over evenly."""
+    max_num_seqs: int | None = Field(default=None, ge=1, le=65_536)
+    """Requests that one copy of the model computes at a time."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     tool_call_parser: str | None = None
     """Assistants only: a parser on the user's server pollutes the user."""

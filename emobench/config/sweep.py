@@ -100,10 +100,16 @@ class Settings(Strict):
     user_strategy: UserStrategy = "llm"
     max_steps: int = Field(default=30, ge=1, le=1000)
     """Agent steps in an episode; tau-bench's own limit is 30."""
-    concurrency: int = Field(default=8, ge=1, le=512)
-    """Episodes at a time within one cell."""
+    concurrency: int | None = Field(default=None, ge=1, le=512)
+    """Episodes at a time within one cell; unset: from what the servers can batch."""
     throttle: int | None = Field(default=None, ge=1)
-    """Cells at a time within one array; None: the profile's."""
+    """Cells at a time within one array; unset: the profile's, or from what the servers batch."""
+    idle_limit_min: float = Field(default=60, ge=0, le=100_000)
+    """Minutes without a request after which a server leaves; 0: never."""
+    keep_servers_min: float = Field(default=0, ge=0, le=100_000)
+    """Minutes that the servers stay after the last cell, for work by hand."""
+    max_gpu_hours: float | None = Field(default=None, gt=0)
+    """Accelerator-hours of all server jobs after which the sweep is stopped; unset: no limit."""
     timeout_s: float = Field(default=600, gt=0, le=86_400)
     """Seconds that a model may take for one reply before the call counts as unanswered."""
     probe: ProbeMode = "enforce"

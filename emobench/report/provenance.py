@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from emobench.analysis.cost import line, summary
+from emobench.capacity import concurrency_of
 from emobench.config.models import RoleModel
 from emobench.report.tables import plural, ranges, when
 from emobench.results.collect import Collected
@@ -66,7 +67,7 @@ def facts(collected: Collected) -> list[tuple[str, str]]:
         ("Trials", str(sweep.trials)),
         ("Seed", str(sweep.seed)),
         ("Most agent steps", str(sweep.max_steps)),
-        ("Concurrency", f"{plural(sweep.concurrency, 'episode')} at a time in a cell"),
+        ("Concurrency", f"{plural(concurrency_of(plan), 'episode')} at a time in a cell"),
         ("Benchmark", _versions(plan.benchmark, [r.benchmark for r in records])),
         ("emobench", _versions(plan.emobench, [r.emobench for r in records])),
         ("Cluster profile", _profile(collected)),

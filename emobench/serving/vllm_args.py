@@ -79,6 +79,7 @@ def serve_arguments(model: VllmModel, role: Role) -> list[str]:
         ("--default-chat-template-kwargs", _json(template_kwargs(model, role))),
         ("--seed", model.seed),
         ("--max-model-len", model.max_model_len),
+        ("--max-num-seqs", model.max_num_seqs),
         ("--tensor-parallel-size", model.tensor_parallel),
         ("--pipeline-parallel-size", _above_one(model.pipeline_parallel)),
         ("--data-parallel-size", _above_one(model.data_parallel)),

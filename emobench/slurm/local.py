@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from emobench.capacity import throttle_of
 from emobench.errors import SubmissionRefused
 from emobench.plan import Plan
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import add_jobs, record
 from emobench.slurm.local_jobs import Task, become_script, run_tasks
 from emobench.slurm.processes import TOKEN_VARIABLE, end_jobs, start_ticks
-from emobench.slurm.render import array_script, server_log, server_script, throttle_of
+from emobench.slurm.render import array_script, server_log, server_script
 
 OnJob = Callable[[Mapping[str, Any]], None]
 

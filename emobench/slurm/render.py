@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emobench.capacity import throttle_of
 from emobench.config.cluster import JobResources
 from emobench.config.models import RoleModel, ScriptedModel, VllmModel
 from emobench.errors import InvalidInput, Problem
 from emobench.plan import USER_SERVER, CellBlock, Plan, servers_of
 from emobench.rundir import RunDir
+from emobench.serving import guard
 from emobench.serving.vllm_args import Role, serve_arguments
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ WARNING_S = 120
 """How long before its time limit a job is told to end by itself."""
 CONTAINER_RC = "container_rc.sh"
 """Name of the script that an enroot container starts instead of its image's own."""
+GUARD = "emobench_guard"
+"""Module that asks for the key inside vLLM: a copy of serving/guard.py beside the scripts."""
 
 
 def server_script(server: str) -> str:
@@ -46,11 +50,6 @@ def array_script(block: str) -> str:
 def serve_script(server: str) -> str:
     """Name of the script that a server's supervisor starts."""
     return f"serve_{server}.sh"
-
-
-def throttle_of(plan: Plan) -> int:
-    """Cells at a time within one array."""
-    return plan.sweep.throttle or plan.profile.throttle
 
 
 def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[str, str]:
@@ -92,6 +91,8 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         "sweep": plan.sweep,
         "profile": plan.profile,
         "run_dir": str(run_dir.path),
+        "scripts": str(run_dir.scripts),
+        "guard": f"{GUARD}.Guard",
         "logs": plan.logs,
         "python": plan.profile.python or sys.executable,
         "seed": plan.sweep.seed,
@@ -99,6 +100,9 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
     texts: dict[str, str] = {}
     if plan.profile.container is not None and plan.profile.container.runtime == "enroot":
         texts[CONTAINER_RC] = 'exec "$@"\n'
+    if any(isinstance(model, VllmModel) for model in servers_of(plan.sweep).values()):
+        _check_import_path(str(run_dir.scripts))
+        texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
     for server, model in servers_of(plan.sweep).items():
         values = shared | _server_values(plan, run_dir, server, model)
         kind = server_log(server)
@@ -226,6 +230,14 @@ def _check_path(path: str) -> None:
             hint="give another folder with --run-dir",
         )
     )
+
+
+def _check_import_path(path: str) -> None:
+    """Refuse what PYTHONPATH and a container's --bind would take for several folders."""
+    if ":" in path or "," in path:
+        hint = "give another folder with --run-dir"
+        message = "vLLM loads its guard from this folder, and a colon or comma would part the path"
+        raise InvalidInput(Problem(message, value=path, file=repr(path), hint=hint))
 
 
 def _sh(value: object) -> str:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from emobench.capacity import throttle_of
 from emobench.config.cluster import ClusterProfile
 from emobench.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.plan import USER_SERVER, Plan, assistant_server
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import add_jobs, read_jobs, record, remove_jobs
 from emobench.slurm.queue import any_live, cancel_slurm, compress, job_states, run_command
-from emobench.slurm.render import array_script, server_script, throttle_of
+from emobench.slurm.render import array_script, server_script
 
 OnJob = Callable[[Mapping[str, Any]], None]
 
