@@ -11,7 +11,16 @@ from typing import Any
 
 from emobench.errors import EmobenchError, InvalidInput, Problem
 from emobench.files import read_json, write_atomic
-from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan, save_plan, servers_of
+from emobench.plan import (
+    USER_SERVER,
+    Plan,
+    assistant_server,
+    instances_of,
+    load_plan,
+    save_plan,
+    server_of,
+    servers_of,
+)
 from emobench.rundir import RunDir
 from emobench.slurm.queue import JobState, job_states
 from emobench.slurm.render import render
@@ -41,7 +50,8 @@ def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
         write_atomic(path, text, 0o755 if name.endswith((".sh", ".sbatch")) else 0o644)
         paths.append(path)
     for stale in set(run_dir.scripts.iterdir()) - set(paths):
-        stale.unlink()
+        if stale.is_file():  # Python keeps a folder of its own beside the guard
+            stale.unlink()
     return paths
 
 
@@ -114,7 +124,7 @@ def _servers_to_start(
     jobs: list[dict[str, Any]],
     states: Mapping[str, JobState],
 ) -> list[str]:
-    """Servers that the missing cells need and that no live array keeps alive already."""
+    """Instances that the missing cells need and that no live array keeps alive already."""
     assistants = {block.assistant for block in plan.blocks if block.name in missing}
     needed = {USER_SERVER, *(assistant_server(name) for name in assistants)}
     blocks = {block.name: block.assistant for block in plan.blocks}
@@ -128,7 +138,7 @@ def _servers_to_start(
         job
         for job in jobs
         if job["kind"] == "server"
-        and job["name"] in needed - kept
+        and server_of(job["name"]) in needed - kept
         and is_live(states.get(job["job_id"]))
     ]
     if leaving:
@@ -137,9 +147,13 @@ def _servers_to_start(
     alive = {
         job["name"]
         for job in jobs
-        if job["kind"] == "server" and is_live(states.get(job["job_id"])) and job["name"] in kept
+        if job["kind"] == "server"
+        and server_of(job["name"]) in kept
+        and is_live(states.get(job["job_id"]))
     }
-    return [name for name in servers_of(plan.sweep) if name in needed - alive]
+    return [
+        name for name in instances_of(plan.sweep) if server_of(name) in needed and name not in alive
+    ]
 
 
 def _check_keys(plan: Plan) -> None:

@@ -6,6 +6,7 @@ an authenticated request with the model that the file names.
 
 from __future__ import annotations
 
+import hmac
 import http.client
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any, Literal
 from emobench.errors import InvalidInput, Problem, ServersGone
 from emobench.files import read_json, write_json
 from emobench.rundir import RunDir
+from emobench.serving import guard
 
 State = Literal["starting", "ready", "failed", "left"]
 
@@ -32,6 +34,7 @@ STALE_S = 60.0
 """An older heartbeat means that the job was killed. Clocks of two nodes may differ a little."""
 PROBE_TIMEOUT_S = 10.0
 JOB_CHECK_S = 30.0
+OTHER_SERVER = "another server has that port"
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,18 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
     return key
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Whoever is asked answers himself: urllib would take the key along to another address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def get(url: str, key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[int, Any]:
     """GET -> (HTTP status, decoded JSON or None). Raises OSError where nothing answers."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     # Sites set http_proxy on their nodes; a proxy does not reach the nodes themselves.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
     try:
         request = urllib.request.Request(url, headers=headers)
         with opener.open(request, timeout=timeout_s) as answer:
@@ -135,14 +145,20 @@ def get(url: str, key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) ->
         return status, None
 
 
-def what_is_wrong(url: str, model: str, key: str) -> str:
-    """Why `{url}/models` is not the server that is looked for; empty if it is."""
+def what_is_wrong(endpoint: Endpoint, key: str) -> str:
+    """Why the address is not the server that the endpoint names; empty if it is.
+
+    The key is sent only once the server has proved that it holds it already.
+    """
+    if unproved := _unproved(endpoint, key):
+        return unproved
+    url, model = endpoint.url, endpoint.model
     try:
         status, answer = get(f"{url}/models", key)
     except OSError as error:
         return f"{url} does not answer: {error}"
     if status in (401, 403):
-        return f"{url} refuses this run's key (HTTP {status}): another server has that port"
+        return f"{url} refuses this run's key (HTTP {status}): {OTHER_SERVER}"
     if status != 200:
         return f"{url}/models answers HTTP {status}"
     try:
@@ -152,6 +168,26 @@ def what_is_wrong(url: str, model: str, key: str) -> str:
     if model not in served:
         return f"{url} serves {', '.join(map(str, served)) or 'nothing'}, not {model}"
     return ""
+
+
+def _unproved(endpoint: Endpoint, key: str) -> str:
+    """Why the server at the address may not be given the key; empty if it has proved itself."""
+    challenge = secrets.token_hex(32)
+    url = endpoint.url.removesuffix("/v1")
+    try:
+        status, answer = get(f"{url}{guard.PROOF_PATH}?challenge={challenge}")
+    except OSError as error:
+        return f"{endpoint.url} does not answer: {error}"
+    given = answer.get("proof") if status == 200 and isinstance(answer, dict) else None
+    if not isinstance(given, str):
+        return f"{endpoint.url} cannot prove itself (HTTP {status}): {OTHER_SERVER}"
+    right = guard.proof(key, challenge, endpoint.incarnation, endpoint.server)
+    if hmac.compare_digest(given.encode(), right.encode()):
+        return ""
+    return (
+        f"{endpoint.url} gives a wrong proof: {OTHER_SERVER}, of another run, of another role or "
+        f"of an earlier start than {endpoint.incarnation}"
+    )
 
 
 def wait_for_endpoint(
@@ -197,7 +233,7 @@ def _problem(run_dir: RunDir, server: str, endpoint: Endpoint | None) -> str:
         return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
     if endpoint.age_s() > STALE_S:
         return f"its last sign of life was {endpoint.age_s():.0f} s ago"
-    return what_is_wrong(endpoint.url, endpoint.model, api_key(run_dir))
+    return what_is_wrong(endpoint, api_key(run_dir))
 
 
 def _job_ended(run_dir: RunDir, server: str) -> str:

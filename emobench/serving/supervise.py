@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from emobench.errors import EmobenchError, InvalidInput
-from emobench.plan import USER_SERVER, Plan, load_plan, servers_of
+from emobench.plan import USER_SERVER, Plan, instance_of, load_plan, server_of, servers_of
 from emobench.rundir import RunDir
 from emobench.serving.endpoints import (
     HEARTBEAT_S,
@@ -33,7 +33,8 @@ from emobench.serving.endpoints import (
 )
 from emobench.serving.engine import Engine, own_address
 from emobench.serving.events import EventLog
-from emobench.serving.need import Need
+from emobench.serving.limits import BUDGET_CHECK_S, Limits
+from emobench.serving.need import QUEUE_CHECK_S, Need
 from emobench.slurm.render import serve_script
 
 
@@ -50,7 +51,8 @@ class Timing:
     restarts: int = 3
     grace_s: float = 20.0
     """From SIGTERM to SIGKILL of the engine."""
-    queue_check_s: float = 30.0
+    queue_check_s: float = QUEUE_CHECK_S
+    budget_check_s: float = BUDGET_CHECK_S
 
 
 class Wakeable:
@@ -81,11 +83,16 @@ class Failed(Exception):
 class Supervisor:
     """Serves one role of a run until nothing needs it."""
 
-    def __init__(self, plan: Plan, run_dir: RunDir, server: str, timing: Timing) -> None:
+    def __init__(
+        self, plan: Plan, run_dir: RunDir, server: str, replica: int, timing: Timing
+    ) -> None:
         model = servers_of(plan.sweep).get(server)
         if model is None:
             names = ", ".join(servers_of(plan.sweep))
             raise InvalidInput(f"this run starts no server '{server}'; it starts: {names}")
+        if not 1 <= replica <= model.replicas:
+            raise InvalidInput(f"server '{server}' has the replicas 1 to {model.replicas}")
+        instance = instance_of(server, replica)
         self._plan, self._run_dir, self._timing = plan, run_dir, timing
         self._wakeable = Wakeable()
         self._key = api_key(run_dir, create=True)
@@ -94,7 +101,7 @@ class Supervisor:
         self._engine: Engine | None = None
         self._beat = float("-inf")
         self._endpoint = Endpoint(
-            server=server,
+            server=instance,
             role="user" if server == USER_SERVER else "assistant",
             url="",
             model=model.served,
@@ -105,11 +112,11 @@ class Supervisor:
             pid=os.getpid(),
             started=now(),
         )
-        self._events = EventLog(run_dir, server, self._endpoint.job_id)
+        self._events = EventLog(run_dir, instance, self._endpoint.job_id)
         self._need = Need(
             plan,
             run_dir,
-            server,
+            instance,
             self._endpoint.job_id,
             self._endpoint.started,
             timing.queue_check_s,
@@ -158,9 +165,13 @@ class Supervisor:
 
     def _start(self) -> str:
         """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
-        script = self._run_dir.scripts / serve_script(self._endpoint.server)
-        keys = {"VLLM_API_KEY": self._key, "EMOBENCH_API_KEY": self._key}
-        self._engine = engine = Engine(script, self._host, keys)
+        script = self._run_dir.scripts / serve_script(server_of(self._endpoint.server))
+        environment = {
+            "VLLM_API_KEY": self._key,
+            "EMOBENCH_API_KEY": self._key,
+            "EMOBENCH_SERVER": self._endpoint.server,
+        }
+        self._engine = engine = Engine(script, self._host, environment)
         self._endpoint = replace(
             self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation
         )
@@ -230,7 +241,7 @@ class Supervisor:
             return f"{engine.url} does not answer: {error}"
         if status != 200:
             return f"{engine.url}/health answers HTTP {status}"
-        return what_is_wrong(f"{engine.url}/v1", self._endpoint.model, self._key)
+        return what_is_wrong(self._endpoint, self._key)
 
     def _healthy(self, engine: Engine) -> bool:
         try:
@@ -271,11 +282,13 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
     parser = argparse.ArgumentParser(prog="python -m emobench.serving.supervise")
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--server", required=True, help="user or assistant_<name>")
+    parser.add_argument("--replica", type=int, default=1, help="which of several, from 1")
     arguments = parser.parse_args(argv)
     try:
         run_dir = RunDir(arguments.run_dir.resolve())
         plan = load_plan(run_dir)
-        return Supervisor(plan, run_dir, arguments.server, timing or Timing()).run()
+        server, replica = arguments.server, arguments.replica
+        return Supervisor(plan, run_dir, server, replica, timing or Timing()).run()
     except EmobenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -14,7 +14,7 @@ from emobench.capacity import throttle_of
 from emobench.config.cluster import JobResources
 from emobench.config.models import RoleModel, ScriptedModel, VllmModel
 from emobench.errors import InvalidInput, Problem
-from emobench.plan import USER_SERVER, CellBlock, Plan, servers_of
+from emobench.plan import USER_SERVER, CellBlock, Plan, replica_of, servers_of
 from emobench.rundir import RunDir
 from emobench.serving import guard
 from emobench.serving.vllm_args import Role, serve_arguments
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WARNING_S = 120
 """How long before its time limit a job is told to end by itself."""
 CONTAINER_RC = "container_rc.sh"
-"""Name of the script that an enroot container starts instead of its image's own."""
+"""Name of the script that starts a command in a container: the image has its own PYTHONPATH."""
 GUARD = "emobench_guard"
 """Module that asks for the key inside vLLM: a copy of serving/guard.py beside the scripts."""
 
@@ -35,6 +35,13 @@ def server_script(server: str) -> str:
     if server == USER_SERVER:
         return "user_vllm.sbatch"
     return f"assistant_vllm_{server.removeprefix('assistant_')}.sbatch"
+
+
+def server_arguments(instance: str, takes_over: str = "") -> tuple[str, ...]:
+    """What the script of a server is given: which replica it is, and whose successor (a job id)."""
+    replica = replica_of(instance)
+    arguments = ("--replica", str(replica)) if replica > 1 else ()
+    return (*arguments, "--takes-over", takes_over) if takes_over else arguments
 
 
 def server_log(server: str) -> str:
@@ -98,10 +105,11 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         "seed": plan.sweep.seed,
     }
     texts: dict[str, str] = {}
-    if plan.profile.container is not None and plan.profile.container.runtime == "enroot":
-        texts[CONTAINER_RC] = 'exec "$@"\n'
     if any(isinstance(model, VllmModel) for model in servers_of(plan.sweep).values()):
         _check_import_path(str(run_dir.scripts))
+        if plan.profile.container is not None:
+            before = '"${PYTHONPATH:+:$PYTHONPATH}"'
+            texts[CONTAINER_RC] = f'export PYTHONPATH={_sh(run_dir.scripts)}{before}\nexec "$@"\n'
         texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
     for server, model in servers_of(plan.sweep).items():
         values = shared | _server_values(plan, run_dir, server, model)

@@ -19,7 +19,7 @@ import pytest
 from emobench.errors import InvalidInput, ServersGone
 from emobench.files import write_json
 from emobench.rundir import RunDir
-from emobench.serving import endpoints
+from emobench.serving import endpoints, guard
 from emobench.serving.endpoints import (
     Endpoint,
     api_key,
@@ -50,6 +50,13 @@ class _Models(BaseHTTPRequestHandler):
     key = ""
 
     def do_GET(self) -> None:
+        challenge = self.path.partition("?challenge=")[2]
+        if challenge:
+            answer = guard.proof(self.key, challenge, READY.incarnation, READY.server)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"proof": answer}).encode())
+            return
         allowed = self.headers["Authorization"] == f"Bearer {self.key}"
         self.send_response(200 if allowed else 401)
         self.end_headers()

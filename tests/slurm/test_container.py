@@ -42,7 +42,10 @@ def started(
     script.write_text(
         render(make_plan(profile, folder), run_dir, [shipped_templates()])["serve_user.sh"]
     )
-    own = {"EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1", "VLLM_API_KEY": KEY, **environment}
+    own = {
+        **{"EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1", "VLLM_API_KEY": KEY},
+        **{"EMOBENCH_INCARNATION": "i", "EMOBENCH_SERVER": "user", **environment},
+    }
     path = f"{programs}:{os.environ['PATH']}"
     subprocess.run(["bash", script], check=True, timeout=30, env={"PATH": path, **own})
     called = json.loads(out.read_text())
@@ -57,9 +60,14 @@ def test_apptainer_hands_the_environment_on(tmp_path: Path) -> None:
         options=("--no-mount", "home"),
     )
     argv, environment = started(tmp_path, CUDA, container)
+    scripts = str(tmp_path / "a b" / "scripts")
     assert argv[: argv.index("vllm")] == [
-        *("exec", "--nv", "--bind", "/m", "--bind", "/x y:/z", "--no-mount", "home", "/a b.sif")
+        *("exec", "--nv", "--bind", "/m", "--bind", "/x y:/z", "--bind", scripts),
+        *("--no-mount", "home", "/a b.sif", "sh", f"{scripts}/container_rc.sh"),
     ]
+    assert "PYTHONPATH" not in environment
+    assert environment["EMOBENCH_SERVER"] == "user"
+    assert argv[argv.index("--middleware") + 1] == "emobench_guard.Guard"
     assert argv[argv.index("vllm") :][:3] == ["vllm", "serve", "Qwen/Qwen3-32B"]
     assert environment["VLLM_API_KEY"] == KEY
     assert environment["HF_HOME"] == "/scratch/hf cache"
@@ -70,12 +78,36 @@ def test_enroot_is_told_the_names_of_what_is_set(tmp_path: Path) -> None:
     container = Container(runtime="enroot", image="/v.sqsh", bind=("/m",))
     argv, environment = started(tmp_path, CUDA, container, CUDA_VISIBLE_DEVICES="0,1")
     head = argv[: argv.index("/v.sqsh")]
-    rc = str(tmp_path / "a b" / "scripts" / "container_rc.sh")
-    assert head[:5] == ["start", "--rc", rc, "--mount", "/m:/m"]
-    named = [word for word in head[5:] if word != "--env"]
-    assert named == ["VLLM_API_KEY", "CUDA_VISIBLE_DEVICES", "HF_HOME", "VLLM_LOGGING_LEVEL"]
+    scripts = str(tmp_path / "a b" / "scripts")
+    assert head[:7] == [
+        *("start", "--rc", f"{scripts}/container_rc.sh"),
+        *("--mount", "/m:/m", "--mount", f"{scripts}:{scripts}"),
+    ]
+    named = [word for word in head[7:] if word != "--env"]
+    assert named == [
+        *("VLLM_API_KEY", "EMOBENCH_INCARNATION", "EMOBENCH_SERVER"),
+        *("CUDA_VISIBLE_DEVICES", "HF_HOME", "VLLM_LOGGING_LEVEL"),
+    ]
     assert all(name in environment for name in named)
     assert KEY not in " ".join(argv)
+
+
+def test_in_a_container_the_guard_stands_before_the_images_own_modules(tmp_path: Path) -> None:
+    container = Container(runtime="enroot", image="/v")
+    run_dir = RunDir(tmp_path / "a b")
+    plan = make_plan(CUDA.model_copy(update={"container": container}), tmp_path)
+    script = tmp_path / "rc.sh"
+    script.write_text(render(plan, run_dir, [shipped_templates()])["container_rc.sh"])
+    for own, expected in (("/image", f"{run_dir.scripts}:/image"), ("", str(run_dir.scripts))):
+        ran = subprocess.run(
+            ["sh", script, "printenv", "PYTHONPATH"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": own},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+        assert ran.stdout.rstrip("\n") == expected
 
 
 @pytest.mark.parametrize("runtime", ["apptainer", "enroot"])

@@ -64,6 +64,9 @@ def test_scripts_are_the_golden_files(profile: str) -> None:
     """Regenerate after a wanted change: EMOBENCH_GOLDEN=write pytest tests/slurm."""
     folder = GOLDEN / profile
     texts = render(_plan(profile), RUN_DIR, TEMPLATES)
+    # A copy of the package's own file, which tests/serving/test_guard.py compares.
+    assert ("emobench_guard.py" in texts) == (profile != "scripted")
+    texts.pop("emobench_guard.py", None)
     if os.environ.get("EMOBENCH_GOLDEN") == "write":
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -78,7 +81,7 @@ def test_scripts_pass_shellcheck(profile: str, tmp_path: Path) -> None:
         pytest.skip("shellcheck is not installed")
     files = []
     for name, text in render(_plan(profile), RUN_DIR, TEMPLATES).items():
-        if not name.endswith(".json"):
+        if not name.endswith((".json", ".py")):
             files.append(tmp_path / name)
             files[-1].write_text(text)
     # SC1091: the site's own files are not there to be followed.
@@ -109,9 +112,17 @@ def test_endpoints_that_exist_get_no_server_scripts() -> None:
     plan = make_plan(CUDA, "/logs", OpenAIModel(model="gpt-x"))
     assert set(render(plan, RUN_DIR, TEMPLATES)) == {
         "assistant_vllm_qwen3-4b.sbatch",
+        "emobench_guard.py",
         "serve_assistant_qwen3-4b.sh",
         "tau_array_qwen3-4b.sbatch",
     }
+
+
+@pytest.mark.parametrize("folder", ["/scratch/a:b", "/scratch/a,b"])
+def test_a_folder_that_python_would_take_for_two_is_refused(folder: str) -> None:
+    with pytest.raises(InvalidInput, match="colon or comma"):
+        render(_plan("cuda"), RunDir(Path(folder)), TEMPLATES)
+    assert render(_plan("scripted"), RunDir(Path(folder)), TEMPLATES)
 
 
 def test_scripted_settings_carry_the_variants_texts() -> None:
@@ -155,4 +166,4 @@ def test_a_sweep_of_ten_thousand_cells_renders_within_a_second() -> None:
     begun = time.perf_counter()
     texts = render(plan, RUN_DIR, TEMPLATES)
     assert time.perf_counter() - begun < 1
-    assert len(texts) == 2 + 2 * 5 + 10
+    assert len(texts) == 2 + 2 * 5 + 10 + 1

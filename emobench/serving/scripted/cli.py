@@ -18,7 +18,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="emobench serve-scripted",
         description="Play tau-bench's user and assistant from the ground truth, without a model.",
-        epilog=f"If {' or '.join(KEY_VARIABLES)} is set, requests to /v1 must carry that key.",
+        epilog=f"If {' or '.join(KEY_VARIABLES)} is set, requests must carry that key, "
+        "all but those for /health and /metrics.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=0, help="0 (default): a free one")
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 api_key=next(
                     (os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None
                 ),
+                incarnation=os.environ.get("EMOBENCH_INCARNATION", ""),
+                server=os.environ.get("EMOBENCH_SERVER", ""),
                 scripted=scripted,
             )
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import signal
 from hashlib import blake2b
@@ -11,6 +10,7 @@ from hashlib import blake2b
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from emobench.serving import guard
 from emobench.serving.scripted import protocol, user
 from emobench.serving.scripted.assistant import Assistant
 from emobench.serving.scripted.faults import FaultDice, spoil
@@ -49,6 +49,16 @@ class ScriptedServer:
 
     async def expose_metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=self.metrics.text(), content_type="text/plain")
+
+    async def prove(self, http: web.Request) -> web.Response:
+        """Show that this server holds the key, without the key."""
+        settings, challenge = self.settings, http.query.get("challenge", "")
+        if settings.api_key is None:
+            raise RequestRefused("This server has no key to prove.", 404)
+        if not guard.is_challenge(challenge):
+            raise RequestRefused("challenge: 16 to 64 bytes in lower-case hexadecimal.", 400)
+        answer = guard.proof(settings.api_key, challenge, settings.incarnation, settings.server)
+        return web.json_response({"proof": answer})
 
     async def models(self, _: web.Request) -> web.Response:
         card = {
@@ -93,22 +103,23 @@ class ScriptedServer:
 
     def allowed(self, http: web.Request) -> bool:
         key = self.settings.api_key
-        if key is None or not http.path.startswith("/v1"):
+        if key is None or guard.is_open(http.method, http.path):
             return True
         given = http.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, f"Bearer {key}".encode())
+        return guard.has_key(given, key) or guard.is_proof(http.method, http.path)
 
     def application(self) -> web.Application:
         @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = await self._guarded(request, handler)
             if request.path.startswith("/v1"):
                 self.metrics.responses[response.status] += 1
             return response
 
-        app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
+        app = web.Application(middlewares=[answer], client_max_size=MAX_BODY)
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.expose_metrics)
+        app.router.add_get(guard.PROOF_PATH, self.prove)
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/chat/completions", self.chat)
         return app

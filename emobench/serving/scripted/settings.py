@@ -34,6 +34,9 @@ class ServerSettings:
     seed: int = 0
     api_key: str | None = field(default=None, repr=False)
     """None: no key is asked for."""
+    incarnation: str = ""
+    server: str = ""
+    """What it proves to be, with the key."""
     scripted: ScriptedSettings = field(default_factory=ScriptedSettings)
 
 

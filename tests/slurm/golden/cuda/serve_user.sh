@@ -5,8 +5,11 @@ source /opt/vllm/bin/activate
 set -u
 export HF_HOME='/scratch/hf cache'
 export VLLM_LOGGING_LEVEL=INFO
+: "${VLLM_API_KEY:?without a key this server would answer everybody}"
+# Here is the guard: it asks for the key on the routes that vLLM leaves open as well.
+export PYTHONPATH=/scratch/me/runs/study/scripts"${PYTHONPATH:+:$PYTHONPATH}"
 exec vllm serve Qwen/Qwen3-32B \
-  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" --middleware emobench_guard.Guard \
   --served-model-name Qwen/Qwen3-32B \
   --reasoning-parser qwen3 \
   --default-chat-template-kwargs '{"enable_thinking": false}' \

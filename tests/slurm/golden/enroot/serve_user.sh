@@ -5,22 +5,24 @@ source /opt/vllm/bin/activate
 set -u
 export HF_HOME='/scratch/hf cache'
 export VLLM_LOGGING_LEVEL=INFO
+: "${VLLM_API_KEY:?without a key this server would answer everybody}"
 container=(
   # The image's own entry point would take our command for its arguments.
   enroot start --rc /scratch/me/runs/study/scripts/container_rc.sh
   --mount /models:/models
+  --mount /scratch/me/runs/study/scripts:/scratch/me/runs/study/scripts
   --env
   HF_TOKEN
 )
 # Enroot hands on what is named; a name without its value keeps the key out of the arguments.
-for name in VLLM_API_KEY CUDA_VISIBLE_DEVICES HABANA_VISIBLE_DEVICES HABANA_VISIBLE_MODULES HF_HOME VLLM_LOGGING_LEVEL; do
+for name in VLLM_API_KEY EMOBENCH_INCARNATION EMOBENCH_SERVER CUDA_VISIBLE_DEVICES HABANA_VISIBLE_DEVICES HABANA_VISIBLE_MODULES HF_HOME VLLM_LOGGING_LEVEL; do
   if [ -n "${!name+set}" ]; then
     container+=(--env "$name")
   fi
 done
 container+=('/images/vllm 0.33.sqsh')
 exec "${container[@]}" vllm serve Qwen/Qwen3-32B \
-  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" --middleware emobench_guard.Guard \
   --served-model-name Qwen/Qwen3-32B \
   --reasoning-parser qwen3 \
   --default-chat-template-kwargs '{"enable_thinking": false}' \

@@ -4,6 +4,9 @@ module load mamba/latest
 source activate gaudi-pytorch-vllm
 set -u
 export PT_HPU_LAZY_MODE=0
+: "${VLLM_API_KEY:?without a key this server would answer everybody}"
+# Here is the guard: it asks for the key on the routes that vLLM leaves open as well.
+export PYTHONPATH=/scratch/me/runs/study/scripts"${PYTHONPATH:+:$PYTHONPATH}"
 # Slurm hides no Gaudi card from a process, and hl-smi's index is not the module id that the
 # runtime wants; the map differs by node. Without it this job could take a neighbour's cards.
 if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
@@ -41,7 +44,7 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
   export HABANA_VISIBLE_MODULES="${mapped% *}"
 fi
 exec vllm serve Qwen/Qwen3-32B \
-  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" --middleware emobench_guard.Guard \
   --served-model-name Qwen/Qwen3-32B \
   --reasoning-parser qwen3 \
   --default-chat-template-kwargs '{"enable_thinking": false}' \

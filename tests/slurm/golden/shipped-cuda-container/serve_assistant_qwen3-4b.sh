@@ -5,14 +5,17 @@ set -u
 export HF_HOME=/path/to/models
 export HF_HUB_OFFLINE=0
 export PYTHONNOUSERSITE=1
+: "${VLLM_API_KEY:?without a key this server would answer everybody}"
 # Apptainer hands the whole environment on, so the key stands in no argument.
 container=(
   apptainer exec --nv
   --bind /path/to/models
+  --bind /scratch/me/runs/study/scripts
 )
 container+=(/path/to/vllm.sif)
+container+=(sh /scratch/me/runs/study/scripts/container_rc.sh)
 exec "${container[@]}" vllm serve Qwen/Qwen3-4B-Instruct-2507 \
-  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" --middleware emobench_guard.Guard \
   --served-model-name Qwen/Qwen3-4B-Instruct-2507 \
   --revision main \
   --dtype bfloat16 \

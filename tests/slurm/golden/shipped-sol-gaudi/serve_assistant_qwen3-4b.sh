@@ -9,6 +9,9 @@ export PT_HPU_ENABLE_LAZY_COLLECTIVES=true
 export VLLM_SKIP_WARMUP=false
 export VLLM_ENGINE_READY_TIMEOUT_S=3600
 export PYTHONNOUSERSITE=1
+: "${VLLM_API_KEY:?without a key this server would answer everybody}"
+# Here is the guard: it asks for the key on the routes that vLLM leaves open as well.
+export PYTHONPATH=/scratch/me/runs/study/scripts"${PYTHONPATH:+:$PYTHONPATH}"
 # Slurm hides no Gaudi card from a process, and hl-smi's index is not the module id that the
 # runtime wants; the map differs by node. Without it this job could take a neighbour's cards.
 if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
@@ -46,7 +49,7 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
   export HABANA_VISIBLE_MODULES="${mapped% *}"
 fi
 exec vllm serve Qwen/Qwen3-4B-Instruct-2507 \
-  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
+  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" --middleware emobench_guard.Guard \
   --served-model-name Qwen/Qwen3-4B-Instruct-2507 \
   --revision main \
   --dtype bfloat16 \

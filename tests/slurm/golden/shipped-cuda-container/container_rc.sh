@@ -1,0 +1,2 @@
+export PYTHONPATH=/scratch/me/runs/study/scripts"${PYTHONPATH:+:$PYTHONPATH}"
+exec "$@"
