@@ -74,7 +74,7 @@ def capacity_of(server: str, model: RoleModel) -> Capacity:
 
 def copies_of(model: VllmModel) -> int:
     """Copies of the model that share the role's requests."""
-    return model.data_parallel
+    return model.data_parallel * model.replicas
 
 
 def capacities(sweep: Sweep) -> dict[str, Capacity]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from emobench.errors import InvalidInput, Problem, nearest
 from emobench.files import read_json
-from emobench.plan import USER_SERVER, Plan, assistant_server, servers_of
+from emobench.plan import USER_SERVER, Plan, assistant_server, instances_of, server_of
 from emobench.results.usage import seconds
 from emobench.rundir import RunDir
 from emobench.serving.events import Event, read_events
@@ -59,7 +59,7 @@ class LogIndex:
         endpoint = read_json(self._run_dir.endpoint(server)) or {}
         if endpoint.get("job_id"):
             ids.setdefault(str(endpoint["job_id"]), seconds(endpoint.get("started")) or 0.0)
-        prefix = server_log(server)
+        prefix = server_log(server_of(server))
         return self._existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())
 
     def of_cell(self, cell: int) -> list[Path]:
@@ -76,7 +76,7 @@ class LogIndex:
 
     def with_logs(self) -> list[Target]:
         """Every server and cell that has a log, servers first."""
-        found = [Target(server=name) for name in servers_of(self._plan.sweep)]
+        found = [Target(server=name) for name in instances_of(self._plan.sweep)]
         by_task = {
             f"run_{job['job_id']}_{cell - self._first[job['name']]}": cell
             for job in self._jobs
@@ -130,7 +130,7 @@ def find_target(plan: Plan, words: Sequence[str]) -> Target:
     """
     kind, *rest = words
     name = rest[0] if rest else ""
-    servers = list(servers_of(plan.sweep))
+    servers = list(instances_of(plan.sweep))
     if len(rest) > 1:
         raise InvalidInput(f"one target at a time, not {' '.join(words)}")
     if kind == "cell":

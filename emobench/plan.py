@@ -59,6 +59,39 @@ def servers_of(sweep: Sweep) -> dict[str, RoleModel]:
     return {name: model for name, model in roles.items() if model.engine != "openai"}
 
 
+def instance_of(server: str, replica: int) -> str:
+    """Name of a server's replica, counted from 1: user, user+2, user+3, ...
+
+    >>> instance_of("user", 1), instance_of("user", 2)
+    ('user', 'user+2')
+    """
+    return server if replica == 1 else f"{server}+{replica}"
+
+
+def server_of(instance: str) -> str:
+    """The server that an instance is a replica of; no server's own name has a '+'."""
+    return instance.partition("+")[0]
+
+
+def replica_of(instance: str) -> int:
+    """The number of a replica, from 1."""
+    return int(instance.partition("+")[2] or 1)
+
+
+def instances_of(sweep: Sweep) -> dict[str, RoleModel]:
+    """Every replica of every server that this sweep has to start, by name."""
+    return {
+        name: model
+        for server, model in servers_of(sweep).items()
+        for name in replicas_of(server, model)
+    }
+
+
+def replicas_of(server: str, model: RoleModel) -> list[str]:
+    """The instances of one server, the first one first."""
+    return [instance_of(server, number) for number in range(1, model.replicas + 1)]
+
+
 def load_plan(run_dir: RunDir) -> Plan:
     """Raises InvalidInput where `run_dir` is no run directory."""
     data = read_json(run_dir.plan)

@@ -2,11 +2,12 @@
 
 runs/<sweep name>/
   plan.json                     the resolved sweep, profile and cells (written by `sweep` only)
-  jobs.json                     what was submitted (written by `sweep` and `cancel` only)
+  jobs.json                     what was submitted (by `sweep`, and by servers: their successors)
   scripts/                      what is submitted, byte for byte
   submitit/                     submitit's own files
-  endpoints/                    mode 0700: <server>.json by that server's job, api_key (0600)
-  endpoints/<server>.<job>.events.jsonl   when that job loaded, served and was idle
+  endpoints/                    mode 0700: <instance>.json by that server's job, api_key (0600)
+  endpoints/<instance>+next.json          by a successor, until it takes over
+  endpoints/<instance>.<job>.events.jsonl when that job loaded, served and was idle
   cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
   cells/<n>/variant_summary.json
   cells/<n>/results.json        tau-bench's own format, written at the end
@@ -59,6 +60,10 @@ class RunDir:
         return self.path / "jobs.json"
 
     @property
+    def jobs_lock(self) -> Path:
+        return self.path / ".jobs.lock"
+
+    @property
     def scripts(self) -> Path:
         return self.path / "scripts"
 
@@ -82,11 +87,15 @@ class RunDir:
     def report(self) -> Path:
         return self.path / "report.html"
 
-    def endpoint(self, server: str) -> Path:
-        return self.endpoints / f"{server}.json"
+    def endpoint(self, instance: str) -> Path:
+        return self.endpoints / f"{instance}.json"
 
-    def events(self, server: str, job_id: str) -> Path:
-        return self.endpoints / f"{server}.{job_id}.events.jsonl"
+    def successor(self, instance: str) -> Path:
+        """Where a server announces itself that is to take over from the instance's present one."""
+        return self.endpoints / f"{instance}+next.json"
+
+    def events(self, instance: str, job_id: str) -> Path:
+        return self.endpoints / f"{instance}.{job_id}.events.jsonl"
 
     def cell(self, number: int) -> CellPaths:
         return CellPaths(self.path / "cells" / str(number))

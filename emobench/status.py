@@ -14,7 +14,7 @@ from typing import Any
 from emobench.analysis.cost import line as cost_line
 from emobench.config.sweep import Cell
 from emobench.files import read_json
-from emobench.plan import Plan, load_plan, servers_of
+from emobench.plan import Plan, instances_of, load_plan
 from emobench.rundir import RunDir
 from emobench.slurm.queue import JobState, job_states
 
@@ -148,7 +148,7 @@ def sweep_status(
         index = LogIndex(plan, run_dir, jobs)
         for problem in problems:
             problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
-    servers = [_server(plan, run_dir, name, jobs, states) for name in servers_of(plan.sweep)]
+    servers = [_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
     live = any(is_live(state) for state in states.values())
     return {
         "run_dir": str(run_dir.path),
@@ -241,7 +241,7 @@ def _server(
         "job_id": job["job_id"] if job else None,
         "node": endpoint.get("host") or (queued.node if queued else ""),
         "url": endpoint.get("url", ""),
-        "model": servers_of(plan.sweep)[name].model,
+        "model": instances_of(plan.sweep)[name].model,
         "incarnation": endpoint.get("incarnation", ""),
         "heartbeat": endpoint.get("heartbeat", ""),
     }

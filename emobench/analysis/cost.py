@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from emobench.plan import server_of
+
 LOADING, SERVING, IDLE = PHASES = ("loading", "serving", "idle")
 # What a server does from an event on. One that was told to leave has no request any more.
 PHASE = {
@@ -110,7 +112,7 @@ def periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
         return []
     end = now if run.ended is None else run.ended
     return [
-        Period(run.name, start, stop, run.accelerators)
+        Period(server_of(run.name), start, stop, run.accelerators)
         for phase, start, stop in _phases(run.started, end, marks)
         if phase != LOADING and stop > start
     ]

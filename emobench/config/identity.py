@@ -24,6 +24,7 @@ _NOT_CONTENT = {
     "pipeline_parallel",
     "data_parallel",
     "nodes",
+    "replicas",
     "max_num_seqs",
     "gpu_memory_utilization",
     "latency_ms",

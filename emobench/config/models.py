@@ -46,6 +46,8 @@ class VllmModel(Sampling):
     """Nodes that the cards are spread over evenly."""
     max_num_seqs: int | None = Field(default=None, ge=1, le=65_536)
     """Requests that one copy of the model computes at a time."""
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Jobs that each serve the whole model; the cells are spread over them."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     tool_call_parser: str | None = None
     """Assistants only: a parser on the user's server pollutes the user."""
@@ -91,6 +93,10 @@ class OpenAIModel(Sampling):
         return 0
 
     @property
+    def replicas(self) -> int:
+        return 1
+
+    @property
     def served(self) -> str:
         return self.model
 
@@ -120,6 +126,8 @@ class ScriptedModel(Sampling):
     faults: Faults = Faults()
     accelerators: int = Field(default=0, ge=0, le=64)
     """Cards asked of Slurm all the same, to try out a site without a model."""
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Jobs that each serve the role; the cells are spread over them."""
 
     @property
     def nodes(self) -> int:

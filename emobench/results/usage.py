@@ -10,7 +10,7 @@ from typing import Any
 
 from emobench.analysis.cost import Conversation, Cost, JobRun, Mark, cost_of
 from emobench.files import read_json
-from emobench.plan import USER_SERVER, Plan, assistant_server, servers_of
+from emobench.plan import USER_SERVER, Plan, assistant_server, server_of, servers_of
 from emobench.rundir import RunDir
 from emobench.serving.events import Event, read_events
 from emobench.slurm.accounting import Accounted, accounted
@@ -71,13 +71,14 @@ def usage(
 
 def accelerators_of(plan: Plan, server: str) -> int:
     """Cards that a server's job holds; none where the profile asks for none."""
-    model = servers_of(plan.sweep).get(server)
+    model = servers_of(plan.sweep).get(server_of(server))
     if model is None:
         return 0
     profile = plan.profile
     if profile.scheduler == "local":
         return 0 if profile.accelerator == "none" else model.accelerators
-    resources = profile.user_server if server == USER_SERVER else profile.assistant_server
+    user = server_of(server) == USER_SERVER
+    resources = profile.user_server if user else profile.assistant_server
     return 0 if resources.gres is None else model.accelerators
 
 
@@ -138,7 +139,8 @@ class _Reader:
     def _given(self, server: str, gres: Mapping[str, int], planned: int) -> int:
         """Cards as accounted, or as planned where the site does not account for this GRES."""
         profile = self._plan.profile
-        resources = profile.user_server if server == USER_SERVER else profile.assistant_server
+        user = server_of(server) == USER_SERVER
+        resources = profile.user_server if user else profile.assistant_server
         name = (resources.gres or "").split(":")[0]
         typed = [count for key, count in gres.items() if key.startswith(f"{name}:")]
         return gres.get(name, sum(typed) if typed else planned) if name else planned

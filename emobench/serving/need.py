@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from emobench.files import read_json
 from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import read_jobs
-from emobench.slurm.queue import any_live
+from emobench.slurm.queue import live_jobs
+from emobench.watching.source import Source
 
-QUEUE_CHECK_S = 30.0
+QUEUE_CHECK_S = 10.0
+"""With the engine's time to end this keeps a server's release within 30 s of the last cell."""
 SOON_S = 5.0
 NO_ARRAY_S = 900.0
 """A server whose arrays were never submitted (the submission was killed) leaves after this."""
+SUBMISSION_S = 150.0
+"""By then the arrays that a server was submitted for are in jobs.json, unless sbatch hangs."""
+ON_THEIR_WAY = "its arrays are being submitted"
+
+
+def blocks_of_server(plan: Plan, server: str) -> set[str]:
+    """Names of the blocks whose cells use the server."""
+    return {
+        block.name
+        for block in plan.blocks
+        if server in (USER_SERVER, assistant_server(block.assistant))
+    }
+
+
+def who_needs(
+    plan: Plan, jobs: Sequence[Mapping[str, Any]], server: Mapping[str, Any], age_s: float
+) -> str:
+    """Who still needs the job of a server, in words; empty if nobody does. Asks the queue.
+
+    `jobs` are those of jobs.json, `server` one of them, `age_s` the seconds since it started or
+    was submitted. This is the one question for the server itself and for the clean-up job.
+    """
+    blocks = blocks_of_server(plan, server["name"])
+    arrays = [job for job in jobs if job["kind"] == "array" and job["name"] in blocks]
+    if arrays and (live := live_jobs(arrays)):
+        return f"array {live[0]['name']} (job {live[0]['job_id']})"
+    # Arrays of an earlier submission say nothing: the one this server is for may be on its way.
+    ids = [str(job["job_id"]) for job in jobs]
+    position = ids.index(str(server["job_id"]))
+    came = any(job in arrays for job in jobs[position + 1 :])
+    return "" if came or age_s > NO_ARRAY_S else ON_THEIR_WAY
 
 
 class Need:
-    """Answers `why_leave` for one server of a run."""
+    """Answers `why_leave` for one server of a run, without ever waiting for the queue."""
 
     def __init__(
         self,
@@ -29,26 +63,23 @@ class Need:
         job_id: str,
         started: str,
         queue_check_s: float = QUEUE_CHECK_S,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run_dir = run_dir
         self._job_id = job_id
         self._started = datetime.fromisoformat(started)
-        self._queue_check_s = queue_check_s
-        self._clock = clock
-        self._begun = self._checked = clock()
+        self._begun = self._looked = time.monotonic()
+        self._soon_s = min(SOON_S, queue_check_s)
         self._server = server
+        self._had_array = False
         self._plan_stamp = self._stamp()
+        self._queue = Source("the queue", self._by_queue, queue_check_s)
         self._take(plan)
 
     def _take(self, plan: Plan) -> None:
-        blocks = [
-            block
-            for block in plan.blocks
-            if self._server in (USER_SERVER, assistant_server(block.assistant))
-        ]
-        self._blocks = {block.name for block in blocks}
-        self._cells = [number for block in blocks for number in block.cells]
+        self.plan = plan
+        """The newest: a sweep that is submitted again may add cells and change limits."""
+        blocks = blocks_of_server(plan, self._server)
+        self._cells = [n for block in plan.blocks if block.name in blocks for n in block.cells]
         self._expected = {number: len(plan.cells[number].tasks) for number in self._cells}
 
     def why_leave(self) -> str:
@@ -61,14 +92,12 @@ class Need:
             self._cells.pop()
         if not self._cells:
             return "all cells are done"
-        since = self._clock() - self._checked
-        if since < min(SOON_S, self._queue_check_s):
-            return ""
-        # The queue is asked rarely, but soon once it looks as if nobody were left.
-        if since < self._queue_check_s and not self._all_ended():
-            return ""
-        self._checked = self._clock()
-        return self._by_queue()
+        if time.monotonic() - self._looked >= self._soon_s:
+            self._looked = time.monotonic()
+            if self._all_ended():
+                # It looks as if nobody were left.
+                self._queue.hurry()
+        return self._queue.poll() or ""
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
@@ -79,25 +108,28 @@ class Need:
 
     def _by_queue(self) -> str:
         jobs = read_jobs(self._run_dir)
-        own = next((i for i, job in enumerate(jobs) if job["job_id"] == self._job_id), None)
-        arrays = [
-            (position, job)
-            for position, job in enumerate(jobs)
-            if job["kind"] == "array" and job["name"] in self._blocks
-        ]
-        if arrays and any_live([job for _, job in arrays]):
-            return ""
-        # Arrays of an earlier submission say nothing: the one this server is for may be on its way.
-        if own is not None and any(position > own for position, _ in arrays):
+        own = next((job for job in jobs if str(job["job_id"]) == self._job_id), None)
+        age_s = time.monotonic() - self._begun
+        if own is None:
+            blocks = blocks_of_server(self.plan, self._server)
+            arrays = [job for job in jobs if job["kind"] == "array" and job["name"] in blocks]
+            # Submitted by hand, or not yet on record.
+            return "all cells have ended" if self._all_ended() and not live_jobs(arrays) else ""
+        who = who_needs(self.plan, jobs, own, age_s)
+        if not who and age_s > NO_ARRAY_S and not self._had_array:
+            return f"no array was in the queue within {NO_ARRAY_S / 60:g} minutes"
+        if not who:
             return "its arrays have left the queue"
-        if own is None and self._all_ended():
-            return "all cells have ended"
-        if own is not None and self._clock() - self._begun > NO_ARRAY_S:
-            return f"no array was submitted within {NO_ARRAY_S / 60:g} minutes"
+        if who != ON_THEIR_WAY:
+            self._had_array = True
+        elif self._had_array and age_s > SUBMISSION_S:
+            # Started again for arrays that were there already.
+            return "its arrays have left the queue"
         return ""
 
     def _all_ended(self) -> bool:
-        return all(self._ended(number) for number in reversed(self._cells))
+        # A copy: the queue's thread asks as well.
+        return all(self._ended(number) for number in self._cells[::-1])
 
     def _done(self, number: int) -> bool:
         summary = read_json(self._run_dir.cell(number).summary)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,13 @@ from submitit.slurm.slurm import SlurmJob
 from emobench.slurm.queue import JobState, slurm_states
 
 SBATCH_TIMEOUT_S = 120
+
+
+OWN_JOB = re.compile(
+    r"SLURM_(?!CONF$)|SLURMD_|PMI|CUDA_VISIBLE_DEVICES$|GPU_DEVICE_ORDINAL$|ROCR_VISIBLE_DEVICES$|"
+    r"ZE_AFFINITY_MASK$|HABANA_VISIBLE_"
+)
+"""Variables that Slurm set for the job that submits: sbatch would hand them on to the new one."""
 
 
 class ScriptJob(SlurmJob[list[JobState]]):  # type: ignore[misc]
@@ -45,13 +54,17 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         )
         self._text = ""
         self._options: Sequence[str] = ()
+        self._arguments: Sequence[str] = ()
 
-    def submit_script(self, script: Path, options: Sequence[str] = ()) -> ScriptJob:
-        """sbatch `script` with further options.
+    def submit_script(
+        self, script: Path, options: Sequence[str] = (), arguments: Sequence[str] = ()
+    ) -> ScriptJob:
+        """sbatch `script` with further options, and arguments for the script itself.
 
         Raises submitit's FailedJobError or FailedSubmissionError with what sbatch said.
         """
-        self._text, self._options = script.read_text(encoding="utf-8"), options
+        self._text = script.read_text(encoding="utf-8")
+        self._options, self._arguments = options, arguments
         self._throttle()
         self._last_job_submitted = time.time()
         # submitit prints what its error says as well.
@@ -65,7 +78,16 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         # submitit waits for sbatch without end; a controller that is down must not hold us.
         waiting = ["timeout", str(SBATCH_TIMEOUT_S)]
-        return [*waiting, "sbatch", *self._options, str(submission_file_path)]
+        script = [*self._options, str(submission_file_path), *self._arguments]
+        return [*_of_this_job(), *waiting, "sbatch", *script]
 
     def _internal_process_submissions(self, delayed_submissions: Any) -> Any:
         raise TypeError("this executor submits scripts, no functions: use submit_script")
+
+
+def _of_this_job() -> list[str]:
+    """A server that submits its successor must not give it its own cards and restart count."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return []
+    names = [name for name in os.environ if OWN_JOB.match(name)]
+    return ["env", *(f"--unset={name}" for name in sorted(names))]

@@ -1,4 +1,5 @@
-"""jobs.json: what was submitted, oldest first. Written by `sweep` and `cancel` only."""
+"""jobs.json: what was submitted, oldest first. Written by `sweep`, and by servers that submit their
+successors: under a lock, so that no record is lost."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from emobench.files import read_json, write_json
+from emobench.files import locked, read_json, write_json
 from emobench.rundir import RunDir
 
 Scheduler = Literal["slurm", "local"]
@@ -20,13 +21,15 @@ def read_jobs(run_dir: RunDir) -> list[dict[str, Any]]:
 
 def add_jobs(run_dir: RunDir, scheduler: Scheduler, records: Iterable[Mapping[str, Any]]) -> None:
     """Append records; the file is complete after each call."""
-    _write(run_dir, scheduler, [*read_jobs(run_dir), *records])
+    with locked(run_dir.jobs_lock):
+        _write(run_dir, scheduler, [*read_jobs(run_dir), *records])
 
 
 def remove_jobs(run_dir: RunDir, scheduler: Scheduler, job_ids: Iterable[str]) -> None:
     """Forget jobs that were taken back."""
     gone = set(job_ids)
-    _write(run_dir, scheduler, [job for job in read_jobs(run_dir) if job["job_id"] not in gone])
+    with locked(run_dir.jobs_lock):
+        _write(run_dir, scheduler, [job for job in read_jobs(run_dir) if job["job_id"] not in gone])
 
 
 def record(

@@ -17,12 +17,12 @@ from typing import Any
 
 from emobench.capacity import throttle_of
 from emobench.errors import SubmissionRefused
-from emobench.plan import Plan
+from emobench.plan import Plan, server_of
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import add_jobs, record
 from emobench.slurm.local_jobs import Task, become_script, run_tasks
 from emobench.slurm.processes import TOKEN_VARIABLE, end_jobs, start_ticks
-from emobench.slurm.render import array_script, server_log, server_script
+from emobench.slurm.render import array_script, server_arguments, server_log, server_script
 
 OnJob = Callable[[Mapping[str, Any]], None]
 
@@ -56,9 +56,10 @@ def submit(
         for server in servers:
             # An earlier job's file would be taken for the new one's: its "failed" ends the wait.
             run_dir.endpoint(server).unlink(missing_ok=True)
-            script = server_script(server)
-            log = f"{plan.logs}/{server_log(server)}"
-            process = _start(run_dir, become_script, str(run_dir.scripts / script), log)
+            script = server_script(server_of(server))
+            log = f"{plan.logs}/{server_log(server_of(server))}"
+            path = str(run_dir.scripts / script)
+            process = _start(run_dir, become_script, path, log, *server_arguments(server))
             note([record("server", server, str(process["pid"]), script, **process)])
         tasks, jobs = _tasks(plan, run_dir, missing)
         if tasks:

@@ -27,8 +27,8 @@ class Task:
     index: int
 
 
-def become_script(script: str, log: str) -> None:
-    """Turn this process into `bash script`, with its output in <log>_<job id>.out."""
+def become_script(script: str, log: str, *arguments: str) -> None:
+    """Turn this process into `bash script arguments...`; its output goes to <log>_<job id>.out."""
     die_with_parent(signal.SIGTERM)
     job_id = os.environ["SUBMITIT_LOCAL_JOB_ID"]
     descriptor = os.open(f"{log}_{job_id}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -37,7 +37,7 @@ def become_script(script: str, log: str) -> None:
     # submitit ignores or handles these, and ignoring is inherited.
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
-    os.execvp("bash", ["bash", script])
+    os.execvp("bash", ["bash", script, *arguments])
 
 
 def run_tasks(tasks: Sequence[Task], throttle: int, logs: str) -> dict[str, int]:

@@ -10,11 +10,11 @@ from typing import Any
 from emobench.capacity import throttle_of
 from emobench.config.cluster import ClusterProfile
 from emobench.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
-from emobench.plan import USER_SERVER, Plan, assistant_server
+from emobench.plan import USER_SERVER, Plan, assistant_server, server_of
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import add_jobs, read_jobs, record, remove_jobs
 from emobench.slurm.queue import any_live, cancel_slurm, compress, job_states, run_command
-from emobench.slurm.render import array_script, server_script
+from emobench.slurm.render import array_script, server_arguments, server_script
 
 OnJob = Callable[[Mapping[str, Any]], None]
 
@@ -127,7 +127,8 @@ def _submit(
         ) from error
 
     def send(job: dict[str, Any], options: Sequence[str]) -> None:
-        job["job_id"] = _sbatch(executor, run_dir, job, options)
+        arguments = server_arguments(job["name"]) if job["kind"] == "server" else ()
+        job["job_id"] = sbatch(executor, run_dir, job, options, arguments)
         submitted.append(job)
         add_jobs(run_dir, "slurm", [job])
         on_job(job)
@@ -135,7 +136,7 @@ def _submit(
     for server in servers:
         # An earlier job's file would be taken for the new one's: its "failed" ends the wait.
         run_dir.endpoint(server).unlink(missing_ok=True)
-        send(record("server", server, "", server_script(server)), ())
+        send(record("server", server, "", server_script(server_of(server))), ())
     waiting = _waiting_servers(run_dir)
     for block in plan.blocks:
         cells = sorted(missing.get(block.name, ()))
@@ -149,12 +150,19 @@ def _submit(
         send(record("array", block.name, "", array_script(block.name), cells), options)
 
 
-def _sbatch(executor: Any, run_dir: RunDir, job: Mapping[str, Any], options: Sequence[str]) -> str:
+def sbatch(
+    executor: Any,
+    run_dir: RunDir,
+    job: Mapping[str, Any],
+    options: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+) -> str:
+    """Submit a record's script; its job id. Raises SubmissionRefused with advice."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     script = run_dir.path / str(job["script"])
     try:
-        return str(executor.submit_script(script, options).job_id)
+        return str(executor.submit_script(script, options, arguments).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         said = str(error).strip() or "nothing (is Slurm's controller up? try `squeue`)"
         advice = next((text for pattern, text in ADVICE if re.search(pattern, said)), "")
@@ -164,15 +172,23 @@ def _sbatch(executor: Any, run_dir: RunDir, job: Mapping[str, Any], options: Seq
 
 
 def _waiting_servers(run_dir: RunDir) -> dict[str, str]:
-    """Job id by server, of the newest job of each that has not started yet."""
-    newest = {job["name"]: job for job in read_jobs(run_dir) if job["kind"] == "server"}
-    states = job_states(list(newest.values()))
-    ids = {name: str(job["job_id"]) for name, job in newest.items()}
-    return {
-        name: job_id
-        for name, job_id in ids.items()
-        if job_id in states and states[job_id].state in ("PENDING", "UNKNOWN", "CONFIGURING")
-    }
+    """Job id by server of which no replica has started yet: of the first in the queue.
+
+    An array can begin with one replica, and Slurm cannot be told to wait for any one of several.
+    """
+    jobs = [job for job in read_jobs(run_dir) if job["kind"] == "server"]
+    states = job_states(jobs)
+    waiting: dict[str, str] = {}
+    started: set[str] = set()
+    for job in jobs:
+        server, job_id = server_of(job["name"]), str(job["job_id"])
+        if job_id not in states or not states[job_id].live:
+            continue
+        if states[job_id].state in ("PENDING", "UNKNOWN", "CONFIGURING"):
+            waiting.setdefault(server, job_id)
+        else:
+            started.add(server)
+    return {server: job_id for server, job_id in waiting.items() if server not in started}
 
 
 def _take_back_lonely(
@@ -188,7 +204,8 @@ def _take_back_lonely(
         needing = [
             array
             for array in arrays
-            if job["name"] in (USER_SERVER, assistant_server(assistants.get(array["name"], "")))
+            if server_of(job["name"])
+            in (USER_SERVER, assistant_server(assistants.get(array["name"], "")))
         ]
         if not (needing and any_live(needing)):
             lonely.append(job)
