@@ -9,44 +9,37 @@ its info are stock's. What this module cannot vouch for goes to stock's own code
 from __future__ import annotations
 
 import gc
-from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
-from itertools import accumulate, islice
+from itertools import islice
 from threading import Lock
 from typing import Any
 
+from emobench.benchmarks.hashing import Changes, HashedText, TableText, fast_hashable, tuple_text
 from emobench.benchmarks.overlay import Overlay, Table, pack, settle
 
-Changes = tuple[tuple[str, bytes | None], ...]
-"""By key, in order: the text of a record that is not as in the table, None where it is gone."""
-
-_COMMA = b", "
-_KEPT_HASHES = 4096  # ground truths repeat over trials; some KB each
+_SEPARATOR = ", "
+_KEPT = 4096  # ground truths repeat over trials; some KB each
 
 
 class SharedState:
     """The data of one environment, with each record's part of the text that stock hashes."""
 
     def __init__(self, data: dict[str, dict[str, Any]], to_hashable: Callable[[Any], Any]) -> None:
-        self._to_hashable = to_hashable
+        self._hashable = fast_hashable(to_hashable)
         self._tables = {name: Table(records) for name, records in data.items()}
         self._names = sorted(data)
-        self._keys = {name: sorted(records) for name, records in data.items()}
-        self._pieces = {
-            name: [self._piece(key, data[name][key]) for key in keys]
-            for name, keys in self._keys.items()
-        }
-        self._texts = {name: _tuple_text(pieces) for name, pieces in self._pieces.items()}
-        self._begins = {
-            name: list(
-                accumulate((len(piece) + len(_COMMA) for piece in pieces), initial=len(b"("))
-            )
-            for name, pieces in self._pieces.items()
-        }
-        """Where each piece begins in its table's text, and where one more would."""
+        self._texts: dict[str, TableText] = {}
+        text = b"("
+        for name in self._names:
+            text += f"{_SEPARATOR if len(text) > 1 else ''}({name!r}, ".encode()
+            keys = sorted(data[name])
+            pieces = [self._piece(key, data[name][key]) for key in keys]
+            self._texts[name] = TableText(keys, pieces, len(text))
+            text += tuple_text(pieces) + b")"
+        self._text = HashedText(text + (b",)" if len(data) == 1 else b")"))
         self._hashes: dict[tuple[Changes, ...], str] = {}
+        self._changed_pieces: dict[tuple[str, bytes], bytes] = {}
 
     def fresh(self) -> dict[str, Any]:
         """The data for one episode, in place of stock's `load_data`."""
@@ -65,14 +58,19 @@ class SharedState:
         key = tuple(changes)
         digest = self._hashes.get(key)
         if digest is None:
-            digest = self._digest(key)
-            if len(self._hashes) >= _KEPT_HASHES:
+            edits = [
+                edit
+                for name, changed in zip(self._names, key, strict=True)
+                for edit in self._texts[name].edits(changed)
+            ]
+            digest = self._text.digest(edits)
+            if len(self._hashes) >= _KEPT:
                 self._hashes.clear()
             self._hashes[key] = digest
         return digest
 
     def _piece(self, key: str, record: Any) -> bytes:
-        return repr((key, self._to_hashable(record))).encode()
+        return repr((key, self._hashable(record))).encode()
 
     def _changes(self, name: str, overlay: Any) -> Changes | None:
         table = self._tables[name]
@@ -85,60 +83,30 @@ class SharedState:
         for key in sorted(overlay.touched):
             if key in overlay:
                 record = dict.__getitem__(overlay, key)
-                if not _is_packed_as(record, table.packed.get(key)):
-                    changes.append((key, self._piece(key, record)))
+                packed = _packed(record)
+                if packed is None or packed != table.packed.get(key):
+                    changes.append((key, self._changed_piece(key, record, packed)))
             elif key in table.packed:
                 changes.append((key, None))
         return tuple(changes)
 
-    def _digest(self, changes: tuple[Changes, ...]) -> str:
-        digest = sha256(b"(")
-        separator = ""
-        for name, changed in zip(self._names, changes, strict=True):
-            digest.update(f"{separator}({name!r}, ".encode())
-            for part in self._parts(name, changed):
-                digest.update(part)
-            digest.update(b")")
-            separator = ", "
-        digest.update(b",)" if len(self._names) == 1 else b")")
-        return digest.hexdigest()
-
-    def _parts(self, name: str, changes: Changes) -> list[bytes | memoryview]:
-        """The text of a table with these changes; most of it is not copied."""
-        keys, begins = self._keys[name], self._begins[name]
-        text, done = memoryview(self._texts[name]), 0
-        parts: list[bytes | memoryview] = []
-        for key, piece in changes:
-            position = bisect_left(keys, key)
-            if piece is None or position == len(keys) or keys[position] != key:
-                return [self._changed_text(name, changes)]  # another number of records
-            parts += [text[done : begins[position]], piece]
-            done = begins[position + 1] - len(_COMMA)
-        return [*parts, text[done:]]
-
-    def _changed_text(self, name: str, changes: Changes) -> bytes:
-        keys, pieces = self._keys[name], self._pieces[name].copy()
-        for key, piece in reversed(changes):  # from the end, so that positions before it hold
-            position = bisect_left(keys, key)
-            if position == len(keys) or keys[position] != key:
-                assert piece is not None
-                pieces.insert(position, piece)
-            elif piece is None:
-                del pieces[position]
-            else:
-                pieces[position] = piece
-        return _tuple_text(pieces)
+    def _changed_piece(self, key: str, record: Any, packed: bytes | None) -> bytes:
+        """A changed record's text; where the models do what is right, two states hold the same."""
+        if packed is None:
+            return self._piece(key, record)
+        known = self._changed_pieces.get((key, packed))
+        if known is None:
+            if len(self._changed_pieces) >= _KEPT:
+                self._changed_pieces.clear()
+            known = self._changed_pieces[key, packed] = self._piece(key, record)
+        return known
 
 
-def _is_packed_as(record: Any, packed: bytes | None) -> bool:
+def _packed(record: Any) -> bytes | None:
     try:
-        return pack(record) == packed
+        return pack(record)
     except ValueError:
-        return False
-
-
-def _tuple_text(pieces: list[bytes]) -> bytes:
-    return b"(" + _COMMA.join(pieces) + (b",)" if len(pieces) == 1 else b")")
+        return None
 
 
 _shared: dict[Any, SharedState | None] = {}
@@ -160,12 +128,19 @@ def preload(load_data: Callable[[], Any], stock: Any) -> None:
     """Read what `shared_state` gives, and take it out of the garbage collector's rounds.
 
     That acts on the whole process, once for each `load_data`, and on all that exists by then: best
-    before the first episode, so that no round walks over the shared data again.
+    before the first episode, so that no round walks over the shared data again. What is garbage
+    by then stays: to look for it first would take as long as reading the data.
     """
-    if load_data not in _shared:
+    if load_data in _shared:
+        return
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         shared_state(load_data, stock)
-        gc.collect()
+    finally:
         gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _shared_state(data: Any, stock: Any) -> SharedState | None:
