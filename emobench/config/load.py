@@ -14,6 +14,7 @@ from emobench.config.reader import Reader
 from emobench.config.roles import (
     SAFE_NAME,
     calls_tools,
+    place_model,
     place_template,
     read_assistants,
     read_engine,
@@ -80,7 +81,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
     templates: dict[str, str] = {}
 
     def placed(role: KeyPath, model: RoleModel | None) -> RoleModel | None:
-        model, digest = place_template(reader, role, model, folder)
+        model, digest = place_template(reader, role, place_model(model, folder), folder)
         if digest and isinstance(model, VllmModel) and model.chat_template:
             templates[model.chat_template] = digest
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from hashlib import sha256
@@ -174,6 +175,17 @@ def calls_tools(model: RoleModel) -> bool:
         return True
     given = {flag_of(argument) for argument in model.extra_args}
     return model.tool_call_parser is not None or "--tool-call-parser" in given
+
+
+def place_model(model: RoleModel | None, folder: Path) -> RoleModel | None:
+    """The model with the absolute path of a folder that begins with ./ or ../.
+
+    No model id begins so, and the server's job may start elsewhere.
+    """
+    if not isinstance(model, VllmModel) or not model.model.startswith(("./", "../")):
+        return model
+    # Not resolved: where a link leads today says less than its name.
+    return model.model_copy(update={"model": os.path.normpath(folder / model.model)})
 
 
 def place_template(

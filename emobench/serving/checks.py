@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from emobench.config.models import VllmModel
@@ -37,6 +38,14 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
             hint = "choose a cluster with --cluster, or remove nodes"
             message = f"{model.nodes} nodes, but profile {plan.profile.name} has no Slurm"
             problems.append(Problem(message, plan.sweep_file, key=f"{key}.nodes", hint=hint))
+        if model.model.startswith("/") and not Path(model.model).is_dir():
+            # Only where the server's job runs on this machine is that the last word.
+            if plan.profile.scheduler == "local":
+                message = f"there is no folder {model.model}"
+                hint = "give the folder of a model, or a Hugging Face id"
+                problems.append(Problem(message, plan.sweep_file, key=f"{key}.model", hint=hint))
+            elif plan.profile.container is None:
+                warn(f"{key}.model: there is no folder {model.model} on this machine")
         for flag in dict.fromkeys(flags.flags_in(model.extra_args)):
             if hint := flags.removed_hint(flag, known):
                 message = f"vLLM no longer takes {flag}"
