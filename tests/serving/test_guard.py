@@ -49,7 +49,7 @@ module, name = sys.argv[1].rsplit(".", 1)
 app.add_middleware(getattr(importlib.import_module(module), name))
 uvicorn.run(app, host="127.0.0.1", port=0, log_level="info")
 """
-SCRIPTED = (sys.executable, "-m", "emobench.serving.scripted", "--model", "m")
+SCRIPTED: tuple[str, ...] = (sys.executable, "-m", "emobench.serving.scripted", "--model", "m")
 
 
 @contextmanager
