@@ -57,6 +57,12 @@ class Endpoint:
     heartbeat: str = ""
     state: State = "starting"
     reason: str = ""
+    final: bool = False
+    """It left for good: only a new submission starts such a server again."""
+    kept_until: str = ""
+    """ISO 8601, UTC: nothing needs it, but it stays until then (keep_servers_min)."""
+    max_concurrency: float | None = None
+    """Requests of full length that its cache holds, as the engine itself says."""
     schema: int = 1
 
     def age_s(self) -> float:
@@ -212,6 +218,11 @@ def wait_for_endpoint(
             return endpoint
         if endpoint is not None and endpoint.state == "failed":
             raise ServersGone(f"server {server} failed: {endpoint.reason}")
+        if endpoint is not None and endpoint.state == "left" and endpoint.final:
+            raise ServersGone(
+                f"server {server} has left: {endpoint.reason}; run the same `emobench sweep` "
+                "command again: it starts the servers and what is missing"
+            )
         if interrupted():
             raise ServersGone(f"interrupted while waiting for server {server}: {problem}")
         if time.monotonic() - begun >= deadline_s:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from emobench.serving.metrics import whole_requests
 from emobench.slurm.processes import die_with_parent
 
 TAIL_LINES = 15
@@ -49,6 +50,8 @@ class Engine:
         self.port = free_port(host)
         self.incarnation = secrets.token_hex(8)
         self.started = time.monotonic()
+        self.max_concurrency: float | None = None
+        """Requests of full length that its cache holds, where it has said so."""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._process = subprocess.Popen(
             ["bash", str(script)],
@@ -113,5 +116,7 @@ class Engine:
             for line in stream:
                 text = line.decode(errors="replace").rstrip()
                 self._tail.append(text[:500])
+                if (found := whole_requests(text[:500])) is not None:
+                    self.max_concurrency = found
                 print(text, flush=True)
         sys.stdout.flush()

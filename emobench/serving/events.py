@@ -69,17 +69,21 @@ class EventLog:
         except OSError as error:
             print(f"emobench: cannot note '{event}': {error}", flush=True)
 
-    def sample(self, url: str) -> None:
-        """Ask the engine for its load, and note where it turned busy or idle."""
+    def sample(self, url: str) -> bool | None:
+        """Ask the engine for its load, and note where it turned busy or idle.
+
+        Whether it had a request since the last look; None where it does not say.
+        """
         try:
             load = self._ask(url)
         except OSError:
-            return  # its health is asked for elsewhere
+            return None  # its health is asked for elsewhere
         busy = was_busy(self._load, load)
         self._load = load
         if busy != self._busy:
             self._busy = busy
             self.note("busy" if busy else "idle")
+        return busy
 
 
 def read_events(run_dir: RunDir) -> dict[str, list[Event]]:

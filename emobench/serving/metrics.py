@@ -17,6 +17,7 @@ LIMIT_BYTES = 8 << 20
 SAMPLE = re.compile(
     r'(?P<name>[A-Za-z_:][\w:]*)(?:\{(?:[^"}]|"(?:\\.|[^"\\])*")*\})?[ \t]+(?P<value>\S+)'
 )
+WHOLE_REQUESTS = re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x")
 # The first name that the server knows counts; later ones are of older versions.
 NAMES = {
     "running": ("vllm:num_requests_running",),
@@ -97,3 +98,9 @@ def was_busy(before: Load | None, after: Load) -> bool:
             (before.prompt_tokens, after.prompt_tokens),
         )
     )
+
+
+def whole_requests(line: str) -> float | None:
+    """What vLLM prints of its cache at its start: how many requests of full length it holds."""
+    found = WHOLE_REQUESTS.search(line)
+    return float(found[1]) if found else None

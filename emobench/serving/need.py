@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from emobench.files import read_json
-from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan
+from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan, server_of
 from emobench.rundir import RunDir
 from emobench.slurm.jobs import read_jobs
 from emobench.slurm.queue import live_jobs
@@ -24,8 +24,9 @@ SUBMISSION_S = 150.0
 ON_THEIR_WAY = "its arrays are being submitted"
 
 
-def blocks_of_server(plan: Plan, server: str) -> set[str]:
+def blocks_of_server(plan: Plan, instance: str) -> set[str]:
     """Names of the blocks whose cells use the server."""
+    server = server_of(instance)
     return {
         block.name
         for block in plan.blocks
@@ -46,9 +47,10 @@ def who_needs(
     if arrays and (live := live_jobs(arrays)):
         return f"array {live[0]['name']} (job {live[0]['job_id']})"
     # Arrays of an earlier submission say nothing: the one this server is for may be on its way.
+    # Only a successor is for those that were there before.
     ids = [str(job["job_id"]) for job in jobs]
     position = ids.index(str(server["job_id"]))
-    came = any(job in arrays for job in jobs[position + 1 :])
+    came = bool(server.get("takes_over")) or any(job in arrays for job in jobs[position + 1 :])
     return "" if came or age_s > NO_ARRAY_S else ON_THEIR_WAY
 
 

@@ -113,14 +113,9 @@ class Supervisor:
             started=now(),
         )
         self._events = EventLog(run_dir, instance, self._endpoint.job_id)
-        self._need = Need(
-            plan,
-            run_dir,
-            instance,
-            self._endpoint.job_id,
-            self._endpoint.started,
-            timing.queue_check_s,
-        )
+        started, job_id = self._endpoint.started, self._endpoint.job_id
+        need = Need(plan, run_dir, instance, job_id, started, timing.queue_check_s)
+        self._limits = Limits(run_dir, need, timing.budget_check_s)
 
     def run(self) -> int:
         """Serve until the end; the exit code."""
@@ -175,6 +170,7 @@ class Supervisor:
         self._endpoint = replace(
             self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation
         )
+        self._limits.saw(None)
         self._announce("starting")
         self._events.note("starting", engine.incarnation)
         limit_s = self._plan.profile.server_deadline_min * 60
@@ -214,14 +210,14 @@ class Supervisor:
                 strikes = 0 if healthy else strikes + 1
                 if strikes >= self._timing.strikes:
                     return f"{strikes} health probes in a row failed"
-                self._events.sample(self._endpoint.url)
+                self._limits.saw(self._events.sample(self._endpoint.url))
                 next_probe = time.monotonic() + self._timing.health_s
             self._heartbeat("ready")
             self._wakeable.sleep(self._timing.probe_s)
 
     def _leaving(self) -> bool:
         stop = self._wakeable.stop
-        self._reason = f"received {stop}" if stop else self._need.why_leave()
+        self._reason = f"received {stop}" if stop else self._limits.why_leave()
         return bool(self._reason)
 
     def _died(self) -> str:
@@ -254,7 +250,14 @@ class Supervisor:
             self._announce(state)
 
     def _announce(self, state: State, reason: str = "") -> None:
-        self._endpoint = replace(self._endpoint, state=state, reason=reason)
+        self._endpoint = replace(
+            self._endpoint,
+            state=state,
+            reason=reason,
+            final=self._limits.final,
+            kept_until=self._limits.kept_until,
+            max_concurrency=self._engine.max_concurrency if self._engine else None,
+        )
         try:
             publish(self._run_dir, self._endpoint)
         except OSError as error:

@@ -61,9 +61,30 @@ def job_states(jobs: Sequence[Mapping[str, Any]]) -> dict[str, JobState]:
     return states
 
 
+def live_jobs(jobs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records whose job, or a task of it, is still in the queue, or cannot be asked about.
+
+    Asked of squeue alone where it answers: this is asked often, and accounting is slow.
+    """
+    from emobench.slurm.processes import local_state
+
+    ids = sorted({str(job["job_id"]) for job in jobs if "pid" not in job})
+    live: set[str] = set()
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        queued = _squeue(chunk)
+        states = slurm_states(chunk) if queued is None else queued
+        live |= {job_id.partition("_")[0] for job_id, state in states.items() if state.live}
+    return [
+        job
+        for job in jobs
+        if (local_state(job).live if "pid" in job else str(job["job_id"]) in live)
+    ]
+
+
 def any_live(jobs: Sequence[Mapping[str, Any]]) -> bool:
     """Whether one of the records' jobs, or a task of it, is still in the queue (or unknown)."""
-    return any(state.live for state in job_states(jobs).values())
+    return bool(live_jobs(jobs))
 
 
 def slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
