@@ -114,6 +114,7 @@ def ours(
 
     for name in ("calls", "episode", "probing.cells", "variants.inject"):  # the cell's own imports
         importlib.import_module(f"emobench.{name}")
+    importlib.import_module("jsonschema")  # the probe's
     in_flight = InFlight()
     bodies: list[bytes] = []
     if watch:
