@@ -79,9 +79,11 @@ _SCALARS = (str, int, float, complex, bytes, type(None))
 def freeze(value: Any) -> Any:
     """A frozen copy of plain data."""
     if isinstance(value, dict):
-        return FrozenDict((key, freeze(item)) for key, item in value.items())
+        return FrozenDict(
+            {key: item if type(item) in _SCALARS else freeze(item) for key, item in value.items()}
+        )
     if isinstance(value, list):
-        return FrozenList(freeze(item) for item in value)
+        return FrozenList([item if type(item) in _SCALARS else freeze(item) for item in value])
     return value
 
 
