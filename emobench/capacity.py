@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from emobench.config.cluster import ClusterProfile
 from emobench.config.models import RoleModel, VllmModel
 from emobench.config.sweep import Cell, Sweep
-from emobench.plan import USER_SERVER, CellBlock, Plan, assistant_server
+from emobench.plan import USER_SERVER, CellBlock, Plan, assistant_server, servers_of
 from emobench.serving.vllm_args import option_of
 
 CONCURRENCY, THROTTLE = 8, 8
@@ -177,17 +177,23 @@ def describe(plan: Plan) -> list[str]:
     if not lines:
         return []
     pace = f"{throttle_of(plan)} cells at a time x {concurrency_of(plan)} conversations"
+    if len(plan.blocks) > 1 and plan.profile.scheduler == "slurm":
+        pace += f", in each of {len(plan.blocks)} arrays"
     return [f"{pace}: {lines[0]}", *lines[1:]]
 
 
 def crowded(plan: Plan, server: str, whole: float | None) -> str:
     """A warning where a server gets much more than it said it can hold; else empty.
 
-    `whole` is vLLM's own figure: requests of full length (max_model_len) that its cache holds. A
-    conversation is rarely a quarter of that length.
+    `whole` is vLLM's own figure for one engine: requests of full length (max_model_len) that its
+    cache holds. A conversation is rarely a quarter of that length.
     """
-    asked = requests_of(plan, server)
-    if whole is None or asked <= max(4 * whole, 1):
+    model = servers_of(plan.sweep).get(server)
+    if whole is None or not isinstance(model, VllmModel):
+        return ""
+    whole *= model.data_parallel
+    asked = -(-requests_of(plan, server) // model.replicas)
+    if asked <= max(4 * whole, 1):
         return ""
     return (
         f"its cache holds {whole:g} requests of full length, and the sweep sends up to {asked} at "

@@ -78,7 +78,20 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<sweep name>")
     parser.add_argument("--dry-run", action="store_true", help="write the scripts, submit nothing")
     parser.add_argument("--wait", action="store_true", help="follow it to its end, then report")
+    parser.add_argument(
+        "--keep-servers",
+        type=_minutes,
+        metavar="MIN",
+        help="minutes that the servers stay after the last cell (default: keep_servers_min)",
+    )
     parser.add_argument("--json", action="store_true", help="print the outcome for machines")
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 100_000:
+        raise ValueError
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emobench.budget import refuse_if_spent
 from emobench.errors import EmobenchError, InvalidInput, Problem
 from emobench.files import read_json, write_atomic
 from emobench.plan import (
@@ -21,11 +23,17 @@ from emobench.plan import (
     server_of,
     servers_of,
 )
+from emobench.results.usage import seconds
 from emobench.rundir import RunDir
 from emobench.slurm.queue import JobState, job_states
 from emobench.slurm.render import render
 from emobench.status import cell_jobs, cell_state, is_live, job_records, state_of
 from emobench.templates_path import template_dirs
+
+LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
+"""Keys that servers take anew while they run."""
+STAYS_S = 60.0
+"""A kept server that stays for less is not counted on."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +64,61 @@ def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
 
 
 def submit(
-    plan: Plan, run_dir: RunDir, on_job: Callable[[Mapping[str, Any]], None] = lambda job: None
+    plan: Plan,
+    run_dir: RunDir,
+    on_job: Callable[[Mapping[str, Any]], None] = lambda job: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Submit the servers and arrays for the cells that are missing; nothing if there are none.
 
     Raises SubmissionRefused where the scheduler says no. What had been submitted by then is
     recorded, servers that would run alone are taken back, and the same call completes the rest.
+    Raises InvalidInput where the run has used its max_gpu_hours.
     """
     _check_keys(plan)
     jobs = job_records(run_dir)
     states = job_states(jobs)
     missing, live = missing_cells(plan, run_dir, jobs, states)
-    count = sum(map(len, missing.values()))
-    if not count:
-        return Outcome((), 0, live)
-    servers = _servers_to_start(plan, missing, jobs, states)
+    count, waiting = (sum(map(len, each.values())) for each in (missing, live))
+    if not count and not live:
+        return Outcome((), 0, 0)
+    refuse_if_spent(plan, run_dir)
+    servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states)
+    if not count and not servers:
+        _take_limits(plan, run_dir)
+        return Outcome((), 0, waiting)
     write_scripts(plan, run_dir)
     if servers_of(plan.sweep):
         from emobench.serving.endpoints import api_key
 
         api_key(run_dir, create=True)
-    submitted = _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
-    return Outcome(submitted, count, live)
+    submitted: list[Mapping[str, Any]] = []
+    try:
+        submitted += _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
+    finally:
+        # Also after a refusal: the arrays that were taken have servers.
+        if plan.profile.scheduler == "slurm":
+            from emobench.slurm.cleanup_job import submit_cleanup
+
+            submitted += submit_cleanup(plan, run_dir, on_job, warn)
+    return Outcome(submitted, count, waiting)
+
+
+def _take_limits(plan: Plan, run_dir: RunDir) -> None:
+    """Let the limits of the sweep file hold for servers that run already."""
+    old = load_plan(run_dir)
+    limits = {key: getattr(plan.sweep, key) for key in LIMITS}
+    if any(getattr(old.sweep, key) != value for key, value in limits.items()):
+        sweep = old.sweep.model_copy(update=limits)
+        save_plan(run_dir, old.model_copy(update={"sweep": sweep}))
 
 
 def missing_cells(
     plan: Plan, run_dir: RunDir, jobs: list[dict[str, Any]], states: Mapping[str, JobState]
-) -> tuple[dict[str, list[int]], int]:
-    """Cells to submit by block name, and how many more are with a live job already."""
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Cells to submit by block name, and those that are with a live job already."""
     ids = cell_jobs(plan, jobs)
-    live = 0
+    live: dict[str, list[int]] = {}
     missing: dict[str, list[int]] = {}
     for block in plan.blocks:
         for number in block.cells:
@@ -94,7 +127,7 @@ def missing_cells(
             if cell_state(cell, summary, job, states)[0] == "done":
                 continue
             if job is not None and is_live(state_of(job, states)):
-                live += 1
+                live.setdefault(block.name, []).append(number)
             else:
                 missing.setdefault(block.name, []).append(number)
     return missing, live
@@ -120,12 +153,14 @@ def cancel(run_dir: RunDir) -> list[str]:
 
 def _servers_to_start(
     plan: Plan,
-    missing: Mapping[str, Sequence[int]],
+    run_dir: RunDir,
+    blocks_to_run: Collection[str],
     jobs: list[dict[str, Any]],
     states: Mapping[str, JobState],
 ) -> list[str]:
-    """Instances that the missing cells need and that no live array keeps alive already."""
-    assistants = {block.assistant for block in plan.blocks if block.name in missing}
+    """Instances that these blocks need and that neither a live array nor `keep_servers_min` keeps
+    alive already. Servers that are about to leave are cancelled."""
+    assistants = {block.assistant for block in plan.blocks if block.name in blocks_to_run}
     needed = {USER_SERVER, *(assistant_server(name) for name in assistants)}
     blocks = {block.name: block.assistant for block in plan.blocks}
     kept: set[str] = set()
@@ -140,6 +175,7 @@ def _servers_to_start(
         if job["kind"] == "server"
         and server_of(job["name"]) in needed - kept
         and is_live(states.get(job["job_id"]))
+        and not stays(run_dir, job)
     ]
     if leaving:
         # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
@@ -148,12 +184,21 @@ def _servers_to_start(
         job["name"]
         for job in jobs
         if job["kind"] == "server"
-        and server_of(job["name"]) in kept
         and is_live(states.get(job["job_id"]))
+        and (server_of(job["name"]) in kept or stays(run_dir, job))
     }
     return [
         name for name in instances_of(plan.sweep) if server_of(name) in needed and name not in alive
     ]
+
+
+def stays(run_dir: RunDir, job: Mapping[str, Any]) -> bool:
+    """Whether a server that nothing needs is kept long enough for a new array to find it."""
+    endpoint = read_json(run_dir.endpoint(job["name"])) or {}
+    until = seconds(endpoint.get("kept_until"))
+    if endpoint.get("job_id") != job["job_id"] or endpoint.get("state") != "ready":
+        return False
+    return until is not None and until - time.time() > STAYS_S
 
 
 def _check_keys(plan: Plan) -> None:

@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emobench.analysis.cost import line as cost_line
+from emobench.budget import limit_line, state_of_limit
+from emobench.capacity import crowded
 from emobench.config.sweep import Cell
 from emobench.files import read_json
-from emobench.plan import Plan, instances_of, load_plan
+from emobench.plan import Plan, instances_of, load_plan, server_of
 from emobench.rundir import RunDir
 from emobench.slurm.queue import JobState, job_states
 
@@ -99,7 +101,9 @@ def gather(run_dir: RunDir, *, cost: bool = False) -> dict[str, Any]:
         from emobench.results.usage import ask_accounts, usage
 
         accounts = ask_accounts(run_dir, jobs)
-        status["cost"] = summary(usage(plan, run_dir, jobs, states, accounts))
+        spent = usage(plan, run_dir, jobs, states, accounts)
+        status["cost"] = summary(spent)
+        status["limit"] = state_of_limit(plan, spent)
     return status
 
 
@@ -149,7 +153,9 @@ def sweep_status(
         for problem in problems:
             problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
     servers = [_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
-    live = any(is_live(state) for state in states.values())
+    # A clean-up job only waits for the others.
+    cleanups = {str(job["job_id"]) for job in jobs if job["kind"] == "cleanup"}
+    live = any(is_live(state) for job, state in states.items() if job not in cleanups)
     return {
         "run_dir": str(run_dir.path),
         "sweep": plan.sweep.name,
@@ -191,11 +197,15 @@ def show(status: Mapping[str, Any]) -> str:
         lines.append(text)
         if server["reason"]:
             lines.append(f"         {server['reason']}")
+        if server["warning"]:
+            lines.append(f"         warning: {server['warning']}")
     counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
     lines.append(f"cells    {counted or '0'} of {cells['total']}")
     lines.append(f"episodes {done[0]} of {done[1]}" + _outcomes(episodes["outcomes"]))
     if "cost" in status:
         lines.append(f"cost     {cost_line(status['cost'])}")
+    if status.get("limit"):
+        lines.append(f"limit    {limit_line(status['limit'])}")
     lines.append("")
     width = max(len(row["variant"]) for row in status["variants"])
     lines.append(f"{'variant':<{width}}  episodes  mean reward")
@@ -234,6 +244,8 @@ def _server(
         state, reason = "pending", queued.reason
     elif state == "ready" and _age_s(endpoint.get("heartbeat")) > HEARTBEAT_LIMIT_S:
         state, reason = "silent", f"no heartbeat for {_age_s(endpoint['heartbeat']):.0f} s"
+    elif state == "ready" and endpoint.get("kept_until"):
+        reason = f"nothing needs it; kept until {endpoint['kept_until']} (keep_servers_min)"
     return {
         "name": name,
         "state": state or ("starting" if job else "none"),
@@ -244,6 +256,7 @@ def _server(
         "model": instances_of(plan.sweep)[name].model,
         "incarnation": endpoint.get("incarnation", ""),
         "heartbeat": endpoint.get("heartbeat", ""),
+        "warning": crowded(plan, server_of(name), endpoint.get("max_concurrency")),
     }
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emobench.capacity import describe
 from emobench.cli import add_sweep_arguments, guarded
 from emobench.plan import Plan
 from emobench.rundir import RunDir
@@ -28,6 +29,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     from emobench.launch import submit, write_scripts
     from emobench.prepare import prepare
     from emobench.serving.checks import check_servers
+    from emobench.serving.limits import cost_of_keeping
 
     def say(text: str) -> None:
         if not arguments.json:  # machines read one JSON object and nothing else
@@ -42,6 +44,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         run_dir=arguments.run_dir,
         dry_run=arguments.dry_run,
         warn=warn,
+        keep_servers_min=arguments.keep_servers,
     )
     check_servers(plan, run_dir, warn)
     say(headline(plan, run_dir))
@@ -53,13 +56,19 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]}))
         return 0
-    outcome = submit(plan, run_dir, on_job=lambda job: say(f"  {_job_line(job)}"))
+    outcome = submit(plan, run_dir, on_job=lambda job: say(f"  {_job_line(job)}"), warn=warn)
     if not outcome.missing and not outcome.live:
         say("finished: every cell is done, nothing to submit")
     elif not outcome.missing:
         say(f"nothing to submit: the {outcome.live} cells that are not done have a job already")
     else:
         say(f"submitted {outcome.missing} of {len(plan.cells)} cells")
+    if plan.sweep.keep_servers_min and (outcome.missing or outcome.live):
+        say(
+            f"kept:       the servers stay up to {plan.sweep.keep_servers_min:g} minutes after the "
+            f"last cell: at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
+            f"end them with: emobench cancel {_short(run_dir.path)}"
+        )
     code = 0
     if arguments.wait:
         from emobench.progress import follow
@@ -97,6 +106,9 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
         f"  assistant   {model.model} ({model.engine})" for model in sweep.assistants.values()
     ]
     lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {_short(run_dir.path)}"]
+    lines += [f"  at a time   {text}" for text in describe(plan)]
+    if sweep.max_gpu_hours is not None:
+        lines.append(f"  limit       {sweep.max_gpu_hours:g} accelerator-hours (max_gpu_hours)")
     return "\n".join(lines)
 
 

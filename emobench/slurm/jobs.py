@@ -33,7 +33,7 @@ def remove_jobs(run_dir: RunDir, scheduler: Scheduler, job_ids: Iterable[str]) -
 
 
 def record(
-    kind: Literal["server", "array"],
+    kind: Literal["server", "array", "cleanup"],
     name: str,
     job_id: str,
     script: str,

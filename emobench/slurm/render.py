@@ -30,6 +30,12 @@ GUARD = "emobench_guard"
 """Module that asks for the key inside vLLM: a copy of serving/guard.py beside the scripts."""
 
 
+CLEANUP_SCRIPT = "cleanup.sbatch"
+"""Name of the script that runs after the arrays."""
+CLEANUP_S = 20 * 60
+"""Longer than servers wait for arrays that are being submitted (15 minutes)."""
+
+
 def server_script(server: str) -> str:
     """Name of the script that is submitted for a server."""
     if server == USER_SERVER:
@@ -122,6 +128,9 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
     array = environment.get_template("tau_array.sbatch.j2")
     for block in plan.blocks:
         texts[array_script(block.name)] = array.render(shared | _array_values(plan, block))
+    if plan.profile.scheduler == "slurm" and servers_of(plan.sweep):
+        cleanup = environment.get_template("cleanup.sbatch.j2")
+        texts[CLEANUP_SCRIPT] = cleanup.render(shared | _cleanup_values(plan))
     return texts
 
 
@@ -167,6 +176,25 @@ def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
         "mem": resources.mem,
         "gres": None,
         "output": _output(plan, "run_%A_%a.log"),
+        "warning_s": _warning_s(resources),
+    }
+
+
+def _cleanup_values(plan: Plan) -> dict[str, Any]:
+    array = plan.profile.array
+    # As long as servers are kept, where the array's limit leaves room for that.
+    seconds = CLEANUP_S + int(plan.sweep.keep_servers_min * 60)
+    minutes = -(-min(seconds, limit_s(array.time) or seconds) // 60)
+    resources = array.model_copy(update={"time": str(minutes)})
+    return {
+        "job_name": f"emo-{plan.sweep.name}-cleanup",
+        "comment": f"emobench {plan.sweep.name} clean-up",
+        "resources": resources,
+        "nodes": 1,
+        "cpus": 1,
+        "mem": "500M" if array.mem is not None else None,
+        "gres": None,
+        "output": _output(plan, "cleanup_%j.log"),
         "warning_s": _warning_s(resources),
     }
 

@@ -52,6 +52,11 @@ class Site:
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.emobench("status", "runs/tiny", "--json").stdout))
 
+    def job(self, name: str) -> str:
+        """The newest job of a server or an array, or the clean-up job, by name."""
+        jobs = json.loads((self.run_dir / "jobs.json").read_text())["jobs"]
+        return next(str(job["job_id"]) for job in reversed(jobs) if job["name"] == name)
+
     def wait_until_ended(self) -> dict[str, Any]:
         until(lambda: not self.lab.queue(), "the sweep's jobs to end", 120, poll=0.3)
         return self.status()
@@ -103,7 +108,7 @@ def test_the_quickstart_gives_the_same_results_as_on_one_machine(quickstart: Pat
 @pytest.mark.timeout(360)
 def test_it_ran_as_a_user_job_an_assistant_job_and_an_array(quickstart: Path, lab: Lab) -> None:
     jobs = json.loads((quickstart / "runs/slurm/jobs.json").read_text())["jobs"]
-    user, assistant, array = [job["job_id"] for job in jobs]
+    user, assistant, array, cleanup = [job["job_id"] for job in jobs]
     ids = f"{user},{assistant},{array}"
     sacct = ("sacct", "-nPX", "-j", ids, "-o", "jobid,jobname,partition,state,start,end")
 
@@ -154,7 +159,7 @@ def test_arrays_are_split_and_finished_cells_are_not_submitted_again(site: Site)
 def test_a_failed_job_shows_its_reason_and_the_same_command_completes_it(site: Site) -> None:
     assert site.sweep(latency=4000).returncode == 0
     site.wait_for_cell()
-    array = json.loads((site.run_dir / "jobs.json").read_text())["jobs"][-1]["job_id"]
+    array = site.job("scripted")
     site.lab.run("scancel", f"{array}_1")
     site.lab.run("scancel", "--signal=KILL", "--batch", f"{array}_0")
     status = site.wait_until_ended()

@@ -112,6 +112,7 @@ def test_endpoints_that_exist_get_no_server_scripts() -> None:
     plan = make_plan(CUDA, "/logs", OpenAIModel(model="gpt-x"))
     assert set(render(plan, RUN_DIR, TEMPLATES)) == {
         "assistant_vllm_qwen3-4b.sbatch",
+        "cleanup.sbatch",
         "emobench_guard.py",
         "serve_assistant_qwen3-4b.sh",
         "tau_array_qwen3-4b.sbatch",
@@ -166,4 +167,4 @@ def test_a_sweep_of_ten_thousand_cells_renders_within_a_second() -> None:
     begun = time.perf_counter()
     texts = render(plan, RUN_DIR, TEMPLATES)
     assert time.perf_counter() - begun < 1
-    assert len(texts) == 2 + 2 * 5 + 10 + 1
+    assert len(texts) == 2 + 2 * 5 + 10 + 1 + 1
