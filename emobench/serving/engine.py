@@ -18,6 +18,18 @@ from emobench.serving.metrics import whole_requests
 from emobench.slurm.processes import die_with_parent
 
 TAIL_LINES = 15
+KEPT_LINES = 1000
+"""vLLM prints a traceback of each process, with the cause in the first of them."""
+ORPHAN_GRACE_S = 3
+_END_WITH_SUPERVISOR = """
+trap '' TERM INT HUP USR1
+read -r _  # ends when the supervisor does
+kill -TERM 0
+sleep "$1"
+kill -KILL 0
+"""
+"""Ends its own process group, the engine's. vLLM's workers outlive a vLLM that was killed, and
+being a member keeps the group's number from being used again."""
 
 
 def own_address() -> str:
@@ -52,7 +64,7 @@ class Engine:
         self.started = time.monotonic()
         self.max_concurrency: float | None = None
         """Requests of full length that its cache holds, where it has said so."""
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[str] = deque(maxlen=KEPT_LINES)
         self._process = subprocess.Popen(
             ["bash", str(script)],
             env={
@@ -67,8 +79,16 @@ class Engine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
-            # A supervisor that is killed must leave no engine that holds cards.
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+            # The first to hear that the supervisor was killed; what it leaves is ended below.
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+        )
+        # A supervisor that is killed must leave no engine that holds cards.
+        self._watcher = subprocess.Popen(
+            ["bash", "-c", _END_WITH_SUPERVISOR, "watcher", str(ORPHAN_GRACE_S)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=self._process.pid,
         )
         self._copier = threading.Thread(target=self._copy, daemon=True)
         self._copier.start()
@@ -92,11 +112,15 @@ class Engine:
             return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
         return self._process.returncode
 
-    def tail(self) -> str:
-        """The last lines of its output, on one line."""
+    def lines(self) -> list[str]:
+        """The last lines of its output; enough to find why it ended."""
         # What a dead engine still had in the pipe belongs to its last words.
         self._copier.join(timeout=1 if self.exit_code() is not None else 0)
-        return " | ".join(line for line in self._tail if line)
+        return list(self._tail)
+
+    def tail(self) -> str:
+        """The very last lines, on one line."""
+        return " | ".join([line for line in self.lines() if line][-TAIL_LINES:])
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM to its process group, and SIGKILL to what is left after `grace_s` seconds."""
@@ -109,6 +133,9 @@ class Engine:
         # Its children may outlive it, and hold the cards' memory.
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._watcher.wait()
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()
 
     def _copy(self) -> None:
         assert self._process.stdout is not None

@@ -32,6 +32,8 @@ class Event:
     job_id: str
     incarnation: str = ""
     reason: str = ""
+    cause: str = ""
+    """Kind of the cause (see `causes`) where an engine ended by itself."""
 
 
 class EventLog:
@@ -50,13 +52,13 @@ class EventLog:
         self._load: Load | None = None
         self._busy = False
 
-    def note(self, event: Kind, incarnation: str = "", reason: str = "") -> None:
+    def note(self, event: Kind, incarnation: str = "", reason: str = "", cause: str = "") -> None:
         """Append one event; `incarnation` stays the last one given."""
         self._incarnation = incarnation or self._incarnation
         if event in ("starting", "ready"):
             self._busy, self._load = False, None
         words = " ".join(reason.split())[:REASON_LIMIT]
-        value = Event(_now(), event, self._server, self._job_id, self._incarnation, words)
+        value = Event(_now(), event, self._server, self._job_id, self._incarnation, words, cause)
         fields = {key: each for key, each in asdict(value).items() if each != ""}
         fields["time"] = datetime.fromtimestamp(value.time, UTC).isoformat(timespec="milliseconds")
         line = json.dumps(fields, ensure_ascii=False) + "\n"
@@ -125,6 +127,7 @@ def _event(data: Any) -> Event:
         str(data["job_id"]),
         str(data.get("incarnation", "")),
         str(data.get("reason", "")),
+        str(data.get("cause", "")),
     )
 
 

@@ -21,9 +21,9 @@ from emobench.serving.endpoints import (
     api_key,
     now,
     publish,
-    wait_for_endpoint,
     what_is_wrong,
 )
+from emobench.serving.waiting import wait_for_endpoint
 from tests.serving.runs import make_run, supervising, until_state
 
 WANTED = Endpoint(

@@ -48,6 +48,8 @@ class ChatRequest:
     choices: int
     prompt_tokens: int
     """Approximate: a token for four bytes of the body."""
+    user: str = ""
+    """OpenAI's field of that name: who asks."""
 
 
 def parse_request(body: bytes, model: str) -> ChatRequest:
@@ -80,6 +82,7 @@ def parse_request(body: bytes, model: str) -> ChatRequest:
         isinstance(options, dict) and options.get("include_usage") is True,
         min(_integer(value, "n", 1) or 1, 128),
         max(1, len(body) // 4),
+        str(value.get("user") or ""),
     )
 
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from emobench.serving import guard
+from emobench.serving import canary, guard
 from emobench.serving.scripted import protocol, user
 from emobench.serving.scripted.assistant import Assistant
 from emobench.serving.scripted.faults import FaultDice, spoil
@@ -81,7 +81,8 @@ class ScriptedServer:
     async def _chat(self, http: web.Request) -> web.StreamResponse:
         body = await http.read()
         request = protocol.parse_request(body, self.settings.model)
-        struck = self.dice.roll()
+        # Faults are for conversations: a canary must not take its throws of the dice from them.
+        struck = frozenset() if request.user == canary.USER else self.dice.roll()
         if self.scripted.latency_ms:
             await asyncio.sleep(self.scripted.latency_ms / 1000)
         if "hang" in struck:

@@ -1,0 +1,221 @@
+"""The first requests to an engine: does it chat, call tools, keep its reasoning to itself?
+
+Health says that a server runs, not that its chat template, its parser and its compiled graphs do.
+What no conversation could survive is a failure; what a model may just be too weak for is a warning.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from emobench.plan import Plan, assistant_server
+from emobench.serving.causes import Cause
+from emobench.serving.endpoints import Endpoint
+
+if TYPE_CHECKING:
+    from emobench.client import ChatClient
+    from emobench.probing.replies import Seen
+
+USER = "emobench-canary"
+"""OpenAI's field `user`: by it the scripted server keeps its injected faults for conversations."""
+MAX_TOKENS = 128
+ATTEMPTS = 3
+PAUSE_S = 1.0
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_order_status",
+        "description": "Look up the status of an order.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "order_id": {"type": "string", "description": "The order's id, such as W1234567."}
+            },
+            "required": ["order_id"],
+        },
+    },
+}
+_HELLO = [
+    {"role": "system", "content": "You take part in a short test. Answer in one short sentence."},
+    {"role": "user", "content": "Hello! Please say that you are ready."},
+]
+_ASK = [
+    {"role": "system", "content": "You are a shop's agent. Look up what you need with the tools."},
+    {"role": "user", "content": "What is the status of my order W1234567?"},
+]
+_PARSER = "set tool_call_parser in the sweep file to the one of this model's family"
+_NO_THINKING = "set chat_template_kwargs: {enable_thinking: false}, or choose a model without it"
+_LOOK = "the server's log says more"
+_ADVICE = {
+    401: "the server refuses its own key: is another key set in server_setup or server_env?",
+    404: "the server serves another model than it was asked for",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the canaries found."""
+
+    failure: Cause | None = None
+    """Why no conversation can work."""
+    warnings: tuple[str, ...] = ()
+
+
+class Canary:
+    """Asks in a thread of its own: a first request may compile for minutes."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        *,
+        tools: bool,
+        timeout_s: float,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`tools`: whether the conversations call tools; `on_end` is called in its thread."""
+        self._endpoint, self._key, self._tools = endpoint, key, tools
+        self._timeout_s, self._on_end = timeout_s, on_end
+        self._verdict: Verdict | None = None
+        # A daemon: a request that hangs must not keep a supervisor that is told to leave.
+        threading.Thread(target=self._run, daemon=True, name="canary").start()
+
+    def verdict(self) -> Verdict | None:
+        """None while it is still asking."""
+        return self._verdict
+
+    def _run(self) -> None:
+        try:
+            verdict = ask(self._endpoint, self._key, tools=self._tools, timeout_s=self._timeout_s)
+        except Exception as error:  # nobody would see it in this thread, and wait for ever
+            said = f"the canary broke: {error!r}".replace(self._key, "[key]")
+            verdict = Verdict(Cause("chat", said, "this is a defect of emobench: report it"))
+        self._verdict = verdict
+        self._on_end()
+
+
+def calls_tools(plan: Plan, server: str) -> bool:
+    """Whether a conversation of the plan calls tools of this server in OpenAI's way."""
+    return any(
+        cell.agent_strategy in ("tool-calling", "few-shot")
+        and assistant_server(cell.assistant) == server
+        for cell in plan.cells
+    )
+
+
+def ask(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float) -> Verdict:
+    """Send the canaries of a role, one after the other, within `timeout_s` seconds."""
+    from emobench.client import ChatClient
+
+    deadline = time.monotonic() + timeout_s
+    client = ChatClient(endpoint.url, key, timeout_s)
+    sender = _Sender(client, key, endpoint.model, deadline)
+    try:
+        seen = sender.send(_HELLO)
+        if failure := _failure("a chat", seen):
+            return Verdict(failure)
+        warnings = [*_chat_warnings(seen, endpoint.role)]
+        if tools:
+            seen = sender.send(_ASK, tools=[TOOL], tool_choice="auto")
+            if failure := _failure("a chat with tools", seen):
+                return Verdict(failure)
+            warnings += _text_warnings(seen)
+            if not seen.calls:
+                seen = sender.send(_ASK, tools=[TOOL], tool_choice="required")
+                warnings += _tool_warnings(seen)
+        return Verdict(warnings=tuple(warnings))
+    finally:
+        client.close()
+
+
+class _Sender:
+    def __init__(self, client: ChatClient, key: str, model: str, deadline: float) -> None:
+        self._client, self._key, self._deadline = client, key, deadline
+        self._common = {
+            "model": model,
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+            "user": USER,
+        }
+
+    def send(self, messages: list[dict[str, str]], **options: object) -> Seen:
+        """The reply; status 0 where none came. A server that is busy is asked again."""
+        from emobench.client import Unreachable
+        from emobench.probing.replies import Seen, read
+
+        seen = Seen(0, "not asked")
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE_S)
+            if time.monotonic() >= self._deadline:
+                break
+            try:
+                answer = self._client.chat({**self._common, "messages": messages, **options})
+                seen = read(answer, self._key, MAX_TOKENS)
+            except Unreachable as error:
+                seen = Seen(0, str(error))
+            if seen.status and seen.status < 500 and seen.status != 429:
+                break
+        return seen
+
+
+def _failure(what: str, seen: Seen) -> Cause | None:
+    if seen.status == 200:
+        return None
+    if not seen.status:
+        return Cause("chat", f"{what} got no answer: {seen.error[:200]}", _LOOK)
+    said = f"{what} was refused (HTTP {seen.status}): {seen.error[:300]}"
+    if re.search(r"auto.*tool.*choice|tool-call-parser|tool_parser", said, re.IGNORECASE):
+        return Cause("argument", said, f"{_PARSER}; without one the agent's requests are refused")
+    if "template" in said.lower():
+        advice = "give chat_template, or an instruction-tuned model that brings its own"
+        return Cause("chat_template", said, advice)
+    return Cause("chat", said, _ADVICE.get(seen.status, _LOOK))
+
+
+def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[str]:
+    from emobench.probing.replies import MARKUP, quoted, unspoken
+    from emobench.think import sanitize
+
+    other = "assistant" if role == "user" else "user"
+    if forms := sanitize(seen.content).forms:
+        yield (
+            f"its text holds reasoning ({', '.join(forms)} <think>), which the {other} would read "
+            f"as far as emobench does not remove it: {_NO_THINKING}, or set reasoning_parser"
+        )
+    if seen.reasoning and role == "user":
+        yield f"it thinks before each reply, which costs time and tokens: {_NO_THINKING}"
+    if MARKUP.search(seen.content):
+        yield f"its text holds tool markup: {quoted(seen.content)}"
+    if (silent := unspoken(seen)) and not (seen.reasoning or seen.cut):
+        yield f"it said nothing to a greeting: {silent[1]}; is the chat template the model's own?"
+
+
+def _text_warnings(seen: Seen) -> Iterator[str]:
+    """What is odd where the model was free to call a tool or to speak."""
+    from emobench.probing.replies import as_step
+
+    step = as_step(seen, [TOOL])
+    if step.kind == "call_as_text":
+        yield f"its tool calls arrive as text, so that no tool is ever called: {_PARSER}"
+    elif step.kind in ("bad_json", "bad_schema", "unknown_tool") and not seen.cut:
+        yield f"its tool call does not fit the tool ({step.seen}); `emobench probe` says more"
+
+
+def _tool_warnings(seen: Seen) -> Iterator[str]:
+    """What is odd where the model had to call the tool."""
+    from emobench.probing.replies import as_step
+
+    if seen.cut:
+        return  # its reasoning was longer than the canary allows
+    if seen.status != 200:
+        yield f"a tool call that is required was refused (HTTP {seen.status}): {seen.error[:200]}"
+        return
+    step = as_step(seen, [TOOL])
+    if step.kind != "called":
+        yield f"it did not manage a tool call ({step.seen}); `emobench probe` says more"
