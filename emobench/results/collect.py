@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emobench.analysis.cost import Conversation, Cost
-from emobench.analysis.metrics import INFRA_ERROR, OUTCOMES, Observation
+from emobench.analysis.metrics import INFRA_ERROR, Observation
 from emobench.config.sweep import Cell
 from emobench.files import read_json
 from emobench.plan import Plan, load_plan
+from emobench.results.lines import Kept, count_lines
 from emobench.rundir import RunDir
 
 CellState = Literal["done", "running", "partial", "failed", "missing"]
@@ -160,30 +161,16 @@ class Collected:
 
 def read_episodes(path: Path) -> EpisodeFile:
     """The records of an episodes.jsonl; an absent file has none. Raises OSError on a bad disk."""
-    kept: dict[int, EpisodeRecord] = {}
-    replaced = duplicates = damaged = torn = offset = 0
-    try:
-        stream = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        return EpisodeFile(path)
-    with stream:
-        for line in stream:
-            start, offset = offset, offset + len(line)
-            if not line.endswith(b"\n"):
-                torn = 1
-                continue
-            record = _record(line, start)
-            if record is None:
-                damaged += bool(line.strip())
-                continue
-            earlier = kept.get(record.task_id)
-            if earlier is not None and earlier.outcome != INFRA_ERROR:
-                duplicates += 1
-                continue
-            replaced += earlier is not None
-            kept[record.task_id] = record
-    episodes = tuple(kept[task] for task in sorted(kept))
-    return EpisodeFile(path, episodes, replaced, duplicates, damaged, torn)
+    kept: dict[int, Kept] = {}
+    counts = count_lines(path, _record, kept)
+    return EpisodeFile(
+        path,
+        tuple(kept[task].made for task in sorted(kept)),
+        counts.replaced,
+        counts.duplicates,
+        counts.damaged,
+        counts.torn,
+    )
 
 
 def collect(run_dir: RunDir) -> Collected:
@@ -214,24 +201,15 @@ def _cell_result(run_dir: RunDir, cell: Cell) -> CellResult:
     return CellResult(cell, file, summary if isinstance(summary, dict) else None, foreign)
 
 
-def _record(line: bytes, offset: int) -> EpisodeRecord | None:
-    """The line as a record, or None where it is no episode."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(data, dict):
-        return None
-    task_id, outcome, trial = data.get("task_id"), data.get("outcome"), data.get("trial")
-    if type(task_id) is not int or type(trial) is not int or outcome not in OUTCOMES:
-        return None
+def _record(data: dict[str, Any], offset: int, length: int) -> EpisodeRecord:
+    outcome = data["outcome"]
     error = data.get("error")
     benchmark = data.get("benchmark")
     calls = data.get("calls")
     names = [data.get(key) for key in ("assistant", "env", "agent_strategy", "variant")]
     return EpisodeRecord(
         episode=str(data.get("episode") or ""),
-        task_id=task_id,
+        task_id=data["task_id"],
         outcome=outcome,
         reward=None if outcome == INFRA_ERROR else _number(data.get("reward")),
         attempt=int(_number(data.get("attempt")) or 1),
@@ -239,7 +217,7 @@ def _record(line: bytes, offset: int) -> EpisodeRecord | None:
         wall_s=_number(data.get("wall_s")) or 0.0,
         started=str(data.get("started") or ""),
         error=f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else "",
-        identity=(str(names[0]), str(names[1]), str(names[2]), str(names[3]), trial),
+        identity=(str(names[0]), str(names[1]), str(names[2]), str(names[3]), data["trial"]),
         variant_sha256=str(data.get("variant_sha256") or ""),
         benchmark=f"{benchmark.get('package')} {benchmark.get('version')}"
         if isinstance(benchmark, dict)
@@ -247,7 +225,7 @@ def _record(line: bytes, offset: int) -> EpisodeRecord | None:
         emobench=str(data.get("emobench") or ""),
         incarnations=_incarnations(calls if isinstance(calls, list) else []),
         offset=offset,
-        length=len(line),
+        length=length,
     )
 
 
