@@ -27,7 +27,8 @@ from emobench.slurm.queue import cancel_slurm, live_jobs
 
 GRACE_S = 40.0
 """A server notices within 10 s that nobody is left, and gives its engine 20 s to end."""
-POLL_S = 5.0
+FIRST_POLL_S, POLL_S = 1.0, 5.0
+"""Most servers leave within seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ def clean_up(
     run_dir: RunDir,
     say: Callable[[str], None] = print,
     grace_s: float = GRACE_S,
-    poll_s: float = POLL_S,
 ) -> list[str]:
     """Wait until the servers that nobody needs have left, and cancel those that do not.
 
@@ -94,7 +94,7 @@ def clean_up(
             cancel_slurm([str(job["job_id"]) for job in seen.free])
             say("they are gone")
             return names
-        time.sleep(min(poll_s, max(keep_s + grace_s - waited, 0.5)))
+        time.sleep(FIRST_POLL_S if waited < 3 * POLL_S else POLL_S)
 
 
 def _leave(number: int, frame: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.lab import Lab, missing
+from tests.processes import until
 
 HERE = Path(__file__).parent
 
@@ -39,6 +41,12 @@ def lab() -> Iterator[Lab]:
         yield running
 
 
+def _only_cleanups(lab: Lab) -> bool:
+    """Whether clean-up jobs are left, which end by themselves soon after a sweep, and no others."""
+    names = lab.run("squeue", "--all", "--noheader", "-o", "%j").stdout.split()
+    return bool(names) and all(name.endswith("-cleanup") for name in names)
+
+
 @pytest.fixture(autouse=True)
 def clean_lab(request: pytest.FixtureRequest) -> Iterator[None]:
     """Cancel what a test left in the queue, and fail it unless it is marked `leaves_jobs`."""
@@ -46,6 +54,8 @@ def clean_lab(request: pytest.FixtureRequest) -> Iterator[None]:
     if "lab" not in request.fixturenames:
         return
     running: Lab = request.getfixturevalue("lab")
+    with contextlib.suppress(TimeoutError):
+        until(lambda: not _only_cleanups(running), "clean-up jobs to end", 15, poll=0.2)
     left = {job: state for job, state in running.queue().items() if state != "COMPLETING"}
     if left:
         running.run("scancel", "--me")

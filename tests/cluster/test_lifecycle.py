@@ -1,0 +1,239 @@
+"""The end of servers on a real cluster: by the last cell, by hand, by clean-up, by a limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import processes
+from tests.cluster.lab import Lab
+from tests.cluster.test_sweep import Site
+from tests.processes import until
+
+RELEASE_S = 30.0
+"""From the last cell's end until the servers' jobs have ended."""
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path) -> Site:
+    return Site(lab, tmp_path)
+
+
+def ended_at(site: Site, *jobs: str) -> float:
+    """When the last of these jobs ended, by the controller's clock; whole seconds."""
+    ends = []
+    for job in jobs:
+        shown = site.lab.run("scontrol", "--oneliner", "show", "job", job).stdout
+        ends += [word[8:] for word in shown.split() if word.startswith("EndTime=")]
+    return max(datetime.fromisoformat(end).timestamp() for end in ends)
+
+
+def release_s(site: Site) -> float:
+    """Seconds from the end of the last task to the end of the last server, once all have ended."""
+    servers = [site.job(name) for name in ("user", "assistant_scripted")]
+    states = site.lab.wait_jobs(site.job("scripted"), *servers, seconds=90)
+    assert {states[server] for server in servers} <= {"COMPLETED", "CANCELLED"}
+    return ended_at(site, *servers) - ended_at(site, site.job("scripted"))
+
+
+def nothing_left(site: Site) -> None:
+    until(lambda: not site.lab.queue(), "nothing in the queue", 60, poll=0.2)
+
+
+def cleanup_log(site: Site) -> str:
+    return (site.folder / "logs" / f"cleanup_{site.job('cleanup')}.log").read_text()
+
+
+def test_servers_leave_after_the_last_cell_is_done(site: Site) -> None:
+    assert site.sweep().returncode == 0
+    assert release_s(site) <= RELEASE_S
+    nothing_left(site)
+    assert "nothing to clean up" in cleanup_log(site)
+    reasons = {server["reason"] for server in site.status()["servers"]}
+    assert reasons == {"all cells are done"}
+
+
+def test_servers_leave_after_cells_that_failed_or_never_began(site: Site) -> None:
+    site.profile["throttle"] = 1
+    assert site.sweep(latency=3000, trials=2).returncode == 0
+    site.wait_for_cell()
+    # The first cell dies without a word, the others never begin.
+    array = site.job("scripted")
+    site.lab.run("scancel", "--state=PENDING", array)
+    site.lab.run("scancel", "--signal=KILL", "--batch", f"{array}_0")
+    assert release_s(site) <= RELEASE_S
+    nothing_left(site)
+    assert {s["reason"] for s in site.status()["servers"]} == {"its arrays have left the queue"}
+
+
+def test_servers_leave_after_the_array_was_cancelled_by_hand(site: Site) -> None:
+    assert site.sweep(latency=3000).returncode == 0
+    site.wait_for_cell()
+    site.lab.run("scancel", site.job("scripted"))
+    assert release_s(site) <= RELEASE_S
+    nothing_left(site)
+
+
+def test_servers_that_never_started_are_cleaned_up(site: Site) -> None:
+    site.lab.run("scontrol", "update", "nodename=gaudi[1-2]", "state=drain", "reason=test")
+    assert site.sweep().returncode == 0
+    site.lab.run("scancel", site.job("scripted"))
+    nothing_left(site)
+    assert "cancelling assistant_scripted" in cleanup_log(site)
+
+
+@contextmanager
+def stopped_supervisors(site: Site) -> Iterator[list[int]]:
+    """The supervisors of this run's servers, stopped: they would never leave."""
+    pids = []
+    for name in ("user", "assistant_scripted"):
+        endpoint = json.loads((site.run_dir / "endpoints" / f"{name}.json").read_text())
+        setting = f"SLURM_JOB_ID={site.job(name)}"
+        assert processes.has_environment(endpoint["pid"], setting)
+        pids.append(int(endpoint["pid"]))
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            if processes.comm(pid):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_the_clean_up_job_releases_servers_that_cannot_leave(site: Site) -> None:
+    other = site.lab.run(
+        "sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300"
+    ).stdout.strip()
+    assert site.sweep(latency=500).returncode == 0
+    site.wait_for_cell()
+    with stopped_supervisors(site) as pids:
+        array = site.job("scripted")
+        site.lab.wait_jobs(array, seconds=90)
+        servers = [site.job("user"), site.job("assistant_scripted")]
+        states = site.lab.wait_jobs(*servers, site.job("cleanup"), seconds=90)
+        assert {states[server] for server in servers} == {"CANCELLED"}
+        assert states[site.job("cleanup")] == "COMPLETED"
+        assert not any(processes.comm(pid) for pid in pids)
+    log = cleanup_log(site)
+    assert "still there 4" in log
+    assert "they are gone" in log
+    # What is not in this run's jobs.json is not touched.
+    assert site.lab.queue() == {other: "RUNNING"}
+    site.lab.run("scancel", other)
+    nothing_left(site)
+
+
+def test_a_sweep_that_is_submitted_again_has_one_clean_up_job(site: Site) -> None:
+    assert site.sweep(latency=2000).returncode == 0
+    site.wait_for_cell()
+    first = site.job("cleanup")
+    assert site.sweep(latency=2000, trials=2).returncode == 0
+    second = site.job("cleanup")
+    assert first != second
+    until(lambda: first not in site.lab.queue(), "the earlier clean-up job to go", 20)
+    waiting = site.lab.run("squeue", "-h", "-j", second, "-o", "%E").stdout
+    jobs = json.loads((site.run_dir / "jobs.json").read_text())["jobs"]
+    arrays = [job["job_id"] for job in jobs if job["kind"] == "array"]
+    assert len(arrays) == 2
+    assert all(f"afterany:{array}" in waiting for array in arrays)
+    cancelled = site.emobench("cancel", "runs/tiny")
+    assert f"cleanup ({second})" in cancelled.stdout
+    nothing_left(site)
+
+
+def test_a_refused_clean_up_job_is_a_warning(site: Site) -> None:
+    site.profile["array"]["sbatch"] = []
+    folder = site.folder / "slurm_templates"
+    folder.mkdir()
+    (folder / "cleanup.sbatch.j2").write_text("#!/bin/bash\n#SBATCH --partition=nowhere\ntrue\n")
+    done = site.sweep("--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no clean-up job: sbatch refused scripts/cleanup.sbatch" in done.stderr
+    nothing_left(site)
+
+
+def test_kept_servers_stay_serve_the_next_submission_and_say_what_they_cost(site: Site) -> None:
+    done = site.sweep("--keep-servers", "30", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert "at most 2 servers without an accelerator x 0.5 h" in done.stdout
+    assert "emobench cancel runs/tiny" in done.stdout
+    until(
+        lambda: all("kept until" in server["reason"] for server in site.status()["servers"]),
+        "both servers to be kept",
+        30,
+        poll=0.3,
+    )
+    user = site.job("user")
+    again = site.sweep("--keep-servers", "30", "--wait", trials=2)
+    assert again.returncode == 0, again.stderr
+    assert site.job("user") == user
+    assert site.lab.queue()[user] == "RUNNING"
+    assert site.emobench("cancel", "runs/tiny").returncode == 0
+    nothing_left(site)
+
+
+def test_an_idle_server_leaves_and_the_next_submission_brings_it_back(site: Site) -> None:
+    # The cells wait for a node while the servers idle.
+    site.profile["array"]["partition"] = "cuda_high"
+    site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=down")
+    text = "idle_limit_min: 0.02\n"
+    try:
+        assert sweep_with(site, text).returncode == 0
+        until(lambda: states(site) == {"left"}, "idle servers to leave", 60, poll=0.3)
+        assert {server["reason"] for server in site.status()["servers"]} == {
+            "idle for 0.02 minutes (idle_limit_min)"
+        }
+    finally:
+        site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=up")
+    begun = time.monotonic()
+    status = site.wait_until_ended()
+    assert time.monotonic() - begun < 30
+    assert status["cells"]["failed"] == 2
+    assert "idle for" in status["problems"][0]["reason"]
+    assert "run the same `emobench sweep` command again" in status["problems"][0]["reason"]
+    done = sweep_with(site, "", "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    nothing_left(site)
+
+
+def test_cells_that_wait_get_their_servers_back(site: Site) -> None:
+    site.profile["array"]["partition"] = "cuda_high"
+    site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=down")
+    try:
+        assert sweep_with(site, "idle_limit_min: 0.02\n").returncode == 0
+        until(lambda: states(site) == {"left"}, "idle servers to leave", 60, poll=0.3)
+        servers = {site.job("user"), site.job("assistant_scripted")}
+        until(lambda: not servers & set(site.lab.queue()), "the servers' jobs to end", 20)
+        again = sweep_with(site, "", "--json")
+        assert [job["kind"] for job in json.loads(again.stdout)["jobs"]] == [
+            "server",
+            "server",
+            "cleanup",
+        ]
+    finally:
+        site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=up")
+    assert site.wait_until_ended()["finished"]
+
+
+def states(site: Site) -> set[str]:
+    return {server["state"] for server in site.status()["servers"]}
+
+
+def sweep_with(site: Site, more: str, *options: str, **fields: Any) -> Any:
+    """Submit the sweep with further lines in its file."""
+    from tests.cluster import test_sweep
+
+    (site.folder / "site.yaml").write_text(json.dumps(site.profile))
+    values = {"trials": 1, "tasks": "0", "latency": 0, **fields}
+    (site.folder / "tiny.yaml").write_text(test_sweep.SWEEP.format(**values) + more)
+    return site.emobench("sweep", "tiny.yaml", *options)
