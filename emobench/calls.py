@@ -13,11 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emobench.config.sweep import Fidelity
+from emobench.errors import ServersGone
 from emobench.senders import CallFailed, Reply, Role, Sender, Target, make_sender
 from emobench.think import sanitize
+
+if TYPE_CHECKING:
+    from emobench.targets import Follower
 
 
 @dataclass
@@ -32,6 +36,9 @@ class CallLog:
     calls: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     """The assistant's view: the very list that tau-bench's agent appends to."""
+
+    follower: Follower | None = None
+    """Moves the targets with their servers; None: they stay."""
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -62,6 +69,29 @@ def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
         return stock(*args, **kwargs)
     if role == "assistant":
         log.messages = kwargs["messages"]
+    if log.follower is None:
+        return _call(log, role, stock, kwargs)
+    while True:
+        try:
+            targets = log.follower.follow()
+            log.targets, log.senders = targets.roles, targets.senders
+            return _call(log, role, stock, kwargs)
+        except ServersGone as error:
+            raise CallFailed(role, "infra", str(error)) from error
+        except CallFailed as error:
+            if error.kind != "infra" or not _moved(log.follower, error):
+                raise
+
+
+def _moved(follower: Follower, failure: CallFailed) -> bool:
+    try:
+        return follower.moved()
+    except ServersGone as error:
+        raise CallFailed(failure.role, "infra", str(error)) from failure
+
+
+def _call(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
+    """One call where the role answers now, and its record."""
     target = log.targets[role]
     request = {**kwargs, "model": target.model, **target.sampling}
     del request["custom_llm_provider"]

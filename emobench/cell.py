@@ -19,7 +19,7 @@ from emobench.plan import Plan
 from emobench.results.store import INFRA_ERROR, EpisodeStore, dump
 from emobench.results.summary import CellSummary
 from emobench.rundir import RunDir
-from emobench.targets import TargetBook
+from emobench.targets import Follower, TargetBook
 
 MAX_ATTEMPTS = 3
 """Times an episode is begun in one run of a cell before its infrastructure error stands."""
@@ -153,7 +153,7 @@ class _CellRun:
             self.plan,
             self.run_dir,
             self.cell,
-            self.targets.current().roles,
+            self.targets.latest.roles,
             self.benchmark,
             self.stop.is_set,
             self.progress,
@@ -190,9 +190,11 @@ class _CellRun:
         history: list[dict[str, Any]] = []
         before = self.store.attempts.get(task, 0)
         for extra in range(MAX_ATTEMPTS):
-            targets = self.targets.current()
+            self.targets.go_home()
+            follower = Follower(self.targets)
+            targets, attempt = follower.targets, before + extra + 1
             record = run_episode(
-                self.context, targets.roles, task, before + extra + 1, targets.senders
+                self.context, targets.roles, task, attempt, targets.senders, follower
             )
             record["history"] = history
             if record["outcome"] != INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
@@ -203,7 +205,7 @@ class _CellRun:
             if self.stop.wait(BACKOFF_S[extra]):
                 break
             try:
-                self.targets.renew(targets)
+                self.targets.renew(follower.targets)
             except ServersGone as error:
                 self.gone = self.gone or error
                 self.stop.set()

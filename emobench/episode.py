@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emobench import __version__
 from emobench.benchmarks.adapter import Benchmark
@@ -21,6 +21,9 @@ from emobench.config.identity import cell_content, content_hash
 from emobench.config.sweep import Cell, Fidelity, Sweep, Variant
 from emobench.senders import CallFailed, Role, Sender, Target
 from emobench.variants.inject import UserRequest
+
+if TYPE_CHECKING:
+    from emobench.targets import Follower
 
 RESPOND = "respond"  # tau-bench's name for talking to the user
 SOLVED = 1 - 1e-6  # tau-bench's own tolerance
@@ -67,16 +70,19 @@ def run_episode(
     task: int,
     attempt: int,
     senders: dict[Role, Sender] | None = None,
+    follower: Follower | None = None,
 ) -> dict[str, Any]:
     """Converse to the end and return the episode's record. Must run inside `inject.seams`.
 
-    `senders` are kept from episode to episode as long as the targets stay the same.
+    `senders` are kept from episode to episode as long as the targets stay the same; a `follower`
+    says where to call instead, call by call.
 
     Never raises for what the models or the endpoints do: that is the record's outcome.
     """
     cell, sweep = context.cell, context.sweep
     seed = episode_seed(sweep.seed, cell.env, task, cell.trial)
-    log = CallLog(targets, seed, sweep.fidelity, {} if senders is None else senders)
+    senders = {} if senders is None else senders
+    log = CallLog(targets, seed, sweep.fidelity, senders, follower=follower)
     watch = _Watch()
     began, started = datetime.now(UTC), time.monotonic()
     reward: float | None = 0.0
@@ -98,7 +104,8 @@ def run_episode(
             outcome = "solved" if result.reward >= SOLVED else "failed"
     except SharedStateChanged:
         # No tool of stock's does this: converse once more, over data of the episode's own.
-        return run_episode(replace(context, shared=False), targets, task, attempt, senders)
+        apart = replace(context, shared=False)
+        return run_episode(apart, targets, task, attempt, senders, follower)
     except Exception as failure:
         messages = list(log.messages)
         outcome = _outcome(failure, watch)

@@ -1,4 +1,8 @@
-"""Where a cell's two roles answer now, and again after a server came back somewhere else."""
+"""Where a cell's two roles answer now, and again after a server came back somewhere else.
+
+A conversation moves between two of its calls, without noticing, where its server hands over to
+another or leaves in order; after any other loss it is begun again.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from emobench.client import ChatClient, Unreachable
 from emobench.config.models import OpenAIModel, RoleModel, sampling_of
 from emobench.config.sweep import Cell
 from emobench.errors import InvalidInput, ServersGone
-from emobench.plan import USER_SERVER, Plan, assistant_server
+from emobench.plan import USER_SERVER, Plan, assistant_server, replicas_of
 from emobench.rundir import RunDir
 from emobench.senders import Role, Sender, Target
+
+if TYPE_CHECKING:
+    from emobench.serving.endpoints import Endpoint
 
 OUTAGE_S = 120.0
 """How long an endpoint that is not ours may be away before the cell gives up."""
 PROBE_TIMEOUT_S = 10.0
+LOOK_S = 1.0
+"""The endpoint files are looked at this often, by whichever conversation is about to call."""
+RETURN_S = 10.0
+"""A replica that was not ready is looked at again after this."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,8 @@ class Targets:
     number: int
     roles: Mapping[Role, Target]
     senders: dict[Role, Sender] = field(default_factory=dict)
+    continues: int = 0
+    """The oldest generation whose conversations may go on with this one."""
 
 
 class TargetBook:
@@ -40,10 +54,106 @@ class TargetBook:
         self._plan, self._run_dir, self._cell = plan, run_dir, cell
         self._interrupted = interrupted
         self._lock = threading.Lock()
+        self._endpoints: dict[Role, Endpoint] = {}
+        self._stamps: dict[Role, object] = {}
+        self._away: set[Role] = set()
+        """Roles whose server has left in order, and whose next one is to be waited for."""
+        self._gone: tuple[int, ServersGone] | None = None
+        """Why none came for the targets of this number: nobody has to wait for it again."""
         self._targets = Targets(0, self._resolve())
+        self._next_look = self._next_return = time.monotonic() + LOOK_S
+
+    @property
+    def latest(self) -> Targets:
+        """The newest targets that are known."""
+        return self._targets
 
     def current(self) -> Targets:
+        """The newest targets, as of a second ago. Waits for a server that is being replaced;
+        raises ServersGone where none comes."""
+        if time.monotonic() >= self._next_look or self._away:
+            self._look()
         return self._targets
+
+    def moved(self, seen: Targets) -> Targets | None:
+        """After a call that failed: newer targets that its conversation may go on with, or None.
+
+        Waits for them where the server has left in order. Raises ServersGone.
+        """
+        with self._lock:
+            self._stamps.clear()  # a stamp may be cached for minutes, what is read is fresh
+        self._look(wait=True)
+        newest = self._targets
+        return newest if newest.number > seen.number >= newest.continues else None
+
+    def _look(self, wait: bool = False) -> None:
+        # Whoever comes while another looks goes on with what is known.
+        if not self._lock.acquire(blocking=wait or bool(self._away)):
+            return
+        try:
+            self._next_look = time.monotonic() + LOOK_S
+            for role in self._endpoints:
+                self._follow(role)
+            if self._away:
+                if self._gone is not None and self._gone[0] == self._targets.number:
+                    raise self._gone[1]
+                self._move({role: self._target(role, check=False) for role in self._away})
+        except ServersGone as error:
+            self._gone = self._targets.number, error
+            raise
+        finally:
+            self._lock.release()
+
+    def _follow(self, role: Role) -> None:
+        """Note where the role's server went, if it handed over or left."""
+        known = self._endpoints[role]
+        try:
+            status = self._run_dir.endpoint(known.server).stat()
+        except OSError:
+            return
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp == self._stamps.get(role):
+            return
+        self._stamps[role] = stamp
+        from emobench.serving.endpoints import read_endpoint
+
+        found = read_endpoint(self._run_dir, known.server)
+        if found is None:
+            return
+        if found.incarnation == known.incarnation:
+            if found.state == "left":
+                self._away.add(role)
+        elif known.incarnation in found.follows:
+            if found.state == "ready":
+                self._move({role: self._target_at(found, role)})
+            else:
+                self._away.add(role)
+
+    def _move(self, roles: Mapping[Role, Target]) -> None:
+        """Another generation with which conversations in progress go on."""
+        old = self._targets
+        senders = {role: sender for role, sender in old.senders.items() if role not in roles}
+        self._targets = Targets(old.number + 1, {**old.roles, **roles}, senders, old.continues)
+        self._away.difference_update(roles)
+
+    def go_home(self) -> None:
+        """Go back to the replicas that the cell's number chooses, where they are ready by now:
+        a cell that began before they were would stay with another one."""
+        if time.monotonic() < self._next_return or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._next_return = time.monotonic() + RETURN_S
+            for role, endpoint in list(self._endpoints.items()):
+                first = self._replicas(role)[0]
+                if endpoint.server != first and role not in self._away:
+                    from emobench.serving.endpoints import read_endpoint
+                    from emobench.serving.waiting import problem_of
+
+                    found = read_endpoint(self._run_dir, first)
+                    if found is not None and not problem_of(self._run_dir, first, found):
+                        self._move({role: self._target_at(found, role)})
+        finally:
+            self._lock.release()
 
     def renew(self, seen: Targets) -> None:
         """Wait until both servers answer (again), and take their addresses; once for all episodes
@@ -52,41 +162,60 @@ class TargetBook:
             if self._targets.number != seen.number:
                 return
             roles = self._resolve(check=True)
-            senders = self._targets.senders if roles == self._targets.roles else {}
-            self._targets = Targets(seen.number + 1, roles, senders)
+            same = roles == self._targets.roles
+            senders = self._targets.senders if same else {}
+            number = seen.number + 1
+            continues = seen.continues if same else number
+            self._targets = Targets(number, roles, senders, continues)
+            self._away.clear()
 
     def _resolve(self, check: bool = False) -> dict[Role, Target]:
-        sweep, assistant = self._plan.sweep, self._cell.assistant
-        return {
-            "user": self._target(USER_SERVER, sweep.user, check),
-            "assistant": self._target(
-                assistant_server(assistant), sweep.assistants[assistant], check
-            ),
-        }
+        return {role: self._target(role, check) for role in ("user", "assistant")}
 
-    def _target(self, server: str, model: RoleModel, check: bool) -> Target:
-        sampling = sampling_of(model)
+    def _target(self, role: Role, check: bool) -> Target:
+        server, model = self._role(role)
         if model.engine == "openai":
+            sampling = sampling_of(model)
             target = _own_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
             if check and target.url is not None:
                 self._wait_for_answer(target)
             return target
-        from emobench.serving.endpoints import api_key, wait_for_endpoint
+        from emobench.serving.waiting import wait_for_endpoint
 
         endpoint = wait_for_endpoint(
             self._run_dir,
-            server,
+            *self._replicas(role),
             deadline_s=self._plan.profile.server_deadline_min * 60,
             interrupted=self._interrupted,
         )
+        return self._target_at(endpoint, role)
+
+    def _target_at(self, endpoint: Endpoint, role: Role) -> Target:
+        from emobench.serving.endpoints import api_key
+
+        self._endpoints[role] = endpoint
         return Target(
             model=endpoint.model,
             url=endpoint.url,
             api_key=api_key(self._run_dir),
             incarnation=endpoint.incarnation,
-            sampling=sampling,
+            sampling=sampling_of(self._role(role)[1]),
             timeout_s=self._plan.sweep.timeout_s,
         )
+
+    def _replicas(self, role: Role) -> list[str]:
+        """In order of preference, so that the cells are spread over whichever are ready."""
+        rest = replicas_of(*self._role(role))
+        round_, first = divmod(self._cell.number, len(rest))
+        chosen = rest.pop(first)
+        turn = round_ % len(rest) if rest else 0
+        return [chosen, *rest[turn:], *rest[:turn]]
+
+    def _role(self, role: Role) -> tuple[str, RoleModel]:
+        sweep, assistant = self._plan.sweep, self._cell.assistant
+        if role == "user":
+            return USER_SERVER, sweep.user
+        return assistant_server(assistant), sweep.assistants[assistant]
 
     def _wait_for_answer(self, target: Target) -> None:
         assert target.url is not None
@@ -107,6 +236,31 @@ class TargetBook:
                 raise ServersGone(f"{target.url} has been away for {OUTAGE_S:.0f} s: {said}")
             time.sleep(1.0)
         raise ServersGone(f"interrupted while waiting for {target.url}")
+
+
+class Follower:
+    """The targets of one conversation, which move with its servers."""
+
+    def __init__(self, book: TargetBook) -> None:
+        self._book = book
+        self.targets = book.latest
+
+    def follow(self) -> Targets:
+        """Where to call now. Raises ServersGone."""
+        newest = self._book.current()
+        if newest is not self.targets and newest.continues <= self.targets.number:
+            self.targets = newest
+        return self.targets
+
+    def moved(self) -> bool:
+        """After a call that failed: whether it may be sent again to where its server went.
+
+        Raises ServersGone."""
+        newest = self._book.moved(self.targets)
+        if newest is None:
+            return False
+        self.targets = newest
+        return True
 
 
 def _own_endpoint(

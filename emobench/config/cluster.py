@@ -73,3 +73,6 @@ class ClusterProfile(Strict):
     """None: asked of the site (scontrol show config)."""
     server_deadline_min: float = Field(default=30, gt=0)
     """Minutes from the start of a server's job until it has to answer."""
+    handover_lead_min: float | None = Field(default=None, gt=0)
+    """Minutes before a server's time limit at which its successor is submitted, at most half of the
+    limit; None: server_deadline_min."""

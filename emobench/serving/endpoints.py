@@ -12,16 +12,15 @@ import json
 import os
 import secrets
 import stat
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from emobench.errors import InvalidInput, Problem, ServersGone
+from emobench.errors import InvalidInput, Problem
 from emobench.files import read_json, write_json
 from emobench.rundir import RunDir
 from emobench.serving import guard
@@ -33,13 +32,12 @@ HEARTBEAT_S = 5.0
 STALE_S = 60.0
 """An older heartbeat means that the job was killed. Clocks of two nodes may differ a little."""
 PROBE_TIMEOUT_S = 10.0
-JOB_CHECK_S = 30.0
 OTHER_SERVER = "another server has that port"
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """endpoints/<server>.json."""
+    """endpoints/<instance>.json."""
 
     server: str
     role: Literal["user", "assistant"]
@@ -57,12 +55,20 @@ class Endpoint:
     heartbeat: str = ""
     state: State = "starting"
     reason: str = ""
+    cause: str = ""
+    """Kind of the cause (see `causes`) where the engine failed."""
+    warnings: Sequence[str] = ()
+    """What the first requests showed that may spoil the conversations."""
     final: bool = False
     """It left for good: only a new submission starts such a server again."""
     kept_until: str = ""
     """ISO 8601, UTC: nothing needs it, but it stays until then (keep_servers_min)."""
     max_concurrency: float | None = None
     """Requests of full length that its cache holds, as the engine itself says."""
+    takes_over: str = ""
+    """The job that it was submitted to take over from."""
+    follows: Sequence[str] = ()
+    """Incarnations that left in order, the last one first: conversations with them go on here."""
     schema: int = 1
 
     def age_s(self) -> float:
@@ -92,7 +98,11 @@ def read_endpoint(run_dir: RunDir, server: str) -> Endpoint | None:
         return None
     known = {field.name for field in fields(Endpoint)}
     try:
-        return Endpoint(**{key: value for key, value in data.items() if key in known})
+        # JSON has no tuples.
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in data.items()
+        }
+        return Endpoint(**{key: value for key, value in values.items() if key in known})
     except TypeError:
         return None
 
@@ -194,69 +204,6 @@ def _unproved(endpoint: Endpoint, key: str) -> str:
         f"{endpoint.url} gives a wrong proof: {OTHER_SERVER}, of another run, of another role or "
         f"of an earlier start than {endpoint.incarnation}"
     )
-
-
-def wait_for_endpoint(
-    run_dir: RunDir,
-    server: str,
-    *,
-    deadline_s: float,
-    poll_s: float = 1.0,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> Endpoint:
-    """The server's endpoint, once it is ready and has proved to be what it says.
-
-    Raises ServersGone after `deadline_s` seconds, at once when the server has failed or its job
-    has ended, or when `interrupted()` is true.
-    """
-    begun = time.monotonic()
-    next_look = begun + JOB_CHECK_S
-    while True:
-        endpoint = read_endpoint(run_dir, server)
-        problem = _problem(run_dir, server, endpoint)
-        if endpoint is not None and not problem:
-            return endpoint
-        if endpoint is not None and endpoint.state == "failed":
-            raise ServersGone(f"server {server} failed: {endpoint.reason}")
-        if endpoint is not None and endpoint.state == "left" and endpoint.final:
-            raise ServersGone(
-                f"server {server} has left: {endpoint.reason}; run the same `emobench sweep` "
-                "command again: it starts the servers and what is missing"
-            )
-        if interrupted():
-            raise ServersGone(f"interrupted while waiting for server {server}: {problem}")
-        if time.monotonic() - begun >= deadline_s:
-            raise ServersGone(
-                f"server {server} was not ready within {deadline_s:g} s: {problem}; "
-                "its log is named user_vllm_<job>.out or assistant_vllm_<job>.out"
-            )
-        if time.monotonic() >= next_look:
-            next_look = time.monotonic() + JOB_CHECK_S
-            if ended := _job_ended(run_dir, server):
-                raise ServersGone(f"server {server} is gone: {ended}")
-        time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
-
-
-def _problem(run_dir: RunDir, server: str, endpoint: Endpoint | None) -> str:
-    if endpoint is None:
-        return f"there is no {run_dir.endpoint(server)}"
-    if endpoint.state != "ready":
-        return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
-    if endpoint.age_s() > STALE_S:
-        return f"its last sign of life was {endpoint.age_s():.0f} s ago"
-    return what_is_wrong(endpoint, api_key(run_dir))
-
-
-def _job_ended(run_dir: RunDir, server: str) -> str:
-    """How the server's last job ended; empty while it lives, or where nothing is known."""
-    from emobench.slurm.jobs import read_jobs
-    from emobench.slurm.queue import job_states
-
-    records = [job for job in read_jobs(run_dir) if job["name"] == server]
-    if not records or records[-1]["kind"] != "server":
-        return ""
-    state = job_states(records[-1:]).get(str(records[-1]["job_id"]))
-    return "" if state is None or state.live else f"its job {records[-1]['job_id']}: {state}"
 
 
 def _private_folder(run_dir: RunDir) -> None:

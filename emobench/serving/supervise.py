@@ -8,33 +8,35 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
-import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from emobench.errors import EmobenchError, InvalidInput
 from emobench.plan import USER_SERVER, Plan, instance_of, load_plan, server_of, servers_of
 from emobench.rundir import RunDir
+from emobench.serving.canary import Canary, Verdict, calls_tools
+from emobench.serving.causes import Cause, find_cause, may_heal, started_too_slowly
 from emobench.serving.endpoints import (
     HEARTBEAT_S,
+    OTHER_SERVER,
     Endpoint,
     State,
     api_key,
     get,
     now,
-    publish,
     what_is_wrong,
 )
 from emobench.serving.engine import Engine, own_address
 from emobench.serving.events import EventLog
+from emobench.serving.handover import Handover
 from emobench.serving.limits import BUDGET_CHECK_S, Limits
 from emobench.serving.need import QUEUE_CHECK_S, Need
+from emobench.serving.wakeable import Wakeable
+from emobench.slurm.own_job import requeue_if_preempted
 from emobench.slurm.render import serve_script
 
 
@@ -49,42 +51,35 @@ class Timing:
     strikes: int = 3
     """Failed health probes in a row after which a running engine counts as dead."""
     restarts: int = 3
+    backoff_s: Sequence[float] = (2.0, 8.0, 30.0)
+    """Before each restart; the last one counts for any further."""
     grace_s: float = 20.0
     """From SIGTERM to SIGKILL of the engine."""
+    quiet_s: float = 5.0
+    """Without a request for so long an engine whose work others have taken over is not needed."""
     queue_check_s: float = QUEUE_CHECK_S
     budget_check_s: float = BUDGET_CHECK_S
 
 
-class Wakeable:
-    """Sleeps that end early with a signal; remembers which one asked to stop."""
-
-    def __init__(self) -> None:
-        self.stop = ""
-        self._read, write = os.pipe()
-        for descriptor in (self._read, write):
-            os.set_blocking(descriptor, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-
-    def sleep(self, seconds: float) -> None:
-        if select.select([self._read], [], [], seconds)[0]:
-            os.read(self._read, 4096)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop = signal.Signals(number).name
-
-
 class Failed(Exception):
     """The engine cannot be brought up; the message is the endpoint's reason."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class Supervisor:
     """Serves one role of a run until nothing needs it."""
 
     def __init__(
-        self, plan: Plan, run_dir: RunDir, server: str, replica: int, timing: Timing
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        server: str,
+        timing: Timing,
+        replica: int = 1,
+        takes_over: str = "",
     ) -> None:
         model = servers_of(plan.sweep).get(server)
         if model is None:
@@ -99,6 +94,8 @@ class Supervisor:
         local = plan.profile.scheduler == "local"
         self._host = "127.0.0.1" if local else own_address()
         self._engine: Engine | None = None
+        self._limit_s = plan.profile.server_deadline_min * 60
+        self._deadline = time.monotonic() - _job_age_s(local) + self._limit_s
         self._beat = float("-inf")
         self._endpoint = Endpoint(
             server=instance,
@@ -114,25 +111,36 @@ class Supervisor:
         )
         self._events = EventLog(run_dir, instance, self._endpoint.job_id)
         started, job_id = self._endpoint.started, self._endpoint.job_id
+        self._handover = Handover(plan, run_dir, instance, job_id, takes_over)
         need = Need(plan, run_dir, instance, job_id, started, timing.queue_check_s)
         self._limits = Limits(run_dir, need, timing.budget_check_s)
 
     def run(self) -> int:
         """Serve until the end; the exit code."""
         state: State = "failed"
-        reason = "the supervisor ended unexpectedly"
+        reason, cause = "the supervisor ended unexpectedly", ""
         try:
             reason = self._serve()
             state = "left"
         except Failed as error:
-            reason = str(error)
+            reason, cause = str(error), error.cause
         finally:
             # The clients learn first: what they ask from now on would be cut off.
-            self._announce(state, reason)
-            self._events.note("left" if state == "left" else "failed", reason=reason)
+            self._announce(state, reason, cause)
+            print(f"emobench: server {self._endpoint.server} {state}: {reason}", flush=True)
+            if state == "left":
+                self._handover.let_go(
+                    self._endpoint.url,
+                    lambda: self._wakeable.stop,
+                    self._wakeable.sleep,
+                    self._timing.grace_s,
+                    self._timing.quiet_s,
+                )
+            self._events.note("left" if state == "left" else "failed", reason=reason, cause=cause)
             if self._engine is not None:
                 self._engine.stop(self._timing.grace_s)
-            print(f"emobench: server {self._endpoint.server} {state}: {reason}", flush=True)
+            if self._wakeable.stop == "SIGUSR1":
+                requeue_if_preempted()
         return 0 if state == "left" else 1
 
     def _serve(self) -> str:
@@ -147,16 +155,31 @@ class Supervisor:
             if problem == "leave":
                 return self._reason
             assert self._engine is not None
+            cause = self._cause or find_cause(self._engine.lines(), self._engine.exit_code())
+            problem = "\n".join((problem, cause.text(), f"its last lines: {self._engine.tail()}"))
             self._engine.stop(self._timing.grace_s)
-            # An engine that never came up will not come up the next time either, unless another
-            # process took the port between our choice and its start.
-            taken = "ddress already in use" in problem or "another server has that port" in problem
-            if restarts >= self._timing.restarts or not (was_ready or taken):
-                raise Failed(problem)
+            if restarts >= self._timing.restarts or not may_heal(cause, was_ready):
+                raise Failed(problem, cause.kind)
+            pause_s = self._timing.backoff_s[min(restarts, len(self._timing.backoff_s) - 1)]
             restarts += 1
-            print(f"emobench: {problem}", flush=True)
-            print(f"emobench: restart {restarts} of {self._timing.restarts}", flush=True)
-            self._events.note("restarted", reason=problem)
+            again = f"restart {restarts} of {self._timing.restarts} after {pause_s:g} s"
+            print(f"emobench: {problem}\nemobench: {again}", flush=True)
+            self._events.note("restarted", reason=problem, cause=cause.kind)
+            if not self._pause(pause_s, f"{again}: {problem}"):
+                return self._reason
+            if was_ready:
+                self._deadline = time.monotonic() + self._limit_s
+
+    def _pause(self, seconds: float, why: str) -> bool:
+        """Wait before another start; whether it is still wanted then."""
+        end = time.monotonic() + seconds
+        self._announce("starting", why)
+        while not self._leaving():
+            if (left := end - time.monotonic()) <= 0:
+                return True
+            self._heartbeat("starting", why)
+            self._wakeable.sleep(min(left, self._timing.probe_s))
+        return False
 
     def _start(self) -> str:
         """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
@@ -168,30 +191,32 @@ class Supervisor:
         }
         self._engine = engine = Engine(script, self._host, environment)
         self._endpoint = replace(
-            self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation
+            self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation, warnings=()
         )
+        self._cause: Cause | None = None
+        canary: Canary | None = None
         self._limits.saw(None)
         self._announce("starting")
         self._events.note("starting", engine.incarnation)
-        limit_s = self._plan.profile.server_deadline_min * 60
         problem = "it was not asked yet"
         while True:
             if self._leaving():
                 return "leave"
             if died := self._died():
-                return f"{died}; its last lines: {engine.tail()}"
-            if not (problem := self._probe(engine)):
-                self._announce("ready")
-                self._events.note("ready")
-                self._banner(engine)
-                return ""
-            if "another server has that port" in problem:
-                return problem
-            if time.monotonic() - engine.started > limit_s:
-                return (
-                    f"not ready within server_deadline_min ({limit_s / 60:g} minutes): {problem}; "
-                    f"its last lines: {engine.tail()}"
-                )
+                return died
+            if canary is None and not (problem := self._probe(engine)):
+                canary = self._sing()
+                problem = "its first requests were not answered"
+            if canary is not None and (verdict := canary.verdict()) is not None:
+                self._cause = verdict.failure
+                return "it is up and cannot serve" if self._cause else self._ready(verdict)
+            if OTHER_SERVER in problem:
+                self._cause = Cause("port", problem, "nothing: the next start takes another port")
+                return "its port was taken"
+            if time.monotonic() > self._deadline:
+                found = find_cause(engine.lines())
+                self._cause = started_too_slowly() if found.kind == "unknown" else found
+                return f"not ready {self._limit_s / 60:g} minutes (server_deadline_min): {problem}"
             self._heartbeat("starting")
             self._wakeable.sleep(self._timing.probe_s)
 
@@ -204,7 +229,7 @@ class Supervisor:
             if self._leaving():
                 return "leave"
             if died := self._died():
-                return f"{died}; its last lines: {self._engine.tail()}"
+                return died
             if time.monotonic() >= next_probe:
                 healthy = self._healthy(self._engine)
                 strikes = 0 if healthy else strikes + 1
@@ -217,7 +242,10 @@ class Supervisor:
 
     def _leaving(self) -> bool:
         stop = self._wakeable.stop
-        self._reason = f"received {stop}" if stop else self._limits.why_leave()
+        self._reason = f"received {stop}" if stop else ""
+        self._reason = self._reason or self._handover.why_leave() or self._limits.why_leave()
+        if not self._reason:
+            self._handover.poll()
         return bool(self._reason)
 
     def _died(self) -> str:
@@ -245,21 +273,41 @@ class Supervisor:
         except OSError:
             return False
 
-    def _heartbeat(self, state: State) -> None:
-        if time.monotonic() - self._beat >= self._timing.heartbeat_s:
-            self._announce(state)
+    def _sing(self) -> Canary:
+        """Send the first requests; what is left until the deadline is theirs."""
+        return Canary(
+            self._endpoint,
+            self._key,
+            tools=calls_tools(self._plan, server_of(self._endpoint.server)),
+            timeout_s=max(self._deadline - time.monotonic(), 1.0),
+            on_end=self._wakeable.wake,
+        )
 
-    def _announce(self, state: State, reason: str = "") -> None:
+    def _ready(self, verdict: Verdict) -> str:
+        """Announce the server; ''."""
+        assert self._engine is not None
+        self._endpoint = replace(self._endpoint, warnings=verdict.warnings)
+        self._announce("ready")
+        self._events.note("ready")
+        self._banner(self._engine)
+        return ""
+
+    def _heartbeat(self, state: State, reason: str = "") -> None:
+        if time.monotonic() - self._beat >= self._timing.heartbeat_s:
+            self._announce(state, reason)
+
+    def _announce(self, state: State, reason: str = "", cause: str = "") -> None:
         self._endpoint = replace(
             self._endpoint,
             state=state,
             reason=reason,
+            cause=cause,
             final=self._limits.final,
             kept_until=self._limits.kept_until,
             max_concurrency=self._engine.max_concurrency if self._engine else None,
         )
         try:
-            publish(self._run_dir, self._endpoint)
+            self._handover.publish(self._endpoint)
         except OSError as error:
             # A full disk must not end a server that works; the next beat tries again.
             print(f"emobench: cannot write the endpoint file: {error}", flush=True)
@@ -272,6 +320,8 @@ class Supervisor:
         print(f"  Node:  {self._endpoint.host}")
         print(f"  Model: {self._endpoint.model}")
         print(f"  URL:   {self._endpoint.url}")
+        for warning in self._endpoint.warnings:
+            print(f"  Warning: {warning}")
         print("=" * 72, flush=True)
 
 
@@ -280,18 +330,29 @@ def _job_id(local: bool) -> str:
     return next((os.environ[name] for name in names if name in os.environ), str(os.getpid()))
 
 
+def _job_age_s(local: bool) -> float:
+    """Seconds since the job began, as far as Slurm says; its set-up lines may have taken long."""
+    try:
+        return 0.0 if local else max(time.time() - float(os.environ["SLURM_JOB_START_TIME"]), 0.0)
+    except (KeyError, ValueError):
+        return 0.0
+
+
 def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int:
     """Exit code 0: left in order, 1: failed, 2: the run directory or server is wrong."""
     parser = argparse.ArgumentParser(prog="python -m emobench.serving.supervise")
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--server", required=True, help="user or assistant_<name>")
     parser.add_argument("--replica", type=int, default=1, help="which of several, from 1")
+    parser.add_argument("--takes-over", default="", metavar="JOB", help="whose successor it is")
     arguments = parser.parse_args(argv)
     try:
         run_dir = RunDir(arguments.run_dir.resolve())
         plan = load_plan(run_dir)
         server, replica = arguments.server, arguments.replica
-        return Supervisor(plan, run_dir, server, replica, timing or Timing()).run()
+        takes_over = arguments.takes_over
+        timing = timing or Timing()
+        return Supervisor(plan, run_dir, server, timing, replica, takes_over).run()
     except EmobenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -19,7 +19,7 @@ import pytest
 from emobench.errors import InvalidInput, ServersGone
 from emobench.files import write_json
 from emobench.rundir import RunDir
-from emobench.serving import endpoints, guard
+from emobench.serving import guard, waiting
 from emobench.serving.endpoints import (
     Endpoint,
     api_key,
@@ -27,8 +27,8 @@ from emobench.serving.endpoints import (
     now,
     publish,
     read_endpoint,
-    wait_for_endpoint,
 )
+from emobench.serving.waiting import wait_for_endpoint
 from emobench.slurm.jobs import add_jobs, record
 
 READY = Endpoint(
@@ -180,7 +180,7 @@ def test_a_failed_server_and_an_interruption_end_the_wait_at_once(run_dir: RunDi
 def test_a_server_whose_job_ended_without_a_word_ends_the_wait(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "JOB_CHECK_S", 0.0)
+    monkeypatch.setattr(waiting, "JOB_CHECK_S", 0.0)
     publish(run_dir, replace(READY, state="starting"))
     job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
     add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": socket.gethostname()}])

@@ -13,7 +13,8 @@ import pytest
 from emobench.files import write_json
 from emobench.plan import CellBlock, load_plan, save_plan
 from emobench.rundir import RunDir
-from emobench.serving.endpoints import Endpoint, api_key, get, read_endpoint, wait_for_endpoint
+from emobench.serving.endpoints import Endpoint, api_key, get, read_endpoint
+from emobench.serving.waiting import wait_for_endpoint
 from emobench.slurm.processes import start_ticks
 from tests import processes
 from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
@@ -127,21 +128,22 @@ def test_a_killed_engine_comes_back_a_bounded_number_of_times(tmp_path: Path) ->
     assert len(seen) == 4
     failed = read_endpoint(run_dir, "user")
     assert failed is not None
-    assert (failed.state, failed.reason.split(";")[0]) == ("failed", "the engine ended with -9")
+    assert (failed.state, failed.reason.splitlines()[0]) == ("failed", "the engine ended with -9")
+    assert failed.cause == "host_memory"
 
 
 def test_an_engine_that_never_comes_up_fails_at_once_with_its_last_words(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     script = run_dir.scripts / "serve_user.sh"
-    script.write_text("echo loading weights\necho 'out of memory' >&2\nexit 7\n")
+    script.write_text("echo loading weights\necho 'it broke' >&2\nexit 7\n")
     with supervising(run_dir) as process:
         assert process.wait(10) == 1
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
-    assert endpoint.state == "failed"
-    assert endpoint.reason == (
-        "the engine ended with 7; its last lines: loading weights | out of memory"
-    )
+    assert (endpoint.state, endpoint.cause) == ("failed", "unknown")
+    first, *_, last = endpoint.reason.splitlines()
+    assert first == "the engine ended with 7"
+    assert last == "its last lines: loading weights | it broke"
 
 
 def test_a_server_of_another_model_is_never_announced(tmp_path: Path) -> None:
@@ -191,6 +193,20 @@ def test_a_killed_supervisor_leaves_no_engine(tmp_path: Path) -> None:
         process.wait(10)
         processes.until(lambda: not _engine_pids(endpoint), "the engine to end", 5)
     assert not _answers(endpoint)
+
+
+def test_a_killed_supervisor_leaves_no_child_of_an_engine_that_was_killed_too(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(tmp_path)
+    script = run_dir.scripts / "serve_user.sh"
+    script.write_text("(trap '' TERM; sleep 600; true) &\nexec sleep 600\n")
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "starting")
+        processes.until(lambda: len(_engine_pids(endpoint)) == 3, "the engine's processes", 5)
+        process.kill()
+        process.wait(10)
+        processes.until(lambda: not _engine_pids(endpoint), "the engine to end", 8)
 
 
 def test_slurm_ending_every_process_at_once_is_no_crash(tmp_path: Path) -> None:

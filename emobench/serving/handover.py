@@ -1,0 +1,255 @@
+"""A server's role passes from job to job: a successor is submitted before the time limit, and takes
+the endpoint file over once it has proved itself.
+
+Until then the successor writes a file of its own beside it. An episode goes on with another
+incarnation only where the endpoint's `follows` names the one that it talked to: each of those left
+in order. A crash ends that chain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+from emobench.errors import EmobenchError
+from emobench.files import write_json
+from emobench.plan import Plan, server_of
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import STALE_S, Endpoint, now, publish, read_endpoint
+from emobench.serving.metrics import ask_load
+from emobench.slurm.jobs import add_jobs, read_jobs, record
+from emobench.slurm.own_job import OwnJob, ask_own_job, own_job_id
+from emobench.slurm.queue import job_states, run_command
+from emobench.slurm.render import server_arguments, server_script
+from emobench.watching.source import Source
+
+CHAIN = 50
+"""Earlier incarnations that an endpoint file names."""
+MAX_CHECK_S = 60.0
+"""An administrator may move a job's end; Slurm is asked for it this often at least."""
+MAX_SUCCESSORS = 3
+"""Jobs that are submitted to take over, one after the other, while none of them comes up."""
+WITHDRAWAL_S = 20.0
+DRAIN_S = 300.0
+"""For requests under way, where Slurm does not say when the job ends."""
+KILLED = ("SIGTERM", "SIGINT")
+"""What comes seconds before SIGKILL; SIGUSR1 comes with time left."""
+
+
+class Claim:
+    """Who writes an instance's endpoint file: its job, and from the hand-over on the successor."""
+
+    def __init__(self, run_dir: RunDir, instance: str, job_id: str, takes_over: str) -> None:
+        self._run_dir, self._instance = run_dir, instance
+        self._job_id, self._takes_over = job_id, takes_over
+        self._claimed = False
+        self._follows: tuple[str, ...] = ()
+        self._follows_of = ""
+        self.lost_to = ""
+        """Job id of whoever has the file instead of this job; it is not written any more."""
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Write the endpoint to where it belongs now. Raises OSError."""
+        present = read_endpoint(self._run_dir, self._instance)
+        other = present if present is not None and present.job_id != self._job_id else None
+        if self.lost_to or self._is_lost(other):
+            return
+        endpoint = replace(endpoint, takes_over=self._takes_over)
+        waits = not self._claimed and self._takes_over and _serves(other)
+        if waits and endpoint.state != "ready":
+            file = self._run_dir.successor(self._instance)
+            write_json(file, asdict(endpoint) | {"heartbeat": now()})
+            if endpoint.state == "left":
+                file.unlink()
+            return
+        if not self._claimed:
+            self._claimed = True
+            self._follows_of, self._follows = endpoint.incarnation, self._chain(present)
+        follows = self._follows if endpoint.incarnation == self._follows_of else ()
+        publish(self._run_dir, replace(endpoint, follows=follows))
+        if self._takes_over:
+            self._run_dir.successor(self._instance).unlink(missing_ok=True)
+
+    def _is_lost(self, other: Endpoint | None) -> bool:
+        """Whether another job serves the instance in this one's place."""
+        if other is None or not _serves(other):
+            return False
+        beaten = self._takes_over and other.job_id != self._takes_over
+        if other.takes_over == self._job_id or (beaten and not self._claimed):
+            self.lost_to = other.job_id
+        return bool(self.lost_to)
+
+    def _chain(self, present: Endpoint | None) -> tuple[str, ...]:
+        if present is None:
+            return ()
+        handed_over = present.job_id == self._takes_over and _serves(present)
+        if present.state != "left" and not handed_over:
+            return ()
+        return (present.incarnation, *present.follows)[:CHAIN]
+
+
+def _serves(endpoint: Endpoint | None) -> bool:
+    return (
+        endpoint is not None
+        and endpoint.state in ("starting", "ready")
+        and endpoint.age_s() <= STALE_S
+    )
+
+
+class Succession:
+    """Submits the job that takes over before this one's time limit, without holding anybody up."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        instance: str,
+        job_id: str,
+        ask: Callable[[str], OwnJob] = ask_own_job,
+    ) -> None:
+        self._run_dir, self._instance, self._job_id, self._ask = run_dir, instance, job_id, ask
+        minutes = plan.profile.handover_lead_min or plan.profile.server_deadline_min
+        self._lead_s = minutes * 60
+        self._longest_s = 0.0
+        self._said = ""
+        self._submitted = 0
+        self.successor = ""
+        """Job id of the newest; empty as long as there is none."""
+        every_s = min(max(self._lead_s / 10, 1.0), MAX_CHECK_S)
+        self._source = Source("the hand-over", self._step, every_s)
+
+    def poll(self) -> None:
+        """Look after it; to be called while the server is needed."""
+        self._source.poll()
+
+    def withdraw(self) -> None:
+        """Take back a successor that nothing needs: it would stay in the queue."""
+        self._source.wait(WITHDRAWAL_S)
+        if self.successor:
+            run_command(["scancel", self.successor])
+
+    def ask(self) -> OwnJob:
+        """What Slurm says of this job now."""
+        return self._ask(self._job_id)
+
+    def _step(self) -> bool:
+        own = self.ask()
+        if own.end is None or own.preempted or self._submitted >= MAX_SUCCESSORS:
+            return False
+        # Where an administrator shortens a job, its lead stays that of the limit it was given.
+        self._longest_s = max(self._longest_s, own.limit_s or 0.0)
+        lead_s = min(self._lead_s, self._longest_s / 2) if self._longest_s else self._lead_s
+        if time.time() < own.end - lead_s:
+            return False
+        jobs = read_jobs(self._run_dir)
+        known = [job for job in jobs if job.get("takes_over") == self._job_id]
+        # A job that was requeued finds the successor that it had submitted before.
+        newest = self.successor or (str(known[-1]["job_id"]) if known else "")
+        if newest:
+            self.successor = newest
+            record_of_it = {"kind": "server", "job_id": newest}
+            if any(state.live for state in job_states([record_of_it]).values()):
+                return True
+        self._submit(recorded=any(str(job["job_id"]) == self._job_id for job in jobs))
+        return True
+
+    def _submit(self, recorded: bool) -> None:
+        from emobench.slurm.executor import ScriptExecutor
+        from emobench.slurm.submit import sbatch
+
+        script = server_script(server_of(self._instance))
+        job = record("server", self._instance, "", script, takes_over=self._job_id)
+        if '"$@"' not in (self._run_dir.scripts / script).read_text(encoding="utf-8"):
+            self._say(f'{script} hands no arguments on ("$@"), so no successor can start')
+            return
+        try:
+            executor = ScriptExecutor(self._run_dir.submitit)
+            arguments = server_arguments(self._instance, self._job_id)
+            job["job_id"] = sbatch(executor, self._run_dir, job, (), arguments)
+        except (EmobenchError, RuntimeError) as error:
+            self._say(f"cannot submit a successor: {error}")
+            return
+        self._submitted += 1
+        self.successor = job["job_id"]
+        if recorded:
+            # One that was submitted by hand has no record, and its arrays have none either.
+            add_jobs(self._run_dir, "slurm", [job])
+        self._say(f"job {self.successor} is to take over before this one's time limit")
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            print(f"emobench: {text}", flush=True)
+
+
+class Handover:
+    """What the supervisor of a server sees of it."""
+
+    def __init__(
+        self, plan: Plan, run_dir: RunDir, instance: str, job_id: str, takes_over: str
+    ) -> None:
+        self._claim = Claim(run_dir, instance, job_id, takes_over)
+        # Without Slurm no job has a time limit.
+        self._succession = (
+            Succession(plan, run_dir, instance, job_id)
+            if plan.profile.scheduler == "slurm" and own_job_id()
+            else None
+        )
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Write the endpoint's file, unless it is another job's by now. Raises OSError."""
+        self._claim.publish(endpoint)
+
+    def why_leave(self) -> str:
+        """Who serves in this job's place; empty as long as it serves itself."""
+        return f"handed over to job {self._claim.lost_to}" if self._claim.lost_to else ""
+
+    def poll(self) -> None:
+        """Look after the successor; to be called while the server is needed."""
+        if self._succession is not None:
+            self._succession.poll()
+
+    def let_go(
+        self,
+        url: str,
+        stop: Callable[[], str],
+        sleep: Callable[[float], None],
+        grace_s: float,
+        quiet_s: float,
+    ) -> None:
+        """After the last word to the clients: let requests end that are under way, as far as there
+        is time; or take the successor back, where nobody needs a server any more.
+
+        `stop` names the signal that was received, `grace_s` is what the engine needs to stop.
+        """
+        if not stop() and not self._claim.lost_to:
+            if self._succession is not None:
+                self._succession.withdraw()
+            return
+        if self._succession is None or stop() in KILLED:
+            return
+        end = self._succession.ask().end or time.time() + DRAIN_S
+        drain(url, end - grace_s, sleep, lambda: stop() in KILLED, quiet_s)
+
+
+def drain(
+    url: str,
+    until: float,
+    sleep: Callable[[float], None],
+    stopped: Callable[[], bool],
+    quiet_s: float,
+) -> None:
+    """Wait until the engine at `url` has had no request for `quiet_s` seconds, at the latest until
+    `until` (seconds since the epoch), or until `stopped()`, or until it is gone."""
+    quiet_since = time.time()
+    while time.time() < until and not stopped():
+        try:
+            load = ask_load(url)
+        except OSError:
+            return
+        if load.running is None or load.running + (load.waiting or 0) > 0:
+            quiet_since = time.time()
+        elif time.time() - quiet_since >= quiet_s:
+            return
+        sleep(0.25)
