@@ -195,10 +195,9 @@ def show(status: Mapping[str, Any]) -> str:
         for part in (server["node"], server["url"]):
             text += f"  {part}" if part else ""
         lines.append(text)
-        if server["reason"]:
-            lines.append(f"         {server['reason']}")
-        if server["warning"]:
-            lines.append(f"         warning: {server['warning']}")
+        lines += [f"         {line}" for line in server["reason"].splitlines()]
+        warnings = [server["warning"], *server["warnings"]]
+        lines += [f"         warning: {each}" for each in warnings if each]
     counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
     lines.append(f"cells    {counted or '0'} of {cells['total']}")
     lines.append(f"episodes {done[0]} of {done[1]}" + _outcomes(episodes["outcomes"]))
@@ -256,6 +255,8 @@ def _server(
         "model": instances_of(plan.sweep)[name].model,
         "incarnation": endpoint.get("incarnation", ""),
         "heartbeat": endpoint.get("heartbeat", ""),
+        "cause": endpoint.get("cause", ""),
+        "warnings": list(endpoint.get("warnings", ())),
         "warning": crowded(plan, server_of(name), endpoint.get("max_concurrency")),
     }
 

@@ -62,7 +62,9 @@ def block(state: WatchState) -> str:
         load = "  ".join(part for part in _load_words(row) if part)
         text = f"  server {row.name}: {row.state}"
         text += f" on {row.node}" if row.node else ""
-        lines.append("  ".join(part for part in (text, load, row.reason) if part))
+        reason, *more = row.reason.splitlines() or [""]
+        lines.append("  ".join(part for part in (text, load, reason) if part))
+        lines += [f"    {line}" for line in more]
     for variant in state.variants:
         if variant.episodes or variant.outcomes:
             outcomes = ", ".join(f"{n} {name}" for name, n in variant.outcomes.items())
@@ -152,6 +154,7 @@ def _servers(rows: Sequence[ServerRow], width: int, room: int) -> list[Line]:
     head = f"{'server':<{name}}  {'state':<8} {'node':<{node}} {'job':<{job}} {'start':<6} "
     head += f"{'beat':>6} {'tok/s':>6} {'run':>4} {'wait':>4} {'cache':>5}"
     lines: list[Line] = [[(head, "dim")]]
+    spare = room - len(rows) - 2
     for row in shown:
         beat = "" if row.heartbeat_age_s is None else duration(row.heartbeat_age_s)
         tokens = "" if row.generation_tokens_per_s is None else f"{row.generation_tokens_per_s:.0f}"
@@ -160,16 +163,25 @@ def _servers(rows: Sequence[ServerRow], width: int, room: int) -> list[Line]:
         line.append((f"{row.state:<8}", SERVER_STYLE.get(row.state, "warn")))
         text = f" {row.node[:node]:<{node}} {row.job_id:<{job}} {row.incarnation:<6} "
         if row.state in ("left", "gone", "failed"):
-            line.append((text + row.reason, "dim" if row.state == "left" else ""))
+            line.append((text + _first(row.reason), "dim" if row.state == "left" else ""))
         elif row.problem or row.reason:
-            line.append((f"{text}{beat:>6} {row.problem or row.reason}", ""))
+            line.append((f"{text}{beat:>6} {_first(row.problem or row.reason)}", ""))
         else:
             text += f"{beat:>6} {tokens:>6} {_count(row.running):>4} {_count(row.waiting):>4}"
             line.append((f"{text} {cache:>5}", ""))
         lines.append(line)
+        # The cause and what to do, where no other server is pushed off the screen for it.
+        details = row.reason.splitlines()[1:3] if row.state == "failed" else []
+        spare -= len(details)
+        if spare >= 0:
+            lines += [[(f"  {text}", "warn")] for text in details]
     if len(shown) < len(rows):
         lines.append([(f"and {len(rows) - len(shown)} more servers", "dim")])
     return lines
+
+
+def _first(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def _variants(rows: Sequence[VariantRow], width: int, room: int) -> list[Line]:

@@ -47,13 +47,13 @@ def finish_cell(run_dir: RunDir, number: int, status: str = "done", **fields: ob
 
 @contextmanager
 def supervising(
-    run_dir: RunDir, server: str = "user", **environment: str
+    run_dir: RunDir, server: str = "user", backoff_s: str = "(0.1, 0.2)", **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A supervisor with short times; killed at the end if it is still there."""
     code = (
         "import sys; from emobench.serving.supervise import Timing, main; "
         "sys.exit(main(sys.argv[1:], Timing(heartbeat_s=0.2, probe_s=0.05, health_s=0.2, "
-        "health_timeout_s=1, grace_s=2, queue_check_s=0.2)))"
+        f"health_timeout_s=1, backoff_s={backoff_s}, grace_s=2, queue_check_s=0.2)))"
     )
     command = [sys.executable, "-c", code, "--run-dir", str(run_dir.path), "--server", server]
     with subprocess.Popen(

@@ -1,0 +1,163 @@
+"""What a server does when its engine ends: who is started again, how often, and what is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from emobench.plan import load_plan
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import Endpoint, read_endpoint
+from emobench.serving.events import Event, read_events
+from emobench.slurm.jobs import add_jobs, record
+from emobench.status import gather, show
+from emobench.watching.screen import block, screen
+from emobench.watching.state import Seen, watch_state
+from tests import processes
+from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+
+DEVICE = "RuntimeError: synStatus=26 [Generic failure] Device acquire failed."
+
+
+def events_of(run_dir: RunDir) -> list[Event]:
+    return [event for events in read_events(run_dir).values() for event in events]
+
+
+def endpoint_of(run_dir: RunDir) -> Endpoint:
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    return endpoint
+
+
+def dies_saying(run_dir: RunDir, words: str, code: int = 1) -> Path:
+    """Let every start of the user's engine end like this; where the starts are counted."""
+    count = run_dir.path / "starts"
+    lines = f"echo x >> {count}\ncat <<'EOF'\n{words}\nEOF\nexit {code}\n"
+    (run_dir.scripts / "serve_user.sh").write_text(lines)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "cause"),
+    [
+        ("vllm: error: unrecognized arguments: --nosuch", 2, "argument"),
+        ("ModuleNotFoundError: No module named 'vllm'", 1, "missing"),
+        ("torch.OutOfMemoryError: CUDA out of memory.", 1, "device_memory"),
+        ("it just ended", 3, "unknown"),
+    ],
+)
+def test_what_cannot_heal_is_not_started_again(
+    words: str, code: int, cause: str, tmp_path: Path
+) -> None:
+    run_dir = make_run(tmp_path)
+    count = dies_saying(run_dir, words, code)
+    with supervising(run_dir) as process:
+        assert process.wait(20) == 1
+    assert count.read_text().count("x") == 1
+    assert endpoint_of(run_dir).cause == cause
+    assert [(each.event, each.cause) for each in events_of(run_dir)] == [
+        ("starting", ""),
+        ("failed", cause),
+    ]
+
+
+def test_what_can_heal_is_started_again_a_bounded_number_of_times(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    count = dies_saying(run_dir, DEVICE)
+    with supervising(run_dir) as process:
+        assert process.wait(30) == 1
+    assert count.read_text().count("x") == 4
+    events = events_of(run_dir)
+    assert [each.cause for each in events if each.event == "restarted"] == ["device"] * 3
+    again = [each.time for each in events if each.event == "restarted"]
+    starts = [each.time for each in events if each.event == "starting"][1:]
+    waited = [start - end for start, end in zip(starts, again, strict=True)]
+    assert waited[0] >= 0.09 and waited[1] >= 0.19 and waited[2] >= 0.19
+
+
+def test_an_engine_that_is_out_of_memory_after_it_served_comes_back(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    script = run_dir.scripts / "serve_user.sh"
+    once = tmp_path / "once"
+    words = "torch.OutOfMemoryError: CUDA out of memory."
+    dying = f"( until [ -e {once} ]; do sleep 0.05; done; echo '{words}'; kill -9 $$ ) &\n"
+    text = script.read_text()
+    script.write_text(text.replace("exec ", f"[ -e {once} ] || {dying}exec ", 1))
+    with supervising(run_dir) as process:
+        first = until_state(run_dir, "ready")
+        once.touch()
+        second = until_state(run_dir, "ready", other=first.incarnation)
+        assert second.incarnation != first.incarnation
+        assert (second.reason, second.cause) == ("", "")
+        process.terminate()
+        assert process.wait(10) == 0
+    restarted = [each for each in events_of(run_dir) if each.event == "restarted"]
+    assert [each.cause for each in restarted] == ["device_memory"]
+
+
+@pytest.mark.parametrize("how", ["signal", "done"])
+def test_a_backoff_beats_and_ends_when_nothing_is_needed_any_more(how: str, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    dies_saying(run_dir, DEVICE)
+    with supervising(run_dir, backoff_s="(600,)") as process:
+        processes.until(
+            lambda: (found := read_endpoint(run_dir, "user")) and "after 600 s" in found.reason,
+            "the backoff",
+            20,
+        )
+        before = endpoint_of(run_dir)
+        assert before.state == "starting"
+        assert "Device acquire failed" in before.reason
+        processes.until(
+            lambda: endpoint_of(run_dir).heartbeat != before.heartbeat, "a heartbeat", 5
+        )
+        begun = time.monotonic()
+        if how == "signal":
+            process.send_signal(signal.SIGTERM)
+        else:
+            for cell in load_plan(run_dir).cells:
+                finish_cell(run_dir, cell.number)
+        assert process.wait(10) == 0
+        assert time.monotonic() - begun < 8
+    assert endpoint_of(run_dir).state == "left"
+
+
+def test_the_deadline_counts_from_the_jobs_start(tmp_path: Path) -> None:
+    profile = LOCAL.model_copy(update={"scheduler": "slurm", "server_deadline_min": 10})
+    run_dir = make_run(tmp_path, profile)
+    (run_dir.scripts / "serve_user.sh").write_text("echo loading weights\nexec sleep 600\n")
+    environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_START_TIME": str(int(time.time()) - 601)}
+    with supervising(run_dir, **environment) as process:
+        assert process.wait(30) == 1
+    endpoint = endpoint_of(run_dir)
+    assert endpoint.cause == "timeout"
+    assert "not ready 10 minutes (server_deadline_min)" in endpoint.reason
+    assert "VLLM_ENGINE_READY_TIMEOUT_S" in endpoint.reason
+
+
+def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(tmp_path)
+    dies_saying(run_dir, "vllm: error: unrecognized arguments: --nosuch", 2)
+    job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
+    add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": "elsewhere"}])
+    with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
+        assert process.wait(20) == 1
+    status = gather(run_dir)
+    server = next(each for each in status["servers"] if each["name"] == "user")
+    assert (server["state"], server["cause"]) == ("failed", "argument")
+    seen = Seen(status=status, planned={"control": 1})
+    state = watch_state(None, seen, {}, time.time())
+    wide = ["".join(text for text, _ in line) for line in screen(state, 200, 60)]
+    for lines in (show(status).splitlines(), block(state).splitlines(), wide):
+        stripped = [line.strip() for line in lines]
+        assert any(line.startswith("what to do: correct extra_args") for line in stripped)
+        assert (
+            "vLLM does not take an argument: vllm: error: unrecognized arguments: --nosuch"
+            in stripped
+        )
