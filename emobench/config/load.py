@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+from emobench.config.declared import read_gates, read_judge
 from emobench.config.expand import expand
 from emobench.config.models import RoleModel, ScriptedModel, VllmModel
 from emobench.config.profile import find_profile, is_path, load_profile, read_profile
@@ -49,6 +50,8 @@ SHORTHAND_KEYS = (
     "variants",
     "few_shot_displays",
     "fidelity",
+    "gates",
+    "judge",
 )
 
 
@@ -98,6 +101,8 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
         else ({}, {})
     )
     fidelity = _read_fidelity(reader, data.get("fidelity", {}))
+    gates = read_gates(reader, data.get("gates", {}))
+    judge = read_judge(reader, data["judge"], places) if "judge" in data else None
     if matrix is None:
         # What depends on the matrix would only repeat its mistakes.
         reader.finish()
@@ -129,6 +134,8 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
             "few_shot_sha256": hashes,
             "chat_template_sha256": templates,
             "fidelity": fidelity,
+            "gates": gates,
+            "judge": judge,
         }
     )
     return _only_what_cells_use(reader, sweep, places)

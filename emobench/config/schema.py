@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.config.gates import Gates, JudgeSettings
 from emobench.config.models import OpenAIModel, ScriptedModel, VllmModel
 from emobench.config.sweep import AgentStrategy, Env, Fidelity, Settings
 from emobench.variants.catalog import NAMES
@@ -45,7 +46,7 @@ def sweep_file_schema() -> Schema:
     settings["probe"]["enum"].append(False)
     del settings["probe"]["type"]
     definitions: Schema = {}
-    for cls in (VllmModel, OpenAIModel, ScriptedModel, Fidelity):
+    for cls in (VllmModel, OpenAIModel, ScriptedModel, Fidelity, Gates, JudgeSettings):
         model = cls.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= model.pop("$defs", {})
         definitions[cls.__name__] = model
@@ -112,6 +113,15 @@ def _shorthand() -> Schema:
         "fidelity": {
             "description": "Departures from stock tau-bench: `stock` for none, or repairs by name.",
             "anyOf": [{"const": "stock"}, {"$ref": "#/$defs/Fidelity"}],
+        },
+        "gates": {
+            "description": "Thresholds of the checks before a headline, declared before the data.",
+            "$ref": "#/$defs/Gates",
+        },
+        "judge": {
+            "description": "The model that labels the users' turns: a server of this sweep, or an "
+            "endpoint.",
+            "$ref": "#/$defs/JudgeSettings",
         },
         "variants": {
             "type": "object",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from emobench.config.gates import Gates, JudgeSettings
 from emobench.config.models import RoleModel, Strict
 
 Env = Literal["retail", "airline"]
@@ -138,6 +139,10 @@ class Sweep(Settings):
     """Of the chat templates that can be read where the sweep is submitted, by path, in hex."""
     fidelity: Fidelity = Fidelity()
     """Departures from stock tau-bench."""
+    gates: Gates = Gates()
+    """Thresholds of the checks before a headline; no part of an episode's identity."""
+    judge: JudgeSettings | None = None
+    """Who labels the users' turns for the manipulation check; no part of an episode's identity."""
 
 
 class Cell(Strict):

@@ -10,6 +10,7 @@ import yaml
 
 from emobench.config.cluster import ClusterProfile, Container, ServerResources
 from emobench.config.expand import expand
+from emobench.config.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
 from emobench.config.load import SHORTHAND_KEYS
 from emobench.config.models import Faults, OpenAIModel, ScriptedModel, VllmModel
 from emobench.config.sweep import Fidelity, Settings
@@ -24,7 +25,8 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", SWEEP_PAGE, flags=re.DOTALL)
 
 def test_every_key_is_documented() -> None:
     keys = {*SHORTHAND_KEYS}
-    for model in (Settings, VllmModel, OpenAIModel, ScriptedModel, Faults):
+    declared = (Gates, ManipulationGate, FidelityGate, JudgeSettings)
+    for model in (Settings, VllmModel, OpenAIModel, ScriptedModel, Faults, *declared):
         keys |= set(model.model_fields)
     assert {key for key in keys if f"`{key}`" not in SWEEP_PAGE} == set()
     fidelity = (DOCS / "fidelity.md").read_text("utf-8")
