@@ -132,7 +132,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if 0 <= number < len(cells):
         assistant = plan.sweep.assistants[cells[number].assistant]
         _name_log(f"run_{cells[number].env}_{cells[number].agent_strategy}", assistant.model)
-    return run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
+    code = run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
+    if code and arguments.cell is not None:
+        from emobench.files import read_json
+        from emobench.slurm.own_job import requeue_if_preempted
+
+        summary = read_json(run_dir.cell(number).summary) or {}
+        if summary.get("exit_reason") == "interrupted":
+            requeue_if_preempted()
+    return code
 
 
 def leave(code: int) -> NoReturn:

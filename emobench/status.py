@@ -229,8 +229,14 @@ def _server(
     jobs: list[dict[str, Any]],
     states: Mapping[str, JobState],
 ) -> dict[str, Any]:
-    job = next((j for j in reversed(jobs) if j["kind"] == "server" and j["name"] == name), None)
     endpoint = read_json(run_dir.endpoint(name)) or {}
+    own = [job for job in jobs if job["kind"] == "server" and job["name"] == name]
+    serving = [
+        job
+        for job in own
+        if job["job_id"] == endpoint.get("job_id") and is_live(states.get(job["job_id"]))
+    ]
+    job = next(reversed(serving or own), None)
     queued = states.get(job["job_id"]) if job else None
     state, reason = endpoint.get("state", ""), endpoint.get("reason", "")
     if job and endpoint.get("job_id") != job["job_id"]:
@@ -245,6 +251,11 @@ def _server(
         state, reason = "silent", f"no heartbeat for {_age_s(endpoint['heartbeat']):.0f} s"
     elif state == "ready" and endpoint.get("kept_until"):
         reason = f"nothing needs it; kept until {endpoint['kept_until']} (keep_servers_min)"
+    for successor in own:
+        its = states.get(successor["job_id"])
+        if job is not None and successor.get("takes_over") == job["job_id"] and is_live(its):
+            takes_over = f"job {successor['job_id']} is to take over ({its})"
+            reason = f"{reason}\n{takes_over}" if reason else takes_over
     return {
         "name": name,
         "state": state or ("starting" if job else "none"),
