@@ -124,6 +124,8 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
         finally:
             temporary.unlink(missing_ok=True)
     try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:  # copied, or made by hand
+            path.chmod(0o600)
         key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(

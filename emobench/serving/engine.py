@@ -64,6 +64,7 @@ class Engine:
         self.started = time.monotonic()
         self.max_concurrency: float | None = None
         """Requests of full length that its cache holds, where it has said so."""
+        self._secrets = {value for name, value in environment.items() if name.endswith("_KEY")}
         self._tail: deque[str] = deque(maxlen=KEPT_LINES)
         self._process = subprocess.Popen(
             ["bash", str(script)],
@@ -142,6 +143,9 @@ class Engine:
         with self._process.stdout as stream:
             for line in stream:
                 text = line.decode(errors="replace").rstrip()
+                for secret in self._secrets:
+                    # A set-up line that prints the environment must not put the key into a log.
+                    text = text.replace(secret, "[key]")
                 self._tail.append(text[:500])
                 if (found := whole_requests(text[:500])) is not None:
                     self.max_concurrency = found
