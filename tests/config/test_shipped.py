@@ -25,7 +25,13 @@ PROFILES = sorted((shipped_templates() / "clusters").glob("*.yaml"))
 
 @pytest.mark.parametrize(
     ("name", "cells"),
-    [("quickstart", 8), ("emotions-retail-gaudi", 120), ("emotions-cuda", 24), ("openai-api", 2)],
+    [
+        ("quickstart", 8),
+        ("emotions-retail-gaudi", 120),
+        ("emotions-cuda", 24),
+        ("openai-api", 2),
+        ("vllm-cpu", 2),
+    ],
 )
 def test_sweeps_load_and_expand(name: str, cells: int) -> None:
     sweep = load_sweep(shipped_sweeps() / f"{name}.yaml")
@@ -39,6 +45,7 @@ def test_all_shipped_files_are_covered() -> None:
         "emotions-retail-gaudi",
         "openai-api",
         "quickstart",
+        "vllm-cpu",
     ]
     assert sorted(file.stem for file in PROFILES) == [
         "cuda",
@@ -46,6 +53,7 @@ def test_all_shipped_files_are_covered() -> None:
         "lab",
         "local",
         "sol-gaudi",
+        "vllm-cpu",
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from emobench.cli import main
+from emobench.config.cluster import ClusterProfile
 from emobench.config.models import VllmModel
 from emobench.errors import InvalidInput
 from emobench.rundir import RunDir
@@ -294,3 +295,20 @@ def test_the_sweep_command_refuses_before_it_writes_anything(
     (tmp_path / "s.yaml").write_text(text.replace("--swap-space, '4'", "--enforce-eager"))
     assert main(["sweep", "s.yaml", "--dry-run"]) == 0
     assert (tmp_path / "runs" / "s" / "scripts" / "serve_user.sh").exists()
+
+
+def test_a_models_folder_that_is_not_there_is_refused_where_servers_run_here(
+    tmp_path: Path,
+) -> None:
+    model = VllmModel(model=str(tmp_path / "small"), tool_call_parser="hermes")
+    said: list[str] = []
+    local = ClusterProfile(name="local", scheduler="local")
+    plan = make_plan(local, tmp_path, VllmModel(model="u"), {"a": model})
+    with pytest.raises(InvalidInput, match=r"there is no folder .*/small"):
+        check_servers(plan, RunDir(tmp_path), said.append)
+    elsewhere = make_plan(NO_SETUP, tmp_path, VllmModel(model="u"), {"a": model})
+    check_servers(elsewhere, RunDir(tmp_path), said.append)
+    assert "no folder" in said[0] and "on this machine" in said[0]
+    (tmp_path / "small").mkdir()
+    check_servers(plan, RunDir(tmp_path), said.append)
+    assert len(said) == 1
