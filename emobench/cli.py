@@ -19,6 +19,7 @@ EPILOG = """examples:
   emobench watch                                    a screen to leave open
   emobench logs runs/x user -f                      follow a server's log, or a cell's
   emobench report runs/x                            write runs/x/report.html
+  emobench collect runs/x --csv                     its episodes and turns as tables
   emobench cancel runs/x                            stop its jobs; results stay
   emobench doctor --cluster my-site.yaml            would a sweep run on this site?
   emobench probe --base-url URL --model M           can a sweep use this endpoint?
@@ -57,6 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
         ("logs", "the logs of a run: what there is, or the end of one"),
     ):
         commands.add_parser(name, help=f"{text} (see --help)", add_help=False)
+    commands.add_parser(
+        "collect",
+        help="tables of episodes and turns, of several runs too (see --help)",
+        add_help=False,
+    )
     commands.add_parser(
         "doctor", help="check a site before anything is queued (see --help)", add_help=False
     )
@@ -136,6 +142,10 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.probing.command import main as probe
 
         return probe(arguments[1:])
+    if arguments[:1] == ["collect"]:
+        from emobench.results.collect_command import main as collect
+
+        return collect(arguments[1:])
     if arguments[:1] == ["watch"]:
         from emobench.watching.command import main as watch
 

@@ -38,6 +38,8 @@ class Account:
     folder: Path
     """Paths are given relative to it."""
     episodes: int = 0
+    missing: int = 0
+    """Episodes without a reward."""
     turns: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -47,6 +49,7 @@ class Account:
     def add(self, batch: Batch) -> None:
         """Raises InvalidInput where the user was prompted otherwise in another run."""
         self.episodes += batch.episodes.num_rows
+        self.missing += batch.episodes.column("reward").null_count
         self.turns += batch.turns.num_rows if batch.turns is not None else 0
         for path, episodes, counts in batch.counts:
             if counts:
@@ -90,6 +93,7 @@ class Account:
             ],
             "expected": expected,
             "episodes": self.episodes,
+            "missing": self.missing,
             "turns": self.turns,
             "left_out": {name: self.left_out[name] for name in LEFT_OUT},
             "files": sorted(self.files, key=lambda entry: str(entry["file"])),

@@ -194,7 +194,7 @@ def _check_metadata(file: Path, collection: str | None = None) -> None:
     import pyarrow.parquet as pq
 
     try:
-        metadata = json.loads((pq.read_schema(file).metadata or {})[METADATA_KEY])
+        metadata = json.loads((pq.read_metadata(file).metadata or {})[METADATA_KEY])
         version = metadata["schema_version"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise InvalidInput(
