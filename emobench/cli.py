@@ -22,6 +22,7 @@ EPILOG = """examples:
   emobench collect runs/x --csv                     its episodes and turns as tables
   emobench cancel runs/x                            stop its jobs; results stay
   emobench doctor --cluster my-site.yaml            would a sweep run on this site?
+  emobench power sweeps/x.yaml                      could it find the drop of interest?
   emobench probe --base-url URL --model M           can a sweep use this endpoint?
 """
 
@@ -65,6 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands.add_parser(
         "doctor", help="check a site before anything is queued (see --help)", add_help=False
+    )
+    commands.add_parser(
+        "power", help="the smallest drop that a sweep can detect (see --help)", add_help=False
     )
     commands.add_parser(
         "probe", help="ask an endpoint whether a sweep can use it (see --help)", add_help=False
@@ -138,6 +142,10 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.doctor import main as doctor
 
         return doctor(arguments[1:])
+    if arguments[:1] == ["power"]:
+        from emobench.power_command import main as power
+
+        return power(arguments[1:])
     if arguments[:1] == ["probe"]:
         from emobench.probing.command import main as probe
 

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emobench.analysis.power import power_verdict
 from emobench.capacity import describe
 from emobench.cli import add_sweep_arguments, guarded
 from emobench.plan import Plan
+from emobench.power_command import summary
 from emobench.rundir import RunDir
 
 
@@ -97,6 +99,7 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     """What this sweep is, in a few lines."""
     sweep = plan.sweep
     tasks = sum(len(cell.tasks) for cell in plan.cells)
+    smallest = sweep.gates.smallest_effect
     lines = [
         f"{sweep.name}: {len(plan.cells)} cells, {tasks} episodes, on {plan.profile.name}",
         f"  variants    {', '.join(sweep.variants)}",
@@ -109,6 +112,7 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     lines += [f"  at a time   {text}" for text in describe(plan)]
     if sweep.max_gpu_hours is not None:
         lines.append(f"  limit       {sweep.max_gpu_hours:g} accelerator-hours (max_gpu_hours)")
+    lines += [f"  {line}" for line in summary(power_verdict(plan.cells, smallest))]
     return "\n".join(lines)
 
 

@@ -1,0 +1,327 @@
+"""All findings of a study from its table of episodes: what the report and the exports show.
+
+Every episode counts as its variant was assigned (intent to treat). Where a per-protocol column is
+given, the same difference over the conforming episodes stands beside it, second, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emobench.analysis.estimates import (
+    Difference,
+    Mean,
+    OddsRatio,
+    PassK,
+    Sensitivity,
+    plain,
+    size,
+)
+from emobench.analysis.gee import odds_ratios
+from emobench.analysis.interaction import AssistantComparison, comparisons, interactions
+from emobench.analysis.means import mean_reward
+from emobench.analysis.mediators import MEDIATORS, SCORED_OUTCOMES, Column, Columns, columns
+from emobench.analysis.metrics import CONTROL, INFRA_ERROR
+from emobench.analysis.multiplicity import benjamini_hochberg, holm
+from emobench.analysis.paired import paired_difference, undefined
+from emobench.analysis.pass_k import pass_k
+from emobench.analysis.rates import outcome_rate
+from emobench.analysis.sensitivity import sensitivity
+from emobench.analysis.units import Arm, Group, arms, ratio, shared, units
+from emobench.config.sweep import Cell
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA_VERSION = 1
+POST_TREATMENT = (
+    "per protocol: episodes selected by what happened after the variant acted, so the sides are "
+    "no longer comparable by design"
+)
+
+
+@dataclass(frozen=True)
+class MediatorMean:
+    """Mean of a column over the scored episodes of a variant."""
+
+    label: str
+    column: str
+    value: float | None
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Exploratory:
+    """A paired difference in something other than the reward."""
+
+    column: str
+    """A mediator's column or an outcome's name."""
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A variant against the baseline."""
+
+    baseline: str
+    difference: Difference
+    """In mean reward; p_adjusted by Holm over the variants of the group."""
+    sensitivity: tuple[Sensitivity, ...]
+    odds_ratio: OddsRatio
+    outcomes: tuple[Exploratory, ...]
+    mediators: tuple[Exploratory, ...]
+    per_protocol: Difference | None
+    """None where no column says which episodes conform."""
+
+
+@dataclass(frozen=True)
+class VariantFinding:
+    """One variant of one group."""
+
+    variant: str
+    mean: Mean
+    pass_k: tuple[PassK, ...]
+    """k from 1 to the largest number of scored trials of any task in the group."""
+    outcomes: Mapping[str, Mean]
+    """Share of scored episodes by outcome, infra_error's of all episodes."""
+    mediators: tuple[MediatorMean, ...]
+    contrast: Contrast | None
+    """None for the baseline itself."""
+
+
+@dataclass(frozen=True)
+class GroupFinding:
+    """The variants of one (environment, agent strategy, assistant)."""
+
+    env: str
+    agent_strategy: str
+    assistant: str
+    baseline: str
+    variants: tuple[VariantFinding, ...]
+
+    @property
+    def key(self) -> Group:
+        return (self.env, self.agent_strategy, self.assistant)
+
+
+@dataclass(frozen=True)
+class Findings:
+    groups: tuple[GroupFinding, ...]
+    assistants: tuple[AssistantComparison, ...]
+    """Assistants compared under each variant; exploratory."""
+    interactions: tuple[AssistantComparison, ...]
+    """Variant by assistant; exploratory."""
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Dicts, lists, numbers and strings only; what is undefined is null."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+def effects(
+    frame: pandas.DataFrame,
+    *,
+    baseline: str = CONTROL,
+    variants: Sequence[str] | None = None,
+    planned: Iterable[Cell] = (),
+    per_protocol: str | None = None,
+) -> Findings:
+    """Everything the report shows, for every group in `frame`.
+
+    `variants` gives the order (default: the baseline, then as they stand in the frame); those
+    without a row in a group are left out of it. With `planned`, the plan's cells, an episode that
+    is not in the frame is missing. `per_protocol` names a boolean column: which episodes conform.
+    """
+    cells = tuple(planned)
+    groups = arms(units(frame, cells))
+    measured = columns(frame)
+    conforming: dict[Group, dict[str, Arm]] | None = None
+    if per_protocol is not None:
+        kept = frame[per_protocol].fillna(False).to_numpy(dtype=bool)
+        conforming = arms(units(frame[kept]))
+    order = list(variants) if variants is not None else _order(groups, baseline)
+    found = [
+        _group(
+            key,
+            {name: group[name] for name in order if name in group},
+            baseline,
+            measured,
+            None if conforming is None else conforming.get(key, {}),
+        )
+        for key, group in groups.items()
+    ]
+    others = [name for name in order if name != baseline]
+    return Findings(
+        tuple(found),
+        tuple(comparisons(groups, order)),
+        tuple(interactions(groups, baseline, others)),
+    )
+
+
+def _order(groups: Mapping[Group, Mapping[str, Arm]], baseline: str) -> list[str]:
+    names = dict.fromkeys(name for group in groups.values() for name in group)
+    return [*([baseline] if baseline in names else []), *(n for n in names if n != baseline)]
+
+
+def _group(
+    key: Group,
+    group: Mapping[str, Arm],
+    baseline: str,
+    measured: Columns,
+    conforming: Mapping[str, Arm] | None,
+) -> GroupFinding:
+    treated = [name for name in group if name != baseline]
+    odds = odds_ratios(group, baseline, treated)
+    held = measured.get(key, {})
+    contrasts = _holm(
+        {
+            name: Contrast(
+                baseline=baseline,
+                difference=_difference(group, name, baseline),
+                sensitivity=_sensitivity(group, name, baseline),
+                odds_ratio=odds[name],
+                outcomes=_explore(held, name, baseline, SCORED_OUTCOMES),
+                mediators=_explore(held, name, baseline, tuple(MEDIATORS)),
+                per_protocol=None
+                if conforming is None
+                else _per_protocol(conforming, name, baseline),
+            )
+            for name in treated
+        }
+    )
+    largest = max((int(arm.n.max(initial=0)) for arm in group.values()), default=0)
+    found = [
+        VariantFinding(
+            variant=name,
+            mean=mean_reward(f"mean reward, {name}", arm.total, arm.successes, arm.n, arm.missing),
+            pass_k=tuple(
+                pass_k(f"pass^{k}, {name}", arm.successes, arm.n, k) for k in range(1, largest + 1)
+            ),
+            outcomes=_outcomes(name, arm, held.get(name, {})),
+            mediators=_mediator_means(name, held.get(name, {})),
+            contrast=contrasts.get(name),
+        )
+        for name, arm in group.items()
+    ]
+    return GroupFinding(*key, baseline=baseline, variants=tuple(found))
+
+
+def _holm(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
+    """Confirmatory p's by Holm over the variants; exploratory ones by Benjamini-Hochberg over a
+    group's table of outcomes, and over that of mediators."""
+    count = len(contrasts)
+    adjusted = holm([each.difference.p_permutation for each in contrasts.values()])
+    how = f"Holm over {count} variant{'' if count == 1 else 's'}"
+    result = {
+        name: replace(each, difference=replace(each.difference, p_adjusted=p, adjustment=how))
+        for (name, each), p in zip(contrasts.items(), adjusted, strict=True)
+    }
+    for table in ("outcomes", "mediators"):
+        cells = [(name, item) for name, each in result.items() for item in getattr(each, table)]
+        values = benjamini_hochberg([item.difference.p_permutation for _, item in cells])
+        how = f"Benjamini-Hochberg over {len(cells)} differences in {table}, exploratory"
+        rows: dict[str, list[Exploratory]] = {name: [] for name in result}
+        for (name, item), p in zip(cells, values, strict=True):
+            difference = replace(item.difference, p_adjusted=p, adjustment=how)
+            rows[name].append(replace(item, difference=difference))
+        result = {
+            name: replace(each, outcomes=tuple(rows[name]))
+            if table == "outcomes"
+            else replace(each, mediators=tuple(rows[name]))
+            for name, each in result.items()
+        }
+    return result
+
+
+def _difference(group: Mapping[str, Arm], name: str, baseline: str) -> Difference:
+    what = f"difference in mean reward, {name} minus {baseline}"
+    if baseline not in group:
+        return undefined(what, f"no {baseline} in this group")
+    sides = {side: group[side] for side in (name, baseline)}
+    values = {side: (arm.tasks, arm.means) for side, arm in sides.items()}
+    rows, left_out = shared(values, name, baseline)
+    trials = [count for arm in sides.values() for count in arm.n.tolist()]
+    label = f"{what}, {size(rows.shape[1], trials)}, 95 % interval clustered by task"
+    return paired_difference(label, rows[0] - rows[1], left_out=left_out)
+
+
+def _sensitivity(group: Mapping[str, Arm], name: str, baseline: str) -> tuple[Sensitivity, ...]:
+    if baseline not in group:
+        return ()
+    what = f"difference in mean reward, {name} minus {baseline}"
+    return sensitivity(what, group[name], group[baseline])
+
+
+def _per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Difference:
+    if name not in conforming or baseline not in conforming:
+        lacking = name if name not in conforming else baseline
+        what = f"difference in mean reward, {name} minus {baseline}, per protocol"
+        return undefined(what, f"no conforming episode of {lacking}")
+    found = _difference(conforming, name, baseline)
+    return replace(
+        found, label=f"{found.label}, per protocol", notes=(*found.notes, POST_TREATMENT)
+    )
+
+
+def _explore(
+    held: Mapping[str, Mapping[str, Column]], name: str, baseline: str, names: Sequence[str]
+) -> tuple[Exploratory, ...]:
+    """Differences per task in each column that both sides have."""
+    found = []
+    for column in names:
+        sides = {side: held.get(side, {}).get(column) for side in (name, baseline)}
+        values = {
+            side: (tasks, ratio(total, n))
+            for side, item in sides.items()
+            if item is not None
+            for tasks, total, n in [item]
+        }
+        if len(values) < 2 or not all(tasks.size for tasks, _ in values.values()):
+            continue
+        rows, left_out = shared(values, name, baseline)
+        is_outcome = column in SCORED_OUTCOMES
+        what = f"share of {column}" if is_outcome else f"mean {MEDIATORS[column]}"
+        difference = paired_difference(
+            f"difference in {what}, {name} minus {baseline}, {size(rows.shape[1], ())}, "
+            "95 % interval clustered by task",
+            rows[0] - rows[1],
+            left_out=left_out,
+            bounds=(-1.0, 1.0) if is_outcome else None,
+            bootstrap=False,
+        )
+        found.append(Exploratory(column, difference))
+    return tuple(found)
+
+
+def _outcomes(name: str, arm: Arm, held: Mapping[str, Column]) -> dict[str, Mean]:
+    found = {}
+    for outcome in SCORED_OUTCOMES:
+        if outcome in held:
+            _, events, n = held[outcome]
+            found[outcome] = outcome_rate(f"share of {outcome}, {name}", events, n)
+    attempted = arm.n + arm.missing
+    some = attempted > 0
+    found[INFRA_ERROR] = outcome_rate(
+        f"share of missing episodes, {name}",
+        arm.missing[some].astype(np.float64),
+        attempted[some],
+    )
+    return found
+
+
+def _mediator_means(name: str, held: Mapping[str, Column]) -> tuple[MediatorMean, ...]:
+    found = []
+    for column, what in MEDIATORS.items():
+        if column not in held:
+            continue
+        _, total, n = held[column]
+        episodes = int(n.sum())
+        value = float(total.sum()) / episodes if episodes else None
+        label = f"mean {what} per conversation, {name}, {episodes} conversations"
+        found.append(MediatorMean(label, column, value, episodes))
+    return tuple(found)
