@@ -147,7 +147,7 @@ def test_an_engine_that_never_comes_up_fails_at_once_with_its_last_words(tmp_pat
 
 
 def test_a_server_of_another_model_is_never_announced(tmp_path: Path) -> None:
-    profile = LOCAL.model_copy(update={"server_deadline_min": 0.03})
+    profile = LOCAL.model_copy(update={"server_deadline_min": 0.1})
     run_dir = make_run(tmp_path, profile)
     script = run_dir.scripts / "serve_user.sh"
     script.write_text(script.read_text().replace("--model scripted", "--model other"))
@@ -156,7 +156,7 @@ def test_a_server_of_another_model_is_never_announced(tmp_path: Path) -> None:
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert "serves other, not scripted" in endpoint.reason
-    assert "0.03 minutes" in endpoint.reason
+    assert "0.1 minutes" in endpoint.reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
