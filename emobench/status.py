@@ -153,9 +153,10 @@ def sweep_status(
         for problem in problems:
             problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
     servers = [_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
-    # A clean-up job only waits for the others.
-    cleanups = {str(job["job_id"]) for job in jobs if job["kind"] == "cleanup"}
-    live = any(is_live(state) for job, state in states.items() if job not in cleanups)
+    # A clean-up job only waits for the others, and kept servers only for somebody's own work.
+    passive = {str(job["job_id"]) for job in jobs if job["kind"] == "cleanup"}
+    passive |= {str(server["job_id"]) for server in servers if server["kept_until"]}
+    live = any(is_live(state) for job, state in states.items() if job not in passive)
     return {
         "run_dir": str(run_dir.path),
         "sweep": plan.sweep.name,
@@ -268,6 +269,7 @@ def _server(
         "heartbeat": endpoint.get("heartbeat", ""),
         "cause": endpoint.get("cause", ""),
         "warnings": list(endpoint.get("warnings", ())),
+        "kept_until": endpoint.get("kept_until", "") if state == "ready" else "",
         "warning": crowded(plan, server_of(name), endpoint.get("max_concurrency")),
     }
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from emobench.templates_path import shipped_templates
 from tests import processes
 from tests.cluster.lab import Lab
-from tests.cluster.test_sweep import Site
+from tests.cluster.test_sweep import Site, results
 from tests.processes import until
 
 RELEASE_S = 30.0
@@ -40,8 +41,8 @@ def ended_at(site: Site, *jobs: str) -> float:
 def release_s(site: Site) -> float:
     """Seconds from the end of the last task to the end of the last server, once all have ended."""
     servers = [site.job(name) for name in ("user", "assistant_scripted")]
-    states = site.lab.wait_jobs(site.job("scripted"), *servers, seconds=90)
-    assert {states[server] for server in servers} <= {"COMPLETED", "CANCELLED"}
+    ends = site.lab.wait_jobs(site.job("scripted"), *servers, seconds=90)
+    assert {ends[server] for server in servers} <= {"COMPLETED", "CANCELLED"}
     return ended_at(site, *servers) - ended_at(site, site.job("scripted"))
 
 
@@ -114,15 +115,14 @@ def test_the_clean_up_job_releases_servers_that_cannot_leave(site: Site) -> None
     other = site.lab.run(
         "sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300"
     ).stdout.strip()
-    assert site.sweep(latency=500).returncode == 0
-    site.wait_for_cell()
+    assert site.sweep(latency=3000).returncode == 0
+    until(lambda: states(site) == {"ready"}, "both servers", 60, poll=0.3)
     with stopped_supervisors(site) as pids:
-        array = site.job("scripted")
-        site.lab.wait_jobs(array, seconds=90)
+        site.lab.run("scancel", site.job("scripted"))
         servers = [site.job("user"), site.job("assistant_scripted")]
-        states = site.lab.wait_jobs(*servers, site.job("cleanup"), seconds=90)
-        assert {states[server] for server in servers} == {"CANCELLED"}
-        assert states[site.job("cleanup")] == "COMPLETED"
+        ends = site.lab.wait_jobs(*servers, site.job("cleanup"), seconds=90)
+        assert {ends[server] for server in servers} == {"CANCELLED"}
+        assert ends[site.job("cleanup")] == "COMPLETED"
         assert not any(processes.comm(pid) for pid in pids)
     log = cleanup_log(site)
     assert "still there 4" in log
@@ -223,6 +223,64 @@ def test_cells_that_wait_get_their_servers_back(site: Site) -> None:
     finally:
         site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=up")
     assert site.wait_until_ended()["finished"]
+
+
+def check_the_budget_often(site: Site) -> None:
+    """Servers that look at the run's cost every two seconds, from templates of the site's own."""
+    code = (
+        "import sys; from emobench.serving.supervise import Timing, main; "
+        "sys.exit(main(sys.argv[1:], Timing(budget_check_s=2)))"
+    )
+    folder = site.folder / "slurm_templates"
+    folder.mkdir()
+    for name in ("user_vllm.sbatch.j2", "assistant_vllm.sbatch.j2"):
+        text = (shipped_templates() / name).read_text()
+        assert "-m emobench.serving.supervise" in text
+        text = text.replace("-m emobench.serving.supervise", f"-c '{code}'")
+        (folder / name).write_text(text)
+
+
+BUDGET = """\
+max_gpu_hours: {limit}
+user: {{engine: scripted, accelerators: 1}}
+"""
+
+
+def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(site: Site) -> None:
+    check_the_budget_often(site)
+    role = {"latency": "250, accelerators: 2", "tasks": "0-49"}
+    limit = 60 / 3600
+    assert sweep_with(site, BUDGET.format(limit=limit), **role).returncode == 0
+    status = site.wait_until_ended()
+    assert status["limit"]["reached"]
+    # 3 cards; a check every 2 s, 25 s for the cells and 20 s for the engines to end.
+    assert limit <= status["limit"]["used"] <= limit + 3 * 50 / 3600
+    reasons = {server["reason"].split(":")[0] for server in status["servers"]}
+    assert reasons == {"max_gpu_hours reached"}
+    assert {problem["reason"].split(";")[0] for problem in status["problems"]} == {
+        "stopped by a signal"
+    }
+    summaries = [json.loads(p.read_text()) for p in site.run_dir.glob("cells/*/variant*.json")]
+    assert {summary["exit_reason"] for summary in summaries} == {"interrupted"}
+    finished = status["episodes"]["finished"]
+    assert 0 < finished < 100
+    shown = site.emobench("status", "runs/tiny").stdout
+    assert "max_gpu_hours reached, the sweep is stopped; raise it" in shown
+
+    refused = sweep_with(site, BUDGET.format(limit=limit), **role)
+    assert refused.returncode == 2
+    assert "max_gpu_hours" in refused.stderr
+    assert "raise it and run the same command again" in refused.stderr
+    assert not site.lab.queue()
+
+    fast = {**role, "latency": "10, accelerators: 2"}
+    done = sweep_with(site, BUDGET.format(limit=4), "--wait", **fast)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "limit       4 accelerator-hours" in done.stdout
+    assert results(site.run_dir).keys()
+    attempts = [e for f in site.run_dir.glob("cells/*/episodes.jsonl") for e in f.open()]
+    assert len(attempts) == 100, "no conversation ran twice"
+    nothing_left(site)
 
 
 def states(site: Site) -> set[str]:
