@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from emobench.serving import canary, guard
-from emobench.serving.scripted import protocol, user
+from emobench.serving.scripted import judge, protocol, user
 from emobench.serving.scripted.assistant import Assistant
 from emobench.serving.scripted.faults import FaultDice, spoil
 from emobench.serving.scripted.lookup import Library
@@ -38,6 +38,10 @@ class ScriptedServer:
     def reply(self, request: ChatRequest) -> Reply:
         """The pure part: who is asked, and what that one says."""
         role = self.settings.role
+        if role == "judge" or judge.is_judge_request(request.messages):
+            rate = self.scripted.mistakes
+            chance = rate if isinstance(rate, float | int) else 0.0
+            return judge.reply(request.messages, chance, self.settings.seed)
         if role == "user" or (role == "both" and user.is_user_request(request.messages)):
             return user.reply(request.messages, self.scripted.variants)
         return self.assistant.reply(

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from emobench.config.models import ScriptedModel
 from emobench.errors import InvalidInput, Problem, nearest
 
-Role = Literal["user", "assistant", "both"]
+Role = Literal["user", "assistant", "both", "judge"]
 
 
 class ScriptedSettings(ScriptedModel):

@@ -1,0 +1,122 @@
+"""Shares with intervals clustered by task, and differences from control paired by task.
+
+The unit is the task, as everywhere: conversations (and turns) of one task are alike, and an
+interval that took them for independent would be too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from emobench.analysis.student import t_quantile
+
+Sample = Sequence[tuple[int, float]]
+"""(task, value) of each conversation or turn."""
+FEW = 5
+"""Events below which a rate is marked: its interval says little."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A mean over conversations or turns."""
+
+    label: str
+    value: float | None
+    """None without any."""
+    low: float | None
+    high: float | None
+    """95 %, clustered by task; None below two tasks, or where nothing varies."""
+    n: int
+    tasks: int
+    events: int | None
+    """How often it happened, for a share of yes or no; None for other means."""
+
+    @property
+    def few_events(self) -> bool:
+        """Whether so few happened (or failed to) that the interval says little."""
+        return self.events is not None and min(self.events, self.n - self.events) < FEW
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A difference from control: the mean over tasks of (mean in the variant - in control)."""
+
+    label: str
+    value: float | None
+    """None without a task that both have."""
+    low: float | None
+    high: float | None
+    """95 %, Student's t over tasks; None below two tasks, or where nothing varies."""
+    tasks: int
+
+    @classmethod
+    def of(cls, treated: Sample, control: Sample, what: str, variant: str) -> Paired:
+        """`what` names the measure, `variant` what is compared with control."""
+        reference = _means(control)
+        values = [
+            mean - reference[task] for task, mean in _means(treated).items() if task in reference
+        ]
+        label = (
+            f"difference in {what}, {variant} minus control, {len(values)} tasks, 95 % interval "
+            "paired by task"
+        )
+        if not values:
+            return cls(label, None, None, None, 0)
+        mean = sum(values) / len(values)
+        spread = sum((value - mean) ** 2 for value in values)
+        if len(values) < 2 or spread <= 1e-12:
+            return cls(label, mean, None, None, len(values))
+        error = sqrt(spread / (len(values) - 1) / len(values)) * t_quantile(len(values) - 1)
+        return cls(label, mean, mean - error, mean + error, len(values))
+
+
+def measure(sample: Sample, label: str) -> Measure:
+    """Mean and interval; a share's ends stay within 0 and 1. `label` says what is measured.
+
+    Variance of the mean: G/(G-1) * sum over tasks of (sum of residuals)^2 / N^2, df = G-1, as for
+    the mean reward.
+    """
+    n = len(sample)
+    if not n:
+        return Measure(label, None, None, None, 0, 0, None)
+    values = [value for _, value in sample]
+    share = all(value in (0.0, 1.0) for value in values)
+    mean = sum(values) / n
+    residuals: dict[int, float] = {}
+    for task, value in sample:
+        residuals[task] = residuals.get(task, 0.0) + value - mean
+    groups = len(residuals)
+    label = f"{label}, {n} of {groups} tasks, 95 % interval clustered by task"
+    events = round(sum(values)) if share else None
+    square = sum(each * each for each in residuals.values())
+    if groups < 2 or square <= 1e-12:
+        return Measure(label, mean, None, None, n, groups, events)
+    error = sqrt(groups / (groups - 1) * square) / n * t_quantile(groups - 1)
+    low, high = mean - error, mean + error
+    if all(0 <= value <= 1 for value in values):
+        low, high = max(0.0, low), min(1.0, high)
+    return Measure(label, mean, low, high, n, groups, events)
+
+
+def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | None:
+    """Wilson's score interval of a share (Wilson 1927); None without observations.
+
+    It takes the observations for independent: for turns of one conversation it is too narrow.
+    """
+    if n <= 0:
+        return None
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _means(sample: Iterable[tuple[int, float]]) -> dict[int, float]:
+    sums: dict[int, list[float]] = {}
+    for task, value in sample:
+        total = sums.setdefault(task, [0.0, 0.0])
+        total[0] += value
+        total[1] += 1
+    return {task: total / count for task, (total, count) in sums.items()}

@@ -1,0 +1,134 @@
+"""`judge.jsonl`: the judge's answers, one appended line each, by content.
+
+The rules of the episode store: one writer at a time, what was written is on disk, and any prefix
+of the file can be gone on with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from emobench.checks.judge import LABELS, MAX_INTENSITY, Label
+from emobench.errors import EmobenchError
+from emobench.results.lines import parse
+from emobench.results.store import dump
+
+SCHEMA_VERSION = 1
+
+
+class JudgeBusy(EmobenchError):
+    """Another process is writing the judge's answers."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of one model to one turn."""
+
+    key: str
+    """SHA-256 of prompt, turn and model."""
+    model: str
+    label: Label | None
+    """None where the answer could not be read: it would be the same again."""
+    said: str
+    """Its words."""
+
+    def line(self) -> dict[str, Any]:
+        label = self.label
+        return {
+            "schema": SCHEMA_VERSION,
+            "key": self.key,
+            "model": self.model,
+            "emotion": label.emotion if label else None,
+            "intensity": label.intensity if label else None,
+            "form": label.form if label else "unreadable",
+            "said": self.said[:500],
+        }
+
+
+def read_answers(path: Path) -> dict[str, Answer]:
+    """The answers by key; a torn or damaged line is left out. Raises OSError on a bad disk."""
+    try:
+        return _read(path)[0]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _read(path: Path) -> tuple[dict[str, Answer], int]:
+    """The answers, and the length of the file up to its last whole line."""
+    answers: dict[str, Answer] = {}
+    whole = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            answer = _answer(parse(line))
+            if answer is not None:
+                answers.setdefault(answer.key, answer)
+    return answers, whole
+
+
+def _answer(data: object) -> Answer | None:
+    if not isinstance(data, Mapping) or data.get("schema") != SCHEMA_VERSION:
+        return None
+    key, model, form = data.get("key"), data.get("model"), data.get("form")
+    if not isinstance(key, str) or not isinstance(model, str):
+        return None
+    said = str(data.get("said") or "")
+    if form == "unreadable":
+        return Answer(key, model, None, said)
+    emotion, intensity = data.get("emotion"), data.get("intensity")
+    if emotion not in LABELS or type(intensity) is not int or not 0 <= intensity <= MAX_INTENSITY:
+        return None
+    label = Label(str(emotion), intensity, "strict" if form == "strict" else "lenient")
+    return Answer(key, model, label, said)
+
+
+class AnswerStore:
+    """Appends answers under an exclusive lock. Raises JudgeBusy, and OSError where the disk says
+    no; what was there before stays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.answers: dict[str, Answer] = {}
+        self._descriptor = -1
+
+    def __enter__(self) -> AnswerStore:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise JudgeBusy(
+                f"{self._path}: another process is asking the judge about this run; wait for it"
+            ) from None
+        self.answers, whole = _read(self._path)
+        if whole < os.fstat(self._descriptor).st_size:
+            os.ftruncate(self._descriptor, whole)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+    def append(self, answers: Iterable[Answer]) -> None:
+        """Write answers; when this returns they are on disk."""
+        new = list(answers)
+        data = memoryview(b"".join(dump(answer.line()) + b"\n" for answer in new))
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        os.fsync(self._descriptor)
+        for answer in new:
+            self.answers.setdefault(answer.key, answer)
