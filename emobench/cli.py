@@ -19,6 +19,7 @@ EPILOG = """examples:
   emobench watch                                    a screen to leave open
   emobench logs runs/x user -f                      follow a server's log, or a cell's
   emobench report runs/x                            write runs/x/report.html
+  emobench conversations runs/x --task 12 --variant anger    read one
   emobench collect runs/x --csv                     its episodes and turns as tables
   emobench cancel runs/x                            stop its jobs; results stay
   emobench doctor --cluster my-site.yaml            would a sweep run on this site?
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("watch", "the state of a run on one screen, redrawn until it is over"),
         ("logs", "the logs of a run: what there is, or the end of one"),
+        ("conversations", "read a run's conversations, or their patterns by variant"),
     ):
         commands.add_parser(name, help=f"{text} (see --help)", add_help=False)
     commands.add_parser(
@@ -162,6 +164,10 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.logs_command import main as logs
 
         return logs(arguments[1:])
+    if arguments[:1] == ["conversations"]:
+        from emobench.reading.command import main as conversations
+
+        return conversations(arguments[1:])
     parsed = build_parser().parse_args(arguments)
     if parsed.command == "sweep":
         from emobench.sweep import sweep_command

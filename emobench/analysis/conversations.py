@@ -1,0 +1,265 @@
+"""Patterns of conversations by variant, with differences from control paired by task.
+
+A tally takes one conversation at a time and keeps sums by task, counts of words and of faults:
+never a transcript. Infrastructure errors are missing data: they are counted, and enter no pattern.
+Several groups (environment, agent strategy, assistant) may be in one tally: differences are formed
+within each, and a task met in several counts once, with the mean of its groups.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from emobench.analysis.dialogue import dialogue
+from emobench.analysis.fault import INFRASTRUCTURE, PARTIES, Fault, fault
+from emobench.analysis.log_odds import WordCounts, WordDifference, word_differences
+from emobench.analysis.metrics import CONTROL, INFRA_ERROR
+from emobench.analysis.patterns import PATTERNS, Features, Pattern, features, user_words, words
+from emobench.analysis.wanted import Wanted
+
+if TYPE_CHECKING:
+    from emobench.analysis.estimates import Difference
+
+Group = tuple[str, str, str]
+"""(environment, agent strategy, assistant)."""
+Unit = tuple[Group, str, int]
+"""(group, variant, task)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of one conversation until it is tallied."""
+
+    features: Features | None
+    """None for an infrastructure error."""
+    fault: Fault | None
+    words: Counter[str]
+    """Of the user."""
+
+
+@dataclass(frozen=True)
+class VariantPattern:
+    """One pattern of one variant."""
+
+    label: str
+    pattern: Pattern
+    variant: str
+    mean: float | None
+    """Mean over tasks of the mean over a task's conversations; None where undefined."""
+    tasks: int
+    conversations: int
+    """Those in which it is defined."""
+    difference: Difference | None
+    """From control, paired by task; None for control and where there is no control."""
+
+
+@dataclass(frozen=True)
+class VariantFaults:
+    """Who was at fault in the conversations of a variant that did not solve their task."""
+
+    variant: str
+    conversations: int
+    """All of the variant, infrastructure errors included."""
+    unsolved: int
+    parties: Mapping[str, int]
+    """By party, every party named; infrastructure is missing data, not a failure."""
+    rules: Mapping[tuple[str, str], int]
+    """By (party, first rule)."""
+
+
+@dataclass(frozen=True)
+class VariantWords:
+    """Words of the variant's users against control's."""
+
+    label: str
+    variant: str
+    differences: tuple[WordDifference, ...]
+    """By z, the variant's own first."""
+    in_prompt: frozenset[str]
+    """Words of the variant's own text: a user that repeats its prompt shows no more than that."""
+
+
+@dataclass(frozen=True)
+class ConversationTable:
+    """All of it; variants in the order given."""
+
+    variants: tuple[str, ...]
+    groups: tuple[Group, ...]
+    conversations: Mapping[str, int]
+    """By variant, without infrastructure errors."""
+    missing: Mapping[str, int]
+    """Infrastructure errors by variant."""
+    patterns: tuple[VariantPattern, ...]
+    faults: tuple[VariantFaults, ...]
+    words: tuple[VariantWords, ...]
+
+
+def seen(record: Mapping[str, Any], task: Wanted | None = None) -> Seen:
+    """What a line of episodes.jsonl contributes; `task` as in `fault`. Raises nothing for odd
+    transcripts."""
+    said = dialogue(record)
+    found = fault(record, said, task)
+    if record.get("outcome") == INFRA_ERROR:
+        return Seen(None, found, Counter())
+    user = user_words(said)
+    return Seen(features(said, user), found, Counter(word for each in user for word in each))
+
+
+class Tally:
+    """Sums over conversations; as large as the number of (group, variant, task) and of words."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Unit, list[tuple[int, float]]] = {}
+        self._conversations: Counter[str] = Counter()
+        self._missing: Counter[str] = Counter()
+        self._solved: Counter[str] = Counter()
+        self._faults: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._words: dict[str, Counter[str]] = defaultdict(Counter)
+        self._holding: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, group: Group, variant: str, task: int, one: Seen) -> None:
+        """Count one conversation."""
+        if one.fault is None:
+            self._solved[variant] += 1
+        else:
+            self._faults[variant][(one.fault.party, one.fault.rule)] += 1
+        if one.features is None:
+            self._missing[variant] += 1
+            return
+        self._conversations[variant] += 1
+        sums = self._sums.setdefault((group, variant, task), [(0, 0.0)] * len(PATTERNS))
+        for place, pattern in enumerate(PATTERNS):
+            value = getattr(one.features, pattern.key)
+            if value is not None:
+                count, total = sums[place]
+                sums[place] = (count + 1, total + value)
+        self._words[variant].update(one.words)
+        self._holding[variant].update(one.words.keys())
+
+    def table(
+        self, variants: Sequence[str], texts: Mapping[str, str], control: str = CONTROL
+    ) -> ConversationTable:
+        """The results so far; `texts` are the variants' own prompts. Imports numpy."""
+        return ConversationTable(
+            variants=tuple(variants),
+            groups=tuple(sorted({group for group, _, _ in self._sums})),
+            conversations={name: self._conversations[name] for name in variants},
+            missing={name: self._missing[name] for name in variants},
+            patterns=_adjusted(
+                [
+                    self._pattern(place, pattern, name, control if control in variants else "")
+                    for place, pattern in enumerate(PATTERNS)
+                    for name in variants
+                ]
+            ),
+            faults=tuple(self._fault_counts(name) for name in variants),
+            words=tuple(
+                self._word_differences(name, control, texts.get(name, ""))
+                for name in variants
+                if name != control and control in variants
+            ),
+        )
+
+    def _pattern(self, place: int, pattern: Pattern, variant: str, control: str) -> VariantPattern:
+        means = self._means(place, variant)
+        by_task = _by_task(means)
+        defined = sum(
+            sums[place][0] for (_, name, _), sums in self._sums.items() if name == variant
+        )
+        difference = None
+        if control and variant != control:
+            difference = self._difference(place, pattern, variant, control)
+        return VariantPattern(
+            label=f"{pattern.label}, {variant}, mean over {len(by_task)} tasks",
+            pattern=pattern,
+            variant=variant,
+            mean=sum(by_task.values()) / len(by_task) if by_task else None,
+            tasks=len(by_task),
+            conversations=defined,
+            difference=difference,
+        )
+
+    def _difference(self, place: int, pattern: Pattern, variant: str, control: str) -> Difference:
+        import numpy as np
+
+        from emobench.analysis.paired import paired_difference
+
+        left, right = self._means(place, variant), self._means(place, control)
+        both = {unit: value - right[unit] for unit, value in left.items() if unit in right}
+        by_task = _by_task(both)
+        either = {(group[0], task) for group, task in {**left, **right}}
+        what = f"difference in {pattern.label}, {variant} minus {control}"
+        return paired_difference(
+            f"{what}, {len(by_task)} tasks, 95 % interval clustered by task",
+            np.array([by_task[task] for task in sorted(by_task)], dtype=np.float64),
+            left_out=len(either) - len(by_task),
+            bounds=(-1.0, 1.0) if pattern.share else None,
+            bootstrap=False,
+        )
+
+    def _means(self, place: int, variant: str) -> dict[tuple[Group, int], float]:
+        return {
+            (group, task): sums[place][1] / sums[place][0]
+            for (group, name, task), sums in self._sums.items()
+            if name == variant and sums[place][0]
+        }
+
+    def _fault_counts(self, variant: str) -> VariantFaults:
+        rules = self._faults[variant]
+        parties = dict.fromkeys(PARTIES, 0)
+        for (party, _), count in rules.items():
+            parties[party] += count
+        unsolved = sum(parties.values()) - parties[INFRASTRUCTURE]
+        everything = unsolved + parties[INFRASTRUCTURE] + self._solved[variant]
+        return VariantFaults(variant, everything, unsolved, parties, dict(rules.most_common()))
+
+    def _word_differences(self, variant: str, control: str, text: str) -> VariantWords:
+        background: Counter[str] = Counter()
+        for counts in self._words.values():
+            background.update(counts)
+        found = word_differences(
+            WordCounts(self._words[variant], self._holding[variant]),
+            WordCounts(self._words[control], self._holding[control]),
+            background,
+        )
+        return VariantWords(
+            label=f"log-odds ratio of users' words with an informative Dirichlet prior, "
+            f"{variant} against {control}, {self._conversations[variant]} and "
+            f"{self._conversations[control]} conversations",
+            variant=variant,
+            differences=tuple(found),
+            in_prompt=frozenset(words(text)),
+        )
+
+
+def _adjusted(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
+    """With p-values adjusted over all differences of the table, which is exploratory."""
+    from emobench.analysis.multiplicity import benjamini_hochberg
+
+    places = [place for place, each in enumerate(patterns) if each.difference is not None]
+    given = [each.difference for each in patterns if each.difference is not None]
+    adjusted = benjamini_hochberg([each.p_permutation for each in given])
+    how = f"Benjamini-Hochberg over {len(given)} exploratory differences"
+    for place, difference, p in zip(places, given, adjusted, strict=True):
+        changed = replace(difference, p_adjusted=p, adjustment=how)
+        patterns[place] = replace(patterns[place], difference=changed)
+    return tuple(patterns)
+
+
+def _by_task(values: Mapping[tuple[Group, int], float]) -> dict[tuple[str, int], float]:
+    """The mean over groups of each (environment, task)."""
+    parts: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for (group, task), value in values.items():
+        parts[(group[0], task)].append(value)
+    return {task: sum(each) / len(each) for task, each in parts.items()}
+
+
+def tallied(conversations: Iterable[tuple[Group, str, int, Seen]]) -> Tally:
+    """A tally of all of them."""
+    tally = Tally()
+    for group, variant, task, one in conversations:
+        tally.add(group, variant, task, one)
+    return tally

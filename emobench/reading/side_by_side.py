@@ -1,0 +1,166 @@
+"""Two conversations about the same task in two columns, with the first difference marked.
+
+They are aligned by the user's messages: the n-th message of the user begins at the same height in
+both, and what the assistant did until the next one stands below it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from emobench.analysis.dialogue import Dialogue, Event, Message, ToolCall
+from emobench.reading.conversation import (
+    Conversation,
+    event_lines,
+    fault_text,
+    result,
+    show,
+    title,
+    wanted_lines,
+)
+from emobench.reading.text import Line, flat, line_width, wrap
+
+MIN_COLUMN = 24
+SEPARATOR = " | "
+DIFFERENCE = "first difference"
+CALL_DIFFERENCE = "first different tool call"
+
+
+def side_by_side(
+    left: Conversation, right: Conversation, columns: int, full: bool
+) -> Iterator[Line]:
+    """Both conversations; one after the other where the terminal is too narrow."""
+    half = (columns - len(SEPARATOR)) // 2
+    if half < MIN_COLUMN:
+        for one in (left, right):
+            yield from show(one, columns, full)
+            yield ()
+        return
+    for text in wrap(f"{title(left.found)}, beside {right.found.cell.variant}", columns):
+        yield (("bold", text),)
+    shared = left if left.task is not None else right
+    yield from _only_instruction(shared, columns)
+    yield ()
+    yield from _rows(_top(left, half), _top(right, half), half)
+    marks = first_differences(left.said, right.said)
+    for pair in zip_longest(_exchanges(left.said), _exchanges(right.said), fillvalue=()):
+        yield from _rows([()], [()], half)
+        first, second = (
+            _exchange(events, number, marks, half, full) for number, events in enumerate(pair)
+        )
+        yield from _rows(first, second, half)
+    yield ()
+    yield from _summary(left, right, columns)
+
+
+def first_differences(left: Dialogue, right: Dialogue) -> tuple[dict[int, str], dict[int, str]]:
+    """The mark by place among the events, for each side: of the first event that differs, and of
+    the first tool call that differs, or that only one side has."""
+    marks: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    sides = (left.events, right.events)
+    for place, pair in enumerate(zip_longest(*sides)):
+        if not _same(*pair):
+            for side, event in zip(marks, pair, strict=True):
+                if event is not None:
+                    side[place] = DIFFERENCE
+            break
+    calls = [[p for p, e in enumerate(events) if isinstance(e, ToolCall)] for events in sides]
+    for places in zip_longest(*calls):
+        keys = [
+            None if place is None else _key(events[place])
+            for events, place in zip(sides, places, strict=True)
+        ]
+        if keys[0] != keys[1]:
+            for side, place in zip(marks, places, strict=True):
+                if place is not None:
+                    both = f"{side[place]}, " if place in side else ""
+                    side[place] = both + CALL_DIFFERENCE
+            break
+    return marks
+
+
+def _same(left: Event | None, right: Event | None) -> bool:
+    return left is not None and right is not None and _key(left) == _key(right)
+
+
+def _key(event: Event) -> tuple[object, ...]:
+    if isinstance(event, Message):
+        return (event.role, event.text)
+    return (*event.key, event.result)
+
+
+def _exchanges(said: Dialogue) -> Iterator[tuple[tuple[int, Event], ...]]:
+    """A message of the user with all that follows until the next, with places."""
+    part: list[tuple[int, Event]] = []
+    for place, event in enumerate(said.events):
+        if part and isinstance(event, Message) and event.role == "user":
+            yield tuple(part)
+            part = []
+        part.append((place, event))
+    if part:
+        yield tuple(part)
+
+
+def _exchange(
+    events: Sequence[tuple[int, Event]],
+    side: int,
+    marks: tuple[dict[int, str], dict[int, str]],
+    columns: int,
+    full: bool,
+) -> list[Line]:
+    lines: list[Line] = []
+    for number, (place, event) in enumerate(events):
+        if number:
+            lines.append(())
+        if place in marks[side]:
+            lines += [(("mark", text),) for text in wrap(f">> {marks[side][place]}", columns)]
+        lines += event_lines(event, columns, full)
+    return lines
+
+
+def _top(one: Conversation, columns: int) -> list[Line]:
+    style = "good" if one.found.outcome == "solved" else "error"
+    lines: list[Line] = [(("bold", one.found.cell.variant),)]
+    lines += [((style, text),) for text in wrap(result(one), columns)]
+    if one.fault is not None:
+        text = f"fault: {flat(fault_text(one.fault))}"
+        lines += [(("", line),) for line in wrap(text, columns)]
+    return [*lines, *wanted_lines(one, columns)]
+
+
+def _only_instruction(one: Conversation, columns: int) -> Iterator[Line]:
+    if one.task is not None:
+        for text in wrap(f"task: {flat(one.task.instruction)}", columns):
+            yield (("dim", text),)
+
+
+def _rows(left: Sequence[Line], right: Sequence[Line], half: int) -> Iterator[Line]:
+    for one, other in zip_longest(left, right, fillvalue=()):
+        gap = " " * max(0, half - line_width(one))
+        yield (*one, ("", gap), ("dim", SEPARATOR), *other)
+
+
+def _summary(left: Conversation, right: Conversation, columns: int) -> Iterator[Line]:
+    marks = first_differences(left.said, right.said)
+    if not any(marks):
+        yield (("mark", "no difference: both say and do the same"),)
+        return
+    for name in (DIFFERENCE, CALL_DIFFERENCE):
+        parts = []
+        for one, side in zip((left, right), marks, strict=True):
+            place = next((place for place, mark in side.items() if name in mark), None)
+            event = None if place is None else one.said.events[place]
+            parts.append(f"{one.found.cell.variant}: {_named(event)}")
+        marked = any(name in mark for side in marks for mark in side.values())
+        text = f"{name}: {'; '.join(parts)}" if marked else "the same tool calls in both"
+        for line in wrap(text, columns):
+            yield (("mark", line),)
+
+
+def _named(event: Event | None) -> str:
+    if event is None:
+        return "nothing more"
+    if isinstance(event, ToolCall):
+        return f"step {event.step} {flat(event.tool)}"
+    return f"the {event.role}'s message after step {event.step - (event.role == 'assistant')}"

@@ -1,0 +1,175 @@
+"""The patterns by variant as lines for a terminal, and as data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from emobench.analysis.conversations import (
+    ConversationTable,
+    VariantFaults,
+    VariantPattern,
+    VariantWords,
+)
+from emobench.analysis.fault import INFRASTRUCTURE
+from emobench.analysis.log_odds import WordDifference
+from emobench.reading.text import Line, flat, pad, width, wrap
+
+WORDS = 10
+"""Words shown on each side."""
+FEW = 5
+"""Conversations below which a number is marked."""
+
+
+def table_lines(table: ConversationTable, columns: int) -> Iterator[Line]:
+    """Patterns, faults and words, with what they are means over."""
+    yield from _about(table, columns)
+    yield ()
+    yield from _patterns(table)
+    yield ()
+    yield from _faults(table, columns)
+    for words in table.words:
+        yield ()
+        yield from _words(words, columns)
+
+
+def table_data(table: ConversationTable) -> dict[str, Any]:
+    """Everything in the table as JSON takes it; means and intervals that are undefined are null."""
+    from emobench.analysis.estimates import plain
+
+    return {
+        "variants": list(table.variants),
+        "groups": [list(group) for group in table.groups],
+        "conversations": dict(table.conversations),
+        "missing": dict(table.missing),
+        "patterns": [plain(each) for each in table.patterns],
+        "faults": [
+            {
+                "variant": each.variant,
+                "conversations": each.conversations,
+                "unsolved": each.unsolved,
+                "parties": dict(each.parties),
+                "rules": [
+                    {"party": party, "rule": rule, "conversations": count}
+                    for (party, rule), count in each.rules.items()
+                ],
+            }
+            for each in table.faults
+        ],
+        "words": [
+            {
+                "label": each.label,
+                "variant": each.variant,
+                "words": [
+                    {**plain(word), "in_prompt": word.word in each.in_prompt}
+                    for word in each.differences
+                ],
+            }
+            for each in table.words
+        ],
+    }
+
+
+def _about(table: ConversationTable, columns: int) -> Iterator[Line]:
+    counts = ", ".join(
+        f"{name} {table.conversations[name]:,}"
+        + (f" (and {table.missing[name]} missing)" if table.missing[name] else "")
+        for name in table.variants
+    )
+    text = f"Conversations by variant: {counts}."
+    if len(table.groups) > 1:
+        text += (
+            f" {len(table.groups)} combinations of environment, strategy and assistant together: "
+            "--env, --strategy and --assistant choose one."
+        )
+    text += (
+        " Means over tasks; differences from control are paired by task, with the 95 % interval "
+        "(Student t over tasks) and p adjusted over this whole table (exploratory)."
+    )
+    for line in wrap(text, columns):
+        yield (("dim", line),)
+
+
+def _patterns(table: ConversationTable) -> Iterator[Line]:
+    names = max([*(width(name) for name in table.variants), 7])
+    head = f"{'mean':>9}{'difference':>13}{'95 % interval':>20}{'adj. p':>8}{'tasks':>7}"
+    yield (("bold", " " * (names + 2) + head),)
+    size = len(table.variants)
+    for start in range(0, len(table.patterns), size):
+        rows = table.patterns[start : start + size]
+        yield (("bold", rows[0].pattern.label),)
+        for row in rows:
+            yield (("", f"  {pad(row.variant, names)}{_pattern_cells(row)}"),)
+    if any(0 < row.conversations < FEW for row in table.patterns):
+        yield (("dim", f"~ defined in fewer than {FEW} conversations"),)
+
+
+def _pattern_cells(row: VariantPattern) -> str:
+    few = "~" if 0 < row.conversations < FEW else ""
+    text = f"{few + _number(row.mean):>9}"
+    gap = row.difference
+    if gap is None:
+        return f"{text}{'':>41}{row.tasks:>7}"
+    interval = "-"
+    if gap.interval is not None:
+        interval = f"{_signed(gap.interval.low)} to {_signed(gap.interval.high)}"
+    p = "-" if gap.p_adjusted is None else f"{gap.p_adjusted:.3f}"
+    return f"{text}{_signed(gap.value):>13}{interval:>20}{p:>8}{gap.tasks:>7}"
+
+
+def _faults(table: ConversationTable, columns: int) -> Iterator[Line]:
+    """Parties by variant, then the rules that spoke."""
+    names = max([*(width(name) for name in table.variants), 7])
+    parties = [party for party in table.faults[0].parties if party != INFRASTRUCTURE]
+    yield (("bold", "Who was at fault where the task was not solved"),)
+    head = "".join(f"{title:>{max(9, len(title) + 2)}}" for title in ("unsolved", *parties))
+    yield (("bold", f"  {' ' * names}{head}{'missing':>9}"),)
+    for row in table.faults:
+        values = [("unsolved", row.unsolved), *((p, row.parties[p]) for p in parties)]
+        cells = "".join(f"{value:>{max(9, len(name) + 2)},}" for name, value in values)
+        missing = f"{row.parties[INFRASTRUCTURE]:>9,}"
+        yield (("", f"  {pad(row.variant, names)}{cells}{missing}"),)
+    for rule, counts in _rules(table.faults).items():
+        for line in wrap(f"{rule}: {', '.join(counts)}", columns - 4):
+            yield (("dim", f"    {line}"),)
+
+
+def _rules(faults: Sequence[VariantFaults]) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in faults:
+        for (party, rule), count in row.rules.items():
+            if rule != "no rule applies":
+                found.setdefault(f"{party}: {rule}", []).append(f"{row.variant} {count}")
+    return dict(sorted(found.items()))
+
+
+def _words(row: VariantWords, columns: int) -> Iterator[Line]:
+    yield (("bold", f"Words of the user, {row.variant} against control"),)
+    more = [each for each in row.differences if each.z > 0][:WORDS]
+    less = [each for each in reversed(row.differences) if each.z < 0][:WORDS]
+    if not more and not less:
+        yield (("", "  too few words to compare"),)
+        return
+    for name, chosen in (("more", more), ("less", less)):
+        for number, line in enumerate(wrap(_listed(chosen, row), columns - 8)):
+            yield (("", f"  {name if number == 0 else '':<6}{line}"),)
+    if any(each.word in row.in_prompt for each in (*more, *less)):
+        text = "* also in the variant's own prompt"
+        yield (("dim", f"  {text}"),)
+
+
+def _listed(words: Sequence[WordDifference], row: VariantWords) -> str:
+    """'furious* z 8.1 (40:0), ...': uses in the variant and in control."""
+    return ", ".join(
+        f"{flat(each.word)}{'*' if each.word in row.in_prompt else ''} z {each.z:.1f} "
+        f"({each.count}:{each.reference_count})"
+        for each in words
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
