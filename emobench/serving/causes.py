@@ -200,10 +200,12 @@ _LAST_RESORT = (
 _PREFIX = re.compile(
     r"^(?:\d+: )?(?:\(\w+[^)]*\bpid=\d+\)\s*)*(?:\[rank\d+\]:\s*)?"
     r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)[ :]+(?:\d\d-\d\d \d\d:\d\d:\d\d )?"
-    r"(?:\[[\w.]+:\d+\]\s?)?)?(?:\(\w+[^)]*\bpid=\d+\)\s*)*"
+    r"(?:\[[\w.]+:\d+\]\s?)?)?(?:\(\w+[^)]*\bpid=\d+\)\s*)*(?:\[rank\d+\]:\s*)?"
 )
 """What vLLM writes before a line: srun's label, the process, the level, the place."""
 _FRAME = re.compile(r"^\s*(?:File \"|\^+|~+|Traceback |raise |return |self\.|\.\.\.<)")
+_CONSEQUENCE = re.compile(r"EngineDeadError|Engine core initialization failed|CancelledError")
+"""What vLLM's first process says where another one broke before."""
 _KILLED = (-9, 137)
 _NO_COMMAND = 127
 
@@ -223,9 +225,9 @@ def find_cause(lines: Iterable[str], exit_code: int | None = None) -> Cause:
     if exit_code == _NO_COMMAND:
         advice = next(rule.advice for rule in _RULES if rule.kind == "missing")
         return Cause("missing", said[-1][:LINE_LIMIT] if said else "", advice)
-    last = next(
-        (text for text in reversed(said) if re.match(r"[\w.]*(?:Error|Exception)\b", text)), ""
-    )
+    errors = [text for text in said if re.match(r"[\w.]*(?:Error|Exception)\b", text)]
+    roots = [text for text in errors if not _CONSEQUENCE.search(text)]
+    last = (roots or errors or [""])[-1]
     return Cause("unknown", last[:LINE_LIMIT], "read the server's log from its first traceback on")
 
 

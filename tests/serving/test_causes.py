@@ -233,6 +233,27 @@ def test_an_unknown_error_is_quoted() -> None:
     assert (cause.kind, cause.line) == ("unknown", "ZeroDivisionError: division by zero")
 
 
+def test_an_unknown_error_of_a_worker_is_quoted_rather_than_what_it_led_to() -> None:
+    """From vLLM 0.32 on a CPU: a seed in a request whose prompt is computed in parts."""
+    worker = "(Worker pid=7) ERROR 11-21 07:55:22 [multiproc_executor.py:1063] "
+    core = "(EngineCore pid=6) ERROR 11-21 07:55:22 [core.py:1512] "
+    api = "(APIServer pid=5) ERROR 11-21 07:55:22 [async_llm.py:906] "
+    broke = "CPU Generator does not use offset"
+    cause = find_cause(
+        [
+            f"{worker}RuntimeError: {broke}",
+            f"{core}RuntimeError: Worker failed with error '{broke}', please check the stack trace",
+            f"{api}vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.",
+            "(APIServer pid=5) INFO:     Application shutdown complete.",
+        ],
+        0,
+    )
+    assert cause.kind == "unknown"
+    assert cause.line.startswith("RuntimeError: Worker failed with error 'CPU Generator")
+    only = find_cause([f"{api}EngineDeadError: EngineCore encountered an issue."], 0)
+    assert only.line == "EngineDeadError: EngineCore encountered an issue."
+
+
 def test_a_cause_and_its_advice_stand_on_lines_of_their_own() -> None:
     cause = find_cause(["vllm: error: unrecognized arguments: --nosuch " + "x" * 1000], 2)
     title, advice = cause.text().splitlines()
