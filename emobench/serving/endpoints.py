@@ -198,7 +198,8 @@ def _unproved(endpoint: Endpoint, key: str) -> str:
         return f"{endpoint.url} does not answer: {error}"
     given = answer.get("proof") if status == 200 and isinstance(answer, dict) else None
     if not isinstance(given, str):
-        return f"{endpoint.url} cannot prove itself (HTTP {status}): {OTHER_SERVER}"
+        hint = ", or its script does not load the guard (docs/security.md)" if status == 404 else ""
+        return f"{endpoint.url} cannot prove itself (HTTP {status}): {OTHER_SERVER}{hint}"
     right = guard.proof(key, challenge, endpoint.incarnation, endpoint.server)
     if hmac.compare_digest(given.encode(), right.encode()):
         return ""
