@@ -244,7 +244,7 @@ class Supervisor:
         stop = self._wakeable.stop
         self._reason = f"received {stop}" if stop else ""
         self._reason = self._reason or self._handover.why_leave() or self._limits.why_leave()
-        if not self._reason:
+        if not self._reason and not self._limits.kept_until:
             self._handover.poll()
         return bool(self._reason)
 

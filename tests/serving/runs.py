@@ -53,7 +53,8 @@ def supervising(
     code = (
         "import sys; from emobench.serving.supervise import Timing, main; "
         "sys.exit(main(sys.argv[1:], Timing(heartbeat_s=0.2, probe_s=0.05, health_s=0.2, "
-        f"health_timeout_s=1, backoff_s={backoff_s}, grace_s=2, queue_check_s=0.2)))"
+        f"health_timeout_s=1, backoff_s={backoff_s}, grace_s=2, "
+        "queue_check_s=0.2, budget_check_s=0.2)))"
     )
     command = [sys.executable, "-c", code, "--run-dir", str(run_dir.path), "--server", server]
     with subprocess.Popen(
