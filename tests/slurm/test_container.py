@@ -43,8 +43,12 @@ def started(
         render(make_plan(profile, folder), run_dir, [shipped_templates()])["serve_user.sh"]
     )
     own = {
-        **{"EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1", "VLLM_API_KEY": KEY},
-        **{"EMOBENCH_INCARNATION": "i", "EMOBENCH_SERVER": "user", **environment},
+        "EMOBENCH_HOST": "h",
+        "EMOBENCH_PORT": "1",
+        "VLLM_API_KEY": KEY,
+        "EMOBENCH_INCARNATION": "i",
+        "EMOBENCH_SERVER": "user",
+        **environment,
     }
     path = f"{programs}:{os.environ['PATH']}"
     subprocess.run(["bash", script], check=True, timeout=30, env={"PATH": path, **own})
