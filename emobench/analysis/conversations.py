@@ -52,6 +52,8 @@ class VariantPattern:
     tasks: int
     conversations: int
     """Those in which it is defined."""
+    events: int
+    """Of these, those in which it is above 0."""
     difference: Difference | None
     """From control, paired by task; None for control and where there is no control."""
 
@@ -79,7 +81,7 @@ class VariantWords:
     differences: tuple[WordDifference, ...]
     """By z, the variant's own first."""
     in_prompt: frozenset[str]
-    """Words of the variant's own text: a user that repeats its prompt shows no more than that."""
+    """Words that only this variant's text has: a user that repeats them shows its prompt."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Tally:
     """Sums over conversations; as large as the number of (group, variant, task) and of words."""
 
     def __init__(self) -> None:
-        self._sums: dict[Unit, list[tuple[int, float]]] = {}
+        self._sums: dict[Unit, list[tuple[int, int, float]]] = {}
+        """By pattern: conversations in which it is defined, in which it is above 0, and its sum."""
         self._conversations: Counter[str] = Counter()
         self._missing: Counter[str] = Counter()
         self._solved: Counter[str] = Counter()
@@ -130,12 +133,12 @@ class Tally:
             self._missing[variant] += 1
             return
         self._conversations[variant] += 1
-        sums = self._sums.setdefault((group, variant, task), [(0, 0.0)] * len(PATTERNS))
+        sums = self._sums.setdefault((group, variant, task), [(0, 0, 0.0)] * len(PATTERNS))
         for place, pattern in enumerate(PATTERNS):
             value = getattr(one.features, pattern.key)
             if value is not None:
-                count, total = sums[place]
-                sums[place] = (count + 1, total + value)
+                count, events, total = sums[place]
+                sums[place] = (count + 1, events + (value > 0), total + value)
         self._words[variant].update(one.words)
         self._holding[variant].update(one.words.keys())
 
@@ -157,7 +160,7 @@ class Tally:
             ),
             faults=tuple(self._fault_counts(name) for name in variants),
             words=tuple(
-                self._word_differences(name, control, texts.get(name, ""))
+                self._word_differences(name, control, _own_words(name, texts))
                 for name in variants
                 if name != control and control in variants
             ),
@@ -166,9 +169,7 @@ class Tally:
     def _pattern(self, place: int, pattern: Pattern, variant: str, control: str) -> VariantPattern:
         means = self._means(place, variant)
         by_task = _by_task(means)
-        defined = sum(
-            sums[place][0] for (_, name, _), sums in self._sums.items() if name == variant
-        )
+        counts = [sums[place] for (_, name, _), sums in self._sums.items() if name == variant]
         difference = None
         if control and variant != control:
             difference = self._difference(place, pattern, variant, control)
@@ -178,7 +179,8 @@ class Tally:
             variant=variant,
             mean=sum(by_task.values()) / len(by_task) if by_task else None,
             tasks=len(by_task),
-            conversations=defined,
+            conversations=sum(count for count, _, _ in counts),
+            events=sum(events for _, events, _ in counts),
             difference=difference,
         )
 
@@ -202,7 +204,7 @@ class Tally:
 
     def _means(self, place: int, variant: str) -> dict[tuple[Group, int], float]:
         return {
-            (group, task): sums[place][1] / sums[place][0]
+            (group, task): sums[place][2] / sums[place][0]
             for (group, name, task), sums in self._sums.items()
             if name == variant and sums[place][0]
         }
@@ -216,7 +218,7 @@ class Tally:
         everything = unsolved + parties[INFRASTRUCTURE] + self._solved[variant]
         return VariantFaults(variant, everything, unsolved, parties, dict(rules.most_common()))
 
-    def _word_differences(self, variant: str, control: str, text: str) -> VariantWords:
+    def _word_differences(self, variant: str, control: str, own: frozenset[str]) -> VariantWords:
         background: Counter[str] = Counter()
         for counts in self._words.values():
             background.update(counts)
@@ -231,7 +233,7 @@ class Tally:
             f"{self._conversations[control]} conversations",
             variant=variant,
             differences=tuple(found),
-            in_prompt=frozenset(words(text)),
+            in_prompt=own,
         )
 
 
@@ -247,6 +249,11 @@ def _adjusted(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
         changed = replace(difference, p_adjusted=p, adjustment=how)
         patterns[place] = replace(patterns[place], difference=changed)
     return tuple(patterns)
+
+
+def _own_words(variant: str, texts: Mapping[str, str]) -> frozenset[str]:
+    others = {word for name, text in texts.items() if name != variant for word in words(text)}
+    return frozenset(words(texts.get(variant, ""))) - others
 
 
 def _by_task(values: Mapping[tuple[Group, int], float]) -> dict[tuple[str, int], float]:

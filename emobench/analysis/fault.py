@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.dialogue import Dialogue, Message, ToolCall
 from emobench.analysis.wanted import (
@@ -23,28 +23,30 @@ from emobench.analysis.wanted import (
     scalars,
     wanted,
 )
+from emobench.benchmarks.tasksets import TASK_COUNTS
 from emobench.benchmarks.tools import TRANSFER
 
-AGENT, USER, SIMULATOR = "agent", "user", "user simulator"
-INFRASTRUCTURE, UNDETERMINED = "infrastructure", "undetermined"
-PARTIES = (AGENT, USER, SIMULATOR, INFRASTRUCTURE, UNDETERMINED)
+if TYPE_CHECKING:
+    from emobench.checks.fidelity import EpisodeFidelity
 
-THINK_LEAK = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
-ROLE_FLIP = re.compile(
-    r"\b(?:how (?:can|may) i (?:help|assist) you|"
-    r"is there anything else (?:that )?i can (?:help|assist|do)|"
-    r"(?:i am|i'm|i would be|i'd be) (?:happy|glad) to (?:help|assist) you|"
-    r"(?:thank you|thanks) for (?:contacting|reaching out to)|"
-    r"let me (?:look up|pull up|check) your|"
-    r"i (?:have|'ve) (?:successfully )?(?:processed|updated|cancelled|canceled) your)\b",
-    re.IGNORECASE,
-)
-"""Sentences of a service agent in the user's mouth."""
+AGENT, PROBABLY_AGENT = "agent", "probably agent"
+USER, SIMULATOR = "user", "user simulator"
+INFRASTRUCTURE, UNDETERMINED = "infrastructure", "undetermined"
+PARTIES = (AGENT, PROBABLY_AGENT, USER, SIMULATOR, UNDETERMINED, INFRASTRUCTURE)
+
 ASKS_FOR_HUMAN = re.compile(
     r"\b(?:human|real person|supervisor|manager|representative|someone else|transfer me)\b",
     re.IGNORECASE,
 )
-_ANYTHING_ELSE = re.compile(r"\b(?:anything|something) else\b", re.IGNORECASE)
+_DONE = (
+    r"(?:processed|cancell?ed|updated|changed|modified|exchanged|returned|booked|refunded|completed|"
+    r"upgraded|submitted|initiated)"
+)
+CLAIMS_DONE = re.compile(
+    rf"\b(?:been taken care of|(?:has|have) been successfully {_DONE}|"
+    rf"(?:i|we)(?: have|'ve) (?:now |just |successfully )?{_DONE})\b",
+    re.IGNORECASE,
+)
 _DERIVED = re.compile(r"-?\d+\.\d+|\d{4}-\d{2}-\d{2}.*")
 LOOP_SHARE = 0.5
 """Of the calls of a conversation that met the step limit: from here on they count as a loop."""
@@ -84,6 +86,8 @@ class _Case:
     said: Dialogue
     task: Wanted
     writes: Writes
+    conduct: EpisodeFidelity | None
+    """How the user kept to its task, where the record is whole enough to tell."""
 
     def user_texts(self, before: ToolCall | None = None) -> list[str]:
         """What the user said, up to a call."""
@@ -115,20 +119,18 @@ def fault(record: Mapping[str, Any], said: Dialogue, task: Wanted | None = None)
     decided = _BY_OUTCOME.get(str(outcome))
     if decided is not None:
         return Fault(decided[0], (Finding(*decided, _error(record)),))
-    findings = list(_simulator(said))
+    conduct = _conduct(record)
+    findings = list(_simulator(conduct))
     task = wanted(record) or task
     if task is not None:
-        case = _Case(record, said, task, compare_writes(said, task))
+        case = _Case(record, said, task, compare_writes(said, task), conduct)
         findings += [finding for rule in _RULES for finding in rule(case)]
+        if outcome == "failed" and not findings:
+            findings += _by_elimination(case)
     if outcome == "max_steps":
         findings += _loop(said)
     parties = {finding.party for finding in findings}
     return Fault(parties.pop() if len(parties) == 1 else UNDETERMINED, tuple(findings))
-
-
-def simulator_flaws(said: Dialogue) -> list[Finding]:
-    """Signs that the simulated user fell out of its role, in any conversation."""
-    return list(_simulator(said))
 
 
 _BY_OUTCOME = {
@@ -138,14 +140,25 @@ _BY_OUTCOME = {
 }
 
 
-def _simulator(said: Dialogue) -> Iterator[Finding]:
-    for message in said.said("user"):
-        found = THINK_LEAK.search(message.text)
-        if found:
-            yield Finding(SIMULATOR, "reasoning in the user's message", found[0])
-        flip = ROLE_FLIP.search(said.spoken(message.text).replace("\u2019", "'"))
-        if flip:
-            yield Finding(SIMULATOR, "the user speaks as the agent", flip[0])
+def _conduct(record: Mapping[str, Any]) -> EpisodeFidelity | None:
+    from emobench.checks.dialogue import dialogue_of
+    from emobench.checks.fidelity import check_dialogue
+
+    names = ("agent_strategy", "assistant", "variant")
+    if record.get("env") not in TASK_COUNTS or any(type(record.get(n)) is not str for n in names):
+        return None
+    if type(record.get("task_id")) is not int or type(record.get("trial")) is not int:
+        return None
+    return check_dialogue(dialogue_of(record))
+
+
+def _simulator(conduct: EpisodeFidelity | None) -> Iterator[Finding]:
+    if conduct is not None and conduct.think_leaks:
+        where = f"{conduct.think_leaks} of its messages"
+        yield Finding(SIMULATOR, "reasoning or markup in what the user said", where)
+    if conduct is not None and conduct.role_flips:
+        where = f"{conduct.role_flips} of its messages"
+        yield Finding(SIMULATOR, "the user speaks as the agent", where)
 
 
 def _wrong_values(case: _Case) -> Iterator[Finding]:
@@ -186,19 +199,24 @@ def _needless_transfer(case: _Case) -> Iterator[Finding]:
         yield Finding(AGENT, "a transfer that neither the task nor the user asked for", TRANSFER)
 
 
+def _empty_claim(case: _Case) -> Iterator[Finding]:
+    """The assistant said that it was done, and had not written anything at all."""
+    if not case.writes.missing or any(call.writes and not call.failed for call in case.said.calls):
+        return
+    for message in case.said.said("assistant"):
+        claim = CLAIMS_DONE.search(message.text.replace("\u2019", "'"))
+        if claim:
+            yield Finding(AGENT, "it claimed to be done and had changed nothing", claim[0])
+            return
+
+
 def _early_stop(case: _Case) -> Iterator[Finding]:
-    """The user ended it while a wanted write was open: instead of an answer to a question, or
+    """The user ended it while a wanted write was open: while the assistant waited for it, or
     without having named an id that only it knew."""
     if not (case.said.stopped_by_user and case.writes.missing):
         return
-    replies = list(case.said.said("assistant"))
-    last = replies[-1].text.strip() if replies else ""
-    final = case.said.events[-1]
-    assert isinstance(final, Message)
-    silent = not case.said.spoken(final.text).strip(" .!#*\n")
-    if last.endswith("?") and not _ANYTHING_ELSE.search(last) and silent:
-        question = " ".join(last.split())[-120:]
-        yield Finding(USER, "the user ended it instead of answering", question)
+    if case.conduct is not None and case.conduct.early_stop:
+        yield Finding(USER, "the user ended it while the agent waited for an answer", "")
     seen = [*case.user_texts(), *case.results(), *(call.raw for call in case.said.calls)]
     needed = {
         value
@@ -212,6 +230,16 @@ def _early_stop(case: _Case) -> Iterator[Finding]:
         yield Finding(USER, "the user ended it without naming what only it knew", _listed(unsaid))
 
 
+def _by_elimination(case: _Case) -> Iterator[Finding]:
+    """No rule spoke, and the user did all that can be checked of it: then the agent is left."""
+    user = case.conduct
+    if user is None or not user.facts or not (case.writes.missing or case.writes.unwanted):
+        return
+    if not (user.missed or user.invented or user.contradicted or user.early_stop):
+        rule = "by elimination: the user told every fact of its task and invented none"
+        yield Finding(PROBABLY_AGENT, rule, f"{user.facts} facts")
+
+
 def _loop(said: Dialogue) -> Iterator[Finding]:
     calls = list(said.calls)
     repeated = len(calls) - len({call.key for call in calls})
@@ -223,6 +251,7 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _wrong_values,
     _unasked,
     _needless_transfer,
+    _empty_claim,
     _early_stop,
 )
 

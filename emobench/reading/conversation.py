@@ -5,7 +5,7 @@ Pure: columns in, lines out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,16 @@ def show(one: Conversation, columns: int, full: bool) -> Iterator[Line]:
     """Heading, the task, then every message and tool call."""
     yield from heading(one, columns)
     yield from task_lines(one, columns)
-    for event in one.said.events:
-        yield ()
+    for number, event in enumerate(one.said.events):
+        if apart(one.said.events, number) or full:
+            yield ()
         yield from event_lines(event, columns, full)
+
+
+def apart(events: Sequence[Event], number: int) -> bool:
+    """Whether a blank line stands before an event: tool calls in a row stand together."""
+    pair = events[max(0, number - 1) : number + 1]
+    return not all(isinstance(event, ToolCall) for event in pair)
 
 
 def title(found: Found) -> str:
@@ -61,7 +68,9 @@ def result(one: Conversation) -> str:
     found = one.found
     reward = "reward missing" if found.reward is None else f"reward {found.reward:g}"
     seconds = one.record.get("wall_s")
-    took = f", {seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    took = ""
+    if isinstance(seconds, int | float):
+        took = f", {seconds:.0f} s" if seconds >= 10 else f", {seconds:.1f} s"
     return f"{found.outcome}, {reward}, {one.said.steps} steps{took}"
 
 
@@ -104,7 +113,7 @@ def wanted_lines(one: Conversation, columns: int) -> Iterator[Line]:
     """Each wanted write with done or missing, each unwanted one, each output with told or not."""
     if one.task is None:
         return
-    writes = compare_writes(one.said, one.task)
+    writes, narrow = compare_writes(one.said, one.task), columns < NARROW
     missing = [action.key for action in writes.missing]
     if not one.task.write_actions:
         yield from _labelled("wanted", "dim", "no change of the database", columns)
@@ -112,10 +121,13 @@ def wanted_lines(one: Conversation, columns: int) -> Iterator[Line]:
         state = "missing" if action.key in missing else "done"
         if state == "missing":
             missing.remove(action.key)
-        call = flat(f"{action.tool}({_arguments(action.arguments)})")
+        call = _write_text(action.tool, action.arguments, "", narrow and state == "missing")
+        if state == "done":  # it stands below in full
+            call = cut(call, columns - (2 if narrow else LABEL))
         yield from _labelled(state, "error" if state == "missing" else "good", call, columns)
     for extra in writes.unwanted:
-        yield from _labelled("unwanted", "error", _call_text(extra), columns)
+        call = _write_text(extra.tool, extra.arguments, extra.raw, narrow)
+        yield from _labelled("unwanted", "error", call, columns)
     told = outputs_told(one.record)
     for output in one.task.outputs:
         state = "told" if told.get(output) else "not told" if output in told else "to tell"
@@ -136,32 +148,47 @@ def event_lines(event: Event, columns: int, full: bool) -> Iterator[Line]:
     style = "error" if event.failed else "write" if event.writes else "call"
     label = "write" if event.writes else "call"
     answer = "(the transcript ends here)" if event.result is None else event.result
-    text = _call_text(event)
     if full:
+        text = _write_text(event.tool, event.arguments, event.raw, columns < NARROW)
         yield from _labelled(label, style, text, columns)
         yield from _labelled("result", "dim", visible(answer) or "(nothing)", columns, "dim")
         return
-    room = columns if columns < NARROW else columns - LABEL
+    narrow = columns < NARROW
+    room = columns - (2 if narrow else LABEL)
     if event.writes:  # what it wrote is what the reward is about
-        yield from _labelled(label, style, text, columns)
+        yield from _labelled(
+            label, style, _write_text(event.tool, event.arguments, event.raw, narrow), columns
+        )
         yield from _labelled("", "", _folded(f"-> {answer}", room), columns, "dim")
         return
-    if columns < NARROW:
+    text = _short_text(event)
+    if narrow:
         yield ((style, label), ("", " "), ("", cut(text, columns - len(label) - 1)))
-        yield (("dim", _folded(f"  -> {answer}", room)),)
+        yield (("", "  "), ("dim", _folded(f"-> {answer}", room)))
         return
     head = cut(text, room * 3 // 5)
-    rest = _folded(f" -> {answer}", room - width(head))
-    yield ((style, label.ljust(LABEL)), ("", head), ("dim", rest))
+    yield (
+        (style, label.ljust(LABEL)),
+        ("", head),
+        ("dim", _folded(f" -> {answer}", room - width(head))),
+    )
 
 
-def _call_text(call: ToolCall) -> str:
-    given = call.raw if call.arguments is None else _arguments(call.arguments)
-    return flat(f"{call.tool or '(no name)'}({given})")
+def _short_text(call: ToolCall) -> str:
+    """A call with the values of its arguments only."""
+    if call.arguments is None:
+        return flat(f"{call.tool or '(no name)'}({call.raw})")
+    return flat(f"{call.tool}({', '.join(map(canonical, call.arguments.values()))})")
 
 
-def _arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={canonical(value)}" for name, value in arguments.items())
+def _write_text(tool: str, arguments: Mapping[str, Any] | None, raw: str, narrow: bool) -> str:
+    """A call with all of its arguments; on narrow columns one a line."""
+    if arguments is None:
+        return flat(f"{tool}({raw})")
+    parts = [flat(f"{name}={canonical(value)}") for name, value in arguments.items()]
+    if not narrow:
+        return f"{flat(tool)}({', '.join(parts)})"
+    return "\n".join([flat(tool), *(f"  {part}" for part in parts)])
 
 
 def _folded(text: str, columns: int) -> str:

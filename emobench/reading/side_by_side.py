@@ -1,17 +1,18 @@
 """Two conversations about the same task in two columns, with the first difference marked.
 
-They are aligned by the user's messages: the n-th message of the user begins at the same height in
-both, and what the assistant did until the next one stands below it. Pure.
+They are aligned by the user's messages: its n-th message begins at the same height in both, and
+what the assistant did until the next one stands below it, step beside step. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 from emobench.analysis.dialogue import Dialogue, Event, Message, ToolCall
 from emobench.reading.conversation import (
     Conversation,
+    apart,
     event_lines,
     fault_text,
     result,
@@ -45,11 +46,14 @@ def side_by_side(
     yield from _rows(_top(left, half), _top(right, half), half)
     marks = first_differences(left.said, right.said)
     for pair in zip_longest(_exchanges(left.said), _exchanges(right.said), fillvalue=()):
-        yield from _rows([()], [()], half)
-        first, second = (
-            _exchange(events, number, marks, half, full) for number, events in enumerate(pair)
-        )
-        yield from _rows(first, second, half)
+        for number, events in enumerate(zip_longest(*pair)):
+            sides = [[event for _, event in side] for side in pair]
+            if any(apart(side, number) for side in sides if number < len(side)):
+                yield from _rows([()], [()], half)
+            first, second = (
+                _marked(event, side, half, full) for event, side in zip(events, marks, strict=True)
+            )
+            yield from _rows(first, second, half)
     yield ()
     yield from _summary(left, right, columns)
 
@@ -102,21 +106,16 @@ def _exchanges(said: Dialogue) -> Iterator[tuple[tuple[int, Event], ...]]:
         yield tuple(part)
 
 
-def _exchange(
-    events: Sequence[tuple[int, Event]],
-    side: int,
-    marks: tuple[dict[int, str], dict[int, str]],
-    columns: int,
-    full: bool,
+def _marked(
+    event: tuple[int, Event] | None, marks: Mapping[int, str], columns: int, full: bool
 ) -> list[Line]:
+    if event is None:
+        return []
+    place, what = event
     lines: list[Line] = []
-    for number, (place, event) in enumerate(events):
-        if number:
-            lines.append(())
-        if place in marks[side]:
-            lines += [(("mark", text),) for text in wrap(f">> {marks[side][place]}", columns)]
-        lines += event_lines(event, columns, full)
-    return lines
+    if place in marks:
+        lines += [(("mark", text),) for text in wrap(f">> {marks[place]}", columns)]
+    return [*lines, *event_lines(what, columns, full)]
 
 
 def _top(one: Conversation, columns: int) -> list[Line]:
@@ -150,17 +149,22 @@ def _summary(left: Conversation, right: Conversation, columns: int) -> Iterator[
         parts = []
         for one, side in zip((left, right), marks, strict=True):
             place = next((place for place, mark in side.items() if name in mark), None)
-            event = None if place is None else one.said.events[place]
-            parts.append(f"{one.found.cell.variant}: {_named(event)}")
+            parts.append(f"{one.found.cell.variant}: {_named(one.said, place)}")
         marked = any(name in mark for side in marks for mark in side.values())
         text = f"{name}: {'; '.join(parts)}" if marked else "the same tool calls in both"
         for line in wrap(text, columns):
             yield (("mark", line),)
 
 
-def _named(event: Event | None) -> str:
-    if event is None:
+def _named(said: Dialogue, place: int | None) -> str:
+    if place is None:
         return "nothing more"
+    event = said.events[place]
     if isinstance(event, ToolCall):
-        return f"step {event.step} {flat(event.tool)}"
-    return f"the {event.role}'s message after step {event.step - (event.role == 'assistant')}"
+        return f"step {event.step}, {flat(event.tool)}"
+    number = sum(message.role == event.role for message in _messages(said.events[: place + 1]))
+    return f"message {number} of the {event.role}"
+
+
+def _messages(events: Sequence[Event]) -> Iterator[Message]:
+    return (event for event in events if isinstance(event, Message))

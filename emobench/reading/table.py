@@ -11,12 +11,16 @@ from emobench.analysis.conversations import (
     VariantPattern,
     VariantWords,
 )
-from emobench.analysis.fault import INFRASTRUCTURE
+from emobench.analysis.estimates import FEW as FEW_UNITS
+from emobench.analysis.estimates import FEW_DIFFER, FEW_TASKS
+from emobench.analysis.fault import INFRASTRUCTURE, PARTIES, UNDETERMINED
 from emobench.analysis.log_odds import WordDifference
 from emobench.reading.text import Line, flat, pad, width, wrap
 
 WORDS = 10
 """Words shown on each side."""
+SURE = 1.96
+"""Absolute z from which a word is shown."""
 FEW = 5
 """Conversations below which a number is marked."""
 
@@ -92,7 +96,7 @@ def _about(table: ConversationTable, columns: int) -> Iterator[Line]:
 
 def _patterns(table: ConversationTable) -> Iterator[Line]:
     names = max([*(width(name) for name in table.variants), 7])
-    head = f"{'mean':>9}{'difference':>13}{'95 % interval':>20}{'adj. p':>8}{'tasks':>7}"
+    head = f"{'mean':>9}{'difference':>12}{'95 % interval':>21}{'adj. p':>9}{'tasks':>6}"
     yield (("bold", " " * (names + 2) + head),)
     size = len(table.variants)
     for start in range(0, len(table.patterns), size):
@@ -100,37 +104,47 @@ def _patterns(table: ConversationTable) -> Iterator[Line]:
         yield (("bold", rows[0].pattern.label),)
         for row in rows:
             yield (("", f"  {pad(row.variant, names)}{_pattern_cells(row)}"),)
-    if any(0 < row.conversations < FEW for row in table.patterns):
-        yield (("dim", f"~ defined in fewer than {FEW} conversations"),)
+    if any(map(_is_few, table.patterns)) or any(row.difference for row in table.patterns):
+        text = f"~ mean: in fewer than {FEW} conversations; "
+        text += f"interval: fewer than {FEW_UNITS} tasks differ"
+        yield (("dim", text),)
+
+
+def _is_few(row: VariantPattern) -> bool:
+    return 0 < row.events < FEW
 
 
 def _pattern_cells(row: VariantPattern) -> str:
-    few = "~" if 0 < row.conversations < FEW else ""
-    text = f"{few + _number(row.mean):>9}"
+    text = f"{('~' if _is_few(row) else '') + _number(row.mean):>9}"
     gap = row.difference
     if gap is None:
-        return f"{text}{'':>41}{row.tasks:>7}"
+        return f"{text}{'':>42}{row.tasks:>6}"
     interval = "-"
     if gap.interval is not None:
-        interval = f"{_signed(gap.interval.low)} to {_signed(gap.interval.high)}"
+        few = "~" if {FEW_TASKS, FEW_DIFFER} & set(gap.notes) else ""
+        interval = f"{few}{_signed(gap.interval.low)} to {_signed(gap.interval.high)}"
     p = "-" if gap.p_adjusted is None else f"{gap.p_adjusted:.3f}"
-    return f"{text}{_signed(gap.value):>13}{interval:>20}{p:>8}{gap.tasks:>7}"
+    return f"{text}{_signed(gap.value):>12}{interval:>21}{p:>9}{gap.tasks:>6}"
 
 
 def _faults(table: ConversationTable, columns: int) -> Iterator[Line]:
-    """Parties by variant, then the rules that spoke."""
-    names = max([*(width(name) for name in table.variants), 7])
-    parties = [party for party in table.faults[0].parties if party != INFRASTRUCTURE]
+    """Variants by party, then the rules that spoke."""
     yield (("bold", "Who was at fault where the task was not solved"),)
-    head = "".join(f"{title:>{max(9, len(title) + 2)}}" for title in ("unsolved", *parties))
-    yield (("bold", f"  {' ' * names}{head}{'missing':>9}"),)
-    for row in table.faults:
-        values = [("unsolved", row.unsolved), *((p, row.parties[p]) for p in parties)]
-        cells = "".join(f"{value:>{max(9, len(name) + 2)},}" for name, value in values)
-        missing = f"{row.parties[INFRASTRUCTURE]:>9,}"
-        yield (("", f"  {pad(row.variant, names)}{cells}{missing}"),)
-    for rule, counts in _rules(table.faults).items():
-        for line in wrap(f"{rule}: {', '.join(counts)}", columns - 4):
+    names = max(map(len, table.faults[0].parties)) + 2
+    sizes = [max(9, width(each.variant) + 2) for each in table.faults]
+    head = "".join(
+        pad("", size - width(f.variant)) + f.variant
+        for f, size in zip(table.faults, sizes, strict=True)
+    )
+    yield (("bold", f"  {' ' * names}{head}"),)
+    rows: list[tuple[str, list[int]]] = [("unsolved", [each.unsolved for each in table.faults])]
+    rows += [(party, [each.parties[party] for each in table.faults]) for party in PARTIES]
+    for name, counts in rows:
+        cells = "".join(f"{count:>{size},}" for count, size in zip(counts, sizes, strict=True))
+        label = "missing" if name == INFRASTRUCTURE else name
+        yield (("dim" if label == "missing" else "", f"  {label:<{names}}{cells}"),)
+    for rule, found in _rules(table.faults).items():
+        for line in wrap(f"{rule}: {', '.join(found)}", columns - 4):
             yield (("dim", f"    {line}"),)
 
 
@@ -138,23 +152,23 @@ def _rules(faults: Sequence[VariantFaults]) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in faults:
         for (party, rule), count in row.rules.items():
-            if rule != "no rule applies":
+            if party not in (INFRASTRUCTURE, UNDETERMINED):
                 found.setdefault(f"{party}: {rule}", []).append(f"{row.variant} {count}")
     return dict(sorted(found.items()))
 
 
 def _words(row: VariantWords, columns: int) -> Iterator[Line]:
     yield (("bold", f"Words of the user, {row.variant} against control"),)
-    more = [each for each in row.differences if each.z > 0][:WORDS]
-    less = [each for each in reversed(row.differences) if each.z < 0][:WORDS]
+    more = [each for each in row.differences if each.z > SURE][:WORDS]
+    less = [each for each in reversed(row.differences) if each.z < -SURE][:WORDS]
     if not more and not less:
-        yield (("", "  too few words to compare"),)
+        yield (("", f"  no word with |z| above {SURE}"),)
         return
     for name, chosen in (("more", more), ("less", less)):
         for number, line in enumerate(wrap(_listed(chosen, row), columns - 8)):
             yield (("", f"  {name if number == 0 else '':<6}{line}"),)
     if any(each.word in row.in_prompt for each in (*more, *less)):
-        text = "* also in the variant's own prompt"
+        text = "* in this variant's prompt, and in no other's"
         yield (("dim", f"  {text}"),)
 
 

@@ -66,10 +66,13 @@ def pad(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """Visible text in lines of at most `columns`, broken at spaces where that is possible."""
+    """Visible text in lines of at most `columns`, broken at spaces where that is possible. What is
+    indented stays so."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
-        lines += _wrap_line(paragraph.rstrip(), max(2, columns))
+        bare = paragraph.strip()
+        indent = " " * min(len(paragraph) - len(paragraph.lstrip()), columns // 4) if bare else ""
+        lines += [indent + line for line in _wrap_line(bare, max(2, columns - len(indent)))]
     return lines
 
 
