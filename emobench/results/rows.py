@@ -58,7 +58,7 @@ def episode_row(
     """The values in the order of `columns.EPISODES`; None where there is none."""
     outcome = record["outcome"]
     reward = None if outcome == INFRA_ERROR else number(record.get("reward"))
-    calls = [call for call in record.get("calls") or () if isinstance(call, dict)]
+    usage = _usage(record.get("calls"))
     error = record.get("error")
     benchmark = record.get("benchmark")
     return (
@@ -83,17 +83,12 @@ def episode_row(
         whole(record.get("tool_calls"), INT32) or 0,
         number(record.get("wall_s")),
         number(record.get("cost")),
-        *(
-            _tokens(calls, role, kind)
-            for role in ("user", "assistant")
-            for kind in ("prompt_tokens", "completion_tokens")
-        ),
-        any(call.get("think") for call in calls),
+        *usage.tokens,
+        usage.think,
         whole(record.get("seed"), INT64),
         _microseconds(record.get("started")),
         text(error.get("type")) if isinstance(error, dict) else None,
-        _incarnations(calls, "user"),
-        _incarnations(calls, "assistant"),
+        *usage.incarnations,
         text(record.get("variant_sha256")),
         text(record.get("user_prompt_sha256")),
         label_of(benchmark),
@@ -178,17 +173,38 @@ def label_of(benchmark: object) -> str:
     return text(f"{benchmark.get('package')} {benchmark.get('version')}") or ""
 
 
-def _tokens(calls: list[dict[str, Any]], role: str, kind: str) -> int | None:
-    """The sum over the role's calls; None where no server said any."""
-    counts = [call.get(kind) for call in calls if call.get("role") == role]
-    known = [count for count in counts if type(count) is int]
-    return whole(sum(known), INT32) if known else None
+class _Usage(NamedTuple):
+    """What the calls of an episode say together."""
+
+    tokens: tuple[int | None, ...]
+    """(prompt, completion) of the user, then of the assistant; None where no server said any."""
+    think: bool
+    """Reasoning was taken out of a reply."""
+    incarnations: tuple[str | None, str | None]
+    """Of the user's and the assistant's servers, in the order of their first answers."""
 
 
-def _incarnations(calls: list[dict[str, Any]], role: str) -> str | None:
-    """Those that answered, in the order of their first answers."""
-    names = [call.get("incarnation") for call in calls if call.get("role") == role]
-    return text(" ".join(dict.fromkeys(name for name in names if isinstance(name, str)))) or None
+def _usage(calls: object) -> _Usage:
+    tokens: list[int | None] = [None] * 4
+    names: tuple[dict[str, None], dict[str, None]] = ({}, {})
+    think = False
+    for call in calls if isinstance(calls, list) else ():
+        if not isinstance(call, dict):
+            continue
+        role = call.get("role")
+        if role not in ("user", "assistant"):
+            continue
+        first = 0 if role == "user" else 2
+        for place, kind in ((first, "prompt_tokens"), (first + 1, "completion_tokens")):
+            count = call.get(kind)
+            if type(count) is int:
+                tokens[place] = (tokens[place] or 0) + count
+        name = call.get("incarnation")
+        if isinstance(name, str) and name:
+            names[first // 2][name] = None
+        think = think or bool(call.get("think"))
+    user, assistant = (text(" ".join(each)) for each in names)
+    return _Usage(tuple(whole(count, INT32) for count in tokens), think, (user, assistant))
 
 
 def _microseconds(stamp: object) -> int | None:

@@ -88,57 +88,48 @@ def read_parts(parts: Sequence[Part], wanted: Wanted) -> Batch:
     counts: list[tuple[str, int, LineCounts]] = []
     prompts: set[Prompt] = set()
     for part in parts:
-        kept, part_counts = read_part(part, wanted)
-        counts += part_counts
+        kept: dict[int, Kept] = {}
+        found = [(file, _read_file(file, part, wanted, kept, prompts)) for file in part.files]
         for task in sorted(kept):
-            row, messages, prompt = kept[task].made
+            row, messages = kept[task].made
             rows.append(row)
             turns += messages
             lengths.append(len(messages))
-            if prompt is not None:
-                prompts.add(prompt)
+        held = [line.path for line in kept.values()]
+        counts += [(str(file.path), held.count(file.path), each) for file, each in found]
     episodes = episodes_table(rows)
     table = turns_table(episodes, turns, lengths, wanted.text) if wanted.turns else None
     return Batch(episodes, table, counts, prompts)
 
 
-def read_part(
-    part: Part, wanted: Wanted
-) -> tuple[dict[int, Kept], list[tuple[str, int, LineCounts]]]:
-    """What counts of one cell, by task, as (row, rows of its turns, prompt)."""
+def _read_file(
+    file: CellFile, part: Part, wanted: Wanted, kept: dict[int, Kept], prompts: set[Prompt]
+) -> LineCounts:
+    """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
     tasks = frozenset(part.tasks)
     assistant, env, strategy, variant, trial = part.key
-    kept: dict[int, Kept] = {}
-    found: list[tuple[CellFile, LineCounts]] = []
-    for file in part.files:
-        known_sha, label, facts = file.variant_sha256, file.benchmark, file.facts
 
-        def belongs(record: dict[str, Any], sha: str = known_sha, label: str = label) -> bool:
-            return (
-                record["task_id"] in tasks
-                and record["trial"] == trial
-                and record.get("variant") == variant
-                and record.get("assistant") == assistant
-                and record.get("env") == env
-                and record.get("agent_strategy") == strategy
-                and (not sha or record.get("variant_sha256") == sha)
-                and label_of(record.get("benchmark")) == label
-            )
+    def belongs(record: dict[str, Any]) -> bool:
+        own = (
+            record["task_id"] in tasks
+            and record["trial"] == trial
+            and record.get("variant") == variant
+            and record.get("assistant") == assistant
+            and record.get("env") == env
+            and record.get("agent_strategy") == strategy
+            and (not file.variant_sha256 or record.get("variant_sha256") == file.variant_sha256)
+            and label_of(record.get("benchmark")) == file.benchmark
+        )
+        prompt = record.get("user_prompt_sha256")
+        if own and isinstance(prompt, str):
+            prompts.add((env, variant, record["task_id"], prompt, file.facts.run))
+        return own
 
-        def make(record: dict[str, Any], offset: int, length: int, facts: CellFacts = facts) -> Any:
-            prompt = record.get("user_prompt_sha256")
-            told = turn_rows(record, strategy, wanted.text) if wanted.turns else []
-            return (
-                episode_row(facts, record, offset, length),
-                told,
-                (env, variant, record["task_id"], prompt, facts.run)
-                if isinstance(prompt, str)
-                else None,
-            )
+    def make(record: dict[str, Any], offset: int, length: int) -> Any:
+        told = turn_rows(record, strategy, wanted.text) if wanted.turns else []
+        return episode_row(file.facts, record, offset, length), told
 
-        found.append((file, count_lines(file.path, make, kept, belongs)))
-    held = [line.path for line in kept.values()]
-    return kept, [(str(file.path), held.count(file.path), counts) for file, counts in found]
+    return count_lines(file.path, make, kept, belongs)
 
 
 def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
