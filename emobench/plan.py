@@ -45,6 +45,8 @@ class Plan(Strict):
     blocks: tuple[CellBlock, ...]
     logs: str
     """Absolute path of the log folder."""
+    gates_changed: str = ""
+    """When the thresholds were last changed with results on disk, ISO 8601; empty: never."""
 
 
 def assistant_server(assistant: str) -> str:

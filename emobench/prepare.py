@@ -65,18 +65,23 @@ def make_plan(
         blocks = _extended_blocks(old.blocks, cells, max_array_size)
     else:
         blocks = blocks_of(cells, max_array_size)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    gates_changed = old.gates_changed if old else ""
+    if old is not None and held and old.sweep.gates != sweep.gates:
+        gates_changed = now
     pace = pace_of(sweep, profile, cells, blocks)
     sweep = sweep.model_copy(update={"concurrency": pace.concurrency, "throttle": pace.throttle})
     return Plan(
         emobench=__version__,
         benchmark=benchmark,
         sweep_file=str(sweep_file.resolve()) if sweep_file else "",
-        created=old.created if old else datetime.now(UTC).isoformat(timespec="seconds"),
+        created=old.created if old else now,
         sweep=sweep,
         profile=profile,
         cells=tuple(cells),
         blocks=tuple(blocks),
         logs=str(Path("logs").resolve()),
+        gates_changed=gates_changed,
     )
 
 

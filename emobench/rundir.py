@@ -12,6 +12,8 @@ runs/<sweep name>/
   cells/<n>/variant_summary.json
   cells/<n>/results.json        tau-bench's own format, written at the end
   installed_vllm.json           which arguments the site's vLLM takes, asked at submission
+  judge.jsonl                   the judge's answers, one line each, appended by `judge` only
+  checks.json                   manipulation, fidelity and gates, by `judge` and `check`
   report.html
 """
 
@@ -82,6 +84,14 @@ class RunDir:
     @property
     def installed_vllm(self) -> Path:
         return self.path / "installed_vllm.json"
+
+    @property
+    def judge_answers(self) -> Path:
+        return self.path / "judge.jsonl"
+
+    @property
+    def checks(self) -> Path:
+        return self.path / "checks.json"
 
     @property
     def report(self) -> Path:

@@ -6,26 +6,26 @@ user never sees them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
+from emobench.analysis.dialogue import STOP, ToolCall, dialogue
 from emobench.analysis.metrics import CONTROL, INFRA_ERROR
 from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.config.sweep import Sweep
 from emobench.results.collect import Collected, collect, conversations
-from emobench.results.rows import told
 from emobench.rundir import RunDir
 from emobench.serving.scripted.tasks import Act, TaskText, load_env
 
-STOP = "###STOP###"  # tau-bench's own marker
 _STOP = re.compile(r"[\s.'\"`*]*" + re.escape(STOP) + r"[\s.'\"`*]*")
 _USER_RESPONSE = "User Response:"
 
 
-class Arm(NamedTuple):
+@dataclass(frozen=True)
+class Condition:
     """A variant in its group: variants are compared within one group."""
 
     env: str
@@ -35,11 +35,11 @@ class Arm(NamedTuple):
 
     @property
     def group(self) -> tuple[str, str, str]:
-        return self[:3]
+        return (self.env, self.agent_strategy, self.assistant)
 
     @property
-    def control(self) -> Arm:
-        return self._replace(variant=CONTROL)
+    def control(self) -> Condition:
+        return replace(self, variant=CONTROL)
 
     def __str__(self) -> str:
         return f"{self.variant} ({self.env}, {self.agent_strategy}, {self.assistant})"
@@ -56,7 +56,7 @@ class Said(NamedTuple):
 class Dialogue:
     """One conversation that has a result."""
 
-    arm: Arm
+    condition: Condition
     trial: int
     task_id: int
     episode: str
@@ -78,18 +78,14 @@ def read(run_dir: RunDir, sample: int | None = None) -> Iterator[Dialogue]:
     """Every conversation of a run that has a result, cell by cell. Infrastructure errors have
     none. Raises InvalidInput without a plan.
 
-    `sample` bounds the conversations of an arm: the same (task, trial) pairs in every variant.
+    `sample` bounds the conversations of a condition: the same (task, trial) pairs in every variant.
     """
     return read_collected(collect(run_dir), sample)
 
 
 def read_collected(collected: Collected, sample: int | None = None) -> Iterator[Dialogue]:
     """`read` for a run directory that is collected already."""
-    sweep = collected.plan.sweep
-    chosen = {
-        env: sampled(env, tasks, sweep.trials, sample, sweep.seed)
-        for env, tasks in sweep.tasks.items()
-    }
+    chosen = chosen_pairs(collected.plan.sweep, sample)
     for result in collected.cells:
         cell = result.cell
         records = [
@@ -100,6 +96,14 @@ def read_collected(collected: Collected, sample: int | None = None) -> Iterator[
         if records:
             for _, line in conversations(result.file.path, records):
                 yield dialogue_of(line)
+
+
+def chosen_pairs(sweep: Sweep, sample: int | None) -> dict[str, frozenset[tuple[int, int]]]:
+    """The (task, trial) pairs that a `sample` of a sweep's conversations takes, by environment."""
+    return {
+        env: sampled(env, tasks, sweep.trials, sample, sweep.seed)
+        for env, tasks in sweep.tasks.items()
+    }
 
 
 def sampled(
@@ -119,12 +123,13 @@ def _drawn(key: str) -> bytes:
 
 def dialogue_of(record: Mapping[str, Any]) -> Dialogue:
     """A line of episodes.jsonl as a dialogue."""
-    arm = Arm(record["env"], record["agent_strategy"], record["assistant"], record["variant"])
-    messages = record.get("traj")
-    said, stopped = _said(messages if isinstance(messages, list) else [], arm.agent_strategy)
+    condition = Condition(
+        record["env"], record["agent_strategy"], record["assistant"], record["variant"]
+    )
+    said, stopped = _said(record)
     calls = record.get("calls")
     return Dialogue(
-        arm=arm,
+        condition=condition,
         trial=record["trial"],
         task_id=record["task_id"],
         episode=str(record.get("episode") or ""),
@@ -161,31 +166,17 @@ def task_of(record: Mapping[str, Any]) -> TaskText:
     return TaskText(env, index, "", "", (), ())
 
 
-def _said(messages: list[Any], strategy: str) -> tuple[tuple[Said, ...], bool]:
+def _said(record: Mapping[str, Any]) -> tuple[tuple[Said, ...], bool]:
+    told = dialogue(record)
     said: list[Said] = []
-    stopped = False
-    for _, role, content, tool in told(messages, strategy):
-        if role == "user":
+    for event in told.events:
+        if isinstance(event, ToolCall):
+            said.append(Said("tool", event.tool))
+        elif event.role == "user":
             # Stock hands the react user's thought to the agent as well; its words are no turn.
-            text = content.rpartition(_USER_RESPONSE)[2]
-            stopped = STOP in text
-            text = _STOP.sub(" ", text).strip()
+            text = _STOP.sub(" ", event.text.rpartition(_USER_RESPONSE)[2]).strip()
             if text:
                 said.append(Said("user", text))
-        elif role == "assistant" and tool is not None:
-            said.append(Said("tool", tool))
-        elif role == "assistant" and content:
-            said.append(Said("agent", _spoken(content) if "Action:" in content else content))
-    return tuple(said), stopped
-
-
-def _spoken(content: str) -> str:
-    """What a react or act message hands to the user, read as its agent reads it."""
-    action = content.rpartition("Action:")[2].strip()
-    try:
-        data = json.loads(action)
-    except ValueError:
-        return action
-    arguments = data.get("arguments") if isinstance(data, dict) else None
-    words = arguments.get("content") if isinstance(arguments, dict) else None
-    return words if isinstance(words, str) else ""
+        elif event.text:
+            said.append(Said("agent", event.text))
+    return tuple(said), told.stopped_by_user

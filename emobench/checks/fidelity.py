@@ -1,4 +1,4 @@
-"""Did the simulated user stay with its task? One record a conversation, and shares by arm.
+"""Did the simulated user stay with its task? One record a conversation, and shares by condition.
 
 Everything is told by rules from the transcript, the instruction and the ground truth; no model is
 asked. The rules rather miss a slip than see one that is none (docs/gates.md).
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from emobench.checks.dialogue import Arm, Dialogue
+from emobench.checks.dialogue import Condition, Dialogue
 from emobench.checks.facts import OWN, UNINVENTED, facts_of, is_conveyed, is_known, other_names
 from emobench.checks.facts import values_of as values_in
 from emobench.checks.paired import Measure, Paired, measure
@@ -26,9 +26,11 @@ _AGENT_SPEAKS = re.compile(
     r"\b(?:how (?:can|may) i (?:help|assist) you"
     r"|anything else (?:that )?i can (?:help|assist)(?: you)?"
     r"|(?:can|could|would|may) (?:you|i) (?:please )?(?:provide|give|have|share|tell)(?: me)?"
-    r"(?: with)? your (?:zip|(?:order|user|account|reservation|booking|confirmation) ?(?:id|number))"
-    r"|i(?:'ll| will| can| have|'ve|'m going to| am going to) (?:now )?(?:look(?:ed)? up|pull(?:ed)?"
-    r" up|process(?:ed)?|cancel(?:l?ed)?|updat(?:e|ed)|access(?:ed)?|located?|issued?) your"
+    r"(?: with)? your"
+    r" (?:zip|(?:order|user|account|reservation|booking|confirmation) ?(?:id|number))"
+    r"|i(?:'ll| will| can| have|'ve|'m going to| am going to) (?:now )?"
+    r"(?:look(?:ed)? up|pull(?:ed)? up|process(?:ed)?"
+    r"|cancel(?:l?ed)?|updat(?:e|ed)|access(?:ed)?|located?|issued?) your"
     r"|thank you for (?:contacting|reaching out to|choosing|calling) (?:us|our)\b"
     r"|as (?:a|an|your) (?:ai|customer (?:service|support)|virtual) (?:agent|assistant"
     r"|representative))",
@@ -42,8 +44,9 @@ _OPEN = re.compile(
     re.I,
 )
 _CLOSING = re.compile(
-    r"[^.!?\n]*\b(?:(?:any(?:thing| other| more)|something|what) else|(?:any )?(?:other|further|more)"
-    r" (?:questions?|requests?|assistance|help)|have a (?:great|nice|good|wonderful)"
+    r"[^.!?\n]*\b(?:(?:any(?:thing| other| more)|something|what) else"
+    r"|(?:any )?(?:other|further|more) (?:questions?|requests?|assistance|help)"
+    r"|have a (?:great|nice|good|wonderful)"
     r"|transfer(?:red)?)\b[^.!?\n]*[.!?]?",
     re.I,
 )
@@ -54,7 +57,7 @@ _CLOSING = re.compile(
 class EpisodeFidelity:
     """One conversation. Values are written 'kind value'."""
 
-    arm: Arm
+    condition: Condition
     trial: int
     task_id: int
     episode: str
@@ -100,10 +103,10 @@ MEASURES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class ArmFidelity:
+class VariantFidelity:
     """One variant in one group."""
 
-    arm: Arm
+    condition: Condition
     conversations: int
     """Those that the shares are taken over."""
     left_out: int
@@ -124,7 +127,7 @@ def check_dialogue(dialogue: Dialogue) -> EpisodeFidelity:
     missed = sorted(fact for fact in facts.told if not is_conveyed(fact, whole))
     invented, contradicted = _strange_values(dialogue)
     return EpisodeFidelity(
-        arm=dialogue.arm,
+        condition=dialogue.condition,
         trial=dialogue.trial,
         task_id=dialogue.task_id,
         episode=dialogue.episode,
@@ -145,7 +148,7 @@ def check_dialogue(dialogue: Dialogue) -> EpisodeFidelity:
 
 def _strange_values(dialogue: Dialogue) -> tuple[set[Value], set[Value]]:
     """(invented, contradicted), each value once."""
-    env = dialogue.arm.env
+    env = dialogue.condition.env
     facts = facts_of(dialogue.task)
     known = set(facts.known)
     invented: set[Value] = set()
@@ -205,28 +208,30 @@ def fidelity(dialogues: Iterable[Dialogue]) -> tuple[EpisodeFidelity, ...]:
     return tuple(map(check_dialogue, dialogues))
 
 
-def by_arm(records: Iterable[EpisodeFidelity]) -> tuple[ArmFidelity, ...]:
+def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
     """Shares of every variant in its group, and differences from control paired by task."""
-    arms: dict[Arm, list[EpisodeFidelity]] = {}
+    conditions: dict[Condition, list[EpisodeFidelity]] = {}
     for record in records:
-        arms.setdefault(record.arm, []).append(record)
-    samples = {arm: _samples(each) for arm, each in arms.items()}
+        conditions.setdefault(record.condition, []).append(record)
+    samples = {condition: _samples(each) for condition, each in conditions.items()}
     found = []
-    for arm, each in arms.items():
+    for condition, each in conditions.items():
         counted = [record for record in each if record.counts]
-        control = samples.get(arm.control) if arm != arm.control else None
+        control = samples.get(condition.control) if condition != condition.control else None
         missed = Counter(value.partition(" ")[0] for record in counted for value in record.missed)
         found.append(
-            ArmFidelity(
-                arm=arm,
+            VariantFidelity(
+                condition=condition,
                 conversations=len(counted),
                 left_out=len(each) - len(counted),
                 measures={
-                    name: measure(samples[arm][name], f"{label}, {arm.variant}")
+                    name: measure(samples[condition][name], f"{label}, {condition.variant}")
                     for name, label in MEASURES.items()
                 },
                 differences={
-                    name: Paired.of(samples[arm][name], control[name], MEASURES[name], arm.variant)
+                    name: Paired.of(
+                        samples[condition][name], control[name], MEASURES[name], condition.variant
+                    )
                     for name in MEASURES
                 }
                 if control is not None

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from emobench.checks.dialogue import Arm
+from emobench.analysis.metrics import Interval
+from emobench.analysis.rates import wilson
+from emobench.checks.dialogue import Condition
 from emobench.checks.judge import EMOTIONS, LABELS, NEUTRAL, NEUTRAL_VARIANTS, Label
 from emobench.checks.markers import Marked
-from emobench.checks.paired import Measure, Paired, measure, wilson
+from emobench.checks.paired import Measure, Paired, measure
 
 LAST_TURN = 10
 """Turns from this one on are one point of the decay."""
@@ -31,7 +33,7 @@ MARKER_OF: Mapping[str, str] = {
 class JudgedTurn:
     """One user turn with what was found in it."""
 
-    arm: Arm
+    condition: Condition
     task_id: int
     trial: int
     number: int
@@ -54,10 +56,10 @@ class Decay:
 
 
 @dataclass(frozen=True)
-class ArmManipulation:
+class VariantManipulation:
     """One variant in one group, as one judge saw it."""
 
-    arm: Arm
+    condition: Condition
     target: str | None
     """The label that the variant should get; None for a variant that the judge has no label for."""
     turns: int
@@ -68,7 +70,7 @@ class ArmManipulation:
     """The variant's row of the confusion matrix: turns by label."""
     recognised: Measure | None
     """Share of judged turns labelled as the target."""
-    recognised_wilson: tuple[float, float] | None
+    recognised_wilson: Interval | None
     """Wilson's interval of the same share: too narrow, as it takes turns for independent."""
     conversations_recognised: Measure | None
     emotional: Measure
@@ -103,7 +105,7 @@ class Manipulation:
     """Everything that one judge's labels say."""
 
     model: str
-    arms: tuple[ArmManipulation, ...]
+    conditions: tuple[VariantManipulation, ...]
     with_markers: tuple[Agreement, ...] = field(default=())
 
 
@@ -141,31 +143,38 @@ def target_of(variant: str) -> str | None:
 
 
 def manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
-    """What one judge saw, by arm, with control's shares beside."""
-    arms: dict[Arm, list[JudgedTurn]] = {}
+    """What one judge saw, by condition, with control's shares beside."""
+    conditions: dict[Condition, list[JudgedTurn]] = {}
     for turn in turns:
-        arms.setdefault(turn.arm, []).append(turn)
-    judged = {arm: [turn for turn in each if turn.label] for arm, each in arms.items()}
+        conditions.setdefault(turn.condition, []).append(turn)
+    judged = {
+        condition: [turn for turn in each if turn.label] for condition, each in conditions.items()
+    }
     found = tuple(
-        _arm(arm, each, judged[arm], judged.get(arm.control, []) if arm != arm.control else [])
-        for arm, each in arms.items()
+        _one(
+            condition,
+            each,
+            judged[condition],
+            judged.get(condition.control, []) if condition != condition.control else [],
+        )
+        for condition, each in conditions.items()
     )
     return Manipulation(model, found, _with_markers([t for each in judged.values() for t in each]))
 
 
-def _arm(
-    arm: Arm,
+def _one(
+    condition: Condition,
     turns: Sequence[JudgedTurn],
     judged: Sequence[JudgedTurn],
     control: Sequence[JudgedTurn],
-) -> ArmManipulation:
-    target = target_of(arm.variant)
-    variant = arm.variant
+) -> VariantManipulation:
+    target = target_of(condition.variant)
+    variant = condition.variant
     is_target = "share of user turns that the judge labels as " + (target or "none")
     emotional = "share of user turns that the judge labels as an emotion"
     hits = sum(_shown(turn) == target for turn in judged)
-    return ArmManipulation(
-        arm=arm,
+    return VariantManipulation(
+        condition=condition,
         target=target,
         turns=len(turns),
         judged=len(judged),

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-from emobench.checks.dialogue import Arm, Dialogue
+from emobench.checks.dialogue import Condition, Dialogue
 from emobench.checks.paired import Measure, Paired, measure
 
 LISTS = ("reassurance", "clarification", "demands")
@@ -47,10 +47,10 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class ArmMarkers:
+class VariantMarkers:
     """The markers of one variant in one group."""
 
-    arm: Arm
+    condition: Condition
     turns: int
     measures: Mapping[str, Measure]
     """By the names of `MEASURES`."""
@@ -117,30 +117,32 @@ def mark_dialogue(dialogue: Dialogue) -> tuple[Marked, ...]:
     return tuple(marked)
 
 
-def by_arm(dialogues: Iterable[tuple[Arm, int, tuple[Marked, ...]]]) -> tuple[ArmMarkers, ...]:
+def by_condition(
+    dialogues: Iterable[tuple[Condition, int, tuple[Marked, ...]]],
+) -> tuple[VariantMarkers, ...]:
     """Rates per turn of every variant, and differences from control paired by task.
 
-    Takes (arm, task, marked turns) of each conversation.
+    Takes (condition, task, marked turns) of each conversation.
     """
-    samples: dict[Arm, dict[str, list[tuple[int, float]]]] = {}
-    for arm, task, turns in dialogues:
-        of_arm = samples.setdefault(arm, {name: [] for name in MEASURES})
+    samples: dict[Condition, dict[str, list[tuple[int, float]]]] = {}
+    for condition, task, turns in dialogues:
+        of_arm = samples.setdefault(condition, {name: [] for name in MEASURES})
         for turn in turns:
             for name, values in of_arm.items():
                 values.append((task, float(getattr(turn, name))))
     found = []
-    for arm, own in samples.items():
-        control = samples.get(arm.control) if arm != arm.control else None
+    for condition, own in samples.items():
+        control = samples.get(condition.control) if condition != condition.control else None
         found.append(
-            ArmMarkers(
-                arm=arm,
+            VariantMarkers(
+                condition=condition,
                 turns=len(own["words"]),
                 measures={
-                    name: measure(own[name], f"{label}, {arm.variant}")
+                    name: measure(own[name], f"{label}, {condition.variant}")
                     for name, label in MEASURES.items()
                 },
                 differences={
-                    name: Paired.of(own[name], control[name], label, arm.variant)
+                    name: Paired.of(own[name], control[name], label, condition.variant)
                     for name, label in MEASURES.items()
                 }
                 if control is not None

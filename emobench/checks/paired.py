@@ -32,11 +32,8 @@ class Measure:
     tasks: int
     events: int | None
     """How often it happened, for a share of yes or no; None for other means."""
-
-    @property
-    def few_events(self) -> bool:
-        """Whether so few happened (or failed to) that the interval says little."""
-        return self.events is not None and min(self.events, self.n - self.events) < FEW
+    few_events: bool = False
+    """So few happened, or failed to, that the interval says little."""
 
 
 @dataclass(frozen=True)
@@ -90,27 +87,15 @@ def measure(sample: Sample, label: str) -> Measure:
     groups = len(residuals)
     label = f"{label}, {n} of {groups} tasks, 95 % interval clustered by task"
     events = round(sum(values)) if share else None
+    few = events is not None and min(events, n - events) < FEW
     square = sum(each * each for each in residuals.values())
     if groups < 2 or square <= 1e-12:
-        return Measure(label, mean, None, None, n, groups, events)
+        return Measure(label, mean, None, None, n, groups, events, few)
     error = sqrt(groups / (groups - 1) * square) / n * t_quantile(groups - 1)
     low, high = mean - error, mean + error
     if all(0 <= value <= 1 for value in values):
         low, high = max(0.0, low), min(1.0, high)
-    return Measure(label, mean, low, high, n, groups, events)
-
-
-def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float] | None:
-    """Wilson's score interval of a share (Wilson 1927); None without observations.
-
-    It takes the observations for independent: for turns of one conversation it is too narrow.
-    """
-    if n <= 0:
-        return None
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return Measure(label, mean, low, high, n, groups, events, few)
 
 
 def _means(sample: Iterable[tuple[int, float]]) -> dict[int, float]:

@@ -1,0 +1,297 @@
+"""The four gates before a headline: coverage, power, manipulation, fidelity.
+
+Pure functions from figures and declared thresholds to verdicts. A gate that could not be evaluated
+is "not checked", which is never "passed". What a variant fails is a label that stands wherever its
+effect is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from emobench.analysis.metrics import CONTROL
+from emobench.analysis.power import DesignPower
+from emobench.checks.dialogue import Condition
+from emobench.checks.fidelity import VariantFidelity
+from emobench.checks.judge import NEUTRAL_VARIANTS
+from emobench.checks.manipulation import VariantManipulation
+from emobench.checks.paired import Measure, Paired
+from emobench.config.gates import FidelityGate, Gates, ManipulationGate
+
+Verdict = Literal["passed", "failed", "not_checked"]
+Bound = Literal["at least", "at most"]
+Unit = Literal["%", "points"]
+Gate = Literal["coverage", "power", "manipulation", "fidelity"]
+GATES: tuple[Gate, ...] = ("coverage", "power", "manipulation", "fidelity")
+LEAST_JUDGED = 0.9
+"""Share of a variant's turns that need a label before the judge's verdict on it counts."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One threshold and what was found."""
+
+    what: str
+    value: float | None
+    low: float | None
+    high: float | None
+    """95 % interval of the value, where there is one."""
+    bound: Bound
+    threshold: float
+    verdict: Verdict
+    unit: Unit = "%"
+    """points: a difference of two shares or of two mean rewards, of 100."""
+
+    @property
+    def near(self) -> bool:
+        """Whether the interval holds the threshold: more data might turn the verdict."""
+        return (
+            self.low is not None
+            and self.high is not None
+            and (self.low <= self.threshold <= self.high)
+        )
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.what}: not known"
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" (95 % interval {_of_100(self.low)} to {_of_100(self.high)})"
+        return (
+            f"{self.what}: {_of_100(self.value)} {self.unit}{interval}, wanted {self.bound} "
+            f"{_of_100(self.threshold)}"
+        )
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate for one variant in one group."""
+
+    condition: Condition
+    gate: Gate
+    verdict: Verdict
+    reason: str
+    """In plain words: what failed, or why nothing could be said, or the figures that passed."""
+    criteria: tuple[Criterion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Label:
+    """What stands beside an effect."""
+
+    gate: Gate
+    verdict: Literal["failed", "not_checked"]
+    text: str
+    """E.g. 'fails the manipulation gate: ...'."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Episodes of one variant in one group."""
+
+    planned: int
+    with_result: int
+
+    @property
+    def share(self) -> float | None:
+        return self.with_result / self.planned if self.planned else None
+
+
+def evaluate(
+    gates: Gates,
+    coverage: Mapping[Condition, Coverage],
+    *,
+    power: Mapping[tuple[str, str, str], DesignPower],
+    manipulation: Mapping[Condition, VariantManipulation],
+    fidelity: Mapping[Condition, VariantFidelity],
+) -> tuple[GateResult, ...]:
+    """Every gate of every planned variant, in the order of `coverage`.
+
+    `power` is by group. A variant without an entry in one of the others is not checked there.
+    Control has the gates that need no contrast: coverage and fidelity.
+    """
+    results = []
+    for condition in coverage:
+        results.append(_coverage(gates, condition, coverage))
+        if condition.variant != CONTROL:
+            results.append(_power(condition, power.get(condition.group)))
+            results.append(
+                _manipulation(gates.manipulation, condition, manipulation.get(condition))
+            )
+        results.append(_fidelity(gates.fidelity, condition, fidelity.get(condition)))
+    return tuple(results)
+
+
+def labels(results: Iterable[GateResult], condition: Condition) -> tuple[Label, ...]:
+    """What has to stand beside a variant's effect: its own gates, and control's that failed."""
+    found = []
+    for result in results:
+        if result.verdict == "passed":
+            continue
+        if result.condition == condition:
+            said = "fails" if result.verdict == "failed" else "is not checked by"
+            text = f"{said} the {result.gate} gate: {result.reason}"
+            found.append(Label(result.gate, result.verdict, text))
+        elif result.condition == condition.control and result.verdict == "failed":
+            text = f"its control fails the {result.gate} gate: {result.reason}"
+            found.append(Label(result.gate, "failed", text))
+    return tuple(found)
+
+
+def overall(results: Iterable[GateResult]) -> Verdict:
+    """failed if any gate failed; passed only if all passed."""
+    return _worst([result.verdict for result in results])
+
+
+def _coverage(
+    gates: Gates, condition: Condition, coverage: Mapping[Condition, Coverage]
+) -> GateResult:
+    own = coverage[condition]
+    criterion = _criterion(
+        f"share of its {own.planned} planned episodes with a result",
+        own.share,
+        "at least",
+        gates.coverage,
+    )
+    return _result(condition, "coverage", (criterion,))
+
+
+def _power(condition: Condition, power: DesignPower | None) -> GateResult:
+    if power is None:
+        reason = "there is no control to compare with"
+        return GateResult(condition, "power", "not_checked", reason)
+    design = power.design
+    what = (
+        f"smallest drop in mean reward that {design.tasks} tasks x {design.trials} trials detect "
+        f"with {_of_100(power.power)} % power"
+    )
+    verdict: Verdict = "passed" if power.enough else "failed"
+    criterion = Criterion(
+        what, power.smallest, None, None, "at most", power.wanted, verdict, "points"
+    )
+    said = str(criterion)
+    if power.smallest is None:
+        said = f"{what}: none at all, wanted at most {_of_100(power.wanted)} points"
+    reason = said if power.enough else f"underpowered: {said}"
+    return GateResult(condition, "power", verdict, reason, (criterion,))
+
+
+def _manipulation(
+    gate: ManipulationGate, condition: Condition, seen: VariantManipulation | None
+) -> GateResult:
+    def not_checked(reason: str) -> GateResult:
+        return GateResult(condition, "manipulation", "not_checked", reason)
+
+    if seen is None or not seen.judged:
+        return not_checked("no judge has labelled its turns (emobench judge)")
+    if seen.target is None:
+        return not_checked("the judge has no label for a variant of this name")
+    if seen.judged < LEAST_JUDGED * seen.turns:
+        return not_checked(f"only {seen.judged} of {seen.turns} user turns have a label")
+    if condition.variant in NEUTRAL_VARIANTS:
+        excess = _difference(
+            "excess over control of the share of emotional turns",
+            seen.emotional_excess,
+            "at most",
+            gate.placebo,
+        )
+        return _result(condition, "manipulation", (excess,))
+    assert seen.recognised is not None and seen.conversations_recognised is not None
+    return _result(
+        condition,
+        "manipulation",
+        (
+            _measured("share of turns recognised", seen.recognised, "at least", gate.turns),
+            _measured(
+                "share of conversations recognised",
+                seen.conversations_recognised,
+                "at least",
+                gate.conversations,
+            ),
+            _difference(
+                "share of turns recognised, above control's",
+                seen.above_control,
+                "at least",
+                gate.above_control,
+            ),
+        ),
+    )
+
+
+def _fidelity(gate: FidelityGate, condition: Condition, seen: VariantFidelity | None) -> GateResult:
+    if seen is None or not seen.conversations:
+        reason = "there is no conversation to look at"
+        return GateResult(condition, "fidelity", "not_checked", reason)
+    criteria = [
+        _measured("share of facts conveyed", seen.measures["conveyed"], "at least", gate.conveyed)
+    ]
+    if condition.variant != CONTROL:
+        criteria.append(
+            _difference(
+                "facts conveyed, against control",
+                seen.differences.get("conveyed"),
+                "at least",
+                -gate.conveyed_loss,
+            )
+        )
+        for name, what, most in (
+            ("invented", "conversations with an invented value", gate.invented),
+            ("contradicted", "conversations with a contradicted value", gate.contradicted),
+            ("early_stops", "conversations ended too early", gate.early_stops),
+            ("role_flips", "conversations in which the user speaks as the agent", gate.role_flips),
+        ):
+            criteria.append(
+                _difference(f"{what}, against control", seen.differences.get(name), "at most", most)
+            )
+    return _result(condition, "fidelity", tuple(criteria))
+
+
+def _measured(what: str, found: Measure, bound: Bound, threshold: float) -> Criterion:
+    return _criterion(what, found.value, bound, threshold, found.low, found.high)
+
+
+def _difference(what: str, found: Paired | None, bound: Bound, threshold: float) -> Criterion:
+    if found is None:
+        return _criterion(what, None, bound, threshold, unit="points")
+    return _criterion(what, found.value, bound, threshold, found.low, found.high, "points")
+
+
+def _criterion(
+    what: str,
+    value: float | None,
+    bound: Bound,
+    threshold: float,
+    low: float | None = None,
+    high: float | None = None,
+    unit: Unit = "%",
+) -> Criterion:
+    verdict: Verdict = "not_checked"
+    if value is not None:
+        # Rounding must not fail what lies on the threshold.
+        met = value >= threshold - 1e-9 if bound == "at least" else value <= threshold + 1e-9
+        verdict = "passed" if met else "failed"
+    return Criterion(what, value, low, high, bound, threshold, verdict, unit)
+
+
+def _result(condition: Condition, gate: Gate, criteria: tuple[Criterion, ...]) -> GateResult:
+    verdict = _worst([criterion.verdict for criterion in criteria])
+    shown = [criterion for criterion in criteria if criterion.verdict == verdict]
+    return GateResult(condition, gate, verdict, "; ".join(map(str, shown)), criteria)
+
+
+def _worst(verdicts: list[Verdict]) -> Verdict:
+    for verdict in ("failed", "not_checked"):
+        if verdict in verdicts:
+            return "failed" if verdict == "failed" else "not_checked"
+    return "passed" if verdicts else "not_checked"
+
+
+def _of_100(share: float) -> str:
+    """A share in percent, with the figures that a threshold may have.
+
+    >>> _of_100(0.95), _of_100(-0.034), _of_100(0.0)
+    ('95', '-3.4', '0')
+    """
+    return f"{round(share * 100, 1):g}"
