@@ -86,7 +86,7 @@ test: packages dev ## Install what the tests need, then check and the whole suit
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
 
-bench: venv ## Measure speed, memory and bytes against stock (about 3 minutes)
+bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
 	@$(BIN)/python -m benchmarks
 
 clean: ## Remove environments and caches; results (runs/, logs/) stay

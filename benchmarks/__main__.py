@@ -14,6 +14,7 @@ MEASUREMENTS = (
     "startup",
     "store_bytes",
     "expand_and_render",
+    "findings",
 )
 
 

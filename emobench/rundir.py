@@ -15,6 +15,7 @@ runs/<sweep name>/
   judge.jsonl                   the judge's answers, one line each, appended by `judge` only
   checks.json                   manipulation, fidelity and gates, by `judge` and `check`
   report.html
+  tables/                       made by `emobench collect` (docs/tables.md)
 """
 
 from __future__ import annotations

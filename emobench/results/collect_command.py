@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from typing import Any
 from emobench.errors import InvalidInput, Problem
 from emobench.run import AGENT_STRATEGIES, USER_STRATEGIES
 
-MOST_WORKERS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 EPILOG = """examples:
@@ -49,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", action="store_true", help="the tables as CSV too")
     parser.add_argument("--text", action="store_true", help="keep the text of each turn")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help=f"processes (default: CPUs, up to {MOST_WORKERS})"
+        "--workers", type=int, metavar="N", help="processes (default: CPUs, up to 8)"
     )
     parser.add_argument("--json", action="store_true", help="print the summary for machines")
     files = parser.add_argument_group("of tau-bench's result files, which do not say it")
@@ -82,9 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The same file twice is one file.
     files = tuple({p.resolve(): p for p in arguments.inputs if not p.is_dir()}.values())
     workers = arguments.workers
-    if workers is None:
-        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InvalidInput(Problem("at least one process", key="--workers", value=workers))
     folder = arguments.output or default_folder(run_dirs, files)
     described = described_by(arguments, files) if files else None

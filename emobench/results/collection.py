@@ -53,7 +53,7 @@ class Request:
     folder: Path
     csv: bool = False
     text: bool = False
-    workers: int = 1
+    workers: int | None = None
 
 
 def collect_into(request: Request) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Account:
         }
 
 
-def read_runs(paths: Sequence[Path], workers: int = 1) -> Gathered:
+def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
     """The episodes of run directories, in memory. Raises InvalidInput as `belonging_runs` does."""
     import pyarrow as pa
 

@@ -6,6 +6,7 @@ are columns.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from emobench.results.rows import CellFacts, episode_row, label_of, turn_rows
 
 CHUNK_BYTES = 12 * 2**20
 CHUNK_PARTS = 200
+MOST_WORKERS = 8
 PARALLEL_FROM = 4 * CHUNK_BYTES
 """Bytes of episode files below which starting processes costs more than it saves."""
 
@@ -66,8 +68,11 @@ class Batch:
     prompts: set[Prompt] = field(default_factory=set)
 
 
-def scan(parts: Sequence[Part], wanted: Wanted, workers: int = 1) -> Iterator[Batch]:
-    """The batches in the order of `parts`, read by up to `workers` processes."""
+def scan(parts: Sequence[Part], wanted: Wanted, workers: int | None = None) -> Iterator[Batch]:
+    """The batches in the order of `parts`, read by up to `workers` processes (default: one for
+    each CPU that this process may use, up to 8)."""
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     chunks = _chunks(parts)
     if workers < 2 or sum(part.size for part in parts) < PARALLEL_FROM:
         for chunk in chunks:
