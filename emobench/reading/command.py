@@ -17,7 +17,7 @@ from emobench.analysis.metrics import CONTROL
 from emobench.errors import InvalidInput, Problem
 from emobench.plan import Plan, find_run_dir, load_plan
 from emobench.reading.selection import Found, Selection, counterparts, find, read, read_seen
-from emobench.reading.text import Line, paint
+from emobench.reading.text import Line, cut, flat, paint
 from emobench.rundir import RunDir
 
 SHOWN = 4
@@ -130,7 +130,6 @@ def _pairs(
 def _listed(run_dir: RunDir, found: Sequence[Found]) -> Iterator[Line]:
     """One line a conversation, with the user's first words."""
     from emobench.analysis.dialogue import dialogue
-    from emobench.reading.text import cut, flat
 
     columns = max(_columns(), 40)
     rows = [_cells(each, found) for each in found]
@@ -157,7 +156,7 @@ def _cells(one: Found, found: Sequence[Found]) -> list[str]:
         if any(getattr(each, name) != getattr(first, name) for each in every)
     ]
     return [
-        one.episode[:8],
+        flat(one.episode[:8]),
         *(str(getattr(cell, name)) for name in optional),
         f"task {one.task}",
         cell.variant,

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.benchmarks.tools import writes
 from emobench.errors import InvalidInput, Problem
 
 PACKAGES = ("tau_bench", "tau_trait")
 """In order of preference, as in the adapter."""
-READS = ("get_", "find_", "list_", "search_", "calculate", "think", "transfer_to_human")
-"""How the names of tools begin that change nothing in the database."""
 NO_EFFECT = frozenset(
     {
         ("retail", 12, 4),
@@ -44,7 +43,7 @@ class Act:
 
     @property
     def writes(self) -> bool:
-        return not self.name.startswith(READS)
+        return writes(self.name)
 
 
 @dataclass(frozen=True, eq=False)
