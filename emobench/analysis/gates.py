@@ -294,4 +294,4 @@ def _of_100(share: float) -> str:
     >>> _of_100(0.95), _of_100(-0.034), _of_100(0.0)
     ('95', '-3.4', '0')
     """
-    return f"{round(share * 100, 1):g}"
+    return f"{round(share * 100, 1) + 0.0:g}"

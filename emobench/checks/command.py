@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from emobench.config.gates import JudgeSettings
 from emobench.config.models import OpenAIModel
 from emobench.errors import InvalidInput, ServersGone
@@ -155,7 +157,12 @@ def _settings(arguments: argparse.Namespace, plan: Plan) -> JudgeSettings:
         values = {key: values[key] for key in course if key in values}
         values |= {key: value for key, value in endpoint.items() if value is not None}
     values |= {key: value for key, value in course.items() if value is not None}
-    settings = JudgeSettings.model_construct(**(JudgeSettings().model_dump() | values))
+    try:
+        settings = JudgeSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + "-".join(map(str, first["loc"])).replace("_", "-")
+        raise InvalidInput(f"{option.replace('api-', '')}: {first['msg']}") from None
     if settings.server is None and not (settings.model and settings.base_url):
         raise InvalidInput(
             "which judge? Give --base-url and --model, or --server, or declare `judge` in the "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -133,9 +133,8 @@ def is_conveyed(fact: Value, text: str) -> bool:
     return re.search(rf"(?<![0-9]){re.escape(value)}(?![0-9])", text, re.I) is not None
 
 
-def is_known(value: Value, known: Iterable[Value]) -> bool:
+def is_known(value: Value, known: Collection[Value]) -> bool:
     """Whether a value that the user said stands among what it may know."""
-    known = set(known)
     if value in known:
         return True
     kind, text = value

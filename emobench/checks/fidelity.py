@@ -11,17 +11,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from emobench.benchmarks.tools import writes
 from emobench.checks.dialogue import Condition, Dialogue
 from emobench.checks.facts import OWN, UNINVENTED, facts_of, is_conveyed, is_known, other_names
 from emobench.checks.facts import values_of as values_in
 from emobench.checks.paired import Measure, Paired, measure
-from emobench.checks.values import AIRPORTS, Value, find
+from emobench.checks.values import AIRPORTS, Value, airport_codes
 from emobench.probing.replies import MARKUP
 from emobench.think import sanitize
 
 COUNTED = ("solved", "failed", "max_steps", "user_error")
 """Outcomes of conversations that nobody but the user and the agent's choices brought to an end."""
 
+_IDENTITY = ("user_id", "email", "zip")
+"""What an agent finds a user's profile by (a name needs its zip)."""
 _AGENT_SPEAKS = re.compile(
     r"\b(?:how (?:can|may) i (?:help|assist) you"
     r"|anything else (?:that )?i can (?:help|assist)(?: you)?"
@@ -71,7 +74,8 @@ class EpisodeFidelity:
     contradicted: tuple[str, ...]
     """Another value than the user's own, of a kind that it has one of."""
     early_stop: bool
-    """It ended the conversation while a write of the ground truth was outstanding and asked for."""
+    """It ended the conversation while a write of the ground truth was outstanding, and the agent
+    waited for it or did not know who it is."""
     role_flips: int
     """Turns in which it speaks as the agent."""
     think_leaks: int
@@ -136,7 +140,7 @@ def check_dialogue(dialogue: Dialogue) -> EpisodeFidelity:
         missed=_shown(missed),
         invented=_shown(sorted(invented)),
         contradicted=_shown(sorted(contradicted)),
-        early_stop=stopped_early(dialogue),
+        early_stop=stopped_early(dialogue, missed),
         role_flips=sum(_AGENT_SPEAKS.search(turn) is not None for turn in turns),
         think_leaks=sum(
             bool(sanitize(turn).forms) or MARKUP.search(turn) is not None for turn in turns
@@ -164,7 +168,7 @@ def _strange_values(dialogue: Dialogue) -> tuple[set[Value], set[Value]]:
             kind = value[0]
             if kind in UNINVENTED or is_known(value, known):
                 continue
-            if kind == "airport" and not _by_code(value[1], text):
+            if kind == "airport" and value[1] not in {AIRPORTS[c] for c in airport_codes(text)}:
                 continue  # a city may be anything: where one lives, where a friend is
             (contradicted if kind in OWN and kind in facts.own else invented).add(value)
         own_name = facts.own.get("name")
@@ -178,18 +182,12 @@ def _strange_values(dialogue: Dialogue) -> tuple[set[Value], set[Value]]:
     return invented, contradicted
 
 
-def _by_code(city: str, text: str) -> bool:
-    return any(
-        re.search(rf"\b{code}\b", text) for code, where in AIRPORTS.items() if where == city
-    ) and city in find("airport", text)
-
-
-def stopped_early(dialogue: Dialogue) -> bool:
+def stopped_early(dialogue: Dialogue, missed: Iterable[Value] = ()) -> bool:
     """Whether the user ended the conversation before the task could be done.
 
-    All of: the user ended it; a write of the ground truth was not called, counted by tool; and the
-    agent was waiting for the user (its last words ask or announce something) or had not yet said
-    a word. After a refusal or a goodbye the user may go.
+    All of: the user ended it; a write of the ground truth was not called, counted by tool; and
+    the agent was waiting for the user (its last words ask or announce something), or the user had
+    kept to itself who it is. After a refusal or a goodbye the user may go.
     """
     if not dialogue.stopped:
         return False
@@ -197,10 +195,11 @@ def stopped_early(dialogue: Dialogue) -> bool:
     called = Counter(item.text for item in dialogue.said if item.who == "tool")
     if not wanted - called:
         return False
-    last = next((item.text for item in reversed(dialogue.said) if item.who == "agent"), None)
-    if last is None:
+    identity = {fact for fact in facts_of(dialogue.task).told if fact[0] in _IDENTITY}
+    if identity and identity <= set(missed) and not any(map(writes, called)):
         return True
-    return _OPEN.search(_CLOSING.sub(" ", last)) is not None
+    last = next((item.text for item in reversed(dialogue.said) if item.who == "agent"), None)
+    return last is None or _OPEN.search(_CLOSING.sub(" ", last)) is not None
 
 
 def fidelity(dialogues: Iterable[Dialogue]) -> tuple[EpisodeFidelity, ...]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from emobench.analysis.gates import GATES, GateResult, Verdict
 from emobench.checks.assess import Checks
+from emobench.checks.dialogue import Condition
 from emobench.checks.judge import LABELS
 from emobench.checks.judging import Asked
 from emobench.checks.manipulation import Agreement, Manipulation, VariantManipulation
@@ -26,11 +29,19 @@ def show(checks: Checks) -> str:
     if checks.sample is not None:
         lines.append(f"read: a sample of at most {checks.sample} conversations of each variant")
     group = None
-    for result in checks.gates:
-        if result.condition.group != group:
-            group = result.condition.group
+    for condition, results in _by_condition(checks.gates).items():
+        if condition.group != group:
+            group = condition.group
             lines += ["", ", ".join(group)]
-        lines.append(_line(result))
+        passed = [result.gate for result in results if result.verdict == "passed"]
+        name = f"  {condition.variant:<14}"
+        if passed:
+            lines.append(f"{name}passed       {', '.join(passed)}")
+            name = " " * len(name)
+        for result in results:
+            if result.verdict != "passed":
+                lines.append(f"{name}{_line(result)}")
+                name = " " * len(name)
     for each in checks.manipulation:
         lines += ["", *_judge(each)]
     lines += [f"judges {_agreement(each)}" for each in checks.judges_agree]
@@ -51,11 +62,17 @@ def _summary(checks: Checks) -> str:
     return ", ".join(parts)
 
 
+def _by_condition(results: Sequence[GateResult]) -> dict[Condition, list[GateResult]]:
+    found: dict[Condition, list[GateResult]] = {}
+    for result in results:
+        found.setdefault(result.condition, []).append(result)
+    return found
+
+
 def _line(result: GateResult) -> str:
     near = any(criterion.near for criterion in result.criteria)
-    doubt = " [the interval holds a threshold]" if near and result.verdict != "not_checked" else ""
-    name = f"{result.condition.variant:<14}{result.gate:<14}"
-    return f"  {name}{WORDS[result.verdict]:<13}{result.reason}{doubt}"
+    doubt = " (an interval holds its threshold)" if near and result.verdict == "failed" else ""
+    return f"{WORDS[result.verdict]:<13}{result.gate}: {result.reason}{doubt}"
 
 
 def _judge(seen: Manipulation) -> list[str]:

@@ -52,6 +52,8 @@ AIRPORTS = {
 }
 """The airline's airports, by code, with their cities."""
 _CITY_WORDS = {"nyc": "new york", "la guardia": "laguardia", "philly": "philadelphia"}
+_CODE = re.compile(rf"\b({'|'.join(AIRPORTS)})\b")
+_CITY = re.compile(rf"\b(?:{'|'.join((*AIRPORTS.values(), *_CITY_WORDS))})\b", re.I)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = (
     r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -96,8 +98,22 @@ _RESERVATION_BY_WORD = re.compile(
 """A code without a digit, where the words before it say what it is."""
 
 
+_DIGIT = re.compile(r"\d")
+_NEEDED: dict[Kind, re.Pattern[str] | None] = {
+    "email": re.compile("@"),
+    "user_id": re.compile(r"_\d"),
+    "payment_id": re.compile(r"_\d"),
+    "reservation_id": None,
+    "airport": None,
+}
+"""What a text has to hold for a kind, found fast; a digit where none is named."""
+
+
 def find(kind: Kind, text: str) -> set[str]:
     """The values of a kind in a text. Names and items depend on the task: see `facts`."""
+    needed = _NEEDED.get(kind, _DIGIT)
+    if needed is not None and needed.search(text) is None:
+        return set()
     finder = _FINDERS.get(kind)
     if finder is not None:
         return set(finder(text))
@@ -141,13 +157,15 @@ def _dates(text: str) -> Iterator[str]:
 
 
 def _airports(text: str) -> Iterator[str]:
-    lower = text.lower()
-    for word, city in _CITY_WORDS.items():
-        if re.search(rf"\b{word}\b", lower):
-            lower += f" {city}"
-    for code, city in AIRPORTS.items():
-        if re.search(rf"\b{code}\b", text) or re.search(rf"\b{city}\b", lower):
-            yield city
+    yield from (AIRPORTS[code] for code in airport_codes(text))
+    for match in _CITY.finditer(text):
+        city = match[0].lower()
+        yield _CITY_WORDS.get(city, city)
+
+
+def airport_codes(text: str) -> set[str]:
+    """The airports that a text names by code."""
+    return set(_CODE.findall(text))
 
 
 _FINDERS: dict[Kind, Callable[[str], Iterator[str]]] = {
