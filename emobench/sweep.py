@@ -11,7 +11,7 @@ from typing import Any
 from emobench.analysis.power import power_verdict
 from emobench.capacity import describe
 from emobench.cli import add_sweep_arguments, guarded
-from emobench.plan import Plan
+from emobench.plan import Plan, servers_of
 from emobench.power_command import summary
 from emobench.rundir import RunDir
 
@@ -49,6 +49,9 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         keep_servers_min=arguments.keep_servers,
     )
     check_servers(plan, run_dir, warn)
+    cards = sum(model.accelerators for model in servers_of(plan.sweep).values())
+    if plan.sweep.max_gpu_hours is not None and not cards:
+        warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     say(headline(plan, run_dir))
     if arguments.dry_run:
         paths = write_scripts(plan, run_dir)
