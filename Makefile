@@ -21,11 +21,11 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv dev quickstart vllm-cpu check test packages bench clean
+.PHONY: help venv dev quickstart vllm-cpu check test packages bench validate-statistics clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-	  printf '  make %-11s %s\n' "$$name" "$$text"; done
+	  printf '  make %-19s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.installed $(BENCHMARK) ## Make .venv with emobench and the benchmark
 dev: $(VENV)/.installed-dev $(BENCHMARK) ## The same with the tools of the tests
@@ -88,6 +88,9 @@ test: packages dev ## Install what the tests need, then check and the whole suit
 
 bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
 	@$(BIN)/python -m benchmarks
+
+validate-statistics: venv ## Simulate what docs/statistics.md says of the intervals (about two minutes)
+	@$(BIN)/python -m benchmarks.validate_statistics
 
 clean: ## Remove environments and caches; results (runs/, logs/) stay
 	rm -rf $(VENV) .venv-vllm-cpu .vllm-cpu build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -79,7 +79,7 @@ class Difference:
     p_permutation: float | None
     """Two-sided, from flipping the signs of the tasks' differences."""
     permutation: str
-    """'exact, 1024 sign flips' or '19999 random sign flips'."""
+    """'exact, 1024 sign flips' or '9999 random sign flips'."""
     p_adjusted: float | None = None
     adjustment: str = ""
     """What p_adjusted is corrected by and over, e.g. 'Holm over 4 variants'."""

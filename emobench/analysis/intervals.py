@@ -24,7 +24,7 @@ from emobench.analysis.student import t_quantile
 from emobench.analysis.units import Floats
 
 LEVEL = 0.95
-RESAMPLES = 9_999
+RESAMPLES = 4_999
 SEED = 20_261_121
 TINY = 1e-12
 """Below this a variance is rounding, not variation."""
@@ -72,11 +72,24 @@ def bootstrap_interval(
     """
     if values.size < 2 or standard_error(values) < TINY:
         return None
-    half = float(half_widths(values[:, None], RESAMPLES, seed)[0])
-    if not np.isfinite(half):
-        return None
-    mean = float(values.mean())
-    return _within(mean - half, mean + half, bounds)
+    return bootstrap_intervals(values[:, None], bounds, seed=seed)[0]
+
+
+def bootstrap_intervals(
+    values: Floats, bounds: tuple[float, float] | None, *, seed: int = SEED
+) -> list[Interval | None]:
+    """`bootstrap_interval` of each column (tasks x statistics), all from the same resamples."""
+    tasks = values.shape[0]
+    if tasks < 2:
+        return [None] * values.shape[1]
+    halves = half_widths(values, RESAMPLES, seed)
+    varies = values.std(axis=0, ddof=1) / sqrt(tasks) >= TINY
+    return [
+        _within(mean - half, mean + half, bounds) if some and np.isfinite(half) else None
+        for mean, half, some in zip(
+            values.mean(axis=0).tolist(), halves.tolist(), varies.tolist(), strict=True
+        )
+    ]
 
 
 def half_widths(values: Floats, resamples: int, seed: int) -> Floats:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from emobench.analysis.estimates import PassK, size
-from emobench.analysis.intervals import bootstrap_interval, score_interval, standard_error
+from emobench.analysis.estimates import Interval, PassK, size
+from emobench.analysis.intervals import bootstrap_intervals, score_interval, standard_error
 from emobench.analysis.means import marks
 from emobench.analysis.units import Floats, Ints
 
@@ -28,14 +30,31 @@ def pass_k_by_task(successes: Ints, n: Ints, k: int) -> Floats:
 
 def pass_k(what: str, successes: Ints, n: Ints, k: int) -> PassK:
     """The mean over the tasks with at least k scored trials, each counting once."""
-    values = pass_k_by_task(successes, n, k)
+    return pass_k_curve(what, successes, n, (k,))[0]
+
+
+def pass_k_curve(what: str, successes: Ints, n: Ints, ks: Iterable[int]) -> tuple[PassK, ...]:
+    """pass^k for each k; `what` follows in the label, as in 'pass^2, anger, ...'."""
+    columns = {k: pass_k_by_task(successes, n, k) for k in ks}
+    defined = {k: np.isfinite(values) for k, values in columns.items()}
+    resampled: dict[int, Interval | None] = {}
+    # All k that rest on the same tasks share one set of resamples.
+    for mask in {some.tobytes(): some for some in defined.values()}.values():
+        same = [k for k, some in defined.items() if (some == mask).all()]
+        values = np.column_stack([columns[k][mask] for k in same])
+        resampled.update(zip(same, bootstrap_intervals(values, (0.0, 1.0)), strict=True))
+    return tuple(
+        _estimate(f"pass^{k}, {what}", k, values, n, resampled[k]) for k, values in columns.items()
+    )
+
+
+def _estimate(what: str, k: int, values: Floats, n: Ints, bootstrap: Interval | None) -> PassK:
     defined = values[np.isfinite(values)]
     tasks, of = int(defined.size), int((n > 0).sum())
     label = f"{what}, {size(tasks, n[n >= k].tolist())}, 95 % interval over tasks"
     if not tasks:
         return PassK(label, k, None, 0, of, None, None, f"no task has {k} scored trials")
     mean, error = float(defined.mean()), standard_error(defined)
-    bootstrap = bootstrap_interval(defined, (0.0, 1.0))
     reason = ""
     if tasks < 2:
         reason = "one task: nothing says how much tasks differ"

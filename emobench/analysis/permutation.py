@@ -17,7 +17,7 @@ from emobench.analysis.units import Floats
 
 EXACT = 14
 """Differences other than 0 up to which all 2^n flips are looked at."""
-DRAWS = 19_999
+DRAWS = 9_999
 
 
 def sign_flip(differences: Floats, *, seed: int = SEED) -> tuple[float | None, str]:
@@ -26,18 +26,31 @@ def sign_flip(differences: Floats, *, seed: int = SEED) -> tuple[float | None, s
         return None, ""
     moved = differences[differences != 0]
     if moved.size <= EXACT:
-        signs, exact = all_signs(int(moved.size)), True
-        sums = np.abs(signs @ moved)
-    else:
-        # Zeros do not matter, so all contrasts over the same tasks share one set of draws.
-        signs, exact = random_signs(int(differences.size), DRAWS, seed), False
-        sums = np.abs(signs @ differences)
+        flips = 2 ** int(moved.size)
+        return float(exact_p(moved[:, None])[0]), f"exact, {flips} sign flip{'s' * (flips > 1)}"
+    # Zeros do not matter, so all contrasts over the same tasks share one set of draws.
+    return float(random_p(differences[:, None], seed)[0]), f"{DRAWS} random sign flips"
+
+
+def exact_p(differences: Floats) -> Floats:
+    """By all sign flips, for each column (tasks x samples)."""
+    signs = all_signs(differences.shape[0])
+    return _extreme(signs, differences) / len(signs)
+
+
+def random_p(differences: Floats, seed: int = SEED) -> Floats:
+    """By random sign flips, for each column (tasks x samples)."""
+    signs = random_signs(differences.shape[0], DRAWS, seed)
+    return (_extreme(signs, differences) + 1) / (DRAWS + 1)
+
+
+def _extreme(signs: Floats, differences: Floats) -> Floats:
+    """How many flips have a sum at least as far from 0 as the differences' own."""
     # Sums that are equal on paper differ by rounding here.
-    slack = 1e-9 * float(np.abs(differences).sum())
-    extreme = int((sums >= abs(differences.sum()) - slack).sum())
-    if exact:
-        return extreme / len(signs), f"exact, {2 ** int(moved.size)} sign flips"
-    return (extreme + 1) / (DRAWS + 1), f"{DRAWS} random sign flips"
+    slack = 1e-9 * np.abs(differences).sum(axis=0)
+    limit = np.abs(differences.sum(axis=0)) - slack
+    counts = (np.abs(signs @ differences) >= limit).sum(axis=0)
+    return np.asarray(counts, dtype=np.float64)
 
 
 @lru_cache(maxsize=16)

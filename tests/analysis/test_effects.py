@@ -1,0 +1,210 @@
+"""The findings of whole studies, and of those that hold next to nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from emobench.analysis import metrics
+from emobench.analysis.effects import effects
+from emobench.analysis.estimates import Difference, Mean, PassK
+from emobench.analysis.findings import Contrast, Findings, VariantFinding
+from emobench.analysis.units import frame_of
+from tests.analysis.frames import Rewards, frame, observations, random_rewards
+
+
+def found_for(findings: Findings, variant: str) -> VariantFinding:
+    (group,) = findings.groups
+    return next(each for each in group.variants if each.variant == variant)
+
+
+def contrast_of(findings: Findings, variant: str) -> Contrast:
+    contrast = found_for(findings, variant).contrast
+    assert contrast is not None
+    return contrast
+
+
+STUDY = {
+    "control": random_rewards(1, 40, 4),
+    "anger": random_rewards(2, 40, 4, 0.6),
+    "anxiety": random_rewards(3, 40, 4, 0.9, missing=0.1),
+}
+
+
+def test_a_study_says_what_each_number_is_and_agrees_with_metrics() -> None:
+    findings = effects(frame(**STUDY))
+    contrast = contrast_of(findings, "anger")
+    difference = contrast.difference
+    assert difference.label == (
+        "difference in mean reward, anger minus control, 40 tasks x 4 trials, "
+        "95 % interval clustered by task"
+    )
+    shown = metrics.difference(
+        observations(STUDY["anger"], "anger"), observations(STUDY["control"])
+    )
+    assert difference.value == pytest.approx(shown.value)
+    assert difference.t is not None
+    assert shown.interval is not None
+    assert difference.t.low == pytest.approx(shown.interval.low)
+    assert difference.adjustment == "Holm over 2 variants"
+    assert difference.p_adjusted is not None
+    assert difference.p_permutation is not None
+    assert difference.p_adjusted >= difference.p_permutation
+    assert [each.k for each in found_for(findings, "anger").pass_k] == [1, 2, 3, 4]
+    assert found_for(findings, "control").contrast is None
+    outcome = contrast.outcomes[0]
+    assert outcome.column == "solved"
+    assert outcome.difference.value == pytest.approx(difference.value)
+    assert "exploratory" in outcome.difference.adjustment
+
+
+def test_rows_in_any_order_find_the_same() -> None:
+    episodes = frame(**STUDY)
+    names = ["control", "anger", "anxiety"]
+    one = effects(episodes, variants=names).to_json()
+    other = effects(episodes.sample(frac=1, random_state=1), variants=names).to_json()
+    assert one == other
+
+
+def test_findings_are_json_without_nan() -> None:
+    text = json.dumps(effects(frame(**STUDY)).to_json(), allow_nan=False)
+    assert json.loads(text)["schema_version"] == 1
+
+
+def test_missing_rewards_as_failures_and_as_the_best_and_worst_they_could_be() -> None:
+    control: Rewards = {task: [1, 1] for task in range(12)}
+    anger: Rewards = {task: [1, 0 if task % 3 else None] for task in range(12)}
+    by_rule = {
+        each.rule: each.value
+        for each in contrast_of(effects(frame(control=control, anger=anger)), "anger").sensitivity
+    }
+    main = contrast_of(effects(frame(control=control, anger=anger)), "anger").difference
+    assert main.value == pytest.approx(-8 * 0.5 / 12)
+    assert by_rule == {
+        "as failure": pytest.approx(-0.5),
+        "worst case": pytest.approx(-0.5),
+        "best case": pytest.approx(-8 * 0.5 / 12),
+    }
+    lost: Rewards = {task: [1, None] for task in range(12)}
+    bounds = contrast_of(effects(frame(control=lost, anger=control)), "anger").sensitivity
+    assert [each.value for each in bounds] == [pytest.approx(x) for x in (0.5, 0.0, 0.5)]
+
+
+def test_the_bounds_enclose_every_other_treatment() -> None:
+    study = {
+        "control": random_rewards(4, 30, 4, missing=0.2),
+        "anger": random_rewards(5, 30, 4, 0.7, missing=0.3),
+    }
+    contrast = contrast_of(effects(frame(**study)), "anger")
+    failure, worst, best = (each.value for each in contrast.sensitivity)
+    assert failure is not None
+    assert worst is not None
+    assert best is not None
+    assert contrast.difference.value is not None
+    assert worst <= min(failure, contrast.difference.value)
+    assert best >= max(failure, contrast.difference.value)
+
+
+def test_without_control_there_is_no_effect_but_a_reason() -> None:
+    contrast = contrast_of(effects(frame(anger=STUDY["anger"], anxiety=STUDY["anxiety"])), "anger")
+    assert contrast.difference.value is None
+    assert contrast.difference.reason == "no control in this group"
+    assert contrast.difference.p_adjusted is None
+    assert contrast.odds_ratio.reason == "no scored episode of control"
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        {},
+        {"control": {0: [1]}, "anger": {0: [0]}},
+        {"control": {0: [None]}, "anger": {0: [None]}},
+        {"control": {0: [1], 1: [1]}, "anger": {0: [1], 1: [1]}},
+        {"control": {0: [1], 1: [0]}, "anger": {2: [1], 3: [0]}},
+        {"control": {0: [1, 0], 1: [None, None]}, "anger": {0: [None, None], 1: [1, 0]}},
+        {"anger": {0: [None, None], 1: [1, 0]}},
+    ],
+)
+def test_degenerate_studies_have_reasons_and_no_interval_without_width(
+    study: dict[str, Rewards],
+) -> None:
+    findings = effects(frame(**study))
+    for group in findings.groups:
+        for each in group.variants:
+            estimates: list[Mean | PassK | Difference] = [each.mean, *each.pass_k]
+            if each.contrast:
+                estimates.append(each.contrast.difference)
+            for estimate in estimates:
+                assert estimate.interval is not None or estimate.reason
+                for interval in (estimate.interval, getattr(estimate, "bootstrap", None)):
+                    assert interval is None or interval.high > interval.low
+    json.dumps(findings.to_json(), allow_nan=False)
+
+
+def test_lengths_are_compared_by_task_over_scored_episodes() -> None:
+    episodes = frame(
+        control={t: [1, 0] for t in range(12)}, anger={t: [0, None] for t in range(12)}
+    )
+    steps = np.arange(len(episodes), dtype=float)
+    steps[episodes["variant"] == "control"] = 5
+    steps[episodes["variant"] == "anger"] = 8
+    steps[episodes["reward"].isna()] = 1000
+    findings = effects(episodes.assign(steps=steps))
+    (mediator,) = contrast_of(findings, "anger").mediators
+    assert mediator.column == "steps"
+    assert mediator.difference.value == pytest.approx(3)
+    assert found_for(findings, "anger").mediators[0].value == pytest.approx(8)
+    assert found_for(findings, "anger").outcomes["infra_error"].value == pytest.approx(0.5)
+
+
+def test_per_protocol_stands_second_and_says_what_it_is() -> None:
+    episodes = frame(**STUDY)
+    kept = np.random.default_rng(0).random(len(episodes)) < 0.7
+    contrast = contrast_of(effects(episodes.assign(kept=kept), per_protocol="kept"), "anger")
+    alone = contrast_of(effects(episodes[kept]), "anger").difference
+    assert contrast.per_protocol is not None
+    assert contrast.per_protocol.value == pytest.approx(alone.value)
+    assert contrast.per_protocol.label.endswith("per protocol")
+    assert any("no longer comparable" in note for note in contrast.per_protocol.notes)
+    assert contrast.difference.value == pytest.approx(
+        contrast_of(effects(episodes), "anger").difference.value
+    )
+    assert contrast_of(effects(episodes), "anger").per_protocol is None
+
+
+def test_an_interaction_is_the_difference_of_the_differences() -> None:
+    draws = {
+        (name, variant): random_rewards(number, 30, 4, share)
+        for number, (name, variant, share) in enumerate(
+            [("a", "control", 1.0), ("a", "anger", 0.5), ("b", "control", 0.9), ("b", "anger", 0.9)]
+        )
+    }
+    findings = effects(
+        frame_of(
+            item
+            for (name, variant), rewards in draws.items()
+            for item in observations(rewards, variant, name)
+        )
+    )
+    means = {key: np.mean([np.mean(v) for v in r.values()]) for key, r in draws.items()}  # type: ignore[arg-type]
+    (interaction,) = findings.interactions
+    expected = (means["a", "anger"] - means["a", "control"]) - (
+        means["b", "anger"] - means["b", "control"]
+    )
+    assert interaction.difference.value == pytest.approx(expected)
+    assert interaction.difference.label.startswith(
+        "difference in the effect of anger on mean reward, a minus b, retail/react, 30 tasks"
+    )
+    compared = {each.variant: each.difference.value for each in findings.assistants}
+    assert compared["control"] == pytest.approx(means["a", "control"] - means["b", "control"])
+    assert interaction.difference.value == pytest.approx(
+        (compared["anger"] or 0) - (compared["control"] or 0)
+    )
+    assert "exploratory" in interaction.difference.adjustment
+
+
+def test_one_assistant_has_no_comparison() -> None:
+    findings = effects(frame(**STUDY))
+    assert (findings.assistants, findings.interactions) == ((), ())
