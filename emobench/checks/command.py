@@ -187,16 +187,15 @@ def target_of(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Target:
         if role.base_url is None:
             raise InvalidInput(f"'{settings.server}' has no base_url; give --base-url and --model")
         return _endpoint(role.model, role.base_url, role.api_key_env, timeout)
-    from emobench.serving.endpoints import api_key, read_endpoint
-    from emobench.serving.waiting import problem_of
+    from emobench.serving.waiting import look_for
 
     name = USER_SERVER if settings.server == "user" else assistant_server(settings.server)
     problems = []
     for instance in replicas_of(name, role):
-        endpoint = read_endpoint(run_dir, instance)
-        problem = problem_of(run_dir, instance, endpoint)
-        if endpoint is not None and not problem:
-            return Target(endpoint.model, endpoint.url, api_key(run_dir), timeout_s=timeout)
+        found, problem = look_for(run_dir, instance)
+        if found is not None:
+            at = found.endpoint
+            return Target(at.model, at.url, found.place.key(), timeout_s=timeout)
         problems.append(problem)
     raise ServersGone(
         f"server '{settings.server}' of this sweep is not there: {'; '.join(problems)}\n"

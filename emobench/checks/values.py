@@ -88,7 +88,7 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
 }
 # Five digits that are no amount, no part of a number and no house number.
 _ZIP = re.compile(
-    rf"(?<![\w$#.,/-])(\d{{5}})(?![\w/]|[.,]\d|\s+(?:[A-Z][a-z]+\s+){{1,3}}{_STREET}\b)"
+    rf"(?<![\w$#.,/-])(\d{{5}})(?![\w/]|[.,]\d|\s+(?:[A-Z][a-z]+\s+){{1,3}}(?i:{_STREET})\b)"
 )
 _RESERVATION = re.compile(r"(?<![\w#$.@-])((?=[A-Z\d]*\d)(?=[A-Z\d]*[A-Z])[A-Z\d]{6})(?![\w@-])")
 _RESERVATION_BY_WORD = re.compile(
@@ -150,6 +150,8 @@ def _dates(text: str) -> Iterator[str]:
     for pattern in _DATES:
         for match in pattern.finditer(text):
             month = match["month"]
+            if month in ("may", "march", "mar"):
+                continue  # verbs, as likely as months without a capital
             number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
             day = int(match["day"])
             if 1 <= number <= 12 and 1 <= day <= 31:
