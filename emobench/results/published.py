@@ -59,8 +59,8 @@ class FileAccount:
     path: Path
     found: list[Found]
     damaged: int = 0
-    torn: int = 0
-    """Characters after the last whole result."""
+    torn: bool = False
+    """The file was cut off after its last whole result."""
     foreign: int = 0
     """Results on tasks that were not asked for."""
     repeated: int = 0
@@ -209,7 +209,7 @@ def outcome_of(result: dict[str, Any]) -> tuple[str, float | None, dict[str, str
 def _survey(path: Path, described: Described) -> FileAccount:
     account = FileAccount(path, [])
 
-    def on_end(damaged: int, torn: int) -> None:
+    def on_end(damaged: int, torn: bool) -> None:
         account.damaged, account.torn = damaged, torn
 
     copies: Counter[str] = Counter()
@@ -238,7 +238,7 @@ def _survey(path: Path, described: Described) -> FileAccount:
 def _wanted(
     path: Path,
     described: Described,
-    on_end: Callable[[int, int], None],
+    on_end: Callable[[int, bool], None],
     with_foreign: bool = False,
 ) -> Iterator[tuple[dict[str, Any], bool]]:
     """The results on the tasks asked for; the others too, marked, if `with_foreign`."""
@@ -253,7 +253,7 @@ def _wanted(
 def _said(account: FileAccount) -> dict[str, Any]:
     counts = {
         "damaged": account.damaged,
-        "torn": int(account.torn > 0),
+        "torn": int(account.torn),
         "foreign": account.foreign,
         "repeated": account.repeated,
     }

@@ -17,11 +17,11 @@ CHUNK = 2**20
 POLICY = re.compile(r"\b(retail|airline) agent policy", re.I)
 
 
-def results_in(path: Path, on_end: Callable[[int, int], None]) -> Iterator[dict[str, Any]]:
+def results_in(path: Path, on_end: Callable[[int, bool], None]) -> Iterator[dict[str, Any]]:
     """The whole results of a file, as far as it can be read, one at a time in memory.
 
-    At the end `on_end` gets (whole elements that are no results, characters after the last whole
-    element). Raises InvalidInput where the file is absent or no list.
+    At the end `on_end` gets (whole elements that are no results, whether the file was cut off).
+    Raises InvalidInput where the file is absent or no list.
     """
     try:
         stream = path.open(encoding="utf-8", errors="replace")
@@ -50,7 +50,8 @@ def results_in(path: Path, on_end: Callable[[int, int], None]) -> Iterator[dict[
                 yield element
             else:
                 damaged += 1
-        on_end(damaged, 0 if text.startswith("]", place) else len(text) - place)
+        # A list that nobody closed was cut off, also where that was between two results.
+        on_end(damaged, not text.startswith("]", place))
 
 
 def check_env(path: Path, result: dict[str, Any], env: Env) -> None:

@@ -174,7 +174,7 @@ def test_trials_that_are_alike_in_one_file_all_count(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_any_prefix_gives_the_results_that_are_whole(tmp_path: Path, data: Any) -> None:
@@ -195,6 +195,14 @@ def test_any_prefix_gives_the_results_that_are_whole(tmp_path: Path, data: Any) 
     assert summary["episodes"] == expected
     assert summary["left_out"]["torn"] == (cut < len(whole))
     assert list(load_episodes(folder)["reward"]) == [task % 2 for task in range(expected)]
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3, 40])
+def test_a_file_cut_off_near_its_end_is_reported(tmp_path: Path, missing: int) -> None:
+    text = json.dumps([result(task) for task in range(3)], indent=2)
+    (tmp_path / "cut.json").write_text(text[:-missing])
+    summary = collected(tmp_path / "out", tmp_path / "cut.json")
+    assert (summary["episodes"], summary["left_out"]["torn"]) == (3 - (missing > 2), 1)
 
 
 def _whole_elements(text: str) -> int:
