@@ -1,0 +1,136 @@
+"""Who writes an endpoint's file, which incarnations follow each other, and jobs.json's lock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from emobench.errors import ServersGone
+from emobench.rundir import RunDir
+from emobench.serving import waiting
+from emobench.serving.endpoints import Endpoint, api_key, publish, read_endpoint
+from emobench.serving.handover import Claim
+from emobench.serving.waiting import wait_for_endpoint
+from emobench.slurm.jobs import add_jobs, read_jobs, record
+from emobench.slurm.own_job import OwnJob, parse
+from emobench.slurm.queue import JobState
+
+OLD = Endpoint("user", "user", "http://h/v1", "m", "a", "vllm", "h", "1", 1, "2026-01-01T00:00:00Z")
+NEW = replace(OLD, job_id="2", incarnation="b")
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path)
+
+
+def present(run_dir: RunDir) -> Endpoint:
+    found = read_endpoint(run_dir, "user")
+    assert found is not None
+    return found
+
+
+def test_a_successor_takes_the_file_when_it_is_ready_and_not_before(run_dir: RunDir) -> None:
+    old, new = Claim(run_dir, "user", "1", ""), Claim(run_dir, "user", "2", "1")
+    old.publish(replace(OLD, state="ready"))
+    new.publish(NEW)
+    assert present(run_dir).job_id == "1"
+    assert run_dir.successor("user").exists()
+    new.publish(replace(NEW, state="ready"))
+    assert (present(run_dir).incarnation, present(run_dir).follows) == ("b", ("a",))
+    assert not run_dir.successor("user").exists()
+    old.publish(replace(OLD, state="ready"))
+    old.publish(replace(OLD, state="left"))
+    assert (present(run_dir).job_id, old.lost_to) == ("2", "2")
+    # The next in the chain; and a crash, which ends it.
+    third = Claim(run_dir, "user", "3", "2")
+    third.publish(replace(OLD, job_id="3", incarnation="c", state="ready"))
+    assert present(run_dir).follows == ("b", "a")
+    third.publish(replace(OLD, job_id="3", incarnation="d", state="ready"))
+    assert present(run_dir).follows == ()
+
+
+def test_a_second_successor_leaves_the_first_alone(run_dir: RunDir) -> None:
+    Claim(run_dir, "user", "1", "").publish(replace(OLD, state="ready"))
+    Claim(run_dir, "user", "2", "1").publish(replace(NEW, state="ready"))
+    late = Claim(run_dir, "user", "9", "1")
+    late.publish(replace(OLD, job_id="9", incarnation="z", state="ready"))
+    assert (present(run_dir).job_id, late.lost_to) == ("2", "2")
+
+
+@pytest.mark.parametrize(("state", "follows"), [("left", ("a",)), ("ready", ()), ("failed", ())])
+def test_only_who_left_in_order_is_followed(
+    run_dir: RunDir, state: str, follows: tuple[str, ...]
+) -> None:
+    """A job that Slurm started again finds its own last word."""
+    publish(run_dir, replace(OLD, state=state))  # type: ignore[arg-type]
+    Claim(run_dir, "user", "1", "").publish(replace(OLD, incarnation="b"))
+    assert present(run_dir).follows == follows
+
+
+def test_a_successor_goes_first_where_nobody_serves(run_dir: RunDir) -> None:
+    publish(run_dir, replace(OLD, state="left"))
+    claim = Claim(run_dir, "user", "2", "1")
+    claim.publish(NEW)
+    assert (present(run_dir).state, present(run_dir).follows) == ("starting", ("a",))
+
+
+def test_a_queued_job_stops_the_clock_of_its_clients(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(run_dir, replace(OLD, state="left"))
+    add_jobs(run_dir, "slurm", [record("server", "user", "1", "user_vllm.sbatch")])
+    add_jobs(run_dir, "slurm", [record("server", "user", "2", "user_vllm.sbatch", takes_over="1")])
+    answers = iter(["PENDING", "PENDING", "CONFIGURING", "RUNNING"])
+    asked = []
+
+    def job_states(jobs: list[dict[str, str]]) -> dict[str, JobState]:
+        asked.append([job["job_id"] for job in jobs])
+        return {"1": JobState("COMPLETED"), "2": JobState(next(answers))}
+
+    monkeypatch.setattr("emobench.slurm.queue.job_states", job_states)
+    with pytest.raises(ServersGone, match=r"not ready within 0\.05 s: its state is 'left'"):
+        wait_for_endpoint(run_dir, "user", deadline_s=0.05, poll_s=0.01)
+    assert asked == [["1", "2"]] * 4
+
+
+def test_all_replicas_have_to_be_gone(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "what_is_wrong", lambda endpoint, key: "")
+    api_key(run_dir, create=True)
+    publish(run_dir, replace(OLD, state="failed", reason="out of memory"))
+    publish(run_dir, replace(OLD, server="user+2", incarnation="x", state="ready"))
+    found = wait_for_endpoint(run_dir, "user", "user+2", deadline_s=5)
+    assert found.endpoint.server == "user+2"
+    publish(run_dir, replace(OLD, server="user+2", state="failed", reason="no card"))
+    with pytest.raises(ServersGone, match=r"user failed: out of memory; .*user\+2 failed: no card"):
+        wait_for_endpoint(run_dir, "user", "user+2", deadline_s=5)
+
+
+def test_many_writers_lose_no_job(run_dir: RunDir) -> None:
+    code = (
+        "import sys; from pathlib import Path; from emobench.rundir import RunDir\n"
+        "from emobench.slurm.jobs import add_jobs, record\n"
+        "for n in range(20):\n"
+        "    job = record('server', 'user', f'{sys.argv[2]}.{n}', 'x.sbatch')\n"
+        "    add_jobs(RunDir(Path(sys.argv[1])), 'slurm', [job])\n"
+    )
+    command = [sys.executable, "-c", code, str(run_dir.path)]
+    writers = [subprocess.Popen([*command, str(number)]) for number in range(4)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    wanted = {f"{writer}.{n}" for writer in range(4) for n in range(20)}
+    assert {job["job_id"] for job in read_jobs(run_dir)} == wanted
+
+
+def test_what_slurm_says_of_a_job() -> None:
+    line = (
+        "JobId=5 TimeLimit=00:10:00 StartTime=100 EndTime={} PreemptEligibleTime=100 PreemptTime={}"
+    )
+    assert parse(line.format(700, "None")) == OwnJob(100, 700, False)
+    assert parse(line.format(105, "101")) == OwnJob(100, 105, True)
+    assert parse(line.format("Unknown", "None")) == OwnJob(100, None, False)
+    assert OwnJob(100, 700).limit_s == 600
+    assert parse("slurm_load_jobs error: Invalid job id specified") is None
