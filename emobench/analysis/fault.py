@@ -44,7 +44,7 @@ _DONE = (
 )
 CLAIMS_DONE = re.compile(
     rf"\b(?:been taken care of|(?:has|have) been successfully {_DONE}|"
-    rf"(?:i|we)(?: have|'ve) (?:now |just |successfully )?{_DONE})\b",
+    rf"(?<!if )(?:i|we)(?: have|'ve)? (?:now |just |successfully )?{_DONE})\b",
     re.IGNORECASE,
 )
 _DERIVED = re.compile(r"-?\d+\.\d+|\d{4}-\d{2}-\d{2}.*")
@@ -211,12 +211,12 @@ def _empty_claim(case: _Case) -> Iterator[Finding]:
 
 
 def _early_stop(case: _Case) -> Iterator[Finding]:
-    """The user ended it while a wanted write was open: while the assistant waited for it, or
-    without having named an id that only it knew."""
+    """The user ended it while a wanted write was open: as the fidelity checks tell it, or without
+    having named an id that only it knew."""
     if not (case.said.stopped_by_user and case.writes.missing):
         return
     if case.conduct is not None and case.conduct.early_stop:
-        yield Finding(USER, "the user ended it while the agent waited for an answer", "")
+        yield Finding(USER, "the user ended it too early", "")
     seen = [*case.user_texts(), *case.results(), *(call.raw for call in case.said.calls)]
     needed = {
         value

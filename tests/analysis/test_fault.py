@@ -116,10 +116,32 @@ def test_an_id_that_nobody_mentioned() -> None:
     assert "an id that nobody mentioned" not in [each.rule for each in found.findings]
 
 
-def test_a_claim_without_any_change() -> None:
-    claim = ("assistant", "I have cancelled your order. Anything else?")
-    found = judged(record(("user", OPENING), claim, STOP))
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "I have cancelled your order.",
+        "I\u2019ve just cancelled it.",
+        "I cancelled it.",
+        "All of it has been taken care of.",
+        "It has been successfully cancelled.",
+    ],
+)
+def test_a_claim_without_any_change(claim: str) -> None:
+    found = judged(record(("user", OPENING), ("assistant", f"{claim} Anything else?"), STOP))
     assert (found.party, found.rule) == ("agent", "it claimed to be done and had changed nothing")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["If I cancelled it, it would be gone.", "It was cancelled.", "I can cancel it for you."],
+)
+def test_what_is_no_claim(claim: str) -> None:
+    found = judged(record(("user", OPENING), ("assistant", f"{claim} Goodbye."), STOP))
+    assert "claimed" not in found.rule
+
+
+def test_a_claim_after_a_change_is_none_of_nothing() -> None:
+    claim = ("assistant", "I have cancelled your order. Anything else?")
     done = ("cancel_pending_order", ({**CANCEL, "order_id": "#W1"}, "{}"))
     rules = [each.rule for each in judged(record(("user", OPENING), done, claim, STOP)).findings]
     assert "it claimed to be done and had changed nothing" not in rules
@@ -142,14 +164,14 @@ def test_a_transfer_counts_unless_the_user_asks_for_it() -> None:
 def test_a_user_that_leaves_while_the_agent_waits() -> None:
     found = judged(record(("user", OPENING), ASK, STOP))
     assert found.party == "user"
-    assert found.rule == "the user ended it while the agent waited for an answer"
+    assert found.rule == "the user ended it too early"
 
 
 def test_a_user_that_never_names_what_only_it_knows() -> None:
     bye = ("assistant", "I am sorry to hear that. Have a nice day.")
     found = judged(record(("user", "I am angry."), bye, STOP))
     assert found.party == "user"
-    assert "#W2378156" in found.findings[0].detail
+    assert "#W2378156" in found.findings[-1].detail
 
 
 def test_a_user_out_of_its_role() -> None:
@@ -171,7 +193,10 @@ def test_elimination_needs_a_user_that_told_everything() -> None:
     bye = ("assistant", "That is against our rules. Have a nice day.")
     found = judged(record(("user", f"{OPENING} Refund it to my paypal account."), bye, STOP))
     assert found.party == "probably agent"
-    vague = judged(record(("user", "Order #W2378156, please. It is for Yusuf."), bye, STOP))
+    shown = ("get_user_details", ({"user_id": "x"}, '{"orders": ["#W2378156"]}'))
+    vague = judged(
+        record(("user", "I am Yusuf Rossi, zip 19122. Cancel my order."), shown, bye, STOP)
+    )
     assert (vague.party, vague.rule) == ("undetermined", "no rule applies")
 
 
