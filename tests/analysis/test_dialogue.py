@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emobench.analysis.conversations import seen
 from emobench.analysis.dialogue import Message, ToolCall, dialogue
 from emobench.analysis.fault import PARTIES
-from emobench.analysis.patterns import features
+from emobench.analysis.patterns import apologises, features, refuses
 from emobench.analysis.wanted import wanted
 
 
@@ -209,3 +209,18 @@ def test_a_long_text_takes_no_long_time() -> None:
     assert one.features.assistant_words is not None
     assert one.features.assistant_words > 100_000
     assert time.process_time() - began < 10
+
+
+def test_refusals_and_apologies_by_their_words() -> None:
+    refused = (
+        "I was not able to complete this request.",
+        "We\u2019re unable to do so.",
+        "Unfortunately, this is not permitted.",
+        "That is against our cancellation policy.",
+        "Our policy does not allow refunds.",
+    )
+    taken = ("I can help.", "I cannot go on without your id.", "I won't charge you until then.")
+    assert [refuses(text) for text in refused] == [True] * 5
+    assert [refuses(text) for text in taken] == [False] * 3
+    assert [apologises(text) for text in ("My mistake!", "I apologise.", "Sorry.")] == [True] * 3
+    assert not apologises("Your sorrow is understood.")
