@@ -55,7 +55,7 @@ def effects(
 ) -> Findings:
     """Everything the report shows, for every group in `frame`.
 
-    `variants` gives the order (default: the baseline, then as they stand in the frame); those
+    `variants` gives the order (default: the baseline, then as in the plan or the frame); those
     without a row in a group are left out of it. With `planned`, the plan's cells, an episode that
     is not in the frame is missing. `per_protocol` names a boolean column: which episodes conform.
     """
@@ -66,7 +66,8 @@ def effects(
     if per_protocol is not None:
         kept = frame[per_protocol].fillna(False).to_numpy(dtype=bool)
         conforming = arms(units(frame[kept]))
-    order = list(variants) if variants is not None else _order(groups, baseline)
+    names = dict.fromkeys([cell.variant for cell in cells])
+    order = list(variants) if variants is not None else _order(names, groups, baseline)
     found = [
         _group(
             key,
@@ -85,8 +86,10 @@ def effects(
     )
 
 
-def _order(groups: Mapping[Group, Mapping[str, Arm]], baseline: str) -> list[str]:
-    names = dict.fromkeys(name for group in groups.values() for name in group)
+def _order(
+    planned: Iterable[str], groups: Mapping[Group, Mapping[str, Arm]], baseline: str
+) -> list[str]:
+    names = dict.fromkeys([*planned, *(name for group in groups.values() for name in group)])
     return [*([baseline] if baseline in names else []), *(n for n in names if n != baseline)]
 
 

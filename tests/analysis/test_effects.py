@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from emobench.analysis.effects import effects
 from emobench.analysis.estimates import Difference, Mean, PassK
 from emobench.analysis.findings import Contrast, Findings, VariantFinding
 from emobench.analysis.units import frame_of
+from emobench.plan import load_plan
+from emobench.results.table import load_tables
 from tests.analysis.frames import Rewards, frame, observations, random_rewards
+from tests.report.factory import fill, make_run
 
 
 def found_for(findings: Findings, variant: str) -> VariantFinding:
@@ -208,3 +212,13 @@ def test_an_interaction_is_the_difference_of_the_differences() -> None:
 def test_one_assistant_has_no_comparison() -> None:
     findings = effects(frame(**STUDY))
     assert (findings.assistants, findings.interactions) == ((), ())
+
+
+def test_variants_stand_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", variants=("frustration", "control", "anxiety"), trials=1)
+    plan = load_plan(run)
+    fill(run, plan.cells[:2])
+    (group,) = effects(load_tables(run).episodes, planned=plan.cells).groups
+    assert [each.variant for each in group.variants] == ["control", "frustration", "anxiety"]
+    assert [each.mean.missing for each in group.variants] == [0, 0, 6]
+    assert group.variants[2].mean.reason == "no scored episode"
