@@ -116,6 +116,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
             Problem("no collected folder: it has no readable collected.json", file=str(folder))
         ) from None
     _check_version(version, file)
+    if summary.get("collection") is None:
+        raise InvalidInput(
+            Problem("a collection was broken off here", file=str(folder), hint="collect again")
+        )
     return dict(summary)
 
 

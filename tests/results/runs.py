@@ -12,6 +12,7 @@ from typing import Any
 from emobench.config.identity import cell_content, content_hash
 from emobench.config.sweep import Cell
 from emobench.plan import load_plan, save_plan
+from emobench.results.collection import Request, collect_into
 from emobench.rundir import RunDir
 from tests.report.factory import append, episode, make_run
 
@@ -62,3 +63,12 @@ def rewrite(run_dir: RunDir, cells: Sequence[int], **changed: Any) -> None:
         path = run_dir.cell(number).episodes
         records = [{**json.loads(line), **changed} for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def collected(folder: Path, *run_dirs: RunDir, **options: Any) -> dict[str, Any]:
+    paths = tuple(run_dir.path for run_dir in run_dirs)
+    return collect_into(Request(paths, (), None, folder, **options))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}

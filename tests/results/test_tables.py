@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import resource
-import subprocess
-import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emobench.analysis.metrics import OUTCOMES
-from emobench.errors import InvalidInput
 from emobench.plan import load_plan
-from emobench.results import scan
 from emobench.results.collect import collect
-from emobench.results.collection import Request, collect_into
 from emobench.results.columns import EPISODES, TEXT, TURNS, Column
 from emobench.results.rows import episode_row, facts_of, turn_rows
 from emobench.results.table import (
@@ -37,7 +29,7 @@ from emobench.results.table import (
 from emobench.rundir import RunDir
 from emobench.templates_path import shipped_sweeps
 from tests.report.factory import append, episode
-from tests.results.runs import full_run, real_episode
+from tests.results.runs import collected, full_run, real_episode
 
 PAGE = (shipped_sweeps().parent / "docs/tables.md").read_text("utf-8")
 
@@ -45,15 +37,6 @@ PAGE = (shipped_sweeps().parent / "docs/tables.md").read_text("utf-8")
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
     return full_run(tmp_path / "study")
-
-
-def collected(folder: Path, *run_dirs: RunDir, **options: Any) -> dict[str, Any]:
-    paths = tuple(run_dir.path for run_dir in run_dirs)
-    return collect_into(Request(paths, (), None, folder, **options))
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
 def test_every_value_of_an_episode_is_in_its_row(run_dir: RunDir) -> None:
@@ -279,101 +262,3 @@ def _as_text(value: Any, column: Column) -> str:
     if column.kind.startswith("float"):
         return f"{value:.6g}"
     return str(value)
-
-
-def test_the_same_input_gives_the_same_bytes(run_dir: RunDir, tmp_path: Path) -> None:
-    first = collected(tmp_path / "out", run_dir, csv=True)
-    before = files_in(tmp_path / "out")
-    (tmp_path / "out" / "notes.txt").write_text("kept")
-    assert collected(tmp_path / "out", run_dir, csv=True) == first
-    after = files_in(tmp_path / "out")
-    assert after.pop("notes.txt") == b"kept"
-    assert after == before
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_collected_folder_stands_for_its_runs(run_dir: RunDir, tmp_path: Path) -> None:
-    collected(tmp_path / "one", run_dir, csv=True)
-    collected(tmp_path / "two", RunDir(tmp_path / "one"))
-    pd.testing.assert_frame_equal(load_episodes(tmp_path / "one"), load_episodes(tmp_path / "two"))
-    assert not (tmp_path / "two/episodes.csv").exists()
-    # It is a run directory, and so is read like any.
-    merged = collect(RunDir(tmp_path / "one"))
-    assert len(merged.observations()) == 16
-    with pytest.raises(InvalidInput, match="one of the inputs"):
-        collected(tmp_path, RunDir(tmp_path / "one"))
-
-
-def test_processes_give_what_one_process_gives(
-    run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    collected(tmp_path / "one", run_dir)
-    monkeypatch.setattr(scan, "PARALLEL_FROM", 0)
-    monkeypatch.setattr(scan, "CHUNK_BYTES", 1)
-    collected(tmp_path / "two", run_dir, workers=2)
-    for name in ("episodes.parquet", "turns.parquet"):
-        one, two = (pq.read_table(tmp_path / folder / name) for folder in ("one", "two"))
-        assert one.to_pylist() == two.to_pylist()
-
-
-def test_an_error_in_a_process_is_the_callers(
-    run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scan, "PARALLEL_FROM", 0)
-    path = run_dir.cell(1).episodes
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(IsADirectoryError):
-        collected(tmp_path / "out", run_dir, workers=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["study"]
-
-
-def test_a_full_disk_leaves_what_was_there(run_dir: RunDir, tmp_path: Path) -> None:
-    """A limit on the size of files fails a write in its middle, as a full disk does."""
-    folder = tmp_path / "out"
-    collected(folder, run_dir)
-    before = files_in(folder)
-    command = [sys.executable, "-m", "emobench.cli", "collect", str(run_dir.path), "--csv"]
-    command += ["-o", str(folder), "--text", "--workers", "1"]
-
-    def limited(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    for limit in (2_000, 6_000, 12_000):
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            preexec_fn=partial(limited, limit),
-            env={**os.environ},
-            check=False,
-        )
-        assert result.returncode == 1, result
-        assert "File too large" in result.stderr
-        assert "Traceback" not in result.stderr
-        assert files_in(folder) == before
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study"]
-
-
-def test_tables_of_another_version_or_of_two_collections_are_refused(
-    run_dir: RunDir, tmp_path: Path
-) -> None:
-    folder = tmp_path / "out"
-    collected(folder, run_dir)
-    old = (folder / "turns.parquet").read_bytes()
-    collected(folder, run_dir, text=True)
-    new = (folder / "turns.parquet").read_bytes()
-    (folder / "turns.parquet").write_bytes(old)
-    with pytest.raises(InvalidInput, match="another collection"):
-        load_tables(folder)
-    (folder / "turns.parquet").write_bytes(new[:-20])
-    with pytest.raises(InvalidInput, match="no readable table"):
-        load_tables(folder)
-    (folder / "turns.parquet").write_bytes(new)
-    assert len(load_tables(folder).turns(["role"])) > 16
-    summary = json.loads((folder / "collected.json").read_text())
-    (folder / "collected.json").write_text(json.dumps({**summary, "schema_version": 2}))
-    with pytest.raises(InvalidInput, match="schema version 2"):
-        load_tables(folder)
-    with pytest.raises(InvalidInput, match=r"plan\.json"):
-        load_tables(tmp_path)
