@@ -163,8 +163,9 @@ def _power(condition: Condition, power: DesignPower | None) -> GateResult:
         reason = "there is no control to compare with"
         return GateResult(condition, "power", "not_checked", reason)
     design = power.design
+    trials = "1 trial" if design.trials == 1 else f"{design.trials} trials"
     what = (
-        f"smallest drop in mean reward that {design.tasks} tasks x {design.trials} trials detect "
+        f"smallest drop in mean reward that {design.tasks} tasks x {trials} detect "
         f"with {_of_100(power.power)} % power"
     )
     verdict: Verdict = "passed" if power.enough else "failed"
