@@ -21,6 +21,8 @@ EPILOG = """examples:
   emobench report runs/x                            write runs/x/report.html
   emobench conversations runs/x --task 12 --variant anger    read one
   emobench collect runs/x --csv                     its episodes and turns as tables
+  emobench judge runs/x --base-url URL --model M    which emotion does each user turn show?
+  emobench check runs/x                             coverage, power, manipulation, fidelity
   emobench cancel runs/x                            stop its jobs; results stay
   emobench doctor --cluster my-site.yaml            would a sweep run on this site?
   emobench power sweeps/x.yaml                      could it find the drop of interest?
@@ -66,6 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="tables of episodes and turns, of several runs too (see --help)",
         add_help=False,
     )
+    for name, text in (
+        ("judge", "ask a model, blind to the variant, which emotion each user turn shows"),
+        ("check", "the gates of a run: coverage, power, manipulation, fidelity"),
+    ):
+        commands.add_parser(name, help=f"{text} (see --help)", add_help=False)
     commands.add_parser(
         "doctor", help="check a site before anything is queued (see --help)", add_help=False
     )
@@ -156,6 +163,14 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.results.collect_command import main as collect
 
         return collect(arguments[1:])
+    if arguments[:1] == ["judge"]:
+        from emobench.checks.command import judge_main
+
+        return judge_main(arguments[1:])
+    if arguments[:1] == ["check"]:
+        from emobench.checks.command import check_main
+
+        return check_main(arguments[1:])
     if arguments[:1] == ["watch"]:
         from emobench.watching.command import main as watch
 
