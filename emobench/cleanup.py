@@ -2,7 +2,7 @@
 
 Runs as a small job after the run's arrays. Servers leave by themselves; this is for those that
 cannot: their node hangs, their supervisor is stopped, or they never got out of the queue. Nothing
-is cancelled that is not in this run's jobs.json.
+is cancelled that is not in the jobs.json of this run, or of one whose servers it leased.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from emobench.errors import EmobenchError
-from emobench.plan import load_plan
+from emobench.plan import instances_of, load_plan
 from emobench.rundir import RunDir
+from emobench.serving.leases import who_leases
 from emobench.serving.need import ON_THEIR_WAY, who_needs
+from emobench.serving.places import place_of
 from emobench.slurm.jobs import read_jobs
 from emobench.slurm.queue import cancel_slurm, live_jobs
 
@@ -52,11 +54,18 @@ def look(run_dir: RunDir, now: float) -> Look:
     for server in live_jobs(servers):
         submitted = datetime.fromisoformat(server["submitted"]).timestamp()
         who = who_needs(plan, jobs, server, now - submitted)
+        who = who or who_leases(run_dir, server["name"])
         if who:
             needed[f"{server['name']} (job {server['job_id']})"] = who
         else:
             free.append(server)
     return Look(free, needed, ON_THEIR_WAY in needed.values())
+
+
+def owners(run_dir: RunDir) -> list[RunDir]:
+    """The runs whose servers this one leased: their own clean-up job may have ended before."""
+    places = [place_of(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)]
+    return list(dict.fromkeys(place.run_dir for place in places if place.lease))
 
 
 def clean_up(
@@ -113,8 +122,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}", flush=True)
 
+    run_dir = RunDir(arguments.run_dir.resolve())
     try:
-        clean_up(RunDir(arguments.run_dir.resolve()), say)
+        for each in (run_dir, *owners(run_dir)):
+            if each != run_dir:
+                say(f"servers of {each.path}, which were leased:")
+            clean_up(each, say)
     except (EmobenchError, OSError) as error:
         say(str(error))
     return 0

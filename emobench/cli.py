@@ -57,6 +57,16 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if name != "report":
             command.add_argument("--json", action="store_true", help="for machines")
+        else:
+            command.add_argument(
+                "--conversations",
+                metavar="N|all|none",
+                help="how many have their text in the report (default: up to 10000)",
+            )
+        if name == "cancel":
+            command.add_argument(
+                "--force", action="store_true", help="also servers that other sweeps lease"
+            )
     for name, text in (
         ("watch", "the state of a run on one screen, redrawn until it is over"),
         ("logs", "the logs of a run: what there is, or the end of one"),
@@ -203,19 +213,24 @@ def _dispatch(arguments: list[str]) -> int:
         print(json.dumps(status, indent=2) if parsed.json else show(status))
         return 0
     if parsed.command == "report":
+        from emobench.report.embedding import limit_of
         from emobench.report.render import build_report
 
-        print(build_report(run_dir))
+        print(build_report(run_dir, limit_of(parsed.conversations)))
         return 0
     from emobench.launch import cancel
 
-    cancelled = cancel(run_dir)
+    cancelled = cancel(run_dir, force=parsed.force)
+    stopped = cancelled.stopped
     if parsed.json:
-        print(json.dumps({"cancelled": cancelled}))
-    elif cancelled:
-        print(f"cancelled: {', '.join(cancelled)}; results stay in {run_dir.path}")
-    else:
+        print(json.dumps({"cancelled": stopped, "shared": cancelled.shared}))
+        return 0
+    if stopped:
+        print(f"cancelled: {', '.join(stopped)}; results stay in {run_dir.path}")
+    elif not cancelled.shared:
         print(f"nothing of {run_dir.path} was running")
+    for name, who in cancelled.shared.items():
+        print(f"{name} stays: another sweep uses it: {who}; --force cancels it as well")
     return 0
 
 

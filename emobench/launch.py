@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,13 @@ from emobench.plan import (
 )
 from emobench.results.usage import seconds
 from emobench.rundir import RunDir
-from emobench.slurm.queue import JobState, job_states
+from emobench.serving.leases import who_leases
+from emobench.serving.places import Place, place_of
+from emobench.serving.reuse import give_back, holds, lease_servers
+from emobench.slurm.jobs import read_jobs
+from emobench.slurm.queue import JobState, any_live, is_live, job_states
 from emobench.slurm.render import render
-from emobench.status import cell_jobs, cell_state, is_live, job_records, state_of
+from emobench.status import cell_jobs, cell_state, job_records, state_of
 from emobench.templates_path import template_dirs
 
 LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
@@ -45,6 +49,8 @@ class Outcome:
     """Cells that lacked episodes and had no job before this call."""
     live: int
     """Cells whose job was waiting or running already."""
+    leased: Mapping[str, Place] = field(default_factory=dict)
+    """Servers of other sweeps that this one uses now, by what they stand for."""
 
 
 def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
@@ -68,6 +74,7 @@ def submit(
     run_dir: RunDir,
     on_job: Callable[[Mapping[str, Any]], None] = lambda job: None,
     warn: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Submit the servers and arrays for the cells that are missing; nothing if there are none.
 
@@ -92,16 +99,23 @@ def submit(
         from emobench.serving.endpoints import api_key
 
         api_key(run_dir, create=True)
+    leased = lease_servers(plan, run_dir, servers, say)
+    servers = [server for server in servers if server not in leased]
     submitted: list[Mapping[str, Any]] = []
     try:
         submitted += _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
+    except BaseException:
+        if not any_live([job for job in read_jobs(run_dir) if job["kind"] == "array"]):
+            for place in leased.values():
+                give_back(place)
+        raise
     finally:
         # Also after a refusal: the arrays that were taken have servers.
         if plan.profile.scheduler == "slurm":
             from emobench.slurm.cleanup_job import submit_cleanup
 
             submitted += submit_cleanup(plan, run_dir, on_job, warn)
-    return Outcome(submitted, count, waiting)
+    return Outcome(submitted, count, waiting, leased)
 
 
 def _take_limits(plan: Plan, run_dir: RunDir) -> None:
@@ -133,10 +147,20 @@ def missing_cells(
     return missing, live
 
 
-def cancel(run_dir: RunDir) -> list[str]:
+@dataclass(frozen=True)
+class Cancelled:
+    """What became of the live jobs of a run."""
+
+    stopped: Sequence[str]
+    shared: Mapping[str, str]
+    """Servers that were left alone, and who needs them in other sweeps."""
+
+
+def cancel(run_dir: RunDir, force: bool = False) -> Cancelled:
     """Stop every live job of the run and wait until it is gone; results stay.
 
-    Returns the names of what was stopped. Raises EmobenchError where a job does not go away.
+    Servers that other sweeps lease are left, unless `force`. Raises EmobenchError where a job does
+    not go away.
     """
     plan = load_plan(run_dir)
     jobs = job_records(run_dir)
@@ -146,9 +170,21 @@ def cancel(run_dir: RunDir) -> list[str]:
         for job in jobs
         if any(is_live(s) and key.split("_")[0] == job["job_id"] for key, s in states.items())
     ]
-    if live:
-        _scheduler(plan).cancel(live)
-    return [f"{job['name']} ({job['job_id']})" for job in live]
+    servers = [] if force else [job for job in live if job["kind"] == "server"]
+    leased = {job["job_id"]: who_leases(run_dir, job["name"]) for job in servers}
+    stopped = [job for job in live if not leased.get(job["job_id"])]
+    if stopped:
+        _scheduler(plan).cancel(stopped)
+    for instance in instances_of(plan.sweep):
+        give_back(place_of(run_dir, instance))
+    return Cancelled(
+        [_name(job) for job in stopped],
+        {_name(job): leased[job["job_id"]] for job in live if job not in stopped},
+    )
+
+
+def _name(job: Mapping[str, Any]) -> str:
+    return f"{job['name']} ({job['job_id']})"
 
 
 def _servers_to_start(
@@ -188,12 +224,18 @@ def _servers_to_start(
         and (server_of(job["name"]) in kept or stays(run_dir, job))
     }
     return [
-        name for name in instances_of(plan.sweep) if server_of(name) in needed and name not in alive
+        name
+        for name in instances_of(plan.sweep)
+        if server_of(name) in needed
+        and name not in alive
+        and not (server_of(name) in kept and holds(run_dir, name))
     ]
 
 
 def stays(run_dir: RunDir, job: Mapping[str, Any]) -> bool:
-    """Whether a server that nothing needs is kept long enough for a new array to find it."""
+    """Whether a server that nothing here needs stays long enough for a new array to find it."""
+    if who_leases(run_dir, job["name"]):
+        return True
     endpoint = read_json(run_dir.endpoint(job["name"])) or {}
     until = seconds(endpoint.get("kept_until"))
     if endpoint.get("job_id") != job["job_id"] or endpoint.get("state") != "ready":

@@ -15,10 +15,19 @@ from typing import Any
 
 from emobench.errors import InvalidInput, Problem, nearest
 from emobench.files import read_json
-from emobench.plan import USER_SERVER, Plan, assistant_server, instances_of, server_of
+from emobench.plan import (
+    USER_SERVER,
+    Plan,
+    assistant_server,
+    instances_of,
+    load_plan,
+    server_of,
+)
 from emobench.results.usage import seconds
 from emobench.rundir import RunDir
 from emobench.serving.events import Event, read_events
+from emobench.serving.places import place_of
+from emobench.slurm.jobs import read_jobs
 from emobench.slurm.render import server_log
 
 TAIL_BLOCK = 1 << 16
@@ -47,7 +56,11 @@ class LogIndex:
         return self.of_server(target.server) if target.server else self.of_cell(target.cell)
 
     def of_server(self, server: str) -> list[Path]:
-        """Logs of all jobs of a server, the newest first."""
+        """Logs of all jobs of a server, the newest first; a leased one's are its owner's."""
+        place = place_of(self._run_dir, server)
+        if place.lease and place.run_dir.plan.exists():
+            owner = place.run_dir
+            return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(place.instance)
         ids = {
             str(job["job_id"]): seconds(job.get("submitted")) or 0.0
             for job in self._jobs

@@ -7,6 +7,7 @@ runs/<sweep name>/
   submitit/                     submitit's own files
   endpoints/                    mode 0700: <instance>.json by that server's job, api_key (0600)
   endpoints/<instance>+next.json          by a successor, until it takes over
+  endpoints/leases/<instance>/<id>.json   by another sweep that shares this server
   endpoints/<instance>.<job>.events.jsonl when that job loaded, served and was idle
   cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
   cells/<n>/variant_summary.json
@@ -104,6 +105,10 @@ class RunDir:
     def successor(self, instance: str) -> Path:
         """Where a server announces itself that is to take over from the instance's present one."""
         return self.endpoints / f"{instance}+next.json"
+
+    def leases(self, instance: str) -> Path:
+        """Folder of the leases that other sweeps have of this run's server, one file each."""
+        return self.endpoints / "leases" / instance
 
     def events(self, instance: str, job_id: str) -> Path:
         return self.endpoints / f"{instance}.{job_id}.events.jsonl"

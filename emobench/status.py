@@ -8,31 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from emobench.analysis.cost import line as cost_line
 from emobench.budget import limit_line, state_of_limit
-from emobench.capacity import crowded
 from emobench.config.sweep import Cell
 from emobench.files import read_json
-from emobench.plan import Plan, instances_of, load_plan, server_of
+from emobench.plan import Plan, instances_of, load_plan
 from emobench.rundir import RunDir
-from emobench.slurm.queue import JobState, job_states
+from emobench.server_state import server_state
+from emobench.slurm.queue import JobState, is_live, job_states
 
 STATES = ("done", "running", "failed", "waiting")
-HEARTBEAT_LIMIT_S = 60.0
 
 
 def job_records(run_dir: RunDir) -> list[dict[str, Any]]:
     """The jobs that were submitted, oldest first."""
     jobs = read_json(run_dir.jobs) or {}
     return list(jobs.get("jobs", []))
-
-
-def is_live(state: JobState | None) -> bool:
-    """Whether the queue has the job, waiting or running, or cannot be asked about it."""
-    return state is not None and state.live
 
 
 def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
@@ -152,7 +145,7 @@ def sweep_status(
         index = LogIndex(plan, run_dir, jobs)
         for problem in problems:
             problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
-    servers = [_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
+    servers = [server_state(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
     # A clean-up job only waits for the others, and kept servers only for somebody's own work.
     passive = {str(job["job_id"]) for job in jobs if job["kind"] == "cleanup"}
     passive |= {str(server["job_id"]) for server in servers if server["kept_until"]}
@@ -195,6 +188,7 @@ def show(status: Mapping[str, Any]) -> str:
         text = f"server   {server['name']:<24} {server['state']:<10} {where}"
         for part in (server["node"], server["url"]):
             text += f"  {part}" if part else ""
+        text += f"  leased from {server['leased_from']}" if server["leased_from"] else ""
         lines.append(text)
         lines += [f"         {line}" for line in server["reason"].splitlines()]
         warnings = [server["warning"], *server["warnings"]]
@@ -223,57 +217,6 @@ def show(status: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _server(
-    plan: Plan,
-    run_dir: RunDir,
-    name: str,
-    jobs: list[dict[str, Any]],
-    states: Mapping[str, JobState],
-) -> dict[str, Any]:
-    endpoint = read_json(run_dir.endpoint(name)) or {}
-    own = [job for job in jobs if job["kind"] == "server" and job["name"] == name]
-    serving = [
-        job
-        for job in own
-        if job["job_id"] == endpoint.get("job_id") and is_live(states.get(job["job_id"]))
-    ]
-    job = next(reversed(serving or own), None)
-    queued = states.get(job["job_id"]) if job else None
-    state, reason = endpoint.get("state", ""), endpoint.get("reason", "")
-    if job and endpoint.get("job_id") != job["job_id"]:
-        endpoint, state, reason = {}, "", ""  # the file is of an earlier job
-    if job is not None and not is_live(queued):
-        if state in ("ready", "starting", ""):
-            state = "gone"
-            reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
-    elif queued is not None and queued.state.startswith("PENDING"):
-        state, reason = "pending", queued.reason
-    elif state == "ready" and _age_s(endpoint.get("heartbeat")) > HEARTBEAT_LIMIT_S:
-        state, reason = "silent", f"no heartbeat for {_age_s(endpoint['heartbeat']):.0f} s"
-    elif state == "ready" and endpoint.get("kept_until"):
-        reason = f"nothing needs it; kept until {endpoint['kept_until']} (keep_servers_min)"
-    for successor in own:
-        its = states.get(successor["job_id"])
-        if job is not None and successor.get("takes_over") == job["job_id"] and is_live(its):
-            takes_over = f"job {successor['job_id']} is to take over ({its})"
-            reason = f"{reason}\n{takes_over}" if reason else takes_over
-    return {
-        "name": name,
-        "state": state or ("starting" if job else "none"),
-        "reason": reason,
-        "job_id": job["job_id"] if job else None,
-        "node": endpoint.get("host") or (queued.node if queued else ""),
-        "url": endpoint.get("url", ""),
-        "model": instances_of(plan.sweep)[name].model,
-        "incarnation": endpoint.get("incarnation", ""),
-        "heartbeat": endpoint.get("heartbeat", ""),
-        "cause": endpoint.get("cause", ""),
-        "warnings": list(endpoint.get("warnings", ())),
-        "kept_until": endpoint.get("kept_until", "") if state == "ready" else "",
-        "warning": crowded(plan, server_of(name), endpoint.get("max_concurrency")),
-    }
-
-
 def _reason(summary: Mapping[str, Any] | None) -> str:
     if summary is None:
         return ""
@@ -283,12 +226,6 @@ def _reason(summary: Mapping[str, Any] | None) -> str:
 def _exit(state: JobState) -> str:
     code = state.exit_code
     return f"exit code {code}" if code and code != "0:0" else ""
-
-
-def _age_s(iso: str | None) -> float:
-    if not iso:
-        return float("inf")
-    return (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds()
 
 
 def _outcomes(outcomes: Mapping[str, int]) -> str:

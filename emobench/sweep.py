@@ -61,7 +61,13 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]}))
         return 0
-    outcome = submit(plan, run_dir, on_job=lambda job: say(f"  {_job_line(job)}"), warn=warn)
+    outcome = submit(
+        plan,
+        run_dir,
+        on_job=lambda job: say(f"  {_job_line(job)}"),
+        warn=warn,
+        say=lambda text: say(f"  {text}"),
+    )
     if not outcome.missing and not outcome.live:
         say("finished: every cell is done, nothing to submit")
     elif not outcome.missing:
@@ -91,6 +97,9 @@ def sweep_command(arguments: argparse.Namespace) -> int:
                     "submitted_cells": outcome.missing,
                     "live_cells": outcome.live,
                     "jobs": list(outcome.submitted),
+                    "leased": {
+                        name: str(place.run_dir.path) for name, place in outcome.leased.items()
+                    },
                     "finished": not outcome.missing and not outcome.live if code == 0 else False,
                 }
             )

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from emobench.client import ChatClient, Unreachable
@@ -22,7 +22,7 @@ from emobench.rundir import RunDir
 from emobench.senders import Role, Sender, Target
 
 if TYPE_CHECKING:
-    from emobench.serving.endpoints import Endpoint
+    from emobench.serving.waiting import Found
 
 OUTAGE_S = 120.0
 """How long an endpoint that is not ours may be away before the cell gives up."""
@@ -54,7 +54,7 @@ class TargetBook:
         self._plan, self._run_dir, self._cell = plan, run_dir, cell
         self._interrupted = interrupted
         self._lock = threading.Lock()
-        self._endpoints: dict[Role, Endpoint] = {}
+        self._found: dict[Role, Found] = {}
         self._stamps: dict[Role, object] = {}
         self._away: set[Role] = set()
         """Roles whose server has left in order, and whose next one is to be waited for."""
@@ -92,7 +92,7 @@ class TargetBook:
             return
         try:
             self._next_look = time.monotonic() + LOOK_S
-            for role in self._endpoints:
+            for role in self._found:
                 self._follow(role)
             if self._away:
                 if self._gone is not None and self._gone[0] == self._targets.number:
@@ -106,25 +106,24 @@ class TargetBook:
 
     def _follow(self, role: Role) -> None:
         """Note where the role's server went, if it handed over or left."""
-        known = self._endpoints[role]
+        place, known = self._found[role].place, self._found[role].endpoint
         try:
-            status = self._run_dir.endpoint(known.server).stat()
+            status = place.file.stat()
         except OSError:
             return
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp == self._stamps.get(role):
             return
         self._stamps[role] = stamp
-        from emobench.serving.endpoints import read_endpoint
-
-        found = read_endpoint(self._run_dir, known.server)
-        if found is None:
+        endpoint = place.read()
+        if endpoint is None:
             return
-        if found.incarnation == known.incarnation:
-            if found.state == "left":
+        if endpoint.incarnation == known.incarnation:
+            if endpoint.state == "left":
                 self._away.add(role)
-        elif known.incarnation in found.follows:
-            if found.state == "ready":
+        elif known.incarnation in endpoint.follows:
+            if endpoint.state == "ready":
+                found = replace(self._found[role], endpoint=endpoint)
                 self._move({role: self._target_at(found, role)})
             else:
                 self._away.add(role)
@@ -143,14 +142,13 @@ class TargetBook:
             return
         try:
             self._next_return = time.monotonic() + RETURN_S
-            for role, endpoint in list(self._endpoints.items()):
+            for role, known in list(self._found.items()):
                 first = self._replicas(role)[0]
-                if endpoint.server != first and role not in self._away:
-                    from emobench.serving.endpoints import read_endpoint
-                    from emobench.serving.waiting import problem_of
+                if known.instance != first and role not in self._away:
+                    from emobench.serving.waiting import look_for
 
-                    found = read_endpoint(self._run_dir, first)
-                    if found is not None and not problem_of(self._run_dir, first, found):
+                    found, _ = look_for(self._run_dir, first)
+                    if found is not None:
                         self._move({role: self._target_at(found, role)})
         finally:
             self._lock.release()
@@ -182,23 +180,21 @@ class TargetBook:
             return target
         from emobench.serving.waiting import wait_for_endpoint
 
-        endpoint = wait_for_endpoint(
+        found = wait_for_endpoint(
             self._run_dir,
             *self._replicas(role),
             deadline_s=self._plan.profile.server_deadline_min * 60,
             interrupted=self._interrupted,
         )
-        return self._target_at(endpoint, role)
+        return self._target_at(found, role)
 
-    def _target_at(self, endpoint: Endpoint, role: Role) -> Target:
-        from emobench.serving.endpoints import api_key
-
-        self._endpoints[role] = endpoint
+    def _target_at(self, found: Found, role: Role) -> Target:
+        self._found[role] = found
         return Target(
-            model=endpoint.model,
-            url=endpoint.url,
-            api_key=api_key(self._run_dir),
-            incarnation=endpoint.incarnation,
+            model=found.endpoint.model,
+            url=found.endpoint.url,
+            api_key=found.place.key(),
+            incarnation=found.endpoint.incarnation,
             sampling=sampling_of(self._role(role)[1]),
             timeout_s=self._plan.sweep.timeout_s,
         )

@@ -25,6 +25,7 @@ _NOT_CONTENT = {
     "data_parallel",
     "nodes",
     "replicas",
+    "reuse",
     "max_num_seqs",
     "gpu_memory_utilization",
     "latency_ms",

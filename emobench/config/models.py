@@ -48,6 +48,8 @@ class VllmModel(Sampling):
     """Requests that one copy of the model computes at a time."""
     replicas: int = Field(default=1, ge=1, le=64)
     """Jobs that each serve the whole model; the cells are spread over them."""
+    reuse: bool = False
+    """Share the running server of another sweep beside this one, where one fits."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     tool_call_parser: str | None = None
     """Assistants only: a parser on the user's server pollutes the user."""
@@ -97,6 +99,10 @@ class OpenAIModel(Sampling):
         return 1
 
     @property
+    def reuse(self) -> bool:
+        return False
+
+    @property
     def served(self) -> str:
         return self.model
 
@@ -128,6 +134,8 @@ class ScriptedModel(Sampling):
     """Cards asked of Slurm all the same, to try out a site without a model."""
     replicas: int = Field(default=1, ge=1, le=64)
     """Jobs that each serve the role; the cells are spread over them."""
+    reuse: bool = False
+    """Share the running server of another sweep beside this one, where one fits."""
 
     @property
     def nodes(self) -> int:

@@ -69,6 +69,8 @@ class Endpoint:
     """The job that it was submitted to take over from."""
     follows: Sequence[str] = ()
     """Incarnations that left in order, the last one first: conversations with them go on here."""
+    leases: Sequence[str] = ()
+    """Ids of the leases that the server has taken into account (see `leases`)."""
     schema: int = 1
 
     def age_s(self) -> float:

@@ -1,4 +1,6 @@
-"""When a server leaves by itself: nobody needs it, nobody uses it, or the run has cost enough."""
+"""When a server leaves by itself: nobody needs it, nobody uses it, or the run has cost enough.
+
+Another sweep's lease counts as need; it is no reason to stay idle or to cost more."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from emobench.budget import Budget
 from emobench.config.sweep import Sweep
 from emobench.plan import Plan, instances_of
 from emobench.rundir import RunDir
+from emobench.serving.leases import Leases
 from emobench.serving.need import Need
 from emobench.watching.source import Source
 
@@ -18,8 +21,14 @@ BUDGET_CHECK_S = 60.0
 class Limits:
     """Answers `why_leave` for one server; told with `saw` whether it had requests."""
 
-    def __init__(self, run_dir: RunDir, need: Need, budget_check_s: float = BUDGET_CHECK_S) -> None:
-        self._need = need
+    def __init__(
+        self,
+        run_dir: RunDir,
+        need: Need,
+        leases: Leases,
+        budget_check_s: float = BUDGET_CHECK_S,
+    ) -> None:
+        self._need, self._leases = need, leases
         self._budget = Budget(run_dir)
         self._spent = Source(
             "accounting", lambda: self._budget.check(self._need.plan), budget_check_s
@@ -31,6 +40,11 @@ class Limits:
         """ISO 8601, UTC: how long the server stays though nothing needs it; empty: it does."""
         self.final = False
         """Whether it left for good: only a new submission brings it back."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the run has used its max_gpu_hours: the server stays for its own cells' end."""
+        return bool(self._budget.reached)
 
     def saw(self, busy: bool | None) -> None:
         """One look at the engine. What cannot be told (None) is not held against it."""
@@ -52,6 +66,8 @@ class Limits:
             # While its arrays end, the conversations in flight still need the server.
             return spent or ""
         unneeded = self._need.why_leave()
+        if self._leases.why_stay():
+            unneeded = ""
         sweep = self._need.plan.sweep
         if unneeded:
             return "" if self._kept(sweep) else unneeded

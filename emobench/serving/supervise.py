@@ -12,31 +12,25 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from emobench.errors import EmobenchError, InvalidInput
-from emobench.plan import USER_SERVER, Plan, instance_of, load_plan, server_of, servers_of
+from emobench.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.rundir import RunDir
-from emobench.serving.canary import Canary, Verdict, calls_tools
+from emobench.serving.announce import Announcer
+from emobench.serving.canary import calls_tools
 from emobench.serving.causes import Cause, find_cause, may_heal, started_too_slowly
-from emobench.serving.endpoints import (
-    HEARTBEAT_S,
-    OTHER_SERVER,
-    Endpoint,
-    State,
-    api_key,
-    get,
-    now,
-    what_is_wrong,
-)
+from emobench.serving.endpoints import HEARTBEAT_S, Endpoint, State, api_key, now
 from emobench.serving.engine import Engine, own_address
 from emobench.serving.events import EventLog
 from emobench.serving.handover import Handover
+from emobench.serving.leases import Leases
 from emobench.serving.limits import BUDGET_CHECK_S, Limits
 from emobench.serving.need import QUEUE_CHECK_S, Need
+from emobench.serving.readiness import Readiness, is_healthy
 from emobench.serving.wakeable import Wakeable
-from emobench.slurm.own_job import requeue_if_preempted
+from emobench.slurm.own_job import job_age_s, job_id_here, requeue_if_preempted
 from emobench.slurm.render import serve_script
 
 
@@ -95,9 +89,8 @@ class Supervisor:
         self._host = "127.0.0.1" if local else own_address()
         self._engine: Engine | None = None
         self._limit_s = plan.profile.server_deadline_min * 60
-        self._deadline = time.monotonic() - _job_age_s(local) + self._limit_s
-        self._beat = float("-inf")
-        self._endpoint = Endpoint(
+        self._deadline = time.monotonic() - job_age_s(local) + self._limit_s
+        endpoint = Endpoint(
             server=instance,
             role="user" if server == USER_SERVER else "assistant",
             url="",
@@ -105,15 +98,20 @@ class Supervisor:
             incarnation="",
             engine=model.engine,
             host=socket.gethostname(),
-            job_id=_job_id(local),
+            job_id=job_id_here(local),
             pid=os.getpid(),
             started=now(),
         )
-        self._events = EventLog(run_dir, instance, self._endpoint.job_id)
-        started, job_id = self._endpoint.started, self._endpoint.job_id
+        started, job_id = endpoint.started, endpoint.job_id
+        self._server, self._instance = server, instance
+        self._events = EventLog(run_dir, instance, job_id)
         self._handover = Handover(plan, run_dir, instance, job_id, takes_over)
         need = Need(plan, run_dir, instance, job_id, started, timing.queue_check_s)
-        self._limits = Limits(run_dir, need, timing.budget_check_s)
+        leases = Leases(run_dir, instance, timing.queue_check_s)
+        self._limits = Limits(run_dir, need, leases, timing.budget_check_s)
+        self._announcer = Announcer(
+            endpoint, self._handover, self._limits, leases, timing.heartbeat_s
+        )
 
     def run(self) -> int:
         """Serve until the end; the exit code."""
@@ -126,11 +124,11 @@ class Supervisor:
             reason, cause = str(error), error.cause
         finally:
             # The clients learn first: what they ask from now on would be cut off.
-            self._announce(state, reason, cause)
-            print(f"emobench: server {self._endpoint.server} {state}: {reason}", flush=True)
+            self._announcer.say(state, reason, cause)
+            print(f"emobench: server {self._instance} {state}: {reason}", flush=True)
             if state == "left":
                 self._handover.let_go(
-                    self._endpoint.url,
+                    self._announcer.endpoint.url,
                     lambda: self._wakeable.stop,
                     self._wakeable.sleep,
                     self._timing.grace_s,
@@ -173,52 +171,62 @@ class Supervisor:
     def _pause(self, seconds: float, why: str) -> bool:
         """Wait before another start; whether it is still wanted then."""
         end = time.monotonic() + seconds
-        self._announce("starting", why)
+        self._announcer.say("starting", why)
         while not self._leaving():
             if (left := end - time.monotonic()) <= 0:
                 return True
-            self._heartbeat("starting", why)
+            self._announcer.beat("starting", why)
             self._wakeable.sleep(min(left, self._timing.probe_s))
         return False
 
     def _start(self) -> str:
         """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
-        script = self._run_dir.scripts / serve_script(server_of(self._endpoint.server))
+        script = self._run_dir.scripts / serve_script(self._server)
         environment = {
             "VLLM_API_KEY": self._key,
             "EMOBENCH_API_KEY": self._key,
-            "EMOBENCH_SERVER": self._endpoint.server,
+            "EMOBENCH_SERVER": self._instance,
         }
         self._engine = engine = Engine(script, self._host, environment)
-        self._endpoint = replace(
-            self._endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation, warnings=()
-        )
+        self._announcer.started(engine)
         self._cause: Cause | None = None
-        canary: Canary | None = None
+        readiness = Readiness(
+            engine,
+            self._announcer.endpoint,
+            self._key,
+            calls_tools(self._plan, self._server),
+            self._deadline,
+            self._wakeable.wake,
+        )
         self._limits.saw(None)
-        self._announce("starting")
+        self._announcer.say("starting")
         self._events.note("starting", engine.incarnation)
-        problem = "it was not asked yet"
         while True:
             if self._leaving():
                 return "leave"
             if died := self._died():
                 return died
-            if canary is None and not (problem := self._probe(engine)):
-                canary = self._sing()
-                problem = "its first requests were not answered"
-            if canary is not None and (verdict := canary.verdict()) is not None:
+            if (verdict := readiness.look()) is not None:
                 self._cause = verdict.failure
-                return "it is up and cannot serve" if self._cause else self._ready(verdict)
-            if OTHER_SERVER in problem:
+                return "it is up and cannot serve" if self._cause else self._ready(verdict.warnings)
+            problem = readiness.problem
+            if readiness.port_taken:
                 self._cause = Cause("port", problem, "nothing: the next start takes another port")
                 return "its port was taken"
             if time.monotonic() > self._deadline:
                 found = find_cause(engine.lines())
                 self._cause = started_too_slowly() if found.kind == "unknown" else found
                 return f"not ready {self._limit_s / 60:g} minutes (server_deadline_min): {problem}"
-            self._heartbeat("starting")
+            self._announcer.beat("starting")
             self._wakeable.sleep(self._timing.probe_s)
+
+    def _ready(self, warnings: Sequence[str]) -> str:
+        """Announce the server; ''."""
+        self._announcer.warn(warnings)
+        self._announcer.say("ready")
+        self._events.note("ready")
+        self._announcer.banner()
+        return ""
 
     def _watch(self) -> str:
         """Serve until something happens: 'leave' or what went wrong with the engine."""
@@ -231,13 +239,13 @@ class Supervisor:
             if died := self._died():
                 return died
             if time.monotonic() >= next_probe:
-                healthy = self._healthy(self._engine)
+                healthy = is_healthy(self._engine, self._timing.health_timeout_s)
                 strikes = 0 if healthy else strikes + 1
                 if strikes >= self._timing.strikes:
                     return f"{strikes} health probes in a row failed"
-                self._limits.saw(self._events.sample(self._endpoint.url))
+                self._limits.saw(self._events.sample(self._announcer.endpoint.url))
                 next_probe = time.monotonic() + self._timing.health_s
-            self._heartbeat("ready")
+            self._announcer.beat("ready")
             self._wakeable.sleep(self._timing.probe_s)
 
     def _leaving(self) -> bool:
@@ -257,85 +265,6 @@ class Supervisor:
         self._wakeable.sleep(0.2)
         self._wakeable.sleep(0.2)
         return "" if self._wakeable.stop else f"the engine ended with {self._engine.exit_code()}"
-
-    def _probe(self, engine: Engine) -> str:
-        try:
-            status, _ = get(f"{engine.url}/health", timeout_s=5)
-        except OSError as error:
-            return f"{engine.url} does not answer: {error}"
-        if status != 200:
-            return f"{engine.url}/health answers HTTP {status}"
-        return what_is_wrong(self._endpoint, self._key)
-
-    def _healthy(self, engine: Engine) -> bool:
-        try:
-            return get(f"{engine.url}/health", timeout_s=self._timing.health_timeout_s)[0] == 200
-        except OSError:
-            return False
-
-    def _sing(self) -> Canary:
-        """Send the first requests; what is left until the deadline is theirs."""
-        return Canary(
-            self._endpoint,
-            self._key,
-            tools=calls_tools(self._plan, server_of(self._endpoint.server)),
-            timeout_s=max(self._deadline - time.monotonic(), 1.0),
-            on_end=self._wakeable.wake,
-        )
-
-    def _ready(self, verdict: Verdict) -> str:
-        """Announce the server; ''."""
-        assert self._engine is not None
-        self._endpoint = replace(self._endpoint, warnings=verdict.warnings)
-        self._announce("ready")
-        self._events.note("ready")
-        self._banner(self._engine)
-        return ""
-
-    def _heartbeat(self, state: State, reason: str = "") -> None:
-        if time.monotonic() - self._beat >= self._timing.heartbeat_s:
-            self._announce(state, reason)
-
-    def _announce(self, state: State, reason: str = "", cause: str = "") -> None:
-        self._endpoint = replace(
-            self._endpoint,
-            state=state,
-            reason=reason,
-            cause=cause,
-            final=self._limits.final,
-            kept_until=self._limits.kept_until,
-            max_concurrency=self._engine.max_concurrency if self._engine else None,
-        )
-        try:
-            self._handover.publish(self._endpoint)
-        except OSError as error:
-            # A full disk must not end a server that works; the next beat tries again.
-            print(f"emobench: cannot write the endpoint file: {error}", flush=True)
-        self._beat = time.monotonic()
-
-    def _banner(self, engine: Engine) -> None:
-        seconds = time.monotonic() - engine.started
-        print("=" * 72)
-        print(f"emobench: server {self._endpoint.server} is ready after {seconds:.0f} s")
-        print(f"  Node:  {self._endpoint.host}")
-        print(f"  Model: {self._endpoint.model}")
-        print(f"  URL:   {self._endpoint.url}")
-        for warning in self._endpoint.warnings:
-            print(f"  Warning: {warning}")
-        print("=" * 72, flush=True)
-
-
-def _job_id(local: bool) -> str:
-    names = ("SUBMITIT_LOCAL_JOB_ID",) if local else ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
-    return next((os.environ[name] for name in names if name in os.environ), str(os.getpid()))
-
-
-def _job_age_s(local: bool) -> float:
-    """Seconds since the job began, as far as Slurm says; its set-up lines may have taken long."""
-    try:
-        return 0.0 if local else max(time.time() - float(os.environ["SLURM_JOB_START_TIME"]), 0.0)
-    except (KeyError, ValueError):
-        return 0.0
 
 
 def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int:

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from emobench.errors import ServersGone
 from emobench.rundir import RunDir
-from emobench.serving.endpoints import STALE_S, Endpoint, api_key, read_endpoint, what_is_wrong
+from emobench.serving.endpoints import STALE_S, Endpoint, what_is_wrong
+from emobench.serving.places import Place, place_of
 from emobench.slurm.queue import JobState
 
 JOB_CHECK_S = 30.0
 QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})
 """Slurm has not started (or not started again) such a job: it is no failure that it is silent."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A server that can be used."""
+
+    instance: str
+    """What it stands for in the run that asked."""
+    place: Place
+    endpoint: Endpoint
+
+
+def look_for(run_dir: RunDir, instance: str) -> tuple[Found | None, str]:
+    """The instance's server, or why it cannot be used now. Asks the server."""
+    place = place_of(run_dir, instance)
+    endpoint = place.read()
+    problem = problem_of(place, endpoint)
+    if endpoint is None or problem:
+        return None, problem
+    return Found(instance, place, endpoint), ""
 
 
 def wait_for_endpoint(
@@ -21,7 +43,7 @@ def wait_for_endpoint(
     deadline_s: float,
     poll_s: float = 1.0,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Endpoint:
+) -> Found:
     """The first of these instances that is ready and has proved to be what it says.
 
     They are replicas, in order of preference. Raises ServersGone when none has been ready for
@@ -29,18 +51,20 @@ def wait_for_endpoint(
     left for good, or when `interrupted()` is true.
     """
     begun = time.monotonic()
-    queue = _Queue(run_dir, instances)
+    queue = _Queue()
     next_look = begun + JOB_CHECK_S
     what = " or ".join(instances)
     while True:
         problems, gone = [], []
         for instance in instances:
-            endpoint = read_endpoint(run_dir, instance)
-            problem = problem_of(run_dir, instance, endpoint)
-            if endpoint is not None and not problem:
-                return endpoint
+            found, problem = look_for(run_dir, instance)
+            if found is not None:
+                return found
             problems.append(problem)
-            if endpoint is not None and (end := _end(endpoint)) and queue.is_last(endpoint):
+            # A lease may have been taken, or given up, meanwhile.
+            queue.places[instance] = place = place_of(run_dir, instance)
+            endpoint = place.read()
+            if endpoint is not None and (end := _end(endpoint)) and queue.is_last(place, endpoint):
                 gone.append(end)
         problem = "; ".join(problems)
         if len(gone) == len(instances):
@@ -62,15 +86,15 @@ def wait_for_endpoint(
         time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
 
 
-def problem_of(run_dir: RunDir, instance: str, endpoint: Endpoint | None) -> str:
-    """Why the instance cannot be used now; empty if it can. Asks the server."""
+def problem_of(place: Place, endpoint: Endpoint | None) -> str:
+    """Why the server at `place` cannot be used now; empty if it can. Asks the server."""
     if endpoint is None:
-        return f"there is no {run_dir.endpoint(instance)}"
+        return f"there is no {place.file}"
     if endpoint.state != "ready":
         return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
     if endpoint.age_s() > STALE_S:
         return f"its last sign of life was {endpoint.age_s():.0f} s ago"
-    return what_is_wrong(endpoint, api_key(run_dir))
+    return what_is_wrong(endpoint, place.key())
 
 
 def _end(endpoint: Endpoint) -> str:
@@ -86,49 +110,54 @@ def _end(endpoint: Endpoint) -> str:
 
 
 class _Queue:
-    """What the queue says of each instance: of its newest job that lives, or else of its newest."""
+    """What the queue says of each server: of its newest job that lives, or else of its newest."""
 
-    def __init__(self, run_dir: RunDir, instances: Sequence[str]) -> None:
-        self._run_dir, self._instances = run_dir, instances
-        self._states: dict[str, tuple[str, JobState | None]] = {}
+    def __init__(self) -> None:
+        self.places: dict[str, Place] = {}
+        """Where the servers of the instances are; a leased one's job is another run's."""
+        self._states: Mapping[Place, tuple[str, JobState | None]] = {}
         self._asked = float("-inf")
 
-    def is_last(self, endpoint: Endpoint) -> bool:
-        """Whether no other job of the instance is alive: its successor may be."""
-        if time.monotonic() - self._asked >= JOB_CHECK_S:
+    def is_last(self, place: Place, endpoint: Endpoint) -> bool:
+        """Whether no other job of the server is alive: its successor may be."""
+        if time.monotonic() - self._asked >= JOB_CHECK_S or place not in self._states:
             self._ask()
-        job_id, state = self._states.get(endpoint.server, ("", None))
+        job_id, state = self._states[place]
         return job_id in ("", endpoint.job_id) or state is None or not state.live
 
     def ended(self) -> str:
-        """How the last jobs of all instances ended; empty while one lives, or is not known of."""
+        """How the last jobs of all servers ended; empty while one lives, or is not known of."""
         self._ask()
         words = []
-        for instance in self._instances:
-            job_id, state = self._states.get(instance, ("", None))
+        for place, (job_id, state) in self._states.items():
             if state is None or state.live:
                 return ""
-            words.append(f"server {instance} is gone: its job {job_id}: {state}")
+            words.append(f"server {place.instance} is gone: its job {job_id}: {state}")
         return "; ".join(words)
 
     def waits(self) -> bool:
-        """Whether a job of an instance has not started yet, as asked last."""
+        """Whether a job of a server has not started yet, as asked last."""
         return any(
             state is not None and state.state in QUEUED for _, state in self._states.values()
         )
 
     def _ask(self) -> None:
-        from emobench.slurm.jobs import read_jobs
-        from emobench.slurm.queue import job_states
-
-        jobs = [job for job in read_jobs(self._run_dir) if job["kind"] == "server"]
-        jobs = [job for job in jobs if job["name"] in self._instances]
-        states = job_states(jobs) if jobs else {}
+        self._states = {place: _newest_job(place) for place in set(self.places.values())}
         self._asked = time.monotonic()
-        self._states = {}
-        for job in jobs:
-            state = states.get(str(job["job_id"]))
-            _, before = self._states.get(job["name"], ("", None))
-            # A successor that failed says nothing of the server that it was to take over from.
-            if before is None or not before.live or (state is not None and state.live):
-                self._states[job["name"]] = (str(job["job_id"]), state)
+
+
+def _newest_job(place: Place) -> tuple[str, JobState | None]:
+    from emobench.slurm.jobs import read_jobs
+    from emobench.slurm.queue import job_states
+
+    jobs = [job for job in read_jobs(place.run_dir) if job["kind"] == "server"]
+    jobs = [job for job in jobs if job["name"] == place.instance]
+    states = job_states(jobs) if jobs else {}
+    newest: tuple[str, JobState | None] = ("", None)
+    for job in jobs:
+        state = states.get(str(job["job_id"]))
+        before = newest[1]
+        # A successor that failed says nothing of the server that it was to take over from.
+        if before is None or not before.live or (state is not None and state.live):
+            newest = str(job["job_id"]), state
+    return newest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,6 +64,20 @@ def requeue_if_preempted() -> bool:
 def own_job_id(environ: Mapping[str, str] = os.environ) -> str:
     """Slurm's number of this job (of this task, in an array); empty outside of Slurm."""
     return environ.get("SLURM_JOB_ID", "")
+
+
+def job_id_here(local: bool) -> str:
+    """Id of this job with Slurm or, where `local`, with the local runner."""
+    names = ("SUBMITIT_LOCAL_JOB_ID",) if local else ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+    return next((os.environ[name] for name in names if name in os.environ), str(os.getpid()))
+
+
+def job_age_s(local: bool) -> float:
+    """Seconds since the job began, as far as Slurm says; its set-up lines may have taken long."""
+    try:
+        return 0.0 if local else max(time.time() - float(os.environ["SLURM_JOB_START_TIME"]), 0.0)
+    except (KeyError, ValueError):
+        return 0.0
 
 
 def _end_at_start() -> float | None:

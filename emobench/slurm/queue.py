@@ -50,6 +50,11 @@ class JobState:
         return f"{self.state} ({details})" if details else self.state
 
 
+def is_live(state: JobState | None) -> bool:
+    """Whether the queue has the job, waiting or running, or cannot be asked about it."""
+    return state is not None and state.live
+
+
 def job_states(jobs: Sequence[Mapping[str, Any]]) -> dict[str, JobState]:
     """State by job id of records of jobs.json; an array's tasks stand as '<job id>_<index>'."""
     from emobench.slurm.processes import local_state

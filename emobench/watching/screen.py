@@ -62,6 +62,7 @@ def block(state: WatchState) -> str:
         load = "  ".join(part for part in _load_words(row) if part)
         text = f"  server {row.name}: {row.state}"
         text += f" on {row.node}" if row.node else ""
+        text += f", leased from {row.leased_from}" if row.leased_from else ""
         reason, *more = row.reason.splitlines() or [""]
         lines.append("  ".join(part for part in (text, load, reason) if part))
         lines += [f"    {line}" for line in more]
@@ -172,8 +173,10 @@ def _servers(rows: Sequence[ServerRow], width: int, room: int) -> list[Line]:
         lines.append(line)
         # The cause and what to do, where no other server is pushed off the screen for it.
         details = row.reason.splitlines()[1:3] if row.state == "failed" else []
-        spare -= len(details)
+        leased = [f"leased from {row.leased_from}"] if row.leased_from else []
+        spare -= len(details) + len(leased)
         if spare >= 0:
+            lines += [[(f"  {text}", "dim")] for text in leased]
             lines += [[(f"  {text}", "warn")] for text in details]
     if len(shown) < len(rows):
         lines.append([(f"and {len(rows) - len(shown)} more servers", "dim")])

@@ -65,6 +65,8 @@ class ServerRow:
     """Of the prompt's tokens, since the looks that the tokens per second are of."""
     problem: str = ""
     """Why the server's metrics are not known."""
+    leased_from: str = ""
+    """The run directory whose server it is; empty: this run's own."""
     looks: tuple[Look, ...] = ()
     """Earlier ones of the same incarnation, the oldest first."""
 
@@ -178,6 +180,7 @@ def _server(
         reason=server["reason"],
         job_id=str(server["job_id"] or ""),
         node=server["node"],
+        leased_from=server.get("leased_from", ""),
         incarnation=incarnation,
         # Clocks of two nodes may differ a little.
         heartbeat_age_s=None if beat is None else max(0.0, round(now - beat, 1)),

@@ -122,7 +122,7 @@ def test_keys_of_a_later_version_are_ignored(run_dir: RunDir) -> None:
 
 def test_a_ready_server_that_answers_is_believed(run_dir: RunDir, url: str) -> None:
     publish(run_dir, replace(READY, url=url))
-    endpoint = wait_for_endpoint(run_dir, "user", deadline_s=5)
+    endpoint = wait_for_endpoint(run_dir, "user", deadline_s=5).endpoint
     assert endpoint.incarnation == "abc"
     assert endpoint.age_s() < 5
 
@@ -130,7 +130,8 @@ def test_a_ready_server_that_answers_is_believed(run_dir: RunDir, url: str) -> N
 def test_a_server_that_comes_later_is_waited_for(run_dir: RunDir, url: str) -> None:
     timer = threading.Timer(0.1, publish, (run_dir, replace(READY, url=url)))
     timer.start()
-    assert wait_for_endpoint(run_dir, "user", deadline_s=5, poll_s=0.02).url == url
+    found = wait_for_endpoint(run_dir, "user", deadline_s=5, poll_s=0.02)
+    assert found.endpoint.url == url
     timer.join()
 
 

@@ -24,6 +24,7 @@ from emobench.launch import stays, submit
 from emobench.plan import load_plan, save_plan
 from emobench.rundir import RunDir
 from emobench.serving.endpoints import api_key, read_endpoint
+from emobench.serving.leases import Leases
 from emobench.serving.limits import Limits, cost_of_keeping
 from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, Need, who_needs
 from emobench.serving.waiting import wait_for_endpoint
@@ -111,7 +112,7 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Limits, Clo
     need = Need(load_plan(run_dir), run_dir, "user", "1", datetime.now(UTC).isoformat())
     clock = Clock()
     monkeypatch.setattr("emobench.serving.limits.time", clock)
-    return Limits(run_dir, need), clock
+    return Limits(run_dir, need, Leases(run_dir, "user")), clock
 
 
 def test_loading_and_silence_count_as_no_idleness(limits: tuple[Limits, Clock]) -> None:

@@ -121,13 +121,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ) as supervisor,
     ):
         try:
-            endpoint = wait_for_endpoint(
+            found = wait_for_endpoint(
                 run_dir,
                 SERVER,
                 deadline_s=READY_S,
                 interrupted=lambda: supervisor.poll() is not None,
             )
-            yield Server(run_dir, endpoint, supervisor, log)
+            yield Server(run_dir, found.endpoint, supervisor, log)
         finally:
             supervisor.terminate()
 

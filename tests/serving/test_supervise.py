@@ -38,7 +38,7 @@ def test_a_server_is_announced_once_it_answers_and_only_to_holders_of_the_key(
 ) -> None:
     run_dir = make_run(tmp_path)
     with supervising(run_dir) as process:
-        endpoint = wait_for_endpoint(run_dir, "user", deadline_s=20, poll_s=0.05)
+        endpoint = wait_for_endpoint(run_dir, "user", deadline_s=20, poll_s=0.05).endpoint
         assert (endpoint.role, endpoint.model, endpoint.engine) == ("user", "scripted", "scripted")
         assert endpoint.pid == process.pid
         assert get(f"{endpoint.url}/models")[0] == 401

@@ -1,0 +1,200 @@
+"""`reuse: true`: find the running server of another sweep, have it prove itself, and lease it.
+
+The lease is a file in the owner's run directory. The owner's supervisor names its id in the
+endpoint file with the next heartbeat, as long as it is ready and has not decided to leave; only
+then does the lease count. Whoever gets no such answer takes the file back and starts a server.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from emobench.config.models import RoleModel, Sampling, ScriptedModel, VllmModel
+from emobench.errors import InvalidInput
+from emobench.files import write_json
+from emobench.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
+from emobench.rundir import RunDir
+from emobench.serving.endpoints import STALE_S, Endpoint, now
+from emobench.serving.places import Place, lead_to, place_of
+from emobench.serving.waiting import problem_of
+
+ANSWER_S = 45.0
+"""A supervisor looks every second, but another node may see a new file half a minute late."""
+POLL_S = 0.2
+_NOT_THE_SERVERS = {*Sampling.model_fields, "replicas", "reuse"}
+"""Keys of a model that its clients send, or that say nothing of one server."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A running server that fits."""
+
+    place: Place
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        return f"{self.place.run_dir.path} ({self.place.instance}, job {self.endpoint.job_id})"
+
+
+def what_it_serves(plan: Plan, server: str) -> dict[str, object]:
+    """All that changes what a server answers or can take: equal for servers that can be shared."""
+    sweep, profile = plan.sweep, plan.profile
+    model: RoleModel = servers_of(sweep)[server]
+    served: dict[str, object] = {
+        "emobench": plan.emobench,
+        "role": "user" if server == USER_SERVER else "assistant",
+        "scheduler": profile.scheduler,
+        "model": model.model_dump(mode="json", exclude=_NOT_THE_SERVERS),
+    }
+    if isinstance(model, VllmModel):
+        served["chat_template"] = sweep.chat_template_sha256.get(model.chat_template or "", "")
+        site = {"accelerator", "container", "server_setup", "server_env"}
+        served["site"] = profile.model_dump(mode="json", include=site)
+    if isinstance(model, ScriptedModel):
+        served["variants"] = {name: variant.text for name, variant in sweep.variants.items()}
+        served["benchmark"] = plan.benchmark
+    return served
+
+
+def offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
+    """Servers of the sweeps beside `run_dir` that could serve `server`: ready by their own word,
+    with a fresh heartbeat and a key of this user's. Those with the fewest leases come first."""
+    wanted = what_it_serves(plan, server)
+    found = []
+    for other in _siblings(run_dir):
+        try:
+            live = _live_servers(other)
+            if not live or other.api_key.stat().st_uid != os.geteuid():
+                continue
+            theirs = load_plan(other)
+        except (OSError, InvalidInput):
+            continue
+        # Without Slurm a server listens on its own machine only.
+        local = plan.profile.scheduler == "local"
+        found += [
+            offer
+            for offer in live
+            if (not local or offer.endpoint.host == socket.gethostname())
+            and (name := server_of(offer.place.instance)) in servers_of(theirs.sweep)
+            and what_it_serves(theirs, name) == wanted
+        ]
+    return sorted(found, key=lambda offer: len(offer.endpoint.leases))
+
+
+def lease_servers(
+    plan: Plan, run_dir: RunDir, instances: Collection[str], say: Callable[[str], None]
+) -> dict[str, Place]:
+    """Lease what can be had of `instances`; the others have to be started.
+
+    Earlier leases of all of them are given back. `say` is told what was done and why.
+    """
+    before = {instance: place_of(run_dir, instance) for instance in instances}
+    leased: dict[str, Place] = {}
+    models = instances_of(plan.sweep)
+    for instance in instances:
+        if not models[instance].reuse:
+            continue
+        # Two replicas must not turn out to be one server.
+        replicas = [p for name, p in leased.items() if server_of(name) == server_of(instance)]
+        taken = {(place.run_dir, place.instance) for place in replicas}
+        for offer in offers(plan, run_dir, server_of(instance)):
+            if (offer.place.run_dir, offer.place.instance) in taken:
+                continue
+            place, problem = take(offer, run_dir, instance)
+            if place is not None:
+                say(f"server {instance}: leased from {offer}")
+                leased[instance] = place
+                break
+            say(f"server {instance}: not leased from {offer}: {problem}")
+        else:
+            say(f"server {instance}: no running server can be shared (reuse), so one is started")
+    for place in before.values():
+        give_back(place)
+    return leased
+
+
+def take(
+    offer: Offer, run_dir: RunDir, instance: str, answer_s: float = ANSWER_S
+) -> tuple[Place | None, str]:
+    """Lease an offered server for `instance` of `run_dir`: its place, or why not."""
+    if problem := problem_of(offer.place, offer.endpoint):
+        return None, problem
+    place = replace(offer.place, lease=secrets.token_hex(8))
+    claim = {"run_dir": str(run_dir.path), "instance": instance, "created": now()}
+    try:
+        place.run_dir.leases(place.instance).mkdir(parents=True, exist_ok=True)
+        write_json(_file(place), claim)
+        problem = _answer(place, offer.endpoint.incarnation, answer_s)
+        if not problem:
+            lead_to(run_dir, instance, place)
+            return place, ""
+    except OSError as error:
+        problem = f"{error.filename or place.run_dir.path}: {error.strerror}"
+    except BaseException:
+        give_back(place)
+        raise
+    give_back(place)
+    return None, problem
+
+
+def give_back(place: Place) -> None:
+    """End a lease; nothing happens where the place is none."""
+    if place.lease:
+        try:
+            _file(place).unlink(missing_ok=True)
+        except OSError:
+            return  # its owner finds out that nobody needs it
+
+
+def holds(run_dir: RunDir, instance: str) -> bool:
+    """Whether the instance has a lease of a server that is there."""
+    place = place_of(run_dir, instance)
+    endpoint = place.read() if place.lease else None
+    return endpoint is not None and _is_ready(endpoint) and place.lease in endpoint.leases
+
+
+def _file(place: Place) -> Path:
+    return place.run_dir.leases(place.instance) / f"{place.lease}.json"
+
+
+def _answer(place: Place, incarnation: str, answer_s: float) -> str:
+    """Wait until the owner takes the lease into account; else why not."""
+    deadline = time.monotonic() + answer_s
+    while True:
+        endpoint = place.read()
+        if endpoint is None or not _is_ready(endpoint) or endpoint.incarnation != incarnation:
+            return "it is leaving, or starts again"
+        if place.lease in endpoint.leases:
+            return ""
+        if time.monotonic() >= deadline:
+            return f"it did not take the lease within {answer_s:g} s"
+        time.sleep(POLL_S)
+
+
+def _siblings(run_dir: RunDir) -> Iterator[RunDir]:
+    for plan in sorted(run_dir.path.parent.glob("*/plan.json")):
+        folder = plan.parent.resolve()
+        if folder != run_dir.path:
+            yield RunDir(folder)
+
+
+def _live_servers(run_dir: RunDir) -> list[Offer]:
+    """The run's own servers that say that they are ready. Raises OSError."""
+    found = []
+    for file in sorted(run_dir.endpoints.glob("*.json")):
+        place = Place(run_dir, file.stem)
+        endpoint = place.read()
+        # A successor that waits has a file of its own, with its instance's name in it.
+        if endpoint is not None and endpoint.server == place.instance and _is_ready(endpoint):
+            found.append(Offer(place, endpoint))
+    return found
+
+
+def _is_ready(endpoint: Endpoint) -> bool:
+    return endpoint.state == "ready" and endpoint.age_s() <= STALE_S

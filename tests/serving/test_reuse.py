@@ -1,0 +1,256 @@
+"""Another sweep's server is found by what it serves, proves itself, and stays while leased."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.config.models import RoleModel, VllmModel
+from emobench.files import write_json
+from emobench.plan import Plan, save_plan
+from emobench.rundir import RunDir
+from emobench.server_state import server_state
+from emobench.serving.endpoints import Endpoint, api_key, now, publish, read_endpoint
+from emobench.serving.leases import Lease, read_leases, who_leases, who_needs_lease
+from emobench.serving.need import NO_ARRAY_S
+from emobench.serving.places import place_of
+from emobench.serving.reuse import give_back, holds, lease_servers, offers, take
+from emobench.serving.waiting import wait_for_endpoint
+from emobench.slurm.processes import start_ticks
+from tests.processes import until
+from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.slurm.plans import make_plan, scripted
+
+READY = Endpoint(
+    server="user",
+    role="user",
+    url="http://127.0.0.1:9/v1",
+    model="scripted",
+    incarnation="abc",
+    engine="scripted",
+    host=socket.gethostname(),
+    job_id="7",
+    pid=1,
+    started=now(),
+    state="ready",
+)
+
+
+def second_sweep(
+    folder: Path, user: RoleModel | None = None, **changes: Any
+) -> tuple[Plan, RunDir]:
+    """A sweep beside the run of `make_run` that wants its user's server."""
+    run_dir = RunDir(folder / "second")
+    run_dir.endpoints.mkdir(parents=True)
+    models: dict[str, RoleModel] = {"a": scripted()}
+    plan = make_plan(LOCAL, folder / "logs", user or scripted(reuse=True), models, trials=1)
+    plan = plan.model_copy(update=changes)
+    save_plan(run_dir, plan)
+    return plan, run_dir
+
+
+def ready_server(folder: Path, **changes: Any) -> RunDir:
+    """A run whose endpoint file says that its user's server is ready; nothing listens there."""
+    first = make_run(folder)
+    api_key(first, create=True)
+    publish(first, replace(READY, **changes))
+    return first
+
+
+def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_path: Path) -> None:
+    first = make_run(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    said: list[str] = []
+    with supervising(first) as process:
+        own = until_state(first, "ready")
+        leased = lease_servers(plan, second, ["user", "assistant_a"], said.append)
+        assert list(leased) == ["user"], said
+        assert "leased from" in said[0]
+        assert str(first.path) in said[0]
+        assert holds(second, "user")
+
+        found = wait_for_endpoint(second, "user", deadline_s=10)
+        assert found.endpoint.incarnation == own.incarnation
+        assert found.place.key() == api_key(first)
+        row = server_state(plan, second, "user", [], {})
+        assert (row["state"], row["leased_from"]) == ("ready", str(first.path))
+        assert server_state(plan, second, "assistant_a", [], {})["leased_from"] == ""
+
+        for number in (0, 1):
+            finish_cell(first, number)
+        for _ in range(6):  # more than one look at the queue
+            beat = heartbeat(first)
+            until(lambda b=beat: heartbeat(first) != b, "a heartbeat after the end", 20)  # type: ignore[misc]
+        assert process.poll() is None
+        assert who_leases(first, "user")
+
+        for number in (0, 1):
+            finish_cell(second, number)
+        assert process.wait(20) == 0
+    assert read_leases(first, "user") == []
+    assert server_state(plan, second, "user", [], {})["state"] == "left"
+
+
+def heartbeat(run_dir: RunDir) -> str:
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    return endpoint.heartbeat
+
+
+def test_a_lease_that_is_given_back_holds_nothing(tmp_path: Path) -> None:
+    first = make_run(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    with supervising(first) as process:
+        until_state(first, "ready")
+        place = lease_servers(plan, second, ["user"], print)["user"]
+        for number in (0, 1):
+            finish_cell(first, number)
+        give_back(place)
+        assert process.wait(20) == 0
+
+
+def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> None:
+    first = make_run(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    with supervising(first) as process:
+        until_state(first, "ready")
+        offer = offers(plan, second, "user")[0]
+        process.send_signal(signal.SIGSTOP)
+        place, problem = take(offer, second, "user", answer_s=0.3)
+        process.send_signal(signal.SIGCONT)
+        assert place is None
+        assert "did not take the lease" in problem
+        assert read_leases(first, "user") == []
+        assert place_of(second, "user").lease == ""
+
+        for number in (0, 1):
+            finish_cell(first, number)
+        assert process.wait(20) == 0
+        place, problem = take(offer, second, "user")
+        assert place is None
+        assert problem
+
+
+def test_a_server_that_cannot_prove_itself_is_not_leased(tmp_path: Path) -> None:
+    first = make_run(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    said: list[str] = []
+    with supervising(first):
+        until_state(first, "ready")
+        first.api_key.write_text("another key\n")
+        assert lease_servers(plan, second, ["user"], said.append) == {}
+    assert "wrong proof" in said[0]
+    assert "one is started" in said[1]
+    assert not first.leases("user").exists()
+
+
+def test_only_a_server_that_is_ready_and_fresh_is_offered(tmp_path: Path) -> None:
+    first = ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    assert [offer.place.instance for offer in offers(plan, second, "user")] == ["user"]
+    old = (datetime.now(UTC) - timedelta(minutes=2)).isoformat()
+    for endpoint in (
+        replace(READY, state="starting"),
+        replace(READY, state="left"),
+        replace(READY, host="elsewhere"),
+    ):
+        publish(first, endpoint)
+        assert offers(plan, second, "user") == []
+    write_json(first.endpoint("user"), {**READY.__dict__, "heartbeat": old})
+    assert offers(plan, second, "user") == []
+    # A successor that waits is no second server.
+    publish(first, READY)
+    write_json(first.successor("user"), {**READY.__dict__, "heartbeat": now()})
+    assert len(offers(plan, second, "user")) == 1
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        scripted(reuse=True, model="other"),
+        scripted(reuse=True, mistakes=0.5),
+        scripted(reuse=True, latency_ms=5),
+        VllmModel(model="scripted", reuse=True),
+    ],
+)
+def test_another_model_or_other_arguments_get_no_lease(user: RoleModel, tmp_path: Path) -> None:
+    ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path, user)
+    assert offers(plan, second, "user") == []
+
+
+def test_what_clients_send_and_how_many_there_are_changes_no_server(tmp_path: Path) -> None:
+    ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path, scripted(reuse=True, temperature=0.7, replicas=2))
+    assert len(offers(plan, second, "user")) == 1
+
+
+def test_another_role_version_or_text_gets_no_lease(tmp_path: Path) -> None:
+    ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    assert offers(plan, second, "assistant_a") == []
+    assert offers(plan.model_copy(update={"emobench": "9"}), second, "user") == []
+    assert offers(plan.model_copy(update={"benchmark": "tau_bench 1"}), second, "user") == []
+    control = plan.sweep.variants["control"]
+    for variants in ({"control": control}, {**plan.sweep.variants, "control": other(control)}):
+        sweep = plan.sweep.model_copy(update={"variants": variants})
+        assert offers(plan.model_copy(update={"sweep": sweep}), second, "user") == []
+
+
+def other(variant: Any) -> Any:
+    return variant.model_copy(update={"text": "You are glad."})
+
+
+def test_another_users_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    assert offers(plan, second, "user") == []
+
+
+def test_who_needs_a_leased_server(tmp_path: Path) -> None:
+    _, second = second_sweep(tmp_path)
+    lease = Lease("1", str(second.path), "user", now())
+    old = replace(lease, created=ago(NO_ARRAY_S + 1))
+    assert "its arrays are being submitted: those of second" in who_needs_lease(lease)
+    assert who_needs_lease(old) == ""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        array = {
+            "kind": "array",
+            "name": "a",
+            "job_id": "8",
+            "cells": [0, 1],
+            "submitted": now(),
+            "pid": process.pid,
+            "token": "none",
+            "start_ticks": start_ticks(process.pid),
+            "host": socket.gethostname(),
+        }
+        write_json(second.jobs, {"schema": 1, "scheduler": "local", "jobs": [array]})
+        assert who_needs_lease(lease) == who_needs_lease(old) == "array a (job 8) of second"
+        assert who_needs_lease(replace(lease, instance="assistant_b")) == ""
+        process.kill()
+    assert who_needs_lease(lease) == ""
+    earlier = {**array, "submitted": ago(60)}
+    write_json(second.jobs, {"schema": 1, "scheduler": "local", "jobs": [earlier]})
+    assert "being submitted" in who_needs_lease(lease)
+    for number in (0, 1):
+        finish_cell(second, number)
+    assert who_needs_lease(lease) == ""
+    gone = replace(lease, run_dir=str(tmp_path / "gone"))
+    assert "just submitted" in who_needs_lease(gone)
+    assert who_needs_lease(replace(gone, created=ago(61))) == ""
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
