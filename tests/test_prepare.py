@@ -123,3 +123,16 @@ def test_a_damaged_plan_is_named(folder: Path) -> None:
     path.write_text(path.read_text().replace('"number": 0', '"number": "zero"'))
     with pytest.raises(InvalidInput, match=r"plan\.json"):
         plan_of(folder)
+
+
+def test_thresholds_that_change_after_the_data_say_when(folder: Path) -> None:
+    stricter = {"concurrency": "2\ngates: {coverage: 0.99}"}
+    assert plan_of(folder)[1].gates_changed == ""
+    assert plan_of(folder, **stricter)[1].gates_changed == ""  # no data yet
+    with_results(folder)
+    run_dir, changed = plan_of(folder, **stricter)
+    assert changed.gates_changed
+    save_plan(run_dir, changed)
+    # Putting them back does not undo it.
+    assert plan_of(folder, **stricter)[1].gates_changed == changed.gates_changed
+    assert plan_of(folder)[1].gates_changed
