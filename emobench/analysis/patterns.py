@@ -18,8 +18,8 @@ APOLOGY = re.compile(
     re.IGNORECASE,
 )
 REFUSAL = re.compile(
-    r"\b(?:(?:i|we)(?: am|'m| are|'re| was| were)? (?:currently )?(?:unable|not able|not allowed|not "
-    r"permitted|not authori[sz]ed) to|(?:i|we) (?:can ?not|can't|will not|won't|may not)|"
+    r"\b(?:(?:i|we)(?: am|'m| are|'re| was| were)? (?:currently )?(?:unable|not able|not allowed|"
+    r"not permitted|not authori[sz]ed) to|(?:i|we) (?:can ?not|can't|will not|won't|may not)|"
     r"(?:is|are|was|were)(?: not|n't) (?:possible|permitted|allowed|eligible)|"
     r"(?:against|violates?|outside) (?:our|the|company|airline|store)\b[^.!?]{0,20}\bpolic(?:y|ies)"
     r"|"
