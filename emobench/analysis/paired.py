@@ -73,7 +73,10 @@ def _notes(tasks: int, differ: int, left_out: int) -> tuple[str, ...]:
     elif differ < FEW:
         notes.append(FEW_DIFFER)
     if 0 < differ <= EXACT and 2.0 ** (1 - differ) > 0.05:
-        notes.append(f"{differ} tasks differ: no permutation p below {2.0 ** (1 - differ):.2g}")
+        notes.append(
+            f"{differ} task{'s differ' if differ > 1 else ' differs'}: "
+            f"no permutation p below {2.0 ** (1 - differ):.2g}"
+        )
     if left_out:
-        notes.append(f"{left_out} tasks left out: a reward on one side only")
+        notes.append(f"{left_out} task{'s' * (left_out > 1)} left out: a value on one side only")
     return tuple(notes)
