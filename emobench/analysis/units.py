@@ -132,7 +132,9 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> F
     """Elementwise quotient; NaN where the denominator is 0."""
     top = numerator.astype(np.float64)
     bottom = denominator.astype(np.float64)
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+    found: Floats = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=found, where=bottom > 0)
+    return found
 
 
 def frame_of(observations: Iterable[Observation]) -> pandas.DataFrame:
