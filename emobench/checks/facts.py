@@ -138,15 +138,12 @@ def is_known(value: Value, known: Collection[Value]) -> bool:
     if value in known:
         return True
     kind, text = value
-    if kind == "date":
-        day = day_of_year(text)
-        return any(
-            abs(day_of_year(other) - day) <= DATE_SLACK_DAYS
-            for each, other in known
-            if each == "date"
-        )
-    # An id may be said in part, or with what belongs around it.
-    return kind == "order_id" and any(other in text for each, other in known if each == kind)
+    if kind != "date":
+        return False
+    day = day_of_year(text)
+    return any(
+        abs(day_of_year(other) - day) <= DATE_SLACK_DAYS for each, other in known if each == "date"
+    )
 
 
 def other_names(text: str, own: str) -> set[str]:

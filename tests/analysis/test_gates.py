@@ -106,7 +106,9 @@ def test_power_is_the_power_computations_verdict() -> None:
     assert result("power", design=power(115, 8)).verdict == "passed"
     weak = result("power", design=power(20, 1))
     assert weak.verdict == "failed"
-    assert weak.reason.startswith("underpowered: smallest drop in mean reward that 20 tasks x 1 trial detect")
+    assert weak.reason.startswith(
+        "underpowered: smallest drop in mean reward that 20 tasks x 1 trial detect"
+    )
     assert result("power", design=power(2, 1)).verdict == "failed"
     assert result("power").verdict == "not_checked"
 
