@@ -8,7 +8,9 @@ OpenAI-compatible URL still go through litellm (see `calls`).
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
+import secrets
 import ssl
 import threading
 import urllib.request
@@ -18,11 +20,20 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from emobench.serving import guard
 from emobench.wire import Connection, NoHttp, Stale
 
 
 class Unreachable(Exception):
     """No answer: refused, reset, timed out, or something that is no HTTP."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One of our own servers: only it can prove that it is this one."""
+
+    server: str
+    incarnation: str
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,15 @@ def needs_proxy(url: str) -> bool:
 
 
 class ChatClient:
-    """Talks to one base URL (ending in /v1). Safe to share among threads."""
+    """Talks to one base URL (ending in /v1). Safe to share among threads.
 
-    def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
+    With an `identity`, whoever answers has to prove on each new connection that it is that server,
+    before it is sent the key and the conversation: a port is taken by others when a server dies.
+    """
+
+    def __init__(
+        self, url: str, api_key: str | None, timeout_s: float, identity: Identity | None = None
+    ) -> None:
         parts = urlsplit(url.rstrip("/"))
         self._host = parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -76,12 +93,15 @@ class ChatClient:
             "Accept: application/json",
             "Accept-Encoding: identity",
         ]
+        public = "\r\n".join(fields)
         if api_key:
             fields.append(f"Authorization: Bearer {api_key.strip()}")
         if any(ord(letter) < 32 for field in fields for letter in field):
             raise ValueError("the API key or the URL holds a control character")
         self._path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
         self._fields = "\r\n".join(fields).encode("utf-8", "surrogateescape")
+        self._public = public.encode("utf-8", "surrogateescape")
+        self._identity, self._key = identity, (api_key or "").strip()
         self._threads = threading.local()
 
     def chat(self, request: dict[str, Any]) -> Answer:
@@ -115,9 +135,28 @@ class ChatClient:
                 with contextlib.suppress(Stale):
                     return Answer(*kept.exchange(request))
             fresh = Connection(self._host, self._port, self._timeout_s, self._tls)
+            if self._identity is not None:
+                self._ask_for_proof(fresh, self._identity)
             self._threads.connection = fresh
             return Answer(*fresh.exchange(request))
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout_s:g} s") from None
-        except (OSError, NoHttp) as error:
+        except (OSError, NoHttp, Stale) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
+
+    def _ask_for_proof(self, connection: Connection, identity: Identity) -> None:
+        """Raises Unreachable where another server has the port; closes the connection then."""
+        challenge = secrets.token_hex(32)
+        path = f"{self._path.removesuffix('/v1')}{guard.PROOF_PATH}?challenge={challenge}"
+        request = f"GET {path} HTTP/1.1\r\n".encode() + self._public + b"\r\n\r\n"
+        answer = Answer(*connection.exchange(request))
+        right = guard.proof(self._key, challenge, identity.incarnation, identity.server)
+        data = answer.json()
+        given = data.get("proof") if answer.status == 200 and isinstance(data, dict) else None
+        if isinstance(given, str) and hmac.compare_digest(given.encode(), right.encode()):
+            return
+        connection.close()
+        raise Unreachable(
+            f"another server has the port of {identity.server}: it cannot prove that it is the "
+            f"start {identity.incarnation} (HTTP {answer.status})"
+        )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from emobench.client import Answer, ChatClient, Unreachable, needs_proxy
+from emobench.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
 
 Role = Literal["user", "assistant"]
 Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
@@ -50,8 +50,15 @@ class Target:
     api_key: str | None
     provider: str = "openai"
     incarnation: str = ""
+    server: str = ""
+    """Name of one of our own servers, which has to prove itself; empty: it is none."""
     sampling: dict[str, Any] = field(default_factory=dict)
     timeout_s: float = 600.0
+
+    @property
+    def identity(self) -> Identity | None:
+        """What a server of our own has to prove; None where it is none."""
+        return Identity(self.server, self.incarnation) if self.server else None
 
     def __repr__(self) -> str:  # the key stays out of tracebacks and logs
         return f"{self.model} at {self.url or self.provider}"
@@ -124,7 +131,7 @@ class LeanSender:
         assert target.url is not None
         self.retries = 0
         self._target = target
-        self._client = ChatClient(target.url, target.api_key, target.timeout_s)
+        self._client = ChatClient(target.url, target.api_key, target.timeout_s, target.identity)
 
     def send(self, role: Role, request: dict[str, Any]) -> Reply:
         for pause in (*RETRY_AFTER_S, None):

@@ -195,6 +195,7 @@ class TargetBook:
             url=found.endpoint.url,
             api_key=found.place.key(),
             incarnation=found.endpoint.incarnation,
+            server=found.place.instance,
             sampling=sampling_of(self._role(role)[1]),
             timeout_s=self._plan.sweep.timeout_s,
         )

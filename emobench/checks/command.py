@@ -195,7 +195,14 @@ def target_of(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Target:
         found, problem = look_for(run_dir, instance)
         if found is not None:
             at = found.endpoint
-            return Target(at.model, at.url, found.place.key(), timeout_s=timeout)
+            return Target(
+                at.model,
+                at.url,
+                found.place.key(),
+                incarnation=at.incarnation,
+                server=found.place.instance,
+                timeout_s=timeout,
+            )
         problems.append(problem)
     raise ServersGone(
         f"server '{settings.server}' of this sweep is not there: {'; '.join(problems)}\n"

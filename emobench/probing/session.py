@@ -130,7 +130,7 @@ class _Session:
         self.url = target.url.rstrip("/")
         self.calls: list[Call] = []
         self._target = target
-        self._client = ChatClient(self.url, target.api_key, timeout_s)
+        self._client = ChatClient(self.url, target.api_key, timeout_s, target.identity)
         self._limited = "max_tokens" not in target.sampling
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from emobench.client import ChatClient, Identity, Unreachable
 from emobench.errors import ServersGone
 from emobench.rundir import RunDir
 from emobench.serving import guard
@@ -173,3 +174,28 @@ def test_a_server_that_came_back_is_another_than_before(tmp_path: Path) -> None:
         assert "serves scripted" in what_is_wrong(replace(endpoint, model="other"), key)
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_a_conversation_that_connects_again_asks_again(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir):
+        endpoint = until_state(run_dir, "ready")
+        key = api_key(run_dir)
+        right = ChatClient(endpoint.url, key, 5, Identity("user", endpoint.incarnation))
+        assert [right.get("/models").status for _ in range(2)] == [200, 200]
+        right.close()
+        assert right.get("/models").status == 200
+        for wrong in (Identity("user", "earlier"), Identity("user+2", endpoint.incarnation)):
+            with pytest.raises(Unreachable, match="another server has the port"):
+                ChatClient(endpoint.url, key, 5, wrong).get("/models")
+
+
+@pytest.mark.parametrize("answer", [(200, {"proof": "0" * 64}), (404, {}), (200, ["x"])])
+def test_a_conversation_sends_an_impostor_nothing(answer: tuple[int, object]) -> None:
+    with listening(lambda challenge: answer) as server:
+        client = ChatClient(server.endpoint.url, "s3cret", 5, Identity("user", "new"))
+        with pytest.raises(Unreachable, match="cannot prove"):
+            client.chat({"model": "m", "messages": [{"role": "user", "content": "hello"}]})
+        assert len(server.seen) == 1
+        assert "s3cret" not in str(server.seen)
+        assert "hello" not in str(server.seen)
