@@ -26,7 +26,7 @@ from emobench.watching.source import Source
 
 CHAIN = 50
 """Earlier incarnations that an endpoint file names."""
-MAX_CHECK_S = 60.0
+MAX_CHECK_S = 10.0
 """An administrator may move a job's end; Slurm is asked for it this often at least."""
 MAX_SUCCESSORS = 3
 """Jobs that are submitted to take over, one after the other, while none of them comes up."""

@@ -136,6 +136,7 @@ def _submit(
     for server in servers:
         # An earlier job's file would be taken for the new one's: its "failed" ends the wait.
         run_dir.endpoint(server).unlink(missing_ok=True)
+        run_dir.successor(server).unlink(missing_ok=True)
         send(record("server", server, "", server_script(server_of(server))), ())
     waiting = _waiting_servers(run_dir)
     for block in plan.blocks:
