@@ -91,7 +91,8 @@ class Leases:
 
     def __init__(self, run_dir: RunDir, instance: str, check_s: float = QUEUE_CHECK_S) -> None:
         self._run_dir, self._instance = run_dir, instance
-        self._held: list[Lease] = []
+        # A successor finds the leases of the server that it takes over from.
+        self._held = read_leases(run_dir, instance)
         self._needed = Source("the queue of leases", self._ask, check_s)
         self._asked_for: frozenset[str] = frozenset()
 

@@ -38,14 +38,18 @@ class Drill(Site):
         self, *, tasks: int = 8, trials: int = 1, latency: int = 100, replicas: int = 1
     ) -> subprocess.CompletedProcess[str]:
         """Submit it, and return once conversations are under way."""
-        self.tasks, self.cells = tasks, 2 * trials
-        (self.folder / "site.yaml").write_text(json.dumps(self.profile))
-        text = SWEEP.format(trials=trials, last=tasks - 1, latency=latency, replicas=replicas)
-        (self.folder / "tiny.yaml").write_text(text)
+        self.write(tasks, trials, latency, replicas)
         done = self.emobench("sweep", "tiny.yaml")
         assert done.returncode == 0, done.stderr
         until(self.records, "the first episodes", 60, poll=0.2)
         return done
+
+    def write(self, tasks: int, trials: int = 1, latency: int = 100, replicas: int = 1) -> None:
+        """The profile and the sweep file."""
+        self.tasks, self.cells = tasks, 2 * trials
+        (self.folder / "site.yaml").write_text(json.dumps(self.profile))
+        text = SWEEP.format(trials=trials, last=tasks - 1, latency=latency, replicas=replicas)
+        (self.folder / "tiny.yaml").write_text(text)
 
     @property
     def run(self) -> RunDir:

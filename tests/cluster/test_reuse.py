@@ -159,3 +159,24 @@ def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     assert second.kinds().count("server") == 2
     assert not {second.job(name) for name in SERVERS} & set(servers)
     second.finish()
+
+
+@pytest.mark.timeout(300)
+def test_a_lease_outlasts_a_hand_over(first: Sharing, second: Sharing) -> None:
+    for role in ("user_server", "assistant_server"):
+        # Else the early warning of these short jobs would come with their start.
+        first.profile[role]["sbatch"] = ["--signal=B:USR1@3"]
+    first.profile["handover_lead_min"] = 0.5
+    lease_both(first, second, tasks=(4, 30))
+    before = first.endpoint("user")
+    first.lab.wait_jobs(first.job("scripted"), seconds=120)
+    first.lab.run("scontrol", "update", f"jobid={before.job_id}", "EndTime=now+31")
+    until(lambda: first.endpoint("user").job_id != before.job_id, "a successor", 60, poll=0.2)
+    assert not second.complete()
+    after = first.endpoint("user")
+    assert after.leases == before.leases != ()
+    left_in_time(first, first.job("scripted"), second.job("scripted"))
+    second.check()
+    assert [before.incarnation, after.incarnation] in [
+        incarnations(record, "user") for record in second.records()
+    ]
