@@ -14,6 +14,9 @@ from typing import Any
 
 from emobench.files import write_atomic
 from emobench.report import provenance, tables, views
+from emobench.report.embedding import Limit, notice
+from emobench.report.script import script as own_script
+from emobench.report.script import style as own_style
 from emobench.report.text import text_table
 from emobench.report.transcripts import Library, build_library, script_json
 from emobench.results.collect import Collected, collect
@@ -24,13 +27,14 @@ __all__ = ["build_report", "text_table"]
 FOLDER = Path(__file__).parent
 
 
-def build_report(run_dir: RunDir) -> Path:
-    """Write runs/<name>/report.html and return its path.
+def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
+    """Write runs/<name>/report.html, with the text of as many conversations as `limit` allows, and
+    return its path.
 
     Raises InvalidInput where there is no plan, OSError where the file cannot be written.
     """
     collected = collect(run_dir)
-    library = build_library(collected, provenance.redactor(collected))
+    library = build_library(collected, provenance.redactor(collected), limit)
     # A lone surrogate, which a model can write, has no place in a UTF-8 file.
     page = _page(collected, library).encode("utf-8", "replace").decode("utf-8")
     write_atomic(run_dir.report, page)
@@ -50,14 +54,14 @@ def _page(collected: Collected, library: Library) -> str:
     environment.filters.update(
         rate=tables.rate, signed=tables.signed, bounds=tables.bounds, plural=tables.plural
     )
-    script = (FOLDER / "report.js").read_text(encoding="utf-8")
-    style = (FOLDER / "report.css").read_text(encoding="utf-8")
+    script, style = own_script(), own_style()
     return environment.get_template("report.html.j2").render(
         **_sections(collected),
         script=script,
         style=style,
         policy=_policy(script, style),
         index=script_json(library.index()),
+        embedded_notice=notice(library.choice),
         chunks=library.chunks,
     )
 

@@ -7,76 +7,100 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from emobench.analysis.metrics import OUTCOMES
+from emobench.analysis.dialogue import Event, Message, dialogue, text_of
+from emobench.analysis.metrics import CONTROL, OUTCOMES
+from emobench.report.embedding import Choice, Limit, choose, units_of
 from emobench.report.tables import when
-from emobench.results.collect import CellResult, Collected, EpisodeRecord, conversations
+from emobench.results.collect import CellResult, Collected, EpisodeRecord
+from emobench.results.lines import parse
 
 CHUNK_BYTES = 400_000
 """JSON in a chunk before compression: small enough to decode between two key strokes."""
 PREVIEW_CHARS = 110
+ID_CHARS = 16
+"""Of an episode's hash: enough to tell a million apart."""
+_HASH = re.compile(r"[0-9a-f]{64}")
+_ROLES = ("user", "assistant", "tool", "function")
+
+Body = dict[str, Any]
 
 
 @dataclass
 class Library:
-    """What the page embeds: an index of all conversations, and the chunks that hold them."""
+    """What the page embeds: an index of all conversations, and the chunks that hold their text."""
 
+    choice: Choice
     cells: list[list[Any]] = field(default_factory=list)
-    rows: list[list[Any]] = field(default_factory=list)
-    """Columns: cell, task, outcome, reward, steps, messages, id, chunk, place, preview."""
-    systems: list[str] = field(default_factory=list)
-    """System prompts; many conversations share one."""
+    """Columns: assistant, env, strategy, variant, trial."""
+    tasks: list[list[int]] = field(default_factory=list)
+    """The tasks of each cell's conversations."""
+    ended: list[str] = field(default_factory=list)
+    """Their outcomes, one digit each: the place in OUTCOMES."""
+    texts: list[list[Any]] = field(default_factory=list)
+    """Columns: cell, place among its tasks, reward, steps, messages, id, chunk, place, preview."""
+    systems: dict[str, int] = field(default_factory=dict)
+    """System prompts by number; many conversations share one."""
     chunks: list[str] = field(default_factory=list)
 
     def index(self) -> dict[str, Any]:
         return {
             "outcomes": list(OUTCOMES),
+            "control": CONTROL,
             "cells": self.cells,
-            "rows": self.rows,
-            "systems": self.systems,
+            "tasks": self.tasks,
+            "ended": self.ended,
+            "texts": self.texts,
+            "systems": list(self.systems),
         }
 
 
-def build_library(collected: Collected, redact: Callable[[str], str]) -> Library:
-    """Reads every conversation once; holds no more than a chunk of them at a time."""
-    library = Library()
-    systems: dict[str, int] = {}
-    pending: list[str] = []
-    size = 0
-    for number, result in enumerate(collected.cells):
-        cell = result.cell
+def build_library(
+    collected: Collected, redact: Callable[[str], str], limit: Limit | None = None
+) -> Library:
+    """Reads each conversation that is to be embedded once, and holds a chunk of them at a time.
+
+    Raises OSError where a file went away.
+    """
+    cells = collected.cells
+    library = Library(choose(units_of(cells), limit or Limit()))
+    for result in cells:
+        cell, records = result.cell, result.file.episodes
         library.cells.append(
             [cell.assistant, cell.env, cell.agent_strategy, cell.variant, cell.trial]
         )
-        for record, data in _lines(result):
-            body = _body(record, data, systems, redact)
-            library.rows.append(
-                [
-                    number,
-                    record.task_id,
-                    OUTCOMES.index(record.outcome),
-                    record.reward,
-                    record.steps,
-                    len(body["messages"]),
-                    record.episode or f"{cell.number}-{record.task_id}",
-                    len(library.chunks),
-                    len(pending),
-                    _preview(body["messages"]),
-                ]
-            )
-            pending.append(json.dumps(body, separators=(",", ":")))
-            size += len(pending[-1])
-            if size >= CHUNK_BYTES:
-                library.chunks.append(_packed(pending))
-                pending, size = [], 0
+        library.tasks.append([record.task_id for record in records])
+        library.ended.append("".join(str(OUTCOMES.index(record.outcome)) for record in records))
+    places = [{task: place for place, task in enumerate(tasks)} for tasks in library.tasks]
+    pending: list[str] = []
+    size = 0
+    for number, record in _reading_order(library.choice):
+        body = _body(record, _line(cells[number], record), library.systems, redact)
+        library.texts.append(
+            [
+                number,
+                places[number][record.task_id],
+                record.reward,
+                record.steps,
+                body.pop("messages"),
+                _short_id(record.episode) or f"{number}-{record.task_id}",
+                len(library.chunks),
+                len(pending),
+                _preview(body["events"]),
+            ]
+        )
+        pending.append(json.dumps(body, separators=(",", ":")))
+        size += len(pending[-1])
+        if size >= CHUNK_BYTES:
+            library.chunks.append(_packed(pending))
+            pending, size = [], 0
     if pending:
         library.chunks.append(_packed(pending))
-    library.systems = list(systems)
-    library.rows.sort(key=lambda row: _reading_order(collected, row))
     return library
 
 
@@ -88,15 +112,17 @@ def script_json(value: Any) -> str:
     return text
 
 
-def _lines(result: CellResult) -> Iterator[tuple[EpisodeRecord, dict[str, Any]]]:
-    if result.file.episodes:
-        yield from conversations(result.file.path, result.file.episodes)
+def _reading_order(choice: Choice) -> Iterator[tuple[int, EpisodeRecord]]:
+    """What is read side by side stands together, mostly in one chunk."""
+    for unit in choice.units:
+        yield from unit.members
 
 
-def _reading_order(collected: Collected, row: list[Any]) -> tuple[Any, ...]:
-    """One task's conversations stand together, so that variants are read side by side."""
-    cell = collected.cells[row[0]].cell
-    return (cell.env, cell.assistant, cell.agent_strategy, row[1], cell.trial, cell.number)
+def _line(result: CellResult, record: EpisodeRecord) -> dict[str, Any]:
+    with result.file.path.open("rb") as stream:
+        stream.seek(record.offset)
+        data = parse(stream.read(record.length))
+    return data if isinstance(data, dict) else {}
 
 
 def _body(
@@ -104,13 +130,14 @@ def _body(
     data: dict[str, Any],
     systems: dict[str, int],
     redact: Callable[[str], str],
-) -> dict[str, Any]:
+) -> Body:
     traj = data.get("traj")
     info = data.get("info")
     calls = data.get("calls")
     task = info.get("task") if isinstance(info, dict) else None
     return {
-        "messages": [_message(each, systems) for each in (traj if isinstance(traj, list) else [])],
+        "messages": len(traj) if isinstance(traj, list) else 0,
+        "events": list(_events(data, systems)),
         "error": redact(record.error),
         "attempt": record.attempt,
         "wall": round(record.wall_s, 2),
@@ -118,43 +145,58 @@ def _body(
         "seed": data.get("seed") if isinstance(data.get("seed"), int) else None,
         "calls": len(calls) if isinstance(calls, list) else 0,
         "tokens": _tokens(calls),
-        "instruction": _text(task.get("instruction")) if isinstance(task, dict) else "",
-        "info": json.dumps(info, indent=2, ensure_ascii=False) if info else "",
+        "instruction": text_of(task.get("instruction")) if isinstance(task, dict) else "",
+        "info": _indented(info) if info else "",
     }
 
 
-def _message(message: Any, systems: dict[str, int]) -> dict[str, Any]:
-    """A chat message with short keys: r role, t text, s system prompt, c tool calls, n name."""
-    if not isinstance(message, dict):
-        return {"r": "other", "t": _text(message)}
-    role = _text(message.get("role")) or "other"
-    text = _text(message.get("content"))
-    if role == "system":
-        return {"r": role, "s": systems.setdefault(text, len(systems))}
-    short: dict[str, Any] = {"r": role, "t": text}
-    if message.get("name"):
-        short["n"] = _text(message["name"])
-    calls = message.get("tool_calls")
-    if isinstance(calls, list) and calls:
-        short["c"] = [_call(call) for call in calls]
-    return short
+def _events(data: dict[str, Any], systems: dict[str, int]) -> Iterator[list[Any]]:
+    """The transcript as short lists: [u, text], [a, text, aside], [t, tool, arguments, result,
+    flags, aside, step] with the flags e (error) and w (write), [s, system prompt], and
+    [o, role, text] for what is none of these."""
+    traj = data.get("traj")
+    known: list[dict[str, Any]] = []
+    step = 0
+    for message in [*(traj if isinstance(traj, list) else []), None]:
+        if isinstance(message, dict) and message.get("role") in _ROLES:
+            known.append(message)
+            continue
+        for event in dialogue({**data, "traj": known}).events:
+            yield _event(event, step)
+        step += sum(each["role"] == "assistant" for each in known)
+        known = []
+        if isinstance(message, dict):
+            role, text = text_of(message.get("role")) or "other", text_of(message.get("content"))
+            if role == "system":
+                yield ["s", systems.setdefault(text, len(systems))]
+            else:
+                yield ["o", role, text]
+        elif message is not None:
+            yield ["o", "other", text_of(message)]
 
 
-def _call(call: Any) -> list[str]:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        return ["", _text(call)]
-    return [_text(function.get("name")), _text(function.get("arguments"))]
+def _event(event: Event, step: int) -> list[Any]:
+    if isinstance(event, Message):
+        if event.role == "user":
+            return ["u", event.text]
+        return ["a", event.text, event.aside]
+    flags = ("e" if event.failed else "") + ("w" if event.writes else "")
+    return ["t", event.tool, event.raw, event.result, flags, event.aside, event.step + step]
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _indented(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
-def _preview(messages: list[dict[str, Any]]) -> str:
-    said = next((each["t"] for each in messages if each["r"] == "user"), "")
+def _short_id(episode: str) -> str:
+    return episode[:ID_CHARS] if _HASH.fullmatch(episode) else episode
+
+
+def _preview(events: list[list[Any]]) -> str:
+    said = next((event[1] for event in events if event[0] == "u"), "")
     flat = " ".join(said[: PREVIEW_CHARS * 4].split())
     return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "\u2026"
 

@@ -99,7 +99,10 @@ class Chromium:
 
     def press(self, key: str) -> None:
         """One key stroke, as from a keyboard."""
-        text = {"text": key} if len(key) == 1 else {}
+        # Enter acts on a control only with the character and the number that a keyboard sends.
+        text: dict[str, Any] = {"text": key} if len(key) == 1 else {}
+        if key == "Enter":
+            text = {"text": "\r", "windowsVirtualKeyCode": 13}
         self.command("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, **text)
         self.command("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 

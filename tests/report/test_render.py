@@ -55,7 +55,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
         assert label in text
     assert "somebody" not in text
     index, chunks = library(run_dir)
-    assert len(index["rows"]) == sum(map(len, chunks)) == 48
+    assert len(index["texts"]) == sum(map(len, chunks)) == 48
     assert len(index["systems"]) == 1
     assert not list(tmp_path.glob("whole/.report*"))
 
@@ -159,8 +159,11 @@ def test_transcripts_of_any_shape_are_embedded(tmp_path: Path) -> None:
     append(run_dir, cell, [episode(cell, 0, traj=traj, info=None, calls=None)])
     append(run_dir, cell, [episode(cell, 1, traj=None, info="text"), episode(cell, 2, traj=[])])
     _, chunks = library(run_dir)
-    first = chunks[0][0]["messages"]
-    roles = [message["r"] for message in first]
-    assert roles == ["other", "user", "other", "assistant", "assistant"]
-    assert first[4]["c"] == [["f", '{"a": 1}']]
-    assert chunks[0][1]["messages"] == []
+    assert chunks[0][0]["events"] == [
+        ["o", "other", "no message"],
+        ["u", "parts"],
+        ["o", "other", ""],
+        ["t", "", "", None, "", "\ud800 lone", 1],
+        ["t", "f", '{"a": 1}', None, "w", "", 2],
+    ]
+    assert chunks[0][1]["events"] == []
