@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+from emobench.serving import guard
 from tests.llm_server import Reply, is_user
 
 LOOKUP = (
@@ -43,6 +44,8 @@ class Endpoint(ThreadingHTTPServer):
         self.models: dict[str, Any] | None = {"data": [{"id": "m", "max_model_len": 32768}]}
         """What /models lists; None: there is no such page."""
         self.key: str | None = None
+        self.proves: tuple[str, str] | None = None
+        """(key, incarnation) that it proves to hold, under /SERVER, for whichever server."""
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
@@ -67,8 +70,13 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
 
     def do_GET(self) -> None:
-        if not self._refused():
-            known = self.path == "/v1/models" and self.server.models is not None
+        server, _, page = self.path[1:].partition("/")
+        if page.startswith(guard.PROOF_PATH[1:]) and self.server.proves is not None:
+            key, incarnation = self.server.proves
+            challenge = page.partition("challenge=")[2]
+            self._send(200, {"proof": guard.proof(key, challenge, incarnation, server)})
+        elif not self._refused():
+            known = self.path.endswith("/v1/models") and self.server.models is not None
             self._send(200 if known else 404, self.server.models if known else {"detail": "none"})
 
     def do_POST(self) -> None:

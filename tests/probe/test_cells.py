@@ -48,7 +48,7 @@ class Run:
         self.lines: list[str] = []
 
     def announce(self, incarnation: str) -> None:
-        api_key(self.run_dir, create=True)
+        self.endpoint.proves = (api_key(self.run_dir, create=True), incarnation)
         roles: dict[str, Role] = {"user": "user", "assistant_a": "assistant"}
         for server, role in roles.items():
             publish(
@@ -56,7 +56,7 @@ class Run:
                 Announced(
                     server=server,
                     role=role,
-                    url=self.endpoint.url,
+                    url=self.endpoint.url.replace("/v1", f"/{server}/v1"),
                     model="m",
                     incarnation=incarnation,
                     engine="scripted",

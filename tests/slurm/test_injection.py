@@ -56,7 +56,12 @@ def _run(text: str, cwd: Path, *arguments: str, **environment: str) -> None:
     subprocess.run(
         ["bash", str(script), *arguments],
         cwd=cwd,
-        env={**os.environ, "PATH": f"{cwd / 'bin'}:{os.environ['PATH']}", **environment},
+        env={
+            **os.environ,
+            "PATH": f"{cwd / 'bin'}:{os.environ['PATH']}",
+            "VLLM_API_KEY": "key",
+            **environment,
+        },
         check=True,
         timeout=30,
     )
