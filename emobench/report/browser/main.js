@@ -12,7 +12,7 @@ function hashText() {
     parts.set("episode", current.id);
     const other = besideOf(current);
     const usual = counterpart(current, index.control);
-    if (beside.variant === null && !beside.row) parts.set("beside", "none");
+    if (beside === NOTHING_BESIDE) parts.set("beside", "none");
     else if (other && other !== usual) parts.set("beside", other.id);
   }
   return parts.toString();
@@ -55,7 +55,7 @@ function nextVariant() {
 
 function toggleBeside() {
   if (!current) return;
-  beside = beside.variant === null && !beside.row ? CONTROL_BESIDE : { variant: null, row: null };
+  beside = beside === NOTHING_BESIDE ? CONTROL_BESIDE : NOTHING_BESIDE;
   updateHash();
   read(current);
 }
