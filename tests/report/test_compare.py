@@ -147,6 +147,17 @@ def test_the_first_differences_are_marked_and_reached_by_a_key(page: Chromium) -
     assert "anger, trial 1: step 3, get_order_details" in said
 
 
+def test_what_one_side_did_more_pushes_nothing_out_of_line(page: Chromium) -> None:
+    """Anger's has a call more; the reply and the answer to it stand beside each other still."""
+    lines = page.evaluate(
+        "[...document.querySelectorAll('#pane .pair')].map((pair) =>"
+        " [...pair.children].map((side) => side.querySelector('.said, code')?.textContent ?? ''))"
+    )
+    assert ["It is cancelled.", "It is cancelled."] in lines
+    assert ["###STOP###", "###STOP###"] in lines
+    assert ["", 'cancel_pending_order("#W1", "no longer needed")'] in lines
+
+
 def test_equal_conversations_have_no_difference(page: Chromium) -> None:
     click_row(page, 2, "retail task 0, joy, trial 1")
     assert page.evaluate(MARKS) == []

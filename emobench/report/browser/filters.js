@@ -2,8 +2,8 @@
 
 const LABEL = { variant: "Variant", outcome: "Outcome", env: "Environment",
   assistant: "Assistant", strategy: "Strategy", trial: "Trial" };
-const PAIRS = { "": "all", lost: "control solved it, variant did not",
-  won: "variant solved it, control did not", differs: "either of these" };
+const PAIRS = { "": "all", lost: "control solved, variant not",
+  won: "variant solved, control not", differs: "either of these" };
 const form = byId("filters"), count = byId("count"), progress = byId("progress");
 
 let matching = rows;
@@ -29,7 +29,7 @@ function buildForm() {
     control(key, LABEL[key], choices([["", "all"], ...named])).hidden = !varies[key];
   }
   const compared = varies.variant && cells.some((cell) => cell.variant === index.control);
-  control("pair", "Beside control", choices(Object.entries(PAIRS))).hidden = !compared;
+  control("pair", "Against control", choices(Object.entries(PAIRS))).hidden = !compared;
   control("text", "Text", choices([["", "all"], ["here", "in this page"]])).hidden =
     !someWithoutText;
   const task = element("input");
