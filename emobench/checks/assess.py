@@ -99,13 +99,23 @@ def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
     return assess_collected(collect(run_dir), sample=sample)
 
 
-def assess_collected(collected: Collected, *, sample: int | None = None) -> Assessment:
-    """`assess` for a run directory that is collected already."""
+def assess_collected(
+    collected: Collected,
+    *,
+    sample: int | None = None,
+    dialogues: Iterable[Dialogue] | None = None,
+    answers: Mapping[str, Answer] | None = None,
+) -> Assessment:
+    """`assess` for a run directory that is collected already.
+
+    `dialogues` are those of the `sample`, where somebody reads them anyway; `answers` are the
+    judge's, by default the run directory's own.
+    """
     plan, run_dir = collected.plan, collected.run_dir
     sweep = plan.sweep
     judged_sample = sweep.judge.sample if sweep.judge else None
-    seen = _Seen(read_answers(run_dir.judge_answers))
-    for dialogue in read_collected(collected, sample):
+    seen = _Seen(read_answers(run_dir.judge_answers) if answers is None else answers)
+    for dialogue in read_collected(collected, sample) if dialogues is None else dialogues:
         seen.take(dialogue)
     judged = seen.manipulation(collected, judged_sample)
     # The declared judge, else the one that has labelled the most turns.

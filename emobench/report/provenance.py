@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from urllib.parse import urlsplit, urlunsplit
 from emobench.analysis.cost import line, summary
 from emobench.capacity import concurrency_of
 from emobench.config.models import RoleModel
-from emobench.report.tables import plural, ranges, when
+from emobench.report.numbers import plural, ranges, when
+from emobench.report.study import Study
 from emobench.results.collect import Collected
+from emobench.slurm.jobs import read_jobs
 
 SECRET = re.compile(r"(api[-_]?key|hf[-_]?token|password|secret)", re.IGNORECASE)
 HIDDEN = "(hidden)"
+MOST_JOBS = 8
+"""Ids that are listed one by one."""
 
 
 def redactor(collected: Collected) -> Callable[[str], str]:
@@ -43,8 +47,9 @@ def scripted_roles(collected: Collected) -> list[str]:
     return [name for name, model in roles.items() if model.engine == "scripted"]
 
 
-def facts(collected: Collected) -> list[tuple[str, str]]:
+def facts(study: Study) -> list[tuple[str, str]]:
     """Label and value, in reading order."""
+    collected = study.collected
     plan = collected.plan
     sweep = plan.sweep
     records = [record for result in collected.cells for record in result.file.episodes]
@@ -52,6 +57,7 @@ def facts(collected: Collected) -> list[tuple[str, str]]:
         ("Sweep", sweep.name),
         ("Description", sweep.description),
         ("Sweep file", "/".join(Path(plan.sweep_file).parts[-2:])),
+        ("Collected from", "; ".join(_run(run) for run in study.runs)),
         ("User model", describe(sweep.user)),
         ("User strategy", sweep.user_strategy),
     ]
@@ -67,12 +73,17 @@ def facts(collected: Collected) -> list[tuple[str, str]]:
         ("Trials", str(sweep.trials)),
         ("Seed", str(sweep.seed)),
         ("Most agent steps", str(sweep.max_steps)),
+        ("Few-shot examples", ", ".join(f"{e} {h}" for e, h in sweep.few_shot_sha256.items())),
+        ("Fidelity switches", _plain(sweep.fidelity.model_dump())),
+        ("Judge", study.checks.judge or "none"),
+        ("Gates", _gates(study)),
         ("Concurrency", f"{plural(concurrency_of(plan), 'episode')} at a time in a cell"),
         ("Benchmark", _versions(plan.benchmark, [r.benchmark for r in records])),
         ("emobench", _versions(plan.emobench, [r.emobench for r in records])),
         ("Cluster profile", _profile(collected)),
         ("Server incarnations", _incarnations(collected)),
-        ("Cost", _cost(collected)),
+        ("Jobs", "" if study.runs else _jobs(collected)),
+        ("Cost", "" if study.runs else _cost(collected)),
         ("Planned", when(plan.created)),
         ("First conversation", when(min((r.started for r in records if r.started), default=""))),
         ("Last conversation", when(max((r.started for r in records if r.started), default=""))),
@@ -120,6 +131,34 @@ def _incarnations(collected: Collected) -> str:
     }
     counts = Counter(role for role, _ in pairs)
     return ", ".join(f"{role} {count}" for role, count in sorted(counts.items()))
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    published = ", published results" if run.get("published") else ""
+    return (
+        f"{run['name']} ({run['benchmark']}, emobench {run['emobench']}, seed {run['seed']}, "
+        f"{plural(run['cells'], 'cell')}{published})"
+    )
+
+
+def _gates(study: Study) -> str:
+    thresholds = study.checks.thresholds.model_dump()
+    changed = study.checks.thresholds_changed
+    return _plain(thresholds)[1:-1] + (
+        f"; changed {when(changed)}, after results" if changed else ""
+    )
+
+
+def _jobs(collected: Collected) -> str:
+    """Their ids by kind, the first and the last of many."""
+    ids: dict[str, list[str]] = {}
+    for job in read_jobs(collected.run_dir):
+        ids.setdefault(str(job.get("kind")), []).append(str(job.get("job_id")))
+    parts = []
+    for kind, each in ids.items():
+        shown = ", ".join(each) if len(each) <= MOST_JOBS else f"{each[0]} to {each[-1]}"
+        parts.append(f"{plural(len(each), kind + ' job')} ({shown})")
+    return ", ".join(parts)
 
 
 def _cost(collected: Collected) -> str:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from emobench.files import write_atomic
-from emobench.report import provenance, tables, views
+from emobench.report import page, provenance, svg, views
 from emobench.report.embedding import Limit, notice
 from emobench.report.script import script as own_script
 from emobench.report.script import style as own_style
+from emobench.report.sections.summary import answers
+from emobench.report.study import Study, build_study
 from emobench.report.text import text_table
 from emobench.report.transcripts import Library, build_library, script_json
-from emobench.results.collect import Collected, collect
+from emobench.results.collect import collect
 from emobench.rundir import RunDir
 
 __all__ = ["build_report", "text_table"]
@@ -34,14 +36,20 @@ def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
     Raises InvalidInput where there is no plan, OSError where the file cannot be written.
     """
     collected = collect(run_dir)
+    return write_report(build_study(collected), limit)
+
+
+def write_report(study: Study, limit: Limit | None = None) -> Path:
+    """The page of a study that is built already. Raises OSError where it cannot be written."""
+    collected = study.collected
     library = build_library(collected, provenance.redactor(collected), limit)
     # A lone surrogate, which a model can write, has no place in a UTF-8 file.
-    page = _page(collected, library).encode("utf-8", "replace").decode("utf-8")
-    write_atomic(run_dir.report, page)
-    return run_dir.report
+    text = _page(study, library).encode("utf-8", "replace").decode("utf-8")
+    write_atomic(collected.run_dir.report, text)
+    return collected.run_dir.report
 
 
-def _page(collected: Collected, library: Library) -> str:
+def _page(study: Study, library: Library) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -51,12 +59,10 @@ def _page(collected: Collected, library: Library) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        rate=tables.rate, signed=tables.signed, bounds=tables.bounds, plural=tables.plural
-    )
+    environment.filters["drawing"] = svg.inline
     script, style = own_script(), own_style()
     return environment.get_template("report.html.j2").render(
-        **_sections(collected),
+        **_sections(study),
         script=script,
         style=style,
         policy=_policy(script, style),
@@ -66,27 +72,22 @@ def _page(collected: Collected, library: Library) -> str:
     )
 
 
-def _sections(collected: Collected) -> dict[str, Any]:
-    results = views.results(collected)
+def _sections(study: Study) -> dict[str, Any]:
+    collected = study.collected
     sweep = collected.plan.sweep
+    found = page.sections(study)
     return {
         "sweep": sweep,
-        "headline": views.headline(collected),
-        "notices": views.notices(collected),
-        "results": results,
-        "ks": tables.ks_of(sweep.trials),
-        "outcome_rows": views.outcome_table(results[0].rows),
+        "answers": answers(study),
+        "notices": views.notices(study),
+        "sections": found,
+        "numbers": page.numbered(found),
         "coverage": views.coverage(collected),
         "unfinished": views.unfinished(collected, provenance.redactor(collected)),
-        "facts": provenance.facts(collected),
-        "variants": [
-            sweep.variants[name] for name in _variant_names(collected) if name in sweep.variants
-        ],
+        "facts": provenance.facts(study),
+        "variants": [sweep.variants[name] for name in study.variants if name in sweep.variants],
+        "prompts": study.prompts,
     }
-
-
-def _variant_names(collected: Collected) -> list[str]:
-    return tables.variants_of([result.cell for result in collected.cells])
 
 
 def _policy(script: str, style: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SCRIPTS = ("library", "text", "compare", "filters", "list", "related", "pane", "main")
 """In the order in which they are run: a later part uses what an earlier one names."""
-STYLES = ("report.css", "browser.css")
+STYLES = ("report.css", "figures.css", "browser.css")
 
 
 def script() -> str:

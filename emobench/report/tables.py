@@ -1,16 +1,14 @@
-"""The numbers of the results section, by variant, and how they are written."""
+"""The numbers of the terminal's table, by variant over all groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from emobench.analysis.metrics import (
     CONTROL,
     INFRA_ERROR,
     Difference,
-    Interval,
     MeanReward,
     Observation,
     PassK,
@@ -22,11 +20,6 @@ from emobench.analysis.metrics import (
 )
 from emobench.config.sweep import Cell
 from emobench.results.collect import Collected
-
-FEW_EVENTS = 5
-FEW_TASKS = 10
-MINUS = "\u2212"
-DASH = "\u2013"
 
 Group = tuple[str, str, str]
 """(environment, assistant, agent strategy)."""
@@ -102,50 +95,3 @@ def _row(
         difference=difference(observations, control or []) if compared else None,
         outcomes=outcome_counts(observations),
     )
-
-
-def rate(value: float | None) -> str:
-    """0.83, or a dash where it is undefined."""
-    return DASH if value is None else f"{value:.2f}"
-
-
-def signed(value: float | None) -> str:
-    """+0.08, 0.00 or a minus sign in print; a dash where it is undefined."""
-    if value is None:
-        return DASH
-    text = f"{value:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
-
-
-def bounds(interval: Interval | None, difference: bool = False) -> str:
-    """[0.41, 0.96], or an empty string."""
-    if interval is None:
-        return ""
-    write = signed if difference else rate
-    return f"[{write(interval.low)}, {write(interval.high)}]"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def when(stamp: str) -> str:
-    """An ISO time as 2026-11-20 09:00:00 UTC; as it is where it is none."""
-    try:
-        time = datetime.fromisoformat(stamp)
-    except ValueError:
-        return stamp
-    if time.tzinfo is None:
-        return stamp
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """0-4, 7, 9-11"""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}{DASH}{b}" for a, b in parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from emobench.report.tables import VariantRow, bounds, ks_of, plural, rate, signed, variant_rows
+from emobench.report.numbers import bounds, plural, rate, signed
+from emobench.report.tables import VariantRow, ks_of, variant_rows
 from emobench.results.collect import collect
 from emobench.rundir import RunDir
 

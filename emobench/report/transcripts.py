@@ -16,7 +16,7 @@ from typing import Any
 from emobench.analysis.dialogue import Event, Message, dialogue, text_of
 from emobench.analysis.metrics import CONTROL, OUTCOMES
 from emobench.report.embedding import Choice, Limit, choose, units_of
-from emobench.report.tables import when
+from emobench.report.numbers import when
 from emobench.results.collect import CellResult, Collected, EpisodeRecord
 from emobench.results.lines import parse
 

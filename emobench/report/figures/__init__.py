@@ -1,0 +1,1 @@
+"""The figures: plain values in, shapes out."""

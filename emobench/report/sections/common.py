@@ -1,0 +1,54 @@
+"""What the sections share: how groups are called, and numbers as columns of a table."""
+
+from __future__ import annotations
+
+from emobench.analysis.estimates import Difference, plain
+from emobench.analysis.findings import GroupFinding
+from emobench.report.blocks import Scalar
+from emobench.report.numbers import plural
+from emobench.report.study import Study
+
+INTERVAL = "95 % interval clustered by task"
+
+
+def title_of(group: GroupFinding) -> str:
+    return f"{group.env} / {group.assistant} / {group.agent_strategy}"
+
+
+def size_of(study: Study, group: GroupFinding) -> str:
+    """'115 tasks x 4 trials', as planned."""
+    cells = [c for c in study.cells if (c.env, c.agent_strategy, c.assistant) == group.key]
+    tasks = len({task for cell in cells for task in cell.tasks})
+    trials = len({cell.trial for cell in cells})
+    return f"{plural(tasks, 'task')} \u00d7 {plural(trials, 'trial')}"
+
+
+def keys_of(group: GroupFinding, variant: str) -> dict[str, Scalar]:
+    return {
+        "env": group.env,
+        "agent_strategy": group.agent_strategy,
+        "assistant": group.assistant,
+        "variant": variant,
+    }
+
+
+def interval_columns(name: str, interval: dict[str, float] | None) -> dict[str, Scalar]:
+    return {
+        f"{name}_low": interval["low"] if interval else None,
+        f"{name}_high": interval["high"] if interval else None,
+    }
+
+
+def difference_columns(found: Difference | None) -> dict[str, Scalar]:
+    """A difference as columns of a table."""
+    return {
+        "difference_label": found.label if found else None,
+        "difference": found.value if found else None,
+        **interval_columns("difference", plain(found)["t"] if found else None),
+        **interval_columns("difference_bootstrap", plain(found)["bootstrap"] if found else None),
+        "p_permutation": found.p_permutation if found else None,
+        "p_adjusted": found.p_adjusted if found else None,
+        "adjustment": found.adjustment if found else None,
+        "tasks": found.tasks if found else None,
+        "notes": "; ".join([*found.notes, found.reason]).strip("; ") if found else None,
+    }

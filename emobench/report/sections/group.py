@@ -1,0 +1,272 @@
+"""The results of one environment, assistant and agent strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from emobench.analysis.estimates import Difference, plain
+from emobench.analysis.findings import GroupFinding, VariantFinding
+from emobench.analysis.gates import Label
+from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
+from emobench.report.figures.forest import Dot, forest, share_axis, symmetric_axis
+from emobench.report.numbers import (
+    DAGGER,
+    bounds,
+    p_phrase,
+    p_value,
+    rate,
+    signed,
+)
+from emobench.report.scene import Figure, series
+from emobench.report.sections.common import (
+    INTERVAL,
+    difference_columns,
+    interval_columns,
+    keys_of,
+    size_of,
+    title_of,
+)
+from emobench.report.sections.curves import pass_k_section
+from emobench.report.sections.detail import (
+    mediator_section,
+    outcome_section,
+    protocol_section,
+    sensitivity_section,
+)
+from emobench.report.sections.heat import heat_section
+from emobench.report.study import Study
+
+
+def group_section(study: Study, group: GroupFinding, identifier: str, prefix: str) -> Section:
+    """Everything about one group; `prefix` keeps the names of several apart."""
+    blocks: list[Block] = [*effect_blocks(study, group, prefix)]
+    parts = [
+        pass_k_section(group, prefix),
+        heat_section(study, group, prefix),
+        outcome_section(group, prefix),
+        mediator_section(group, prefix),
+        sensitivity_section(group, prefix),
+        protocol_section(study, group, prefix),
+    ]
+    return Section(identifier, title_of(group), tuple(blocks), tuple(parts))
+
+
+def effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]:
+    """The forest plot, mean reward, the table of both, and the labels that belong to them."""
+    size = size_of(study, group)
+    blocks: list[Block] = []
+    if any(each.contrast for each in group.variants):
+        blocks.append(effect_figure(study, group, prefix, size))
+        blocks += label_blocks(study, group)
+    blocks += [mean_figure(group, prefix, size), effect_table(study, group, prefix, size)]
+    return blocks
+
+
+def effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> Figure:
+    dots = effect_dots(study, group)
+    axis = symmetric_axis(f"difference in mean reward from {group.baseline}, paired by task", dots)
+    return forest(
+        f"{prefix}effects",
+        f"Difference in mean reward from {group.baseline} by variant, {title_of(group)}, {size}",
+        dots,
+        axis,
+        caption=f"Difference in mean reward, variant minus {group.baseline}, {title_of(group)}, "
+        f"{size}, {INTERVAL} (Student's t over tasks); p from sign flips, adjusted by Holm over "
+        f"the variants. Left of the dashed line the variant does worse than {group.baseline}. "
+        "Beside each effect stand the gates that its variant does not pass.",
+        values=250,
+    )
+
+
+def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
+    roles = series([each.variant for each in group.variants], group.baseline)
+    dots = []
+    for each in group.variants:
+        if each.contrast is None:
+            continue
+        found = each.contrast.difference
+        marks = study.labels(group, each.variant)
+        dots.append(
+            Dot(
+                each.variant,
+                found.value,
+                found.interval,
+                effect_text(found),
+                short_labels(marks),
+                any(mark.verdict == "failed" for mark in marks),
+                f"{found.label}: {signed(found.value)} {bounds(found.interval, True)}",
+                roles[each.variant],
+            )
+        )
+    return dots
+
+
+def effect_text(found: Difference) -> str:
+    """'-0.12 [-0.20, -0.04]  p = 0.012', or why there is none."""
+    if found.value is None:
+        return found.reason or "no pair of tasks yet"
+    parts = [signed(found.value), bounds(found.interval, True), p_phrase(found.p_adjusted)]
+    return "  ".join(part for part in parts if part)
+
+
+def short_labels(marks: Sequence[Label]) -> str:
+    """'fails power; not checked: manipulation'; empty where all gates passed."""
+    failed = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "failed"))
+    open_ = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "not_checked"))
+    parts = [f"fails {', '.join(failed)}"] if failed else []
+    parts += [f"not checked: {', '.join(open_)}"] if open_ else []
+    return "; ".join(parts)
+
+
+def label_blocks(study: Study, group: GroupFinding) -> list[Block]:
+    """The labels in full; those that all variants share once."""
+    by_variant = {
+        each.variant: [mark.text for mark in study.labels(group, each.variant)]
+        for each in group.variants
+        if each.contrast is not None
+    }
+    texts = list(dict.fromkeys(text for marks in by_variant.values() for text in marks))
+    items = []
+    for text in texts:
+        names = [name for name, marks in by_variant.items() if text in marks]
+        whose = "every variant" if len(names) == len(by_variant) > 1 else ", ".join(names)
+        items.append((whose, text))
+    if not items:
+        return [Remark("Every variant passes all gates.", "Gates.")] if by_variant else []
+    return [Items(tuple(items), "What has to be said beside these effects")]
+
+
+def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
+    roles = series([each.variant for each in group.variants], group.baseline)
+    dots = [
+        Dot(
+            each.variant,
+            each.mean.value,
+            each.mean.interval,
+            f"{rate(each.mean.value)}  {bounds(each.mean.interval)}"
+            if each.mean.value is not None
+            else "no result yet",
+            caption=f"{each.mean.label}: {rate(each.mean.value)} {bounds(each.mean.interval)}",
+            role=roles[each.variant],
+        )
+        for each in group.variants
+    ]
+    base = next((each.mean.value for each in group.variants if each.contrast is None), None)
+    return forest(
+        f"{prefix}mean-reward",
+        f"Mean reward by variant, {title_of(group)}, {size}",
+        dots,
+        share_axis("mean reward", base),
+        caption=f"Mean reward by variant, {title_of(group)}, {size}, {INTERVAL} (score interval)"
+        + (f"; {group.baseline} as the dashed line." if base is not None else "."),
+        values=150,
+    )
+
+
+def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> Table:
+    compared = any(each.contrast for each in group.variants)
+    head = list(heads("Variant", "Conversations", "Missing", "Mean reward"))
+    if compared:
+        head += [Head(f"Difference from {group.baseline}"), Head("p adjusted")]
+        head += [Head("Tasks paired"), Head("Odds ratio"), Head("Gates", numeric=False)]
+    notes = dict.fromkeys(
+        f"{DAGGER} {each.variant}: {'; '.join(found)}."
+        for each in group.variants
+        if (found := _notes(each))
+    )
+    return Table(
+        f"{prefix}main",
+        f"Mean reward by variant and difference from {group.baseline}, {title_of(group)}, {size}, "
+        f"{INTERVAL}. p: sign-flip permutation over tasks, adjusted by Holm; odds ratio of "
+        "success: GEE, a check on the other numbers.",
+        tuple(head),
+        tuple(_row(study, group, each, compared) for each in group.variants),
+        (
+            *notes,
+            "Missing: infrastructure errors and planned conversations that are not there; they "
+            "enter no mean (see sensitivity).",
+        ),
+        tuple(_record(study, group, each) for each in group.variants),
+    )
+
+
+def _row(
+    study: Study, group: GroupFinding, each: VariantFinding, compared: bool
+) -> tuple[Cell, ...]:
+    mean = each.mean
+    link = "#" + urlencode(
+        {
+            "env": group.env,
+            "assistant": group.assistant,
+            "strategy": group.agent_strategy,
+            "variant": each.variant,
+        }
+    )
+    mark = DAGGER if _notes(each) else ""
+    cells = [
+        Cell(each.variant, mark=mark),
+        Cell(
+            f"{mean.episodes:,}",
+            f"of {mean.episodes + mean.missing:,}",
+            link=link if mean.episodes else "",
+        ),
+        Cell(f"{mean.missing:,}", state="" if mean.missing else "muted"),
+        Cell(rate(mean.value), bounds(mean.interval), mean.label or mean.reason),
+    ]
+    if not compared:
+        return tuple(cells)
+    if each.contrast is None:
+        blank = Cell("\u2013", state="muted")
+        verdict = short_labels(study.labels(group, each.variant)) or "passed"
+        return (*cells, blank, blank, blank, blank, Cell(verdict, state="muted"))
+    found, odds = each.contrast.difference, each.contrast.odds_ratio
+    marks = study.labels(group, each.variant)
+    failed = any(mark.verdict == "failed" for mark in marks)
+    return (
+        *cells,
+        Cell(
+            signed(found.value),
+            bounds(found.interval, True) or found.reason,
+            found.label,
+            state="strong",
+        ),
+        Cell(p_value(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
+        Cell(f"{found.tasks:,}", f"{found.left_out} left out" if found.left_out else ""),
+        Cell(rate(odds.value), bounds(odds.interval), odds.reason or odds.label),
+        Cell(
+            short_labels(marks) or "passed",
+            state="failed" if failed else "not_checked" if marks else "passed",
+        ),
+    )
+
+
+def _notes(each: VariantFinding) -> list[str]:
+    notes = list(each.mean.notes)
+    if each.contrast is not None:
+        notes += each.contrast.difference.notes
+    if each.mean.reason:
+        notes.append(each.mean.reason)
+    return list(dict.fromkeys(notes))
+
+
+def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str, Scalar]:
+    """Unrounded, with the labels."""
+    mean = plain(each.mean)
+    row: dict[str, Scalar] = {
+        **keys_of(group, each.variant),
+        "mean_label": each.mean.label,
+        "mean": each.mean.value,
+        **interval_columns("mean", mean["interval"]),
+        "episodes": each.mean.episodes,
+        "missing": each.mean.missing,
+    }
+    found = each.contrast.difference if each.contrast else None
+    odds = each.contrast.odds_ratio if each.contrast else None
+    return {
+        **row,
+        **difference_columns(found),
+        "odds_ratio": odds.value if odds else None,
+        **interval_columns("odds_ratio", plain(odds)["interval"] if odds else None),
+        "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
+    }

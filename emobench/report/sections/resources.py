@@ -1,0 +1,127 @@
+"""What it cost: accelerator-hours by job, and by variant."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from emobench.analysis.cost import JobCost, line, number, summary
+from emobench.report.blocks import Cell, Remark, Section, Table, heads
+from emobench.report.study import Study
+
+HOUR = 3600.0
+
+
+def cost_section(study: Study) -> Section:
+    """Queued, loading, serving and idle hours of the servers."""
+    title, identifier = "Cost", "cost"
+    if study.runs:
+        text = (
+            "A collected folder has no jobs of its own; the reports of the runs that it was made "
+            "of hold their cost."
+        )
+        return Section(identifier, title, (Remark(text),))
+    cost = study.collected.cost
+    rows = [row for row in cost.jobs if row.spent.running_s or row.spent.queued_s]
+    if not rows:
+        return Section(identifier, title, (Remark("No job of this run is recorded."),))
+    totals = summary(cost)
+    blocks = [Remark(f"{line(totals)}, from {totals['source']}.", "In all.")]
+    if cost.problem:
+        blocks.append(Remark(cost.problem, "Accounting could not be asked."))
+    kinds: dict[tuple[str, str], list[JobCost]] = defaultdict(list)
+    for row in rows:
+        kinds[(row.run.kind, row.run.name)].append(row)
+    table = Table(
+        "cost-table",
+        "Hours by server and by block of cells. Accelerator-hours are cards times hours held; a "
+        "server is loading until its engine answers, serving while it has a request, else idle.",
+        heads(
+            "Job",
+            "Jobs",
+            "Cards",
+            "Queued",
+            "Held",
+            "Loading",
+            "Serving",
+            "Idle",
+            "Accelerator-hours",
+        ),
+        tuple(_row(kind, name, each) for (kind, name), each in kinds.items()),
+        records=tuple(
+            {
+                "kind": row.run.kind,
+                "name": row.run.name,
+                "job_id": row.run.job_id,
+                "cell": row.run.cell,
+                "accelerators": row.run.accelerators,
+                "queued_s": row.spent.queued_s,
+                "running_s": row.spent.running_s,
+                "loading_s": row.spent.loading_s,
+                "serving_s": row.spent.serving_s,
+                "idle_s": row.spent.idle_s,
+                "accelerator_s": row.accelerator_s,
+                "source": row.run.source,
+            }
+            for row in rows
+        ),
+    )
+    return Section(identifier, title, (*blocks, table, *_by_variant(study)))
+
+
+def _row(kind: str, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
+    def hours(seconds: float) -> Cell:
+        return Cell(number(seconds / HOUR))
+
+    server = kind == "server"
+    blank = Cell("\u2013", state="muted")
+    cards = sorted({row.run.accelerators for row in rows})
+    return (
+        Cell(f"{name} ({'server' if server else 'cells'})"),
+        Cell(f"{len(rows):,}"),
+        Cell(" to ".join(map(str, dict.fromkeys((cards[0], cards[-1]))))) if server else blank,
+        hours(sum(row.spent.queued_s for row in rows)),
+        hours(sum(row.spent.running_s for row in rows)),
+        hours(sum(row.spent.loading_s for row in rows)) if server else blank,
+        hours(sum(row.spent.serving_s for row in rows)) if server else blank,
+        hours(sum(row.spent.idle_s for row in rows)) if server else blank,
+        hours(sum(row.accelerator_s for row in rows)) if server else blank,
+    )
+
+
+def _by_variant(study: Study) -> list[Table]:
+    """A server's time is shared by the conversations that it had at the time."""
+    cells = study.collected.cost.cells
+    if not cells:
+        return []
+    shares: dict[str, list[float]] = {name: [0.0, 0.0] for name in study.variants}
+    episodes = dict.fromkeys(study.variants, 0)
+    for result in study.collected.cells:
+        cards, servers = cells.get(result.cell.number, (0.0, 0.0))
+        shares[result.cell.variant][0] += cards
+        shares[result.cell.variant][1] += servers
+        episodes[result.cell.variant] += len(result.file.episodes)
+    table = Table(
+        "cost-variant-table",
+        "Hours of answering servers by variant: a moment is shared by the conversations that were "
+        "going on; loading and idle time is nobody's.",
+        heads("Variant", "Conversations", "Accelerator-hours", "Server-hours"),
+        tuple(
+            (
+                Cell(name),
+                Cell(f"{episodes[name]:,}"),
+                Cell(number(cards / HOUR)),
+                Cell(number(servers / HOUR)),
+            )
+            for name, (cards, servers) in shares.items()
+        ),
+        records=tuple(
+            {
+                "variant": name,
+                "conversations": episodes[name],
+                "accelerator_s": cards,
+                "server_s": servers,
+            }
+            for name, (cards, servers) in shares.items()
+        ),
+    )
+    return [table]

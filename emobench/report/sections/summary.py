@@ -1,0 +1,189 @@
+"""The first page: does the agent still do its job, by how much, how sure, can it be trusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emobench.analysis.findings import GroupFinding, VariantFinding
+from emobench.analysis.gates import GATES
+from emobench.analysis.power import POWER, power_verdict
+from emobench.report.blocks import Block
+from emobench.report.figures.forest import Dot, forest, symmetric_axis
+from emobench.report.numbers import bounds, listed, p_phrase, plural, points, rate, signed
+from emobench.report.provenance import scripted_roles
+from emobench.report.sections.common import INTERVAL, size_of, title_of
+from emobench.report.sections.group import effect_dots
+from emobench.report.study import Study
+
+SURE = 0.05
+FEW_GROUPS = 3
+"""Up to so many groups are told one by one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    question: str
+    text: str
+
+
+def answers(study: Study) -> list[Answer]:
+    """What a reader wants to know first, in whole sentences."""
+    return [
+        Answer("How much is there?", _coverage(study)),
+        Answer("Does the agent still do its job?", " ".join(_effects(study))),
+        Answer("How sure is that?", _power(study)),
+        Answer("Can it be trusted?", " ".join(_trust(study))),
+    ]
+
+
+def overview_blocks(study: Study) -> list[Block]:
+    """Effects of all groups in one figure, where there are several."""
+    groups = [each for each in study.findings.groups if any(v.contrast for v in each.variants)]
+    if len(groups) < 2:
+        return []
+    dots: list[Dot] = []
+    for group in groups:
+        dots.append(Dot(f"{title_of(group)}, {size_of(study, group)}", heading=True))
+        dots += effect_dots(study, group)
+    return [
+        forest(
+            "overview",
+            "Difference in mean reward from control by variant, every group",
+            dots,
+            symmetric_axis("difference in mean reward from control, paired by task", dots),
+            caption="Difference in mean reward, variant minus control, in every environment, "
+            f"assistant and agent strategy, {INTERVAL}; p from sign flips, adjusted by Holm over "
+            "the variants of the group. Beside each effect stand the gates that its variant does "
+            "not pass there.",
+            values=250,
+        )
+    ]
+
+
+def _coverage(study: Study) -> str:
+    scored = sum(each.with_result for each in study.checks.coverage)
+    planned = sum(each.planned for each in study.checks.coverage)
+    if not scored:
+        return f"No conversation has a result yet; {planned:,} are planned."
+    verb = "has a result" if planned == 1 else "have a result"
+    return f"{scored:,} of {plural(planned, 'planned conversation')} {verb}."
+
+
+def _effects(study: Study) -> Iterator[str]:
+    groups = [g for g in study.findings.groups if any(v.mean.episodes for v in g.variants)]
+    if not groups:
+        yield "Nothing can be said yet."
+        return
+    if len(groups) > FEW_GROUPS:
+        yield _many(groups)
+        return
+    for group in groups:
+        start = f"{title_of(group)}: " if len(groups) > 1 else ""
+        yield start + _one(group)
+
+
+def _one(group: GroupFinding) -> str:
+    base = next((each for each in group.variants if each.contrast is None), None)
+    if base is None:
+        rates = ", ".join(f"{e.variant} {rate(e.mean.value)}" for e in group.variants)
+        return (
+            f"Mean reward is {rates}. There is no {group.baseline} here, so no variant can be "
+            "compared with it."
+        )
+    text = f"Mean reward with {base.variant} is {rate(base.mean.value)}"
+    text += f" {bounds(base.mean.interval)}." if base.mean.interval else "."
+    compared = [each for each in group.variants if _value(each) is not None]
+    if not compared:
+        return f"{text} No variant can be compared with it yet."
+    shown = [each for each in compared if _sure(each)]
+    parts = []
+    for name, found in (
+        ("lower", [each for each in shown if (_value(each) or 0) < 0]),
+        ("higher", [each for each in shown if (_value(each) or 0) > 0]),
+    ):
+        if found:
+            found.sort(key=lambda each: -abs(_value(each) or 0))
+            parts.append(f"It is {name} with {listed([_effect(each) for each in found])}.")
+    rest = [each for each in compared if each not in shown]
+    if rest:
+        parts.append(f"No difference was shown with {listed([_effect(each) for each in rest])}.")
+    return " ".join([text, *parts])
+
+
+def _effect(each: VariantFinding) -> str:
+    """'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001)'."""
+    assert each.contrast is not None
+    found = each.contrast.difference
+    numbers = f"{signed(found.value)} {bounds(found.interval, True)}".strip()
+    p = p_phrase(found.p_adjusted)
+    return f"{each.variant} ({numbers}{f', adjusted {p}' if p else ''})"
+
+
+def _many(groups: list[GroupFinding]) -> str:
+    effects = [(g, each) for g in groups for each in g.variants if _value(each) is not None]
+    if not effects:
+        return f"In {len(groups)} groups nothing is compared with control yet."
+    lower = [each for _, each in effects if _sure(each) and (_value(each) or 0) < 0]
+    higher = [each for _, each in effects if _sure(each) and (_value(each) or 0) > 0]
+    group, most = min(effects, key=lambda item: _value(item[1]) or 0.0)
+    return (
+        f"Of {len(effects)} effects in {len(groups)} groups, {len(lower)} are drops and "
+        f"{len(higher)} are gains with an adjusted p below {SURE}. The lowest is {_effect(most)} "
+        f"in {title_of(group)}."
+    )
+
+
+def _value(each: VariantFinding) -> float | None:
+    return each.contrast.difference.value if each.contrast else None
+
+
+def _sure(each: VariantFinding) -> bool:
+    p = each.contrast.difference.p_adjusted if each.contrast else None
+    return p is not None and p < SURE
+
+
+def _power(study: Study) -> str:
+    found = power_verdict(study.cells, study.checks.thresholds.smallest_effect)
+    if not found.designs:
+        return "No variant is compared with control, so there is no effect to detect."
+    smallest = [each.smallest for each in found.designs]
+    known = [value for value in smallest if value is not None]
+    design = found.designs[0].design
+    size = f"{plural(design.tasks, 'task')} \u00d7 {plural(design.trials, 'trial')}"
+    where = size if len(found.designs) == 1 else f"the {len(found.designs)} groups of this design"
+    if len(known) < len(smallest):
+        finds = f"{where} cannot find even a drop to nothing with {POWER:.0%} power"
+    else:
+        low, high = points(min(known)), points(max(known))
+        span = low if low == high else f"{low} to {high}"
+        finds = f"{where} can find drops from {span} points on with {POWER:.0%} power"
+    wanted = points(found.wanted)
+    text = f"{finds[0].upper()}{finds[1:]}; the smallest of interest was declared as {wanted}."
+    return text if found.passed else f"{text} The design is underpowered for that."
+
+
+def _trust(study: Study) -> Iterator[str]:
+    if scripted_roles(study.collected):
+        yield "Scripted models: this tests the pipeline and is no finding about any model."
+    if study.checks.thresholds_changed:
+        yield "The gates' thresholds were changed when there were results already."
+    counts: dict[str, Counter[str]] = {gate: Counter() for gate in GATES}
+    for each in study.checks.gates:
+        counts[each.gate][each.verdict] += 1
+    parts = []
+    for gate, verdicts in counts.items():
+        total = sum(verdicts.values())
+        if not total:
+            continue
+        words = [
+            f"{word} for {verdicts[verdict]} of {total}"
+            for verdict, word in (("failed", "failed"), ("not_checked", "not checked"))
+            if verdicts[verdict]
+        ]
+        parts.append(f"{gate} {' and '.join(words) if words else 'passed'}")
+    if parts:
+        yield f"Gates: {'; '.join(parts)}."
+    else:
+        yield "No gate could be looked at."

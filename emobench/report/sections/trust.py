@@ -1,0 +1,434 @@
+"""Can it be trusted: the gates, the emotion as a judge saw it, the user's fidelity, power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emobench.analysis.gates import GATES, GateResult
+from emobench.analysis.power import POWER, power_verdict
+from emobench.checks.dialogue import Condition
+from emobench.checks.fidelity import MEASURES
+from emobench.checks.judge import LABELS
+from emobench.checks.manipulation import Manipulation, VariantManipulation
+from emobench.checks.paired import Measure, Paired
+from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
+from emobench.report.figures.curves import Curve, Point, curves
+from emobench.report.figures.heatmap import Tile, heatmap
+from emobench.report.numbers import (
+    DAGGER,
+    DASH,
+    measure,
+    percent,
+    plural,
+    points,
+    rate,
+    signed,
+)
+from emobench.report.scene import series
+from emobench.report.study import Study
+
+WORDS: dict[str, str] = {"passed": "passed", "failed": "failed", "not_checked": "not checked"}
+
+
+def gate_section(study: Study) -> Section:
+    """Every gate of every variant, and why those fail that do."""
+    results: dict[Condition, dict[str, GateResult]] = {}
+    for each in study.checks.gates:
+        results.setdefault(each.condition, {})[each.gate] = each
+    if not results:
+        return Section("gates", "Gates", (Remark("Nothing is planned."),))
+    several = len({condition.group for condition in results}) > 1
+    table = Table(
+        "gates-table",
+        "Gates of each variant: thresholds declared in the sweep file before the data. What a "
+        "variant does not pass stands beside its effect wherever that is shown.",
+        heads("Variant", *GATES),
+        tuple(
+            (
+                Cell(str(condition) if several else condition.variant),
+                *(_verdict(found.get(gate)) for gate in GATES),
+            )
+            for condition, found in results.items()
+        ),
+        records=tuple(
+            {
+                **_keys(each.condition),
+                "gate": each.gate,
+                "verdict": each.verdict,
+                "reason": each.reason,
+            }
+            for each in study.checks.gates
+        ),
+    )
+    blocks: list[Block] = [table, *_reasons(study, several)]
+    return Section("gates", "Gates", tuple(blocks))
+
+
+def _verdict(found: GateResult | None) -> Cell:
+    if found is None:
+        return Cell(DASH, title="this gate needs a contrast", state="muted")
+    state: State = found.verdict
+    near = found.verdict != "not_checked" and any(each.near for each in found.criteria)
+    return Cell(
+        WORDS[found.verdict], title=found.reason, state=state, detail="near" if near else ""
+    )
+
+
+def _reasons(study: Study, several: bool) -> Iterator[Block]:
+    """The same reason of several variants stands once."""
+    whose: dict[tuple[str, str, str], list[str]] = {}
+    for each in study.checks.gates:
+        if each.verdict != "passed":
+            key = (each.gate, WORDS[each.verdict], each.reason)
+            name = str(each.condition) if several else each.condition.variant
+            whose.setdefault(key, []).append(name)
+    items = tuple(
+        (f"{gate}, {verdict}", f"{', '.join(names)}: {reason}")
+        for (gate, verdict, reason), names in whose.items()
+    )
+    if items:
+        yield Items(items, "Reasons")
+    if any(c.near for each in study.checks.gates for c in each.criteria):
+        yield Remark(
+            "The interval of its figure holds the threshold: more data might turn it.", "Near."
+        )
+    if study.checks.thresholds_changed:
+        yield Remark(
+            f"The thresholds were changed on {study.checks.thresholds_changed}, when there were "
+            "results already: they are no longer declared before the data.",
+            "Changed thresholds.",
+        )
+
+
+def manipulation_section(study: Study) -> Section:
+    """Is the emotion visible: a judge's labels, where there are some."""
+    title, identifier = "Is the emotion visible?", "manipulation"
+    checks = study.checks
+    main = next((each for each in checks.manipulation if each.model == checks.judge), None)
+    blocks: list[Block] = []
+    if main is None or not any(each.judged for each in main.conditions):
+        blocks.append(
+            Remark("No judge has labelled the users' turns; `emobench judge RUN_DIR` asks one.")
+        )
+    else:
+        blocks += _judged(study, main)
+    blocks += _markers(study)
+    return Section(identifier, title, tuple(blocks))
+
+
+def _judged(study: Study, main: Manipulation) -> Iterator[Block]:
+    several = len({each.condition.group for each in main.conditions}) > 1
+    arms = [each for each in main.conditions if each.judged]
+    yield heatmap(
+        "confusion",
+        "Labels of the users' turns by variant: confusion matrix",
+        [
+            (
+                _named(each.condition, several),
+                [
+                    Tile(
+                        each.labels.get(label, 0) / each.judged,
+                        f"{each.condition.variant}: {each.labels.get(label, 0)} of {each.judged} "
+                        f"turns labelled {label}",
+                    )
+                    for label in LABELS
+                ],
+            )
+            for each in arms
+        ],
+        list(LABELS),
+        axis="label of the judge",
+        caption=f"Share of a variant's user turns by the label that {main.model} gave them, blind "
+        "to the variant: confusion matrix.",
+        cell=88,
+    )
+    yield _judge_table(main, arms, several)
+    order = list(dict.fromkeys(each.condition.variant for each in arms))
+    roles = series(order, "control")
+    emotional = [each for each in arms if each.target not in (None, "neutral") and each.decay]
+    if emotional and not several:
+        turns = list(dict.fromkeys(point.turn for each in emotional for point in each.decay))
+        turns.sort(key=lambda turn: int(turn.rstrip("+")))
+        yield curves(
+            "decay",
+            "Share of turns recognised, over the course of the conversation",
+            [_decay(each, turns, roles[each.condition.variant]) for each in emotional],
+            turns,
+            axis="the user's turn, from 1",
+            value_axis="share of turns recognised",
+            caption="Share of user turns that the judge labels as the variant, by turn. Later "
+            "turns are of the longer conversations only.",
+        )
+    agreements = [*main.with_markers, *study.checks.judges_agree]
+    if agreements:
+        yield Items(
+            tuple(
+                (
+                    each.what,
+                    f"agree on {percent(each.observed)} of {each.turns:,} turns, Cohen's kappa "
+                    f"{rate(each.kappa) if each.kappa is not None else 'undefined'}",
+                )
+                for each in agreements
+            ),
+            "Agreement",
+        )
+
+
+def _decay(each: VariantManipulation, turns: list[str], role: str) -> Curve:
+    points_ = tuple(
+        Point(
+            turns.index(point.turn),
+            point.recognised,
+            caption=f"{each.condition.variant}, turn {point.turn}: {rate(point.recognised)} of "
+            f"{point.turns} turns",
+        )
+        for point in each.decay
+        if point.recognised is not None
+    )
+    return Curve(each.condition.variant, points_, role)
+
+
+def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: bool) -> Table:
+    return Table(
+        "manipulation-table",
+        f"What the judge {main.model} saw, by variant; 95 % intervals clustered by task.",
+        heads(
+            "Variant",
+            "Judged turns",
+            "Without a label",
+            "Turns recognised",
+            "Above control",
+            "Conversations recognised",
+            "Intensity 0 to 3",
+        ),
+        tuple(
+            (
+                Cell(_named(each.condition, several)),
+                Cell(f"{each.judged:,}", f"of {each.turns:,}"),
+                Cell(f"{each.missing:,}"),
+                _share_cell(each.recognised),
+                _paired_cell(each.above_control),
+                _share_cell(each.conversations_recognised),
+                Cell(measure(each.intensity.value), title=each.intensity.label),
+            )
+            for each in arms
+        ),
+        records=tuple(
+            {
+                **_keys(each.condition),
+                "judge": main.model,
+                "turns": each.turns,
+                "judged": each.judged,
+                **{f"turns_{label}": each.labels.get(label, 0) for label in LABELS},
+                "recognised": each.recognised.value if each.recognised else None,
+                "recognised_low": each.recognised.low if each.recognised else None,
+                "recognised_high": each.recognised.high if each.recognised else None,
+                "intensity": each.intensity.value,
+            }
+            for each in arms
+        ),
+    )
+
+
+def _markers(study: Study) -> Iterator[Block]:
+    found = study.checks.markers
+    if not found:
+        return
+    several = len({each.condition.group for each in found}) > 1
+    names = list(found[0].measures)
+    yield Table(
+        "markers-table",
+        f"Transparent markers of the users' turns (version {study.checks.markers_version}), by "
+        "variant; behind them the difference from control, paired by task. They describe, and "
+        "name no emotion.",
+        heads("Variant", "Turns", *(found[0].measures[n].label.split(",")[0] for n in names)),
+        tuple(
+            (
+                Cell(_named(each.condition, several)),
+                Cell(f"{each.turns:,}"),
+                *(_marker(each.measures[name], each.differences.get(name)) for name in names),
+            )
+            for each in found
+        ),
+        records=tuple(
+            {**_keys(each.condition), "marker": name, **_measured(each.measures[name])}
+            for each in found
+            for name in names
+        ),
+    )
+
+
+def _marker(own: Measure, gap: Paired | None) -> Cell:
+    detail = "" if gap is None or gap.value is None else signed(gap.value)
+    title = gap.label if gap else own.label
+    return Cell(measure(own.value), detail, title, mark=DAGGER if own.few_events else "")
+
+
+def fidelity_section(study: Study) -> Section:
+    """Did the simulated user stay with its task."""
+    title, identifier = "Did the user stay with its task?", "fidelity"
+    found = [each for each in study.checks.fidelity if each.conversations]
+    if not found:
+        return Section(identifier, title, (Remark("There is no conversation to look at yet."),))
+    several = len({each.condition.group for each in found}) > 1
+    names = list(MEASURES)
+    table = Table(
+        "fidelity-table",
+        "Fidelity of the simulated user by rules from the transcript, the instruction and the "
+        "ground truth; behind a share its difference from control in points, paired by task.",
+        heads(
+            "Variant",
+            "Conversations",
+            "facts conveyed",
+            "with an invented value",
+            "contradicted",
+            "ended too early",
+            "speaks as the agent",
+            "reasoning leaked",
+        ),
+        tuple(
+            (
+                Cell(_named(each.condition, several)),
+                Cell(
+                    f"{each.conversations:,}", f"{each.left_out} cut short" if each.left_out else ""
+                ),
+                *(_fidelity(each.measures[n], each.differences.get(n)) for n in names),
+            )
+            for each in found
+        ),
+        (f"{DAGGER} Fewer than 5 events, or fewer than 5 others: the rate says little.",),
+        tuple(
+            {**_keys(each.condition), "measure": name, **_measured(each.measures[name])}
+            for each in found
+            for name in names
+        ),
+    )
+    slips = len(study.checks.slips)
+    remark = Remark(
+        f"{plural(slips, 'conversation')} with a slip; checks.json, made by `emobench check`, "
+        "lists them one by one. The rules rather miss a slip than see one that is none."
+    )
+    return Section(identifier, title, (table, remark))
+
+
+def _fidelity(own: Measure, gap: Paired | None) -> Cell:
+    detail = ""
+    if gap is not None and gap.value is not None:
+        detail = signed(100 * gap.value, 1)
+        if gap.low is not None and gap.high is not None:
+            detail += f" [{signed(100 * gap.low, 1)}, {signed(100 * gap.high, 1)}]"
+    title = gap.label if gap else own.label
+    few = own.few_events and own.value not in (None, 0.0, 1.0)
+    text = percent(own.value)
+    return Cell(text, detail, title, mark=DAGGER if few else "")
+
+
+def power_section(study: Study) -> Section:
+    """The smallest drop that the design can see."""
+    wanted = study.checks.thresholds.smallest_effect
+    verdict = power_verdict(study.cells, wanted)
+    if not verdict.designs:
+        reason = "No variant is compared with control, so there is no effect to detect."
+        return Section("power", "Power", (Remark(reason),))
+    rows, records = [], []
+    for each in verdict.designs:
+        design = each.design
+        rows.append(
+            (
+                Cell(f"{design.env} / {design.assistant} / {design.agent_strategy}"),
+                Cell(f"{design.tasks:,}"),
+                Cell(f"{design.trials:,}"),
+                Cell(f"{design.variants:,}"),
+                Cell(
+                    points(each.smallest) if each.smallest is not None else "none",
+                    state="passed" if each.enough else "failed",
+                ),
+                Cell(points(wanted)),
+                Cell(f"{each.trials_needed:,}" if each.trials_needed else "no number"),
+                Cell(f"{each.tasks_needed:,}" if each.tasks_needed else "no number"),
+            )
+        )
+        record: dict[str, Scalar] = {
+            "env": design.env,
+            "assistant": design.assistant,
+            "agent_strategy": design.agent_strategy,
+            "tasks": design.tasks,
+            "trials": design.trials,
+            "variants": design.variants,
+            "alpha": each.alpha,
+            "power": each.power,
+            "smallest_drop": each.smallest,
+            "wanted": each.wanted,
+            "trials_needed": each.trials_needed,
+            "tasks_needed": each.tasks_needed,
+        }
+        records.append(record)
+    table = Table(
+        "power-table",
+        f"Smallest drop in mean reward, in points of 100, that the planned design finds with "
+        f"{POWER:.0%} power, two-sided, at Holm's first step; and what the smallest effect of "
+        "interest would take.",
+        heads(
+            "Group",
+            "Tasks",
+            "Trials",
+            "Variants",
+            "Smallest drop",
+            "Wanted",
+            "Trials needed",
+            "Tasks needed",
+        ),
+        tuple(rows),
+        (
+            "From the difficulty of published gpt-4o results, not from this data: "
+            "`emobench power SWEEP --pilot RUN_DIR` takes a run's own.",
+        ),
+        tuple(records),
+    )
+    return Section("power", "Power", (table,))
+
+
+def _share_cell(found: Measure | None) -> Cell:
+    if found is None or found.value is None:
+        return Cell(DASH, state="muted")
+    interval = ""
+    if found.low is not None and found.high is not None:
+        interval = f"[{percent(found.low)}, {percent(found.high)}]"
+    return Cell(
+        percent(found.value), interval, found.label, mark=DAGGER if found.few_events else ""
+    )
+
+
+def _paired_cell(found: Paired | None) -> Cell:
+    if found is None or found.value is None:
+        return Cell(DASH, state="muted")
+    interval = ""
+    if found.low is not None and found.high is not None:
+        interval = f"[{signed(100 * found.low, 0)}, {signed(100 * found.high, 0)}]"
+    return Cell(signed(100 * found.value, 0), interval, found.label)
+
+
+def _named(condition: Condition, several: bool) -> str:
+    return str(condition) if several else condition.variant
+
+
+def _keys(condition: Condition) -> dict[str, Scalar]:
+    return {
+        "env": condition.env,
+        "agent_strategy": condition.agent_strategy,
+        "assistant": condition.assistant,
+        "variant": condition.variant,
+    }
+
+
+def _measured(found: Measure) -> dict[str, Scalar]:
+    return {
+        "label": found.label,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "tasks": found.tasks,
+        "events": found.events,
+        "few_events": found.few_events,
+    }
