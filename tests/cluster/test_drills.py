@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def servers_gone(drill: Drill) -> list[dict[str, Any]]:
 
 def complete(drill: Drill) -> None:
     """The same command again brings what is missing."""
-    again = drill.emobench("sweep", "tiny.yaml", "--wait")
+    again = drill.emobench("sweep", "tiny.yaml")
     assert again.returncode == 0, again.stdout + again.stderr
     drill.finish()
 
@@ -203,7 +204,9 @@ def test_an_engine_that_does_not_come_up(
         assert words in server["reason"]
         assert "what to do: " in server["reason"]
     assert status["cells"]["failed"] == 2
-    assert all("failed" in problem["reason"] for problem in status["problems"])
+    for problem in status["problems"]:
+        # Whoever's clock is ahead: the cells have the same deadline as their servers.
+        assert re.search(r"server \S+ (failed|was not ready within)", problem["reason"])
     failed = max(seconds(server["heartbeat"]) for server in status["servers"])
     ended = max(seconds(problem["ended"]) for problem in status["problems"])
     assert ended - failed < 10

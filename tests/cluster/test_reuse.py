@@ -154,7 +154,7 @@ def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     # Its own servers are gone for good: the cells end, and the same command goes on.
     second.lab.wait_jobs(second.job("scripted"), seconds=120)
     assert not second.complete()
-    again = second.emobench("sweep", "tiny.yaml", "--wait")
+    again = second.emobench("sweep", "tiny.yaml")
     assert again.returncode == 0, again.stdout + again.stderr
     assert second.kinds().count("server") == 2
     assert not {second.job(name) for name in SERVERS} & set(servers)
