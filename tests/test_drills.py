@@ -141,8 +141,13 @@ def test_a_full_disk_loses_nothing(cell: Cell) -> None:
 def test_a_second_writer_is_refused(cell: Cell) -> None:
     first = cell.start()
     until(lambda: cell.lines(), "an episode", 60)
-    second = cell.start()
-    output, _ = second.communicate(timeout=60)
+    # It holds the cell, and must not be done with it before the other one asks.
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = cell.start()
+        output, _ = second.communicate(timeout=60)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert "another process is running this cell" in output
     first.communicate(timeout=60)
