@@ -44,7 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="run one cell (see emobench run --help)", add_help=False)
     for name, text in (
         ("status", "servers, cells, episodes and mean reward of a run"),
-        ("report", "write the report of a run"),
         ("cancel", "stop the jobs of a run; results stay"),
     ):
         command = commands.add_parser(name, help=text)
@@ -55,19 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="RUN_DIR",
             help="e.g. runs/quickstart" + (" (default: the newest)" if optional else ""),
         )
-        if name != "report":
-            command.add_argument("--json", action="store_true", help="for machines")
-        else:
-            command.add_argument(
-                "--conversations",
-                metavar="N|all|none",
-                help="how many have their text in the report (default: up to 10000)",
-            )
+        command.add_argument("--json", action="store_true", help="for machines")
         if name == "cancel":
             command.add_argument(
                 "--force", action="store_true", help="also servers that other sweeps lease"
             )
     for name, text in (
+        ("report", "the report of a run or of a collected folder, and its figures and tables"),
         ("watch", "the state of a run on one screen, redrawn until it is over"),
         ("logs", "the logs of a run: what there is, or the end of one"),
         ("conversations", "read a run's conversations, or their patterns by variant"),
@@ -169,6 +162,10 @@ def _dispatch(arguments: list[str]) -> int:
         from emobench.probing.command import main as probe
 
         return probe(arguments[1:])
+    if arguments[:1] == ["report"]:
+        from emobench.report.command import main as report
+
+        return report(arguments[1:])
     if arguments[:1] == ["collect"]:
         from emobench.results.collect_command import main as collect
 
@@ -211,12 +208,6 @@ def _dispatch(arguments: list[str]) -> int:
 
         status = gather(run_dir, cost=True)
         print(json.dumps(status, indent=2) if parsed.json else show(status))
-        return 0
-    if parsed.command == "report":
-        from emobench.report.embedding import limit_of
-        from emobench.report.render import build_report
-
-        print(build_report(run_dir, limit_of(parsed.conversations)))
         return 0
     from emobench.launch import cancel
 

@@ -16,6 +16,11 @@ LOCK_PATIENCE_S = 30.0
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
+    """`write_bytes_atomic` of the text in UTF-8."""
+    write_bytes_atomic(path, text.encode("utf-8"), mode)
+
+
+def write_bytes_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write to a temporary name in the same folder, flush to disk, rename.
 
     Raises OSError (disk full, no permission); the old file then stays as it was.
@@ -24,8 +29,8 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -22,6 +22,8 @@ from emobench.serving.scripted.tasks import Act, TaskText, load_env
 
 _STOP = re.compile(r"[\s.'\"`*]*" + re.escape(STOP) + r"[\s.'\"`*]*")
 _USER_RESPONSE = "User Response:"
+LONGEST = 20_000
+"""Characters of a message that the checks look at: a model caught in a loop writes megabytes."""
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,9 @@ def _said(record: Mapping[str, Any]) -> tuple[tuple[Said, ...], bool]:
             said.append(Said("tool", event.tool))
         elif event.role == "user":
             # Stock hands the react user's thought to the agent as well; its words are no turn.
-            text = _STOP.sub(" ", event.text.rpartition(_USER_RESPONSE)[2]).strip()
+            text = _STOP.sub(" ", event.text.rpartition(_USER_RESPONSE)[2][:LONGEST]).strip()
             if text:
                 said.append(Said("user", text))
         elif event.text:
-            said.append(Said("agent", event.text))
+            said.append(Said("agent", event.text[:LONGEST]))
     return tuple(said), told.stopped_by_user

@@ -50,7 +50,7 @@ OWN: tuple[Kind, ...] = ("user_id", "email", "zip", "name")
 """Kinds of which a user has one: another value contradicts."""
 DATE_SLACK_DAYS = 7
 """'A day later' is arithmetic: a date so near to a known one is not invented."""
-_IDS = re.compile(r"\S+@\S+|\b\w+_\w+_\d{4}\b")
+_IDS = re.compile(r"(?<!\S)\S+@\S+|\b\w+_\w+_\d{4}\b")
 _NAME_SAID = re.compile(
     r"\b(?:[Mm]y (?:full )?name is|[Mm]y name's|[Nn]ame: ?|[Ii]t is under the name(?: of)?)\s+"
     r"([A-Z][a-z]+) ([A-Z][a-z]+)\b"

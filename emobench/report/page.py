@@ -8,16 +8,12 @@ from dataclasses import replace
 from emobench.report.blocks import Block, Section, Table, blocks_of
 from emobench.report.scene import Figure
 from emobench.report.sections.comparison import comparison_section
+from emobench.report.sections.gates import gate_section, power_section
 from emobench.report.sections.group import group_section
 from emobench.report.sections.resources import cost_section
 from emobench.report.sections.summary import overview_blocks
 from emobench.report.sections.talk import talk_section
-from emobench.report.sections.trust import (
-    fidelity_section,
-    gate_section,
-    manipulation_section,
-    power_section,
-)
+from emobench.report.sections.user import fidelity_section, manipulation_section
 from emobench.report.study import Study
 
 OPEN_GROUPS = 3
@@ -50,14 +46,14 @@ def sections(study: Study) -> list[Section]:
 
 
 def numbered(found: Sequence[Section]) -> Mapping[str, int]:
-    """Figures and tables by name, each kind counted through the page; a figure's own numbers in a
-    folded table have none."""
+    """By 'figure-name' and 'table-name', each kind counted through the page; the table that holds
+    a figure's own numbers has none."""
     numbers: dict[str, int] = {}
     counts = {"figure": 0, "table": 0}
     for block in blocks_of(found):
         if isinstance(block, Figure | Table) and not (isinstance(block, Table) and block.of):
             counts[block.kind] += 1
-            numbers[block.name] = counts[block.kind]
+            numbers[f"{block.kind}-{block.name}"] = counts[block.kind]
     return numbers
 
 

@@ -17,7 +17,7 @@ Paint = Callable[[str, str], str]
 
 def inline(figure: Figure) -> str:
     """An SVG element for the page. Everything is escaped."""
-    name = escape(figure.name)
+    name = f"drawing-{escape(figure.name)}"
     return (
         f'<svg class="chart" role="img" viewBox="0 0 {_n(figure.width)} {_n(figure.height)}" '
         f'width="{_n(figure.width)}" aria-labelledby="{name}-title {name}-desc">'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emobench.analysis.estimates import Difference, plain
 from emobench.analysis.findings import GroupFinding
+from emobench.checks.dialogue import Condition
 from emobench.report.blocks import Scalar
 from emobench.report.numbers import plural
 from emobench.report.study import Study
@@ -51,4 +52,13 @@ def difference_columns(found: Difference | None) -> dict[str, Scalar]:
         "adjustment": found.adjustment if found else None,
         "tasks": found.tasks if found else None,
         "notes": "; ".join([*found.notes, found.reason]).strip("; ") if found else None,
+    }
+
+
+def condition_keys(condition: Condition) -> dict[str, Scalar]:
+    return {
+        "env": condition.env,
+        "agent_strategy": condition.agent_strategy,
+        "assistant": condition.assistant,
+        "variant": condition.variant,
     }

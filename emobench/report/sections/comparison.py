@@ -58,7 +58,7 @@ def _figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figur
         caption = f"{gap.label}: {signed(gap.value)} {bounds(gap.interval, True)}"
         dots.append(Dot(each.variant, gap.value, gap.interval, effect_text(gap), caption=caption))
     return forest(
-        f"{name}-figure",
+        name,
         what,
         dots,
         symmetric_axis("difference, paired by task", dots),
@@ -69,7 +69,7 @@ def _figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figur
 
 def _table(found: Sequence[AssistantComparison], name: str, what: str) -> Table:
     return Table(
-        f"{name}-table",
+        name,
         f"{what}; paired by task, 95 % intervals clustered by task.",
         heads(
             "Assistants", "Environment", "Strategy", "Variant", "Difference", "p adjusted", "Tasks"

@@ -77,7 +77,7 @@ def _table(group: GroupFinding, prefix: str, ks: list[int]) -> Table:
             records.append({**keys_of(group, each.variant), **_record(found)})
         rows.append(tuple(cells))
     return Table(
-        f"{prefix}pass-k-table",
+        f"{prefix}pass-k",
         f"pass^k by variant, {title_of(group)}, 95 % intervals over tasks; a dash where no task "
         "has k scored trials.",
         heads("Variant", *(f"pass^{k}" for k in ks)),

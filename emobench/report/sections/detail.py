@@ -56,7 +56,7 @@ def outcome_section(group: GroupFinding, prefix: str) -> Section:
     if any(each.mean.episodes for each in group.variants):
         blocks.append(
             bars(
-                f"{prefix}outcomes-figure",
+                f"{prefix}outcomes",
                 f"How the conversations ended by variant, {title_of(group)}",
                 rows,
                 {outcome.replace("_", " "): ROLES[outcome] for outcome in SCORED},
@@ -79,7 +79,7 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
         cells += [_outcome_cell(group, each, outcome) for outcome in (*SCORED, INFRA_ERROR)]
         rows.append(tuple(cells))
     return Table(
-        f"{prefix}outcomes-table",
+        f"{prefix}outcomes",
         f"How the conversations ended, {title_of(group)}: counts, and shares of the scored ones; "
         "95 % intervals on hover and in the exports. A count leads to its conversations.",
         heads("Variant", "Scored", *(o.replace("_", " ") for o in SCORED), "missing"),
@@ -178,7 +178,7 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
             )
         rows.append(tuple(cells))
     table = Table(
-        f"{prefix}mediators-table",
+        f"{prefix}mediators",
         f"Means per conversation by variant, {title_of(group)}; behind them the difference from "
         f"{group.baseline} with its 95 % interval clustered by task.",
         heads("Per conversation", *(each.variant for each in group.variants)),
@@ -227,7 +227,7 @@ def sensitivity_section(group: GroupFinding, prefix: str) -> Section:
             )
         rows.append(tuple(cells))
     table = Table(
-        f"{prefix}sensitivity-table",
+        f"{prefix}sensitivity",
         f"Difference in mean reward from {group.baseline} under other treatments of missing "
         f"rewards, {title_of(group)}, 95 % intervals clustered by task.",
         heads("Variant", "Missing", "as missing (main)", *rules),
@@ -270,7 +270,7 @@ def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     if not rows:
         return Section(identifier, title, (Remark("There is nothing to compare."),))
     table = Table(
-        f"{prefix}protocol-table",
+        f"{prefix}protocol",
         f"Difference in mean reward from {group.baseline}, {title_of(group)}: all conversations "
         "as assigned (main), and those only whose user invented and contradicted nothing, did not "
         "stop early and stayed the user; 95 % intervals clustered by task.",

@@ -29,7 +29,7 @@ def heat_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     ]
     sorted_by = group.baseline if group.baseline in by_task else "all variants"
     figure = heatmap(
-        f"{prefix}heat",
+        f"{prefix}tasks",
         f"Mean reward of each task by variant, {title_of(group)}",
         rows,
         [str(task) for task in order],
@@ -39,7 +39,7 @@ def heat_section(study: Study, group: GroupFinding, prefix: str) -> Section:
         legend="mean reward of the task's scored trials",
     )
     table = Table(
-        f"{prefix}tasks-table",
+        f"{prefix}tasks",
         f"Mean reward and scored trials of each task by variant, {title_of(group)}.",
         heads("Task", *variants),
         tuple(

@@ -32,7 +32,7 @@ def cost_section(study: Study) -> Section:
     for row in rows:
         kinds[(row.run.kind, row.run.name)].append(row)
     table = Table(
-        "cost-table",
+        "cost",
         "Hours by server and by block of cells. Accelerator-hours are cards times hours held; a "
         "server is loading until its engine answers, serving while it has a request, else idle.",
         heads(
@@ -101,7 +101,7 @@ def _by_variant(study: Study) -> list[Table]:
         shares[result.cell.variant][1] += servers
         episodes[result.cell.variant] += len(result.file.episodes)
     table = Table(
-        "cost-variant-table",
+        "cost-variant",
         "Hours of answering servers by variant: a moment is shared by the conversations that were "
         "going on; loading and idle time is nobody's.",
         heads("Variant", "Conversations", "Accelerator-hours", "Server-hours"),

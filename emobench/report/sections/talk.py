@@ -63,7 +63,7 @@ def _patterns(table: ConversationTable) -> Table:
         found = table.patterns[start : start + size]
         rows.append((Cell(found[0].pattern.label), *map(_pattern, found)))
     return Table(
-        "patterns-table",
+        "patterns",
         "Patterns by variant: mean over tasks of the mean over a task's conversations; behind it "
         "the difference from control, paired by task, with its 95 % interval.",
         heads("Per conversation", *table.variants),
@@ -130,7 +130,7 @@ def _word_section(table: ConversationTable) -> Section:
             "* A word of this variant's prompt and of no other's: it may be the prompt repeated.",
         )
     found = Table(
-        "words-table",
+        "words",
         f"Words that the simulated user says more or less often than control's, |z| above {SURE}, "
         "by z.",
         heads("Variant", "More", "Less"),
@@ -186,7 +186,7 @@ def _fault_section(table: ConversationTable) -> Section:
         for each in table.faults
     )
     found = Table(
-        "faults-table",
+        "faults",
         "Who was at fault in conversations that did not solve their task, by rules that speak only "
         "where the records prove something; shares of the unsolved ones.",
         heads("Variant", "Unsolved", *parties),

@@ -1,0 +1,156 @@
+"""`emobench report --export`: the report's figures and tables as files, and all results as JSON.
+
+FOLDER/
+  figures/<name>.svg, .pdf      PDF with the extra emobench[pdf]
+  tables/<name>.csv, .tex       CSV: unrounded, one row a number, with the label that names it
+  report.tex                    a document of all tables and figures
+  findings.json                 everything: findings, gates, patterns, cost, provenance
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from emobench import __version__
+from emobench.analysis import cost
+from emobench.analysis.estimates import plain
+from emobench.checks.assess import as_data
+from emobench.errors import InvalidInput, Problem
+from emobench.files import write_atomic, write_bytes_atomic
+from emobench.reading.table import table_data
+from emobench.report import latex, page, pdf, provenance, svg, views
+from emobench.report.blocks import Scalar, Table, blocks_of
+from emobench.report.scene import Figure
+from emobench.report.study import Study
+
+SCHEMA_VERSION = 1
+FINDINGS = "findings.json"
+NO_PDF = "no PDF of the figures: reportlab is not installed (pip install 'emobench[pdf]')"
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def export(study: Study, folder: Path) -> tuple[list[Path], str]:
+    """Write everything into `folder` and return the files, and a notice or an empty text.
+
+    Raises InvalidInput where `folder` holds something else, OSError where the disk refuses.
+    """
+    _check(folder)
+    blocks = blocks_of(page.sections(study))
+    figures, tables = page.figures_of(blocks), page.tables_of(blocks)
+    with_pdf = pdf.available()
+    written = []
+    for path, content in _files(study, figures, tables, with_pdf):
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            write_bytes_atomic(target, content)
+        else:
+            # A lone surrogate, which a model can write, has no place in a UTF-8 file.
+            write_atomic(target, content.encode("utf-8", "replace").decode("utf-8"))
+        written.append(target)
+    return written, "" if with_pdf else NO_PDF
+
+
+def _check(folder: Path) -> None:
+    """Refuse a folder that is something else than an earlier export."""
+    if folder.is_dir() and (not any(folder.iterdir()) or (folder / FINDINGS).exists()):
+        return
+    if os.path.lexists(folder):
+        raise InvalidInput(
+            Problem(
+                "this is there already and no export",
+                file=str(folder),
+                key="--export",
+                hint="name a new folder; an earlier export may be written again",
+            )
+        )
+
+
+def _files(
+    study: Study, figures: Sequence[Figure], tables: Sequence[Table], with_pdf: bool
+) -> Iterator[tuple[str, str | bytes]]:
+    for figure in figures:
+        yield f"figures/{figure.name}.svg", svg.standalone(figure)
+        if with_pdf:
+            yield f"figures/{figure.name}.pdf", pdf.pdf(figure)
+    for table in tables:
+        yield f"tables/{table.name}.csv", csv_text(records_of(table))
+        yield f"tables/{table.name}.tex", latex.table(table)
+    title = f"{study.collected.plan.sweep.name}: emobench report"
+    names = [table.name for table in tables]
+    yield "report.tex", latex.document(names, figures if with_pdf else (), title)
+    data = json.dumps(findings_data(study), indent=1, ensure_ascii=True, allow_nan=False)
+    yield FINDINGS, data + "\n"
+
+
+def records_of(table: Table) -> tuple[Mapping[str, Scalar], ...]:
+    """The unrounded numbers, or the cells as they are read where there are none."""
+    if table.records:
+        return table.records
+    names = [head.text for head in table.head]
+    return tuple(
+        {name: f"{cell.text} {cell.detail}".strip() for name, cell in zip(names, row, strict=True)}
+        for row in table.rows
+    )
+
+
+def csv_text(records: Sequence[Mapping[str, Scalar]]) -> str:
+    """CSV with all columns that a record has; what is undefined is empty.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it: words and names
+    are a model's.
+    """
+    names = list(dict.fromkeys(name for record in records for name in record))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for record in records:
+        writer.writerow([_csv(record.get(name)) for name in names])
+    return out.getvalue()
+
+
+def _csv(value: Scalar) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+
+
+def findings_data(study: Study) -> dict[str, Any]:
+    """Everything, as JSON takes it."""
+    plan = study.collected.plan
+    accounted = None if study.runs else cost.summary(study.collected.cost)
+    data: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "emobench": __version__,
+        "sweep": plan.sweep.name,
+        "benchmark": plan.benchmark,
+        "provenance": dict(provenance.facts(study)),
+        "variants": {
+            name: {"version": each.version, "sha256": each.sha256, "text": each.text}
+            for name, each in plan.sweep.variants.items()
+        },
+        "prompts": [asdict(each) for each in study.prompts],
+        "runs": [dict(run) for run in study.runs],
+        "notices": views.notices(study),
+        "left_out": dict(study.left_out),
+        "sample": study.sample,
+        "findings": study.findings.to_json(),
+        "checks": {**as_data(study.checks), "slips": len(study.checks.slips)},
+        "conversations": table_data(study.talk),
+        "cost": accounted,
+    }
+    found: dict[str, Any] = plain(data)
+    return found
