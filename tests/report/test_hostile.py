@@ -30,7 +30,7 @@ HOSTILE = (
     "__proto__",
     "$& $1 $`",
 )
-UNSEEN = "a\u202eb\u0000c\u200bd\u2066e\ufefff\u001b[31mg"
+UNSEEN = "a\u202eb\u0000c\u200bd\u2066e\ufefff\u001b[31mg" + "\u202d" * 10_000
 
 
 def transcript(text: str) -> list[dict[str, object]]:
@@ -104,7 +104,7 @@ def test_nothing_that_a_model_wrote_is_run(browser: Chromium, tmp_path: Path) ->
     quiet(browser)
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "<b> " * 100_000, "\u202e" * 60_000])
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "<b> " * 100_000, "a\u202e" * 60_000])
 def test_an_endless_line_is_cut_until_it_is_asked_for(
     browser: Chromium, tmp_path: Path, text: str
 ) -> None:
@@ -128,7 +128,10 @@ def test_characters_that_show_nothing_are_named(browser: Chromium, tmp_path: Pat
     load(browser, build_report(run_dir))
     page = "document.querySelector('#conversations').textContent"
     named = "aU+202EbU+0000cU+200BdU+2066eU+FEFFfU+001B[31mg"
-    assert browser.evaluate("document.querySelector('#pane .said').textContent") == named
+    run = " ".join(["U+202D"] * 8)
+    assert browser.evaluate("document.querySelector('#pane .said').textContent") == (
+        f"{named}{run} and 9,992 more"
+    )
     assert named in browser.evaluate("document.querySelector('#list li').textContent")
     assert not browser.evaluate(f"/[\\u202e\\u0000\\u200b\\u2066\\u001b]/.test({page})")
 

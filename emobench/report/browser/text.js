@@ -2,7 +2,8 @@
 
 const LONG = 20_000;
 // Characters that show nothing, or that turn the order of others around.
-const CONTROLS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
+const CONTROLS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]+/g;
+const MOST_NAMED = 1_000;
 const GLYPH = {
   solved: "\u2713", failed: "\u2717", agent_error: "!", max_steps: "\u2026",
   context_overflow: "\u2261", user_error: "?", infra_error: "\u2205",
@@ -64,13 +65,21 @@ function append(node, text, query) {
 }
 
 function visible(node, text) {
-  let from = 0;
+  let from = 0, named = 0;
   for (const found of text.matchAll(CONTROLS)) {
-    const code = found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
-    node.append(text.slice(from, found.index), element("span", "unseen", `U+${code}`));
-    from = found.index + 1;
+    named += 1;
+    if (named > MOST_NAMED) break;
+    node.append(text.slice(from, found.index), element("span", "unseen", codes(found[0])));
+    from = found.index + found[0].length;
   }
-  node.append(text.slice(from));
+  node.append(text.slice(from).replace(CONTROLS, "\ufffd"));
+}
+
+// "U+202E U+0000", of a long run the first few.
+function codes(run) {
+  const names = [...run.slice(0, 8)].map((each) =>
+    `U+${each.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
+  return names.join(" ") + (run.length > 8 ? ` and ${(run.length - 8).toLocaleString("en")} more` : "");
 }
 
 // Indented where that changes nothing else.
