@@ -6,16 +6,14 @@ of the file can be gone on with.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from emobench.checks.judge import LABELS, MAX_INTENSITY, Label
 from emobench.errors import EmobenchError
+from emobench.results.appending import LineStore, written_lines
 from emobench.results.lines import parse
 from emobench.results.store import dump
 
@@ -65,14 +63,11 @@ def _read(path: Path) -> tuple[dict[str, Answer], int]:
     """The answers, and the length of the file up to its last whole line."""
     answers: dict[str, Answer] = {}
     whole = 0
-    with path.open("rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            answer = _answer(parse(line))
-            if answer is not None:
-                answers.setdefault(answer.key, answer)
+    for line, end in written_lines(path):
+        whole = end
+        answer = _answer(parse(line))
+        if answer is not None:
+            answers.setdefault(answer.key, answer)
     return answers, whole
 
 
@@ -92,43 +87,26 @@ def _answer(data: object) -> Answer | None:
     return Answer(key, model, label, said)
 
 
-class AnswerStore:
+class AnswerStore(LineStore):
     """Appends answers under an exclusive lock. Raises JudgeBusy, and OSError where the disk says
     no; what was there before stays."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        super().__init__(path, lock=path)
         self.answers: dict[str, Answer] = {}
-        self._descriptor = -1
-
-    def __enter__(self) -> AnswerStore:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise JudgeBusy(
-                f"{self._path}: another process is asking the judge about this run; wait for it"
-            ) from None
-        self.answers, whole = _read(self._path)
-        if whole < os.fstat(self._descriptor).st_size:
-            os.ftruncate(self._descriptor, whole)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)
 
     def append(self, answers: Iterable[Answer]) -> None:
         """Write answers; when this returns they are on disk."""
         new = list(answers)
-        data = memoryview(b"".join(dump(answer.line()) + b"\n" for answer in new))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
+        self._write(dump(answer.line()) for answer in new)
         for answer in new:
             self.answers.setdefault(answer.key, answer)
+
+    def _busy(self) -> JudgeBusy:
+        return JudgeBusy(
+            f"{self._path}: another process is asking the judge about this run; wait for it"
+        )
+
+    def _load(self) -> int:
+        self.answers, whole = _read(self._path)
+        return whole

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import orjson
 
 from emobench.errors import EmobenchError
+from emobench.results.appending import LineStore, written_lines
 from emobench.rundir import CellPaths
 
 INFRA_ERROR = "infra_error"
@@ -24,7 +22,7 @@ class CellBusy(EmobenchError):
     exit_code = 2
 
 
-class EpisodeStore:
+class EpisodeStore(LineStore):
     """Appends episodes to `episodes.jsonl` under an exclusive lock.
 
     Opening recognises a line that was torn by a kill or a full disk and cuts it off: that episode
@@ -33,55 +31,39 @@ class EpisodeStore:
     """
 
     def __init__(self, paths: CellPaths) -> None:
+        super().__init__(paths.episodes, paths.lock)
         self.paths = paths
         self.records: dict[int, dict[str, Any]] = {}
         """What counts so far by task: the newest line that is no infrastructure error, if any."""
         self.attempts: dict[int, int] = {}
-        self._descriptor = -1
-        self._lock = -1
 
     def __enter__(self) -> EpisodeStore:
         self.paths.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise CellBusy(
-                f"{self.paths.folder}: another process is running this cell; "
-                "wait for it or cancel it (emobench cancel)"
-            ) from None
-        self._descriptor = os.open(self.paths.episodes, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        whole = 0
-        for record, end in whole_lines(self.paths.episodes):
-            whole = end
-            if record is not None:
-                self._remember(record)
-        if whole < os.fstat(self._descriptor).st_size:
-            os.ftruncate(self._descriptor, whole)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)
-        os.close(self._lock)
+        return super().__enter__()
 
     def append(self, *records: dict[str, Any]) -> None:
         """Write episodes; when this returns they are on disk. Raises OSError otherwise."""
-        data = memoryview(b"".join(dump(record) + b"\n" for record in records))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
+        self._write(map(dump, records))
         for record in records:
             self._remember(record)
 
     def finished(self) -> set[int]:
         """Tasks that need no further run."""
         return {task for task, record in self.records.items() if record["outcome"] != INFRA_ERROR}
+
+    def _busy(self) -> CellBusy:
+        return CellBusy(
+            f"{self.paths.folder}: another process is running this cell; "
+            "wait for it or cancel it (emobench cancel)"
+        )
+
+    def _load(self) -> int:
+        whole = 0
+        for record, end in whole_lines(self.paths.episodes):
+            whole = end
+            if record is not None:
+                self._remember(record)
+        return whole
 
     def _remember(self, record: dict[str, Any]) -> None:
         task = record["task_id"]
@@ -97,18 +79,13 @@ def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any] | None, int]]:
     A line that is no record (a disk's fault, an editor's) is None. A last line without its line
     break was torn, and is left out.
     """
-    end = 0
-    with path.open("rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            whole = isinstance(record, dict) and "task_id" in record and "outcome" in record
-            yield (record if whole else None), end
+    for line, end in written_lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        whole = isinstance(record, dict) and "task_id" in record and "outcome" in record
+        yield (record if whole else None), end
 
 
 def dump(value: Any) -> bytes:

@@ -1,0 +1,80 @@
+"""A file of lines that one process at a time appends to, and that any prefix of can be gone on
+with: what was written is on disk, and a line that was torn by a kill or a full disk is cut off."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class LineStore(ABC):
+    """Appends to `path` while it holds an exclusive lock on `lock`, which may be the same file.
+
+    Opening raises what `busy` makes where another process holds the lock, and OSError where the
+    disk says no; what was there before stays.
+    """
+
+    def __init__(self, path: Path, lock: Path) -> None:
+        self._path = path
+        self._lock = lock
+        self._held = ExitStack()
+        self._descriptor = -1
+
+    @abstractmethod
+    def _busy(self) -> Exception:
+        """What to raise where another process holds the lock."""
+
+    @abstractmethod
+    def _load(self) -> int:
+        """Take in what the file holds; the offset after its last whole line."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as held:
+            try:
+                fcntl.flock(_opened(self._lock, held), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise self._busy() from None
+            self._descriptor = _opened(self._path, held)
+            whole = self._load()
+            if whole < os.fstat(self._descriptor).st_size:
+                os.ftruncate(self._descriptor, whole)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.close()
+
+    def _write(self, lines: Iterable[bytes]) -> None:
+        """Append lines without their line breaks; when this returns they are on disk."""
+        data = memoryview(b"".join(line + b"\n" for line in lines))
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        os.fsync(self._descriptor)
+
+
+def written_lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Each line that was written to its end, with the offset after it. Raises OSError."""
+    end = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            yield line, end
+
+
+def _opened(path: Path, held: ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    held.callback(os.close, descriptor)
+    return descriptor
