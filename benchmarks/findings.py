@@ -65,7 +65,10 @@ def main() -> None:
 
 def steps_of(run_dir: Path) -> list[tuple[str, list[str]]]:
     """The commands that are measured, one after the other."""
-    return [("collect", ["collect", str(run_dir)])]
+    return [
+        ("collect", ["collect", str(run_dir)]),
+        ("report", ["report", str(run_dir / "tables")]),
+    ]
 
 
 def measured(command: list[str]) -> Measured:

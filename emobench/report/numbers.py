@@ -14,7 +14,7 @@ DAGGER = "\u2020"
 
 def rate(value: float | None) -> str:
     """0.83, or a dash where it is undefined."""
-    return DASH if value is None else f"{value:.2f}"
+    return DASH if value is None else f"{value:.2f}".replace("-", MINUS)
 
 
 def signed(value: float | None, digits: int = 2) -> str:

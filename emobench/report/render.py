@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from emobench.files import write_atomic
 from emobench.report import page, provenance, svg, views
@@ -60,6 +63,7 @@ def _page(study: Study, library: Library) -> str:
         lstrip_blocks=True,
     )
     environment.filters["drawing"] = svg.inline
+    environment.filters["code"] = _with_code
     script, style = own_script(), own_style()
     return environment.get_template("report.html.j2").render(
         **_sections(study),
@@ -88,6 +92,11 @@ def _sections(study: Study) -> dict[str, Any]:
         "variants": [sweep.variants[name] for name in study.variants if name in sweep.variants],
         "prompts": study.prompts,
     }
+
+
+def _with_code(text: str) -> Markup:
+    """Escaped, with `commands` in the type of code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _policy(script: str, style: str) -> str:

@@ -28,7 +28,7 @@ from emobench.rundir import RunDir
 if TYPE_CHECKING:
     import pandas
 
-MOST_READ = 20_000
+MOST_READ = 10_000
 """Conversations whose text is looked at for patterns and checks; of more, a sample."""
 CONFORMS = "conforms"
 

@@ -49,7 +49,8 @@ def test_a_whole_run(tmp_path: Path) -> None:
     fill(run_dir, load_plan(run_dir).cells)
     text = said(run_dir)
     assert NOTICE in text
-    assert "48 of 48 planned conversations have a result. Mean reward is" in text
+    assert "48 of 48 planned conversations have a result." in text
+    assert "Mean reward with control is" in text
     assert "Not complete" not in text
     for label in ("A study.", "tau_trait 0.1.1", "sweeps/whole.yaml", "6 tasks \u00d7 2 trials"):
         assert label in text
@@ -78,8 +79,9 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert lines[3].split()[:6] == ["frustration", "3/4", "0.33", "0.25", "0.00", "\u22120.50"]
     assert lines[3].split()[-1] == "1"
     text = said(run_dir)
-    assert "frustration 3 of 4 1 0.33" in text
-    assert "0.00 1/2" in text
+    # One of two tasks has two trials that count.
+    assert "frustration \u2020 3 of 4 1 0.33" in text
+    assert "0.00 \u2020 1 of 2 tasks" in text
 
 
 def test_real_models_get_no_notice_and_no_key_gets_in(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_what_is_wrong_with_the_data_stands_on_top(tmp_path: Path) -> None:
     with run_dir.cell(0).episodes.open("a") as stream:
         stream.write("garbage\n")
     text = said(run_dir)
-    assert "Left out: 1 damaged line, 1 repeated result" in text
+    assert "Left out: 1 damaged line, 0 repeated results and 2 conversations of another" in text
     assert "Mixed prompts" in text
     assert "another text of control" in text
     assert "Mixed benchmarks" in text
@@ -132,8 +134,9 @@ def test_without_control_nothing_is_compared(tmp_path: Path, variants: tuple[str
     run_dir = make_run(tmp_path / "alone", variants=variants, tasks=2, trials=1)
     fill(run_dir, load_plan(run_dir).cells)
     text = said(run_dir)
-    assert "The sweep has no control" in text
-    assert "Difference in mean reward" not in text
+    assert "There is no control here, so no variant can be compared with it." in text
+    assert "Nothing is compared with control here." in text
+    assert "Difference in mean reward, variant minus" not in text
 
 
 def test_several_settings_are_shown_together_and_apart(tmp_path: Path) -> None:
@@ -142,8 +145,10 @@ def test_several_settings_are_shown_together_and_apart(tmp_path: Path) -> None:
     )
     fill(run_dir, load_plan(run_dir).cells)
     text = said(run_dir)
-    assert "all 4 settings together" in text
-    assert "Figure 5. airline / scripted / act" in text
+    assert "Of 12 effects in 4 groups" in text
+    assert "Figure 1. Difference in mean reward, variant minus control, in every" in text
+    for title in ("airline / scripted / act", "retail / scripted / react"):
+        assert f"Mean reward by variant, {title}, 6 tasks" in text
 
 
 def test_transcripts_of_any_shape_are_embedded(tmp_path: Path) -> None:

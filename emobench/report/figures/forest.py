@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emobench.analysis.estimates import Interval
-from emobench.report.scene import Anchor, Circle, Figure, Line, Shape, Text
+from emobench.report.scene import Anchor, Circle, Figure, Line, Rect, Shape, Text
 
 LABELS, PLOT = 150.0, 320.0
 ROW, TOP, AXIS = 34.0, 8.0, 44.0
@@ -62,6 +62,8 @@ def forest(
     for number, dot in enumerate(dots):
         y = TOP + ROW * number + ROW / 2
         if dot.heading:
+            # The lines of the grid end above it and go on below.
+            shapes.append(Rect(0, y - 8, LABELS + PLOT + 1, 22, "paper"))
             shapes.append(Text(0, y + 8, dot.label, "ink", bold=True, size=12.5))
             continue
         shapes += _row(dot, x(dot.value) if dot.value is not None else None, y, width)

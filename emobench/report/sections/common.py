@@ -16,6 +16,12 @@ def title_of(group: GroupFinding) -> str:
     return f"{group.env} / {group.assistant} / {group.agent_strategy}"
 
 
+def is_compared(group: GroupFinding) -> bool:
+    """Whether it has a baseline, and something to compare with it."""
+    names = [each.variant for each in group.variants]
+    return group.baseline in names and len(names) > 1
+
+
 def size_of(study: Study, group: GroupFinding) -> str:
     """'115 tasks x 4 trials', as planned."""
     cells = [c for c in study.cells if (c.env, c.agent_strategy, c.assistant) == group.key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emobench.analysis.interaction import AssistantComparison
-from emobench.report.blocks import Block, Cell, Section, Table, heads
+from emobench.report.blocks import Block, Cell, Head, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, symmetric_axis
 from emobench.report.numbers import DAGGER, bounds, p_value, signed
 from emobench.report.scene import Figure
@@ -71,8 +71,9 @@ def _table(found: Sequence[AssistantComparison], name: str, what: str) -> Table:
     return Table(
         name,
         f"{what}; paired by task, 95 % intervals clustered by task.",
-        heads(
-            "Assistants", "Environment", "Strategy", "Variant", "Difference", "p adjusted", "Tasks"
+        (
+            *(Head(name, numeric=False) for name in ("Assistants", "Environment", "Strategy")),
+            *heads("Variant", "Difference", "p adjusted", "Tasks"),
         ),
         tuple(
             (

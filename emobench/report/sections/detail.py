@@ -23,6 +23,7 @@ from emobench.report.numbers import (
 from emobench.report.sections.common import (
     difference_columns,
     interval_columns,
+    is_compared,
     keys_of,
     title_of,
 )
@@ -253,7 +254,7 @@ def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     rows, records = [], []
     for each in group.variants:
         found = each.contrast.per_protocol if each.contrast else None
-        if each.contrast is None or found is None:
+        if each.contrast is None or found is None or not is_compared(group):
             continue
         main = each.contrast.difference
         rows.append(

@@ -8,7 +8,7 @@ from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.power import POWER, power_verdict
 from emobench.checks.dialogue import Condition
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
-from emobench.report.numbers import DASH, points
+from emobench.report.numbers import DASH, percent, points
 from emobench.report.sections.common import condition_keys
 from emobench.report.study import Study
 
@@ -128,7 +128,7 @@ def power_section(study: Study) -> Section:
     table = Table(
         "power",
         f"Smallest drop in mean reward, in points of 100, that the planned design finds with "
-        f"{POWER:.0%} power, two-sided, at Holm's first step; and what the smallest effect of "
+        f"{percent(POWER)} power, two-sided, at Holm's first step; and what the smallest effect of "
         "interest would take.",
         heads(
             "Group",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from emobench.analysis.estimates import Difference, plain
+from emobench.analysis.estimates import FEW, Difference, Interval, OddsRatio, plain
 from emobench.analysis.findings import GroupFinding, VariantFinding
 from emobench.analysis.gates import Label
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
@@ -23,6 +23,7 @@ from emobench.report.sections.common import (
     INTERVAL,
     difference_columns,
     interval_columns,
+    is_compared,
     keys_of,
     size_of,
     title_of,
@@ -56,7 +57,7 @@ def effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]
     """The forest plot, mean reward, the table of both, and the labels that belong to them."""
     size = size_of(study, group)
     blocks: list[Block] = []
-    if any(each.contrast for each in group.variants):
+    if is_compared(group):
         blocks.append(effect_figure(study, group, prefix, size))
         blocks += label_blocks(study, group)
     blocks += [mean_figure(group, prefix, size), effect_table(study, group, prefix, size)]
@@ -165,7 +166,7 @@ def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
 
 
 def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> Table:
-    compared = any(each.contrast for each in group.variants)
+    compared = is_compared(group)
     head = list(heads("Variant", "Conversations", "Missing", "Mean reward"))
     if compared:
         head += [Head(f"Difference from {group.baseline}"), Head("p adjusted")]
@@ -179,7 +180,9 @@ def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> T
         f"{prefix}main",
         f"Mean reward by variant and difference from {group.baseline}, {title_of(group)}, {size}, "
         f"{INTERVAL}. p: sign-flip permutation over tasks, adjusted by Holm; odds ratio of "
-        "success: GEE, a check on the other numbers.",
+        f"success: GEE, a check on the other numbers, with an interval from {FEW} tasks on."
+        if compared
+        else f"Mean reward by variant, {title_of(group)}, {size}, {INTERVAL}.",
         tuple(head),
         tuple(_row(study, group, each, compared) for each in group.variants),
         (
@@ -233,12 +236,17 @@ def _row(
         ),
         Cell(p_value(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
         Cell(f"{found.tasks:,}", f"{found.left_out} left out" if found.left_out else ""),
-        Cell(rate(odds.value), bounds(odds.interval), odds.reason or odds.label),
+        Cell(rate(odds.value), bounds(_odds_interval(found, odds)), odds.reason or odds.label),
         Cell(
             short_labels(marks) or "passed",
             state="failed" if failed else "not_checked" if marks else "passed",
         ),
     )
+
+
+def _odds_interval(found: Difference, odds: OddsRatio) -> Interval | None:
+    """None below ten tasks: with few clusters it claims far more than is known."""
+    return odds.interval if found.tasks >= FEW else None
 
 
 def _notes(each: VariantFinding) -> list[str]:
@@ -267,6 +275,8 @@ def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str
         **row,
         **difference_columns(found),
         "odds_ratio": odds.value if odds else None,
-        **interval_columns("odds_ratio", plain(odds)["interval"] if odds else None),
+        **interval_columns(
+            "odds_ratio", plain(_odds_interval(found, odds)) if found and odds else None
+        ),
         "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
     }

@@ -11,9 +11,9 @@ from emobench.analysis.gates import GATES
 from emobench.analysis.power import POWER, power_verdict
 from emobench.report.blocks import Block
 from emobench.report.figures.forest import Dot, forest, symmetric_axis
-from emobench.report.numbers import bounds, listed, p_phrase, plural, points, rate, signed
+from emobench.report.numbers import bounds, listed, p_phrase, percent, plural, points, rate, signed
 from emobench.report.provenance import scripted_roles
-from emobench.report.sections.common import INTERVAL, size_of, title_of
+from emobench.report.sections.common import INTERVAL, is_compared, size_of, title_of
 from emobench.report.sections.group import effect_dots
 from emobench.report.study import Study
 
@@ -40,7 +40,7 @@ def answers(study: Study) -> list[Answer]:
 
 def overview_blocks(study: Study) -> list[Block]:
     """Effects of all groups in one figure, where there are several."""
-    groups = [each for each in study.findings.groups if any(v.contrast for v in each.variants)]
+    groups = [each for each in study.findings.groups if is_compared(each)]
     if len(groups) < 2:
         return []
     dots: list[Dot] = []
@@ -154,11 +154,11 @@ def _power(study: Study) -> str:
     size = f"{plural(design.tasks, 'task')} \u00d7 {plural(design.trials, 'trial')}"
     where = size if len(found.designs) == 1 else f"the {len(found.designs)} groups of this design"
     if len(known) < len(smallest):
-        finds = f"{where} cannot find even a drop to nothing with {POWER:.0%} power"
+        finds = f"{where} cannot find even a drop to nothing with {percent(POWER)} power"
     else:
         low, high = points(min(known)), points(max(known))
         span = low if low == high else f"{low} to {high}"
-        finds = f"{where} can find drops from {span} points on with {POWER:.0%} power"
+        finds = f"{where} can find drops from {span} points on with {percent(POWER)} power"
     wanted = points(found.wanted)
     text = f"{finds[0].upper()}{finds[1:]}; the smallest of interest was declared as {wanted}."
     return text if found.passed else f"{text} The design is underpowered for that."

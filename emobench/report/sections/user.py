@@ -17,6 +17,8 @@ from emobench.report.scene import series
 from emobench.report.sections.common import condition_keys
 from emobench.report.study import Study
 
+FEW_NOTE = f"{DAGGER} Fewer than 5 events, or fewer than 5 others: the rate says little."
+
 
 def manipulation_section(study: Study) -> Section:
     """Is the emotion visible: a judge's labels, where there are some."""
@@ -131,7 +133,8 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
             )
             for each in arms
         ),
-        records=tuple(
+        (FEW_NOTE,),
+        tuple(
             {
                 **condition_keys(each.condition),
                 "judge": main.model,
@@ -168,7 +171,8 @@ def _markers(study: Study) -> Iterator[Block]:
             )
             for each in found
         ),
-        records=tuple(
+        (FEW_NOTE,),
+        tuple(
             {**condition_keys(each.condition), "marker": name, **_measured(each.measures[name])}
             for each in found
             for name in names
@@ -177,9 +181,9 @@ def _markers(study: Study) -> Iterator[Block]:
 
 
 def _marker(own: Measure, gap: Paired | None) -> Cell:
-    detail = "" if gap is None or gap.value is None else signed(gap.value)
+    detail = signed(gap.value) if gap is not None and gap.value else ""
     title = gap.label if gap else own.label
-    return Cell(measure(own.value), detail, title, mark=DAGGER if own.few_events else "")
+    return Cell(measure(own.value), detail, title, mark=_few(own))
 
 
 def fidelity_section(study: Study) -> Section:
@@ -214,7 +218,7 @@ def fidelity_section(study: Study) -> Section:
             )
             for each in found
         ),
-        (f"{DAGGER} Fewer than 5 events, or fewer than 5 others: the rate says little.",),
+        (FEW_NOTE,),
         tuple(
             {**condition_keys(each.condition), "measure": name, **_measured(each.measures[name])}
             for each in found
@@ -231,14 +235,13 @@ def fidelity_section(study: Study) -> Section:
 
 def _fidelity(own: Measure, gap: Paired | None) -> Cell:
     detail = ""
-    if gap is not None and gap.value is not None:
+    if gap is not None and gap.value:
         detail = signed(100 * gap.value, 1)
         if gap.low is not None and gap.high is not None:
             detail += f" [{signed(100 * gap.low, 1)}, {signed(100 * gap.high, 1)}]"
     title = gap.label if gap else own.label
-    few = own.few_events and own.value not in (None, 0.0, 1.0)
     text = percent(own.value)
-    return Cell(text, detail, title, mark=DAGGER if few else "")
+    return Cell(text, detail, title, mark=_few(own))
 
 
 def _share_cell(found: Measure | None) -> Cell:
@@ -250,6 +253,11 @@ def _share_cell(found: Measure | None) -> Cell:
     return Cell(
         percent(found.value), interval, found.label, mark=DAGGER if found.few_events else ""
     )
+
+
+def _few(found: Measure) -> str:
+    """A mark where something happened, or failed to, but rarely."""
+    return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
 
 
 def _paired_cell(found: Paired | None) -> Cell:
