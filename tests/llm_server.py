@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
+
+from tests.listening import answering
 
 
 @dataclass(frozen=True)
@@ -90,18 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
 
-@contextmanager
-def recording(answer: Answer) -> Iterator[Recorder]:
+def recording(answer: Answer) -> AbstractContextManager[Recorder]:
     """A server on a free port of this machine for the length of the block."""
-    server = Recorder(answer)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return answering(Recorder(answer))
 
 
 def is_user(request: dict[str, Any]) -> bool:

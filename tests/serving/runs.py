@@ -14,13 +14,27 @@ from emobench.config.models import RoleModel
 from emobench.files import write_json
 from emobench.plan import save_plan
 from emobench.rundir import RunDir
-from emobench.serving.endpoints import Endpoint, read_endpoint
+from emobench.serving.endpoints import Endpoint, now, read_endpoint
 from emobench.slurm.render import render
 from emobench.templates_path import shipped_templates
 from tests.processes import until
 from tests.slurm.plans import make_plan, scripted
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.5)
+READY = Endpoint(
+    server="user",
+    role="user",
+    url="",
+    model="m",
+    incarnation="abc",
+    engine="vllm",
+    host="node1",
+    job_id="1",
+    pid=1,
+    started=now(),
+    state="ready",
+)
+"""The user's server as it publishes itself, but for its address."""
 
 
 def make_run(

@@ -21,29 +21,15 @@ from emobench.files import write_json
 from emobench.rundir import RunDir
 from emobench.serving import guard, waiting
 from emobench.serving.endpoints import (
-    Endpoint,
     api_key,
     get,
-    now,
     publish,
     read_endpoint,
 )
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.slurm.jobs import add_jobs, record
-
-READY = Endpoint(
-    server="user",
-    role="user",
-    url="",
-    model="m",
-    incarnation="abc",
-    engine="vllm",
-    host="node1",
-    job_id="1",
-    pid=1,
-    started=now(),
-    state="ready",
-)
+from tests.listening import answering
+from tests.serving.runs import READY
 
 
 class _Models(BaseHTTPRequestHandler):
@@ -81,12 +67,8 @@ def url(run_dir: RunDir) -> Iterator[str]:
     class Handler(_Models):
         key = api_key(run_dir)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
-        thread.join()
 
 
 def test_the_key_is_private_and_stays_the_same(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,26 +19,14 @@ from emobench.serving import guard
 from emobench.serving.endpoints import (
     Endpoint,
     api_key,
-    now,
     publish,
     what_is_wrong,
 )
 from emobench.serving.waiting import wait_for_endpoint
-from tests.serving.runs import make_run, supervising, until_state
+from tests.listening import answering
+from tests.serving.runs import READY, make_run, supervising, until_state
 
-WANTED = Endpoint(
-    server="user",
-    role="user",
-    url="",
-    model="m",
-    incarnation="new",
-    engine="vllm",
-    host="node1",
-    job_id="1",
-    pid=1,
-    started=now(),
-    state="ready",
-)
+WANTED = replace(READY, incarnation="new")
 Prove = Callable[[str], tuple[int, object]]
 
 
@@ -73,16 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
 
-@contextmanager
-def listening(prove: Prove) -> Iterator[Listener]:
-    with Listener(prove) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def listening(prove: Prove) -> AbstractContextManager[Listener]:
+    return answering(Listener(prove))
 
 
 def proving(key: str, incarnation: str = "new", server: str = "user") -> Prove:
@@ -142,13 +121,9 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
                 self.send_header("Location", f"http://127.0.0.1:{port}{self.path}")
                 self.end_headers()
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Moved) as other:
-            thread = threading.Thread(target=other.serve_forever, args=(0.01,))
-            thread.start()
+        with answering(ThreadingHTTPServer(("127.0.0.1", 0), Moved)) as other:
             moved = replace(WANTED, url=f"http://127.0.0.1:{other.server_port}/v1")
             said = what_is_wrong(moved, "the-key")
-            other.shutdown()
-            thread.join()
     assert "cannot prove itself (HTTP 302)" in said
     assert server.seen == []
 
