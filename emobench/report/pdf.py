@@ -34,8 +34,8 @@ def pdf(figure: Figure) -> bytes:
     out = io.BytesIO()
     size = (figure.width * SCALE, figure.height * SCALE)
     canvas = Canvas(out, pagesize=size, invariant=1)
-    canvas.setTitle(figure.title)
-    canvas.setSubject(figure.description[:2000])
+    canvas.setTitle(_encodable(figure.title))
+    canvas.setSubject(_encodable(figure.description[:2000]))
     canvas.setCreator("emobench")
     # reportlab's y grows upwards.
     canvas.scale(SCALE, SCALE)
@@ -92,6 +92,11 @@ def _register() -> None:
     for face in (FACE, BOLD):
         if face not in known:
             pdfmetrics.registerFont(TTFont(face, f"{face}.ttf"))
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which a model can write."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _known(text: str) -> str:

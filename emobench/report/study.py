@@ -122,13 +122,15 @@ def build_study(collected: Collected) -> Study:
     )
 
 
-def sample_size(collected: Collected, most: int = MOST_READ) -> int | None:
-    """Conversations to read of each condition, so that `most` are read in all; None: every one."""
+def sample_size(collected: Collected) -> int | None:
+    """Conversations to read of each condition, so that MOST_READ are in all; None: every one."""
     there = sum(len(result.file.episodes) for result in collected.cells)
-    if there <= most:
+    if there <= MOST_READ:
         return None
     cells = [result.cell for result in collected.cells]
-    return max(1, most // len({(c.env, c.agent_strategy, c.assistant, c.variant) for c in cells}))
+    return max(
+        1, MOST_READ // len({(c.env, c.agent_strategy, c.assistant, c.variant) for c in cells})
+    )
 
 
 def _dialogues(collected: Collected, sample: int | None, tally: Tally) -> Iterator[Dialogue]:
