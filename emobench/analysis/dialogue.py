@@ -18,8 +18,10 @@ from emobench.benchmarks.tools import writes
 TEXT_STRATEGIES = ("act", "react")
 RESPOND = "respond"
 STOP = "###STOP###"
-_API_OUTPUT = "API output: "
-_REACT_USER = "User Response:"
+API_OUTPUT = "API output: "
+"""How the react and act agents show a tool's answer: as a message of the user."""
+REACT_USER = "User Response:"
+"""What the react user says to the agent stands behind it."""
 _UNKNOWN = "Unknown action"
 
 
@@ -94,7 +96,7 @@ class Dialogue:
     def spoken(self, text: str) -> str:
         """A user's message without its thought and without the sign that ends a conversation."""
         if self.react_user:
-            text = text.rpartition(_REACT_USER)[2]
+            text = text.rpartition(REACT_USER)[2]
         return text.replace(STOP, " ")
 
     @property
@@ -154,8 +156,8 @@ class _Builder:
         elif role in ("tool", "function"):
             self._take_result(message, text)
         elif role == "user":
-            if self._textual and self._waiting and text.startswith(_API_OUTPUT):
-                self._take_result({}, text.removeprefix(_API_OUTPUT))
+            if self._textual and self._waiting and text.startswith(API_OUTPUT):
+                self._take_result({}, text.removeprefix(API_OUTPUT))
             else:
                 self.events.append(Message("user", text, self.step))
 

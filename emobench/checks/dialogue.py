@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
-from emobench.analysis.dialogue import STOP, ToolCall, dialogue
+from emobench.analysis.dialogue import REACT_USER, STOP, ToolCall, dialogue
 from emobench.analysis.metrics import CONTROL, INFRA_ERROR
 from emobench.benchmarks.tasksets import TASK_COUNTS
 from emobench.config.sweep import Sweep
@@ -21,7 +21,6 @@ from emobench.rundir import RunDir
 from emobench.serving.scripted.tasks import Act, TaskText, load_env
 
 _STOP = re.compile(r"[\s.'\"`*]*" + re.escape(STOP) + r"[\s.'\"`*]*")
-_USER_RESPONSE = "User Response:"
 LONGEST = 20_000
 """Characters of a message that the checks look at: a model caught in a loop writes megabytes."""
 
@@ -176,7 +175,7 @@ def _said(record: Mapping[str, Any]) -> tuple[tuple[Said, ...], bool]:
             said.append(Said("tool", event.tool))
         elif event.role == "user":
             # Stock hands the react user's thought to the agent as well; its words are no turn.
-            text = _STOP.sub(" ", event.text.rpartition(_USER_RESPONSE)[2][:LONGEST]).strip()
+            text = _STOP.sub(" ", event.text.rpartition(REACT_USER)[2][:LONGEST]).strip()
             if text:
                 said.append(Said("user", text))
         elif event.text:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from emobench.analysis.dialogue import TEXT_STRATEGIES
 from emobench.benchmarks.adapter import Benchmark
 from emobench.config.sweep import Cell
 from emobench.files import read_json, write_json
@@ -31,7 +32,6 @@ TIMEOUT_S = 300.0
 WAIT_S = 120.0
 """For the result of another cell's probe, before this cell asks on its own."""
 EXTERNAL_S = 3600.0
-_TEXT_AGENTS = ("react", "act")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def probe_cell(
             continue
         if plan.sweep.fidelity.send_seed:
             target = replace(target, sampling={**target.sampling, "seed": plan.sweep.seed})
-        tools = role == "user" or cell.agent_strategy not in _TEXT_AGENTS
+        tools = role == "user" or cell.agent_strategy not in TEXT_STRATEGIES
         file = _file(run_dir, server, target, cell.env, tools)
 
         def ask(target: Target = target, role: Role = role, tools: bool = tools) -> ProbeReport:

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from emobench.analysis.dialogue import API_OUTPUT, RESPOND, TEXT_STRATEGIES
 from emobench.analysis.metrics import INFRA_ERROR, SUCCESS
 from emobench.config.sweep import Cell
 from emobench.plan import Plan
 from emobench.results.lines import parse
 
 INT16, INT32, INT64 = 2**15 - 1, 2**31 - 1, 2**63 - 1
-API_OUTPUT = "API output: "
-"""How the react and act agents show a tool's answer: as a message of the user."""
 TOOL_ERRORS = ("Error: ", "Error:", "Unknown action ")
 """How tau-bench's environments and tools begin an answer that is an error."""
 
@@ -123,7 +122,9 @@ def told(messages: list[Any], agent_strategy: str) -> Iterator[tuple[int, str, s
     The react and act agents write their calls as text and get the answers as the user's words;
     here they are what they are: calls and answers of a tool.
     """
-    written = agent_strategy in ("react", "act")
+    # Not analysis.dialogue: its events are no rows (a message may be several calls, a thought is
+    # apart), and it takes several times as long for every episode of a collection.
+    written = agent_strategy in TEXT_STRATEGIES
     called: str | None = None
     for position, message in enumerate(messages):
         if not isinstance(message, dict):
@@ -231,4 +232,4 @@ def _written_call(content: str) -> str | None:
     action = content.rsplit("Action:", 1)[-1].strip()
     data = parse(action.encode("utf-8", "replace")) if action.startswith("{") else None
     name = data.get("name") if isinstance(data, dict) else None
-    return None if name == "respond" else text(name)
+    return None if name == RESPOND else text(name)
