@@ -9,6 +9,7 @@ from typing import Any
 from emobench.analysis.conversations import Group, Seen, seen
 from emobench.analysis.metrics import CONTROL, OUTCOMES
 from emobench.config.sweep import Cell
+from emobench.config.words import ranges
 from emobench.errors import InvalidInput, Problem, nearest
 from emobench.plan import Plan
 from emobench.reading.ground_truth import task_of
@@ -187,20 +188,9 @@ def _unknown(option: str, given: Iterable[Any], there: Iterable[Any]) -> list[Pr
         Problem(
             f"this run has no {value}",
             key=option,
-            allowed=_ranges(known),
+            allowed=", ".join(known) if isinstance(value, str) else ranges(known),
             hint=nearest(value, known) if isinstance(value, str) else "",
         )
         for value in given
         if value not in known
     ]
-
-
-def _ranges(values: Sequence[Any]) -> str:
-    """Names as a list; whole numbers as ranges: '0-4, 7'."""
-    parts: list[list[Any]] = []
-    for value in values:
-        if parts and isinstance(value, int) and value == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], value]
-        else:
-            parts.append([value])
-    return ", ".join("-".join(str(each) for each in part) for part in parts)

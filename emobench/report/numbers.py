@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from emobench.analysis.metrics import Interval
+from emobench.config.words import ranges as plain_ranges
 
 MINUS = "\u2212"
 DASH = "\u2013"
@@ -100,11 +101,5 @@ def when(stamp: str) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """0-4, 7, 9-11"""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}{DASH}{b}" for a, b in parts)
+    """0\u20134, 7, 9\u201311"""
+    return plain_ranges(numbers, DASH)

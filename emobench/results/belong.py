@@ -16,6 +16,7 @@ from typing import Any
 
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.config.sweep import Cell
+from emobench.config.words import ranges
 from emobench.errors import InvalidInput, Problem
 from emobench.plan import Plan, load_plan
 from emobench.rundir import RunDir
@@ -136,7 +137,7 @@ def conditions(run: Run) -> dict[str, Any]:
         "user_strategy": sweep.user_strategy,
         "max_steps": sweep.max_steps,
         "fidelity": sweep.fidelity.model_dump(),
-        "tasks": {env: _ranges(tasks) for env, tasks in sweep.tasks.items()},
+        "tasks": {env: ranges(tasks) for env, tasks in sweep.tasks.items()},
         "variants": {
             name: variant.sha256 for name, variant in sweep.variants.items() if variant.sha256
         },
@@ -180,14 +181,3 @@ def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str,
                 pair = ({**pair[0], "mistakes": rates[0]}, {**pair[1], "mistakes": rates[1]})
             sides[0][name], sides[1][name] = pair
     return sides
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """0-4, 7, 9-11"""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
