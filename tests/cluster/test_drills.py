@@ -6,9 +6,7 @@ import json
 import os
 import re
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +22,7 @@ from emobench.templates_path import shipped_templates
 from tests import processes
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
+from tests.listening import answering
 from tests.processes import until
 
 
@@ -73,19 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
 
-@contextmanager
-def impostor(endpoint: Endpoint) -> Iterator[Impostor]:
-    """Listens at the endpoint's address, as soon as that is free."""
+def impostor(endpoint: Endpoint) -> AbstractContextManager[Impostor]:
+    """Listens at the endpoint's address, which must be free."""
     url = urlsplit(endpoint.url)
     assert url.hostname and url.port
-    with Impostor((url.hostname, url.port)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    return answering(Impostor((url.hostname, url.port)))
 
 
 def rewrite(drill: Drill, endpoint: Endpoint, age_s: float) -> None:
