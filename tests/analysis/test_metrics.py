@@ -19,26 +19,7 @@ from emobench.analysis.metrics import (
     pass_k,
 )
 from emobench.analysis.student import t_quantile
-
-
-def observe(
-    rewards: dict[int, list[float | None]], variant: str = "control", env: str = "retail"
-) -> list[Observation]:
-    """One observation a reward, by task; None is an infrastructure error."""
-    return [
-        Observation(
-            assistant="a",
-            env=env,
-            agent_strategy="react",
-            variant=variant,
-            trial=trial,
-            task_id=task,
-            outcome="infra_error" if value is None else "solved" if value == 1 else "failed",
-            reward=value,
-        )
-        for task, values in rewards.items()
-        for trial, value in enumerate(values, start=1)
-    ]
+from tests.analysis.frames import observations
 
 
 @pytest.mark.parametrize("trials", range(1, 8))
@@ -58,7 +39,7 @@ def test_pass_k_is_undefined_with_fewer_trials_than_k() -> None:
 
 
 def test_pass_hat_k_counts_trials_for_each_task() -> None:
-    observed = observe({0: [1, 1, 1, 0], 1: [1, None, None, 1], 2: [0, None, None, None]})
+    observed = observations({0: [1, 1, 1, 0], 1: [1, None, None, 1], 2: [0, None, None, None]})
     first, second, third = (pass_hat_k(observed, k) for k in (1, 2, 3))
     assert first.value == pytest.approx((3 / 4 + 1 + 0) / 3)
     assert (second.tasks, second.of) == (2, 3)
@@ -69,25 +50,25 @@ def test_pass_hat_k_counts_trials_for_each_task() -> None:
 
 
 def test_pass_hat_k_keeps_environments_apart() -> None:
-    observed = observe({0: [1]}) + observe({0: [1]}, env="airline")
+    observed = observations({0: [1]}) + observations({0: [1]}, env="airline")
     assert pass_hat_k(observed, 2).value is None
     assert pass_hat_k(observed, 1).of == 2
 
 
 def test_a_reward_short_of_one_is_no_success() -> None:
-    assert pass_hat_k(observe({0: [0.5, 1 - 1e-9]}), 1).value == pytest.approx(0.5)
+    assert pass_hat_k(observations({0: [0.5, 1 - 1e-9]}), 1).value == pytest.approx(0.5)
 
 
 def test_infrastructure_errors_are_missing_and_not_zero() -> None:
-    mean = mean_reward(observe({0: [1, None], 1: [1, None]}))
+    mean = mean_reward(observations({0: [1, None], 1: [1, None]}))
     assert (mean.value, mean.scored, mean.missing, mean.tasks) == (1.0, 2, 2, 2)
-    nothing = mean_reward(observe({0: [None]}))
+    nothing = mean_reward(observations({0: [None]}))
     assert (nothing.value, nothing.missing, nothing.interval) == (None, 1, None)
 
 
 def test_with_one_trial_the_clustered_interval_is_the_plain_one() -> None:
     values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
-    mean = mean_reward(observe({task: [value] for task, value in enumerate(values)}))
+    mean = mean_reward(observations({task: [value] for task, value in enumerate(values)}))
     width = t_quantile(7) * statistics.stdev(values) / math.sqrt(8)
     assert mean.interval is not None
     assert mean.interval.low == pytest.approx(0.75 - width)
@@ -95,20 +76,20 @@ def test_with_one_trial_the_clustered_interval_is_the_plain_one() -> None:
 
 
 def test_repeating_a_task_gives_no_narrower_interval() -> None:
-    once = mean_reward(observe({task: [float(task % 2)] for task in range(20)}))
-    often = mean_reward(observe({task: [float(task % 2)] * 8 for task in range(20)}))
+    once = mean_reward(observations({task: [float(task % 2)] for task in range(20)}))
+    often = mean_reward(observations({task: [float(task % 2)] * 8 for task in range(20)}))
     assert once.interval is not None
     assert often.interval == once.interval
 
 
 def test_no_interval_where_it_would_pretend() -> None:
-    assert mean_reward(observe({0: [1, 0]})).interval is None
-    assert mean_reward(observe({0: [1], 1: [1]})).interval is None
+    assert mean_reward(observations({0: [1, 0]})).interval is None
+    assert mean_reward(observations({0: [1], 1: [1]})).interval is None
 
 
 def test_difference_is_paired_by_task() -> None:
-    control = observe({0: [1, 1], 1: [1, 0], 2: [0, 0], 3: [1, 1]})
-    treated = observe({0: [1, 0], 1: [0, 0], 2: [0, None], 4: [1, 1]}, "anger")
+    control = observations({0: [1, 1], 1: [1, 0], 2: [0, 0], 3: [1, 1]})
+    treated = observations({0: [1, 0], 1: [0, 0], 2: [0, None], 4: [1, 1]}, "anger")
     found = difference(treated, control)
     gaps = [-0.5, -0.5, 0.0]
     width = t_quantile(2) * statistics.stdev(gaps) / math.sqrt(3)
@@ -121,8 +102,8 @@ def test_difference_is_paired_by_task() -> None:
 
 
 def test_a_task_of_several_groups_counts_once() -> None:
-    control = observe({0: [1], 1: [1]})
-    treated = observe({0: [0], 1: [1]}, "anger")
+    control = observations({0: [1], 1: [1]})
+    treated = observations({0: [0], 1: [1]}, "anger")
     both = [*control, *(_moved(item) for item in control)]
     found = difference([*treated, *(_moved(item) for item in control)], both)
     assert found.tasks == 2
@@ -130,10 +111,10 @@ def test_a_task_of_several_groups_counts_once() -> None:
 
 
 def test_outcomes_name_every_outcome() -> None:
-    counts = outcome_counts(observe({0: [1, 0, None]}))
+    counts = outcome_counts(observations({0: [1, 0, None]}))
     assert tuple(counts) == OUTCOMES
     assert (counts["solved"], counts["failed"], counts["infra_error"]) == (1, 1, 1)
-    assert by_variant(observe({0: [1]}), ["anger", "control"])["anger"] == []
+    assert by_variant(observations({0: [1]}), ["anger", "control"])["anger"] == []
 
 
 def _moved(item: Observation) -> Observation:
