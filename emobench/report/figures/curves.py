@@ -75,7 +75,7 @@ def curves(
             Circle(at, height, 3.5, curve.role, point.caption)
             for point, (at, height) in zip(curve.points, points, strict=True)
         ]
-    shapes += _labels(lines, y)
+    shapes += _labels(lines, x, y, len(columns) - 1)
     shapes.append(Text(LEFT + PLOT / 2, bottom + 38, axis, "muted", "middle", 12))
     shapes.append(Text(0, TOP - 14, value_axis, "muted", size=12))
     captions = [point.caption for curve in lines for point in curve.points]
@@ -90,14 +90,22 @@ def curves(
     )
 
 
-def _labels(lines: Sequence[Curve], y: Callable[[float], float]) -> list[Shape]:
-    """The names at the right, moved apart where they would cover each other."""
-    ends = sorted((y(each.points[-1].value), n) for n, each in enumerate(lines) if each.points)
+def _labels(
+    lines: Sequence[Curve], x: Callable[[int], float], y: Callable[[float], float], last: int
+) -> list[Shape]:
+    """The names where the lines end, moved apart where they would cover each other."""
+    ends = sorted(
+        (each.points[-1].place, y(each.points[-1].value), number)
+        for number, each in enumerate(lines)
+        if each.points
+    )
     placed: list[Shape] = []
-    lowest = -APART
-    for height, number in ends:
-        lowest = max(height, lowest + APART)
+    before, lowest = -1, 0.0
+    for place, height, number in ends:
+        lowest = max(height, lowest + APART) if place == before else height
+        before = place
         curve = lines[number]
+        at = LEFT + PLOT + 34 if place == last else x(place) + 18
         text = shortened(curve.label, 20)
-        placed.append(Text(LEFT + PLOT + 34, lowest + 4, text, curve.role, size=12.5, bold=True))
+        placed.append(Text(at, lowest + 4, text, curve.role, size=12.5, bold=True))
     return placed

@@ -11,6 +11,8 @@ from emobench.report.scene import Anchor, Circle, Figure, Line, Rect, Shape, Tex
 LABELS, PLOT = 150.0, 320.0
 ROW, TOP, AXIS = 34.0, 8.0, 44.0
 LONGEST = 22
+VALUE, NOTE = 7.6, 6.3
+"""Pixels of a character at the right, rather too many."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,11 @@ class Axis:
     reference: float | None = None
 
 
-def forest(
-    name: str, title: str, dots: Sequence[Dot], axis: Axis, *, caption: str = "", values: float = 60
-) -> Figure:
-    """`values` is the width of the column of numbers at the right."""
+def forest(name: str, title: str, dots: Sequence[Dot], axis: Axis, *, caption: str = "") -> Figure:
+    """A row a dot, with the numbers at the right."""
     bottom = TOP + ROW * len(dots)
-    width = LABELS + PLOT + values
+    written = [max(VALUE * len(dot.text), NOTE * len(dot.note)) for dot in dots]
+    width = LABELS + PLOT + 24 + max(written, default=0.0)
 
     def x(value: float) -> float:
         share = (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low)

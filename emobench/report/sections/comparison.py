@@ -63,7 +63,6 @@ def _figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figur
         dots,
         symmetric_axis("difference, paired by task", dots),
         caption=f"{what}; paired by task, 95 % intervals clustered by task. Exploratory.",
-        values=250,
     )
 
 

@@ -76,7 +76,6 @@ def effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> 
         f"{size}, {INTERVAL} (Student's t over tasks); p from sign flips, adjusted by Holm over "
         f"the variants. Left of the dashed line the variant does worse than {group.baseline}. "
         "Beside each effect stand the gates that its variant does not pass.",
-        values=250,
     )
 
 
@@ -161,7 +160,6 @@ def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
         share_axis("mean reward", base),
         caption=f"Mean reward by variant, {title_of(group)}, {size}, {INTERVAL} (score interval)"
         + (f"; {group.baseline} as the dashed line." if base is not None else "."),
-        values=150,
     )
 
 

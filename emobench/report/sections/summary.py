@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from emobench.analysis.estimates import FEW
 from emobench.analysis.findings import GroupFinding, VariantFinding
 from emobench.analysis.gates import GATES
 from emobench.analysis.power import POWER, power_verdict
@@ -25,16 +26,16 @@ FEW_GROUPS = 3
 @dataclass(frozen=True)
 class Answer:
     question: str
-    text: str
+    lines: tuple[str, ...]
 
 
 def answers(study: Study) -> list[Answer]:
     """What a reader wants to know first, in whole sentences."""
     return [
-        Answer("How much is there?", _coverage(study)),
-        Answer("Does the agent still do its job?", " ".join(_effects(study))),
-        Answer("How sure is that?", _power(study)),
-        Answer("Can it be trusted?", " ".join(_trust(study))),
+        Answer("How much is there?", (_coverage(study),)),
+        Answer("Does the agent still do its job?", tuple(_effects(study))),
+        Answer("How sure is that?", (_power(study),)),
+        Answer("Can it be trusted?", tuple(_trust(study))),
     ]
 
 
@@ -57,7 +58,6 @@ def overview_blocks(study: Study) -> list[Block]:
             f"assistant and agent strategy, {INTERVAL}; p from sign flips, adjusted by Holm over "
             "the variants of the group. Beside each effect stand the gates that its variant does "
             "not pass there.",
-            values=250,
         )
     ]
 
@@ -81,7 +81,8 @@ def _effects(study: Study) -> Iterator[str]:
         return
     for group in groups:
         start = f"{title_of(group)}: " if len(groups) > 1 else ""
-        yield start + _one(group)
+        text = _one(group)
+        yield f"{start}{text[0].lower()}{text[1:]}" if start else text
 
 
 def _one(group: GroupFinding) -> str:
@@ -161,7 +162,13 @@ def _power(study: Study) -> str:
         finds = f"{where} can find drops from {span} points on with {percent(POWER)} power"
     wanted = points(found.wanted)
     text = f"{finds[0].upper()}{finds[1:]}; the smallest of interest was declared as {wanted}."
-    return text if found.passed else f"{text} The design is underpowered for that."
+    if not found.passed:
+        text += " The design is underpowered for that."
+    if min(each.design.tasks for each in found.designs) < FEW:
+        text += (
+            f" With fewer than {FEW} tasks tests can hardly reach {SURE}, whatever the interval."
+        )
+    return text
 
 
 def _trust(study: Study) -> Iterator[str]:
