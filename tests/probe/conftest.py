@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.listening import answering
 from tests.probe.endpoint import Endpoint
 from tests.scripted.conftest import launch
 
@@ -13,7 +14,7 @@ __all__ = ["launch"]
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     """A server that answers well until a test says otherwise."""
-    with Endpoint() as server:
+    with answering(Endpoint()) as server:
         yield server
 
 

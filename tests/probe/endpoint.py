@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 from emobench.serving import guard
@@ -48,16 +47,6 @@ class Endpoint(ThreadingHTTPServer):
         """(key, incarnation) that it proves to hold, under /SERVER, for whichever server."""
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
-        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self) -> Endpoint:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
     @property
     def probes(self) -> int:

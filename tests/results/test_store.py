@@ -81,6 +81,16 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_cell_whose_file_cannot_be_opened_is_not_held(tmp_path: Path) -> None:
+    paths = CellPaths(tmp_path / "0")
+    paths.episodes.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        EpisodeStore(paths).__enter__()
+    paths.episodes.rmdir()
+    with EpisodeStore(paths) as store:
+        store.append(record(1))
+
+
 WRITER = """
 import sys
 from pathlib import Path
