@@ -84,7 +84,7 @@ check: dev ## ruff, mypy --strict and shellcheck
 
 test: packages dev ## Install what the tests need, then check and the whole suite
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
+	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
 
 bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
 	@$(BIN)/python -m benchmarks
