@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from emobench.config.models import ScriptedModel
 from emobench.plan import load_plan
 from emobench.report.numbers import bounds, p_value, rate, signed
 from emobench.report.render import build_report, write_report
-from emobench.report.sections.group import short_labels
+from emobench.report.sections.common import short_labels
 from emobench.report.study import Study, build_study, sample_size
 from emobench.report.svg import inline
+from emobench.report.views import coverage
 from emobench.results.collect import collect
 from emobench.rundir import RunDir
 from tests.report.chromium import Chromium, file_url
@@ -88,12 +90,13 @@ def rewards(run_dir: RunDir) -> dict[str, dict[int, list[float]]]:
 
 
 def rows(page: Chromium, table: str) -> dict[str, list[str]]:
-    """The cells of a table's rows, by their head."""
+    """The cells of a table's rows, by their head (without what stands behind it)."""
     script = (
-        f"[...document.querySelectorAll('#table-{table} tbody tr')]"
-        ".map((row) => [...row.children].map((cell) => cell.innerText.trim()))"
+        f"[...document.querySelectorAll('#table-{table} tbody tr')].map((row) => "
+        "[row.firstElementChild.firstChild.textContent, "
+        "...[...row.children].slice(1).map((cell) => cell.innerText.trim())])"
     )
-    return {row[0].rstrip("\u2020").strip(): row[1:] for row in page.evaluate(script)}
+    return {row[0].strip(): row[1:] for row in page.evaluate(script)}
 
 
 def test_every_section_is_there_and_the_console_is_silent(page: Chromium) -> None:
@@ -252,3 +255,46 @@ def test_words_of_a_model_are_text_in_a_figure(study: Study) -> None:
     drawn = inline(forest("x", hostile, [dot], share_axis(hostile, None), caption=hostile))
     assert "<script" not in drawn
     assert drawn.count("</svg>") == 1
+
+
+def test_assistants_and_interactions_are_compared(tmp_path: Path, browser: Chromium) -> None:
+    run = make_run(
+        tmp_path / "two",
+        variants=("control", "frustration"),
+        assistants={"first": ScriptedModel(), "second": ScriptedModel()},
+        tasks=12,
+        trials=2,
+    )
+    fill(run, load_plan(run).cells)
+    study = build_study(collect(run))
+    browser.problems.clear()
+    browser.open(file_url(write_report(study)))
+    browser.wait_for("document.querySelector('#pane').childElementCount > 0")
+    (interaction,) = study.findings.interactions
+    shown = rows(browser, "interaction")["first minus second"]
+    found = interaction.difference
+    written = f"{signed(found.value)} {bounds(found.interval, True)}"
+    assert shown[3].replace("\u2020", "") == written
+    assert "fails " in shown[2] and "power" in shown[2]
+    assert len(study.findings.groups) == 2
+    overview = browser.evaluate("document.querySelector('#figure-overview').textContent")
+    for group in study.findings.groups:
+        (effect,) = [each.contrast for each in group.variants if each.contrast]
+        assert effect.difference.label in overview
+        title = f"{group.env} / {group.assistant} / {group.agent_strategy}: mean reward"
+        assert title in browser.evaluate("document.querySelector('.answers').innerText")
+    assert browser.problems == []
+
+
+def test_the_trials_of_a_long_sweep_share_a_row(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = collect(run_dir)
+    apart = coverage(collected)
+    assert [row["key"][3] for row in apart["rows"]] == [1, 2, 3]
+    monkeypatch.setattr("emobench.report.views.MOST_ROWS", 2)
+    (row,) = coverage(collected)["rows"]
+    assert row["key"] == ("scripted", "retail", "tool-calling", "all")
+    assert [cell["count"] for cell in row["cells"]] == ["42/42", "42/42", "42/42", "37/42"]
+    assert [cell["state"] for cell in row["cells"]] == ["done", "done", "done", "partial"]
+    assert "trial" not in row["cells"][0]["link"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from emobench.analysis.estimates import Difference, plain
 from emobench.analysis.findings import GroupFinding
+from emobench.analysis.gates import Label
 from emobench.checks.dialogue import Condition
 from emobench.report.blocks import Scalar
 from emobench.report.numbers import plural
@@ -28,6 +31,16 @@ def size_of(study: Study, group: GroupFinding) -> str:
     tasks = len({task for cell in cells for task in cell.tasks})
     trials = len({cell.trial for cell in cells})
     return f"{plural(tasks, 'task')} \u00d7 {plural(trials, 'trial')}"
+
+
+def short_labels(labels: Iterable[Label]) -> str:
+    """'fails power; not checked: manipulation'; empty where all gates passed."""
+    marks = list(labels)
+    failed = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "failed"))
+    open_ = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "not_checked"))
+    parts = [f"fails {', '.join(failed)}"] if failed else []
+    parts += [f"not checked: {', '.join(open_)}"] if open_ else []
+    return "; ".join(parts)
 
 
 def keys_of(group: GroupFinding, variant: str) -> dict[str, Scalar]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emobench.analysis.gates import labels
 from emobench.analysis.interaction import AssistantComparison
+from emobench.checks.dialogue import Condition
 from emobench.report.blocks import Block, Cell, Head, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, symmetric_axis
 from emobench.report.numbers import DAGGER, bounds, p_value, signed
 from emobench.report.scene import Figure
-from emobench.report.sections.common import difference_columns
+from emobench.report.sections.common import difference_columns, short_labels
 from emobench.report.sections.group import effect_text
 from emobench.report.study import Study
 
@@ -41,7 +43,7 @@ def comparison_section(study: Study) -> Section | None:
             blocks: list[Block] = []
             if len(found) <= MOST_DOTS:
                 blocks.append(_figure(found, identifier, what))
-            blocks.append(_table(found, identifier, what))
+            blocks.append(_table(study, found, identifier, what))
             parts.append(Section(identifier, title, tuple(blocks)))
     return Section("comparison", "Assistants compared", (), tuple(parts))
 
@@ -66,7 +68,18 @@ def _figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figur
     )
 
 
-def _table(found: Sequence[AssistantComparison], name: str, what: str) -> Table:
+def _marks(study: Study, each: AssistantComparison) -> str:
+    """The gates that the variant does not pass with either assistant."""
+    conditions = [
+        Condition(each.env, each.agent_strategy, assistant, each.variant)
+        for assistant in (each.first, each.second)
+    ]
+    return short_labels(
+        mark for condition in conditions for mark in labels(study.checks.gates, condition)
+    )
+
+
+def _table(study: Study, found: Sequence[AssistantComparison], name: str, what: str) -> Table:
     return Table(
         name,
         f"{what}; paired by task, 95 % intervals clustered by task.",
@@ -79,7 +92,7 @@ def _table(found: Sequence[AssistantComparison], name: str, what: str) -> Table:
                 Cell(f"{each.first} minus {each.second}"),
                 Cell(each.env),
                 Cell(each.agent_strategy),
-                Cell(each.variant),
+                Cell(each.variant, _marks(study, each) if name == "interaction" else ""),
                 Cell(
                     signed(each.difference.value),
                     bounds(each.difference.interval, True) or each.difference.reason,

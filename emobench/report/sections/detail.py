@@ -25,6 +25,7 @@ from emobench.report.sections.common import (
     interval_columns,
     is_compared,
     keys_of,
+    short_labels,
     title_of,
 )
 from emobench.report.study import Study
@@ -194,7 +195,7 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
     return Section(identifier, title, (table, remark))
 
 
-def sensitivity_section(group: GroupFinding, prefix: str) -> Section:
+def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     """What missing rewards could change."""
     title, identifier = "Sensitivity to missing data", f"{prefix}sensitivity"
     compared = [each for each in group.variants if each.contrast and each.contrast.sensitivity]
@@ -210,7 +211,8 @@ def sensitivity_section(group: GroupFinding, prefix: str) -> Section:
     for each in compared:
         assert each.contrast is not None
         main = each.contrast.difference
-        cells = [Cell(each.variant), Cell(f"{each.mean.missing:,}")]
+        marks = short_labels(study.labels(group, each.variant))
+        cells = [Cell(each.variant, marks), Cell(f"{each.mean.missing:,}")]
         cells.append(Cell(signed(main.value), bounds(main.interval, True), main.label))
         for found in each.contrast.sensitivity:
             cells.append(Cell(signed(found.value), bounds(found.t, True), found.label))
@@ -259,7 +261,7 @@ def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
         main = each.contrast.difference
         rows.append(
             (
-                Cell(each.variant),
+                Cell(each.variant, short_labels(study.labels(group, each.variant))),
                 Cell(signed(main.value), bounds(main.interval, True), main.label),
                 Cell(
                     signed(found.value), bounds(found.interval, True) or found.reason, found.label

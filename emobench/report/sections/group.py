@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from emobench.analysis.estimates import FEW, Difference, Interval, OddsRatio, plain
 from emobench.analysis.findings import GroupFinding, VariantFinding
-from emobench.analysis.gates import Label
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, share_axis, symmetric_axis
 from emobench.report.numbers import (
@@ -25,6 +23,7 @@ from emobench.report.sections.common import (
     interval_columns,
     is_compared,
     keys_of,
+    short_labels,
     size_of,
     title_of,
 )
@@ -47,7 +46,7 @@ def group_section(study: Study, group: GroupFinding, identifier: str, prefix: st
         heat_section(study, group, prefix),
         outcome_section(group, prefix),
         mediator_section(group, prefix),
-        sensitivity_section(group, prefix),
+        sensitivity_section(study, group, prefix),
         protocol_section(study, group, prefix),
     ]
     return Section(identifier, title_of(group), tuple(blocks), tuple(parts))
@@ -108,15 +107,6 @@ def effect_text(found: Difference) -> str:
         return found.reason or "no pair of tasks yet"
     parts = [signed(found.value), bounds(found.interval, True), p_phrase(found.p_adjusted)]
     return "  ".join(part for part in parts if part)
-
-
-def short_labels(marks: Sequence[Label]) -> str:
-    """'fails power; not checked: manipulation'; empty where all gates passed."""
-    failed = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "failed"))
-    open_ = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "not_checked"))
-    parts = [f"fails {', '.join(failed)}"] if failed else []
-    parts += [f"not checked: {', '.join(open_)}"] if open_ else []
-    return "; ".join(parts)
 
 
 def label_blocks(study: Study, group: GroupFinding) -> list[Block]:

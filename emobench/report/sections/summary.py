@@ -14,7 +14,7 @@ from emobench.report.blocks import Block
 from emobench.report.figures.forest import Dot, forest, symmetric_axis
 from emobench.report.numbers import bounds, listed, p_phrase, percent, plural, points, rate, signed
 from emobench.report.provenance import scripted_roles
-from emobench.report.sections.common import INTERVAL, is_compared, size_of, title_of
+from emobench.report.sections.common import INTERVAL, is_compared, short_labels, size_of, title_of
 from emobench.report.sections.group import effect_dots
 from emobench.report.study import Study
 
@@ -77,15 +77,15 @@ def _effects(study: Study) -> Iterator[str]:
         yield "Nothing can be said yet."
         return
     if len(groups) > FEW_GROUPS:
-        yield _many(groups)
+        yield _many(study, groups)
         return
     for group in groups:
         start = f"{title_of(group)}: " if len(groups) > 1 else ""
-        text = _one(group)
+        text = _one(study, group)
         yield f"{start}{text[0].lower()}{text[1:]}" if start else text
 
 
-def _one(group: GroupFinding) -> str:
+def _one(study: Study, group: GroupFinding) -> str:
     base = next((each for each in group.variants if each.contrast is None), None)
     if base is None:
         rates = ", ".join(f"{e.variant} {rate(e.mean.value)}" for e in group.variants)
@@ -106,23 +106,27 @@ def _one(group: GroupFinding) -> str:
     ):
         if found:
             found.sort(key=lambda each: -abs(_value(each) or 0))
-            parts.append(f"It is {name} with {listed([_effect(each) for each in found])}.")
+            effects = listed([_effect(study, group, each) for each in found])
+            parts.append(f"It is {name} with {effects}.")
     rest = [each for each in compared if each not in shown]
     if rest:
-        parts.append(f"No difference was shown with {listed([_effect(each) for each in rest])}.")
+        effects = listed([_effect(study, group, each) for each in rest])
+        parts.append(f"No difference was shown with {effects}.")
     return " ".join([text, *parts])
 
 
-def _effect(each: VariantFinding) -> str:
-    """'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001)'."""
+def _effect(study: Study, group: GroupFinding, each: VariantFinding) -> str:
+    """'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001; fails power)'."""
     assert each.contrast is not None
     found = each.contrast.difference
     numbers = f"{signed(found.value)} {bounds(found.interval, True)}".strip()
     p = p_phrase(found.p_adjusted)
-    return f"{each.variant} ({numbers}{f', adjusted {p}' if p else ''})"
+    text = f"{numbers}, adjusted {p}" if p else numbers
+    marks = short_labels(study.labels(group, each.variant))
+    return f"{each.variant} ({text}; {marks})" if marks else f"{each.variant} ({text})"
 
 
-def _many(groups: list[GroupFinding]) -> str:
+def _many(study: Study, groups: list[GroupFinding]) -> str:
     effects = [(g, each) for g in groups for each in g.variants if _value(each) is not None]
     if not effects:
         return f"In {len(groups)} groups nothing is compared with control yet."
@@ -131,8 +135,8 @@ def _many(groups: list[GroupFinding]) -> str:
     group, most = min(effects, key=lambda item: _value(item[1]) or 0.0)
     return (
         f"Of {len(effects)} effects in {len(groups)} groups, {len(lower)} are drops and "
-        f"{len(higher)} are gains with an adjusted p below {SURE}. The lowest is {_effect(most)} "
-        f"in {title_of(group)}."
+        f"{len(higher)} are gains with an adjusted p below {SURE}. The lowest is "
+        f"{_effect(study, group, most)} in {title_of(group)}."
     )
 
 
