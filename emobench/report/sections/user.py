@@ -250,9 +250,7 @@ def _share_cell(found: Measure | None) -> Cell:
     interval = ""
     if found.low is not None and found.high is not None:
         interval = f"[{percent(found.low)}, {percent(found.high)}]"
-    return Cell(
-        percent(found.value), interval, found.label, mark=DAGGER if found.few_events else ""
-    )
+    return Cell(percent(found.value), interval, found.label, mark=_few(found))
 
 
 def _few(found: Measure) -> str:
