@@ -8,7 +8,7 @@ from math import exp
 
 import numpy as np
 
-from emobench.analysis.estimates import OddsRatio, size
+from emobench.analysis.estimates import FEW, OddsRatio, size
 from emobench.analysis.metrics import Interval
 from emobench.analysis.units import Arm
 
@@ -60,12 +60,25 @@ def odds_ratios(
         values, reason = _fit(arms, baseline, fitted)
         for name in fitted:
             if name in values:
-                log_odds, error, p, t = values[name]
-                interval = Interval(exp(log_odds - t * error), exp(log_odds + t * error))
-                found[name] = OddsRatio(labels[name], exp(log_odds), interval, p)
+                found[name] = _odds_ratio(labels[name], values[name], _paired(arms, baseline, name))
             else:
                 found[name] = OddsRatio(labels[name], None, None, None, reason)
     return found
+
+
+def _paired(arms: Mapping[str, Arm], baseline: str, variant: str) -> int:
+    """Tasks with a scored episode on both sides."""
+    return int(np.intersect1d(arms[variant].scored.tasks, arms[baseline].scored.tasks).size)
+
+
+def _odds_ratio(label: str, fit: tuple[float, float, float, float], tasks: int) -> OddsRatio:
+    log_odds, error, p, z = fit
+    if tasks < FEW:
+        # Seen on two tasks: 0.17 [0.05, 0.56]. The normal quantile knows nothing of so few.
+        reason = f"fewer than {FEW} tasks: an interval would claim too much"
+        return OddsRatio(label, exp(log_odds), None, None, reason)
+    interval = Interval(exp(log_odds - z * error), exp(log_odds + z * error))
+    return OddsRatio(label, exp(log_odds), interval, p)
 
 
 def _always(rate: float) -> str:

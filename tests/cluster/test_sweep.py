@@ -108,7 +108,7 @@ def test_the_quickstart_gives_the_same_results_as_on_one_machine(quickstart: Pat
 @pytest.mark.timeout(360)
 def test_it_ran_as_a_user_job_an_assistant_job_and_an_array(quickstart: Path, lab: Lab) -> None:
     jobs = json.loads((quickstart / "runs/slurm/jobs.json").read_text())["jobs"]
-    user, assistant, array, cleanup = [job["job_id"] for job in jobs]
+    user, assistant, array, _ = [job["job_id"] for job in jobs]
     ids = f"{user},{assistant},{array}"
     sacct = ("sacct", "-nPX", "-j", ids, "-o", "jobid,jobname,partition,state,start,end")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from emobench.analysis.estimates import FEW, Difference, Interval, OddsRatio, plain
+from emobench.analysis.estimates import FEW, Difference, plain
 from emobench.analysis.findings import GroupFinding, VariantFinding
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, share_axis, symmetric_axis
@@ -224,17 +224,12 @@ def _row(
         ),
         Cell(p_value(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
         Cell(f"{found.tasks:,}", f"{found.left_out} left out" if found.left_out else ""),
-        Cell(rate(odds.value), bounds(_odds_interval(found, odds)), odds.reason or odds.label),
+        Cell(rate(odds.value), bounds(odds.interval), odds.reason or odds.label),
         Cell(
             short_labels(marks) or "passed",
             state="failed" if failed else "not_checked" if marks else "passed",
         ),
     )
-
-
-def _odds_interval(found: Difference, odds: OddsRatio) -> Interval | None:
-    """None below ten tasks: with few clusters it claims far more than is known."""
-    return odds.interval if found.tasks >= FEW else None
 
 
 def _notes(each: VariantFinding) -> list[str]:
@@ -263,8 +258,6 @@ def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str
         **row,
         **difference_columns(found),
         "odds_ratio": odds.value if odds else None,
-        **interval_columns(
-            "odds_ratio", plain(_odds_interval(found, odds)) if found and odds else None
-        ),
+        **interval_columns("odds_ratio", plain(odds.interval) if odds else None),
         "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
     }

@@ -133,7 +133,10 @@ def _many(study: Study, groups: list[GroupFinding]) -> str:
     lower = [each for _, each in effects if _sure(each) and (_value(each) or 0) < 0]
     higher = [each for _, each in effects if _sure(each) and (_value(each) or 0) > 0]
     group, most = min(effects, key=lambda item: _value(item[1]) or 0.0)
+    bases = [v.mean.value for g in groups for v in g.variants if v.contrast is None]
+    means = sorted(value for value in bases if value is not None)
     return (
+        f"Mean reward with {groups[0].baseline} is {rate(means[0])} to {rate(means[-1])}. "
         f"Of {len(effects)} effects in {len(groups)} groups, {len(lower)} are drops and "
         f"{len(higher)} are gains with an adjusted p below {SURE}. The lowest is "
         f"{_effect(study, group, most)} in {title_of(group)}."
