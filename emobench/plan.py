@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
 from emobench.config.cluster import ClusterProfile
 from emobench.config.models import RoleModel, Strict
 from emobench.config.sweep import Cell, Sweep
@@ -47,6 +49,9 @@ class Plan(Strict):
     """Absolute path of the log folder."""
     gates_changed: str = ""
     """When the thresholds were last changed with results on disk, ISO 8601; empty: never."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """Commits of the sweep file, emobench and the benchmark, where they have one (`commits`);
+    those of earlier submissions that left results on disk come first, with '; ' between."""
 
 
 def assistant_server(assistant: str) -> str:

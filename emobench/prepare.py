@@ -9,6 +9,7 @@ from pathlib import Path
 from emobench import __version__
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.capacity import pace_of
+from emobench.commits import commits, merged_commits
 from emobench.config.cluster import ClusterProfile
 from emobench.config.expand import blocks_of, expand, extend
 from emobench.config.identity import cell_content, differing_keys
@@ -82,6 +83,10 @@ def make_plan(
         blocks=tuple(blocks),
         logs=str(Path("logs").resolve()),
         gates_changed=gates_changed,
+        # A study may go on under another commit than that of the results on disk.
+        commits=merged_commits(
+            [old.commits if old and held else {}, commits(sweep_file, benchmark.split()[0])]
+        ),
     )
 
 

@@ -80,6 +80,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("Concurrency", f"{plural(concurrency_of(plan), 'episode')} at a time in a cell"),
         ("Benchmark", _versions(plan.benchmark, [r.benchmark for r in records])),
         ("emobench", _versions(plan.emobench, [r.emobench for r in records])),
+        ("Commits", "; ".join(f"{name} {commit}" for name, commit in plan.commits.items())),
         ("Cluster profile", _profile(collected)),
         ("Server incarnations", _incarnations(collected)),
         ("Jobs", "" if study.runs else _jobs(collected)),

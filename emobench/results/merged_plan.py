@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emobench import __version__
+from emobench.commits import merged_commits
 from emobench.config.sweep import Cell
 from emobench.plan import Plan
 from emobench.results.belong import Run
@@ -58,6 +59,7 @@ def merged_plan(runs: Sequence[Run], name: str) -> Plan:
             "sweep": sweep,
             "cells": tuple(cells.values()),
             "blocks": blocks_of(list(cells.values())),
+            "commits": merged_commits([run.plan.commits for run in runs]),
         }
     )
 

@@ -1,0 +1,74 @@
+"""Which commits a study was made with: of its sweep file, of emobench and of the benchmark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+GIT_S = 10.0
+"""Git waits for a slow file system; a submission need not."""
+
+
+def commits(sweep_file: Path | None, benchmark_package: str) -> dict[str, str]:
+    """Commit by 'sweep file', 'emobench' and the benchmark's package; what has none is left out.
+
+    ', changed' follows where a file of theirs differs from the commit.
+    """
+    found = {
+        "sweep file": commit_of(sweep_file) if sweep_file is not None else "",
+        "emobench": _installed_from("emobench") or commit_of(Path(__file__).parent / "__init__.py"),
+        benchmark_package: _installed_from(benchmark_package),
+    }
+    return {name: commit for name, commit in found.items() if commit}
+
+
+def merged_commits(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Each name's distinct commits in the order given, with '; ' between.
+
+    >>> merged_commits([{"emobench": "a1"}, {"emobench": "b2", "sweep file": "c3"}])
+    {'emobench': 'a1; b2', 'sweep file': 'c3'}
+    """
+    merged: dict[str, list[str]] = {}
+    for each in several:
+        for name, known in each.items():
+            merged.setdefault(name, []).extend(known.split("; "))
+    return {name: "; ".join(dict.fromkeys(known)) for name, known in merged.items()}
+
+
+def commit_of(file: Path) -> str:
+    """The commit of the repository that tracks `file`; empty where none does.
+
+    For a package's __init__.py all of the package is looked at, else the file alone.
+    """
+    folder = file.resolve().parent
+    if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
+        return ""  # an environment may lie in somebody else's repository
+    commit = _git(folder, "rev-parse", "HEAD")
+    looked_at = "." if file.name == "__init__.py" else file.name
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", looked_at)
+    return f"{commit}, changed" if commit and changed else commit or ""
+
+
+def _installed_from(package: str) -> str:
+    """The commit that pip installed the package from, as PEP 610 has it noted."""
+    try:
+        noted = distribution(package.replace("_", "-")).read_text("direct_url.json")
+        commit = json.loads(noted or "{}").get("vcs_info", {}).get("commit_id", "")
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return ""
+    return str(commit)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None where there is no git, no repository, or it says no."""
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=GIT_S, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
