@@ -60,8 +60,11 @@ def summary(verdict: PowerVerdict) -> list[str]:
     if not verdict.designs:
         return ["power       nothing is compared with control, so no effect can be found"]
     distinct = _distinct(verdict.designs)
-    found = "; ".join(f"{_drop(each)} {_where(each.design)}" for each in distinct)
-    lines = [f"power       drops found {_chance(verdict.power)}: {found}"]
+    found = "; ".join(
+        f"{_drop(each)}{', however large,' if each.smallest is None else ''} {_where(each.design)}"
+        for each in distinct
+    )
+    lines = [f"power       smallest drop found {_chance(verdict.power)}: {found}"]
     short = [each for each in distinct if not each.enough]
     if short:
         fixes = "; ".join(f"{each.design.env} needs {remedy(each)}" for each in short)

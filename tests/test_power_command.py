@@ -59,7 +59,7 @@ def test_what_sweep_prints_before_it_submits(file: Path) -> None:
     sweep = load_sweep(file)
     good, short = summary(power_verdict(expand(sweep), sweep.gates.smallest_effect))
     assert good == (
-        "power       drops found 4 times in 5: 8.3 points in retail (115 tasks x 4 trials, "
+        "power       smallest drop found 4 times in 5: 8.3 points in retail (115 tasks x 4 trials, "
         "4 variants); 14.4 points in airline (50 tasks x 4 trials, 4 variants)"
     )
     assert short.strip() == (
