@@ -95,7 +95,8 @@ def test_conversations_wait_for_a_successor_that_is_still_queued(drill: Drill) -
 @pytest.mark.timeout(120)
 def test_a_successor_that_nobody_needs_any_more_is_taken_back(drill: Drill) -> None:
     bind_to_node(drill)
-    drill.begin(tasks=4, latency=200)
+    # Long enough for the successor to be submitted before the last conversation ends.
+    drill.begin(tasks=10, latency=400)
     first = drill.job("user")
     close_node(drill)
     shorten(drill, "user", seconds=200)

@@ -239,7 +239,8 @@ user: {{engine: scripted, accelerators: 1}}
 
 def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(site: Site) -> None:
     check_the_budget_often(site)
-    role = {"latency": "250, accelerators: 2", "tasks": "0-49"}
+    # The limit is reached after 21 s, half way through the conversations.
+    role = {"latency": "500, accelerators: 2", "tasks": "0-49"}
     limit = 0.0175
     assert sweep_with(site, BUDGET.format(limit=limit), **role).returncode == 0
     status = site.wait_until_ended()
