@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from emobench.analysis.gates import Label, labels
+from emobench.checks.assess import assess_collected
 from emobench.report.numbers import bounds, plural, rate, signed
+from emobench.report.sections.common import short_labels
+from emobench.report.study import sample_size
 from emobench.report.tables import VariantRow, ks_of, variant_rows
-from emobench.results.collect import collect
+from emobench.results.collect import Collected, collect
 from emobench.rundir import RunDir
 
 TERMINAL_KS = 4
 
 
 def text_table(run_dir: RunDir) -> str:
-    """One line a variant, over all cells of the run. Raises InvalidInput without a plan."""
+    """One line a variant, over all cells of the run, with the gates that it does not pass.
+
+    Reads the conversations, or a sample of many. Raises InvalidInput without a plan.
+    """
     collected = collect(run_dir)
     rows = variant_rows(collected)
     ks = ks_of(collected.plan.sweep.trials)[:TERMINAL_KS]
@@ -34,7 +41,21 @@ def text_table(run_dir: RunDir) -> str:
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"
         text.append(f"{together}; the report has each of the {len(groups)} alone")
-    return "\n".join(text)
+    return "\n".join([*text, *_gates(collected)])
+
+
+def _gates(collected: Collected) -> list[str]:
+    """What has to stand beside the effects: variants by the gates that they do not pass."""
+    checks = assess_collected(collected, sample=sample_size(collected)).checks
+    conditions = dict.fromkeys(result.condition for result in checks.gates)
+    marks: dict[str, list[Label]] = {}
+    for condition in conditions:
+        if condition != condition.control:
+            marks.setdefault(condition.variant, []).extend(labels(checks.gates, condition))
+    variants: dict[str, list[str]] = {}
+    for variant, found in marks.items():
+        variants.setdefault(short_labels(found) or "passed", []).append(variant)
+    return [f"gates: {mark} ({', '.join(names)})" for mark, names in variants.items()]
 
 
 def _cells(row: VariantRow, ks: int) -> list[str]:

@@ -78,6 +78,10 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     # Task 0: 1 -> 0.5; task 1: 0.5 -> 0 with one trial missing.
     assert lines[3].split()[:6] == ["frustration", "3/4", "0.33", "0.25", "0.00", "\u22120.50"]
     assert lines[3].split()[-1] == "1"
+    # Two tasks can show nothing, and no judge was asked.
+    assert lines[-1].startswith("gates: fails ")
+    assert "power" in lines[-1]
+    assert lines[-1].endswith("not checked: manipulation (frustration)")
     text = said(run_dir)
     # One of two tasks has two trials that count.
     assert "frustration \u2020 3 of 4 1 0.33" in text
