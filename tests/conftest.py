@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import processes
 from tests.cluster.lab import missing
+from tests.support.scripted import launch, library
+
+__all__ = ["launch", "library"]
+from tests.support import processes
 
 TAG = "EMOBENCH_TEST"
 GRACE_SECONDS = 5.0

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emobench.analysis.estimates import Difference, Mean, Sensitivity, size
 from emobench.analysis.findings import (
     Contrast,
     Exploratory,
@@ -21,18 +20,19 @@ from emobench.analysis.findings import (
     MediatorMean,
     VariantFinding,
 )
-from emobench.analysis.gee import odds_ratios
-from emobench.analysis.interaction import comparisons, interactions
-from emobench.analysis.means import mean_reward
-from emobench.analysis.mediators import MEDIATORS, SCORED_OUTCOMES, Column, Columns, columns
-from emobench.analysis.metrics import CONTROL, INFRA_ERROR
-from emobench.analysis.multiplicity import benjamini_hochberg, holm
-from emobench.analysis.paired import paired_difference, undefined
-from emobench.analysis.pass_k import pass_k_curve
-from emobench.analysis.rates import outcome_rate
-from emobench.analysis.sensitivity import sensitivity
-from emobench.analysis.units import Arm, Group, arms, ratio, shared, units
-from emobench.config.sweep import Cell
+from emobench.analysis.stats.estimates import Difference, Mean, Sensitivity, size
+from emobench.analysis.stats.gee import odds_ratios
+from emobench.analysis.stats.interaction import comparisons, interactions
+from emobench.analysis.stats.means import mean_reward
+from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Column, Columns, columns
+from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
+from emobench.analysis.stats.paired import paired_difference, undefined
+from emobench.analysis.stats.pass_k import pass_k_curve
+from emobench.analysis.stats.rates import outcome_rate
+from emobench.analysis.stats.sensitivity import sensitivity
+from emobench.analysis.stats.units import Arm, Group, arms, ratio, shared, units
+from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.core.sweep import Cell
 
 if TYPE_CHECKING:
     import pandas

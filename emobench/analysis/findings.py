@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emobench.analysis.estimates import Difference, Mean, OddsRatio, PassK, Sensitivity, plain
-from emobench.analysis.interaction import AssistantComparison
-from emobench.analysis.units import Group
+from emobench.analysis.stats.estimates import Difference, Mean, OddsRatio, PassK, Sensitivity, plain
+from emobench.analysis.stats.interaction import AssistantComparison
+from emobench.analysis.stats.units import Group
 
 SCHEMA_VERSION = 1
 

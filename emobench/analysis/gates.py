@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from emobench.analysis.metrics import CONTROL
-from emobench.analysis.power import DesignPower
-from emobench.checks.dialogue import Condition
-from emobench.checks.fidelity import VariantFidelity
-from emobench.checks.judge import NEUTRAL_VARIANTS
-from emobench.checks.manipulation import VariantManipulation
-from emobench.checks.paired import Measure, Paired
-from emobench.config.gates import FidelityGate, Gates, ManipulationGate
+from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
+from emobench.analysis.judge.manipulation import VariantManipulation
+from emobench.analysis.stats.power import DesignPower
+from emobench.analysis.stats.shares import Measure, Paired
+from emobench.analysis.transcript.dialogue import Condition
+from emobench.analysis.transcript.fidelity import VariantFidelity
+from emobench.core.gates import FidelityGate, Gates, ManipulationGate
+from emobench.core.outcomes import CONTROL
 
 Verdict = Literal["passed", "failed", "not_checked"]
 Bound = Literal["at least", "at most"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from emobench.config.gates import Gates, JudgeSettings
 from emobench.config.reader import Reader
 from emobench.config.yaml_lines import KeyPath
+from emobench.core.gates import Gates, JudgeSettings
 
 
 def read_gates(reader: Reader, value: object) -> Gates | None:

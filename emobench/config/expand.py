@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
-from emobench.config.sweep import AgentStrategy, Cell, CellFilter, Env, Sweep
-from emobench.plan import CellBlock
+from emobench.core.plan import CellBlock
+from emobench.core.sweep import AgentStrategy, Cell, CellFilter, Env, Sweep
 
 Key = tuple[str, Env, AgentStrategy, str, int]
 """Cell.key: assistant, env, agent strategy, variant, trial."""

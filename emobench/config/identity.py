@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from emobench.config.models import RoleModel, ScriptedModel, VllmModel
-from emobench.config.sweep import Cell, Sweep
+from emobench.core.models import RoleModel, ScriptedModel, VllmModel
+from emobench.core.sweep import Cell, Sweep
 
 _NOT_CONTENT = {
     "base_url",

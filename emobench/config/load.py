@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from emobench.config.declared import read_gates, read_judge
 from emobench.config.expand import expand
-from emobench.config.models import RoleModel, ScriptedModel, VllmModel
+from emobench.config.parsers import suggest_parser
 from emobench.config.profile import find_profile, is_path, load_profile, read_profile
 from emobench.config.reader import Reader
 from emobench.config.roles import (
@@ -29,11 +29,11 @@ from emobench.config.shorthand import (
     read_tasks,
     read_variants,
 )
-from emobench.config.sweep import Fidelity, Include, Matrix, Settings, Sweep, UserStrategy
 from emobench.config.words import PATTERNS, show
 from emobench.config.yaml_lines import Document, KeyPath, load_yaml
-from emobench.errors import InvalidInput
-from emobench.serving.parsers import suggest_parser
+from emobench.core.errors import InvalidInput
+from emobench.core.models import RoleModel, ScriptedModel, VllmModel
+from emobench.core.sweep import Fidelity, Include, Matrix, Settings, Sweep, UserStrategy
 
 __all__ = ["load_profile", "load_sweep"]
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from emobench.config.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.config.reader import Reader
 from emobench.config.roles import safe_name
+from emobench.config.templates import template_dirs as all_template_dirs
 from emobench.config.words import listing, show
 from emobench.config.yaml_lines import KeyPath, load_yaml
-from emobench.errors import InvalidInput, Problem, nearest
-from emobench.templates_path import template_dirs as all_template_dirs
+from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
+from emobench.core.errors import InvalidInput, Problem, nearest
 
 _JOBS = {
     "user_server": ServerResources,

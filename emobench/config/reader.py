@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from emobench.config.words import expected, listing, show
 from emobench.config.yaml_lines import Document, KeyPath, dotted
-from emobench.errors import InvalidInput, Problem, nearest
+from emobench.core.errors import InvalidInput, Problem, nearest
 
 M = TypeVar("M", bound=BaseModel)
 

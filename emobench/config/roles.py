@@ -9,13 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from emobench.config.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
 from emobench.config.reader import Reader
-from emobench.config.sweep import Settings
+from emobench.config.vllm_arguments import SET_BY_KEY, SET_BY_SCRIPT, flag_of
 from emobench.config.words import PATTERNS, show
 from emobench.config.yaml_lines import KeyPath
-from emobench.rundir import slug
-from emobench.serving.vllm_args import SET_BY_KEY, SET_BY_SCRIPT, flag_of
+from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
+from emobench.core.run_dir import slug
+from emobench.core.sweep import Settings
 
 ENGINES: dict[str, type[VllmModel | OpenAIModel | ScriptedModel]] = {
     "vllm": VllmModel,

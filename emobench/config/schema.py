@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from emobench.benchmarks.tasksets import TASK_COUNTS
-from emobench.config.gates import Gates, JudgeSettings
-from emobench.config.models import OpenAIModel, ScriptedModel, VllmModel
-from emobench.config.sweep import AgentStrategy, Env, Fidelity, Settings
-from emobench.variants.catalog import NAMES
+from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.config.variants import NAMES
+from emobench.core.gates import Gates, JudgeSettings
+from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
+from emobench.core.sweep import AgentStrategy, Env, Fidelity, Settings
 
 Schema = dict[str, Any]
 

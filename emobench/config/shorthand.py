@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.reader import Reader
 from emobench.config.roles import safe_name
-from emobench.config.sweep import AgentStrategy, CellFilter, Env, Include, Matrix, Variant
+from emobench.config.variants import NAMES, builtin, make_variant
 from emobench.config.words import show
 from emobench.config.yaml_lines import KeyPath
-from emobench.variants.catalog import NAMES, builtin, make_variant
+from emobench.core.sweep import AgentStrategy, CellFilter, Env, Include, Matrix, Variant
 
 ENVS: tuple[str, ...] = get_args(Env)
 STRATEGIES: tuple[str, ...] = get_args(AgentStrategy)

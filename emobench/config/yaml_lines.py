@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from emobench.errors import InvalidInput, Problem
+from emobench.core.errors import InvalidInput, Problem
 
 KeyPath = tuple[str | int, ...]
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emobench.analysis.metrics import CONTROL, INFRA_ERROR
-from emobench.errors import InvalidInput, Problem
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.outcomes import CONTROL, INFRA_ERROR
 
 if TYPE_CHECKING:
-    from emobench.results.collect import CellResult, EpisodeRecord
+    from emobench.tables.run_results import CellResult, EpisodeRecord
 
 MOST = 10_000
 MOST_BYTES = 250_000_000

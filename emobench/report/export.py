@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from emobench import __version__
-from emobench.analysis import cost
-from emobench.analysis.estimates import plain
-from emobench.checks.assess import as_data
-from emobench.errors import InvalidInput, Problem
-from emobench.files import write_atomic, write_bytes_atomic
-from emobench.reading.table import table_data
+from emobench.analysis.assessment import as_data
+from emobench.analysis.stats.estimates import plain
+from emobench.analysis.transcript.conversations import table_data
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.files import write_atomic, write_bytes_atomic
 from emobench.report import latex, page, pdf, provenance, svg, views
 from emobench.report.blocks import Scalar, Table, blocks_of
 from emobench.report.scene import Figure
 from emobench.report.study import Study
+from emobench.scheduler import cost
 
 SCHEMA_VERSION = 1
 FINDINGS = "findings.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from emobench.analysis.metrics import Interval
+from emobench.analysis.stats.metrics import Interval
 from emobench.config.words import ranges as plain_ranges
 
 MINUS = "\u2212"

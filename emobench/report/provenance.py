@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from emobench.analysis.cost import line, summary
-from emobench.capacity import concurrency_of
-from emobench.config.models import RoleModel
+from emobench.config.capacity import concurrency_of
+from emobench.core.models import RoleModel
 from emobench.report.numbers import plural, ranges, when
 from emobench.report.study import Study
-from emobench.results.collect import Collected
-from emobench.slurm.jobs import read_jobs
+from emobench.scheduler.cost import line, summary
+from emobench.store.jobs import read_jobs
+from emobench.tables.run_results import Collected
 
 SECRET = re.compile(r"(api[-_]?key|hf[-_]?token|password|secret)", re.IGNORECASE)
 HIDDEN = "(hidden)"

@@ -15,19 +15,16 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from emobench.files import write_atomic
+from emobench.core.files import write_atomic
+from emobench.core.run_dir import RunDir
 from emobench.report import page, provenance, svg, views
 from emobench.report.embedding import Limit, notice
 from emobench.report.script import script as own_script
 from emobench.report.script import style as own_style
 from emobench.report.sections.summary import answers
 from emobench.report.study import Study, build_study
-from emobench.report.text import text_table
 from emobench.report.transcripts import Library, build_library, script_json
-from emobench.results.collect import collect
-from emobench.rundir import RunDir
-
-__all__ = ["build_report", "text_table"]
+from emobench.tables.run_results import collect
 
 FOLDER = Path(__file__).parent
 

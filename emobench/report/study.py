@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emobench.analysis.conversations import ConversationTable, Tally, seen
+from emobench.analysis.assessment import Checks, assess_collected, conforms
 from emobench.analysis.effects import effects
 from emobench.analysis.findings import Findings, GroupFinding
 from emobench.analysis.gates import GateResult, Label, labels
-from emobench.analysis.metrics import CONTROL, INFRA_ERROR
-from emobench.analysis.units import Arm, Group, arms, units
-from emobench.checks.assess import Checks, assess_collected, conforms
-from emobench.checks.dialogue import Condition, Dialogue, chosen_pairs, dialogue_of
-from emobench.checks.fidelity import EpisodeFidelity
-from emobench.checks.store import Answer, read_answers
-from emobench.config.sweep import Cell
-from emobench.reading.ground_truth import task_of
-from emobench.results.collect import CellResult, Collected, EpisodeRecord
-from emobench.results.lines import parse
-from emobench.results.table import SUMMARY_FILE, load_tables, read_summary
-from emobench.rundir import RunDir
+from emobench.analysis.stats.units import Arm, Group, arms, units
+from emobench.analysis.transcript.conversations import ConversationTable, Tally, seen
+from emobench.analysis.transcript.dialogue import Condition, Dialogue, chosen_pairs, dialogue_of
+from emobench.analysis.transcript.fidelity import EpisodeFidelity
+from emobench.benchmarks.recorded_task import task_of
+from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell
+from emobench.store.labels import Answer, read_answers
+from emobench.store.lines import parse
+from emobench.tables.run_results import CellResult, Collected, EpisodeRecord
+from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary
 
 if TYPE_CHECKING:
     import pandas

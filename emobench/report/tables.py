@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emobench.analysis.metrics import (
-    CONTROL,
-    INFRA_ERROR,
+from emobench.analysis.stats.metrics import (
     Difference,
     MeanReward,
-    Observation,
     PassK,
     by_variant,
     difference,
@@ -18,8 +15,9 @@ from emobench.analysis.metrics import (
     outcome_counts,
     pass_hat_k,
 )
-from emobench.config.sweep import Cell
-from emobench.results.collect import Collected
+from emobench.core.outcomes import CONTROL, INFRA_ERROR, Observation
+from emobench.core.sweep import Cell
+from emobench.tables.run_results import Collected
 
 Group = tuple[str, str, str]
 """(environment, assistant, agent strategy)."""

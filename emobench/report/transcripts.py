@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from emobench.analysis.dialogue import Event, Message, dialogue, text_of
-from emobench.analysis.metrics import CONTROL, OUTCOMES
+from emobench.benchmarks.transcript import Event, Message, dialogue, text_of
+from emobench.core.outcomes import CONTROL, OUTCOMES
 from emobench.report.embedding import Choice, Limit, choose, units_of
 from emobench.report.numbers import when
-from emobench.results.collect import CellResult, Collected, EpisodeRecord
-from emobench.results.lines import parse
+from emobench.store.lines import parse
+from emobench.tables.run_results import CellResult, Collected, EpisodeRecord
 
 CHUNK_BYTES = 400_000
 """JSON in a chunk before compression: small enough to decode between two key strokes."""

@@ -11,7 +11,7 @@ from emobench.report.numbers import plural
 from emobench.report.provenance import scripted_roles
 from emobench.report.study import Study
 from emobench.report.tables import variants_of
-from emobench.results.collect import CellResult, Collected
+from emobench.tables.run_results import CellResult, Collected
 
 GLYPHS = {"done": "\u25cf", "partial": "\u25d0", "running": "\u25b7", "failed": "\u2715"}
 MISSING_GLYPH = "\u25cb"

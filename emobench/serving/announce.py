@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from emobench.serving.endpoints import Endpoint, State
 from emobench.serving.engine import Engine
 from emobench.serving.handover import Handover
 from emobench.serving.leases import Leases
-from emobench.serving.limits import Limits
+from emobench.serving.shutdown_policy import Limits
+from emobench.store.endpoints import Endpoint, State
 
 
 class Announcer:

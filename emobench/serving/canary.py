@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from emobench.plan import Plan, assistant_server
-from emobench.serving.causes import Cause
-from emobench.serving.endpoints import Endpoint
+from emobench.core.plan import Plan, assistant_server
+from emobench.serving.failure_diagnosis import Cause
+from emobench.store.endpoints import Endpoint
 
 if TYPE_CHECKING:
-    from emobench.client import ChatClient
-    from emobench.probing.replies import Seen
+    from emobench.llm.client import ChatClient
+    from emobench.llm.replies import Seen
 
 USER = "emobench-canary"
 """OpenAI's field `user`: by it the scripted server keeps its injected faults for conversations."""
@@ -110,7 +110,7 @@ def calls_tools(plan: Plan, server: str) -> bool:
 
 def ask(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float) -> Verdict:
     """Send the canaries of a role, one after the other, within `timeout_s` seconds."""
-    from emobench.client import ChatClient
+    from emobench.llm.client import ChatClient
 
     deadline = time.monotonic() + timeout_s
     client = ChatClient(endpoint.url, key, timeout_s)
@@ -145,8 +145,8 @@ class _Sender:
 
     def send(self, messages: list[dict[str, str]], **options: object) -> Seen:
         """The reply; status 0 where none came. A server that is busy is asked again."""
-        from emobench.client import Unreachable
-        from emobench.probing.replies import Seen, read
+        from emobench.llm.client import Unreachable
+        from emobench.llm.replies import Seen, read
 
         seen = Seen(0, "not asked")
         for attempt in range(ATTEMPTS):
@@ -179,8 +179,8 @@ def _failure(what: str, seen: Seen) -> Cause | None:
 
 
 def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[str]:
-    from emobench.probing.replies import MARKUP, quoted, unspoken
-    from emobench.think import sanitize
+    from emobench.llm.reasoning import sanitize
+    from emobench.llm.replies import MARKUP, quoted, unspoken
 
     other = "assistant" if role == "user" else "user"
     if forms := sanitize(seen.content).forms:
@@ -198,7 +198,7 @@ def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[s
 
 def _text_warnings(seen: Seen) -> Iterator[str]:
     """What is odd where the model was free to call a tool or to speak."""
-    from emobench.probing.replies import as_step
+    from emobench.llm.replies import as_step
 
     step = as_step(seen, [TOOL])
     if step.kind == "call_as_text":
@@ -209,7 +209,7 @@ def _text_warnings(seen: Seen) -> Iterator[str]:
 
 def _tool_warnings(seen: Seen) -> Iterator[str]:
     """What is odd where the model had to call the tool."""
-    from emobench.probing.replies import as_step
+    from emobench.llm.replies import as_step
 
     if seen.cut:
         return  # its reasoning was longer than the canary allows

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from emobench.errors import EmobenchError
-from emobench.files import write_json
-from emobench.plan import Plan, server_of
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import STALE_S, Endpoint, now, publish, read_endpoint
-from emobench.serving.metrics import ask_load
-from emobench.slurm.jobs import add_jobs, read_jobs, record
-from emobench.slurm.own_job import OwnJob, ask_own_job, own_job_id
-from emobench.slurm.queue import job_states, run_command
-from emobench.slurm.render import server_arguments, server_script
-from emobench.watching.source import Source
+from emobench.core.errors import EmobenchError
+from emobench.core.files import write_json
+from emobench.core.plan import Plan, server_of
+from emobench.core.poller import Source
+from emobench.core.run_dir import RunDir
+from emobench.llm.engine_metrics import ask_load
+from emobench.scheduler.own_job import OwnJob, ask_own_job, own_job_id
+from emobench.scheduler.queue import job_states, run_command
+from emobench.scheduler.render import server_arguments, server_script
+from emobench.store.endpoints import STALE_S, Endpoint, now, publish, read_endpoint
+from emobench.store.jobs import add_jobs, read_jobs, record
 
 CHAIN = 50
 """Earlier incarnations that an endpoint file names."""
@@ -155,8 +155,8 @@ class Succession:
         return True
 
     def _submit(self, recorded: bool) -> None:
-        from emobench.slurm.executor import ScriptExecutor
-        from emobench.slurm.submit import sbatch
+        from emobench.scheduler.executor import ScriptExecutor
+        from emobench.scheduler.submit import sbatch
 
         script = server_script(server_of(self._instance))
         job = record("server", self._instance, "", script, takes_over=self._job_id)

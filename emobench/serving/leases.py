@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from emobench.errors import InvalidInput
-from emobench.files import read_json
-from emobench.plan import load_plan
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import STALE_S
+from emobench.core.errors import InvalidInput
+from emobench.core.files import read_json
+from emobench.core.plan import load_plan
+from emobench.core.poller import Source
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.queue import live_jobs
 from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, QUEUE_CHECK_S, blocks_of_server
-from emobench.slurm.jobs import read_jobs
-from emobench.slurm.queue import live_jobs
-from emobench.watching.source import Source
+from emobench.store.endpoints import STALE_S
+from emobench.store.jobs import read_jobs
 
 
 @dataclass(frozen=True)

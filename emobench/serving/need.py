@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from emobench.files import read_json
-from emobench.plan import USER_SERVER, Plan, assistant_server, load_plan, server_of
-from emobench.rundir import RunDir
-from emobench.slurm.jobs import read_jobs
-from emobench.slurm.queue import live_jobs
-from emobench.watching.source import Source
+from emobench.core.files import read_json
+from emobench.core.plan import USER_SERVER, Plan, assistant_server, load_plan, server_of
+from emobench.core.poller import Source
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.queue import live_jobs
+from emobench.store.jobs import read_jobs
 
 QUEUE_CHECK_S = 10.0
 """With the engine's time to end this keeps a server's release within 30 s of the last cell."""

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from emobench.serving.canary import Canary, Verdict
-from emobench.serving.endpoints import OTHER_SERVER, Endpoint, get, what_is_wrong
 from emobench.serving.engine import Engine
+from emobench.store.endpoints import OTHER_SERVER, Endpoint, get, what_is_wrong
 
 PROBE_TIMEOUT_S = 5.0
 

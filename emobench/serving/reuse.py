@@ -15,14 +15,14 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emobench.config.models import RoleModel, Sampling, ScriptedModel, VllmModel
-from emobench.errors import InvalidInput
-from emobench.files import write_json
-from emobench.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import STALE_S, Endpoint, now
-from emobench.serving.places import Place, lead_to, place_of
+from emobench.core.errors import InvalidInput
+from emobench.core.files import write_json
+from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
+from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
+from emobench.core.run_dir import RunDir
 from emobench.serving.waiting import problem_of
+from emobench.store.endpoints import STALE_S, Endpoint, now
+from emobench.store.places import Place, lead_to, place_of
 
 ANSWER_S = 45.0
 """A supervisor looks every second, but another node may see a new file half a minute late."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from emobench.slurm.processes import die_with_parent
+from emobench.scheduler.processes import die_with_parent
 
 GRACE_S = 2.0
 

@@ -15,23 +15,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emobench.errors import EmobenchError, InvalidInput
-from emobench.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
-from emobench.rundir import RunDir
+from emobench.core.errors import EmobenchError, InvalidInput
+from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.own_job import job_age_s, job_id_here, requeue_if_preempted
+from emobench.scheduler.render import serve_script
 from emobench.serving.announce import Announcer
 from emobench.serving.canary import calls_tools
-from emobench.serving.causes import Cause, find_cause, may_heal, started_too_slowly
-from emobench.serving.endpoints import HEARTBEAT_S, Endpoint, State, api_key, now
 from emobench.serving.engine import Engine, own_address
-from emobench.serving.events import EventLog
+from emobench.serving.failure_diagnosis import Cause, find_cause, may_heal, started_too_slowly
 from emobench.serving.handover import Handover
 from emobench.serving.leases import Leases
-from emobench.serving.limits import BUDGET_CHECK_S, Limits
 from emobench.serving.need import QUEUE_CHECK_S, Need
 from emobench.serving.readiness import Readiness, is_healthy
+from emobench.serving.shutdown_policy import BUDGET_CHECK_S, Limits
 from emobench.serving.wakeable import Wakeable
-from emobench.slurm.own_job import job_age_s, job_id_here, requeue_if_preempted
-from emobench.slurm.render import serve_script
+from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key, now
+from emobench.store.events import EventLog
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from emobench.errors import ServersGone
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import STALE_S, Endpoint, what_is_wrong
-from emobench.serving.places import Place, place_of
-from emobench.slurm.queue import JobState
+from emobench.core.errors import ServersGone
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.queue import JobState
+from emobench.store.endpoints import STALE_S, Endpoint, what_is_wrong
+from emobench.store.places import Place, place_of
 
 JOB_CHECK_S = 30.0
 QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})
@@ -147,8 +147,8 @@ class _Queue:
 
 
 def _newest_job(place: Place) -> tuple[str, JobState | None]:
-    from emobench.slurm.jobs import read_jobs
-    from emobench.slurm.queue import job_states
+    from emobench.scheduler.queue import job_states
+    from emobench.store.jobs import read_jobs
 
     jobs = [job for job in read_jobs(place.run_dir) if job["kind"] == "server"]
     jobs = [job for job in jobs if job["name"] == place.instance]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emobench.analysis.metrics import Observation
-from emobench.analysis.units import Arm, frame_of
+from emobench.analysis.stats.units import Arm, frame_of
+from emobench.core.outcomes import Observation
 
 if TYPE_CHECKING:
     import pandas

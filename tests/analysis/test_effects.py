@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emobench.analysis import metrics
 from emobench.analysis.effects import effects
-from emobench.analysis.estimates import Difference, Mean, PassK
 from emobench.analysis.findings import Contrast, Findings, VariantFinding
-from emobench.analysis.units import frame_of
-from emobench.plan import load_plan
-from emobench.results.table import load_tables
+from emobench.analysis.stats import metrics
+from emobench.analysis.stats.estimates import Difference, Mean, PassK
+from emobench.analysis.stats.units import frame_of
+from emobench.core.plan import load_plan
+from emobench.tables.table import load_tables
 from tests.analysis.frames import Rewards, frame, observations, random_rewards
 from tests.report.factory import fill, make_run
 

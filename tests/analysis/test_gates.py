@@ -14,14 +14,14 @@ from emobench.analysis.gates import (
     labels,
     overall,
 )
-from emobench.analysis.power import PUBLISHED, Design, DesignPower, design_power
-from emobench.checks.dialogue import Condition
-from emobench.checks.fidelity import MEASURES, VariantFidelity
-from emobench.checks.judge import Label
-from emobench.checks.manipulation import JudgedTurn, VariantManipulation, manipulation
-from emobench.checks.markers import Marked
-from emobench.checks.paired import Measure, Paired
-from emobench.config.gates import Gates
+from emobench.analysis.judge.manipulation import JudgedTurn, VariantManipulation, manipulation
+from emobench.analysis.stats.power import PUBLISHED, Design, DesignPower, design_power
+from emobench.analysis.stats.shares import Measure, Paired
+from emobench.analysis.transcript.dialogue import Condition
+from emobench.analysis.transcript.fidelity import MEASURES, VariantFidelity
+from emobench.analysis.transcript.markers import Marked
+from emobench.core.gates import Gates
+from emobench.store.labels import Label
 
 ANGER = Condition("retail", "tool-calling", "a", "anger")
 PLACEBO = replace(ANGER, variant="placebo")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.run import main
-from tests.llm_server import Reply, is_user, recording
+from emobench.cli.run import main
+from tests.support.llm_server import Reply, is_user, recording
 
 
 def meddling(data: dict[str, Any]) -> str:

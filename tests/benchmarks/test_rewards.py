@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import Benchmark
-from emobench.benchmarks.tasksets import TASK_COUNTS
+from emobench.benchmarks.task_sets import TASK_COUNTS
 from tests.benchmarks.answers import ANSWERS, WRITES, replay, right, say
 
 FULL = bool(os.environ.get("EMOBENCH_FULL"))

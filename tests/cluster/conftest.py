@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.lab import Lab, missing
-from tests.processes import until
+from tests.support.processes import until
 
 HERE = Path(__file__).parent
 

@@ -13,9 +13,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests import processes
 from tests.cluster import configuration
 from tests.cluster.configuration import NODES, Ports
+from tests.support import processes
 
 NAMES = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
 SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # daemons live in sbin

@@ -7,11 +7,11 @@ import subprocess
 from collections import Counter
 from typing import Any
 
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import Endpoint, read_endpoint
-from emobench.slurm.jobs import read_jobs
+from emobench.core.run_dir import RunDir
+from emobench.store.endpoints import Endpoint, read_endpoint
+from emobench.store.jobs import read_jobs
 from tests.cluster.test_sweep import Site
-from tests.processes import until
+from tests.support.processes import until
 
 SWEEP = """\
 name: tiny

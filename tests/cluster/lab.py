@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from tests import processes
 from tests.cluster.configuration import NODES
 from tests.cluster.daemons import NAMES, SEARCH_PATH, SYSTEM_TABLES, Daemons, LabError, environment
+from tests.support import processes
 
 COMMANDS = (*NAMES, "sbatch", "srun", "squeue", "sacct", "sacctmgr", "sinfo", "scontrol", "scancel")
 LIVE_STATES = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING", "COMPLETING")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from emobench.results.collect import collect
-from emobench.rundir import RunDir
-from emobench.slurm.accounting import Accounted, accounted
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.accounting import Accounted, accounted
+from emobench.tables.run_results import collect
 from tests.cluster.lab import Lab
 from tests.cluster.test_sweep import Site
-from tests.processes import until
+from tests.support.processes import until
 
 SWEEP = """\
 name: tiny

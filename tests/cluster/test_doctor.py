@@ -26,7 +26,15 @@ def doctor(
 ) -> tuple[int, dict[str, dict[str, str]]]:
     """Exit code, and the worst check of each name."""
     (folder / "site.yaml").write_text(json.dumps(profile))  # JSON is YAML
-    command = (sys.executable, "-m", "emobench.cli", "doctor", "--cluster", "site.yaml", "--json")
+    command = (
+        sys.executable,
+        "-m",
+        "emobench.cli",
+        "doctor",
+        "--cluster",
+        "site.yaml",
+        "--json",
+    )
     done = lab.run(*command, cwd=folder, check=False, timeout=60)
     assert not done.stderr, done.stderr
     answer = json.loads(done.stdout)

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emobench.files import write_json
-from emobench.serving.endpoints import Endpoint, api_key
-from emobench.templates_path import shipped_templates
-from tests import processes
+from emobench.config.templates import shipped_templates
+from emobench.core.files import write_json
+from emobench.store.endpoints import Endpoint, api_key
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
-from tests.listening import answering
-from tests.processes import until
+from tests.support import processes
+from tests.support.listening import answering
+from tests.support.processes import until
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emobench.slurm.jobs import read_jobs
+from emobench.store.jobs import read_jobs
 from tests.cluster.drill import Drill, failed_calls, incarnations
 from tests.cluster.lab import Lab
-from tests.processes import until
+from tests.support.processes import until
 
 SERVERS = ("user", "assistant_scripted")
 

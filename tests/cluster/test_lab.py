@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests import processes
 from tests.cluster import configuration
 from tests.cluster.daemons import LabError
 from tests.cluster.lab import REPOSITORY, Lab
+from tests.support import processes
 
 
 def submit(lab: Lab, folder: Path, command: str, *options: str) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from emobench.templates_path import shipped_templates
-from tests import processes
+from emobench.config.templates import shipped_templates
 from tests.cluster.lab import Lab
 from tests.cluster.test_sweep import Site, results
-from tests.processes import until
+from tests.support import processes
+from tests.support.processes import until
 
 RELEASE_S = 30.0
 """From the last cell's end until the servers' jobs have ended."""

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from emobench.config.cluster import ClusterProfile, JobResources, ServerResources
-from emobench.config.models import VllmModel
-from emobench.plan import save_plan
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import api_key, read_endpoint
-from emobench.slurm import submit as slurm
-from emobench.slurm.jobs import read_jobs
-from emobench.slurm.render import render
-from emobench.templates_path import shipped_templates
+from emobench.config.templates import shipped_templates
+from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
+from emobench.core.models import VllmModel
+from emobench.core.plan import save_plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler import submit as slurm
+from emobench.scheduler.render import render
+from emobench.store.endpoints import api_key, read_endpoint
+from emobench.store.jobs import read_jobs
 from tests.cluster.lab import Lab
-from tests.processes import until
-from tests.slurm.plans import make_plan
+from tests.scheduler.plans import make_plan
+from tests.support.processes import until
 
 # Writes down how it was called, then is the scripted server, or waits as a headless vLLM does.
 VLLM = """#!{python}
@@ -35,7 +35,7 @@ if "--headless" in sys.argv:
     os.execvp("sleep", ["sleep", "600"])
 value = dict(zip(sys.argv, sys.argv[1:]))
 os.execv(sys.executable, [
-    sys.executable, "-m", "emobench.serving.scripted", "--host", value["--host"],
+    sys.executable, "-m", "emobench.scripted", "--host", value["--host"],
     "--port", value["--port"], "--role", "user", "--model", value["--served-model-name"],
 ])
 """

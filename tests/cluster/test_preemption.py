@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
-from tests.processes import until
+from tests.support.processes import until
 
 
 @pytest.fixture

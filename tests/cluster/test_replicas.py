@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
-from tests.processes import until
+from tests.support import processes
+from tests.support.processes import until
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from emobench.rundir import RunDir
-from emobench.slurm.jobs import read_jobs
+from emobench.core.run_dir import RunDir
+from emobench.store.jobs import read_jobs
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
 from tests.cluster.test_lifecycle import RELEASE_S, ended_at
-from tests.processes import until
+from tests.support.processes import until
 
 SERVERS = ("user", "assistant_scripted")
 SWEEP = """\

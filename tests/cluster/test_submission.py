@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from emobench.config.cluster import ClusterProfile, JobResources, ServerResources
-from emobench.errors import EmobenchError, InvalidInput, SubmissionRefused
-from emobench.plan import Plan, save_plan
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import read_endpoint
-from emobench.slurm import submit as slurm
-from emobench.slurm.jobs import read_jobs
-from emobench.slurm.queue import any_live, cancel_slurm, job_states, slurm_states
-from emobench.slurm.render import render
-from emobench.templates_path import shipped_templates
+from emobench.config.templates import shipped_templates
+from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
+from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
+from emobench.core.plan import Plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler import submit as slurm
+from emobench.scheduler.queue import any_live, cancel_slurm, job_states, slurm_states
+from emobench.scheduler.render import render
+from emobench.store.endpoints import read_endpoint
+from emobench.store.jobs import read_jobs
 from tests.cluster.lab import Lab
-from tests.processes import until
+from tests.scheduler.plans import make_plan, scripted
 from tests.serving.runs import finish_cell
-from tests.slurm.plans import make_plan, scripted
+from tests.support.processes import until
 
 SMALL = {"cpus": 1, "mem": "200M", "time": "10"}
 PROFILE = ClusterProfile(

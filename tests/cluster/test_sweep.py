@@ -14,7 +14,7 @@ import pytest
 
 from emobench.config.profile import load_profile
 from tests.cluster.lab import REPOSITORY, Lab
-from tests.processes import until
+from tests.support.processes import until
 
 SWEEP = """\
 name: tiny

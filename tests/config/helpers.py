@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from emobench.config.load import load_sweep
-from emobench.config.sweep import Sweep
-from emobench.errors import InvalidInput, Problem
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.sweep import Sweep
 
 SCRIPTED = """\
 engine: scripted

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from emobench.config.expand import expand
-from emobench.config.gates import Gates
 from emobench.config.identity import cell_content, content_hash
+from emobench.core.gates import Gates
 from tests.config.helpers import SCRIPTED, load, problem
 
 DECLARED = """\

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emobench.config.cluster import ClusterProfile, Container, ServerResources
 from emobench.config.expand import expand
-from emobench.config.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
 from emobench.config.load import SHORTHAND_KEYS
-from emobench.config.models import Faults, OpenAIModel, ScriptedModel, VllmModel
-from emobench.config.sweep import Fidelity, Settings
-from emobench.templates_path import shipped_sweeps
+from emobench.config.templates import shipped_sweeps
+from emobench.core.cluster import ClusterProfile, Container, ServerResources
+from emobench.core.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
+from emobench.core.models import Faults, OpenAIModel, ScriptedModel, VllmModel
+from emobench.core.sweep import Fidelity, Settings
 from tests.config.helpers import load
 
 DOCS = shipped_sweeps().parent / "docs"

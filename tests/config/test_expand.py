@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.expand import blocks_of, expand, extend
-from emobench.config.sweep import Cell, Sweep
+from emobench.core.sweep import Cell, Sweep
 from tests.config.helpers import load
 
 TEXT = """\

@@ -9,7 +9,7 @@ import pytest
 
 from emobench.config.expand import expand
 from emobench.config.load import load_sweep
-from emobench.config.models import OpenAIModel, ScriptedModel, VllmModel
+from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
 from tests.config.helpers import SCRIPTED, load, write
 
 

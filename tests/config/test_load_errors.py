@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.load import load_sweep
-from emobench.errors import InvalidInput
+from emobench.core.errors import InvalidInput
 from tests.config.helpers import SCRIPTED, load, problem, problems, write
 
 VLLM = """\

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from emobench.config.expand import blocks_of, expand
 from emobench.config.load import load_sweep
-from emobench.errors import InvalidInput
-from emobench.templates_path import shipped_sweeps
+from emobench.config.templates import shipped_sweeps
+from emobench.core.errors import InvalidInput
 
 FULL = """\
 name: full

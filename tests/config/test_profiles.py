@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from emobench.config.load import load_profile
-from emobench.errors import InvalidInput
-from emobench.templates_path import shipped_templates, template_dirs
+from emobench.config.templates import shipped_templates, template_dirs
+from emobench.core.errors import InvalidInput
 
 
 def refused(folder: Path, text: str) -> str:

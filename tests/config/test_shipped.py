@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from emobench.config.cluster import ClusterProfile
 from emobench.config.expand import expand
 from emobench.config.load import load_profile, load_sweep
-from emobench.config.models import OpenAIModel, ScriptedModel, VllmModel
 from emobench.config.schema import sweep_file_schema
-from emobench.config.sweep import Settings
+from emobench.config.templates import shipped_sweeps, shipped_templates
 from emobench.config.words import PATTERNS
 from emobench.config.yaml_lines import load_yaml
-from emobench.templates_path import shipped_sweeps, shipped_templates
+from emobench.core.cluster import ClusterProfile
+from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
+from emobench.core.sweep import Settings
 from tests.config.helpers import SCRIPTED, write
 
 SWEEPS = sorted(shipped_sweeps().glob("*.yaml"))

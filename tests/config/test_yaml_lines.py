@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.yaml_lines import MAX_BYTES, dotted, load_yaml
-from emobench.errors import InvalidInput
+from emobench.core.errors import InvalidInput
 
 
 def refused(file: Path) -> str:

@@ -4,11 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.listening import answering
 from tests.probe.endpoint import Endpoint
-from tests.scripted.conftest import launch
-
-__all__ = ["launch"]
+from tests.support.listening import answering
 
 
 @pytest.fixture
@@ -20,4 +17,4 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emobench.senders.RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", (0.0, 0.0))

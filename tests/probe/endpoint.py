@@ -7,8 +7,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from emobench.serving import guard
-from tests.llm_server import Reply, is_user
+from emobench.llm import guard
+from tests.support.llm_server import Reply, is_user
 
 LOOKUP = (
     "find_user_id_by_name_zip",

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.cell import run_cell
-from emobench.config.cluster import ClusterProfile
-from emobench.config.models import OpenAIModel, RoleModel, ScriptedModel
-from emobench.plan import Plan, save_plan
-from emobench.probing import cells
-from emobench.probing.cells import CellProbe, probe_cell
-from emobench.rundir import RunDir
-from emobench.senders import Role, Target
-from emobench.serving.endpoints import Endpoint as Announced
-from emobench.serving.endpoints import api_key, now, publish
-from tests.llm_server import Reply, is_user
+from emobench.core.cluster import ClusterProfile
+from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
+from emobench.core.plan import Plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.llm.transport import Role, Target
+from emobench.probe import cells
+from emobench.probe.cells import CellProbe, probe_cell
+from emobench.runner.cell import run_cell
+from emobench.store.endpoints import Endpoint as Announced
+from emobench.store.endpoints import api_key, now, publish
 from tests.probe.endpoint import Endpoint, good
-from tests.slurm.plans import make_plan
+from tests.scheduler.plans import make_plan
+from tests.support.llm_server import Reply, is_user
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.2)
 
@@ -85,7 +85,7 @@ Started = Callable[..., Run]
 
 @pytest.fixture
 def started(tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Started:
-    monkeypatch.setattr("emobench.cell.BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr("emobench.runner.cell.BACKOFF_S", (0.0, 0.0))
 
     def start(**sweep: Any) -> Run:
         run = Run(tmp_path, endpoint, ScriptedModel(model="m"), **sweep)

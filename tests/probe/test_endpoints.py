@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.probing import Check, ProbeReport, probe
-from emobench.probing.replies import looks_like_call, misfit
-from emobench.senders import Role, Target
-from tests.llm_server import Reply, is_user
+from emobench.llm.replies import looks_like_call, misfit
+from emobench.llm.transport import Role, Target
+from emobench.probe import Check, ProbeReport, probe
 from tests.probe.endpoint import LOOKUP, ORDER, Answer, Endpoint, good, results
+from tests.support.llm_server import Reply, is_user
 
 
 def asked(

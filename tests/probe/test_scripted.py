@@ -7,9 +7,9 @@ import time
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.probing import ProbeReport, probe
-from emobench.senders import Role, Target
-from tests.scripted.conftest import Launch
+from emobench.llm.transport import Role, Target
+from emobench.probe import ProbeReport, probe
+from tests.support.scripted import Launch
 
 
 def asked(url: str, role: Role, env: str = "retail", timeout_s: float = 20) -> ProbeReport:

@@ -8,9 +8,9 @@ import pytest
 
 from emobench.config.identity import cell_content
 from emobench.config.schema import sweep_file_schema
-from emobench.errors import InvalidInput
-from emobench.probing.judge import judge_speed
-from emobench.probing.report import Call
+from emobench.core.errors import InvalidInput
+from emobench.probe.report import Call
+from emobench.probe.verdict import judge_speed
 from tests.config.helpers import load
 
 STUDY = "engine: scripted\nmatrix: {env: retail, variant: control}\ntrials: 1\ntasks: 0\n"

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emobench.config.cluster import ClusterProfile
-from emobench.config.models import RoleModel, ScriptedModel
-from emobench.config.sweep import AgentStrategy, Cell, Env, Matrix, Sweep, Variant
-from emobench.plan import CellBlock, Plan, save_plan
-from emobench.rundir import RunDir
+from emobench.core.cluster import ClusterProfile
+from emobench.core.models import RoleModel, ScriptedModel
+from emobench.core.plan import CellBlock, Plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import AgentStrategy, Cell, Env, Matrix, Sweep, Variant
 
 VARIANTS = ("control", "placebo", "frustration", "anxiety")
 OPENINGS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emobench.plan import load_plan
+from emobench.core.plan import load_plan
 from emobench.report.render import build_report
 from tests.report.chromium import Chromium
 from tests.report.factory import append, episode, make_run

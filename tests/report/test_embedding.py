@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli import main
-from emobench.errors import InvalidInput
-from emobench.plan import load_plan
+from emobench.cli.main import main
+from emobench.core.errors import InvalidInput
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
 from emobench.report.embedding import Choice, Limit, choose, limit_of, notice, units_of
 from emobench.report.render import build_report
-from emobench.results.collect import collect
-from emobench.rundir import RunDir
+from emobench.tables.run_results import collect
 from tests.report.chromium import Chromium
 from tests.report.factory import append, episode, fill, make_run
 from tests.report.pages import COUNT, PANE, TITLE, click_row, load, quiet, row

@@ -14,17 +14,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emobench.cli import main
-from emobench.errors import InvalidInput
-from emobench.plan import load_plan
+from emobench.cli.main import main
+from emobench.core.errors import InvalidInput
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
 from emobench.report import latex, pdf
 from emobench.report.blocks import Cell, Table, heads
 from emobench.report.export import FINDINGS, NO_PDF, csv_text, export
 from emobench.report.scene import Figure, Text
 from emobench.report.study import Study, build_study
 from emobench.report.svg import standalone
-from emobench.results.collect import collect
-from emobench.rundir import RunDir
+from emobench.tables.run_results import collect
 from tests.report.factory import append, episode, fill, make_run
 
 HOSTILE = "a_b & 50 % of $x^2 #1 {\\input{/etc/passwd}} ~ <b> [t] \u2212 \U0001f600 \ud800"

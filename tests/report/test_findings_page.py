@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.models import ScriptedModel
-from emobench.plan import load_plan
+from emobench.core.models import ScriptedModel
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
 from emobench.report.numbers import bounds, p_value, rate, signed
 from emobench.report.render import build_report, write_report
 from emobench.report.sections.common import short_labels
 from emobench.report.study import Study, build_study, sample_size
 from emobench.report.svg import inline
 from emobench.report.views import coverage
-from emobench.results.collect import collect
-from emobench.rundir import RunDir
+from emobench.tables.run_results import collect
 from tests.report.chromium import Chromium, file_url
 from tests.report.factory import append, episode, fill, make_run, summarise
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from emobench.config.models import OpenAIModel, VllmModel
-from emobench.plan import load_plan
-from emobench.report.render import build_report, text_table
-from emobench.rundir import RunDir
+from emobench.cli.results_table import text_table
+from emobench.core.models import OpenAIModel, VllmModel
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
+from emobench.report.render import build_report
 from tests.report.factory import append, episode, fill, make_run, summarise
 
 NOTICE = "Scripted models: this report tests the pipeline; it is no finding about any model."

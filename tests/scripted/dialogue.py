@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from emobench.serving.scripted import user
-from emobench.serving.scripted.assistant import Assistant
-from emobench.serving.scripted.messages import Reply
-from emobench.serving.scripted.tasks import Act, TaskText
+from emobench.benchmarks.tasks import Act, TaskText
+from emobench.scripted import user
+from emobench.scripted.assistant import Assistant
+from emobench.scripted.messages import Reply
 
 PROMPT = (
     "You are a user interacting with an agent.\n\nInstruction: {instruction}\n\nRules:\n"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from emobench.benchmarks.tasksets import TASK_COUNTS
-from emobench.serving.scripted.assistant import Assistant
-from emobench.serving.scripted.lookup import Library
-from emobench.serving.scripted.tasks import TaskText, load_env
-from emobench.serving.scripted.wording import PHRASES
+from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.benchmarks.tasks import TaskText, load_env
+from emobench.scripted.assistant import Assistant
+from emobench.scripted.lookup import Library
+from emobench.scripted.wording import PHRASES
 from tests.scripted.dialogue import PROMPT, REACT_PROMPT, Heard, converse
 
 SUFFIXES = {name: f"\n\nYou are full of {name}." for name in (*PHRASES, "home-made.v2")}
@@ -77,7 +77,7 @@ def test_tasks_are_those_of_the_adapter() -> None:
 
 
 def test_without_the_source_the_adapter_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from emobench.serving.scripted import tasks
+    from emobench.benchmarks import tasks
 
     def refuse(*_: object) -> None:
         raise ValueError("not literals")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from emobench.serving.scripted.assistant import LOST, Assistant
-from emobench.serving.scripted.lookup import Library
-from emobench.serving.scripted.messages import Reply
+from emobench.scripted.assistant import LOST, Assistant
+from emobench.scripted.lookup import Library
+from emobench.scripted.messages import Reply
 
 RETAIL: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name, "parameters": parameters}}

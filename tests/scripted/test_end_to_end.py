@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.variants.catalog import NAMES, builtin
-from emobench.variants.inject import UserRequest, seams
-from tests.scripted.conftest import Launch
+from emobench.config.variants import NAMES, builtin
+from emobench.runner.injection import UserRequest, seams
+from tests.support.scripted import Launch
 
 VARIANTS = {name: builtin(name).text for name in NAMES}
 

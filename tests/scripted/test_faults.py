@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.scripted.conftest import Launch
+from tests.support.scripted import Launch
 
 WEATHER = [{"role": "user", "content": "The weather?"}]
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}

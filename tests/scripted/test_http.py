@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emobench.serving.scripted.protocol import RequestRefused, parse_request
-from emobench.serving.scripted.server import ScriptedServer
-from emobench.serving.scripted.settings import ServerSettings
-from tests.scripted.conftest import Launch
+from emobench.scripted.protocol import RequestRefused, parse_request
+from emobench.scripted.server import ScriptedServer
+from emobench.scripted.settings import ServerSettings
 from tests.scripted.dialogue import PROMPT
+from tests.support.scripted import Launch
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from emobench.serving.scripted.assistant import Assistant
-from emobench.serving.scripted.lookup import Library
-from emobench.serving.scripted.script import MISTAKES, Script, faithful, with_mistake
-from emobench.serving.scripted.tasks import NO_EFFECT, Act, TaskText
+from emobench.benchmarks.tasks import NO_EFFECT, Act, TaskText
+from emobench.scripted.assistant import Assistant
+from emobench.scripted.lookup import Library
+from emobench.scripted.script import MISTAKES, Script, faithful, with_mistake
 from tests.scripted.dialogue import converse
 
 ANGRY = "You are full of anger."

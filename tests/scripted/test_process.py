@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from emobench.serving.scripted.cli import main
-from tests.scripted.conftest import Client
+from emobench.scripted.command import main
+from tests.support.scripted import Client
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -22,7 +22,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     kept = {k: v for k, v in os.environ.items() if k not in ("EMOBENCH_API_KEY", "VLLM_API_KEY")}
     child = subprocess.Popen(
-        [sys.executable, "-m", "emobench.serving.scripted", *arguments],
+        [sys.executable, "-m", "emobench.scripted", *arguments],
         stdout=subprocess.PIPE,
         text=True,
         env={**kept, **environment},
@@ -61,8 +61,8 @@ def test_stops_although_a_request_hangs(tmp_path: Path) -> None:
 
 def test_does_not_import_the_benchmark() -> None:
     code = (
-        "import sys; from emobench.serving.scripted.server import build_app; "
-        "from emobench.serving.scripted.settings import ServerSettings; "
+        "import sys; from emobench.scripted.server import build_app; "
+        "from emobench.scripted.settings import ServerSettings; "
         "build_app(ServerSettings()); "
         "print([m for m in ('litellm', 'tau_trait', 'tau_bench') if m in sys.modules])"
     )

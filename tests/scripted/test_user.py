@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from emobench.serving.scripted import user
-from emobench.serving.scripted.wording import PHRASES, first_person, hear, phrase
+from emobench.scripted import user
+from emobench.scripted.wording import PHRASES, first_person, hear, phrase
 from tests.scripted.dialogue import PROMPT, REACT_PROMPT
 
 INSTRUCTION = (

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emobench.config.cluster import ClusterProfile
-from emobench.config.models import RoleModel
-from emobench.files import write_json
-from emobench.plan import save_plan
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import Endpoint, now, read_endpoint
-from emobench.slurm.render import render
-from emobench.templates_path import shipped_templates
-from tests.processes import until
-from tests.slurm.plans import make_plan, scripted
+from emobench.config.templates import shipped_templates
+from emobench.core.cluster import ClusterProfile
+from emobench.core.files import write_json
+from emobench.core.models import RoleModel
+from emobench.core.plan import save_plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.render import render
+from emobench.store.endpoints import Endpoint, now, read_endpoint
+from tests.scheduler.plans import make_plan, scripted
+from tests.support.processes import until
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.5)
 READY = Endpoint(

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from emobench.plan import load_plan
+from emobench.core.plan import load_plan
 from emobench.serving import canary
 from emobench.serving.canary import Canary, Verdict, ask, calls_tools
-from emobench.serving.endpoints import Endpoint, api_key, now, read_endpoint
-from tests.llm_server import Reply, recording
-from tests.processes import until
+from emobench.store.endpoints import Endpoint, api_key, now, read_endpoint
 from tests.serving.runs import make_run, supervising, until_state
+from tests.support.llm_server import Reply, recording
+from tests.support.processes import until
 
 KEY = "the-key"
 ENDPOINT = Endpoint(
@@ -204,7 +204,7 @@ def test_a_run_of_text_agents_needs_no_tool_calls(tmp_path: Path) -> None:
 ODD_SERVER = """
 import json, os, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from emobench.serving import guard
+from emobench.llm import guard
 
 key, server = os.environ["VLLM_API_KEY"], os.environ["EMOBENCH_SERVER"]
 

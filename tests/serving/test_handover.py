@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from emobench.errors import ServersGone
-from emobench.rundir import RunDir
+from emobench.core.errors import ServersGone
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.own_job import OwnJob, parse
+from emobench.scheduler.queue import JobState
 from emobench.serving import waiting
-from emobench.serving.endpoints import Endpoint, api_key, publish, read_endpoint
 from emobench.serving.handover import Claim
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.slurm.jobs import add_jobs, read_jobs, record
-from emobench.slurm.own_job import OwnJob, parse
-from emobench.slurm.queue import JobState
+from emobench.store.endpoints import Endpoint, api_key, publish, read_endpoint
+from emobench.store.jobs import add_jobs, read_jobs, record
 
 OLD = Endpoint("user", "user", "http://h/v1", "m", "a", "vllm", "h", "1", 1, "2026-01-01T00:00:00Z")
 NEW = replace(OLD, job_id="2", incarnation="b")
@@ -92,7 +92,7 @@ def test_a_queued_job_stops_the_clock_of_its_clients(
         asked.append([job["job_id"] for job in jobs])
         return {"1": JobState("COMPLETED"), "2": JobState(next(answers))}
 
-    monkeypatch.setattr("emobench.slurm.queue.job_states", job_states)
+    monkeypatch.setattr("emobench.scheduler.queue.job_states", job_states)
     with pytest.raises(ServersGone, match=r"not ready within 0\.05 s: its state is 'left'"):
         wait_for_endpoint(run_dir, "user", deadline_s=0.05, poll_s=0.01)
     assert asked == [["1", "2"]] * 4
@@ -112,8 +112,8 @@ def test_all_replicas_have_to_be_gone(run_dir: RunDir, monkeypatch: pytest.Monke
 
 def test_many_writers_lose_no_job(run_dir: RunDir) -> None:
     code = (
-        "import sys; from pathlib import Path; from emobench.rundir import RunDir\n"
-        "from emobench.slurm.jobs import add_jobs, record\n"
+        "import sys; from pathlib import Path; from emobench.core.run_dir import RunDir\n"
+        "from emobench.store.jobs import add_jobs, record\n"
         "for n in range(20):\n"
         "    job = record('server', 'user', f'{sys.argv[2]}.{n}', 'x.sbatch')\n"
         "    add_jobs(RunDir(Path(sys.argv[1])), 'slurm', [job])\n"

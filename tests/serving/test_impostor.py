@@ -12,19 +12,19 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from emobench.client import ChatClient, Identity, Unreachable
-from emobench.errors import ServersGone
-from emobench.rundir import RunDir
-from emobench.serving import guard
-from emobench.serving.endpoints import (
+from emobench.core.errors import ServersGone
+from emobench.core.run_dir import RunDir
+from emobench.llm import guard
+from emobench.llm.client import ChatClient, Identity, Unreachable
+from emobench.serving.waiting import wait_for_endpoint
+from emobench.store.endpoints import (
     Endpoint,
     api_key,
     publish,
     what_is_wrong,
 )
-from emobench.serving.waiting import wait_for_endpoint
-from tests.listening import answering
 from tests.serving.runs import READY, make_run, supervising, until_state
+from tests.support.listening import answering
 
 WANTED = replace(READY, incarnation="new")
 Prove = Callable[[str], tuple[int, object]]

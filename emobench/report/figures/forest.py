@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emobench.analysis.estimates import Interval
+from emobench.analysis.stats.estimates import Interval
 from emobench.report.scene import Anchor, Circle, Figure, Line, Rect, Shape, Text
 
 LABELS, PLOT = 150.0, 320.0

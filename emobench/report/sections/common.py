@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from emobench.analysis.estimates import Difference, plain
 from emobench.analysis.findings import GroupFinding
 from emobench.analysis.gates import Label
-from emobench.checks.dialogue import Condition
+from emobench.analysis.stats.estimates import Difference, plain
+from emobench.analysis.transcript.dialogue import Condition
 from emobench.report.blocks import Scalar
 from emobench.report.numbers import plural
 from emobench.report.study import Study

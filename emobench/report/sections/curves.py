@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emobench.analysis.estimates import PassK, plain
 from emobench.analysis.findings import GroupFinding
+from emobench.analysis.stats.estimates import PassK, plain
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.curves import Curve, Point, curves
 from emobench.report.numbers import DAGGER, bounds, plural, rate

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from emobench.analysis.estimates import Difference, Mean, plain
 from emobench.analysis.findings import Exploratory, GroupFinding, VariantFinding
-from emobench.analysis.mediators import MEDIATORS
-from emobench.analysis.metrics import INFRA_ERROR, OUTCOMES
+from emobench.analysis.stats.estimates import Difference, Mean, plain
+from emobench.analysis.stats.mediators import MEDIATORS
+from emobench.core.outcomes import INFRA_ERROR, OUTCOMES
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.bars import bars
 from emobench.report.numbers import (

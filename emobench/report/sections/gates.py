@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from emobench.analysis.gates import GATES, GateResult
-from emobench.analysis.power import POWER, power_verdict
-from emobench.checks.dialogue import Condition
+from emobench.analysis.stats.power import POWER, power_verdict
+from emobench.analysis.transcript.dialogue import Condition
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
 from emobench.report.numbers import DASH, percent, points
 from emobench.report.sections.common import condition_keys

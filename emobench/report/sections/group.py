@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from emobench.analysis.estimates import FEW, Difference, plain
 from emobench.analysis.findings import GroupFinding, VariantFinding
+from emobench.analysis.stats.estimates import FEW, Difference, plain
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, share_axis, symmetric_axis
 from emobench.report.numbers import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from emobench.analysis.findings import GroupFinding
-from emobench.analysis.units import Arm
+from emobench.analysis.stats.units import Arm
 from emobench.report.blocks import Cell, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.heatmap import Tile, heatmap
 from emobench.report.numbers import rate

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from emobench.analysis.cost import JobCost, line, number, summary
 from emobench.report.blocks import Cell, Remark, Section, Table, heads
 from emobench.report.study import Study
+from emobench.scheduler.cost import JobCost, line, number, summary
 
 HOUR = 3600.0
 

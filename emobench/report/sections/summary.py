@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emobench.analysis.estimates import FEW
 from emobench.analysis.findings import GroupFinding, VariantFinding
 from emobench.analysis.gates import GATES
-from emobench.analysis.power import POWER, power_verdict
+from emobench.analysis.stats.estimates import FEW
+from emobench.analysis.stats.power import POWER, power_verdict
 from emobench.report.blocks import Block
 from emobench.report.figures.forest import Dot, forest, symmetric_axis
 from emobench.report.numbers import bounds, listed, p_phrase, percent, plural, points, rate, signed

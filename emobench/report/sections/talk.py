@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from emobench.analysis.conversations import ConversationTable, VariantPattern, VariantWords
-from emobench.analysis.fault import INFRASTRUCTURE, PARTIES
-from emobench.analysis.log_odds import WordDifference
+from emobench.analysis.stats.log_odds import WordDifference
+from emobench.analysis.transcript.conversations import (
+    ConversationTable,
+    VariantPattern,
+    VariantWords,
+)
+from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.numbers import (
     DAGGER,
@@ -103,7 +107,7 @@ def _pattern(each: VariantPattern) -> Cell:
 
 
 def _spread(each: VariantPattern, scale: float) -> str:
-    from emobench.analysis.estimates import Interval
+    from emobench.analysis.stats.estimates import Interval
 
     found = each.difference.interval if each.difference else None
     return spread(Interval(scale * found.low, scale * found.high) if found else None)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emobench.checks.dialogue import Condition
-from emobench.checks.fidelity import MEASURES
-from emobench.checks.judge import LABELS
-from emobench.checks.manipulation import Manipulation, VariantManipulation
-from emobench.checks.paired import Measure, Paired
+from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
+from emobench.analysis.stats.shares import Measure, Paired
+from emobench.analysis.transcript.dialogue import Condition
+from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.curves import Curve, Point, curves
 from emobench.report.figures.heatmap import Tile, heatmap
@@ -16,6 +15,7 @@ from emobench.report.numbers import DAGGER, DASH, measure, percent, plural, rate
 from emobench.report.scene import series
 from emobench.report.sections.common import condition_keys
 from emobench.report.study import Study
+from emobench.store.labels import LABELS
 
 FEW_NOTE = f"{DAGGER} Fewer than 5 events, or fewer than 5 others: the rate says little."
 

@@ -1,0 +1,271 @@
+"""All checks of a run directory: the transcripts read once, the judge's kept answers, the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from emobench.analysis.gates import Coverage, GateResult, Verdict, evaluate, overall
+from emobench.analysis.judge.labels import key_of
+from emobench.analysis.judge.manipulation import (
+    Agreement,
+    JudgedTurn,
+    Manipulation,
+    between_judges,
+    manipulation,
+)
+from emobench.analysis.stats.power import power_verdict
+from emobench.analysis.transcript import fidelity, markers
+from emobench.analysis.transcript.dialogue import Condition, Dialogue, chosen_pairs, read_collected
+from emobench.analysis.transcript.fidelity import EpisodeFidelity, VariantFidelity, check_dialogue
+from emobench.analysis.transcript.markers import Marked, VariantMarkers, mark_dialogue
+from emobench.core.files import write_json
+from emobench.core.gates import Gates
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Sweep
+from emobench.store.labels import Answer, Label, read_answers
+from emobench.tables.run_results import Collected, collect
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CoverageOf:
+    """Episodes of one variant in one group."""
+
+    condition: Condition
+    planned: int
+    with_result: int
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What `checks.json` holds."""
+
+    schema_version: int
+    run: str
+    thresholds: Gates
+    declared: str
+    """When the plan was made, ISO 8601."""
+    thresholds_changed: str
+    """When thresholds were last changed with results on disk; empty: never."""
+    verdict: Verdict
+    """failed if any gate failed, passed only if every one passed."""
+    gates: tuple[GateResult, ...]
+    coverage: tuple[CoverageOf, ...]
+    fidelity: tuple[VariantFidelity, ...]
+    slips: tuple[EpisodeFidelity, ...]
+    """Conversations with anything invented or contradicted, an early stop, a flip or a leak."""
+    markers_version: str
+    markers: tuple[VariantMarkers, ...]
+    judge: str | None
+    """Model whose labels the manipulation gate goes by; None without a judge."""
+    manipulation: tuple[Manipulation, ...]
+    """By judge."""
+    judges_agree: tuple[Agreement, ...]
+    judged_sample: int | None
+    """Conversations of each variant that the judge was meant to see; None: all."""
+    sample: int | None
+    """Conversations of each variant that were read; None: all."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The checks, and every conversation's record."""
+
+    checks: Checks
+    episodes: tuple[EpisodeFidelity, ...] = field(default=(), repr=False)
+
+
+def conforms(record: EpisodeFidelity) -> bool:
+    """Per protocol: the user said nothing that its task does not hold, and stayed the user."""
+    return not (record.invented or record.contradicted or record.early_stop or record.role_flips)
+
+
+def is_slip(record: EpisodeFidelity) -> bool:
+    """Whether a conversation is worth a look."""
+    return not conforms(record) or record.think_leaks > 0
+
+
+def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
+    """Every check of a run as it stands. Reads all transcripts once, or those of a `sample` of
+    conversations of each variant. Raises InvalidInput without a plan."""
+    return assess_collected(collect(run_dir), sample=sample)
+
+
+def assess_collected(
+    collected: Collected,
+    *,
+    sample: int | None = None,
+    dialogues: Iterable[Dialogue] | None = None,
+    answers: Mapping[str, Answer] | None = None,
+) -> Assessment:
+    """`assess` for a run directory that is collected already.
+
+    `dialogues` are those of the `sample`, where somebody reads them anyway; `answers` are the
+    judge's, by default the run directory's own.
+    """
+    plan, run_dir = collected.plan, collected.run_dir
+    sweep = plan.sweep
+    judged_sample = sweep.judge.sample if sweep.judge else None
+    seen = _Seen(read_answers(run_dir.judge_answers) if answers is None else answers)
+    for dialogue in read_collected(collected, sample) if dialogues is None else dialogues:
+        seen.take(dialogue)
+    judged = seen.manipulation(collected, judged_sample)
+    # The declared judge, else the one that has labelled the most turns.
+    judged.sort(key=lambda each: (-sum(arm.judged for arm in each.conditions), each.model))
+    declared = _declared_judge(sweep)
+    main = next((each for each in judged if each.model == declared), judged[0] if judged else None)
+    user_checks = fidelity.by_condition(seen.records)
+    coverage = _coverage(collected)
+    results = evaluate(
+        sweep.gates,
+        {each.condition: Coverage(each.planned, each.with_result) for each in coverage},
+        power=_power(plan),
+        manipulation={each.condition: each for each in (main.conditions if main else ())},
+        fidelity={each.condition: each for each in user_checks},
+    )
+    checks = Checks(
+        schema_version=SCHEMA_VERSION,
+        run=sweep.name,
+        thresholds=sweep.gates,
+        declared=plan.created,
+        thresholds_changed=plan.gates_changed,
+        verdict=overall(results),
+        gates=results,
+        coverage=coverage,
+        fidelity=user_checks,
+        slips=tuple(filter(is_slip, seen.records)),
+        markers_version=markers.version(),
+        markers=markers.by_condition(seen.marked),
+        judge=main.model if main else None,
+        manipulation=tuple(judged),
+        judges_agree=seen.agreement(),
+        judged_sample=judged_sample,
+        sample=sample,
+    )
+    return Assessment(checks, tuple(seen.records))
+
+
+def _declared_judge(sweep: Sweep) -> str | None:
+    """The id of the sweep file's judge."""
+    if sweep.judge is None or sweep.judge.server is None:
+        return sweep.judge.model if sweep.judge else None
+    role = sweep.user if sweep.judge.server == "user" else sweep.assistants.get(sweep.judge.server)
+    return role.served if role else None
+
+
+class _Seen:
+    """What is kept of the conversations while they go by."""
+
+    def __init__(self, answers: Mapping[str, Answer]) -> None:
+        self.records: list[EpisodeFidelity] = []
+        self.marked: list[tuple[Condition, int, tuple[Marked, ...]]] = []
+        self._labels: dict[str, list[JudgedTurn]] = {
+            model: [] for model in sorted({answer.model for answer in answers.values()})
+        }
+        self._texts: list[str] = []
+        self._answers = answers
+
+        @lru_cache(maxsize=100_000)
+        def label(model: str, text: str) -> Label | None:
+            answer = answers.get(key_of(text, model))
+            return answer.label if answer else None
+
+        self._label = label
+
+    def take(self, dialogue: Dialogue) -> None:
+        marked = mark_dialogue(dialogue)
+        self.records.append(check_dialogue(dialogue))
+        self.marked.append((dialogue.condition, dialogue.task_id, marked))
+        for model, turns in self._labels.items():
+            for number, (text, found) in enumerate(zip(dialogue.turns, marked, strict=True), 1):
+                turns.append(
+                    JudgedTurn(
+                        dialogue.condition,
+                        dialogue.task_id,
+                        dialogue.trial,
+                        number,
+                        self._label(model, text),
+                        found,
+                    )
+                )
+        if len(self._labels) > 1:
+            self._texts += dialogue.turns
+
+    def manipulation(self, collected: Collected, sample: int | None) -> list[Manipulation]:
+        """By judge; turns outside the judge's sample do not count as missing."""
+        chosen = chosen_pairs(collected.plan.sweep, sample)
+        found = []
+        for model, turns in self._labels.items():
+            meant = [
+                turn
+                for turn in turns
+                if turn.label or (turn.task_id, turn.trial) in chosen[turn.condition.env]
+            ]
+            found.append(manipulation(model, meant))
+        return found
+
+    def agreement(self) -> tuple[Agreement, ...]:
+        labels = {
+            model: {text: self._label(model, text) for text in set(self._texts)}
+            for model in self._labels
+        }
+        return between_judges(labels, self._texts)
+
+
+def _coverage(collected: Collected) -> tuple[CoverageOf, ...]:
+    counts: dict[Condition, list[int]] = {}
+    for result in collected.cells:
+        cell = result.cell
+        condition = Condition(cell.env, cell.agent_strategy, cell.assistant, cell.variant)
+        count = counts.setdefault(condition, [0, 0])
+        count[0] += result.expected
+        count[1] += result.scored
+    return tuple(CoverageOf(condition, *count) for condition, count in counts.items())
+
+
+def _power(plan: Plan) -> dict[tuple[str, str, str], Any]:
+    verdict = power_verdict(plan.cells, plan.sweep.gates.smallest_effect)
+    return {
+        (each.design.env, each.design.agent_strategy, each.design.assistant): each
+        for each in verdict.designs
+    }
+
+
+def as_data(checks: Checks) -> dict[str, Any]:
+    """The checks as JSON values, as checks.schema.json describes them."""
+    data: dict[str, Any] = _adapter().dump_python(checks, mode="json")
+    return data
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of `checks.json`."""
+    found = _adapter().json_schema(mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **found,
+        "title": "emobench checks.json",
+    }
+
+
+def write_checks(run_dir: RunDir, checks: Checks) -> None:
+    """Write `checks.json`. Raises OSError where the folder cannot be written."""
+    write_json(run_dir.checks, as_data(checks))
+
+
+def _adapter() -> TypeAdapter[Checks]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Checks)
+
+
+def turns_of(dialogues: Iterable[Dialogue]) -> list[str]:
+    """Every user turn, for the judge."""
+    return [turn for dialogue in dialogues for turn in dialogue.turns]

@@ -1,0 +1,140 @@
+"""The results of the statistics: plain frozen records that say what they are.
+
+Every number is a float or None. Where one is None, `reason` says why; `notes` mark results that
+hold less well than the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from emobench.analysis.stats.metrics import Interval
+
+FEW = 10
+"""Tasks, or tasks with an event, below which a result is marked (docs/statistics.md)."""
+FEW_TASKS = f"fewer than {FEW} tasks"
+FEW_FAILURES = f"fewer than {FEW} tasks with a failure"
+FEW_SUCCESSES = f"fewer than {FEW} tasks with a success"
+FEW_DIFFER = f"fewer than {FEW} tasks differ"
+
+__all__ = ["Difference", "Interval", "Mean", "OddsRatio", "PassK", "Sensitivity", "plain", "size"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over episodes, or the share of episodes with an outcome."""
+
+    label: str
+    value: float | None
+    episodes: int
+    """Scored ones: those that the mean is over."""
+    missing: int
+    """Infrastructure errors, and planned episodes that are not there where the plan is known."""
+    tasks: int
+    interval: Interval | None
+    """95 %, Wilson's with the variance clustered by task: the one to show."""
+    t: Interval | None
+    """95 %, cluster-robust Student t over tasks; None where it has no width."""
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassK:
+    """Mean over tasks of C(c,k)/C(n,k)."""
+
+    label: str
+    k: int
+    value: float | None
+    tasks: int
+    """Tasks with at least k scored trials."""
+    of: int
+    """Tasks with at least one."""
+    interval: Interval | None
+    """95 %, Wilson's with the variance between tasks: the one to show."""
+    bootstrap: Interval | None
+    """95 %, resampling tasks (symmetric bootstrap-t)."""
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean over tasks of (one side minus the other), each task counting once."""
+
+    label: str
+    value: float | None
+    tasks: int
+    """Tasks with a value on both sides."""
+    left_out: int
+    """Tasks with a value on one side only."""
+    t: Interval | None
+    """95 %, Student t over tasks: the one to show."""
+    bootstrap: Interval | None
+    """95 %, resampling tasks (symmetric bootstrap-t)."""
+    p_t: float | None
+    p_permutation: float | None
+    """Two-sided, from flipping the signs of the tasks' differences."""
+    permutation: str
+    """'exact, 1024 sign flips' or '9999 random sign flips'."""
+    p_adjusted: float | None = None
+    adjustment: str = ""
+    """What p_adjusted is corrected by and over, e.g. 'Holm over 4 variants'."""
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def interval(self) -> Interval | None:
+        return self.t
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The difference under another treatment of missing rewards."""
+
+    label: str
+    rule: str
+    """'as failure', 'worst case' or 'best case'."""
+    value: float | None
+    tasks: int
+    t: Interval | None
+    p_permutation: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OddsRatio:
+    """The model-based check: odds of success, variant over control."""
+
+    label: str
+    value: float | None
+    interval: Interval | None
+    p: float | None
+    reason: str = ""
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON takes it: dicts, lists, numbers without NaN or infinity."""
+    if hasattr(value, "__dataclass_fields__"):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def size(tasks: int, trials: Sequence[int]) -> str:
+    """'115 tasks x 4 trials', or 'x 2 to 4 trials' where tasks differ in them."""
+    counts = [int(count) for count in trials if count]
+    text = f"{tasks} task{'' if tasks == 1 else 's'}"
+    if not counts:
+        return text
+    low, high = min(counts), max(counts)
+    span = f"{low}" if low == high else f"{low} to {high}"
+    return f"{text} x {span} trial{'' if high == 1 else 's'}"

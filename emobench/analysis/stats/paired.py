@@ -1,0 +1,82 @@
+"""Differences paired by task: variant minus control, one assistant minus another, and so on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emobench.analysis.stats.estimates import FEW, FEW_DIFFER, FEW_TASKS, Difference
+from emobench.analysis.stats.intervals import TINY, bootstrap_interval, standard_error, t_interval
+from emobench.analysis.stats.permutation import EXACT, sign_flip
+from emobench.analysis.stats.student import two_sided
+from emobench.analysis.stats.units import Floats
+
+REWARD_BOUNDS = (-1.0, 1.0)
+
+
+def paired_difference(
+    label: str,
+    differences: Floats,
+    *,
+    left_out: int = 0,
+    bounds: tuple[float, float] | None = REWARD_BOUNDS,
+    bootstrap: bool = True,
+) -> Difference:
+    """The mean of the tasks' differences with its intervals and p-values.
+
+    Each task counts once, however many trials it has: the estimand is the mean over tasks, and a
+    task with fewer trials is a noisier value of the same kind. Raises ValueError for differences
+    that are not finite.
+    """
+    if not np.isfinite(differences).all():
+        raise ValueError("a difference is not finite")
+    tasks = int(differences.size)
+    if not tasks:
+        reason = "no task has a value on both sides"
+        return Difference(label, None, 0, left_out, None, None, None, None, "", reason=reason)
+    value, error = float(differences.mean()), standard_error(differences)
+    p_permutation, how = sign_flip(differences)
+    differ = int((np.abs(differences) > TINY).sum())
+    t = t_interval(value, error, tasks, bounds)
+    resampled = bootstrap_interval(differences, bounds) if bootstrap else None
+    return Difference(
+        label=label,
+        value=value,
+        tasks=tasks,
+        left_out=left_out,
+        t=t,
+        bootstrap=resampled,
+        p_t=None if t is None else max(0.0, 1 - two_sided(abs(value) / error, tasks - 1)),
+        p_permutation=p_permutation,
+        permutation=how,
+        reason=_reason(tasks, t is None, bootstrap and resampled is None),
+        notes=_notes(tasks, differ, left_out),
+    )
+
+
+def undefined(label: str, reason: str) -> Difference:
+    """A difference that cannot be formed, and why."""
+    return Difference(label, None, 0, 0, None, None, None, None, "", reason=reason)
+
+
+def _reason(tasks: int, no_t: bool, no_bootstrap: bool) -> str:
+    if tasks < 2:
+        return "one task: nothing says how much tasks differ"
+    if no_t:
+        return "all tasks have the same difference: it has no interval"
+    return "too few tasks differ for an interval by resampling" if no_bootstrap else ""
+
+
+def _notes(tasks: int, differ: int, left_out: int) -> tuple[str, ...]:
+    notes = []
+    if tasks < FEW:
+        notes.append(FEW_TASKS)
+    elif differ < FEW:
+        notes.append(FEW_DIFFER)
+    if 0 < differ <= EXACT and 2.0 ** (1 - differ) > 0.05:
+        notes.append(
+            f"{differ} task{'s differ' if differ > 1 else ' differs'}: "
+            f"no permutation p below {2.0 ** (1 - differ):.2g}"
+        )
+    if left_out:
+        notes.append(f"{left_out} task{'s' * (left_out > 1)} left out: a value on one side only")
+    return tuple(notes)

@@ -1,0 +1,148 @@
+"""Rewards by (group, variant, task): all that the statistics need of the episodes.
+
+A group is one (environment, agent strategy, assistant); variants are compared within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emobench.core.errors import InvalidInput
+from emobench.core.outcomes import SUCCESS, Observation
+from emobench.core.sweep import Cell
+
+if TYPE_CHECKING:
+    import pandas
+
+GROUP = ("env", "agent_strategy", "assistant")
+KEYS = (*GROUP, "variant", "task_id")
+COUNTS = ("n", "successes", "total", "missing")
+Group = tuple[str, str, str]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant of one group, an entry a task, tasks ascending."""
+
+    tasks: Ints
+    n: Ints
+    """Scored trials."""
+    successes: Ints
+    total: Floats
+    """Sum of rewards."""
+    missing: Ints
+
+    @property
+    def scored(self) -> Arm:
+        """The tasks with at least one scored trial."""
+        keep = self.n > 0
+        return Arm(
+            self.tasks[keep],
+            self.n[keep],
+            self.successes[keep],
+            self.total[keep],
+            self.missing[keep],
+        )
+
+    @property
+    def means(self) -> Floats:
+        """Mean reward by task; NaN where no trial is scored."""
+        return ratio(self.total, self.n)
+
+
+def units(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pandas.DataFrame:
+    """One row for each (env, agent_strategy, assistant, variant, task_id): n, successes, total,
+    missing.
+
+    `frame` is the table of episodes. A reward that is not finite is missing. With `planned`, the
+    cells of the plan, planned episodes that are not in the frame are missing too. Raises
+    InvalidInput for rewards outside 0 to 1.
+    """
+    import pandas as pd
+
+    reward = frame["reward"].to_numpy(dtype=np.float64, na_value=np.nan)
+    scored = np.isfinite(reward)
+    outside = int(((reward < 0) | (reward > 1))[scored].sum())
+    if outside:
+        raise InvalidInput(f"rewards lie between 0 and 1; {outside} episodes have others")
+    work = frame[list(KEYS)].assign(
+        n=scored.astype(np.int64),
+        successes=(scored & (np.where(scored, reward, 0.0) >= SUCCESS)).astype(np.int64),
+        total=np.where(scored, reward, 0.0),
+        missing=(~scored).astype(np.int64),
+    )
+    table = work.groupby(list(KEYS), observed=True, sort=True)[list(COUNTS)].sum().reset_index()
+    expected: dict[tuple[str, str, str, str, int], int] = {}
+    for cell in planned:
+        for task in cell.tasks:
+            key = (cell.env, cell.agent_strategy, cell.assistant, cell.variant, task)
+            expected[key] = expected.get(key, 0) + 1
+    if not expected:
+        return table
+    plan = pd.DataFrame([(*key, count) for key, count in expected.items()])
+    plan.columns = pd.Index([*KEYS, "planned"])
+    names = list(KEYS[:-1])
+    table[names] = table[names].astype(str)
+    both = table.merge(plan, on=list(KEYS), how="outer")
+    both[[*COUNTS, "planned"]] = both[[*COUNTS, "planned"]].fillna(0)
+    lacking = (both["planned"] - both["n"]).clip(lower=0)
+    both["missing"] = np.maximum(both["missing"], lacking)
+    both[["n", "successes", "missing"]] = both[["n", "successes", "missing"]].astype(np.int64)
+    return both.drop(columns="planned")
+
+
+def arms(table: pandas.DataFrame) -> dict[Group, dict[str, Arm]]:
+    """The units as arrays, by group and variant, in the order in which they stand."""
+    result: dict[Group, dict[str, Arm]] = {}
+    for key, part in table.groupby([*GROUP, "variant"], observed=True, sort=False):
+        env, strategy, assistant, variant = (str(item) for item in key)
+        part = part.sort_values("task_id")
+        result.setdefault((env, strategy, assistant), {})[variant] = Arm(
+            part["task_id"].to_numpy(np.int64),
+            part["n"].to_numpy(np.int64),
+            part["successes"].to_numpy(np.int64),
+            part["total"].to_numpy(np.float64),
+            part["missing"].to_numpy(np.int64),
+        )
+    return result
+
+
+def shared(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tuple[Floats, int]:
+    """The values of `names` on the tasks where all of them have one, a row a name; and how many
+    tasks have a value for some but not all of them."""
+    defined = {
+        name: dict(zip(tasks[np.isfinite(items)], items[np.isfinite(items)], strict=True))
+        for name, (tasks, items) in ((name, values[name]) for name in names)
+    }
+    common = set.intersection(*(set(items) for items in defined.values()))
+    union = set.union(*(set(items) for items in defined.values()))
+    order = sorted(common)
+    rows = [[float(defined[name][task]) for task in order] for name in names]
+    return np.array(rows, dtype=np.float64).reshape(len(names), len(order)), len(union - common)
+
+
+def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
+    """Elementwise quotient; NaN where the denominator is 0."""
+    top = numerator.astype(np.float64)
+    bottom = denominator.astype(np.float64)
+    found: Floats = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=found, where=bottom > 0)
+    return found
+
+
+def frame_of(observations: Iterable[Observation]) -> pandas.DataFrame:
+    """Observations as a table with the columns that `units` reads, and outcome and trial."""
+    import pandas as pd
+
+    columns = [*KEYS, "trial", "outcome", "reward"]
+    rows = [[getattr(item, name) for name in columns] for item in observations]
+    frame = pd.DataFrame(rows, columns=pd.Index(columns))
+    frame["reward"] = frame["reward"].astype("float64")
+    return frame

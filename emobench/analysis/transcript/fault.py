@@ -1,0 +1,273 @@
+"""Who was at fault where a conversation did not solve its task, by rules.
+
+A rule speaks only where the records prove something; "undetermined" is a valid answer, and so is
+what remains where the rules accuse more than one party. The rules, and what they cannot see, are
+in docs/conversations.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emobench.benchmarks.ground_truth import (
+    Wanted,
+    Writes,
+    compare_writes,
+    differing,
+    distinctive,
+    mentions,
+    scalars,
+    wanted,
+)
+from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.benchmarks.tools import TRANSFER
+from emobench.benchmarks.transcript import Dialogue, Message, ToolCall
+
+if TYPE_CHECKING:
+    from emobench.analysis.transcript.fidelity import EpisodeFidelity
+
+AGENT, PROBABLY_AGENT = "agent", "probably agent"
+USER, SIMULATOR = "user", "user simulator"
+INFRASTRUCTURE, UNDETERMINED = "infrastructure", "undetermined"
+PARTIES = (AGENT, PROBABLY_AGENT, USER, SIMULATOR, UNDETERMINED, INFRASTRUCTURE)
+
+ASKS_FOR_HUMAN = re.compile(
+    r"\b(?:human|real person|supervisor|manager|representative|someone else|transfer me)\b",
+    re.IGNORECASE,
+)
+_DONE = (
+    r"(?:processed|cancell?ed|updated|changed|modified|exchanged|returned|booked|refunded|completed|"
+    r"upgraded|submitted|initiated)"
+)
+CLAIMS_DONE = re.compile(
+    rf"\b(?:been taken care of|(?:has|have) been successfully {_DONE}|"
+    rf"(?<!if )(?:i|we)(?: have|'ve)? (?:now |just |successfully )?{_DONE})\b",
+    re.IGNORECASE,
+)
+_DERIVED = re.compile(r"-?\d+\.\d+|\d{4}-\d{2}-\d{2}.*")
+LOOP_SHARE = 0.5
+"""Of the calls of a conversation that met the step limit: from here on they count as a loop."""
+LOOP_CALLS = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule found."""
+
+    party: str
+    rule: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The party that the rules name, and why."""
+
+    party: str
+    """One of `PARTIES`."""
+    findings: tuple[Finding, ...]
+    """All that were found; of several parties where the verdict is undetermined."""
+
+    @property
+    def rule(self) -> str:
+        """The first rule of the party named; 'several parties' or 'no rule applies' without."""
+        for finding in self.findings:
+            if finding.party == self.party:
+                return finding.rule
+        return "several parties" if self.findings else "no rule applies"
+
+
+@dataclass(frozen=True)
+class _Case:
+    record: Mapping[str, Any]
+    said: Dialogue
+    task: Wanted
+    writes: Writes
+    conduct: EpisodeFidelity | None
+    """How the user kept to its task, where the record is whole enough to tell."""
+
+    def user_texts(self, before: ToolCall | None = None) -> list[str]:
+        """What the user said, up to a call."""
+        texts = []
+        for event in self.said.events:
+            if event is before:
+                break
+            if isinstance(event, Message) and event.role == "user":
+                texts.append(event.text)
+        return texts
+
+    def results(self, before: ToolCall | None = None) -> list[str]:
+        """What the tools answered, up to a call."""
+        texts = []
+        for event in self.said.events:
+            if event is before:
+                break
+            if isinstance(event, ToolCall) and event.result:
+                texts.append(event.result)
+        return texts
+
+
+def fault(record: Mapping[str, Any], said: Dialogue, task: Wanted | None = None) -> Fault | None:
+    """Who was at fault; None for a solved task. `task` is what it wanted, where the record does
+    not hold it."""
+    outcome = record.get("outcome")
+    if outcome == "solved":
+        return None
+    decided = _BY_OUTCOME.get(str(outcome))
+    if decided is not None:
+        return Fault(decided[0], (Finding(*decided, _error(record)),))
+    conduct = _conduct(record)
+    findings = list(_simulator(conduct))
+    task = wanted(record) or task
+    if task is not None:
+        case = _Case(record, said, task, compare_writes(said, task), conduct)
+        findings += [finding for rule in _RULES for finding in rule(case)]
+        if outcome == "failed" and not findings:
+            findings += _by_elimination(case)
+    if outcome == "max_steps":
+        findings += _loop(said)
+    parties = {finding.party for finding in findings}
+    return Fault(parties.pop() if len(parties) == 1 else UNDETERMINED, tuple(findings))
+
+
+_BY_OUTCOME = {
+    "infra_error": (INFRASTRUCTURE, "no answer from a server"),
+    "agent_error": (AGENT, "unusable reply"),
+    "user_error": (SIMULATOR, "unusable reply of the user"),
+}
+
+
+def _conduct(record: Mapping[str, Any]) -> EpisodeFidelity | None:
+    from emobench.analysis.transcript.dialogue import dialogue_of
+    from emobench.analysis.transcript.fidelity import check_dialogue
+
+    names = ("agent_strategy", "assistant", "variant")
+    if record.get("env") not in TASK_COUNTS or any(type(record.get(n)) is not str for n in names):
+        return None
+    if type(record.get("task_id")) is not int or type(record.get("trial")) is not int:
+        return None
+    return check_dialogue(dialogue_of(record))
+
+
+def _simulator(conduct: EpisodeFidelity | None) -> Iterator[Finding]:
+    if conduct is not None and conduct.think_leaks:
+        where = f"{conduct.think_leaks} of its messages"
+        yield Finding(SIMULATOR, "reasoning or markup in what the user said", where)
+    if conduct is not None and conduct.role_flips:
+        where = f"{conduct.role_flips} of its messages"
+        yield Finding(SIMULATOR, "the user speaks as the agent", where)
+
+
+def _wrong_values(case: _Case) -> Iterator[Finding]:
+    """A write call that differs from the wanted one in a value that only one side explains."""
+    for action, call in case.writes.pairs:
+        heard, shown = case.user_texts(call), case.results(call)
+        for name, right, wrong in differing(action, call):
+            where = f"{call.tool}: {name} {_listed(wrong)} instead of {_listed(right)}"
+            right = [value for value in right if distinctive(value)]
+            wrong = [value for value in wrong if distinctive(value)]
+            told_right = bool(right) and all(mentions(heard, value) for value in right)
+            told_wrong = any(mentions(heard, value) for value in wrong)
+            known = any(mentions([case.task.instruction], value) for value in right)
+            if told_right and not told_wrong:
+                yield Finding(AGENT, "wrong argument although the user said the right one", where)
+            elif known and wrong and not told_right and all(mentions(heard, v) for v in wrong):
+                yield Finding(USER, "the user said another value than its task", where)
+            elif any(_id_like(value) and not mentions([*heard, *shown], value) for value in wrong):
+                yield Finding(AGENT, "an id that nobody mentioned", where)
+
+
+def _unasked(case: _Case) -> Iterator[Finding]:
+    """An unwanted write before the assistant said anything: the policy asks for consent."""
+    for event in case.said.events:
+        if isinstance(event, Message) and event.role == "assistant":
+            return
+        if isinstance(event, ToolCall) and event in case.writes.unwanted:
+            yield Finding(AGENT, "a write before asking the user anything", event.tool)
+            return
+
+
+def _needless_transfer(case: _Case) -> Iterator[Finding]:
+    if case.task.transfer or not (case.writes.missing or case.task.outputs):
+        return
+    if any(ASKS_FOR_HUMAN.search(text) for text in case.user_texts()):
+        return
+    if any(call.tool == TRANSFER and not call.failed for call in case.said.calls):
+        yield Finding(AGENT, "a transfer that neither the task nor the user asked for", TRANSFER)
+
+
+def _empty_claim(case: _Case) -> Iterator[Finding]:
+    """The assistant said that it was done, and had not written anything at all."""
+    if not case.writes.missing or any(call.writes and not call.failed for call in case.said.calls):
+        return
+    for message in case.said.said("assistant"):
+        claim = CLAIMS_DONE.search(message.text.replace("\u2019", "'"))
+        if claim:
+            yield Finding(AGENT, "it claimed to be done and had changed nothing", claim[0])
+            return
+
+
+def _early_stop(case: _Case) -> Iterator[Finding]:
+    """The user ended it while a wanted write was open: as the fidelity checks tell it, or without
+    having named an id that only it knew."""
+    if not (case.said.stopped_by_user and case.writes.missing):
+        return
+    if case.conduct is not None and case.conduct.early_stop:
+        yield Finding(USER, "the user ended it too early", "")
+    seen = [*case.user_texts(), *case.results(), *(call.raw for call in case.said.calls)]
+    needed = {
+        value
+        for action in case.task.actions
+        for argument in action.arguments.values()
+        for value in scalars(argument)
+        if _id_like(value) and mentions([case.task.instruction], value)
+    }
+    unsaid = sorted(value for value in needed if not mentions(seen, value))
+    if unsaid:
+        yield Finding(USER, "the user ended it without naming what only it knew", _listed(unsaid))
+
+
+def _by_elimination(case: _Case) -> Iterator[Finding]:
+    """No rule spoke, and the user did all that can be checked of it: then the agent is left."""
+    user = case.conduct
+    if user is None or not user.facts or not (case.writes.missing or case.writes.unwanted):
+        return
+    if not (user.missed or user.invented or user.contradicted or user.early_stop):
+        rule = "by elimination: the user told every fact of its task and invented none"
+        yield Finding(PROBABLY_AGENT, rule, f"{user.facts} facts")
+
+
+def _loop(said: Dialogue) -> Iterator[Finding]:
+    calls = list(said.calls)
+    repeated = len(calls) - len({call.key for call in calls})
+    if len(calls) >= LOOP_CALLS and repeated >= LOOP_SHARE * len(calls):
+        yield Finding(AGENT, "the same calls until the step limit", f"{repeated} of {len(calls)}")
+
+
+_RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
+    _wrong_values,
+    _unasked,
+    _needless_transfer,
+    _empty_claim,
+    _early_stop,
+)
+
+
+def _id_like(value: str) -> bool:
+    """An identifier or a zip code: no spaces, digits, some length. Dates and amounts, which an
+    agent may derive from other words, are none."""
+    if len(value) < 5 or _DERIVED.fullmatch(value) or any(char.isspace() for char in value):
+        return False
+    return any(char.isdigit() for char in value)
+
+
+def _listed(values: list[str]) -> str:
+    return ", ".join(values) if values else "nothing"
+
+
+def _error(record: Mapping[str, Any]) -> str:
+    error = record.get("error")
+    return str(error.get("message") or error.get("type")) if isinstance(error, dict) else ""

@@ -1,0 +1,272 @@
+"""Did the simulated user stay with its task? One record a conversation, and shares by condition.
+
+Everything is told by rules from the transcript, the instruction and the ground truth; no model is
+asked. The rules rather miss a slip than see one that is none (docs/gates.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from emobench.analysis.stats.shares import Measure, Paired, measure
+from emobench.analysis.transcript.dialogue import Condition, Dialogue
+from emobench.analysis.transcript.facts import (
+    OWN,
+    UNINVENTED,
+    facts_of,
+    is_conveyed,
+    is_known,
+    other_names,
+)
+from emobench.analysis.transcript.facts import values_of as values_in
+from emobench.analysis.transcript.values import AIRPORTS, Value, airport_codes
+from emobench.benchmarks.tools import writes
+from emobench.llm.reasoning import sanitize
+from emobench.llm.replies import MARKUP
+
+COUNTED = ("solved", "failed", "max_steps", "user_error")
+"""Outcomes of conversations that nobody but the user and the agent's choices brought to an end."""
+
+_IDENTITY = ("user_id", "email", "zip")
+"""What an agent finds a user's profile by (a name needs its zip)."""
+_AGENT_SPEAKS = re.compile(
+    r"\b(?:how (?:can|may) i (?:help|assist) you"
+    r"|anything else (?:that )?i can (?:help|assist)(?: you)?"
+    r"|(?:can|could|would|may) (?:you|i) (?:please )?(?:provide|give|have|share|tell)(?: me)?"
+    r"(?: with)? your"
+    r" (?:zip|(?:order|user|account|reservation|booking|confirmation) ?(?:id|number))"
+    r"|i(?:'ll| will| can| have|'ve|'m going to| am going to) (?:now )?"
+    r"(?:look(?:ed)? up|pull(?:ed)? up|process(?:ed)?"
+    r"|cancel(?:l?ed)?|updat(?:e|ed)|access(?:ed)?|located?|issued?) your"
+    r"|thank you for (?:contacting|reaching out to|choosing|calling) (?:us|our)\b"
+    r"|as (?:a|an|your) (?:ai|customer (?:service|support)|virtual) (?:agent|assistant"
+    r"|representative))",
+    re.I,
+)
+"""What only the agent's side of the desk says."""
+_OPEN = re.compile(
+    r"\?|\(yes/no\)|\b(?:please|could you) (?:provide|confirm|reply|share|let me know|tell)|"
+    r"\b(?:one moment|please hold|let me (?:check|look)|i(?:'ll| will) (?:now )?(?:check|look|"
+    r"proceed|process))\b",
+    re.I,
+)
+_CLOSING = re.compile(
+    r"[^.!?\n]*\b(?:(?:any(?:thing| other| more)|something|what) else"
+    r"|(?:any )?(?:other|further|more) (?:questions?|requests?|assistance|help)"
+    r"|have a (?:great|nice|good|wonderful)"
+    r"|transfer(?:red)?)\b[^.!?\n]*[.!?]?",
+    re.I,
+)
+"""A sentence that asks for nothing but goodbye, or offers to hand over."""
+
+
+@dataclass(frozen=True)
+class EpisodeFidelity:
+    """One conversation. Values are written 'kind value'."""
+
+    condition: Condition
+    trial: int
+    task_id: int
+    episode: str
+    outcome: str
+    facts: int
+    """Values in the instruction."""
+    missed: tuple[str, ...]
+    """Those that the user did not convey."""
+    invented: tuple[str, ...]
+    """Values that neither the instruction, nor the ground truth, nor the agent gave before."""
+    contradicted: tuple[str, ...]
+    """Another value than the user's own, of a kind that it has one of."""
+    early_stop: bool
+    """It ended the conversation while a write of the ground truth was outstanding, and the agent
+    waited for it or did not know who it is."""
+    role_flips: int
+    """Turns in which it speaks as the agent."""
+    think_leaks: int
+    """Turns in which the agent read reasoning or tool markup."""
+    think_removed: int
+    """Replies that reasoning was taken out of before."""
+    turns: int
+    """What it said, message by message."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the shares are taken over it: nothing but the dialogue cut it short."""
+        return self.outcome in COUNTED
+
+    @property
+    def conveyed(self) -> float | None:
+        """Share of the facts; None for a task that tells none."""
+        return (self.facts - len(self.missed)) / self.facts if self.facts else None
+
+
+MEASURES: Mapping[str, str] = {
+    "conveyed": "share of the instruction's facts that the user conveys",
+    "invented": "share of conversations with an invented value",
+    "contradicted": "share of conversations with a contradicted value",
+    "early_stops": "share of conversations that the user ended too early",
+    "role_flips": "share of conversations in which the user speaks as the agent",
+    "think_leaks": "share of conversations in which the agent read reasoning or tool markup",
+}
+
+
+@dataclass(frozen=True)
+class VariantFidelity:
+    """One variant in one group."""
+
+    condition: Condition
+    conversations: int
+    """Those that the shares are taken over."""
+    left_out: int
+    """Conversations that the agent's or the server's failure cut short."""
+    measures: Mapping[str, Measure]
+    """By the names of `MEASURES`."""
+    differences: Mapping[str, Paired] = field(default_factory=dict)
+    """Variant minus control, paired by task; empty for control."""
+    missed_by_kind: Mapping[str, int] = field(default_factory=dict)
+    think_removed: int = 0
+
+
+def check_dialogue(dialogue: Dialogue) -> EpisodeFidelity:
+    """The record of one conversation."""
+    facts = facts_of(dialogue.task)
+    turns = dialogue.turns
+    whole = "\n".join(turns)
+    missed = sorted(fact for fact in facts.told if not is_conveyed(fact, whole))
+    invented, contradicted = _strange_values(dialogue)
+    return EpisodeFidelity(
+        condition=dialogue.condition,
+        trial=dialogue.trial,
+        task_id=dialogue.task_id,
+        episode=dialogue.episode,
+        outcome=dialogue.outcome,
+        facts=len(facts.told),
+        missed=_shown(missed),
+        invented=_shown(sorted(invented)),
+        contradicted=_shown(sorted(contradicted)),
+        early_stop=stopped_early(dialogue, missed),
+        role_flips=sum(_AGENT_SPEAKS.search(turn) is not None for turn in turns),
+        think_leaks=sum(
+            bool(sanitize(turn).forms) or MARKUP.search(turn) is not None for turn in turns
+        ),
+        think_removed=dialogue.think_removed,
+        turns=len(turns),
+    )
+
+
+def _strange_values(dialogue: Dialogue) -> tuple[set[Value], set[Value]]:
+    """(invented, contradicted), each value once."""
+    env = dialogue.condition.env
+    facts = facts_of(dialogue.task)
+    known = set(facts.known)
+    invented: set[Value] = set()
+    contradicted: set[Value] = set()
+    for who, text in dialogue.said:
+        if who == "tool":
+            continue
+        values = set(values_in(env, text))
+        if who == "agent":
+            known |= values
+            continue
+        for value in values:
+            kind = value[0]
+            if kind in UNINVENTED or is_known(value, known):
+                continue
+            if kind == "airport" and value[1] not in {AIRPORTS[c] for c in airport_codes(text)}:
+                continue  # a city may be anything: where one lives, where a friend is
+            (contradicted if kind in OWN and kind in facts.own else invented).add(value)
+        own_name = facts.own.get("name")
+        if own_name:
+            heard = "\n".join(item.text for item in dialogue.said if item.who == "agent")
+            contradicted |= {
+                ("name", name)
+                for name in other_names(text, own_name)
+                if name not in dialogue.task.instruction.lower() and name not in heard.lower()
+            }
+    return invented, contradicted
+
+
+def stopped_early(dialogue: Dialogue, missed: Iterable[Value] = ()) -> bool:
+    """Whether the user ended the conversation before the task could be done.
+
+    All of: the user ended it; a write of the ground truth was not called, counted by tool; and
+    the agent was waiting for the user (its last words ask or announce something), or the user had
+    kept to itself who it is. After a refusal or a goodbye the user may go.
+    """
+    if not dialogue.stopped:
+        return False
+    wanted = Counter(act.name for act in dialogue.task.acts if act.writes)
+    called = Counter(item.text for item in dialogue.said if item.who == "tool")
+    if not wanted - called:
+        return False
+    identity = {fact for fact in facts_of(dialogue.task).told if fact[0] in _IDENTITY}
+    if identity and identity <= set(missed) and not any(map(writes, called)):
+        return True
+    last = next((item.text for item in reversed(dialogue.said) if item.who == "agent"), None)
+    return last is None or _OPEN.search(_CLOSING.sub(" ", last)) is not None
+
+
+def fidelity(dialogues: Iterable[Dialogue]) -> tuple[EpisodeFidelity, ...]:
+    """The records of many conversations, one at a time."""
+    return tuple(map(check_dialogue, dialogues))
+
+
+def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
+    """Shares of every variant in its group, and differences from control paired by task."""
+    conditions: dict[Condition, list[EpisodeFidelity]] = {}
+    for record in records:
+        conditions.setdefault(record.condition, []).append(record)
+    samples = {condition: _samples(each) for condition, each in conditions.items()}
+    found = []
+    for condition, each in conditions.items():
+        counted = [record for record in each if record.counts]
+        control = samples.get(condition.control) if condition != condition.control else None
+        missed = Counter(value.partition(" ")[0] for record in counted for value in record.missed)
+        found.append(
+            VariantFidelity(
+                condition=condition,
+                conversations=len(counted),
+                left_out=len(each) - len(counted),
+                measures={
+                    name: measure(samples[condition][name], f"{label}, {condition.variant}")
+                    for name, label in MEASURES.items()
+                },
+                differences={
+                    name: Paired.of(
+                        samples[condition][name], control[name], MEASURES[name], condition.variant
+                    )
+                    for name in MEASURES
+                }
+                if control is not None
+                else {},
+                missed_by_kind=dict(missed.most_common()),
+                think_removed=sum(record.think_removed for record in each),
+            )
+        )
+    return tuple(found)
+
+
+def _samples(records: Iterable[EpisodeFidelity]) -> dict[str, list[tuple[int, float]]]:
+    """(task, value) of each measure."""
+    samples: dict[str, list[tuple[int, float]]] = {name: [] for name in MEASURES}
+    for record in records:
+        if not record.counts:
+            continue
+        if record.conveyed is not None:
+            samples["conveyed"].append((record.task_id, record.conveyed))
+        for name, happened in (
+            ("invented", bool(record.invented)),
+            ("contradicted", bool(record.contradicted)),
+            ("early_stops", record.early_stop),
+            ("role_flips", bool(record.role_flips)),
+            ("think_leaks", bool(record.think_leaks)),
+        ):
+            samples[name].append((record.task_id, float(happened)))
+    return samples
+
+
+def _shown(values: Iterable[Value]) -> tuple[str, ...]:
+    return tuple(f"{kind} {value}" for kind, value in values)

@@ -1,0 +1,152 @@
+"""Transparent markers of how a user writes, by turn: no model, no lexicon of emotions.
+
+They describe and they can be read; they do not name an emotion. The word lists and their version
+stand in data/markers.yaml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+from emobench.analysis.stats.shares import Measure, Paired, measure
+from emobench.analysis.transcript.dialogue import Condition, Dialogue
+
+LISTS = ("reassurance", "clarification", "demands")
+"""Markers with a word list: the share of turns with at least one of its entries."""
+MEASURES: Mapping[str, str] = MappingProxyType(
+    {
+        "reassurance": "share of user turns that seek reassurance",
+        "clarification": "share of user turns that ask for clarification",
+        "demands": "share of user turns with a demand",
+        "capitals": "words in capitals per user turn",
+        "exclamations": "exclamation marks per user turn",
+        "words": "words per user turn",
+    }
+)
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One user turn."""
+
+    reassurance: bool
+    clarification: bool
+    demands: bool
+    capitals: int
+    """Words of two or more letters, all capitals, that the instruction and the agent did not write
+    so before."""
+    exclamations: int
+    words: int
+
+
+@dataclass(frozen=True)
+class VariantMarkers:
+    """The markers of one variant in one group."""
+
+    condition: Condition
+    turns: int
+    measures: Mapping[str, Measure]
+    """By the names of `MEASURES`."""
+    differences: Mapping[str, Paired] = field(default_factory=dict)
+    """Variant minus control, paired by task; empty for control."""
+
+
+@cache
+def entries() -> Mapping[str, tuple[str, ...]]:
+    """The word lists, by marker."""
+    data = _data()
+    return MappingProxyType({name: tuple(map(str, data[name]["words"])) for name in LISTS})
+
+
+@cache
+def version() -> str:
+    """Of the word lists."""
+    return str(_data()["version"])
+
+
+@cache
+def _data() -> dict[str, dict[str, list[str]]]:
+    import yaml
+
+    text = (files(__package__) / "data" / "markers.yaml").read_text("utf-8")
+    data: dict[str, dict[str, list[str]]] = yaml.safe_load(text)
+    return data
+
+
+@cache
+def pattern(name: str) -> re.Pattern[str]:
+    """One expression for a word list."""
+    parts = [
+        r"\s+".join(
+            r"\S+(?:\s+\S+){0,3}?" if word == "*" else re.escape(word) for word in entry.split()
+        )
+        for entry in entries()[name]
+    ]
+    return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)", re.IGNORECASE)
+
+
+def mark(text: str, known_capitals: frozenset[str] = frozenset()) -> Marked:
+    """The markers of one turn. `known_capitals` are words that stood in capitals before."""
+    plain = text.replace("\u2019", "'")
+    return Marked(
+        reassurance=pattern("reassurance").search(plain) is not None,
+        clarification=pattern("clarification").search(plain) is not None,
+        demands=pattern("demands").search(plain) is not None,
+        capitals=sum(word not in known_capitals for word in _CAPITALS.findall(text)),
+        exclamations=text.count("!"),
+        words=len(_WORD.findall(text)),
+    )
+
+
+def mark_dialogue(dialogue: Dialogue) -> tuple[Marked, ...]:
+    """The markers of the user's turns, in their order."""
+    known = frozenset(_CAPITALS.findall(dialogue.task.instruction))
+    marked = []
+    for who, text in dialogue.said:
+        if who == "agent":
+            known |= frozenset(_CAPITALS.findall(text))
+        elif who == "user":
+            marked.append(mark(text, known))
+    return tuple(marked)
+
+
+def by_condition(
+    dialogues: Iterable[tuple[Condition, int, tuple[Marked, ...]]],
+) -> tuple[VariantMarkers, ...]:
+    """Rates per turn of every variant, and differences from control paired by task.
+
+    Takes (condition, task, marked turns) of each conversation.
+    """
+    samples: dict[Condition, dict[str, list[tuple[int, float]]]] = {}
+    for condition, task, turns in dialogues:
+        of_arm = samples.setdefault(condition, {name: [] for name in MEASURES})
+        for turn in turns:
+            for name, values in of_arm.items():
+                values.append((task, float(getattr(turn, name))))
+    found = []
+    for condition, own in samples.items():
+        control = samples.get(condition.control) if condition != condition.control else None
+        found.append(
+            VariantMarkers(
+                condition=condition,
+                turns=len(own["words"]),
+                measures={
+                    name: measure(own[name], f"{label}, {condition.variant}")
+                    for name, label in MEASURES.items()
+                },
+                differences={
+                    name: Paired.of(own[name], control[name], label, condition.variant)
+                    for name, label in MEASURES.items()
+                }
+                if control is not None
+                else {},
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,196 @@
+"""Which conversations of a run are meant, and where they stand on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from emobench.analysis.transcript.conversations import Group, Seen, seen
+from emobench.benchmarks.recorded_task import task_of
+from emobench.config.words import ranges
+from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.outcomes import CONTROL, OUTCOMES
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell
+from emobench.store.lines import Kept, count_lines, parse
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What must hold of a conversation; empty: anything."""
+
+    tasks: tuple[int, ...] = ()
+    variants: tuple[str, ...] = ()
+    assistants: tuple[str, ...] = ()
+    envs: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    trials: tuple[int, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    episode: str = ""
+    """How its id begins."""
+
+    def of_variants(self, names: tuple[str, ...]) -> Selection:
+        return replace(self, variants=names)
+
+    def check(self, plan: Plan) -> None:
+        """Raises InvalidInput that lists what there is, for all that the plan does not have."""
+        sweep = plan.sweep
+        cells = [cell for cell in plan.cells if not self.envs or cell.env in self.envs]
+        tasks = sorted({task for cell in cells for task in cell.tasks})
+        problems = [
+            *_unknown("--env", self.envs, [cell.env for cell in plan.cells]),
+            *_unknown("--variant", self.variants, list(sweep.variants)),
+            *_unknown("--assistant", self.assistants, list(sweep.assistants)),
+            *_unknown("--strategy", self.strategies, [c.agent_strategy for c in plan.cells]),
+            *_unknown("--outcome", self.outcomes, OUTCOMES),
+            *_unknown("--trial", self.trials, sorted({cell.trial for cell in plan.cells})),
+        ]
+        if not problems:
+            problems += _unknown("--task", self.tasks, tasks)
+        if problems:
+            raise InvalidInput(problems)
+
+    def cells(self, plan: Plan) -> Iterator[Cell]:
+        """The cells in which a conversation may match."""
+        for cell in plan.cells:
+            if (
+                _in(cell.variant, self.variants)
+                and _in(cell.assistant, self.assistants)
+                and _in(cell.env, self.envs)
+                and _in(cell.agent_strategy, self.strategies)
+                and _in(cell.trial, self.trials)
+                and (not self.tasks or not set(self.tasks).isdisjoint(cell.tasks))
+            ):
+                yield cell
+
+    def takes(self, record: Mapping[str, Any]) -> bool:
+        """Whether an episode of such a cell matches."""
+        return (
+            _in(record["task_id"], self.tasks)
+            and _in(record["outcome"], self.outcomes)
+            and str(record.get("episode") or "").startswith(self.episode)
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A conversation that matches, without its text."""
+
+    cell: Cell
+    task: int
+    outcome: str
+    reward: float | None
+    steps: int
+    episode: str
+    offset: int
+    length: int
+
+    @property
+    def place(self) -> tuple[str, str, str, int, int]:
+        """What a conversation has in common with its counterparts in other variants."""
+        cell = self.cell
+        return (cell.env, cell.assistant, cell.agent_strategy, self.task, cell.trial)
+
+
+def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
+    """The conversations that match; those of one task and trial stand together, as planned."""
+    found: list[Found] = []
+    for cell in selection.cells(plan):
+
+        def make(record: dict[str, Any], offset: int, length: int, cell: Cell = cell) -> Any:
+            return _found(cell, record, offset, length) if selection.takes(record) else None
+
+        found += [kept.made for kept in _kept(run_dir, cell, make) if kept.made is not None]
+    return sorted(found, key=lambda each: (*each.place, each.cell.number))
+
+
+def counterparts(
+    run_dir: RunDir, plan: Plan, found: Sequence[Found], variant: str = CONTROL
+) -> dict[tuple[str, str, str, int, int], Found]:
+    """The conversations of `variant` on the same tasks and trials, by place."""
+    places = {each.place for each in found}
+    same = Selection(
+        tasks=tuple({each.task for each in found}),
+        variants=(variant,),
+        assistants=tuple({each.cell.assistant for each in found}),
+        envs=tuple({each.cell.env for each in found}),
+        strategies=tuple({each.cell.agent_strategy for each in found}),
+        trials=tuple({each.cell.trial for each in found}),
+    )
+    others = find(run_dir, plan, same) if found else []
+    return {each.place: each for each in others if each.place in places}
+
+
+def read(run_dir: RunDir, found: Found) -> dict[str, Any]:
+    """The whole line of a conversation. Raises OSError where the file is gone."""
+    with run_dir.cell(found.cell.number).episodes.open("rb") as stream:
+        stream.seek(found.offset)
+        record = parse(stream.read(found.length))
+    if not isinstance(record, dict):
+        raise OSError(f"{run_dir.cell(found.cell.number).episodes}: changed while it was read")
+    return record
+
+
+def read_seen(
+    run_dir: RunDir, plan: Plan, selection: Selection
+) -> Iterator[tuple[Group, str, int, Seen]]:
+    """What every matching conversation shows, for `Tally`; each file is read once, and no
+    transcript outlives its line."""
+
+    def make(record: dict[str, Any], offset: int, length: int) -> Any:
+        if not selection.takes(record):
+            return None
+        return (record["task_id"], seen(record, task_of(record, plan)))
+
+    for cell in selection.cells(plan):
+        group = (cell.env, cell.agent_strategy, cell.assistant)
+        for kept in _kept(run_dir, cell, make):
+            if kept.made is not None:
+                yield (group, cell.variant, *kept.made)
+
+
+def _kept(run_dir: RunDir, cell: Cell, make: Any) -> Iterable[Kept]:
+    """What counts of a cell's file, by task."""
+    tasks = frozenset(cell.tasks)
+
+    def belongs(record: dict[str, Any]) -> bool:
+        names = [record.get(key) for key in ("assistant", "env", "agent_strategy", "variant")]
+        return record["task_id"] in tasks and (*names, record["trial"]) == cell.key
+
+    kept: dict[int, Kept] = {}
+    count_lines(run_dir.cell(cell.number).episodes, make, kept, belongs)
+    return [kept[task] for task in sorted(kept)]
+
+
+def _found(cell: Cell, record: dict[str, Any], offset: int, length: int) -> Found:
+    reward, steps = record.get("reward"), record.get("steps")
+    return Found(
+        cell=cell,
+        task=record["task_id"],
+        outcome=record["outcome"],
+        reward=float(reward) if isinstance(reward, int | float) else None,
+        steps=steps if isinstance(steps, int) else 0,
+        episode=str(record.get("episode") or ""),
+        offset=offset,
+        length=length,
+    )
+
+
+def _in(value: object, wanted: Collection[object]) -> bool:
+    return not wanted or value in wanted
+
+
+def _unknown(option: str, given: Iterable[Any], there: Iterable[Any]) -> list[Problem]:
+    known = list(dict.fromkeys(there))
+    return [
+        Problem(
+            f"this run has no {value}",
+            key=option,
+            allowed=", ".join(known) if isinstance(value, str) else ranges(known),
+            hint=nearest(value, known) if isinstance(value, str) else "",
+        )
+        for value in given
+        if value not in known
+    ]

@@ -1,0 +1,190 @@
+"""emobench collect RUN_DIR...: tidy tables of episodes and turns, of one's own runs and of
+tau-bench's result files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.sweep import AGENT_STRATEGIES, USER_STRATEGIES
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+EPILOG = """examples:
+  emobench collect runs/x                          runs/x/tables: episodes and turns as Parquet
+  emobench collect runs/x runs/y -o both --csv     one table of two runs that belong together
+  emobench collect gpt-4o-airline.json --env airline --variant control --assistant gpt-4o
+                                                   tau-bench's own results, as if run here
+
+The tables are described in docs/tables.md. What is cut off or damaged is left out and reported.
+Exit codes: 0 collected, 1 the disk refused, 2 an input that cannot be read or does not belong.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emobench collect",
+        description="Write one table of episodes and one of turns.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="RUN_DIR|RESULTS.json", help="what to collect"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="default: RUN_DIR/tables for one run, else collected/NAMES",
+    )
+    parser.add_argument("--csv", action="store_true", help="the tables as CSV too")
+    parser.add_argument("--text", action="store_true", help="keep the text of each turn")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: CPUs, up to 8)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary for machines")
+    files = parser.add_argument_group("of tau-bench's result files, which do not say it")
+    files.add_argument("--env", choices=("retail", "airline"))
+    files.add_argument("--variant", help="control for a stock user")
+    files.add_argument(
+        "--assistant",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="one for all files or one a file, in their order; the trials of files with the same "
+        "name add up (default: the file's name)",
+    )
+    files.add_argument("--agent-strategy", choices=AGENT_STRATEGIES, default="tool-calling")
+    files.add_argument("--user-model", default="unknown")
+    files.add_argument("--user-strategy", choices=USER_STRATEGIES, default="llm")
+    files.add_argument("--max-steps", type=int, default=30)
+    files.add_argument("--tasks", help="only these: a range 0-19, or a list 0,3,7")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    from emobench.tables.collection import Request, collect_into, describe
+
+    for path in arguments.inputs:
+        if not path.exists():
+            raise InvalidInput(Problem("no such run directory or results file", file=str(path)))
+    run_dirs = tuple(path for path in arguments.inputs if path.is_dir())
+    # The same file twice is one file.
+    files = tuple({p.resolve(): p for p in arguments.inputs if not p.is_dir()}.values())
+    workers = arguments.workers
+    if workers is not None and workers < 1:
+        raise InvalidInput(Problem("at least one process", key="--workers", value=workers))
+    folder = arguments.output or default_folder(run_dirs, files)
+    described = described_by(arguments, files) if files else None
+    if not files and (arguments.env or arguments.variant or arguments.assistant):
+        raise InvalidInput(
+            "--env, --variant and --assistant describe tau-bench's result files; run directories "
+            "say it themselves"
+        )
+    request = Request(run_dirs, files, described, folder, arguments.csv, arguments.text, workers)
+    summary = collect_into(request)
+    print(json.dumps(summary) if arguments.json else describe(summary, str(folder)))
+    return 0
+
+
+def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
+    """Where the tables go unless somebody says otherwise."""
+    from emobench.core.run_dir import slug
+
+    if len(run_dirs) == 1 and not files:
+        if (run_dirs[0] / "collected.json").exists():
+            raise InvalidInput(
+                Problem(
+                    "this is a collected folder already",
+                    file=str(run_dirs[0]),
+                    hint="name another folder for the new tables with -o",
+                )
+            )
+        return run_dirs[0] / "tables"
+    names = [path.resolve().name for path in run_dirs] + [path.stem for path in files]
+    return Path("collected") / slug("+".join(names))
+
+
+def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Any:
+    """What the options say about result files, as `published.Described`. Raises InvalidInput."""
+    from emobench.tables.published import Described
+
+    missing = [f"--{key}" for key in ("env", "variant") if getattr(arguments, key) is None]
+    if missing:
+        raise InvalidInput(
+            Problem(
+                f"{' and '.join(missing)} must be given",
+                file=str(files[0]),
+                hint="tau-bench's result files do not say what was run, e.g. --env airline "
+                "--variant control",
+            )
+        )
+    names = arguments.assistant or [_name_of(path) for path in files]
+    if len(names) == 1:
+        names = names * len(files)
+    if len(names) != len(files):
+        raise InvalidInput(
+            Problem(
+                f"{len(names)} names for {len(files)} files",
+                key="--assistant",
+                hint="give one name for all files, or one a file, in their order",
+            )
+        )
+    for key, name in (*(("--assistant", name) for name in names), ("--variant", arguments.variant)):
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                Problem(
+                    f"'{name}' cannot be a name here",
+                    key=key,
+                    allowed="letters, digits, dot, dash and underscore, up to 64",
+                )
+            )
+    if not 1 <= arguments.max_steps <= 1000:
+        raise InvalidInput(Problem("must be 1 to 1000", key="--max-steps"))
+    return Described(
+        env=arguments.env,
+        variant=arguments.variant,
+        assistants=tuple(names),
+        agent_strategy=arguments.agent_strategy,
+        user_model=arguments.user_model,
+        user_strategy=arguments.user_strategy,
+        max_steps=arguments.max_steps,
+        tasks=_tasks(arguments.tasks),
+    )
+
+
+def _tasks(text: str | None) -> tuple[int, ...] | None:
+    """0-19 or 0,3,7 as numbers."""
+    if text is None:
+        return None
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
+        if match is None:
+            raise InvalidInput(
+                Problem(f"'{part}' is no task", key="--tasks", allowed="0-19, or 0,3,7")
+            )
+        chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if not chosen:
+        raise InvalidInput(Problem("no task is left", key="--tasks", allowed="0-19, or 0,3,7"))
+    return tuple(sorted(chosen))
+
+
+def _name_of(path: Path) -> str:
+    from emobench.core.run_dir import slug
+
+    return slug(path.stem)[:64].rstrip(".-_") or "published"
+
+
+if __name__ == "__main__":
+    from emobench.cli.main import guarded
+
+    sys.exit(guarded(main))

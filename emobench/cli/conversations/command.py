@@ -1,0 +1,306 @@
+"""`emobench conversations`: find conversations, read one, see two side by side, or patterns."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from emobench.analysis.transcript.selection import (
+    Found,
+    Selection,
+    counterparts,
+    find,
+    read,
+    read_seen,
+)
+from emobench.cli.conversations.text import Line, cut, flat, paint
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.outcomes import CONTROL
+from emobench.core.plan import Plan, find_run_dir, load_plan
+from emobench.core.run_dir import RunDir
+
+SHOWN = 4
+"""Up to so many matching conversations are shown; more are listed."""
+WIDEST = 120
+"""Columns of a text: longer lines are hard to read."""
+EPILOG = """examples:
+  emobench conversations runs/x --task 12 --variant anger                 read it
+  emobench conversations runs/x --task 12 --variant anger --side-by-side  beside control's
+  emobench conversations runs/x --outcome failed --variant anger          list them
+  emobench conversations runs/x --episode 3f2a91 --full | less            all of one
+  emobench conversations runs/x --table                                   patterns by variant
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0, or 1 where no conversation matches yet."""
+    arguments = _parser().parse_args(argv)
+    run_dir = find_run_dir(arguments.run_dir)
+    plan = load_plan(run_dir)
+    selection = _selection(arguments)
+    selection.check(plan)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
+    if arguments.table:
+        return _table(run_dir, plan, selection, arguments.json)
+    found = find(run_dir, plan, selection)
+    if not found:
+        print(
+            f"emobench: no conversation of {run_dir.path} matches yet; "
+            "emobench status says what is done",
+            file=sys.stderr,
+        )
+        return 1
+    pairs = _pairs(run_dir, plan, selection, found) if arguments.side_by_side else []
+    if not arguments.side_by_side and not arguments.list and _two_sides(found):
+        pairs = [_ordered(found)]
+    if arguments.json:
+        chosen = [one for pair in pairs for one in pair] if arguments.side_by_side else found
+        _print_json(run_dir, plan, chosen, arguments.full)
+    elif pairs:
+        _print(_side_by_side(run_dir, plan, pairs, arguments.full))
+    elif len(found) <= SHOWN and not arguments.list:
+        _print(_shown(run_dir, plan, found, arguments.full))
+    else:
+        _print(_listed(run_dir, found))
+    return 0
+
+
+def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> int:
+    from emobench.analysis.transcript.conversations import table_data, tallied
+    from emobench.cli.conversations.table import table_lines
+
+    chosen = selection.variants
+    if chosen and CONTROL in plan.sweep.variants and CONTROL not in chosen:
+        chosen = (CONTROL, *chosen)  # what the others are compared with
+    tally = tallied(read_seen(run_dir, plan, selection.of_variants(chosen)))
+    names = [name for name in _variants(plan) if not chosen or name in chosen]
+    table = tally.table(names, {name: plan.sweep.variants[name].text for name in names})
+    if as_json:
+        print(json.dumps(table_data(table)))
+    else:
+        _print(table_lines(table, _columns()))
+    return 0
+
+
+def _variants(plan: Plan) -> list[str]:
+    """Control first, the others as planned."""
+    names = dict.fromkeys(cell.variant for cell in plan.cells)
+    return sorted(names, key=lambda name: name != CONTROL)
+
+
+def _two_sides(found: Sequence[Found]) -> bool:
+    """Whether these are two variants of one task and trial."""
+    return len(found) == 2 and found[0].place == found[1].place
+
+
+def _ordered(found: Sequence[Found]) -> tuple[Found, Found]:
+    """Control on the left."""
+    first, second = sorted(found, key=lambda each: each.cell.variant != CONTROL)
+    return first, second
+
+
+def _pairs(
+    run_dir: RunDir, plan: Plan, selection: Selection, found: Sequence[Found]
+) -> list[tuple[Found, Found]]:
+    """Each conversation beside that of the first of two given variants, or of control."""
+    left = selection.variants[0] if len(selection.variants) == 2 else CONTROL
+    others = [each for each in found if each.cell.variant != left]
+    if not others:
+        names = [name for name in _variants(plan) if name != left]
+        raise InvalidInput(
+            Problem(
+                f"all that matches is {left}, and there is nothing to put beside it",
+                key="--side-by-side",
+                hint=f"choose another variant: --variant {' or '.join(names)}" if names else "",
+            )
+        )
+    partners = counterparts(run_dir, plan, others, left)
+    pairs = [(partners[each.place], each) for each in others if each.place in partners]
+    if not pairs:
+        raise InvalidInput(
+            Problem(
+                f"no conversation of {left} on the same task and trial yet", key="--side-by-side"
+            )
+        )
+    return pairs
+
+
+def _listed(run_dir: RunDir, found: Sequence[Found]) -> Iterator[Line]:
+    """One line a conversation, with the user's first words."""
+    from emobench.benchmarks.transcript import dialogue
+
+    columns = max(_columns(), 40)
+    rows = [_cells(each, found) for each in found]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for each, row in zip(found, rows, strict=True):
+        cells = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
+        room = max(20, columns - len(cells) - 2)
+        said = next(dialogue(read(run_dir, each)).said("user"), None)
+        words = "" if said is None else cut(flat(said.text[: 8 * room]), room)
+        style = "" if each.outcome == "solved" else "error"
+        yield ((style, cells), ("", "  "), ("dim", words))
+    yield ()
+    place = os.path.relpath(run_dir.path)
+    text = f"{len(found)} conversations; emobench conversations {place} --episode ID reads one"
+    yield (("dim", text),)
+
+
+def _cells(one: Found, found: Sequence[Found]) -> list[str]:
+    cell, first = one.cell, found[0].cell
+    every = [each.cell for each in found]
+    optional = [
+        name
+        for name in ("env", "assistant", "agent_strategy")
+        if any(getattr(each, name) != getattr(first, name) for each in every)
+    ]
+    return [
+        flat(one.episode[:8]),
+        *(str(getattr(cell, name)) for name in optional),
+        f"task {one.task}",
+        cell.variant,
+        f"trial {cell.trial}",
+        one.outcome,
+        f"{one.steps} steps",
+    ]
+
+
+def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> Iterator[Line]:
+    from emobench.cli.conversations.conversation import show
+
+    columns = min(_columns(), WIDEST)
+    for number, each in enumerate(found):
+        if number:
+            yield from ((), (("dim", "-" * columns),), ())
+        yield from show(_conversation(run_dir, plan, each), columns, full)
+
+
+def _side_by_side(
+    run_dir: RunDir, plan: Plan, pairs: Sequence[tuple[Found, Found]], full: bool
+) -> Iterator[Line]:
+    from emobench.cli.conversations.side_by_side import side_by_side
+
+    columns = min(_columns(), 2 * WIDEST)
+    for number, (left, right) in enumerate(pairs):
+        if number:
+            yield from ((), (("dim", "-" * columns),), ())
+        one, other = (_conversation(run_dir, plan, each) for each in (left, right))
+        yield from side_by_side(one, other, columns, full)
+
+
+def _print_json(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> None:
+    """One object a conversation, one a line; with --full all that was said and done."""
+    from emobench.analysis.transcript.patterns import features
+
+    for each in found:
+        one = _conversation(run_dir, plan, each)
+        data: dict[str, Any] = {
+            **each.cell.model_dump(exclude={"number", "tasks"}),
+            "cell": each.cell.number,
+            "task_id": each.task,
+            "episode": each.episode,
+            "outcome": each.outcome,
+            "reward": each.reward,
+            "patterns": asdict(features(one.said)),
+            "fault": None if one.fault is None else asdict(one.fault),
+        }
+        if full:
+            data["wanted"] = None if one.task is None else asdict(one.task)
+            data["events"] = [
+                {"kind": type(event).__name__, **asdict(event)} for event in one.said.events
+            ]
+        print(json.dumps(data, default=str))
+
+
+def _conversation(run_dir: RunDir, plan: Plan, found: Found) -> Any:
+    from emobench.benchmarks.recorded_task import task_of
+    from emobench.cli.conversations.conversation import conversation
+
+    record = read(run_dir, found)
+    return conversation(found, record, task_of(record, plan))
+
+
+def _print(lines: Iterable[Line]) -> None:
+    color = (
+        sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb"
+    )
+    for line in lines:
+        print(paint(line, color))
+    sys.stdout.flush()  # a reader that went away is noticed here, and not at the exit
+
+
+def _columns() -> int:
+    return max(20, shutil.get_terminal_size((100, 24)).columns)
+
+
+def _selection(arguments: argparse.Namespace) -> Selection:
+    return Selection(
+        tasks=_numbers("--task", arguments.task),
+        variants=_names(arguments.variant),
+        assistants=_names(arguments.assistant),
+        envs=_names(arguments.env),
+        strategies=_names(arguments.strategy),
+        trials=_numbers("--trial", arguments.trial),
+        outcomes=_names(arguments.outcome),
+        episode=arguments.episode,
+    )
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    parts = (part.strip() for text in given for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _numbers(option: str, given: Sequence[str]) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for part in _names(given):
+        found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
+        if found is None:
+            raise InvalidInput(
+                Problem(f"'{part}' is no number", key=option, allowed="12, or 0-4, or 0-4,12")
+            )
+        first = int(found[1])
+        numbers += range(first, int(found[2] or first) + 1)
+    return tuple(dict.fromkeys(numbers))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emobench conversations",
+        description=f"The conversations of a run that match: up to {SHOWN} are shown, more are "
+        "listed, and two variants of one task and trial stand side by side. It only reads.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_dir", nargs="?", metavar="RUN_DIR", help="default: the newest run")
+    for name, metavar, text in (
+        ("task", "N", "task index; 0-4,12 takes several"),
+        ("variant", "V", "one or, with commas, several"),
+        ("assistant", "A", "by its name in the sweep file"),
+        ("env", "E", "retail or airline"),
+        ("strategy", "S", "the agent's"),
+        ("trial", "K", "from 1"),
+        ("outcome", "O", "solved, failed, agent_error, ..."),
+    ):
+        parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=text)
+    parser.add_argument("--episode", default="", metavar="ID", help="how the episode's id begins")
+    parser.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="each one beside control's, or beside the first of two variants",
+    )
+    parser.add_argument("--list", action="store_true", help="list them, however few they are")
+    parser.add_argument("--table", action="store_true", help="patterns by variant instead")
+    parser.add_argument("--full", action="store_true", help="tool calls and results unfolded")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    return parser

@@ -1,0 +1,221 @@
+"""One conversation as lines for a terminal: what happened, what the task wanted, who was at fault.
+
+Pure: columns in, lines out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emobench.analysis.transcript.fault import Fault, fault
+from emobench.analysis.transcript.selection import Found
+from emobench.benchmarks.ground_truth import Wanted, compare_writes, outputs_told, wanted
+from emobench.benchmarks.transcript import Dialogue, Event, Message, ToolCall, canonical, dialogue
+from emobench.cli.conversations.text import Line, cut, flat, visible, width, wrap
+
+LABEL = 11
+"""Columns of the speaker's name in front of a text."""
+NARROW = 60
+"""Below so many columns the speaker's name has a line of its own."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation with all that is shown of it."""
+
+    found: Found
+    record: Mapping[str, Any]
+    said: Dialogue
+    task: Wanted | None
+    fault: Fault | None
+
+
+def conversation(found: Found, record: Mapping[str, Any], task: Wanted | None) -> Conversation:
+    """`task` stands in where the record ended before it noted its own."""
+    said = dialogue(record)
+    own = wanted(record) or task
+    return Conversation(found, record, said, own, fault(record, said, own))
+
+
+def show(one: Conversation, columns: int, full: bool) -> Iterator[Line]:
+    """Heading, the task, then every message and tool call."""
+    yield from heading(one, columns)
+    yield from task_lines(one, columns)
+    for number, event in enumerate(one.said.events):
+        if apart(one.said.events, number) or full:
+            yield ()
+        yield from event_lines(event, columns, full)
+
+
+def apart(events: Sequence[Event], number: int) -> bool:
+    """Whether a blank line stands before an event: tool calls in a row stand together."""
+    pair = events[max(0, number - 1) : number + 1]
+    return not all(isinstance(event, ToolCall) for event in pair)
+
+
+def title(found: Found) -> str:
+    cell = found.cell
+    return (
+        f"{cell.env} task {found.task}, {cell.variant}, trial {cell.trial}, {cell.assistant}, "
+        f"{cell.agent_strategy}"
+    )
+
+
+def result(one: Conversation) -> str:
+    """'failed, reward 0, 12 steps, 31 s'."""
+    found = one.found
+    reward = "reward missing" if found.reward is None else f"reward {found.reward:g}"
+    seconds = one.record.get("wall_s")
+    took = ""
+    if isinstance(seconds, int | float):
+        took = f", {seconds:.0f} s" if seconds >= 10 else f", {seconds:.1f} s"
+    return f"{found.outcome}, {reward}, {one.said.steps} steps{took}"
+
+
+def heading(one: Conversation, columns: int) -> Iterator[Line]:
+    """Which conversation it is, how it ended, and who was at fault."""
+    for text in wrap(title(one.found), columns):
+        yield (("bold", text),)
+    style = "good" if one.found.outcome == "solved" else "error"
+    text = f"{result(one)}, episode {one.found.episode[:12]}"
+    for line in wrap(visible(text), columns):
+        yield ((style, line),)
+    error = one.record.get("error")
+    if isinstance(error, dict):
+        message = flat(f"{error.get('type')}: {error.get('message')}")
+        yield from _labelled("error", "error", cut(message, 3 * columns), columns)
+    if one.fault is not None:
+        yield from _labelled("fault", "bold", flat(fault_text(one.fault)), columns)
+
+
+def fault_text(found: Fault) -> str:
+    """'agent: wrong argument although the user said the right one (...)'."""
+    reasons = "; ".join(
+        f"{each.party}: {each.rule}" + (f" ({each.detail})" if each.detail else "")
+        for each in found.findings
+    )
+    if not found.findings:
+        return f"{found.party}: {found.rule}"
+    return reasons if len({f.party for f in found.findings}) == 1 else f"{found.party}; {reasons}"
+
+
+def task_lines(one: Conversation, columns: int) -> Iterator[Line]:
+    """The instruction, and what the ground truth wanted."""
+    if one.task is None:
+        return
+    yield from _labelled("task", "dim", flat(one.task.instruction), columns, text_style="dim")
+    yield from wanted_lines(one, columns)
+
+
+def wanted_lines(one: Conversation, columns: int) -> Iterator[Line]:
+    """Each wanted write with done or missing, each unwanted one, each output with told or not."""
+    if one.task is None:
+        return
+    writes, narrow = compare_writes(one.said, one.task), columns < NARROW
+    missing = [action.key for action in writes.missing]
+    if not one.task.write_actions:
+        yield from _labelled("wanted", "dim", "no change of the database", columns)
+    for action in one.task.write_actions:
+        state = "missing" if action.key in missing else "done"
+        if state == "missing":
+            missing.remove(action.key)
+        call = _write_text(action.tool, action.arguments, "", narrow and state == "missing")
+        if state == "done":  # it stands below in full
+            call = cut(call, columns - (2 if narrow else LABEL))
+        yield from _labelled(state, "error" if state == "missing" else "good", call, columns)
+    for extra in writes.unwanted:
+        call = _write_text(extra.tool, extra.arguments, extra.raw, narrow)
+        yield from _labelled("unwanted", "error", call, columns)
+    told = outputs_told(one.record)
+    for output in one.task.outputs:
+        state = "told" if told.get(output) else "not told" if output in told else "to tell"
+        style = {"told": "good", "not told": "error"}.get(state, "dim")
+        yield from _labelled(state, style, flat(output), columns)
+
+
+def event_lines(event: Event, columns: int, full: bool) -> Iterator[Line]:
+    """One message or tool call; calls are folded unless `full`."""
+    if isinstance(event, Message):
+        text = visible(event.text).strip("\n") or "(nothing)"
+        if full and event.aside:
+            yield from _labelled("thought", "dim", visible(event.aside), columns, "dim")
+        yield from _labelled(event.role, event.role, text, columns)
+        return
+    if full and event.aside:
+        yield from _labelled("thought", "dim", visible(event.aside), columns, "dim")
+    style = "error" if event.failed else "write" if event.writes else "call"
+    label = "write" if event.writes else "call"
+    answer = "(the transcript ends here)" if event.result is None else event.result
+    if full:
+        text = _write_text(event.tool, event.arguments, event.raw, columns < NARROW)
+        yield from _labelled(label, style, text, columns)
+        yield from _labelled("result", "dim", visible(answer) or "(nothing)", columns, "dim")
+        return
+    narrow = columns < NARROW
+    room = columns - (2 if narrow else LABEL)
+    if event.writes:  # what it wrote is what the reward is about
+        yield from _labelled(
+            label, style, _write_text(event.tool, event.arguments, event.raw, narrow), columns
+        )
+        yield from _labelled("", "", _folded(f"-> {answer}", room), columns, "dim")
+        return
+    text = _short_text(event)
+    if narrow:
+        yield ((style, label), ("", " "), ("", cut(text, columns - len(label) - 1)))
+        yield (("", "  "), ("dim", _folded(f"-> {answer}", room)))
+        return
+    head = cut(text, room * 3 // 5)
+    yield (
+        (style, label.ljust(LABEL)),
+        ("", head),
+        ("dim", _folded(f" -> {answer}", room - width(head))),
+    )
+
+
+def _short_text(call: ToolCall) -> str:
+    """A call with the values of its arguments only."""
+    if call.arguments is None:
+        return flat(f"{call.tool or '(no name)'}({call.raw})")
+    return flat(f"{call.tool}({', '.join(map(canonical, call.arguments.values()))})")
+
+
+def _write_text(tool: str, arguments: Mapping[str, Any] | None, raw: str, narrow: bool) -> str:
+    """A call with all of its arguments; on narrow columns one a line."""
+    if arguments is None:
+        return flat(f"{tool}({raw})")
+    parts = [flat(f"{name}={canonical(value)}") for name, value in arguments.items()]
+    if not narrow:
+        return f"{flat(tool)}({', '.join(parts)})"
+    return "\n".join([flat(tool), *(f"  {part}" for part in parts)])
+
+
+def _folded(text: str, columns: int) -> str:
+    """A result on one line, with its length where it is cut."""
+    start = text[: len(text) - len(text.lstrip())]
+    line = start + flat(text[: 4 * columns + 400])
+    if len(text) <= 4 * columns + 400 and width(line) <= columns:
+        return line
+    size = f" ({len(text) - 3 - len(start):,} characters)"
+    return (
+        cut(line, max(3, columns - len(size))) + size
+        if columns > len(size) + 12
+        else (cut(line, columns))
+    )
+
+
+def _labelled(
+    label: str, style: str, text: str, columns: int, text_style: str = ""
+) -> Iterator[Line]:
+    """A label, and the text beside it; on narrow columns below it."""
+    if columns < NARROW:
+        if label:
+            yield ((style, label),)
+        for line in wrap(text, columns - 2):
+            yield (("", "  "), (text_style, line))
+        return
+    first = ((style, label.ljust(LABEL)),)
+    for line in wrap(text, columns - LABEL):
+        yield (*first, (text_style, line))
+        first = (("", " " * LABEL),)

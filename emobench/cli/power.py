@@ -1,0 +1,248 @@
+"""`emobench power`: what a planned sweep, or a run like a pilot, can detect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from emobench.analysis.stats.power import (
+    ALPHA,
+    POWER,
+    Design,
+    DesignPower,
+    Difficulty,
+    PowerVerdict,
+    power_verdict,
+    smallest_drop,
+    trials_needed,
+)
+from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.sweep import Cell
+
+TRIALS_SHOWN = (1, 2, 4, 8, 16)
+MANY_TRIALS = 32
+"""More trials of few tasks than these are no advice to give."""
+Group = tuple[str, str, str]
+
+EPILOG = """examples:
+  emobench power sweeps/x.yaml                     the smallest drop that the sweep can detect
+  emobench power sweeps/x.yaml --drop 5            the trials that 5 points take
+  emobench power sweeps/x.yaml --pilot runs/pilot  tasks as hard as the pilot found them
+  emobench power runs/x                            a run's own design and difficulty
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0; 1 where the design is underpowered for the drop."""
+    arguments = _parser().parse_args(list(argv))
+    source = Path(arguments.source)
+    cells, wanted = _planned(source)
+    if arguments.drop is not None:
+        wanted = arguments.drop / 100
+    pilot = arguments.pilot or (source if source.is_dir() else None)
+    verdict = power_verdict(
+        cells,
+        wanted,
+        alpha=arguments.alpha,
+        power=arguments.power,
+        difficulties=_measured(pilot) if pilot else None,
+    )
+    print(json.dumps(as_json(verdict), indent=2) if arguments.json else show(verdict))
+    return 0 if verdict.passed else 1
+
+
+def summary(verdict: PowerVerdict) -> list[str]:
+    """One or two lines, for `emobench sweep` before it submits."""
+    if not verdict.designs:
+        return ["power       nothing is compared with control, so no effect can be found"]
+    distinct = _distinct(verdict.designs)
+    found = "; ".join(
+        f"{_drop(each)}{', however large,' if each.smallest is None else ''} {_where(each.design)}"
+        for each in distinct
+    )
+    lines = [f"power       smallest drop found {_chance(verdict.power)}: {found}"]
+    short = [each for each in distinct if not each.enough]
+    if short:
+        fixes = "; ".join(f"{each.design.env} needs {remedy(each)}" for each in short)
+        lines.append(
+            f"            underpowered for a drop of {_points(verdict.wanted)} "
+            f"(gates.smallest_effect): {fixes}"
+        )
+    return lines
+
+
+def show(verdict: PowerVerdict) -> str:
+    """The full answer: each design, its smallest drop by trials, and what the drop takes."""
+    lines = [
+        f"smallest drop in mean reward that is found {_chance(verdict.power)} "
+        f"(two-sided, alpha {verdict.alpha:g}, Holm's first step, paired by task)"
+    ]
+    for each in _distinct(verdict.designs):
+        design, hard = each.design, each.difficulty
+        alpha = verdict.alpha / design.variants
+        lines += [
+            "",
+            f"{design.env}, {_size(design)} against control",
+            f"  tasks as hard as    {hard.source}: pass^1 {hard.pass_1:.3f}, "
+            f"pass^2 {hard.pass_2:.3f}",
+            f"  smallest drop       {_drop(each)}"
+            + ("" if each.enough else f": underpowered for {_points(verdict.wanted)}"),
+            f"  for {_points(verdict.wanted):<15} "
+            + ("is enough" if each.enough else f"needs {remedy(each)}"),
+        ]
+        row = []
+        for trials in sorted({*TRIALS_SHOWN, design.trials} - {0}):
+            drop = smallest_drop(hard, design.tasks, trials, alpha=alpha, power=verdict.power)
+            row.append(f"{trials}: {'none' if drop is None else f'{100 * drop:.1f}'}")
+        lines.append(f"  points by trials    {'   '.join(row)}")
+    lines += ["", *(f"{title}: nothing is compared with control" for title in _without(verdict))]
+    if len(verdict.designs) > len(_distinct(verdict.designs)):
+        lines.append(f"{len(verdict.designs)} groups; those of the same design are shown once")
+    return "\n".join(lines).rstrip()
+
+
+def remedy(found: DesignPower) -> str:
+    """What makes the wanted drop detectable; a sweep has no more tasks than the benchmark."""
+    most = TASK_COUNTS[found.design.env]
+    if found.wanted > found.difficulty.pass_1:
+        mean = _points(found.difficulty.pass_1)
+        return f"a smaller drop: control's mean is {mean} and cannot lose more"
+    ways = []
+    if found.trials_needed is not None and found.trials_needed <= MANY_TRIALS:
+        ways.append(_count(found.trials_needed, "trial"))
+    if found.tasks_needed is not None and found.tasks_needed <= most:
+        ways.append(_count(found.tasks_needed, "task"))
+    if ways:
+        return " or ".join(ways)
+    trials = trials_needed(
+        found.difficulty, most, found.wanted, alpha=found.alpha, power=found.power
+    )
+    if trials is None:
+        return f"more than the benchmark's {most} tasks"
+    return f"all {most} tasks x {_count(trials, 'trial')}"
+
+
+def as_json(verdict: PowerVerdict) -> dict[str, object]:
+    """The verdict for machines; drops as shares of 1."""
+    designs = [{**asdict(each), "enough": each.enough} for each in verdict.designs]
+    return {**asdict(verdict), "designs": designs}
+
+
+def _planned(source: Path) -> tuple[list[Cell], float]:
+    """The cells of a sweep file or of a run, and the smallest effect of interest it declares."""
+    if source.is_dir():
+        from emobench.core.plan import load_plan
+        from emobench.core.run_dir import RunDir
+
+        plan = load_plan(RunDir(source.resolve()))
+        return list(plan.cells), plan.sweep.gates.smallest_effect
+    from emobench.config.expand import expand
+    from emobench.config.load import load_sweep
+
+    sweep = load_sweep(source)
+    return expand(sweep), sweep.gates.smallest_effect
+
+
+def _measured(pilot: Path) -> Mapping[Group, Difficulty]:
+    """How hard a run found its tasks. Raises InvalidInput where it has no scored control."""
+    from emobench.analysis.stats.pilot import difficulties
+    from emobench.analysis.stats.units import arms, units
+    from emobench.tables.table import load_tables
+
+    found = difficulties(arms(units(load_tables(pilot).episodes)))
+    if not found:
+        raise InvalidInput(
+            Problem(
+                "no scored episode of control, so nothing says how hard the tasks are",
+                file=str(pilot),
+                hint="give the sweep file instead: published figures then stand in",
+            )
+        )
+    return found
+
+
+def _distinct(found: Iterable[DesignPower]) -> list[DesignPower]:
+    """Groups that differ in name only are shown once."""
+    unique: dict[tuple[object, ...], DesignPower] = {}
+    for each in found:
+        design = each.design
+        key = (design.env, design.tasks, design.trials, design.variants, each.difficulty)
+        unique.setdefault(key, each)
+    return list(unique.values())
+
+
+def _without(verdict: PowerVerdict) -> tuple[str, ...]:
+    return verdict.without_contrast or (() if verdict.designs else ("this sweep",))
+
+
+def _chance(power: float) -> str:
+    return "4 times in 5" if abs(power - 0.8) < 1e-9 else f"with power {power:g}"
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:.1f}".removesuffix(".0")
+    return f"{text} point{'' if text == '1' else 's'}"
+
+
+def _drop(found: DesignPower) -> str:
+    return "none" if found.smallest is None else _points(found.smallest)
+
+
+def _where(design: Design) -> str:
+    return f"in {design.env} ({_size(design)})"
+
+
+def _size(design: Design) -> str:
+    return (
+        f"{_count(design.tasks, 'task')} x {_count(design.trials, 'trial')}, "
+        f"{_count(design.variants, 'variant')}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _share(low: float, high: float, text: str) -> float:
+    value = float(text)
+    if not low < value < high:
+        raise ValueError
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emobench power",
+        description="The smallest drop in mean reward that a design detects, and the trials that a "
+        "given drop takes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="FILE|RUN_DIR", help="a sweep file, or a run directory")
+    parser.add_argument(
+        "--drop",
+        type=lambda text: _share(0, 100, text),
+        metavar="POINTS",
+        help="drop of interest, in points of 100 (default: the sweep's gates.smallest_effect)",
+    )
+    parser.add_argument(
+        "--pilot", type=Path, metavar="RUN_DIR", help="take the tasks' difficulty from this run"
+    )
+    parser.add_argument(
+        "--alpha",
+        type=lambda text: _share(0, 1, text),
+        default=ALPHA,
+        help=f"two-sided, over all variants of a group (default: {ALPHA})",
+    )
+    parser.add_argument(
+        "--power",
+        type=lambda text: _share(0.5, 1, text),
+        default=POWER,
+        help=f"chance to find the drop (default: {POWER})",
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    return parser

@@ -1,0 +1,77 @@
+"""`emobench report`. Exit codes: 0 written, 1 the disk refused, 2 wrong arguments."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.plan import find_run_dir
+
+EPILOG = """examples:
+  emobench report runs/x                             runs/x/report.html, also while it runs
+  emobench report runs/x --export paper/emotions     figures and tables as files, too
+  emobench collect runs/x runs/y -o both && emobench report both     several runs as one
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the report, and the export where one is asked for."""
+    arguments = _parser().parse_args(argv)
+    if len(arguments.paths) > 1:
+        paths = shlex.join(arguments.paths)
+        raise InvalidInput(
+            Problem(
+                "a report is of one run or of one collected folder",
+                key="RUN_DIR",
+                value=paths,
+                hint=f"emobench collect {paths} -o FOLDER && emobench report FOLDER",
+            )
+        )
+    from emobench.report.embedding import limit_of
+
+    limit = limit_of(arguments.conversations)
+    run_dir = find_run_dir(arguments.paths[0])
+
+    from emobench.report.render import write_report
+    from emobench.report.study import build_study
+    from emobench.tables.run_results import collect
+
+    study = build_study(collect(run_dir))
+    print(write_report(study, limit))
+    if arguments.export is not None:
+        from emobench.report.export import export
+
+        files, notice = export(study, arguments.export)
+        print(f"{len(files)} files in {arguments.export}")
+        if notice:
+            print(f"emobench: {notice}", file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emobench report",
+        description="One HTML file of a run, or of a folder that `emobench collect` made: it opens "
+        "offline and holds the conversations. It can be made at any time.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="RUN_DIR", help="e.g. runs/quickstart, or a collected folder"
+    )
+    parser.add_argument(
+        "--conversations",
+        metavar="N|all|none",
+        help="how many have their text in the report (default: up to 10000)",
+    )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FOLDER",
+        help="write figures (SVG, PDF), tables (CSV, LaTeX) and findings.json there",
+    )
+    return parser

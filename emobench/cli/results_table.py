@@ -1,0 +1,71 @@
+"""The results as a small table for the terminal."""
+
+from __future__ import annotations
+
+from emobench.analysis.assessment import assess_collected
+from emobench.analysis.gates import Label, labels
+from emobench.core.run_dir import RunDir
+from emobench.report.numbers import bounds, plural, rate, signed
+from emobench.report.sections.common import short_labels
+from emobench.report.study import sample_size
+from emobench.report.tables import VariantRow, ks_of, variant_rows
+from emobench.tables.run_results import Collected, collect
+
+TERMINAL_KS = 4
+
+
+def text_table(run_dir: RunDir) -> str:
+    """One line a variant, over all cells of the run, with the gates that it does not pass.
+
+    Reads the conversations, or a sample of many. Raises InvalidInput without a plan.
+    """
+    collected = collect(run_dir)
+    rows = variant_rows(collected)
+    ks = ks_of(collected.plan.sweep.trials)[:TERMINAL_KS]
+    head = ["variant", "episodes", "reward", *(f"pass^{k}" for k in ks), "vs control"]
+    head += ["95% interval", "infra errors"]
+    lines = [head, *(_cells(row, len(ks)) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    tasks = sum(len(tasks) for tasks in collected.plan.sweep.tasks.values())
+    trials = plural(collected.plan.sweep.trials, "trial")
+    text.append(f"{plural(tasks, 'task')} x {trials}; differences are paired by task")
+    groups = {(cell.env, cell.assistant, cell.agent_strategy) for cell in collected.plan.cells}
+    if len(groups) > 1:
+        together = "environments, assistants and agent strategies together"
+        text.append(f"{together}; the report has each of the {len(groups)} alone")
+    return "\n".join([*text, *_gates(collected)])
+
+
+def _gates(collected: Collected) -> list[str]:
+    """What has to stand beside the effects: variants by the gates that they do not pass."""
+    checks = assess_collected(collected, sample=sample_size(collected)).checks
+    conditions = dict.fromkeys(result.condition for result in checks.gates)
+    marks: dict[str, list[Label]] = {}
+    for condition in conditions:
+        if condition != condition.control:
+            marks.setdefault(condition.variant, []).extend(labels(checks.gates, condition))
+    variants: dict[str, list[str]] = {}
+    for variant, found in marks.items():
+        variants.setdefault(short_labels(found) or "passed", []).append(variant)
+    return [f"gates: {mark} ({', '.join(names)})" for mark, names in variants.items()]
+
+
+def _cells(row: VariantRow, ks: int) -> list[str]:
+    gap = row.difference
+    return [
+        row.variant,
+        f"{row.mean.scored}/{row.planned}",
+        rate(row.mean.value),
+        *(rate(each.value) for each in row.passes[:ks]),
+        "" if gap is None else signed(gap.value),
+        "" if gap is None else bounds(gap.interval, difference=True),
+        str(row.infra_errors),
+    ]

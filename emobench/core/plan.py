@@ -1,0 +1,143 @@
+"""plan.json: what a run directory is a run of. Written by `emobench sweep` only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from emobench.core.cluster import ClusterProfile
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.files import read_json, write_json
+from emobench.core.models import RoleModel, Strict
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell, Sweep
+
+USER_SERVER = "user"
+
+
+class CellBlock(Strict):
+    """Neighbouring cells of one assistant: one job array, whose index 0 is `first_cell`."""
+
+    name: str
+    """File and job name part: the assistant, with _2, _3, ... for later blocks."""
+    assistant: str
+    first_cell: int
+    size: int
+
+    @property
+    def cells(self) -> range:
+        return range(self.first_cell, self.first_cell + self.size)
+
+
+class Plan(Strict):
+    """The resolved sweep, the site and the numbered cells."""
+
+    schema_version: int = 1
+    emobench: str
+    """Version of this package that wrote the plan."""
+    benchmark: str
+    """Package and version of tau-bench that the results belong to."""
+    sweep_file: str
+    created: str
+    """ISO 8601, UTC."""
+    sweep: Sweep
+    profile: ClusterProfile
+    cells: tuple[Cell, ...]
+    blocks: tuple[CellBlock, ...]
+    logs: str
+    """Absolute path of the log folder."""
+    gates_changed: str = ""
+    """When the thresholds were last changed with results on disk, ISO 8601; empty: never."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """Commits of the sweep file, emobench and the benchmark, where they have one (`commits`);
+    those of earlier submissions that left results on disk come first, with '; ' between."""
+
+
+def assistant_server(assistant: str) -> str:
+    """Name of an assistant's server: of its endpoint file and of its log."""
+    return f"assistant_{assistant}"
+
+
+def servers_of(sweep: Sweep) -> dict[str, RoleModel]:
+    """The servers that this sweep has to start, by name; `openai` endpoints exist already."""
+    roles: dict[str, RoleModel] = {USER_SERVER: sweep.user}
+    roles.update({assistant_server(name): model for name, model in sweep.assistants.items()})
+    return {name: model for name, model in roles.items() if model.engine != "openai"}
+
+
+def instance_of(server: str, replica: int) -> str:
+    """Name of a server's replica, counted from 1: user, user+2, user+3, ...
+
+    >>> instance_of("user", 1), instance_of("user", 2)
+    ('user', 'user+2')
+    """
+    return server if replica == 1 else f"{server}+{replica}"
+
+
+def server_of(instance: str) -> str:
+    """The server that an instance is a replica of; no server's own name has a '+'."""
+    return instance.partition("+")[0]
+
+
+def replica_of(instance: str) -> int:
+    """The number of a replica, from 1."""
+    return int(instance.partition("+")[2] or 1)
+
+
+def instances_of(sweep: Sweep) -> dict[str, RoleModel]:
+    """Every replica of every server that this sweep has to start, by name."""
+    return {
+        name: model
+        for server, model in servers_of(sweep).items()
+        for name in replicas_of(server, model)
+    }
+
+
+def replicas_of(server: str, model: RoleModel) -> list[str]:
+    """The instances of one server, the first one first."""
+    return [instance_of(server, number) for number in range(1, model.replicas + 1)]
+
+
+def load_plan(run_dir: RunDir) -> Plan:
+    """Raises InvalidInput where `run_dir` is no run directory."""
+    data = read_json(run_dir.plan)
+    if data is None:
+        raise InvalidInput(
+            Problem(
+                "no run directory: it has no readable plan.json",
+                file=str(run_dir.path),
+                hint="give the folder that `emobench sweep` made, e.g. runs/quickstart",
+            )
+        )
+    try:
+        for cell in data["cells"]:
+            cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
+        return Plan.model_validate(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            Problem(
+                f"this plan cannot be read: {type(error).__name__}",
+                file=str(run_dir.plan),
+                hint="it was changed by hand or written by another version of emobench; use that "
+                "version, or another --run-dir",
+            )
+        ) from None
+
+
+def save_plan(run_dir: RunDir, plan: Plan) -> None:
+    """Write plan.json; a cell's tasks are its environment's, and are left out of the file, which
+    every array task reads."""
+    write_json(
+        run_dir.plan, plan.model_dump(mode="json", exclude={"cells": {"__all__": {"tasks"}}})
+    )
+
+
+def find_run_dir(path: str | None) -> RunDir:
+    """The given run directory, or the newest below runs/."""
+    if path is not None:
+        return RunDir(Path(path).resolve())
+    plans = sorted(Path("runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
+    if not plans:
+        raise InvalidInput("no run directory below runs/; name one: emobench status runs/NAME")
+    return RunDir(plans[-1].parent.resolve())

@@ -1,0 +1,171 @@
+"""The sweep file, resolved: shorthand is expanded, defaults are filled in, variants are loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+from emobench.core.gates import Gates, JudgeSettings
+from emobench.core.models import RoleModel, Strict
+
+Env = Literal["retail", "airline"]
+AgentStrategy = Literal["tool-calling", "act", "react", "few-shot"]
+UserStrategy = Literal["llm", "react", "verify", "reflection"]
+ENVS: tuple[Env, ...] = get_args(Env)
+AGENT_STRATEGIES: tuple[AgentStrategy, ...] = get_args(AgentStrategy)
+USER_STRATEGIES: tuple[UserStrategy, ...] = get_args(UserStrategy)
+ProbeMode = Annotated[
+    Literal["off", "warn", "enforce"],
+    # A bare `off` is false to some YAML readers, and false is what ours tells people to write.
+    BeforeValidator(lambda value: "off" if value is False else value),
+]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Names that become file names, job names and array names."""
+
+
+class Variant(Strict):
+    """An emotional condition of the simulated user: a suffix to its system prompt."""
+
+    name: SafeName
+    version: str
+    text: str
+    """The suffix; empty for control."""
+    sha256: str
+    """Of the text's UTF-8 bytes, in hex."""
+
+
+class Fidelity(Strict):
+    """Where a run departs from stock tau-bench; each repair can be switched on and off.
+
+    On by default are those that leave results comparable with stock's (docs/fidelity.md).
+    `fidelity: stock` switches all of them off.
+    """
+
+    skip_opening_call: bool = True
+    """Leave out the conversation that the user has in its constructor, before its instruction."""
+    sanitize_think: bool = True
+    """Take reasoning markup out of both roles' replies."""
+    check_replies: bool = True
+    """Make a reply with neither text nor tool call an outcome of its own."""
+    send_seed: bool = True
+    """Send a seed to both models, and draw few-shot examples by it."""
+    lean_client: bool = True
+    """Reach OpenAI-compatible URLs without litellm."""
+    shared_state: bool = True
+    """Read the benchmark's data once and score against it, instead of three loads a task."""
+    react_user_reply: bool = False
+    """Give the agent a react user's response only, where stock gives it the thought as well."""
+    standalone_stop: bool = False
+    """End at ###STOP### only where it closes the user's message, not where it is quoted."""
+
+    @classmethod
+    def stock(cls) -> Fidelity:
+        """Stock's behaviour, exactly."""
+        return cls(**dict.fromkeys(cls.model_fields, False))
+
+
+class CellFilter(Strict):
+    """Cells that match every given key (a value or a list of values)."""
+
+    env: tuple[Env, ...] | None = None
+    agent_strategy: tuple[AgentStrategy, ...] | None = None
+    variant: tuple[str, ...] | None = None
+    assistant: tuple[str, ...] | None = None
+    trial: tuple[int, ...] | None = None
+
+
+class Include(Strict):
+    """Cells beside the matrix: the product of the given values."""
+
+    env: tuple[Env, ...]
+    agent_strategy: tuple[AgentStrategy, ...]
+    variant: tuple[str, ...]
+    assistant: tuple[str, ...]
+    trial: tuple[int, ...] | None = None
+    """None: all trials of the sweep."""
+
+
+class Matrix(Strict):
+    env: tuple[Env, ...] = Field(min_length=1)
+    agent_strategy: tuple[AgentStrategy, ...] = Field(min_length=1)
+    variant: tuple[str, ...] = Field(min_length=1)
+    assistant: tuple[str, ...] = Field(min_length=1)
+
+
+class Settings(Strict):
+    """The keys of a sweep that stand in the file as they are, without shorthand."""
+
+    name: SafeName
+    description: str = ""
+    trials: int = Field(ge=1, le=1000)
+    """Repetitions of each cell; pass^k needs k of them."""
+    seed: int = Field(default=10, ge=0, lt=2**31)
+    user_strategy: UserStrategy = "llm"
+    max_steps: int = Field(default=30, ge=1, le=1000)
+    """Agent steps in an episode; tau-bench's own limit is 30."""
+    concurrency: int | None = Field(default=None, ge=1, le=512)
+    """Episodes at a time within one cell; unset: from what the servers can batch."""
+    throttle: int | None = Field(default=None, ge=1)
+    """Cells at a time within one array; unset: the profile's, or from what the servers batch."""
+    idle_limit_min: float = Field(default=60, ge=0, le=100_000)
+    """Minutes without a request after which a server leaves; 0: never."""
+    keep_servers_min: float = Field(default=0, ge=0, le=100_000)
+    """Minutes that the servers stay after the last cell, for work by hand."""
+    max_gpu_hours: float | None = Field(default=None, gt=0)
+    """Accelerator-hours of all server jobs after which the sweep is stopped; unset: no limit."""
+    timeout_s: float = Field(default=600, gt=0, le=86_400)
+    """Seconds that a model may take for one reply before the call counts as unanswered."""
+    probe: ProbeMode = "enforce"
+    """Endpoints are asked before a cell's first episode: enforce ends a cell that can only fail."""
+
+
+class Sweep(Settings):
+    """One study. What `load_sweep` returns and what plan.json holds."""
+
+    cluster: str = "local"
+    """A profile's name, or the absolute path of a profile."""
+    matrix: Matrix
+    tasks: dict[Env, tuple[int, ...]]
+    """Task indices of the test split by environment, sorted, without repeats."""
+    exclude: tuple[CellFilter, ...] = ()
+    include: tuple[Include, ...] = ()
+    user: RoleModel
+    assistants: dict[SafeName, RoleModel] = Field(min_length=1)
+    variants: dict[SafeName, Variant]
+    """Every variant that a cell uses, with its text."""
+    few_shot_displays: dict[Env, str] = Field(default_factory=dict)
+    """For agent_strategy few-shot: a file of examples by environment (absolute path)."""
+    few_shot_sha256: dict[Env, str] = Field(default_factory=dict)
+    """Of those files' bytes, in hex."""
+    chat_template_sha256: dict[str, str] = Field(default_factory=dict)
+    """Of the chat templates that can be read where the sweep is submitted, by path, in hex."""
+    fidelity: Fidelity = Fidelity()
+    """Departures from stock tau-bench."""
+    gates: Gates = Gates()
+    """Thresholds of the checks before a headline; no part of an episode's identity."""
+    judge: JudgeSettings | None = None
+    """Who labels the users' turns for the manipulation check; no part of an episode's identity."""
+
+
+class Cell(Strict):
+    """One array task: (assistant, env, agent strategy, variant, trial) on a set of tasks."""
+
+    number: int = Field(ge=0)
+    assistant: str
+    env: Env
+    agent_strategy: AgentStrategy
+    variant: str
+    trial: int = Field(ge=1)
+    tasks: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        """What makes it this cell, whatever its number."""
+        return (self.assistant, self.env, self.agent_strategy, self.variant, self.trial)
+
+    @property
+    def title(self) -> str:
+        return (
+            f"{self.env}/{self.agent_strategy}/{self.variant}/{self.assistant}/trial {self.trial}"
+        )

@@ -1,0 +1,233 @@
+"""How a request reaches a model: the lean client for OpenAI-compatible URLs, litellm for the rest.
+
+Both give a `Reply` or raise `CallFailed`; nothing else of a provider's ways is seen outside.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
+
+Role = Literal["user", "assistant"]
+Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
+
+RETRY_AFTER_S = (0.5, 2.0)
+"""Pauses before a call that got no answer is sent again; a chat call may be repeated freely."""
+
+CONTEXT_WORDS = re.compile(
+    r"context[ _](?:length|window|size)|max(?:imum)?_(?:model_len|context)", re.I
+)
+"""In the words of a server that a conversation is too long for."""
+_TOOL = re.compile(r"\btools?\b|tool[_ ]call|function|invalid json|parse", re.I)
+
+
+class CallFailed(Exception):
+    """A call that gave no usable reply, with the boundary that it failed at.
+
+    infra: no answer, a time-out, a 5xx, a refused key; context_overflow: the conversation is
+    longer than the model's context; rejected: the server calls the request itself invalid, or
+    fails on the model's own malformed call; no_reply: neither text nor a tool call.
+    """
+
+    def __init__(self, role: Role, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.role = role
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a role's model answers, and what every request of the role carries."""
+
+    model: str
+    url: str | None
+    """Base URL; None is the provider's own address."""
+    api_key: str | None
+    provider: str = "openai"
+    incarnation: str = ""
+    server: str = ""
+    """Name of one of our own servers, which has to prove itself; empty: it is none."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    timeout_s: float = 600.0
+
+    @property
+    def identity(self) -> Identity | None:
+        """What a server of our own has to prove; None where it is none."""
+        return Identity(self.server, self.incarnation) if self.server else None
+
+    def __repr__(self) -> str:  # the key stays out of tracebacks and logs
+        return f"{self.model} at {self.url or self.provider}"
+
+
+@dataclass
+class Message:
+    """A reply's message, with what tau-bench's code uses of litellm's."""
+
+    content: str | None
+    tool_calls: list[dict[str, Any]] | None
+    role: str = "assistant"
+
+    def model_dump(self) -> dict[str, Any]:
+        """The message as it goes back into the conversation."""
+        dumped: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            dumped["tool_calls"] = self.tool_calls
+        return dumped
+
+    def __repr__(self) -> str:
+        # The verify prompt shows the user's reply as the object's repr, as litellm prints it.
+        calls = self.tool_calls or None
+        return f"Message(content={self.content!r}, role={self.role!r}, tool_calls={calls!r})"
+
+
+@dataclass
+class Choice:
+    message: Message
+    finish_reason: str | None
+
+
+class Reply:
+    """A response with what tau-bench's code uses of litellm's, and the usage for the record."""
+
+    def __init__(
+        self, message: Message, finish_reason: str | None, usage: dict[str, Any], cost: float | None
+    ) -> None:
+        self.choices = [Choice(message, finish_reason)]
+        self.usage = usage
+        self.cost = cost
+        # Stock adds costs up and raises TypeError for models without a price.
+        self._hidden_params = {"response_cost": cost or 0.0}
+
+    @property
+    def message(self) -> Message:
+        return self.choices[0].message
+
+
+class Sender(Protocol):
+    """Sends one request of a role. Raises CallFailed."""
+
+    retries: int
+
+    def send(self, role: Role, request: dict[str, Any]) -> Reply: ...
+
+
+def make_sender(target: Target, stock: Callable[..., Any], *, through_litellm: bool) -> Sender:
+    """The lean client where it can serve, litellm otherwise (or where stock's own is asked for)."""
+    lean = target.provider == "openai" and target.url is not None and not needs_proxy(target.url)
+    if lean and not through_litellm:
+        return LeanSender(target)
+    return LitellmSender(target, stock)
+
+
+class LeanSender:
+    """An OpenAI-compatible endpoint over one kept connection a thread."""
+
+    def __init__(self, target: Target) -> None:
+        assert target.url is not None
+        self.retries = 0
+        self._target = target
+        self._client = ChatClient(target.url, target.api_key, target.timeout_s, target.identity)
+
+    def send(self, role: Role, request: dict[str, Any]) -> Reply:
+        for pause in (*RETRY_AFTER_S, None):
+            try:
+                answer = self._client.chat(request)
+            except Unreachable as error:
+                failure = CallFailed(role, "infra", f"{error} ({self._target!r})")
+            else:
+                if answer.status == 200:
+                    return self._reply(role, answer)
+                failure = self._failure(role, answer)
+            if failure.kind != "infra" or pause is None:
+                break
+            self.retries += 1
+            time.sleep(pause)
+        raise failure
+
+    def _failure(self, role: Role, answer: Answer) -> CallFailed:
+        text = " ".join(answer.error().split())[:500]
+        if self._target.api_key:
+            text = text.replace(self._target.api_key, "[key]")
+        message = f"HTTP {answer.status}: {text} ({self._target!r})"
+        kind: Kind = "infra"
+        if answer.status in (400, 413, 422):
+            kind = "context_overflow" if CONTEXT_WORDS.search(text) else "rejected"
+        elif answer.status == 500 and _TOOL.search(text) and self._is_alive():
+            # Some servers answer 500 to a tool name that their model made up.
+            kind = "rejected"
+        return CallFailed(role, kind, message)
+
+    def _is_alive(self) -> bool:
+        try:
+            return self._client.get("/models").status == 200
+        except Unreachable:
+            return False
+
+    def _reply(self, role: Role, answer: Answer) -> Reply:
+        data = answer.json()
+        try:
+            choice = data["choices"][0]
+            message = choice["message"]
+            content, calls = message.get("content"), message.get("tool_calls")
+            reason = choice.get("finish_reason")
+        except (TypeError, KeyError, IndexError, AttributeError):
+            text = answer.body[:200].decode("utf-8", "replace")
+            what = f"an answer that is no chat completion: {text} ({self._target!r})"
+            raise CallFailed(role, "infra", what) from None
+        if isinstance(content, list):  # some servers send text in parts
+            content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        return Reply(Message(content, calls or None), reason, data.get("usage") or {}, None)
+
+
+class LitellmSender:
+    """Any provider that litellm knows, through the function that the benchmark imported."""
+
+    def __init__(self, target: Target, stock: Callable[..., Any]) -> None:
+        self.retries = 0
+        self._target = target
+        self._stock = stock
+
+    def send(self, role: Role, request: dict[str, Any]) -> Reply:
+        target = self._target
+        where = {"api_base": target.url, "api_key": target.api_key}
+        try:
+            response = self._stock(
+                **request,
+                custom_llm_provider=target.provider,
+                timeout=target.timeout_s,
+                num_retries=0,
+                drop_params=True,
+                **{name: value for name, value in where.items() if value is not None},
+            )
+        except Exception as error:
+            raise CallFailed(role, _litellm_kind(error), self._said(error)) from error
+        choice = response.choices[0]
+        dumped = choice.message.model_dump()
+        usage = getattr(response, "usage", None)
+        return Reply(
+            Message(dumped.get("content"), dumped.get("tool_calls") or None),
+            choice.finish_reason,
+            usage.model_dump() if usage is not None else {},
+            response._hidden_params.get("response_cost"),
+        )
+
+    def _said(self, error: Exception) -> str:
+        text = " ".join(str(error).split())[:500]
+        if self._target.api_key:
+            text = text.replace(self._target.api_key, "[key]")
+        return f"{type(error).__name__}: {text} ({self._target!r})"
+
+
+def _litellm_kind(error: Exception) -> Kind:
+    from litellm import exceptions
+
+    if isinstance(error, exceptions.ContextWindowExceededError):
+        return "context_overflow"
+    if isinstance(error, exceptions.BadRequestError):
+        return "context_overflow" if CONTEXT_WORDS.search(str(error)) else "rejected"
+    return "infra"

@@ -1,0 +1,179 @@
+"""The probe before a cell's first episode, shared among the cells of a run.
+
+endpoints/probe_<server>_<incarnation>_<env>.json holds what was found of one start of a server.
+The first cell that comes probes, the others of an array wait for what it finds. Of an endpoint
+that is not the run's own there is no incarnation: what was found counts for an hour, and only
+what spoke for it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from emobench.benchmarks.adapter import Benchmark
+from emobench.benchmarks.transcript import TEXT_STRATEGIES
+from emobench.core.files import read_json, write_json
+from emobench.core.plan import USER_SERVER, Plan, assistant_server
+from emobench.core.run_dir import RunDir, slug
+from emobench.core.sweep import Cell
+from emobench.llm.transport import Role, Target
+from emobench.probe.report import ProbeReport
+from emobench.probe.session import can_probe, probe
+
+TIMEOUT_S = 300.0
+"""Of each call: a server's first one may still compile."""
+WAIT_S = 120.0
+"""For the result of another cell's probe, before this cell asks on its own."""
+EXTERNAL_S = 3600.0
+
+
+@dataclass(frozen=True)
+class CellProbe:
+    """What a cell's two endpoints were found to be."""
+
+    roles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For the cell's summary: state, verdict and warnings by role."""
+    failure: str = ""
+    """Why the cell should not run; empty where it may."""
+
+
+def probe_cell(
+    plan: Plan,
+    run_dir: RunDir,
+    cell: Cell,
+    targets: Mapping[Role, Target],
+    benchmark: Benchmark,
+    interrupted: Callable[[], bool],
+    progress: Callable[[str], None],
+) -> CellProbe:
+    """Probe both roles as the sweep's `probe` says. An endpoint that does not answer is left to
+    the episodes, which wait for it. Raises OSError where the disk refuses."""
+    if plan.sweep.probe == "off":
+        return CellProbe()
+    servers: dict[Role, str] = {
+        "assistant": assistant_server(cell.assistant),
+        "user": USER_SERVER,
+    }
+    roles: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    for role, server in servers.items():
+        target = targets[role]
+        if not can_probe(target):
+            continue
+        if plan.sweep.fidelity.send_seed:
+            target = replace(target, sampling={**target.sampling, "seed": plan.sweep.seed})
+        tools = role == "user" or cell.agent_strategy not in TEXT_STRATEGIES
+        file = _file(run_dir, server, target, cell.env, tools)
+
+        def ask(target: Target = target, role: Role = role, tools: bool = tools) -> ProbeReport:
+            timeout_s = min(target.timeout_s, TIMEOUT_S)
+            return probe(
+                target, role, env=cell.env, benchmark=benchmark, timeout_s=timeout_s, tools=tools
+            )
+
+        report = _shared(file, target, ask, interrupted)
+        if report is None:
+            break
+        roles[role] = {
+            "state": report.state,
+            "verdict": report.verdict,
+            "warnings": [f"{check.name}: {check.seen}" for check in report.warnings],
+        }
+        if report.state != "usable":
+            progress(f"cell {cell.number}: probe of the {role}: {report.verdict}")
+        if report.state == "not_usable":
+            failures.append(f"{role} {report.model}: {report.verdict}")
+    if not failures or plan.sweep.probe != "enforce":
+        return CellProbe(roles)
+    advice = (
+        "see `emobench probe --help`; `probe: warn` in the sweep file runs the cell all the same"
+    )
+    return CellProbe(roles, f"{'; '.join(failures)}. {advice}")
+
+
+def _file(run_dir: RunDir, server: str, target: Target, env: str, tools: bool) -> Path:
+    incarnation = slug(target.incarnation or "external")
+    form = env if tools else f"{env}_text"
+    return run_dir.endpoints / f"probe_{server}_{incarnation}_{form}.json"
+
+
+def _shared(
+    file: Path, target: Target, ask: Callable[[], ProbeReport], interrupted: Callable[[], bool]
+) -> ProbeReport | None:
+    """The report of the first cell that asked; None where the cell is told to stop meanwhile."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    deadline, began = time.monotonic() + WAIT_S, time.time()
+    while True:
+        known = _known(file, target, began)
+        if known is not None:
+            return known
+        with _claim(file, force=time.monotonic() > deadline) as mine:
+            if mine:
+                # Another cell may have ended its probe between the look and the claim.
+                report = _known(file, target, began) or _stoppable(ask, interrupted)
+                if report is not None and report.state != "unreachable":
+                    write_json(file, {**report.as_dict(), "written": time.time()})
+                return report
+        if interrupted():
+            return None
+        time.sleep(0.2)
+
+
+def _known(file: Path, target: Target, began: float) -> ProbeReport | None:
+    data = read_json(file)
+    try:
+        written = float(data.pop("written"))
+        report = ProbeReport.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if report.model != target.model or report.url != (target.url or "").rstrip("/"):
+        return None
+    if target.incarnation or written >= began:
+        return report
+    fresh = began - written < EXTERNAL_S
+    return report if fresh and report.state != "not_usable" else None
+
+
+@contextmanager
+def _claim(file: Path, force: bool) -> Iterator[bool]:
+    """Whether this cell is the one that probes. `force` takes it from one that was killed."""
+    claim = file.with_name(f".{file.name}.claim")
+    try:
+        if not force:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _stoppable(
+    ask: Callable[[], ProbeReport], interrupted: Callable[[], bool]
+) -> ProbeReport | None:
+    """Ask in a thread of its own: a signal must not wait for a server that does not answer."""
+    found: list[ProbeReport] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(ask())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="probe", daemon=True)
+    thread.start()
+    while thread.is_alive() and not interrupted():
+        thread.join(0.5)
+    if errors:
+        raise errors[0]
+    return found[0] if found else None

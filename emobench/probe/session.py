@@ -1,0 +1,194 @@
+"""The probe's calls: a few, in a fixed order, each bounded by a time-out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from emobench.benchmarks.adapter import Benchmark
+from emobench.llm import client
+from emobench.llm import transport as senders
+from emobench.llm.client import ChatClient, Unreachable
+from emobench.llm.replies import Seen, Step, as_step, read, shorten, usage
+from emobench.llm.transport import Role, Target
+from emobench.probe import situations
+from emobench.probe import verdict as judge
+from emobench.probe.report import Call, Check, ProbeReport, State
+from emobench.probe.situations import Messages
+
+MAX_TOKENS = 2048
+"""Of a reply, where the target sets none: a model that babbles must not hold the probe up."""
+_ELSEWHERE = (429, 502, 503, 504)
+"""Too many requests, or a gateway's words about a server behind it: nothing about the model."""
+_LIMIT_REFUSED = re.compile(r"max_(?:completion_)?tokens")
+
+
+class _Lost(Exception):
+    """The endpoint does not answer chat calls at all."""
+
+
+def can_probe(target: Target) -> bool:
+    """Whether the target is an OpenAI-compatible URL that is reached without a proxy."""
+    url = target.url
+    return target.provider == "openai" and url is not None and not client.needs_proxy(url)
+
+
+def probe(
+    target: Target,
+    role: Role,
+    *,
+    env: str,
+    benchmark: Benchmark,
+    timeout_s: float,
+    tools: bool = True,
+) -> ProbeReport:
+    """Ask an endpoint what a sweep needs to know of it in this role, in one to seven calls.
+
+    `tools` is False for agents that write their actions as text (react, act). `timeout_s` bounds
+    each call. The target's sampling goes along with every request, as in a run. Never raises for
+    what the endpoint does: not answering is a report too. `target.url` must not be None.
+    """
+    session = _Session(target, timeout_s)
+    try:
+        checks = session.identify(role)
+        if not any(check.result == "fatal" for check in checks):
+            if role == "assistant" and tools:
+                checks += _agent_with_tools(session, benchmark, env)
+            else:
+                checks += _talk(session, benchmark, env, role)
+            checks.append(judge.judge_speed(session.calls))
+    except _Lost as lost:
+        state: State = "unreachable"
+        checks = [Check("address", "fatal", str(lost), "no model answers here", "is it running?")]
+        verdict = f"not reachable: {lost}"
+    else:
+        state, verdict = judge.judge(checks, role)
+    finally:
+        session.close()
+    return ProbeReport(
+        model=target.model,
+        url=session.url,
+        role=role,
+        env=env,
+        state=state,
+        verdict=verdict,
+        checks=tuple(checks),
+        calls=tuple(session.calls),
+    )
+
+
+def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list[Check]:
+    tools = benchmark.tools_info(env)
+
+    def ask(what: str, messages: Messages, choice: str) -> Step:
+        return as_step(session.ask(what, messages, tools=tools, tool_choice=choice), tools)
+
+    dialogue = situations.mid_dialogue(benchmark, env)
+    steps = [ask("auto", dialogue, "auto")]
+    if judge.is_final(steps[0]):
+        return [judge.judge_auto(steps)]
+    if steps[0].kind != "called":
+        steps.append(ask("auto, one message", situations.first_message(benchmark, env), "auto"))
+    steps.append(ask("auto, two lookups", situations.after_a_result(benchmark, env), "auto"))
+    if all(step.kind == "server_error" for step in steps):
+        # Is it the tools, or is the server on its way out?
+        plain = session.ask("without tools", dialogue)
+        if plain.status != 200:
+            raise _Lost(f"chat calls fail: HTTP {plain.status}: {shorten(plain.error)}")
+        # It may have come back meanwhile.
+        steps = [ask("auto", dialogue, "auto"), steps[-1]]
+    checks = [judge.judge_auto(steps)]
+    required = ask("required", dialogue, "required")
+    if required.kind == "called" or judge.is_final(required):
+        checks.append(judge.judge_required(required))
+    else:
+        again = ask("required", situations.first_message(benchmark, env), "required")
+        checks.append(judge.judge_required(again))
+    checks += judge.judge_result(steps[-1])
+    forms = [form for step in (*steps, required) for form in step.think]
+    return [*checks, judge.judge_think(forms)]
+
+
+def _talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list[Check]:
+    if role == "user":
+        turns = situations.user_turns(benchmark, env)
+    else:
+        dialogue = situations.mid_dialogue(benchmark, env)
+        turns = (dialogue[:2], dialogue[:4])
+    seens = [session.ask(f"turn {n}", messages) for n, messages in enumerate(turns, 1)]
+    for seen in seens:
+        if seen.status >= 500:
+            raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
+    return judge.judge_text(seens, role)
+
+
+class _Session:
+    """One client, and the calls that it made."""
+
+    def __init__(self, target: Target, timeout_s: float) -> None:
+        assert target.url is not None
+        self.url = target.url.rstrip("/")
+        self.calls: list[Call] = []
+        self._target = target
+        self._client = ChatClient(self.url, target.api_key, timeout_s, target.identity)
+        self._limited = "max_tokens" not in target.sampling
+
+    def close(self) -> None:
+        self._client.close()
+
+    def identify(self, role: Role) -> list[Check]:
+        """Address, key, model, context. Raises _Lost."""
+        answer = self._insist(lambda: self._client.get("/models"))
+        if answer.status >= 500:
+            raise _Lost(f"HTTP {answer.status} from {self.url}/models")
+        model, data = self._target.model, answer.json()
+        error = "" if answer.status == 200 else read(answer, self._target.api_key).error
+        checks = judge.judge_models(answer.status, data, error, model, self.url)
+        if all(check.result != "fatal" for check in checks):
+            checks.append(judge.judge_context(data, model, role))
+        return checks
+
+    def ask(self, what: str, messages: Messages, **more: Any) -> Seen:
+        """One chat call, tried again where the server failed. Raises _Lost."""
+        request = {"model": self._target.model, "messages": messages, **more}
+        if "tools" in more:
+            request["temperature"] = 0.0  # the benchmark's agents always send one
+        request |= self._target.sampling
+        seen = self._timed(what, request)
+        if self._limited and seen.status in (400, 422) and _LIMIT_REFUSED.search(seen.error):
+            self._limited = False
+            seen = self._timed(what, request)
+        return seen
+
+    def _timed(self, what: str, request: dict[str, Any]) -> Seen:
+        limit = {"max_tokens": MAX_TOKENS} if self._limited else {}
+        started = 0.0
+
+        def send() -> client.Answer:
+            nonlocal started
+            started = time.monotonic()
+            return self._client.chat({**request, **limit})
+
+        answer = self._insist(send)
+        took = round(time.monotonic() - started, 4)
+        seen = read(answer, self._target.api_key, limit.get("max_tokens"))
+        if seen.status in _ELSEWHERE:
+            raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
+        if seen.status == 200:
+            self.calls.append(Call(what, took, *usage(answer.json())))
+        return seen
+
+    def _insist(self, send: Callable[[], client.Answer]) -> client.Answer:
+        """Send again where the server failed; a time-out is not waited for twice."""
+        for pause in (*senders.RETRY_AFTER_S, None):
+            try:
+                answer = send()
+                if pause is None or (answer.status < 500 and answer.status != 429):
+                    return answer
+            except Unreachable as error:
+                if pause is None or isinstance(error.__context__, TimeoutError):
+                    raise _Lost(f"{self.url}: {error}") from error
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")

@@ -1,0 +1,270 @@
+"""The life of one cell: wait for its servers, run what is missing, guard what is there."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from emobench.config.capacity import concurrency_of
+from emobench.config.identity import cell_content, content_hash, differing_keys
+from emobench.core.errors import InvalidInput, ServersGone
+from emobench.core.files import read_json, write_atomic
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell
+from emobench.core.worker_pool import Crew
+from emobench.runner.endpoint_resolver import Follower, TargetBook
+from emobench.store.episodes import INFRA_ERROR, EpisodeStore, dump
+from emobench.store.summaries import CellSummary
+
+MAX_ATTEMPTS = 3
+"""Times an episode is begun in one run of a cell before its infrastructure error stands."""
+BACKOFF_S = (1.0, 5.0)
+ERRORS_IN_A_ROW = 3
+"""Episodes that end in an infrastructure error, one after the other, before the cell stops."""
+GRACE_S = 20.0
+"""Seconds for the episodes in flight after a signal; Slurm's KillWait is 30 by default."""
+
+DONE, INCOMPLETE, NOT_USABLE, SERVERS_GONE = 0, 1, 2, 3
+
+
+class _Stop(threading.Event):
+    """Set when the cell should end early; `by_signal` if somebody asked for it."""
+
+    by_signal = False
+
+    def ask(self, *_: object) -> None:
+        self.by_signal = True
+        self.set()
+
+
+def run_cell(
+    plan: Plan, run_dir: RunDir, number: int, progress: Callable[[str], None] = print
+) -> int:
+    """Run the episodes that cell `number` lacks. Returns 0 done, 1 incomplete, 2 where a
+    probe found a model that could only fail, 3 servers gone.
+
+    Raises InvalidInput where there is no such cell, no (or another) benchmark, or the cell holds
+    episodes of other content; CellBusy where another process has it; OSError where the disk
+    refuses. Episodes already written stay in every case.
+    """
+    if not 0 <= number < len(plan.cells):
+        raise InvalidInput(f"no cell {number}: {run_dir.path} has cells 0 to {len(plan.cells) - 1}")
+    cell = plan.cells[number]
+    content = cell_content(plan.sweep, cell, plan.benchmark)
+    stop = _Stop()
+    with EpisodeStore(run_dir.cell(number)) as store, _stop_on_signals(stop):
+        _refuse_other_content(store, content)
+        summary = CellSummary(plan, run_dir, cell, content)
+        missing = [task for task in cell.tasks if task not in store.finished()]
+        progress(f"cell {number}: {cell.title}: {len(missing)} of {len(cell.tasks)} tasks to run")
+        reason, message = "completed", ""
+        if missing:
+            summary.write(store)
+            try:
+                run = _CellRun(plan, run_dir, cell, store, summary, stop, progress)
+                reason, message = run.probe() or run.converse(missing)
+            except ServersGone as error:
+                reason = "interrupted" if stop.by_signal else "endpoint_unavailable"
+                message = str(error)
+            except BaseException as error:
+                summary.end(store, "failed", "error", f"{type(error).__name__}: {error}")
+                raise
+        if store.finished().issuperset(cell.tasks):
+            summary.end(store, "done", "completed")
+            code = DONE
+        elif reason == "endpoint_unavailable":
+            summary.end(store, "failed", reason, message)
+            code = SERVERS_GONE
+        elif reason == "probe_failed":
+            summary.end(store, "failed", reason, message)
+            code = NOT_USABLE
+        else:
+            summary.end(store, "incomplete", reason, message)
+            code = INCOMPLETE
+        _write_stock_results(store, cell)
+        ending = f"cell {number}: {summary.fields['status']} ({summary.fields['exit_reason']})"
+        progress(f"{ending}: {message}" if code and message else ending)
+        return code
+
+
+def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) -> None:
+    """Raise InvalidInput if episodes on disk belong to another study than this one."""
+    others = [
+        task
+        for task, record in store.records.items()
+        if record.get("episode") != content_hash(content, task)
+    ]
+    if not others:
+        return
+    before = (read_json(store.paths.summary) or {}).get("content")
+    differing = differing_keys(before, content) if isinstance(before, dict) else []
+    raise InvalidInput(
+        f"{store.paths.episodes} holds {len(others)} episodes of other content"
+        + ("; differing:\n  " + "\n  ".join(differing) if differing else "")
+        + "\n  run this in another run directory"
+    )
+
+
+class _CellRun:
+    """Converses on the missing tasks of one cell, `concurrency` at a time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        cell: Cell,
+        store: EpisodeStore,
+        summary: CellSummary,
+        stop: _Stop,
+        progress: Callable[[str], None],
+    ) -> None:
+        from emobench.benchmarks.adapter import load_benchmark
+
+        self.plan, self.run_dir, self.cell = plan, run_dir, cell
+        self.benchmark = load_benchmark()
+        if self.benchmark.label != plan.benchmark:
+            raise InvalidInput(
+                f"this sweep is a run of {plan.benchmark}, but here {self.benchmark.label} is "
+                "installed; results of different benchmarks must not mix: install the same one on "
+                "all nodes"
+            )
+        self.concurrency = concurrency_of(plan)
+        self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
+        self.targets = TargetBook(plan, run_dir, cell, stop.is_set)
+        from emobench.runner.episode import CellContext
+
+        self.context = CellContext.of(plan.sweep, cell, self.benchmark)
+        self.gone: ServersGone | None = None
+        self.errors_in_a_row = 0
+        self.last_error = ""
+
+    def probe(self) -> tuple[str, str] | None:
+        """Before the first episode: (exit reason, message) where the endpoints could only fail."""
+        if self.store.finished():
+            return None
+        from emobench.probe.cells import probe_cell
+
+        found = probe_cell(
+            self.plan,
+            self.run_dir,
+            self.cell,
+            self.targets.latest.roles,
+            self.benchmark,
+            self.stop.is_set,
+            self.progress,
+        )
+        self.summary.fields["probe"] = found.roles
+        return ("probe_failed", found.failure) if found.failure else None
+
+    def converse(self, missing: Sequence[int]) -> tuple[str, str]:
+        """Run the episodes of `missing`; (exit reason, message). Raises ServersGone."""
+        from emobench.runner.completion import complete
+        from emobench.runner.injection import seams
+
+        with seams(self.benchmark, complete) as seam:
+            crew = Crew(self.concurrency, self._episode, missing, self.stop.is_set)
+            try:
+                while crew.threads and not self.stop.is_set():
+                    # A bounded wait, so that a signal is acted on within a second.
+                    self._keep(crew.results(1.0))
+                if crew.threads:
+                    self._drain(crew)
+            finally:
+                crew.close()
+                seam.keep = crew.threads > 0
+        if self.gone is not None:
+            raise self.gone
+        if not self.stop.by_signal:
+            return "infra_errors", self.last_error
+        return "interrupted", "stopped by a signal; submit again to complete this cell"
+
+    def _episode(self, task: int) -> dict[str, Any]:
+        """One task, begun again after an infrastructure error; the record has the history."""
+        from emobench.runner.episode import run_episode
+
+        history: list[dict[str, Any]] = []
+        before = self.store.attempts.get(task, 0)
+        for extra in range(MAX_ATTEMPTS):
+            self.targets.go_home()
+            follower = Follower(self.targets)
+            targets, attempt = follower.targets, before + extra + 1
+            record = run_episode(
+                self.context, targets.roles, task, attempt, targets.senders, follower
+            )
+            record["history"] = history
+            if record["outcome"] != INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
+                break
+            history.append(
+                {key: record[key] for key in ("attempt", "error", "started", "wall_s", "steps")}
+            )
+            if self.stop.wait(BACKOFF_S[extra]):
+                break
+            try:
+                self.targets.renew(follower.targets)
+            except ServersGone as error:
+                self.gone = self.gone or error
+                self.stop.set()
+                break
+        return record
+
+    def _keep(self, records: Sequence[dict[str, Any]]) -> None:
+        if not records:
+            return
+        self.store.append(*records)
+        for record in records:
+            self.progress(_line(record))
+            if record["outcome"] != INFRA_ERROR:
+                self.errors_in_a_row = 0
+                continue
+            self.last_error = record["error"]["message"]
+            self.errors_in_a_row += 1
+            if self.errors_in_a_row >= ERRORS_IN_A_ROW:
+                self.stop.set()
+        self.summary.write_now_and_then(self.store)
+
+    def _drain(self, crew: Crew[int, dict[str, Any]]) -> None:
+        """Keep what ends within the grace; the rest is abandoned and runs again next time."""
+        self.progress(f"stopping: {crew.threads} episodes have {GRACE_S:.0f} s to end")
+        deadline = time.monotonic() + GRACE_S
+        while crew.threads and (left := deadline - time.monotonic()) > 0:
+            self._keep(crew.results(left))
+        if crew.threads:
+            self.progress(f"abandoned {crew.threads} episodes; they run again next time")
+
+
+@contextmanager
+def _stop_on_signals(stop: _Stop) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGUSR1 (Slurm's early warning) end the cell in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {kind: signal.signal(kind, stop.ask) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:
+    """tau-bench's own format, so that its tools read it; what is missing is left out."""
+    keys = ("task_id", "reward", "info", "traj", "trial")
+    results = [
+        {key: store.records[task][key] for key in keys}
+        for task in cell.tasks
+        if task in store.finished()
+    ]
+    write_atomic(store.paths.results, dump(results).decode())
+
+
+def _line(record: dict[str, Any]) -> str:
+    reward = "  -" if record["reward"] is None else f"{record['reward']:3.1f}"
+    text = f"  task {record['task_id']:>3}  reward {reward}  {record['outcome']}"
+    text += f"  {record['steps']} steps  {record['wall_s']:.1f} s"
+    return f"{text}  ({record['error']['message']})" if record["error"] else text

@@ -1,0 +1,156 @@
+"""The LLM calls of an episode: sent to the role's endpoint, recorded, and their replies checked.
+
+tau-bench's modules each hold a `completion` of their own; `variants.inject.seams` points them
+all here. Which episode a call belongs to is known from the thread: an episode runs in one thread
+from beginning to end, and enters it there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from emobench.core.errors import ServersGone
+from emobench.core.sweep import Fidelity
+from emobench.llm.reasoning import sanitize
+from emobench.llm.transport import CallFailed, Reply, Role, Sender, Target, make_sender
+
+if TYPE_CHECKING:
+    from emobench.runner.endpoint_resolver import Follower
+
+
+@dataclass
+class CallLog:
+    """The calls of one episode, and the newest messages of the assistant's view."""
+
+    targets: Mapping[Role, Target]
+    seed: int
+    fidelity: Fidelity
+    senders: dict[Role, Sender] = field(default_factory=dict)
+    """Made at the first call of a role; shared among the episodes of a cell."""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    """The assistant's view: the very list that tau-bench's agent appends to."""
+
+    follower: Follower | None = None
+    """Moves the targets with their servers; None: they stay."""
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Own every LLM call of this thread. Must be entered in the thread that calls."""
+        _thread.log = self
+        try:
+            yield
+        finally:
+            _thread.log = None
+
+
+_thread = threading.local()
+
+
+def current() -> CallLog | None:
+    """The episode that this thread runs."""
+    log: CallLog | None = getattr(_thread, "log", None)
+    return log
+
+
+def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
+    """`completion` as tau-bench calls it; outside an episode it is the stock function."""
+    log = current()
+    if log is None:
+        return stock(*args, **kwargs)
+    if role == "assistant":
+        log.messages = kwargs["messages"]
+    if log.follower is None:
+        return _call(log, role, stock, kwargs)
+    while True:
+        try:
+            targets = log.follower.follow()
+            log.targets, log.senders = targets.roles, targets.senders
+            return _call(log, role, stock, kwargs)
+        except ServersGone as error:
+            raise CallFailed(role, "infra", str(error)) from error
+        except CallFailed as error:
+            if error.kind != "infra" or not _moved(log.follower, error):
+                raise
+
+
+def _moved(follower: Follower, failure: CallFailed) -> bool:
+    try:
+        return follower.moved()
+    except ServersGone as error:
+        raise CallFailed(failure.role, "infra", str(error)) from failure
+
+
+def _call(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
+    """One call where the role answers now, and its record."""
+    target = log.targets[role]
+    request = {**kwargs, "model": target.model, **target.sampling}
+    del request["custom_llm_provider"]
+    if log.fidelity.send_seed:
+        request["seed"] = log.seed
+    sender = log.senders.get(role)
+    if sender is None:
+        sender = log.senders[role] = make_sender(
+            target, stock, through_litellm=not log.fidelity.lean_client
+        )
+    record: dict[str, Any] = {"role": role, "incarnation": target.incarnation}
+    log.calls.append(record)
+    started = time.monotonic()
+    before = sender.retries
+    try:
+        reply = sender.send(role, request)
+    except CallFailed as error:
+        record["error"] = error.kind
+        raise
+    finally:
+        record["latency_s"] = round(time.monotonic() - started, 4)
+        if sender.retries > before:
+            record["retries"] = sender.retries - before
+    _note(record, reply)
+    _check(role, reply, record, log.fidelity)
+    return reply
+
+
+def _note(record: dict[str, Any], reply: Reply) -> None:
+    usage = reply.usage
+    record["prompt_tokens"] = usage.get("prompt_tokens")
+    record["completion_tokens"] = usage.get("completion_tokens")
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict) and details.get("cached_tokens") is not None:
+        record["cached_tokens"] = details["cached_tokens"]
+    record["finish_reason"] = reply.choices[0].finish_reason
+    if reply.cost is not None:
+        record["cost"] = reply.cost
+    if reply.message.tool_calls:
+        record["tool_calls"] = len(reply.message.tool_calls)
+
+
+def _check(role: Role, reply: Reply, record: dict[str, Any], fidelity: Fidelity) -> None:
+    """Take reasoning out of the text; raise CallFailed for a reply with nothing in it."""
+    message = reply.message
+    if message.content and fidelity.sanitize_think:
+        cleaned = sanitize(message.content)
+        if cleaned.forms:
+            record["think"] = list(cleaned.forms)
+            message.content = cleaned.text or None
+            if cleaned.emptied and not message.tool_calls:
+                raise CallFailed(
+                    role, "no_reply", f"the {role}'s reply was reasoning and nothing else"
+                )
+    if not fidelity.check_replies:
+        return
+    if not message.content and not message.tool_calls:
+        cut = " before it was cut off" if reply.choices[0].finish_reason == "length" else ""
+        what = f"the {role}'s model sent neither text nor a tool call{cut}"
+        raise CallFailed(role, "no_reply", what)
+    if role == "user" and not message.content:
+        raise CallFailed(role, "no_reply", "the user's model sent a tool call and no text")

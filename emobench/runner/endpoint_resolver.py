@@ -1,0 +1,279 @@
+"""Where a cell's two roles answer now, and again after a server came back somewhere else.
+
+A conversation moves between two of its calls, without noticing, where its server hands over to
+another or leaves in order; after any other loss it is begun again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from emobench.core.errors import InvalidInput, ServersGone
+from emobench.core.models import OpenAIModel, RoleModel, sampling_of
+from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell
+from emobench.llm.client import ChatClient, Unreachable
+from emobench.llm.transport import Role, Sender, Target
+
+if TYPE_CHECKING:
+    from emobench.serving.waiting import Found
+
+OUTAGE_S = 120.0
+"""How long an endpoint that is not ours may be away before the cell gives up."""
+PROBE_TIMEOUT_S = 10.0
+LOOK_S = 1.0
+"""The endpoint files are looked at this often, by whichever conversation is about to call."""
+RETURN_S = 10.0
+"""A replica that was not ready is looked at again after this."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One generation of both roles' targets, with the senders that belong to it."""
+
+    number: int
+    roles: Mapping[Role, Target]
+    senders: dict[Role, Sender] = field(default_factory=dict)
+    continues: int = 0
+    """The oldest generation whose conversations may go on with this one."""
+
+
+class TargetBook:
+    """Resolves a cell's targets, and resolves them anew when an episode lost its server."""
+
+    def __init__(
+        self, plan: Plan, run_dir: RunDir, cell: Cell, interrupted: Callable[[], bool]
+    ) -> None:
+        """Waits for both servers. Raises ServersGone, InvalidInput for a key that is not set."""
+        self._plan, self._run_dir, self._cell = plan, run_dir, cell
+        self._interrupted = interrupted
+        self._lock = threading.Lock()
+        self._found: dict[Role, Found] = {}
+        self._stamps: dict[Role, object] = {}
+        self._away: set[Role] = set()
+        """Roles whose server has left in order, and whose next one is to be waited for."""
+        self._gone: tuple[int, ServersGone] | None = None
+        """Why none came for the targets of this number: nobody has to wait for it again."""
+        self._targets = Targets(0, self._resolve())
+        self._next_look = self._next_return = time.monotonic() + LOOK_S
+
+    @property
+    def latest(self) -> Targets:
+        """The newest targets that are known."""
+        return self._targets
+
+    def current(self) -> Targets:
+        """The newest targets, as of a second ago. Waits for a server that is being replaced;
+        raises ServersGone where none comes."""
+        if time.monotonic() >= self._next_look or self._away:
+            self._look()
+        return self._targets
+
+    def moved(self, seen: Targets) -> Targets | None:
+        """After a call that failed: newer targets that its conversation may go on with, or None.
+
+        Waits for them where the server has left in order. Raises ServersGone.
+        """
+        with self._lock:
+            self._stamps.clear()  # a stamp may be cached for minutes, what is read is fresh
+        self._look(wait=True)
+        newest = self._targets
+        return newest if newest.number > seen.number >= newest.continues else None
+
+    def _look(self, wait: bool = False) -> None:
+        # Whoever comes while another looks goes on with what is known.
+        if not self._lock.acquire(blocking=wait or bool(self._away)):
+            return
+        try:
+            self._next_look = time.monotonic() + LOOK_S
+            for role in self._found:
+                self._follow(role)
+            if self._away:
+                if self._gone is not None and self._gone[0] == self._targets.number:
+                    raise self._gone[1]
+                self._move({role: self._target(role, check=False) for role in self._away})
+        except ServersGone as error:
+            self._gone = self._targets.number, error
+            raise
+        finally:
+            self._lock.release()
+
+    def _follow(self, role: Role) -> None:
+        """Note where the role's server went, if it handed over or left."""
+        place, known = self._found[role].place, self._found[role].endpoint
+        try:
+            status = place.file.stat()
+        except OSError:
+            return
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp == self._stamps.get(role):
+            return
+        self._stamps[role] = stamp
+        endpoint = place.read()
+        if endpoint is None:
+            return
+        if endpoint.incarnation == known.incarnation:
+            if endpoint.state == "left":
+                self._away.add(role)
+        elif known.incarnation in endpoint.follows:
+            if endpoint.state == "ready":
+                found = replace(self._found[role], endpoint=endpoint)
+                self._move({role: self._target_at(found, role)})
+            else:
+                self._away.add(role)
+
+    def _move(self, roles: Mapping[Role, Target]) -> None:
+        """Another generation with which conversations in progress go on."""
+        old = self._targets
+        senders = {role: sender for role, sender in old.senders.items() if role not in roles}
+        self._targets = Targets(old.number + 1, {**old.roles, **roles}, senders, old.continues)
+        self._away.difference_update(roles)
+
+    def go_home(self) -> None:
+        """Go back to the replicas that the cell's number chooses, where they are ready by now:
+        a cell that began before they were would stay with another one."""
+        if time.monotonic() < self._next_return or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._next_return = time.monotonic() + RETURN_S
+            for role, known in list(self._found.items()):
+                first = self._replicas(role)[0]
+                if known.instance != first and role not in self._away:
+                    from emobench.serving.waiting import look_for
+
+                    found, _ = look_for(self._run_dir, first)
+                    if found is not None:
+                        self._move({role: self._target_at(found, role)})
+        finally:
+            self._lock.release()
+
+    def renew(self, seen: Targets) -> None:
+        """Wait until both servers answer (again), and take their addresses; once for all episodes
+        that failed together. Raises ServersGone where they do not come back in time."""
+        with self._lock:
+            if self._targets.number != seen.number:
+                return
+            roles = self._resolve(check=True)
+            same = roles == self._targets.roles
+            senders = self._targets.senders if same else {}
+            number = seen.number + 1
+            continues = seen.continues if same else number
+            self._targets = Targets(number, roles, senders, continues)
+            self._away.clear()
+
+    def _resolve(self, check: bool = False) -> dict[Role, Target]:
+        return {role: self._target(role, check) for role in ("user", "assistant")}
+
+    def _target(self, role: Role, check: bool) -> Target:
+        server, model = self._role(role)
+        if model.engine == "openai":
+            sampling = sampling_of(model)
+            target = _own_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
+            if check and target.url is not None:
+                self._wait_for_answer(target)
+            return target
+        from emobench.serving.waiting import wait_for_endpoint
+
+        found = wait_for_endpoint(
+            self._run_dir,
+            *self._replicas(role),
+            deadline_s=self._plan.profile.server_deadline_min * 60,
+            interrupted=self._interrupted,
+        )
+        return self._target_at(found, role)
+
+    def _target_at(self, found: Found, role: Role) -> Target:
+        self._found[role] = found
+        return Target(
+            model=found.endpoint.model,
+            url=found.endpoint.url,
+            api_key=found.place.key(),
+            incarnation=found.endpoint.incarnation,
+            server=found.place.instance,
+            sampling=sampling_of(self._role(role)[1]),
+            timeout_s=self._plan.sweep.timeout_s,
+        )
+
+    def _replicas(self, role: Role) -> list[str]:
+        """In order of preference, so that the cells are spread over whichever are ready."""
+        rest = replicas_of(*self._role(role))
+        round_, first = divmod(self._cell.number, len(rest))
+        chosen = rest.pop(first)
+        turn = round_ % len(rest) if rest else 0
+        return [chosen, *rest[turn:], *rest[:turn]]
+
+    def _role(self, role: Role) -> tuple[str, RoleModel]:
+        sweep, assistant = self._plan.sweep, self._cell.assistant
+        if role == "user":
+            return USER_SERVER, sweep.user
+        return assistant_server(assistant), sweep.assistants[assistant]
+
+    def _wait_for_answer(self, target: Target) -> None:
+        assert target.url is not None
+        deadline = time.monotonic() + OUTAGE_S
+        said = ""
+        while not self._interrupted():
+            client = ChatClient(target.url, target.api_key, PROBE_TIMEOUT_S)
+            try:
+                answer = client.get("/models")
+                if answer.status < 500:
+                    return
+                said = f"HTTP {answer.status}"
+            except Unreachable as error:
+                said = str(error)
+            finally:
+                client.close()
+            if time.monotonic() > deadline:
+                raise ServersGone(f"{target.url} has been away for {OUTAGE_S:.0f} s: {said}")
+            time.sleep(1.0)
+        raise ServersGone(f"interrupted while waiting for {target.url}")
+
+
+class Follower:
+    """The targets of one conversation, which move with its servers."""
+
+    def __init__(self, book: TargetBook) -> None:
+        self._book = book
+        self.targets = book.latest
+
+    def follow(self) -> Targets:
+        """Where to call now. Raises ServersGone."""
+        newest = self._book.current()
+        if newest is not self.targets and newest.continues <= self.targets.number:
+            self.targets = newest
+        return self.targets
+
+    def moved(self) -> bool:
+        """After a call that failed: whether it may be sent again to where its server went.
+
+        Raises ServersGone."""
+        newest = self._book.moved(self.targets)
+        if newest is None:
+            return False
+        self.targets = newest
+        return True
+
+
+def _own_endpoint(
+    server: str, settings: OpenAIModel, sampling: dict[str, object], timeout_s: float
+) -> Target:
+    key = os.environ.get(settings.api_key_env)
+    if key is None and settings.base_url is None:
+        raise InvalidInput(
+            f"the variable {settings.api_key_env} is not set: {server} needs it to reach "
+            f"{settings.provider}; export it before running"
+        )
+    return Target(
+        model=settings.model,
+        url=settings.base_url,
+        api_key=key or "none",  # clients refuse to start without any
+        provider=settings.provider,
+        sampling=sampling,
+        timeout_s=timeout_s,
+    )

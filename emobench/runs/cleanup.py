@@ -1,0 +1,137 @@
+"""python -m emobench.runs.cleanup RUN_DIR: cancel servers of a run that outlived their last client.
+
+Runs as a small job after the run's arrays. Servers leave by themselves; this is for those that
+cannot: their node hangs, their supervisor is stopped, or they never got out of the queue. Nothing
+is cancelled that is not in the jobs.json of this run, or of one whose servers it leased.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from emobench.core.errors import EmobenchError
+from emobench.core.plan import instances_of, load_plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.queue import cancel_slurm, live_jobs
+from emobench.serving.leases import who_leases
+from emobench.serving.need import ON_THEIR_WAY, who_needs
+from emobench.store.jobs import read_jobs
+from emobench.store.places import place_of
+
+GRACE_S = 40.0
+"""A server notices within 10 s that nobody is left, and gives its engine 20 s to end."""
+FIRST_POLL_S, POLL_S = 1.0, 5.0
+"""Most servers leave within seconds."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The live servers of a run at one moment."""
+
+    free: Sequence[Mapping[str, Any]]
+    """Nobody needs them."""
+    needed: Mapping[str, str]
+    """By whom, by name."""
+    awaited: bool
+    """Whether one of them waits for arrays that are being submitted."""
+
+
+def look(run_dir: RunDir, now: float) -> Look:
+    """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
+    plan, jobs = load_plan(run_dir), read_jobs(run_dir)
+    servers = [job for job in jobs if job["kind"] == "server" and "pid" not in job]
+    free: list[Mapping[str, Any]] = []
+    needed: dict[str, str] = {}
+    for server in live_jobs(servers):
+        submitted = datetime.fromisoformat(server["submitted"]).timestamp()
+        who = who_needs(plan, jobs, server, now - submitted)
+        who = who or who_leases(run_dir, server["name"])
+        if who:
+            needed[f"{server['name']} (job {server['job_id']})"] = who
+        else:
+            free.append(server)
+    return Look(free, needed, ON_THEIR_WAY in needed.values())
+
+
+def owners(run_dir: RunDir) -> list[RunDir]:
+    """The runs whose servers this one leased: their own clean-up job may have ended before."""
+    places = [place_of(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)]
+    return list(dict.fromkeys(place.run_dir for place in places if place.lease))
+
+
+def clean_up(
+    run_dir: RunDir,
+    say: Callable[[str], None] = print,
+    grace_s: float = GRACE_S,
+) -> list[str]:
+    """Wait until the servers that nobody needs have left, and cancel those that do not.
+
+    Returns the names of the cancelled ones. They get `grace_s` seconds, and before that as long as
+    the sweep keeps its servers (keep_servers_min). Raises EmobenchError where a job stays.
+    """
+    begun = time.monotonic()
+    said: dict[str, str] = {}
+    keeping = False
+    while True:
+        seen = look(run_dir, datetime.now(UTC).timestamp())
+        if not seen.free and not seen.awaited:
+            for name, who in seen.needed.items():
+                say(f"{name} stays: {who} needs it")
+            say("nothing to clean up: every server that nobody needs has left")
+            return []
+        for name, who in seen.needed.items():
+            if said.get(name) != who:
+                said[name] = who
+                say(f"{name} stays: {who}")
+        keep_s = load_plan(run_dir).sweep.keep_servers_min * 60
+        if keep_s and not keeping:
+            keeping = True
+            say(f"the servers are kept for {keep_s / 60:g} minutes (keep_servers_min)")
+        waited = time.monotonic() - begun
+        if seen.free and waited >= keep_s + grace_s:
+            names = [f"{job['name']} (job {job['job_id']})" for job in seen.free]
+            say(f"still there {waited:.0f} s after the last cell: cancelling {', '.join(names)}")
+            cancel_slurm([str(job["job_id"]) for job in seen.free])
+            say("they are gone")
+            return names
+        time.sleep(FIRST_POLL_S if waited < 3 * POLL_S else POLL_S)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    print(f"emobench cleanup: received {signal.Signals(number).name}, leaving", flush=True)
+    os._exit(0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, whatever was found: there is nobody to act on another one."""
+    parser = argparse.ArgumentParser(prog="python -m emobench.runs.cleanup")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    arguments = parser.parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _leave)
+
+    def say(text: str) -> None:
+        print(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}", flush=True)
+
+    run_dir = RunDir(arguments.run_dir.resolve())
+    try:
+        for each in (run_dir, *owners(run_dir)):
+            if each != run_dir:
+                say(f"servers of {each.path}, which were leased:")
+            clean_up(each, say)
+    except (EmobenchError, OSError) as error:
+        say(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

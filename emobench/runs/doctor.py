@@ -1,0 +1,223 @@
+"""emobench doctor: what would stop a sweep on this site, found before anything is queued.
+
+It submits nothing and changes nothing. What only a compute node can tell (drivers, the network
+between nodes) it cannot see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from emobench import __version__
+from emobench.core.cluster import ClusterProfile
+from emobench.core.diagnosis import Check, failed, ok, skipped, warning
+from emobench.core.errors import EmobenchError
+from emobench.serving.site_shell import Ran, run_lines
+
+SETUP_TIMEOUT_S = 120.0
+"""vLLM's import from a shared file system can take a minute."""
+LOCAL_TYPES = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "ramfs", "overlay", "f2fs", "vfat")
+)
+SHARED_TYPES = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|panfs|wekafs|cifs|smb|afs|orangefs|9p|fuse")
+NODE_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+MIN_FREE_GB = 1.0
+_MARK = "emobench-doctor:"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: nothing failed, 1: something did, 2: the profile is wrong."""
+    parser = argparse.ArgumentParser(prog="emobench doctor", description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--cluster", default="local", metavar="NAME|PATH", help="the profile (default: local)"
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go"
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    arguments = parser.parse_args(argv)
+    from emobench.config.profile import load_profile
+
+    profile = load_profile(arguments.cluster)
+    found = []
+    if not arguments.json:
+        print(f"emobench doctor: cluster {profile.name} ({profile.scheduler})", flush=True)
+    for check in examine(profile, arguments.run_dir):
+        found.append(check)
+        if not arguments.json:
+            print(line_of(check), flush=True)
+    failures = sum(check.state == "failed" for check in found)
+    if arguments.json:
+        checks = [asdict(check) for check in found]
+        whole = {"cluster": profile.name, "scheduler": profile.scheduler, "ok": not failures}
+        print(json.dumps({**whole, "checks": checks}, indent=2))
+    else:
+        print(f"\n{failures} of {len(found)} checks failed" if failures else "\nnothing failed")
+    return 1 if failures else 0
+
+
+def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
+    """Every check of a profile on this machine, as it is made."""
+    yield from check_versions()
+    yield check_folder(run_dir, shared=profile.scheduler == "slurm")
+    if profile.scheduler == "slurm":
+        from emobench.scheduler.site import check_slurm
+
+        yield from check_slurm(profile)
+    else:
+        yield skipped("slurm", "this profile uses none")
+    yield check_client(profile)
+    yield from check_server_setup(profile)
+
+
+def line_of(check: Check) -> str:
+    """A check for people; what to do stands on a line of its own."""
+    head = f"  {check.state:8} {check.name:26} {check.message}".rstrip()
+    return head + (f"\n{'':38}{check.hint}" if check.hint else "")
+
+
+def check_versions() -> Iterator[Check]:
+    """This environment's own packages."""
+    yield ok("python", sys.version.split()[0])
+    yield ok("emobench", __version__)
+    try:
+        from emobench.benchmarks.adapter import load_benchmark
+
+        yield ok("benchmark", load_benchmark().label)
+    except EmobenchError as error:
+        message, *rest = str(error).splitlines()
+        yield failed("benchmark", message, " ".join(rest).strip())
+    for name in ("litellm", "submitit"):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield failed(name, "not installed", f"pip install {name}")
+            continue
+        if name == "litellm" and found.startswith("1.106."):
+            said = f"{found} drops the tools of a request: every task would get reward 0"
+            yield failed(name, said, "pip install 'litellm>=1.82.6,!=1.106.*'")
+        else:
+            yield ok(name, found)
+
+
+def check_folder(folder: Path, shared: bool) -> Check:
+    """Whether runs can be written here, and whether other nodes would see them."""
+    name = "run folder"
+    folder = folder.resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".emobench-doctor-"):
+            pass
+    except OSError as error:
+        return failed(name, f"{there}: {error.strerror}", "choose another with --run-dir")
+    free_gb = shutil.disk_usage(there).free / 1e9
+    if free_gb < MIN_FREE_GB:
+        return warning(name, f"{there} has {free_gb:.1f} GB left", "make room, or use --run-dir")
+    if not shared:
+        return ok(name, f"{there}, {free_gb:.0f} GB free")
+    kind = file_system(there)
+    hint = "compute nodes have to see it: take a folder on the shared file system (--run-dir)"
+    if any(there.is_relative_to(node_folder) for node_folder in NODE_FOLDERS):
+        return warning(name, f"{there} is usually each node's own", hint)
+    if kind in LOCAL_TYPES:
+        return warning(name, f"{there} is on {kind}, which is usually one machine's own", hint)
+    if not SHARED_TYPES.search(kind):
+        return warning(name, f"{there} is on {kind or 'an unknown file system'}", hint)
+    return ok(name, f"{there} ({kind}), {free_gb:.0f} GB free")
+
+
+def file_system(path: Path, mounts: str | None = None) -> str:
+    """Type of the file system that holds an absolute path; empty where the kernel does not say."""
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
+        except OSError:
+            return ""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if len(fields) < 5 or not right:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[4])
+        # Of two mounts on one point the later hides the earlier.
+        if path.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def check_client(profile: ClusterProfile) -> Check:
+    """Whether `client_setup` and `python` lead to this emobench."""
+    name = "client_setup" if profile.client_setup else "python on the nodes"
+    python = profile.python or sys.executable
+    script = f'import emobench; print("{_MARK}", emobench.__version__)'
+    command = f"exec {shlex.quote(python)} -P -c {shlex.quote(script)}"
+    ran = run_lines(profile.client_setup, {}, command, SETUP_TIMEOUT_S)
+    if ran.code is None:
+        return failed(name, f"not done after {SETUP_TIMEOUT_S:.0f} s", "try the lines by hand")
+    found = _marked(ran)
+    hint = "python in the profile has to be the one that emobench is installed in, on every node"
+    if ran.code != 0 or found is None:
+        return failed(name, f"{python} cannot import emobench: {ran.last_words}", hint)
+    if found != __version__:
+        return failed(name, f"{python} has emobench {found}, this one is {__version__}", hint)
+    if profile.scheduler == "slurm" and any(
+        Path(python).is_relative_to(folder) for folder in NODE_FOLDERS
+    ):
+        return warning(name, f"{python} is usually on this machine only", hint)
+    return ok(name, python)
+
+
+def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
+    """Whether `server_setup` runs here, and which vLLM it leads to."""
+    trap = "trap 'echo \"" + _MARK + " failed: $BASH_COMMAND\" >&2' ERR"
+    container = profile.container
+    wanted = "vllm" if container is None else container.runtime
+    ask = "vllm --version | tail -n 1" if container is None else f"{wanted} --version"
+    report = f'echo "{_MARK} $({ask} 2>/dev/null)"'
+    command = f"trap - ERR\ncommand -v {wanted} >/dev/null || exit 97\n{report}"
+    lines = [trap, *profile.server_setup] if profile.server_setup else []
+    ran = run_lines(lines, profile.server_env, command, SETUP_TIMEOUT_S)
+    where = "here; compute nodes may have what this machine lacks"
+    if ran.code is None:
+        said = f"not done after {SETUP_TIMEOUT_S:.0f} s"
+        yield warning("server_setup", said, "try the lines by hand, on a compute node too")
+        return
+    broken = re.findall(rf"^{_MARK} failed: (.*)$", ran.errors, re.MULTILINE)
+    if broken:
+        said = next((line for line in ran.errors.splitlines() if _MARK not in line), "")
+        reason = f": {said.strip()[:200]}" if said else ""
+        yield warning("server_setup", f"`{broken[0]}` failed {where}{reason}", "check the line")
+    elif profile.server_setup:
+        yield ok("server_setup", f"{len(profile.server_setup)} lines")
+    if ran.code == 97 and profile.accelerator == "none":
+        yield skipped(wanted, "not found, and the profile has no accelerator")
+    elif ran.code == 97:
+        hint = f"server_setup has to make `{wanted}` a command: try it on a compute node"
+        yield warning(wanted, f"not found {where}", hint)
+    elif (found := _marked(ran)) is not None:
+        yield ok(wanted, found or "found, but it does not say its version")
+    else:
+        yield warning(wanted, f"{ran.last_words or 'it could not be asked'}", "try it by hand")
+    if container is not None and container.image.startswith("/"):
+        if Path(container.image).exists():
+            yield ok("container.image", container.image)
+        else:
+            hint = "a whole path that the nodes have; pull the image first"
+            yield warning("container.image", f"{container.image} is not here", hint)
+
+
+def _marked(ran: Ran) -> str | None:
+    """What stands behind our mark: login scripts print things of their own."""
+    match = re.search(rf"^{_MARK}[ ]?(.*)$", ran.output, re.MULTILINE)
+    return match[1].strip() if match else None

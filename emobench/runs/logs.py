@@ -1,0 +1,207 @@
+"""Which files in logs/ belong to a run, and to which of its servers and cells.
+
+Many runs share one folder of logs, so a file is found by its job id: those of jobs.json, and those
+of jobs that were submitted by hand and left a word in the run directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.files import read_json
+from emobench.core.plan import (
+    USER_SERVER,
+    Plan,
+    assistant_server,
+    instances_of,
+    load_plan,
+    server_of,
+)
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.render import server_log
+from emobench.scheduler.usage import seconds
+from emobench.store.events import Event, read_events
+from emobench.store.jobs import read_jobs
+from emobench.store.places import place_of
+
+TAIL_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server, or a cell."""
+
+    server: str = ""
+    cell: int = -1
+
+    def __str__(self) -> str:
+        return f"server {self.server}" if self.server else f"cell {self.cell}"
+
+
+class LogIndex:
+    """The log files of a run as they are at this moment."""
+
+    def __init__(self, plan: Plan, run_dir: RunDir, jobs: Sequence[Mapping[str, Any]]) -> None:
+        self._plan, self._run_dir, self._jobs = plan, run_dir, jobs
+        self._first = {block.name: block.first_cell for block in plan.blocks}
+
+    def of(self, target: Target) -> list[Path]:
+        """All log files of the target, the newest job's first."""
+        return self.of_server(target.server) if target.server else self.of_cell(target.cell)
+
+    def of_server(self, server: str) -> list[Path]:
+        """Logs of all jobs of a server, the newest first; a leased one's are its owner's."""
+        place = place_of(self._run_dir, server)
+        if place.lease and place.run_dir.plan.exists():
+            owner = place.run_dir
+            return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(place.instance)
+        ids = {
+            str(job["job_id"]): seconds(job.get("submitted")) or 0.0
+            for job in self._jobs
+            if job["kind"] == "server" and job["name"] == server
+        }
+        for job_id, events in self._events.items():
+            if events[0].server == server:
+                ids.setdefault(job_id, events[0].time)
+        endpoint = read_json(self._run_dir.endpoint(server)) or {}
+        if endpoint.get("job_id"):
+            ids.setdefault(str(endpoint["job_id"]), seconds(endpoint.get("started")) or 0.0)
+        prefix = server_log(server_of(server))
+        return self._existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())
+
+    def of_cell(self, cell: int) -> list[Path]:
+        """Logs of all runs of a cell, the newest first."""
+        ids = {
+            f"{job['job_id']}_{cell - self._first[job['name']]}": seconds(job["submitted"]) or 0.0
+            for job in self._jobs
+            if job["kind"] == "array" and cell in job["cells"] and job["name"] in self._first
+        }
+        summary = read_json(self._run_dir.cell(cell).summary) or {}
+        if summary.get("job_id"):
+            ids.setdefault(str(summary["job_id"]), seconds(summary.get("started")) or 0.0)
+        return self._existing((when, f"run_{job_id}") for job_id, when in ids.items())
+
+    def with_logs(self) -> list[Target]:
+        """Every server and cell that has a log, servers first."""
+        found = [Target(server=name) for name in instances_of(self._plan.sweep)]
+        by_task = {
+            f"run_{job['job_id']}_{cell - self._first[job['name']]}": cell
+            for job in self._jobs
+            if job["kind"] == "array" and job["name"] in self._first
+            for cell in job["cells"]
+        }
+        cells = {by_task[key] for key in self._files if key in by_task}
+        for folder in self._run_dir.path.glob("cells/*"):
+            # A cell that was submitted by hand is in no record.
+            if (
+                folder.name.isdigit()
+                and int(folder.name) not in cells
+                and self.of_cell(int(folder.name))
+            ):
+                cells.add(int(folder.name))
+        found += [Target(cell=cell) for cell in sorted(cells)]
+        return [target for target in found if self.of(target)]
+
+    def _existing(self, keys: Iterable[tuple[float, str]]) -> list[Path]:
+        return [path for _, key in sorted(keys, reverse=True) for path in self._files.get(key, ())]
+
+    @cached_property
+    def _events(self) -> dict[str, list[Event]]:
+        return read_events(self._run_dir)
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        """Paths by kind and job id; a log that has its name already comes second."""
+        found: dict[str, list[Path]] = {}
+        try:
+            paths = sorted(Path(self._plan.logs).iterdir(), key=lambda p: (len(p.name), p.name))
+        except OSError:
+            return found
+        for path in paths:
+            stem, dot, ending = path.name.rpartition(".")
+            if ending == "log" and stem.startswith("run_"):
+                # run_<array>_<index>, or run_<env>_<strategy>_<model>_<array>_<index>
+                key = "run_" + "_".join(stem.split("_")[-2:])
+            elif ending == "out" and dot:
+                key = stem
+            else:
+                continue
+            found.setdefault(key, []).append(path)
+        return found
+
+
+def find_target(plan: Plan, words: Sequence[str]) -> Target:
+    """What `user`, `assistant NAME`, `server NAME` or `cell N` means in this run.
+
+    Raises InvalidInput, which names what there is and the nearest.
+    """
+    kind, *rest = words
+    name = rest[0] if rest else ""
+    servers = list(instances_of(plan.sweep))
+    if len(rest) > 1:
+        raise InvalidInput(f"one target at a time, not {' '.join(words)}")
+    if kind == "cell":
+        if not name.isdigit() or int(name) >= len(plan.cells):
+            raise InvalidInput(
+                Problem(
+                    f"there is no cell {name}".rstrip() if name else "which cell?",
+                    allowed=f"0 to {len(plan.cells) - 1}",
+                    hint="emobench status --json and the report name the cells",
+                )
+            )
+        return Target(cell=int(name))
+    if kind == "user":
+        if name:
+            raise InvalidInput(f"there is one user server; leave '{name}' out")
+        kind, name = "server", USER_SERVER
+    elif kind == "assistant":
+        assistants = list(plan.sweep.assistants)
+        if not name and len(assistants) == 1:
+            name = assistants[0]
+        if name not in assistants:
+            raise _unknown("assistant", name, assistants)
+        kind, name = "server", assistant_server(name)
+    if kind != "server":
+        kinds = ("user", "assistant", "server", "cell")
+        raise _unknown("target", kind, kinds)
+    if name not in servers:
+        if name in (USER_SERVER, *map(assistant_server, plan.sweep.assistants)):
+            raise InvalidInput(f"{name} is an endpoint that exists already: it has no log here")
+        raise _unknown("server", name, servers)
+    return Target(server=name)
+
+
+def _unknown(kind: str, name: str, names: Sequence[str]) -> InvalidInput:
+    return InvalidInput(
+        Problem(
+            f"there is no {kind} '{name}'" if name else f"which {kind}?",
+            allowed=", ".join(names) or "none",
+            hint=nearest(name, names) if name else "",
+        )
+    )
+
+
+def tail(path: Path, lines: int) -> tuple[bytes, int]:
+    """The last `lines` lines, and the offset after them. Raises OSError."""
+    with path.open("rb") as stream:
+        end = position = stream.seek(0, os.SEEK_END)
+        parts: list[bytes] = []
+        breaks = 0
+        while position > 0 and breaks <= lines:
+            start = max(0, position - TAIL_BLOCK)
+            stream.seek(start)
+            block = stream.read(position - start)
+            breaks += block.count(b"\n")
+            parts.append(block)
+            position = start
+        data = b"".join(reversed(parts))
+        whole = data.split(b"\n")
+        # A line break at the end begins no further line.
+        wanted = lines + (1 if whole[-1] == b"" else 0)
+        return (b"\n".join(whole[-wanted:]) if lines else b""), end

@@ -1,0 +1,175 @@
+"""From a sweep file to a plan: load, expand, and reconcile with what a run directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from emobench import __version__
+from emobench.benchmarks.adapter import load_benchmark
+from emobench.config.capacity import pace_of
+from emobench.config.expand import blocks_of, expand, extend
+from emobench.config.identity import cell_content, differing_keys
+from emobench.config.load import load_profile, load_sweep
+from emobench.core.cluster import ClusterProfile
+from emobench.core.commits import commits, merged_commits
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.plan import CellBlock, Plan, load_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell, Sweep
+from emobench.store.episodes import whole_lines
+
+DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
+
+
+def prepare(
+    sweep_file: Path,
+    *,
+    cluster: str | None = None,
+    run_dir: Path | None = None,
+    dry_run: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
+    keep_servers_min: float | None = None,
+) -> tuple[RunDir, Plan]:
+    """The plan that the sweep file describes, with the cell numbers that `run_dir` already has.
+
+    Writes nothing. A dry run also works where Slurm cannot be asked: its default array limit
+    then stands in, and `warn` is told. Raises InvalidInput for mistakes in the file or the
+    profile, and where results in the run directory would no longer belong to the sweep.
+    """
+    sweep = load_sweep(sweep_file, cluster=cluster)
+    if keep_servers_min is not None:
+        sweep = sweep.model_copy(update={"keep_servers_min": keep_servers_min})
+    profile = load_profile(sweep.cluster, base=sweep_file.parent)
+    target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
+    old = load_plan(target) if target.plan.exists() else None
+    size = _max_array_size(profile, dry_run, warn)
+    return target, make_plan(sweep, profile, target, old, sweep_file, size)
+
+
+def make_plan(
+    sweep: Sweep,
+    profile: ClusterProfile,
+    run_dir: RunDir,
+    old: Plan | None,
+    sweep_file: Path | None,
+    max_array_size: int,
+) -> Plan:
+    """A plan for `sweep`; cells and arrays of `old` keep their numbers and names."""
+    benchmark = load_benchmark().label
+    cells = expand(sweep)
+    held = held_tasks(run_dir, old.cells) if old is not None else {}
+    if old is not None and held:
+        _refuse_mixing(old, sweep, cells, held, benchmark, run_dir, sweep_file)
+        cells = extend(old.cells, cells)
+        blocks = _extended_blocks(old.blocks, cells, max_array_size)
+    else:
+        blocks = blocks_of(cells, max_array_size)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    gates_changed = old.gates_changed if old else ""
+    if old is not None and held and old.sweep.gates != sweep.gates:
+        gates_changed = now
+    pace = pace_of(sweep, profile, cells, blocks)
+    sweep = sweep.model_copy(update={"concurrency": pace.concurrency, "throttle": pace.throttle})
+    return Plan(
+        emobench=__version__,
+        benchmark=benchmark,
+        sweep_file=str(sweep_file.resolve()) if sweep_file else "",
+        created=old.created if old else now,
+        sweep=sweep,
+        profile=profile,
+        cells=tuple(cells),
+        blocks=tuple(blocks),
+        logs=str(Path("logs").resolve()),
+        gates_changed=gates_changed,
+        # A study may go on under another commit than that of the results on disk.
+        commits=merged_commits(
+            [old.commits if old and held else {}, commits(sweep_file, benchmark.split()[0])]
+        ),
+    )
+
+
+def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
+    """Tasks with a finished episode on disk, by cell number; cells without any are left out."""
+    held: dict[int, set[int]] = {}
+    for cell in cells:
+        path = run_dir.cell(cell.number).episodes
+        if path.exists():
+            tasks = {record["task_id"] for record, _ in whole_lines(path) if record is not None}
+            if tasks:
+                held[cell.number] = tasks
+    return held
+
+
+def _extended_blocks(
+    blocks: Sequence[CellBlock], cells: Sequence[Cell], size: int
+) -> list[CellBlock]:
+    known = sum(block.size for block in blocks)
+    names = [block.name for block in blocks]
+    return [*blocks, *blocks_of(cells[known:], size, taken_names=names)]
+
+
+def _refuse_mixing(
+    old: Plan,
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    held: dict[int, set[int]],
+    benchmark: str,
+    run_dir: RunDir,
+    sweep_file: Path | None,
+) -> None:
+    """Raise InvalidInput if an episode on disk would not belong to the new sweep."""
+    wanted = {cell.key: cell for cell in cells}
+    differing: dict[str, int] = {}
+
+    def count(what: str, tasks: Collection[int]) -> None:
+        differing[what] = differing.get(what, 0) + len(tasks)
+
+    for cell in old.cells:
+        new = wanted.get(cell.key)
+        tasks = held.get(cell.number, set())
+        if new is None:
+            count(f"matrix: cell {cell.title} is no longer in it", tasks)
+            continue
+        if not tasks:
+            continue
+        before = cell_content(old.sweep, cell, old.benchmark)
+        for line in differing_keys(before, cell_content(sweep, new, benchmark)):
+            count(line, tasks)
+        gone = tasks - set(new.tasks)
+        if gone:
+            count(f"tasks: {cell.env} no longer has {_short(sorted(gone))}", gone)
+    if differing:
+        shown = [f"  {what} ({n} episodes on disk)" for what, n in list(differing.items())[:20]]
+        more = len(differing) - len(shown)
+        raise InvalidInput(
+            Problem(
+                f"the results in {run_dir.path} would no longer belong to this sweep; differing:\n"
+                + "\n".join(shown + ([f"  and {more} more"] if more else [])),
+                file=str(sweep_file or "command line"),
+                hint="put the values back, or run the changed sweep under another name or with "
+                "--run-dir; adding variants, trials, assistants or tasks is allowed",
+            )
+        )
+
+
+def _short(values: Sequence[int]) -> str:
+    text = ", ".join(map(str, values[:8]))
+    return text if len(values) <= 8 else f"{text}, ... ({len(values)})"
+
+
+def _max_array_size(profile: ClusterProfile, dry_run: bool, warn: Callable[[str], None]) -> int:
+    if profile.scheduler == "local":
+        return DEFAULT_MAX_ARRAY_SIZE
+    from emobench.scheduler.submit import max_array_size
+
+    try:
+        return max_array_size(profile)
+    except InvalidInput:
+        if not dry_run:
+            raise
+        warn(
+            f"Slurm cannot be asked here; arrays are split at its default {DEFAULT_MAX_ARRAY_SIZE}"
+        )
+        return DEFAULT_MAX_ARRAY_SIZE

@@ -1,0 +1,237 @@
+"""What a run directory and the queue say about a sweep: `emobench status`.
+
+Everything is read: from the cells' summaries, the endpoint files, jobs.json, and the queue (squeue
+and sacct, or the process table). Where the queue cannot be asked, the files still answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from emobench.core.files import read_json
+from emobench.core.plan import Plan, instances_of, load_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell
+from emobench.runs.server_state import server_state
+from emobench.scheduler.cost import line as cost_line
+from emobench.scheduler.queue import JobState, is_live, job_states
+from emobench.serving.budget import limit_line, state_of_limit
+
+STATES = ("done", "running", "failed", "waiting")
+
+
+def job_records(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The jobs that were submitted, oldest first."""
+    jobs = read_json(run_dir.jobs) or {}
+    return list(jobs.get("jobs", []))
+
+
+def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
+    """The queue's word on a job or a task. Where nothing could be asked, it is on the array as a
+    whole, which must not be taken for a task that is gone."""
+    own = states.get(job)
+    whole = states.get(job.partition("_")[0])
+    return whole if own is None and whole is not None and whole.state == "UNKNOWN" else own
+
+
+def cell_jobs(plan: Plan, jobs: list[dict[str, Any]]) -> dict[int, str]:
+    """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
+    first = {block.name: block.first_cell for block in plan.blocks}
+    ids: dict[int, str] = {}
+    for job in jobs:
+        if job["kind"] != "array":
+            continue
+        for cell in job["cells"]:
+            if job.get("scheduler") == "local" or job["name"] not in first:
+                ids[cell] = job["job_id"]
+            else:
+                ids[cell] = f"{job['job_id']}_{cell - first[job['name']]}"
+    return ids
+
+
+def cell_state(
+    cell: Cell, summary: Mapping[str, Any] | None, job: str | None, states: Mapping[str, JobState]
+) -> tuple[str, str]:
+    """(done | running | failed | waiting, reason) of one cell."""
+    status = summary["status"] if summary else None
+    if status == "done" and summary and summary["expected"] >= len(cell.tasks):
+        return "done", ""
+    if job is None:
+        if status in ("failed", "incomplete"):
+            return "failed", _reason(summary)
+        # Begun by hand, or never submitted.
+        return ("running", "") if status == "running" else ("waiting", "not submitted")
+    state = state_of(job, states)
+    if is_live(state):
+        assert state is not None
+        if state.state.startswith("PENDING"):
+            return "waiting", state.reason
+        if status in ("failed", "incomplete") and "_" not in job:
+            return "failed", _reason(summary)  # one local job runs many cells
+        return ("running", "") if status == "running" else ("waiting", "starting")
+    if status in ("failed", "incomplete"):
+        return "failed", _reason(summary)
+    if state is None:
+        return "failed", "its job is gone from the queue and left no word; see its log"
+    text = state.state if state.state != "COMPLETED" else "its job ended without a result"
+    details = [part for part in (state.reason, _exit(state)) if part and part != "None"]
+    return "failed", f"{text} ({', '.join(details)})" if details else text
+
+
+def gather(run_dir: RunDir, *, cost: bool = False) -> dict[str, Any]:
+    """The whole state as plain data; with `cost`, what it has cost so far (asks sacct once more).
+
+    Raises InvalidInput where `run_dir` is no run directory.
+    """
+    plan = load_plan(run_dir)
+    jobs = job_records(run_dir)
+    states = job_states(jobs)
+    status = sweep_status(plan, run_dir, jobs, states)
+    if cost:
+        from emobench.scheduler.cost import summary
+        from emobench.scheduler.usage import ask_accounts, usage
+
+        accounts = ask_accounts(run_dir, jobs)
+        spent = usage(plan, run_dir, jobs, states, accounts)
+        status["cost"] = summary(spent)
+        status["limit"] = state_of_limit(plan, spent)
+    return status
+
+
+def sweep_status(
+    plan: Plan,
+    run_dir: RunDir,
+    jobs: list[dict[str, Any]],
+    states: Mapping[str, JobState],
+    summary_of: Callable[[int], Mapping[str, Any] | None] | None = None,
+    logs: bool = True,
+) -> dict[str, Any]:
+    """The state by what the queue said; `summary_of` reads a cell's summary by its number."""
+    read = summary_of or (lambda number: read_json(run_dir.cell(number).summary))
+    counts: Counter[str] = Counter()
+    problems: list[dict[str, Any]] = []
+    reward: dict[str, list[tuple[float, int]]] = {name: [] for name in plan.sweep.variants}
+    outcomes: Counter[str] = Counter()
+    finished = expected = 0
+    ids = cell_jobs(plan, jobs)
+    for cell in plan.cells:
+        summary = read(cell.number)
+        job = ids.get(cell.number)
+        state, reason = cell_state(cell, summary, job, states)
+        counts[state] += 1
+        expected += len(cell.tasks)
+        if summary:
+            finished += summary["finished"]
+            outcomes.update(summary["outcomes"])
+            if summary["mean_reward"] is not None:
+                reward.setdefault(cell.variant, []).append(
+                    (summary["mean_reward"], summary["finished"])
+                )
+        if state == "failed":
+            problems.append(
+                {
+                    "cell": cell.number,
+                    "title": cell.title,
+                    "reason": reason,
+                    "ended": (summary or {}).get("ended"),
+                    "log": "",
+                }
+            )
+    if logs and problems:
+        from emobench.runs.logs import LogIndex
+
+        index = LogIndex(plan, run_dir, jobs)
+        for problem in problems:
+            problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
+    servers = [server_state(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
+    # A clean-up job only waits for the others, and kept servers only for somebody's own work.
+    passive = {str(job["job_id"]) for job in jobs if job["kind"] == "cleanup"}
+    passive |= {str(server["job_id"]) for server in servers if server["kept_until"]}
+    live = any(is_live(state) for job, state in states.items() if job not in passive)
+    return {
+        "run_dir": str(run_dir.path),
+        "sweep": plan.sweep.name,
+        "scheduler": plan.profile.scheduler,
+        "scripted": any(
+            model.engine == "scripted"
+            for model in (plan.sweep.user, *plan.sweep.assistants.values())
+        ),
+        "live": live,
+        "finished": counts["done"] == len(plan.cells),
+        "servers": servers,
+        "cells": {"total": len(plan.cells), **{name: counts[name] for name in STATES}},
+        "episodes": {"finished": finished, "expected": expected, "outcomes": dict(outcomes)},
+        "variants": [
+            {
+                "variant": name,
+                "episodes": sum(n for _, n in pairs),
+                "mean_reward": _weighted_mean(pairs),
+            }
+            for name, pairs in reward.items()
+        ],
+        "problems": problems,
+    }
+
+
+def show(status: Mapping[str, Any]) -> str:
+    """The status as a person reads it in a terminal."""
+    cells, episodes = status["cells"], status["episodes"]
+    done = episodes["finished"], episodes["expected"]
+    lines = [f"{status['sweep']}  ({status['run_dir']})"]
+    if status["scripted"]:
+        lines.append("scripted models: this tests the pipeline and is no finding")
+    lines.append("")
+    for server in status["servers"]:
+        where = f"job {server['job_id']}" if server["job_id"] else "not submitted"
+        text = f"server   {server['name']:<24} {server['state']:<10} {where}"
+        for part in (server["node"], server["url"]):
+            text += f"  {part}" if part else ""
+        text += f"  leased from {server['leased_from']}" if server["leased_from"] else ""
+        lines.append(text)
+        lines += [f"         {line}" for line in server["reason"].splitlines()]
+        warnings = [server["warning"], *server["warnings"]]
+        lines += [f"         warning: {each}" for each in warnings if each]
+    counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
+    lines.append(f"cells    {counted or '0'} of {cells['total']}")
+    lines.append(f"episodes {done[0]} of {done[1]}" + _outcomes(episodes["outcomes"]))
+    if "cost" in status:
+        lines.append(f"cost     {cost_line(status['cost'])}")
+    if status.get("limit"):
+        lines.append(f"limit    {limit_line(status['limit'])}")
+    lines.append("")
+    width = max(len(row["variant"]) for row in status["variants"])
+    lines.append(f"{'variant':<{width}}  episodes  mean reward")
+    for row in status["variants"]:
+        mean = "-" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}"
+        lines.append(f"{row['variant']:<{width}}  {row['episodes']:>8}  {mean:>11}")
+    for problem in status["problems"][:10]:
+        lines += ["", f"cell {problem['cell']} failed: {problem['title']}: {problem['reason']}"]
+        if problem["log"]:
+            lines.append(f"  log: {problem['log']}")
+    if len(status["problems"]) > 10:
+        lines.append(f"... and {len(status['problems']) - 10} more failed cells (--json has all)")
+    if status["problems"] and not status["live"]:
+        lines += ["", "run the same `emobench sweep` command again: it runs what is missing"]
+    return "\n".join(lines)
+
+
+def _reason(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return ""
+    return " ".join(str(summary["message"] or summary["exit_reason"]).split())
+
+
+def _exit(state: JobState) -> str:
+    code = state.exit_code
+    return f"exit code {code}" if code and code != "0:0" else ""
+
+
+def _outcomes(outcomes: Mapping[str, int]) -> str:
+    return ": " + ", ".join(f"{n} {name}" for name, n in outcomes.items()) if outcomes else ""
+
+
+def _weighted_mean(pairs: list[tuple[float, int]]) -> float | None:
+    total = sum(n for _, n in pairs)
+    return sum(mean * n for mean, n in pairs) / total if total else None

@@ -1,0 +1,283 @@
+"""Submit what a sweep lacks, and cancel what it has: the acting half of `emobench sweep`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emobench.config.templates import template_dirs
+from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.files import read_json, write_atomic
+from emobench.core.plan import (
+    USER_SERVER,
+    Plan,
+    assistant_server,
+    instances_of,
+    load_plan,
+    save_plan,
+    server_of,
+    servers_of,
+)
+from emobench.core.run_dir import RunDir
+from emobench.runs.status import cell_jobs, cell_state, job_records, state_of
+from emobench.scheduler.queue import JobState, any_live, is_live, job_states
+from emobench.scheduler.render import render
+from emobench.scheduler.usage import seconds
+from emobench.serving.budget import refuse_if_spent
+from emobench.serving.leases import who_leases
+from emobench.serving.reuse import give_back, holds, lease_servers
+from emobench.store.jobs import read_jobs
+from emobench.store.places import Place, place_of
+
+LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
+"""Keys that servers take anew while they run."""
+STAYS_S = 60.0
+"""A kept server that stays for less is not counted on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a submission did."""
+
+    submitted: Sequence[Mapping[str, Any]]
+    missing: int
+    """Cells that lacked episodes and had no job before this call."""
+    live: int
+    """Cells whose job was waiting or running already."""
+    leased: Mapping[str, Place] = field(default_factory=dict)
+    """Servers of other sweeps that this one uses now, by what they stand for."""
+
+
+def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
+    """Write the plan and its scripts: what --dry-run shows is what is submitted."""
+    texts = render(plan, run_dir, template_dirs())
+    _make_folders(plan, run_dir)
+    save_plan(run_dir, plan)
+    paths = []
+    for name, text in texts.items():
+        path = run_dir.scripts / name
+        write_atomic(path, text, 0o755 if name.endswith((".sh", ".sbatch")) else 0o644)
+        paths.append(path)
+    for stale in set(run_dir.scripts.iterdir()) - set(paths):
+        if stale.is_file():  # Python keeps a folder of its own beside the guard
+            stale.unlink()
+    return paths
+
+
+def submit(
+    plan: Plan,
+    run_dir: RunDir,
+    on_job: Callable[[Mapping[str, Any]], None] = lambda job: None,
+    warn: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Submit the servers and arrays for the cells that are missing; nothing if there are none.
+
+    Raises SubmissionRefused where the scheduler says no. What had been submitted by then is
+    recorded, servers that would run alone are taken back, and the same call completes the rest.
+    Raises InvalidInput where the run has used its max_gpu_hours.
+    """
+    _check_keys(plan)
+    jobs = job_records(run_dir)
+    states = job_states(jobs)
+    missing, live = missing_cells(plan, run_dir, jobs, states)
+    count, waiting = (sum(map(len, each.values())) for each in (missing, live))
+    if not count and not live:
+        return Outcome((), 0, 0)
+    refuse_if_spent(plan, run_dir)
+    servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states)
+    if not count and not servers:
+        _take_limits(plan, run_dir)
+        return Outcome((), 0, waiting)
+    write_scripts(plan, run_dir)
+    if servers_of(plan.sweep):
+        from emobench.store.endpoints import api_key
+
+        api_key(run_dir, create=True)
+    leased = lease_servers(plan, run_dir, servers, say)
+    servers = [server for server in servers if server not in leased]
+    submitted: list[Mapping[str, Any]] = []
+    try:
+        submitted += _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
+    except BaseException:
+        if not any_live([job for job in read_jobs(run_dir) if job["kind"] == "array"]):
+            for place in leased.values():
+                give_back(place)
+        raise
+    finally:
+        # Also after a refusal: the arrays that were taken have servers.
+        if plan.profile.scheduler == "slurm":
+            from emobench.scheduler.cleanup_job import submit_cleanup
+
+            submitted += submit_cleanup(plan, run_dir, on_job, warn)
+    return Outcome(submitted, count, waiting, leased)
+
+
+def _take_limits(plan: Plan, run_dir: RunDir) -> None:
+    """Let the limits of the sweep file hold for servers that run already."""
+    old = load_plan(run_dir)
+    limits = {key: getattr(plan.sweep, key) for key in LIMITS}
+    if any(getattr(old.sweep, key) != value for key, value in limits.items()):
+        sweep = old.sweep.model_copy(update=limits)
+        save_plan(run_dir, old.model_copy(update={"sweep": sweep}))
+
+
+def missing_cells(
+    plan: Plan, run_dir: RunDir, jobs: list[dict[str, Any]], states: Mapping[str, JobState]
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Cells to submit by block name, and those that are with a live job already."""
+    ids = cell_jobs(plan, jobs)
+    live: dict[str, list[int]] = {}
+    missing: dict[str, list[int]] = {}
+    for block in plan.blocks:
+        for number in block.cells:
+            cell, job = plan.cells[number], ids.get(number)
+            summary = read_json(run_dir.cell(number).summary)
+            if cell_state(cell, summary, job, states)[0] == "done":
+                continue
+            if job is not None and is_live(state_of(job, states)):
+                live.setdefault(block.name, []).append(number)
+            else:
+                missing.setdefault(block.name, []).append(number)
+    return missing, live
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What became of the live jobs of a run."""
+
+    stopped: Sequence[str]
+    shared: Mapping[str, str]
+    """Servers that were left alone, and who needs them in other sweeps."""
+
+
+def cancel(run_dir: RunDir, force: bool = False) -> Cancelled:
+    """Stop every live job of the run and wait until it is gone; results stay.
+
+    Servers that other sweeps lease are left, unless `force`. Raises EmobenchError where a job does
+    not go away.
+    """
+    plan = load_plan(run_dir)
+    jobs = job_records(run_dir)
+    states = job_states(jobs)
+    live = [
+        job
+        for job in jobs
+        if any(is_live(s) and key.split("_")[0] == job["job_id"] for key, s in states.items())
+    ]
+    servers = [] if force else [job for job in live if job["kind"] == "server"]
+    leased = {job["job_id"]: who_leases(run_dir, job["name"]) for job in servers}
+    stopped = [job for job in live if not leased.get(job["job_id"])]
+    if stopped:
+        _scheduler(plan).cancel(stopped)
+    for instance in instances_of(plan.sweep):
+        give_back(place_of(run_dir, instance))
+    return Cancelled(
+        [_name(job) for job in stopped],
+        {_name(job): leased[job["job_id"]] for job in live if job not in stopped},
+    )
+
+
+def _name(job: Mapping[str, Any]) -> str:
+    return f"{job['name']} ({job['job_id']})"
+
+
+def _servers_to_start(
+    plan: Plan,
+    run_dir: RunDir,
+    blocks_to_run: Collection[str],
+    jobs: list[dict[str, Any]],
+    states: Mapping[str, JobState],
+) -> list[str]:
+    """Instances that these blocks need and that neither a live array nor `keep_servers_min` keeps
+    alive already. Servers that are about to leave are cancelled."""
+    assistants = {block.assistant for block in plan.blocks if block.name in blocks_to_run}
+    needed = {USER_SERVER, *(assistant_server(name) for name in assistants)}
+    blocks = {block.name: block.assistant for block in plan.blocks}
+    kept: set[str] = set()
+    for job in jobs:
+        ids = [key for key in states if key.split("_")[0] == job["job_id"]]
+        if job["kind"] == "array" and any(is_live(states[key]) for key in ids):
+            names = [blocks[name] for name in job.get("blocks", [job["name"]]) if name in blocks]
+            kept.update({USER_SERVER, *map(assistant_server, names)})
+    leaving = [
+        job
+        for job in jobs
+        if job["kind"] == "server"
+        and server_of(job["name"]) in needed - kept
+        and is_live(states.get(job["job_id"]))
+        and not stays(run_dir, job)
+    ]
+    if leaving:
+        # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
+        _scheduler(plan).cancel(leaving)
+    alive = {
+        job["name"]
+        for job in jobs
+        if job["kind"] == "server"
+        and is_live(states.get(job["job_id"]))
+        and (server_of(job["name"]) in kept or stays(run_dir, job))
+    }
+    return [
+        name
+        for name in instances_of(plan.sweep)
+        if server_of(name) in needed
+        and name not in alive
+        and not (server_of(name) in kept and holds(run_dir, name))
+    ]
+
+
+def stays(run_dir: RunDir, job: Mapping[str, Any]) -> bool:
+    """Whether a server that nothing here needs stays long enough for a new array to find it."""
+    if who_leases(run_dir, job["name"]):
+        return True
+    endpoint = read_json(run_dir.endpoint(job["name"])) or {}
+    until = seconds(endpoint.get("kept_until"))
+    if endpoint.get("job_id") != job["job_id"] or endpoint.get("state") != "ready":
+        return False
+    return until is not None and until - time.time() > STAYS_S
+
+
+def _check_keys(plan: Plan) -> None:
+    problems = []
+    for role, model in (("user", plan.sweep.user), *plan.sweep.assistants.items()):
+        if (
+            model.engine == "openai"
+            and not model.base_url
+            and not os.environ.get(model.api_key_env)
+        ):
+            problems.append(
+                Problem(
+                    f"the variable {model.api_key_env} is not set",
+                    file=plan.sweep_file,
+                    key=f"{role}.api_key_env",
+                    hint=f"export {model.api_key_env}=... before submitting; it is never stored",
+                )
+            )
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _make_folders(plan: Plan, run_dir: RunDir) -> None:
+    """Every folder that a job writes to; Slurm creates none, and fails tasks for lack of one."""
+    folders = [run_dir.path, run_dir.scripts, run_dir.submitit, Path(plan.logs)]
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        run_dir.endpoints.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise EmobenchError(
+            f"{error.filename or run_dir.path}: {error.strerror}\n"
+            "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
+        ) from None
+
+
+def _scheduler(plan: Plan) -> Any:
+    """The module that submits and cancels: both have `submit` and `cancel`."""
+    name = "local" if plan.profile.scheduler == "local" else "submit"
+    return importlib.import_module(f"emobench.scheduler.{name}")

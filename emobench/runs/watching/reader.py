@@ -1,0 +1,197 @@
+"""One look after the other at a run directory, the queue, accounting and the servers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from emobench.core.errors import EmobenchError
+from emobench.core.files import read_json
+from emobench.core.plan import load_plan
+from emobench.core.poller import Source
+from emobench.core.run_dir import RunDir
+from emobench.llm.engine_metrics import Load, ask_load
+from emobench.runs.status import sweep_status
+from emobench.runs.watching.episodes import EpisodeScan
+from emobench.runs.watching.state import Seen
+from emobench.scheduler.cost import summary as cost_summary
+from emobench.scheduler.queue import JobState, job_states
+from emobench.scheduler.usage import Accounts, ask_accounts, usage
+from emobench.store.jobs import read_jobs
+
+QUEUE_EVERY_S, ACCOUNTS_EVERY_S, COST_EVERY_S = 10.0, 60.0, 10.0
+PATIENCE_S = 1.0
+"""How long one look waits for answers; what comes later is in the next."""
+FIRST_PATIENCE_S = 20.0
+
+
+class Reader:
+    """Reads what a look needs, and no more: what cannot have changed is not read again."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self._plan = load_plan(run_dir)
+        self._stamp = self._plan_stamp()
+        self._jobs: list[dict[str, Any]] = read_jobs(run_dir)
+        local = self._plan.profile.scheduler == "local"
+        self.queue = Source(
+            "the process table" if local else "squeue",
+            self._ask_queue,
+            0.0 if local else QUEUE_EVERY_S,
+        )
+        self._accounts = Source(
+            "sacct", lambda: ask_accounts(run_dir, self._jobs), ACCOUNTS_EVERY_S
+        )
+        self._loads: dict[str, tuple[str, Source[Load]]] = {}
+        self._cost: tuple[float, Mapping[str, Any]] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._scan = EpisodeScan(self._plan, self._run_dir)
+        self._summaries: dict[int, dict[str, Any]] = {}
+        self._read_at: dict[int, tuple[int, int]] = {}
+        self._planned: dict[str, int] = dict.fromkeys(self._plan.sweep.variants, 0)
+        for cell in self._plan.cells:
+            self._planned[cell.variant] += len(cell.tasks)
+
+    def look(self, budget_s: float | None, first: bool) -> tuple[Seen, dict[str, Load | str]]:
+        """What there is now. Raises InvalidInput where the plan is gone for good."""
+        patience_s = FIRST_PATIENCE_S if first else PATIENCE_S
+        missing: list[str] = []
+        self._renew(missing)
+        states = self._states(patience_s, missing)
+        summaries = self._read_summaries()
+        status = sweep_status(
+            self._plan, self._run_dir, self._jobs, states, summaries.get, logs=False
+        )
+        metrics = self._metrics(status)
+        now = time.time()
+        done = {number: each.get("status") == "done" for number, each in summaries.items()}
+        self._scan.read(done, budget_s, now)
+        seen = Seen(
+            status=status,
+            planned=self._planned,
+            tallies=self._scan.variants,
+            recent=tuple(self._scan.recent),
+            behind=self._scan.behind,
+            newest_error=self._scan.newest_error,
+            cost=self._costs(states, summaries, patience_s, missing),
+            missing=tuple(missing),
+        )
+        return seen, metrics
+
+    def _plan_stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._run_dir.plan.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _renew(self, missing: list[str]) -> None:
+        """Follow a resubmission: cells may have been added, and jobs submitted."""
+        stamp = self._plan_stamp()
+        if stamp is None:
+            missing.append(f"the run directory: {self._run_dir.path} cannot be read")
+            return
+        if stamp != self._stamp:
+            try:
+                self._plan = load_plan(self._run_dir)
+            except EmobenchError as error:
+                missing.append(str(error).splitlines()[0])
+                return
+            self._stamp = stamp
+            self._begin()
+        jobs = read_jobs(self._run_dir)
+        if jobs and jobs != self._jobs:
+            self._jobs = jobs
+            self.queue.hurry()
+            self._accounts.hurry()
+
+    def _ask_queue(self) -> dict[str, JobState]:
+        return job_states(self._jobs)
+
+    def _states(self, patience_s: float, missing: list[str]) -> dict[str, JobState]:
+        states = dict(self.queue.poll(patience_s) or {})
+        asked = {job_id.partition("_")[0] for job_id in states}
+        for job in self._jobs:
+            # Not asked about yet: nothing is known, which is not the same as gone.
+            if str(job["job_id"]) not in asked:
+                states[str(job["job_id"])] = JobState("UNKNOWN")
+        if self.queue.problem:
+            missing.append(self.queue.problem)
+        elif any(each.state == "UNKNOWN" for each in states.values()):
+            reason = next(each.reason for each in states.values() if each.state == "UNKNOWN")
+            missing.append(f"the queue: {reason or 'squeue does not answer'}")
+        return states
+
+    def _read_summaries(self) -> dict[int, dict[str, Any]]:
+        """Summaries by cell; a cell that is done is not looked at again."""
+        try:
+            folders = [entry.name for entry in os.scandir(self._run_dir.path / "cells")]
+        except OSError:
+            return self._summaries
+        for name in folders:
+            if not name.isdigit():
+                continue
+            number = int(name)
+            known = self._summaries.get(number)
+            if known is not None and known.get("status") == "done":
+                continue
+            path = self._run_dir.cell(number).summary
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if self._read_at.get(number) != stamp:
+                value = read_json(path)
+                if isinstance(value, dict):
+                    self._summaries[number], self._read_at[number] = value, stamp
+        return self._summaries
+
+    def _metrics(self, status: Mapping[str, Any]) -> dict[str, Load | str]:
+        """Load by server; a server that is not there is not asked."""
+        asked: dict[str, Source[Load]] = {}
+        for server in status["servers"]:
+            name, url = server["name"], server["url"]
+            if server["state"] != "ready" or not url:
+                self._loads.pop(name, None)
+                continue
+            if self._loads.get(name, ("",))[0] != url:
+                source = Source("/metrics", partial(ask_load, url), 0.0)
+                self._loads[name] = (url, source)
+            asked[name] = self._loads[name][1]
+        silent = {name for name, source in asked.items() if source.problem}
+        for source in asked.values():
+            source.poll()
+        found: dict[str, Load | str] = {}
+        for name, source in asked.items():
+            # All were asked at once, so they are waited for together.
+            load = source.wait(0.0 if name in silent else PATIENCE_S)
+            found[name] = source.problem or load or "/metrics has not answered yet"
+        return found
+
+    def _costs(
+        self,
+        states: Mapping[str, JobState],
+        summaries: Mapping[int, dict[str, Any]],
+        patience_s: float,
+        missing: list[str],
+    ) -> Mapping[str, Any] | None:
+        accounts = self._accounts.poll(patience_s if self._accounts.value is None else 0.0)
+        if problem := self._accounts.problem or (accounts.problem if accounts else ""):
+            missing.append(problem if problem.startswith("sacct") else f"sacct: {problem}")
+        if self._cost is None or time.monotonic() - self._cost[0] >= COST_EVERY_S:
+            cost = usage(
+                self._plan,
+                self._run_dir,
+                self._jobs,
+                states,
+                accounts or Accounts(),
+                summary_of=summaries.get,
+            )
+            self._cost = (time.monotonic(), cost_summary(cost))
+        return self._cost[1]

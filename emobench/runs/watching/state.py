@@ -1,0 +1,278 @@
+"""What the screen shows, computed from what was read. Pure: nothing here reads or asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from emobench.analysis.stats.metrics import mean_of_sums
+from emobench.core.outcomes import OUTCOMES
+from emobench.llm.engine_metrics import Load
+from emobench.runs.watching.episodes import Tally, Trouble
+from emobench.scheduler.usage import seconds
+
+RATE_WINDOW_S = 300.0
+"""Episodes a minute are those of the last minutes."""
+TOKEN_WINDOW_S = 10.0
+"""Tokens a second are a mean over at least this time, where there are looks to take it from."""
+INCARNATION_LETTERS = 6
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at a run: what `watch_state` needs beside the servers' metrics."""
+
+    status: Mapping[str, Any]
+    """As emobench.runs.status.sweep_status gives it."""
+    planned: Mapping[str, int]
+    """Episodes of the plan by variant."""
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    recent: Sequence[tuple[float, float]] = ()
+    """(start, end) of the episodes that ended lately, in seconds since the epoch."""
+    behind: int = 0
+    """Bytes of episodes that were not read yet."""
+    newest_error: Trouble | None = None
+    cost: Mapping[str, Any] | None = None
+    missing: tuple[str, ...] = ()
+    """What could not be asked, and why."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A server's counters at one moment."""
+
+    time: float
+    load: Load
+
+
+@dataclass(frozen=True)
+class ServerRow:
+    name: str
+    state: str
+    reason: str
+    job_id: str
+    node: str
+    incarnation: str
+    """Its first letters."""
+    heartbeat_age_s: float | None
+    running: int | None = None
+    """Requests; None: not known."""
+    waiting: int | None = None
+    generation_tokens_per_s: float | None = None
+    prompt_tokens_per_s: float | None = None
+    cache_hit_rate: float | None = None
+    """Of the prompt's tokens, since the looks that the tokens per second are of."""
+    problem: str = ""
+    """Why the server's metrics are not known."""
+    leased_from: str = ""
+    """The run directory whose server it is; empty: this run's own."""
+    looks: tuple[Look, ...] = ()
+    """Earlier ones of the same incarnation, the oldest first."""
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    variant: str
+    episodes: int
+    """Scored."""
+    planned: int
+    mean_reward: float | None
+    low: float | None
+    """95 % interval of the mean reward, clustered by task."""
+    high: float | None
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class WatchState:
+    time: str
+    """ISO 8601, UTC."""
+    sweep: str
+    run_dir: str
+    scheduler: str
+    scripted: bool
+    live: bool
+    """Whether one of its jobs is in the queue."""
+    finished: bool
+    """Whether every cell is done."""
+    servers: tuple[ServerRow, ...]
+    cells: Mapping[str, int]
+    episodes_finished: int
+    episodes_expected: int
+    episodes_per_minute: float
+    time_left_s: float | None
+    """None: not known."""
+    variants: tuple[VariantRow, ...]
+    newest_error: Trouble | None
+    cost: Mapping[str, Any] | None
+    unread_bytes: int
+    """Of episodes: until it is 0, the rows of variants lag behind the counts."""
+    missing: tuple[str, ...]
+
+
+def watch_state(
+    previous: WatchState | None,
+    seen: Seen,
+    metrics: Mapping[str, Load | str],
+    now: float,
+) -> WatchState:
+    """The state at `now` (seconds since the epoch).
+
+    `metrics` has each server's load, or why it could not be asked; `previous` is the state of the
+    look before, from which rates are computed.
+    """
+    status = seen.status
+    before = {row.name: row for row in previous.servers} if previous else {}
+    servers = tuple(
+        _server(before.get(server["name"]), server, metrics.get(server["name"], ""), now)
+        for server in status["servers"]
+    )
+    episodes = status["episodes"]
+    rate = _per_minute(seen.recent, now)
+    left = episodes["expected"] - episodes["finished"]
+    return WatchState(
+        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        sweep=status["sweep"],
+        run_dir=status["run_dir"],
+        scheduler=status["scheduler"],
+        scripted=status["scripted"],
+        live=status["live"],
+        finished=status["finished"],
+        servers=servers,
+        cells=dict(status["cells"]),
+        episodes_finished=episodes["finished"],
+        episodes_expected=episodes["expected"],
+        episodes_per_minute=rate,
+        time_left_s=0.0 if left <= 0 else left / rate * 60 if rate > 0 else None,
+        variants=tuple(
+            _variant(name, count, seen.tallies.get(name, Tally()))
+            for name, count in seen.planned.items()
+        ),
+        newest_error=_newest(seen, status, now),
+        cost=seen.cost,
+        unread_bytes=seen.behind,
+        missing=seen.missing,
+    )
+
+
+def as_data(state: WatchState) -> dict[str, Any]:
+    """For --json: everything but what only the next look needs."""
+    data = {part.name: getattr(state, part.name) for part in fields(state)}
+    data["servers"] = [
+        {key: value for key, value in asdict(row).items() if key != "looks"}
+        for row in state.servers
+    ]
+    data["variants"] = [asdict(row) for row in state.variants]
+    if state.newest_error is not None:
+        data["newest_error"] = asdict(state.newest_error)
+    return data
+
+
+def _server(
+    before: ServerRow | None, server: Mapping[str, Any], load: Load | str, now: float
+) -> ServerRow:
+    incarnation = server["incarnation"][:INCARNATION_LETTERS]
+    beat = seconds(server.get("heartbeat"))
+    base = ServerRow(
+        name=server["name"],
+        state=server["state"],
+        reason=server["reason"],
+        job_id=str(server["job_id"] or ""),
+        node=server["node"],
+        leased_from=server.get("leased_from", ""),
+        incarnation=incarnation,
+        # Clocks of two nodes may differ a little.
+        heartbeat_age_s=None if beat is None else max(0.0, round(now - beat, 1)),
+    )
+    if isinstance(load, str):
+        return replace(base, problem=load)
+    kept: tuple[Look, ...] = ()
+    if before is not None and before.incarnation == incarnation:
+        kept = before.looks
+    if kept and _fell(kept[-1].load, load):
+        kept = ()  # the engine was started again under the same name
+    looks = (*kept, Look(now, load))
+    # One look from before the window stays, so that the mean is over the whole of it.
+    while len(looks) > 2 and looks[1].time <= now - TOKEN_WINDOW_S:
+        looks = looks[1:]
+    first = looks[0]
+    return replace(
+        base,
+        running=_whole(load.running),
+        waiting=_whole(load.waiting),
+        generation_tokens_per_s=_rate(
+            first.load.generation_tokens, load.generation_tokens, now - first.time
+        ),
+        prompt_tokens_per_s=_rate(first.load.prompt_tokens, load.prompt_tokens, now - first.time),
+        cache_hit_rate=_hit_rate(first.load, load),
+        looks=looks,
+    )
+
+
+def _fell(before: Load, after: Load) -> bool:
+    old, new = before.generation_tokens, after.generation_tokens
+    return old is not None and new is not None and new < old
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _rate(old: float | None, new: float | None, elapsed_s: float) -> float | None:
+    if old is None or new is None or elapsed_s <= 0:
+        return None
+    return round(max(0.0, (new - old) / elapsed_s), 1)
+
+
+def _hit_rate(first: Load, last: Load) -> float | None:
+    """Over the looks' time where anything was asked in it, else since the engine's start."""
+    if last.cache_hits is None or not last.cache_queries:
+        return None
+    hits = last.cache_hits - (first.cache_hits or 0.0)
+    queries = last.cache_queries - (first.cache_queries or 0.0)
+    if queries <= 0:
+        hits, queries = last.cache_hits, last.cache_queries
+    return round(min(1.0, max(0.0, hits / queries)), 3)
+
+
+def _per_minute(recent: Sequence[tuple[float, float]], now: float) -> float:
+    """Episodes a minute over the last minutes, or since the run (again) began if that is less."""
+    inside = [pair for pair in recent if pair[1] > now - RATE_WINDOW_S]
+    if not inside:
+        return 0.0
+    begun = max(now - RATE_WINDOW_S, min(start for start, _ in inside))
+    return round(len(inside) / max(now - begun, 1.0) * 60, 2)
+
+
+def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
+    mean = mean_of_sums(tally.sums, 0)
+    return VariantRow(
+        variant=name,
+        episodes=mean.scored,
+        planned=planned,
+        mean_reward=mean.value,
+        low=mean.interval.low if mean.interval else None,
+        high=mean.interval.high if mean.interval else None,
+        outcomes={name: tally.outcomes[name] for name in OUTCOMES if tally.outcomes[name] > 0},
+    )
+
+
+def _newest(seen: Seen, status: Mapping[str, Any], now: float) -> Trouble | None:
+    """The newest of what servers, cells and conversations complain about."""
+    found = [seen.newest_error] if seen.newest_error is not None else []
+    for server in status["servers"]:
+        if server["state"] in ("failed", "gone", "silent"):
+            when = seconds(server.get("heartbeat")) or now
+            text = ": ".join(part for part in (server["state"], server["reason"]) if part)
+            found.append(Trouble(when, f"server {server['name']}", _line(text)))
+    for problem in status["problems"]:
+        when = seconds(problem.get("ended")) or 0.0
+        text = f"failed: {problem['reason']}" if problem["reason"] else "failed"
+        found.append(Trouble(when, f"cell {problem['cell']}", _line(text)))
+    return max(found, key=lambda trouble: trouble.time, default=None)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:500]

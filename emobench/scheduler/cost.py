@@ -1,0 +1,289 @@
+"""Accelerator-hours by job and by cell: queued, loading, serving, idle. Pure functions.
+
+Only servers hold accelerators. A server's job loads until its engine answers, and again after a
+restart; from then on it is serving while it has a request, and idle while it has none. All times
+are seconds since the epoch, all durations seconds; `accelerator_s` is cards times seconds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from emobench.core.plan import server_of
+
+LOADING, SERVING, IDLE = PHASES = ("loading", "serving", "idle")
+# What a server does from an event on. One that was told to leave has no request any more.
+PHASE = {
+    "starting": LOADING,
+    "restarted": LOADING,
+    "ready": IDLE,
+    "busy": SERVING,
+    "idle": IDLE,
+    "left": IDLE,
+    "failed": LOADING,
+}
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """One run of one job, or of one task of an array; a requeued job has several."""
+
+    kind: Literal["server", "array"]
+    name: str
+    """Server or block."""
+    job_id: str
+    """As squeue names it: 12, or 12_3 for a task of an array."""
+    submitted: float | None
+    started: float | None
+    """None: it has not started."""
+    ended: float | None
+    """None: it has not ended."""
+    accelerators: int
+    source: Literal["sacct", "records"]
+    cell: int | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An event of a server's log: see serving/events.py."""
+
+    time: float
+    event: str
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where the time of a run went; loading, serving and idle are of servers, and add up."""
+
+    queued_s: float
+    running_s: float
+    loading_s: float = 0.0
+    serving_s: float = 0.0
+    idle_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Period:
+    """A time in which a server answered."""
+
+    server: str
+    start: float
+    end: float
+    accelerators: int
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One episode as the cost sees it."""
+
+    cell: int
+    start: float
+    end: float
+    servers: tuple[str, ...]
+    """The servers that it needs."""
+
+
+def spent(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
+    """How `run` spent its time until `now`; `marks` are its job's, oldest first."""
+    if run.started is None:
+        waited_until = now if run.ended is None else run.ended
+        return Spent(_between(run.submitted, waited_until), 0.0)
+    end = now if run.ended is None else run.ended
+    totals = {LOADING: 0.0, SERVING: 0.0, IDLE: 0.0}
+    if run.kind == "server":
+        for phase, start, stop in _phases(run.started, end, marks):
+            totals[phase] += stop - start
+    return Spent(
+        queued_s=_between(run.submitted, run.started),
+        running_s=_between(run.started, end),
+        loading_s=totals[LOADING],
+        serving_s=totals[SERVING],
+        idle_s=totals[IDLE],
+    )
+
+
+def periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
+    """When the server of this run answered."""
+    if run.kind != "server" or run.started is None:
+        return []
+    end = now if run.ended is None else run.ended
+    return [
+        Period(server_of(run.name), start, stop, run.accelerators)
+        for phase, start, stop in _phases(run.started, end, marks)
+        if phase != LOADING and stop > start
+    ]
+
+
+def by_cell(
+    answering: Iterable[Period], conversations: Sequence[Conversation]
+) -> dict[int, tuple[float, float]]:
+    """(accelerator seconds, server seconds) by cell.
+
+    At each moment a server's time is split evenly between the conversations that need it; time
+    in which there is none belongs to no cell.
+    """
+    result: dict[int, tuple[float, float]] = {talk.cell: (0.0, 0.0) for talk in conversations}
+    key = lambda period: period.server  # noqa: E731
+    for server, group in groupby(sorted(answering, key=key), key=key):
+        talks = [talk for talk in conversations if server in talk.servers and talk.end > talk.start]
+        share = _Share(list(group), talks)
+        for talk in talks:
+            cards, seconds = result[talk.cell]
+            more = share.between(talk.start, talk.end)
+            result[talk.cell] = (cards + more[0], seconds + more[1])
+    return result
+
+
+class _Share:
+    """Integral over time of (cards, servers) / conversations in progress, for one server.
+
+    A conversation's share is the integral's growth while it lasts, so that the work is
+    n log n, however many conversations overlap.
+    """
+
+    def __init__(self, answering: Sequence[Period], talks: Sequence[Conversation]) -> None:
+        steps: dict[float, list[int]] = {}
+
+        def step(time: float, cards: int, servers: int, active: int) -> None:
+            change = steps.setdefault(time, [0, 0, 0])
+            for index, value in enumerate((cards, servers, active)):
+                change[index] += value
+
+        for period in answering:
+            step(period.start, period.accelerators, 1, 0)
+            step(period.end, -period.accelerators, -1, 0)
+        for talk in talks:
+            step(talk.start, 0, 0, 1)
+            step(talk.end, 0, 0, -1)
+        self._times = sorted(steps)
+        self._values: list[tuple[float, float]] = []
+        cards = servers = active = 0
+        total = (0.0, 0.0)
+        before = 0.0
+        for time in self._times:
+            if active:
+                width = (time - before) / active
+                total = (total[0] + cards * width, total[1] + servers * width)
+            self._values.append(total)
+            change = steps[time]
+            cards, servers, active = cards + change[0], servers + change[1], active + change[2]
+            before = time
+
+    def between(self, start: float, end: float) -> tuple[float, float]:
+        first, last = self._at(start), self._at(end)
+        return (last[0] - first[0], last[1] - first[1])
+
+    def _at(self, time: float) -> tuple[float, float]:
+        # Starts and ends of conversations are steps themselves: nothing to interpolate.
+        return self._values[bisect_right(self._times, time) - 1]
+
+
+@dataclass(frozen=True)
+class JobCost:
+    run: JobRun
+    spent: Spent
+
+    @property
+    def accelerator_s(self) -> float:
+        return self.run.accelerators * self.spent.running_s
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run has cost so far."""
+
+    jobs: tuple[JobCost, ...]
+    cells: Mapping[int, tuple[float, float]]
+    """(accelerator seconds, server seconds) by cell; empty where it was not asked for."""
+    problem: str = ""
+    """Why accounting could not be asked, where it should have answered."""
+
+
+def cost_of(
+    runs: Iterable[JobRun],
+    marks: Mapping[str, Sequence[Mark]],
+    now: float,
+    conversations: Sequence[Conversation] = (),
+    problem: str = "",
+) -> Cost:
+    """The cost of all runs; `marks` by job id, `conversations` for the share of each cell."""
+    runs = list(runs)
+    rows = tuple(JobCost(run, spent(run, marks.get(run.job_id, ()), now)) for run in runs)
+    answering = [period for run in runs for period in periods(run, marks.get(run.job_id, ()), now)]
+    return Cost(rows, by_cell(answering, conversations) if conversations else {}, problem)
+
+
+def summary(cost: Cost) -> dict[str, object]:
+    """Totals in hours, as plain data. Server hours count every server as one."""
+    servers = [row for row in cost.jobs if row.run.kind == "server"]
+    arrays = [row for row in cost.jobs if row.run.kind == "array"]
+
+    def total(weighted: bool, duration: Callable[[Spent], float]) -> float:
+        return sum(
+            duration(row.spent) * (row.run.accelerators if weighted else 1) for row in servers
+        )
+
+    def hours(seconds: float) -> float:
+        return round(seconds / 3600, 6)
+
+    durations: dict[str, Callable[[Spent], float]] = {
+        "": lambda each: each.running_s,
+        "_loading": lambda each: each.loading_s,
+        "_serving": lambda each: each.serving_s,
+        "_idle": lambda each: each.idle_s,
+    }
+    return {
+        **{f"accelerator_hours{key}": hours(total(True, of)) for key, of in durations.items()},
+        **{f"server_hours{key}": hours(total(False, of)) for key, of in durations.items()},
+        "server_hours_queued": hours(total(False, lambda each: each.queued_s)),
+        "cell_hours": hours(sum(row.spent.running_s for row in arrays)),
+        "cell_hours_queued": hours(sum(row.spent.queued_s for row in arrays)),
+        "source": source(cost),
+        "problem": cost.problem,
+    }
+
+
+def source(cost: Cost) -> str:
+    """Where the times are from: sacct, records, or both."""
+    return " and ".join(sorted({row.run.source for row in cost.jobs}, reverse=True)) or "records"
+
+
+def line(totals: Mapping[str, object]) -> str:
+    """`summary` as one line: accelerator-hours, or server-hours where no card was asked for."""
+    kind = "accelerator" if totals["accelerator_hours"] else "server"
+    phases = (f"{number(totals[f'{kind}_hours_{name}'])} {name}" for name in PHASES)
+    return f"{number(totals[f'{kind}_hours'])} {kind}-hours: {', '.join(phases)}"
+
+
+def number(hours: object) -> str:
+    """Hours with as many digits as matter: 0.003, 0.42, 12.3, 1234."""
+    value = float(hours) if isinstance(hours, int | float) else 0.0
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def _phases(started: float, ended: float, marks: Sequence[Mark]) -> list[tuple[str, float, float]]:
+    """(phase, start, end) without gaps from start to end of a run of a server's job."""
+    found: list[tuple[str, float, float]] = []
+    phase, since = LOADING, started
+    for mark in marks:
+        # A requeued job's events are in one file: those of other runs lie outside. Accounting
+        # has whole seconds, so a mark may lie a little before the start.
+        if mark.event not in PHASE or mark.time < started - 1 or mark.time > ended:
+            continue
+        if mark.time > since:
+            found.append((phase, since, mark.time))
+            since = mark.time
+        phase = PHASE[mark.event]
+    if ended > since:
+        found.append((phase, since, ended))
+    return found
+
+
+def _between(start: float | None, end: float) -> float:
+    return 0.0 if start is None else max(0.0, end - start)

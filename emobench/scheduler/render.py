@@ -1,0 +1,296 @@
+"""Plan -> scripts, byte for byte what is submitted. Pure: nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emobench.config.capacity import throttle_of
+from emobench.config.vllm_arguments import Role, serve_arguments
+from emobench.core.cluster import JobResources
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.models import RoleModel, ScriptedModel, VllmModel
+from emobench.core.plan import USER_SERVER, CellBlock, Plan, replica_of, servers_of
+from emobench.core.run_dir import RunDir
+from emobench.llm import guard
+
+if TYPE_CHECKING:
+    import jinja2
+
+WARNING_S = 120
+"""How long before its time limit a job is told to end by itself."""
+CONTAINER_RC = "container_rc.sh"
+"""Name of the script that starts a command in a container: the image has its own PYTHONPATH."""
+GUARD = "emobench_guard"
+"""Module that asks for the key inside vLLM: a copy of serving/guard.py beside the scripts."""
+
+
+CLEANUP_SCRIPT = "cleanup.sbatch"
+"""Name of the script that runs after the arrays."""
+CLEANUP_S = 20 * 60
+"""Longer than servers wait for arrays that are being submitted (15 minutes)."""
+
+
+def server_script(server: str) -> str:
+    """Name of the script that is submitted for a server."""
+    if server == USER_SERVER:
+        return "user_vllm.sbatch"
+    return f"assistant_vllm_{server.removeprefix('assistant_')}.sbatch"
+
+
+def server_arguments(instance: str, takes_over: str = "") -> tuple[str, ...]:
+    """What the script of a server is given: which replica it is, and whose successor (a job id)."""
+    replica = replica_of(instance)
+    arguments = ("--replica", str(replica)) if replica > 1 else ()
+    return (*arguments, "--takes-over", takes_over) if takes_over else arguments
+
+
+def server_log(server: str) -> str:
+    """A server's log name without '_<jobid>.out'."""
+    return "user_vllm" if server == USER_SERVER else "assistant_vllm"
+
+
+def array_script(block: str) -> str:
+    """Name of the script that is submitted for a block of cells."""
+    return f"tau_array_{block}.sbatch"
+
+
+def serve_script(server: str) -> str:
+    """Name of the script that a server's supervisor starts."""
+    return f"serve_{server}.sh"
+
+
+def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[str, str]:
+    """Script name -> text, for all servers and blocks of the plan.
+
+    Templates are taken from the first of `template_dirs` that has them. Raises InvalidInput
+    where a template is missing or wrong, or where a path or value cannot stand in a script.
+    """
+    import jinja2
+
+    for path in (str(run_dir.path), plan.logs):
+        _check_path(path)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([str(folder) for folder in template_dirs]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(sh=_sh, sbatch=_sbatch)
+    try:
+        return _render(plan, run_dir, environment)
+    except jinja2.TemplateNotFound as error:
+        searched = ", ".join(str(folder) for folder in template_dirs)
+        raise InvalidInput(
+            Problem(f"no template named {error.name}", hint=f"looked in {searched}")
+        ) from error
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidInput(
+            Problem(str(error.message), file=error.filename or "", line=error.lineno)
+        ) from error
+    except jinja2.UndefinedError as error:
+        raise InvalidInput(Problem(f"a template uses an unknown name: {error.message}")) from error
+
+
+def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dict[str, str]:
+    shared: dict[str, Any] = {
+        "plan": plan,
+        "sweep": plan.sweep,
+        "profile": plan.profile,
+        "run_dir": str(run_dir.path),
+        "scripts": str(run_dir.scripts),
+        "guard": f"{GUARD}.Guard",
+        "logs": plan.logs,
+        "python": plan.profile.python or sys.executable,
+        "seed": plan.sweep.seed,
+    }
+    texts: dict[str, str] = {}
+    if any(isinstance(model, VllmModel) for model in servers_of(plan.sweep).values()):
+        _check_import_path(str(run_dir.scripts))
+        if plan.profile.container is not None:
+            before = '"${PYTHONPATH:+:$PYTHONPATH}"'
+            texts[CONTAINER_RC] = f'export PYTHONPATH={_sh(run_dir.scripts)}{before}\nexec "$@"\n'
+        texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
+    for server, model in servers_of(plan.sweep).items():
+        values = shared | _server_values(plan, run_dir, server, model)
+        kind = server_log(server)
+        texts[server_script(server)] = environment.get_template(f"{kind}.sbatch.j2").render(values)
+        engine = environment.get_template(f"serve_{model.engine}.sh.j2")
+        texts[serve_script(server)] = engine.render(values)
+        if isinstance(model, ScriptedModel):
+            texts[Path(values["settings"]).name] = _settings(plan, model)
+    array = environment.get_template("tau_array.sbatch.j2")
+    for block in plan.blocks:
+        texts[array_script(block.name)] = array.render(shared | _array_values(plan, block))
+    if plan.profile.scheduler == "slurm" and servers_of(plan.sweep):
+        cleanup = environment.get_template("cleanup.sbatch.j2")
+        texts[CLEANUP_SCRIPT] = cleanup.render(shared | _cleanup_values(plan))
+    return texts
+
+
+def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -> dict[str, Any]:
+    role: Role = "user" if server == USER_SERVER else "assistant"
+    resources = plan.profile.user_server if role == "user" else plan.profile.assistant_server
+    # A site gives CPUs, memory and cards by node.
+    cards = model.accelerators // max(model.nodes, 1)
+    short = "user" if role == "user" else f"asst-{server.removeprefix('assistant_')}"
+    return {
+        "server": server,
+        "role": role,
+        "model": model,
+        "settings": str(run_dir.scripts / f"settings_{server}.json"),
+        "job_name": f"emo-{plan.sweep.name}-{short}",
+        "comment": f"emobench {plan.sweep.name} {role} server {model.model}",
+        "resources": resources,
+        "nodes": model.nodes,
+        "cards": cards,
+        "cpus": resources.cpus * max(cards, 1),
+        "mem": _times(resources.mem, max(cards, 1)),
+        "gres": f"{resources.gres}:{cards}" if resources.gres and cards else None,
+        "arguments": _lines(serve_arguments(model, role)) if isinstance(model, VllmModel) else [],
+        "container_rc": str(run_dir.scripts / CONTAINER_RC),
+        "output": _output(plan, f"{server_log(server)}_%j.out"),
+        "warning_s": _warning_s(resources),
+    }
+
+
+def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
+    resources = plan.profile.array
+    last = block.first_cell + block.size - 1
+    return {
+        "script": array_script(block.name),
+        "first_cell": block.first_cell,
+        "size": block.size,
+        "throttle": throttle_of(plan),
+        "job_name": f"emo-{plan.sweep.name}-run-{block.name}",
+        "comment": f"emobench {plan.sweep.name} cells {block.first_cell}-{last} {block.assistant}",
+        "resources": resources,
+        "nodes": 1,
+        "cpus": resources.cpus,
+        "mem": resources.mem,
+        "gres": None,
+        "output": _output(plan, "run_%A_%a.log"),
+        "warning_s": _warning_s(resources),
+    }
+
+
+def _cleanup_values(plan: Plan) -> dict[str, Any]:
+    array = plan.profile.array
+    # As long as servers are kept, where the array's limit leaves room for that.
+    seconds = CLEANUP_S + int(plan.sweep.keep_servers_min * 60)
+    minutes = -(-min(seconds, limit_s(array.time) or seconds) // 60)
+    resources = array.model_copy(update={"time": str(minutes)})
+    return {
+        "job_name": f"emo-{plan.sweep.name}-cleanup",
+        "comment": f"emobench {plan.sweep.name} clean-up",
+        "resources": resources,
+        "nodes": 1,
+        "cpus": 1,
+        "mem": "500M" if array.mem is not None else None,
+        "gres": None,
+        "output": _output(plan, "cleanup_%j.log"),
+        "warning_s": _warning_s(resources),
+    }
+
+
+def _settings(plan: Plan, model: ScriptedModel) -> str:
+    """What the scripted server reads; the variants' texts tell it whom it plays."""
+    settings = model.model_dump(mode="json", include={"mistakes", "latency_ms", "faults"})
+    settings["variants"] = {name: variant.text for name, variant in plan.sweep.variants.items()}
+    return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+
+
+def _lines(arguments: Sequence[str]) -> list[str]:
+    """Arguments as words of the shell, each flag on a line with its values."""
+    lines: list[str] = []
+    for argument in arguments:
+        if lines and not argument.startswith("-"):
+            lines[-1] += f" {_sh(argument)}"
+        else:
+            lines.append(_sh(argument))
+    return lines
+
+
+def _times(mem: str | None, count: int) -> str | None:
+    """The memory of one accelerator, for all: '64G' twice is '128G'."""
+    match = re.fullmatch(r"(\d+)([KMGTkmgt]?)", mem or "")
+    return f"{int(match[1]) * count}{match[2]}" if match else mem
+
+
+def limit_s(limit: str | None) -> int | None:
+    """Seconds of one of Slurm's time limits; None where it sets no limit or is none."""
+    days, _, clock = (limit or "").rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in (days or "0", *parts)) or len(parts) > 3:
+        return None
+    numbers = [int(part) for part in parts]
+    if days:  # D-HH[:MM[:SS]]
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:  # MM[:SS]
+        hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds or None
+
+
+def _warning_s(resources: JobResources) -> int:
+    """At most a quarter of the time limit: a short job would be told to end at its start."""
+    limit = limit_s(resources.time)
+    return min(WARNING_S, max(limit // 4, 1)) if limit else WARNING_S
+
+
+def _output(plan: Plan, name: str) -> str:
+    # In a file name Slurm replaces % and a letter; a doubled one stands for itself.
+    return f"{plan.logs.replace('%', '%%')}/{name}"
+
+
+def _check_path(path: str) -> None:
+    """Refuse what sbatch or submitit would silently turn into another path."""
+    if re.search(r"[\x00-\x1f\x7f\\]", path):
+        wrong = "a control character or a backslash"
+    elif re.search(r"%[jtAa]", path):
+        wrong = "%j, %t, %A or %a, which submitit replaces"
+    else:
+        return
+    raise InvalidInput(
+        Problem(
+            f"this path contains {wrong}",
+            value=path,
+            file=repr(path),
+            hint="give another folder with --run-dir",
+        )
+    )
+
+
+def _check_import_path(path: str) -> None:
+    """Refuse what PYTHONPATH and a container's --bind would take for several folders."""
+    if ":" in path or "," in path:
+        hint = "give another folder with --run-dir"
+        message = "vLLM loads its guard from this folder, and a colon or comma would part the path"
+        raise InvalidInput(Problem(message, value=path, file=repr(path), hint=hint))
+
+
+def _sh(value: object) -> str:
+    """One word of the shell, verbatim."""
+    text = str(value)
+    if "\0" in text:
+        raise InvalidInput(Problem("a value contains a NUL byte", file=repr(text)))
+    return shlex.quote(text)
+
+
+def _sbatch(value: object) -> str:
+    """One value of an #SBATCH line: sbatch knows quotes and backslashes, but no expansions."""
+    text = str(value)
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise InvalidInput(
+            Problem("a value for sbatch contains a control character", file=repr(text))
+        )
+    if re.fullmatch(r"[\w./:,=%@+-]+", text, re.ASCII):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'

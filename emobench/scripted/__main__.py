@@ -1,0 +1,3 @@
+from emobench.scripted.command import main
+
+raise SystemExit(main())

@@ -1,0 +1,183 @@
+"""What the assistant does in a task, from its ground truth, with or without a mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from emobench.benchmarks.tasks import NO_EFFECT, Act, TaskText
+
+MORE = "Is there anything else I can help you with?"
+SORRY = f"I am sorry, but I was not able to complete this request for you. {MORE}"
+
+
+@dataclass(frozen=True)
+class Script:
+    """Tool calls in order, a question before the first write, and the words at the end."""
+
+    acts: tuple[Act, ...]
+    confirm_at: int
+    """Index of the act before which the user is asked; len(acts) or more: never."""
+    confirm: str
+    closing: str
+    mistake: str | None = None
+
+
+def draw(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts and on nothing else."""
+    text = "\x1f".join(str(part) for part in parts)
+    return (
+        int.from_bytes(
+            blake2b(text.encode("utf-8", "surrogatepass"), digest_size=7).digest(), "big"
+        )
+        / 2**56
+    )
+
+
+def faithful(task: TaskText) -> Script:
+    """The ground truth as it stands."""
+    return _script(task.acts, _closing(task.outputs))
+
+
+def with_mistake(task: TaskText, key: str) -> Script:
+    """One mistake that costs the reward, chosen by `key` among those the task allows."""
+    possible = [script for make in MISTAKES if (script := make(task, key)) is not None]
+    # A task without effective writes and outputs allows none of these: giving up would solve it.
+    if not possible:
+        return _unasked_write(task)
+    return possible[int(draw("kind", key) * len(possible))]
+
+
+def _script(acts: tuple[Act, ...], closing: str, mistake: str | None = None) -> Script:
+    writes = [index for index, act in enumerate(acts) if act.writes]
+    first = writes[0] if writes else len(acts)
+    listed = "; ".join(_described(acts[index]) for index in writes)
+    confirm = f"I am about to make these changes: {listed}. Shall I proceed (yes/no)?"
+    return Script(acts, first, confirm, closing, mistake)
+
+
+def _described(act: Act) -> str:
+    arguments = ", ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in act.arguments.items()
+    )
+    return f"{act.name.replace('_', ' ')} ({arguments})"
+
+
+def _closing(outputs: tuple[str, ...]) -> str:
+    told = f" Here is what you asked for: {'; '.join(outputs)}." if outputs else ""
+    return f"Your request has been taken care of.{told} {MORE}"
+
+
+def _writes(task: TaskText) -> list[int]:
+    """Acts that matter to the reward."""
+    return [
+        index
+        for index, act in enumerate(task.acts)
+        if act.writes and (task.env, task.index, index) not in NO_EFFECT
+    ]
+
+
+def _skip_write(task: TaskText, key: str) -> Script | None:
+    writes = _writes(task)
+    if not writes:
+        return None
+    left_out = writes[int(draw("write", key) * len(writes))]
+    acts = tuple(act for index, act in enumerate(task.acts) if index != left_out)
+    return _script(acts, _closing(task.outputs), "skip_write")
+
+
+def _wrong_argument(task: TaskText, key: str) -> Script | None:
+    writes = _writes(task)
+    if not writes:
+        return None
+    index = writes[int(draw("write", key) * len(writes))]
+    act = task.acts[index]
+    # In this order: the argument a model gets wrong most visibly, then whatever comes last.
+    names = [name for name in _MISTAKABLE if name in act.arguments] or list(act.arguments)[-1:]
+    changed = {name: _wrong(act.arguments[name]) for name in names[:1]}
+    acts = list(task.acts)
+    acts[index] = Act(act.name, {**act.arguments, **changed})
+    return _script(tuple(acts), _closing(task.outputs), "wrong_argument")
+
+
+def _give_up(task: TaskText, key: str) -> Script | None:
+    if not _writes(task) and not task.outputs:
+        return None
+    acts = task.acts[: _script(task.acts, "").confirm_at]
+    acts = tuple(act for act in acts if act.name != "transfer_to_human_agents")
+    return _script(acts, SORRY, "give_up")
+
+
+def _unknown_tool(task: TaskText, key: str) -> Script | None:
+    given_up = _give_up(task, key)
+    if given_up is None:
+        return None
+    invented = Act("find_customer_record", {"user_id": task.user_id})
+    return _script((*given_up.acts, invented), SORRY, "unknown_tool")
+
+
+def _wrong_output(task: TaskText, key: str) -> Script | None:
+    if not task.outputs or any(act.name == "transfer_to_human_agents" for act in task.acts):
+        return None
+    script = _script(task.acts, _closing(tuple(map(_wrong, task.outputs))), "wrong_output")
+    told = f"{script.confirm} {script.closing}".lower().replace(",", "")
+    # The benchmark looks for the output anywhere in what the assistant said.
+    return script if any(output.lower() not in told for output in task.outputs) else None
+
+
+def _unasked_write(task: TaskText) -> Script:
+    if task.env == "airline":
+        extra = Act("send_certificate", {"user_id": task.user_id, "amount": 100})
+    else:
+        address = {
+            "address1": "1 Main Street",
+            "address2": "",
+            "city": "Springfield",
+            "state": "IL",
+            "country": "USA",
+            "zip": "62701",
+        }
+        extra = Act("modify_user_address", {"user_id": task.user_id, **address})
+    acts = tuple(act for act in task.acts if act.name != "transfer_to_human_agents")
+    return _script((*acts, extra), _closing(task.outputs), "unasked_write")
+
+
+MISTAKES: tuple[Callable[[TaskText, str], Script | None], ...] = (
+    _skip_write,
+    _wrong_argument,
+    _give_up,
+    _unknown_tool,
+    _wrong_output,
+)
+_MISTAKABLE = ("reason", "new_item_ids", "item_ids", "cabin", "total_baggages", "amount", "zip")
+_OPPOSITE = {
+    "no longer needed": "ordered by mistake",
+    "ordered by mistake": "no longer needed",
+    "economy": "business",
+    "basic_economy": "economy",
+    "business": "economy",
+    "yes": "no",
+    "no": "yes",
+}
+
+
+def _wrong(value: Any) -> Any:
+    """A value of the same type that differs and shares no digit at the same place."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list) and value:
+        return [*value[:-1], _wrong(value[-1])]
+    if isinstance(value, dict) and value:
+        name = next(iter(value))
+        return {**value, name: _wrong(value[name])}
+    if isinstance(value, str) and value in _OPPOSITE:
+        return _OPPOSITE[value]
+    if isinstance(value, str) and any(letter.isdigit() for letter in value):
+        return "".join(str((int(c) + 3) % 10) if c in "0123456789" else c for c in value)
+    return "unknown"

@@ -1,0 +1,214 @@
+"""The HTTP server. Run by `serve`; `build_app` is the application without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from hashlib import blake2b
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from emobench.llm import guard
+from emobench.scripted import judge, protocol, user
+from emobench.scripted.assistant import Assistant
+from emobench.scripted.faults import FaultDice, spoil
+from emobench.scripted.lookup import Library
+from emobench.scripted.messages import Reply
+from emobench.scripted.metrics import Metrics
+from emobench.scripted.protocol import ChatRequest, RequestRefused
+from emobench.scripted.settings import ServerSettings
+from emobench.serving import canary
+
+GRACE_SECONDS = 3.0
+"""What requests under way get at SIGTERM; hanging ones are cut off then."""
+MAX_BODY = 64 * 2**20
+
+
+class ScriptedServer:
+    """The routes and what they share. One event loop, no locks."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.scripted = settings.scripted
+        self.metrics = Metrics(settings.model)
+        self.dice = FaultDice(self.scripted.faults, settings.seed)
+        self.assistant = Assistant(Library(), self.scripted.mistakes, settings.seed)
+
+    def reply(self, request: ChatRequest) -> Reply:
+        """The pure part: who is asked, and what that one says."""
+        role = self.settings.role
+        if role == "judge" or judge.is_judge_request(request.messages):
+            rate = self.scripted.mistakes
+            chance = rate if isinstance(rate, float | int) else 0.0
+            return judge.reply(request.messages, chance, self.settings.seed)
+        if role == "user" or (role == "both" and user.is_user_request(request.messages)):
+            return user.reply(request.messages, self.scripted.variants)
+        return self.assistant.reply(
+            request.messages, request.tools, request.tool_choice, request.seed
+        )
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def expose_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.metrics.text(), content_type="text/plain")
+
+    async def prove(self, http: web.Request) -> web.Response:
+        """Show that this server holds the key, without the key."""
+        settings, challenge = self.settings, http.query.get("challenge", "")
+        if settings.api_key is None:
+            raise RequestRefused("This server has no key to prove.", 404)
+        if not guard.is_challenge(challenge):
+            raise RequestRefused("challenge: 16 to 64 bytes in lower-case hexadecimal.", 400)
+        answer = guard.proof(settings.api_key, challenge, settings.incarnation, settings.server)
+        return web.json_response({"proof": answer})
+
+    async def models(self, _: web.Request) -> web.Response:
+        card = {
+            "id": self.settings.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "emobench",
+            "root": self.settings.model,
+            "max_model_len": 1_000_000,
+        }
+        return web.json_response({"object": "list", "data": [card]})
+
+    async def chat(self, http: web.Request) -> web.StreamResponse:
+        self.metrics.running += 1
+        try:
+            return await self._chat(http)
+        finally:
+            self.metrics.running -= 1
+
+    async def _chat(self, http: web.Request) -> web.StreamResponse:
+        body = await http.read()
+        request = protocol.parse_request(body, self.settings.model)
+        # Faults are for conversations: a canary must not take its throws of the dice from them.
+        struck = frozenset() if request.user == canary.USER else self.dice.roll()
+        if self.scripted.latency_ms:
+            await asyncio.sleep(self.scripted.latency_ms / 1000)
+        if "hang" in struck:
+            await asyncio.sleep(self.scripted.faults.hang_seconds)
+        if "http_500" in struck:
+            raise RequestRefused("Injected fault: http_500.", 500)
+        reply = spoil(self.reply(request), struck)
+        name = "chatcmpl-" + blake2b(body, digest_size=16).hexdigest()
+        if "disconnect" in struck:
+            answer = protocol.completion_body(request, reply, self.settings.model, name)
+            return await _cut_off(http, answer)
+        self.metrics.finished[reply.finish_reason] += 1
+        self.metrics.prompt_tokens += request.prompt_tokens
+        self.metrics.generation_tokens += protocol.completion_tokens(reply)
+        if request.stream:
+            return await _stream(http, request, reply, self.settings.model, name)
+        answer = protocol.completion_body(request, reply, self.settings.model, name)
+        return web.Response(body=answer, content_type="application/json")
+
+    def allowed(self, http: web.Request) -> bool:
+        key = self.settings.api_key
+        if key is None or guard.is_open(http.method, http.path):
+            return True
+        given = http.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        return guard.has_key(given, key) or guard.is_proof(http.method, http.path)
+
+    def application(self) -> web.Application:
+        @web.middleware
+        async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await self._guarded(request, handler)
+            if request.path.startswith("/v1"):
+                self.metrics.responses[response.status] += 1
+            return response
+
+        app = web.Application(middlewares=[answer], client_max_size=MAX_BODY)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.expose_metrics)
+        app.router.add_get(guard.PROOF_PATH, self.prove)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        return app
+
+    async def _guarded(self, http: web.Request, handler: Handler) -> web.StreamResponse:
+        """Key first, then the route; every failure in OpenAI's format."""
+        if not self.allowed(http):
+            return _error("Unauthorized", 401)
+        try:
+            return await handler(http)
+        except RequestRefused as error:
+            return _error(str(error), error.status, error.param)
+        except web.HTTPException as error:
+            return _error(error.reason or "refused", 404 if error.status == 405 else error.status)
+        except OSError:
+            raise  # the client went away: there is nobody to answer
+        except Exception:
+            logging.getLogger(__name__).exception("a request failed")
+            return _error("The server has a defect; its log says more.", 500)
+
+
+def _error(message: str, status: int, param: str | None = None) -> web.Response:
+    body = protocol.error_body(message, status, param)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+async def _stream(
+    http: web.Request, request: ChatRequest, reply: Reply, model: str, name: str
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    await response.prepare(http)
+    for event in protocol.stream_events(request, reply, model, name):
+        await response.write(event)
+    await response.write_eof()
+    return response
+
+
+async def _cut_off(http: web.Request, answer: bytes) -> web.StreamResponse:
+    """Half of the answer, then the connection is closed."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response.content_length = len(answer)
+    await response.prepare(http)
+    await response.write(answer[: len(answer) // 2])
+    if http.transport is not None:
+        http.transport.close()
+    return response
+
+
+def build_app(settings: ServerSettings) -> web.Application:
+    return ScriptedServer(settings).application()
+
+
+async def start(settings: ServerSettings) -> tuple[web.AppRunner, str]:
+    """A running server and its URL. Raises OSError if the address cannot be bound."""
+    runner = web.AppRunner(
+        build_app(settings),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=GRACE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return runner, f"http://{host}:{runner.addresses[0][1]}"
+
+
+async def _serve(settings: ServerSettings) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    runner, url = await start(settings)
+    print(f"listening on {url}", flush=True)
+    try:
+        await stopped.wait()
+    finally:
+        await runner.cleanup()
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises OSError if the address cannot be bound."""
+    asyncio.run(_serve(settings))

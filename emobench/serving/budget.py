@@ -1,0 +1,145 @@
+"""max_gpu_hours: what a run's servers have used, and the end of a sweep that has used enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.plan import Plan, server_of, servers_of
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.cost import Cost
+from emobench.scheduler.queue import job_states, live_jobs, run_command
+from emobench.scheduler.usage import ask_accounts, usage
+from emobench.store.jobs import read_jobs
+
+CELLS_END_S = 25.0
+"""From a cell's SIGTERM until its episodes in flight have ended or are abandoned (20 s)."""
+
+
+def hours_of(plan: Plan, cost: Cost) -> float:
+    """Accelerator-hours of all server jobs. Where neither accounting nor the profile knows of
+    cards, a role's own count holds."""
+    models = servers_of(plan.sweep)
+    seconds = 0.0
+    for row in cost.jobs:
+        if row.run.kind == "server":
+            model = models.get(server_of(row.run.name))
+            cards = row.run.accelerators or (model.accelerators if model else 0)
+            seconds += cards * row.spent.running_s
+    return seconds / 3600
+
+
+def used_hours(plan: Plan, run_dir: RunDir) -> float:
+    """What all server jobs of the run directory have used until now. Asks squeue and sacct."""
+    servers = [job for job in read_jobs(run_dir) if job["kind"] == "server"]
+    accounts = ask_accounts(run_dir, servers)
+    return hours_of(plan, usage(plan, run_dir, servers, job_states(servers), accounts))
+
+
+def reached(plan: Plan, hours: float) -> str:
+    """'max_gpu_hours reached: 4.02 of 4', or empty."""
+    limit = plan.sweep.max_gpu_hours
+    if limit is None or hours < limit:
+        return ""
+    return f"max_gpu_hours reached: {_number(hours)} of {_number(limit)}"
+
+
+def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
+    """Raise InvalidInput where a run directory has used its limit already."""
+    if plan.sweep.max_gpu_hours is None:
+        return
+    if text := reached(plan, used_hours(plan, run_dir)):
+        raise InvalidInput(
+            Problem(
+                f"{text} accelerator-hours; nothing was submitted",
+                file=plan.sweep_file,
+                key="max_gpu_hours",
+                hint="raise it and run the same command again: finished conversations stay, and "
+                "what is missing goes on. `emobench report` works with what there is",
+            )
+        )
+
+
+def stop_arrays(
+    plan: Plan, run_dir: RunDir, sleep: Callable[[float], None] = time.sleep
+) -> list[str]:
+    """End the run's arrays so that each cell keeps its finished episodes; returns their names.
+
+    Takes up to `CELLS_END_S` seconds and the time that Slurm takes. Raises EmobenchError.
+    """
+    arrays = [job for job in read_jobs(run_dir) if job["kind"] == "array"]
+    live = live_jobs(arrays)
+    if live and plan.profile.scheduler == "local":
+        from emobench.scheduler.local import cancel
+
+        cancel(live)
+    elif live:
+        _stop_slurm(live, sleep)
+    return [str(job["name"]) for job in live]
+
+
+def _stop_slurm(live: Sequence[Mapping[str, Any]], sleep: Callable[[float], None]) -> None:
+    from emobench.scheduler.queue import cancel_slurm
+
+    ids = [str(job["job_id"]) for job in live]
+    # Slurm's own end of a job leaves a cell KillWait seconds, less than it needs; so first the
+    # signal alone. Tasks that are not there to get it are no error.
+    run_command(["scancel", "--state=PENDING", *ids])
+    run_command(["scancel", "--signal=TERM", "--batch", *ids])
+    deadline = time.monotonic() + CELLS_END_S
+    while time.monotonic() < deadline and live_jobs(live):
+        sleep(1.0)
+    if left := [str(job["job_id"]) for job in live_jobs(live)]:
+        cancel_slurm(left)
+
+
+class Budget:
+    """The limit of a run, as one of its servers watches it. `check` may take a minute."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._run_dir = run_dir
+        self.reached = ""
+        """Why the sweep is being stopped; set before the arrays are told."""
+
+    def check(self, plan: Plan) -> str:
+        """Stop the sweep where it has used enough: the reason, once its arrays have ended."""
+        if plan.sweep.max_gpu_hours is None:
+            return ""
+        self.reached = reached(plan, used_hours(plan, self._run_dir))
+        if self.reached:
+            print(f"emobench: {self.reached}: the sweep is stopped", flush=True)
+            # An array that does not go away must not keep the servers: they cost.
+            with suppress(EmobenchError):
+                stop_arrays(plan, self._run_dir)
+        return self.reached
+
+
+def state_of_limit(plan: Plan, cost: Cost) -> dict[str, Any] | None:
+    """For `status`: the limit, what is used of it, and whether it is reached."""
+    if plan.sweep.max_gpu_hours is None:
+        return None
+    hours = hours_of(plan, cost)
+    return {
+        "max_gpu_hours": plan.sweep.max_gpu_hours,
+        "used": round(hours, 6),
+        "reached": bool(reached(plan, hours)),
+    }
+
+
+def limit_line(limit: Mapping[str, Any]) -> str:
+    """One line of `status`."""
+    text = f"{_number(limit['used'])} of {_number(limit['max_gpu_hours'])} accelerator-hours used"
+    if not limit["reached"]:
+        return text
+    return (
+        f"{text}: max_gpu_hours reached, the sweep is stopped; raise it in the sweep file and run "
+        "the same `emobench sweep` command again"
+    )
+
+
+def _number(hours: float) -> str:
+    """Two digits behind the point, or as many as matter: 4.02, 4, 0.0031."""
+    return f"{hours:.2f}".rstrip("0").rstrip(".") if hours >= 0.1 else f"{hours:.2g}"

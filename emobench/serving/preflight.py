@@ -1,0 +1,96 @@
+"""What would go wrong with the servers of a plan, found before anything is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from emobench.config import parsers
+from emobench.config.vllm_arguments import Role, option_of, serve_arguments, template_kwargs
+from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.models import VllmModel
+from emobench.core.plan import USER_SERVER, Plan, servers_of
+from emobench.core.run_dir import RunDir
+from emobench.serving import vllm_flags as flags
+
+Warn = Callable[[str], None]
+
+
+def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
+    """Warn of what is odd about the vLLM servers of a plan.
+
+    Raises InvalidInput for what cannot work. May ask the `vllm` that the profile's set-up lines
+    make reachable, which takes up to `flags.ASK_TIMEOUT_S` seconds, once a day.
+    """
+    models = {
+        server: model
+        for server, model in servers_of(plan.sweep).items()
+        if isinstance(model, VllmModel)
+    }
+    if not models:
+        return
+    known = flags.installed(plan.profile, run_dir.installed_vllm) or flags.shipped()
+    problems: list[Problem] = []
+    for server, model in models.items():
+        role: Role = "user" if server == USER_SERVER else "assistant"
+        key = "user" if role == "user" else f"assistants.{server.removeprefix('assistant_')}"
+        if model.nodes > 1 and plan.profile.scheduler == "local":
+            hint = "choose a cluster with --cluster, or remove nodes"
+            message = f"{model.nodes} nodes, but profile {plan.profile.name} has no Slurm"
+            problems.append(Problem(message, plan.sweep_file, key=f"{key}.nodes", hint=hint))
+        if model.model.startswith("/") and not Path(model.model).is_dir():
+            # Only where the server's job runs on this machine is that the last word.
+            if plan.profile.scheduler == "local":
+                message = f"there is no folder {model.model}"
+                hint = "give the folder of a model, or a Hugging Face id"
+                problems.append(Problem(message, plan.sweep_file, key=f"{key}.model", hint=hint))
+            elif plan.profile.container is None:
+                warn(f"{key}.model: there is no folder {model.model} on this machine")
+        for flag in dict.fromkeys(flags.flags_in(model.extra_args)):
+            if hint := flags.removed_hint(flag, known):
+                message = f"vLLM no longer takes {flag}"
+                where = f"{key}.extra_args"
+                problems.append(Problem(message, plan.sweep_file, key=where, hint=hint))
+            elif odd := flags.unknown_hint(flag, known):
+                warn(f"{key}.extra_args: {odd}")
+        if known.asked:
+            own = serve_arguments(model.model_copy(update={"extra_args": ()}), role)
+            for flag in flags.flags_in(own):
+                if not flags.is_known(flag, known.flags):
+                    warn(f"{key}: emobench sets {flag}, which {known.source} does not take")
+        for text in parser_warnings(model, role):
+            warn(f"{key}: {text}")
+    if problems:
+        raise InvalidInput(problems)
+
+
+def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
+    """What is odd about the parsers of a model, by its family and by vLLM's names."""
+    tools = model.tool_call_parser or option_of(model, "--tool-call-parser")
+    reasoning = model.reasoning_parser or option_of(model, "--reasoning-parser")
+    given: tuple[tuple[Literal["tool", "reasoning"], str, str | None], ...] = (
+        ("tool", "tool_call_parser", tools),
+        ("reasoning", "reasoning_parser", reasoning),
+    )
+    for kind, key, name in given:
+        names = flags.shipped_parsers(kind)
+        if name and name not in names and option_of(model, f"--{kind}-parser-plugin") is None:
+            guess = nearest(name, names)
+            yield f"vLLM {flags.VERSION} has no {key} {name}" + (f"; {guess}" if guess else "")
+    family = parsers.family_of(model.model)
+    if family is None:
+        return
+    if role == "assistant" and tools and tools not in family.tool_parsers:
+        usual = " or ".join(family.tool_parsers) or "none: vLLM parses no tool calls of it"
+        yield (
+            f"tool_call_parser {tools} is unusual for {model.model}; its family's is {usual}. "
+            "Where it does not fit, tool calls arrive as text and every task fails"
+        )
+    if not reasoning and parsers.thinks_aloud(family, template_kwargs(model, role)):
+        other = "assistant" if role == "user" else "user"
+        yield (
+            f"{model.model} thinks aloud and has no reasoning_parser: the {other} would read its "
+            f"reasoning, as far as emobench does not recognise and remove it; add "
+            f"'reasoning_parser: {family.reasoning_parser}'"
+        )

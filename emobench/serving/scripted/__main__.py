@@ -1,3 +1,0 @@
-from emobench.serving.scripted.cli import main
-
-raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""When a server leaves by itself: nobody needs it, nobody uses it, or the run has cost enough.
+
+Another sweep's lease counts as need; it is no reason to stay idle or to cost more."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from emobench.core.plan import Plan, instances_of
+from emobench.core.poller import Source
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Sweep
+from emobench.serving.budget import Budget
+from emobench.serving.leases import Leases
+from emobench.serving.need import Need
+
+BUDGET_CHECK_S = 60.0
+
+
+class Limits:
+    """Answers `why_leave` for one server; told with `saw` whether it had requests."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        need: Need,
+        leases: Leases,
+        budget_check_s: float = BUDGET_CHECK_S,
+    ) -> None:
+        self._need, self._leases = need, leases
+        self._budget = Budget(run_dir)
+        self._spent = Source(
+            "accounting", lambda: self._budget.check(self._need.plan), budget_check_s
+        )
+        self._used = time.monotonic()
+        self._was_idle = False
+        self._unneeded: datetime | None = None
+        self.kept_until = ""
+        """ISO 8601, UTC: how long the server stays though nothing needs it; empty: it does."""
+        self.final = False
+        """Whether it left for good: only a new submission brings it back."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the run has used its max_gpu_hours: the server stays for its own cells' end."""
+        return bool(self._budget.reached)
+
+    def saw(self, busy: bool | None) -> None:
+        """One look at the engine. What cannot be told (None) is not held against it."""
+        idle = busy is False
+        if not (idle and self._was_idle):
+            # The first idle look counts as used: a server has not been idle while it loaded.
+            self._used = time.monotonic()
+        self._was_idle = idle
+
+    def why_leave(self) -> str:
+        """Why the server leaves now; empty while it stays."""
+        reason = self._why_leave()
+        self.final = self.final or bool(reason)
+        return reason
+
+    def _why_leave(self) -> str:
+        spent = self._spent.poll()
+        if spent or self._budget.reached:
+            # While its arrays end, the conversations in flight still need the server.
+            return spent or ""
+        unneeded = self._need.why_leave()
+        if self._leases.why_stay():
+            unneeded = ""
+        sweep = self._need.plan.sweep
+        if unneeded:
+            return "" if self._kept(sweep) else unneeded
+        self._unneeded, self.kept_until = None, ""
+        idle_s = time.monotonic() - self._used
+        limit_s = sweep.idle_limit_min * 60
+        if limit_s and self._was_idle and idle_s >= limit_s:
+            return f"idle for {sweep.idle_limit_min:g} minutes (idle_limit_min)"
+        return ""
+
+    def _kept(self, sweep: Sweep) -> bool:
+        """Whether the server stays for work by hand."""
+        now = datetime.now(UTC)
+        self._unneeded = self._unneeded or now
+        until = self._unneeded + timedelta(minutes=sweep.keep_servers_min)
+        self.kept_until = until.isoformat(timespec="seconds") if until > now else ""
+        return bool(self.kept_until)
+
+
+def cost_of_keeping(plan: Plan, minutes: float) -> str:
+    """What servers that stay cost at most: '3 accelerators x 2 h = 6 accelerator-hours'."""
+    cards = sum(model.accelerators for model in instances_of(plan.sweep).values())
+    hours = minutes / 60
+    if not cards:
+        servers = len(instances_of(plan.sweep))
+        return f"{servers} servers without an accelerator x {hours:.2g} h"
+    plural = "" if cards == 1 else "s"
+    return f"{cards} accelerator{plural} x {hours:.1f} h = {cards * hours:.1f} accelerator-hours"

@@ -1,0 +1,135 @@
+"""endpoints/<server>.<job>.events.jsonl: when a server was loading, ready, busy and idle.
+
+The endpoint file says what is; this says what was, in a few lines, so that the cost of a run can
+be told where no accounting is kept. Each file has one writer, the server's job: a successor that
+takes over has a job id, and so a file, of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from emobench.core.run_dir import RunDir
+from emobench.llm.engine_metrics import Load, ask_load, was_busy
+
+Kind = Literal["starting", "ready", "busy", "idle", "restarted", "left", "failed"]
+SUFFIX = ".events.jsonl"
+REASON_LIMIT = 300
+
+
+@dataclass(frozen=True)
+class Event:
+    time: float
+    """Seconds since the epoch."""
+    event: Kind
+    server: str
+    job_id: str
+    incarnation: str = ""
+    reason: str = ""
+    cause: str = ""
+    """Kind of the cause (see `causes`) where an engine ended by itself."""
+
+
+class EventLog:
+    """Appends this job's events. A disk that says no must not end a server: it is passed over."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        server: str,
+        job_id: str,
+        ask: Callable[[str], Load] = ask_load,
+    ) -> None:
+        self._path = run_dir.events(server, job_id)
+        self._server, self._job_id, self._ask = server, job_id, ask
+        self._incarnation = ""
+        self._load: Load | None = None
+        self._busy = False
+
+    def note(self, event: Kind, incarnation: str = "", reason: str = "", cause: str = "") -> None:
+        """Append one event; `incarnation` stays the last one given."""
+        self._incarnation = incarnation or self._incarnation
+        if event in ("starting", "ready"):
+            self._busy, self._load = False, None
+        words = " ".join(reason.split())[:REASON_LIMIT]
+        value = Event(_now(), event, self._server, self._job_id, self._incarnation, words, cause)
+        fields = {key: each for key, each in asdict(value).items() if each != ""}
+        fields["time"] = datetime.fromtimestamp(value.time, UTC).isoformat(timespec="milliseconds")
+        line = json.dumps(fields, ensure_ascii=False) + "\n"
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line.encode(errors="replace"))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            print(f"emobench: cannot note '{event}': {error}", flush=True)
+
+    def sample(self, url: str) -> bool | None:
+        """Ask the engine for its load, and note where it turned busy or idle.
+
+        Whether it had a request since the last look; None where it does not say.
+        """
+        try:
+            load = self._ask(url)
+        except OSError:
+            return None  # its health is asked for elsewhere
+        busy = was_busy(self._load, load)
+        self._load = load
+        if busy != self._busy:
+            self._busy = busy
+            self.note("busy" if busy else "idle")
+        return busy
+
+
+def read_events(run_dir: RunDir) -> dict[str, list[Event]]:
+    """Events of every server's job by job id, in the order they were written."""
+    found: dict[str, list[Event]] = {}
+    try:
+        paths = sorted(run_dir.endpoints.iterdir())
+    except OSError:
+        return found
+    for path in paths:
+        if path.name.endswith(SUFFIX):
+            for event in _read(path):
+                found.setdefault(event.job_id, []).append(event)
+    return found
+
+
+def _read(path: Path) -> list[Event]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    events = []
+    for line in lines:
+        try:
+            data = json.loads(line)
+            events.append(_event(data))
+        except (ValueError, TypeError, KeyError):
+            continue  # torn by a full disk or a kill
+    return events
+
+
+def _event(data: Any) -> Event:
+    if data["event"] not in get_args(Kind):
+        raise ValueError
+    return Event(
+        datetime.fromisoformat(data["time"]).timestamp(),
+        data["event"],
+        str(data["server"]),
+        str(data["job_id"]),
+        str(data.get("incarnation", "")),
+        str(data.get("reason", "")),
+        str(data.get("cause", "")),
+    )
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp()

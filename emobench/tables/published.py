@@ -1,0 +1,261 @@
+"""tau-bench's own result files as a run directory, so that published conversations stand beside
+one's own.
+
+A file is a list of {task_id, reward, info, traj, trial}. It does not say what was run: the caller
+does. Three things in it are not what they seem: an exception is written as reward 0 with an empty
+traj, the step limit as reward 0 with no reward_info, and every shard of a study says trial 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.outcomes import SUCCESS
+from emobench.core.sweep import AgentStrategy, Env, UserStrategy
+from emobench.tables.compatibility import PUBLISHED
+from emobench.tables.published_file import check_env, no_results_file, results_in
+from emobench.tables.rows import told
+from emobench.tables.stock_errors import outcome_of_error
+
+
+@dataclass(frozen=True)
+class Described:
+    """What result files do not say about themselves."""
+
+    env: Env
+    variant: str
+    assistants: tuple[str, ...]
+    """One a file."""
+    agent_strategy: AgentStrategy = "tool-calling"
+    user_model: str = "unknown"
+    user_strategy: UserStrategy = "llm"
+    max_steps: int = 30
+    tasks: tuple[int, ...] | None = None
+    """None: those in the files."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One result of a file, without its transcript."""
+
+    task: int
+    trial: int
+    copy: tuple[str, int]
+    """Its content's digest, and how many like it came before in the file."""
+
+
+@dataclass
+class FileAccount:
+    """What one file holds."""
+
+    path: Path
+    found: list[Found]
+    damaged: int = 0
+    torn: bool = False
+    """The file was cut off after its last whole result."""
+    foreign: int = 0
+    """Results on tasks that were not asked for."""
+    repeated: int = 0
+    """Results that an earlier file has too."""
+
+
+def convert(
+    files: Sequence[Path], described: Described, folder: Path, name: str
+) -> list[dict[str, Any]]:
+    """Write `folder` as a run directory and return an account of each file.
+
+    Raises InvalidInput where a file is absent, is no results file or belongs to another
+    environment; OSError where the disk refuses.
+    """
+    from emobench.core.run_dir import RunDir
+    from emobench.store.episodes import dump
+    from emobench.tables.published_plan import published_plan
+
+    accounts = [_survey(path, described) for path in files]
+    numbers = trial_numbers(accounts, described.assistants)
+    tasks = described.tasks or tuple(sorted({found.task for a in accounts for found in a.found}))
+    trials = Counter[str]()
+    for assistant, given in zip(described.assistants, numbers, strict=True):
+        trials[assistant] = max([trials[assistant], *(n for n in given if n is not None)])
+    stamp = max(path.stat().st_mtime for path in files)
+    run_dir = RunDir(folder)
+    plan = published_plan(
+        described, dict(trials), tasks, name, files, datetime.fromtimestamp(stamp, UTC)
+    )
+    folder.mkdir(parents=True)
+    cells = {(cell.assistant, cell.trial): cell for cell in plan.cells}
+    for account, assistant, given in zip(accounts, described.assistants, numbers, strict=True):
+        results = (r for r, _ in _wanted(account.path, described, lambda *_: None))
+        for found, trial, result in zip(account.found, given, results, strict=True):
+            if trial is None:
+                account.repeated += 1
+                continue
+            cell = cells[assistant, trial]
+            paths = run_dir.cell(cell.number)
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            with paths.episodes.open("ab") as stream:
+                record = record_of(result, described, assistant, trial, cell.number, found)
+                stream.write(dump(record) + b"\n")
+    from emobench.core.plan import save_plan
+
+    save_plan(run_dir, plan)
+    return [_said(account) for account in accounts]
+
+
+def trial_numbers(
+    accounts: Sequence[FileAccount], assistants: Sequence[str]
+) -> list[list[int | None]]:
+    """The trial of each result, from 1, on from file to file of one assistant; None for what an
+    earlier file has too.
+
+    A file whose results all differ in (task, trial) keeps its trials. In any other (merged shards
+    all say trial 0) the trials of a task are told apart by their order.
+    """
+    seen: set[tuple[str, str, int]] = set()
+    used: Counter[str] = Counter()
+    numbers: list[list[int | None]] = []
+    for account, assistant in zip(accounts, assistants, strict=True):
+        kept = [(assistant, *found.copy) not in seen for found in account.found]
+        own = [found for found, keep in zip(account.found, kept, strict=True) if keep]
+        ranks = {trial: rank for rank, trial in enumerate(sorted({f.trial for f in own}), 1)}
+        distinct = len({(found.task, found.trial) for found in own}) == len(own)
+        before: Counter[int] = Counter()
+        given: list[int | None] = []
+        for found, keep in zip(account.found, kept, strict=True):
+            if keep:
+                before[found.task] += 1
+                rank = ranks[found.trial] if distinct else before[found.task]
+                given.append(used[assistant] + rank)
+            else:
+                given.append(None)
+        seen |= {(assistant, *found.copy) for found in own}
+        used[assistant] = max([used[assistant], *(n for n in given if n is not None)])
+        numbers.append(given)
+    return numbers
+
+
+def record_of(
+    result: dict[str, Any],
+    described: Described,
+    assistant: str,
+    trial: int,
+    cell: int,
+    found: Found,
+) -> dict[str, Any]:
+    """A result as a line of episodes.jsonl; what it does not say is null."""
+    outcome, reward, error = outcome_of(result)
+    said = [
+        call
+        for _, role, _, call in told(result["traj"], described.agent_strategy)
+        if role == "assistant"
+    ]
+    calls = sum(call is not None for call in said)
+    control = described.variant == "control"
+    identity = [assistant, described.env, described.agent_strategy, described.variant, *found.copy]
+    return {
+        "schema": 1,
+        "episode": hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
+        "cell": cell,
+        "env": described.env,
+        "agent_strategy": described.agent_strategy,
+        "variant": described.variant,
+        "assistant": assistant,
+        "trial": trial,
+        "task_id": result["task_id"],
+        "attempt": 1,
+        "reward": reward,
+        "info": result["info"],
+        "traj": result["traj"],
+        "outcome": outcome,
+        "error": error,
+        "started": None,
+        "wall_s": None,
+        "steps": len(said),
+        "turns": len(said) - calls,
+        "tool_calls": calls,
+        "cost": None,
+        "seed": None,
+        "calls": [],
+        "variant_sha256": hashlib.sha256(b"").hexdigest() if control else None,
+        "user_strategy": described.user_strategy,
+        "user_prompt_sha256": None,
+        "benchmark": dict(zip(("package", "version"), PUBLISHED.split(), strict=True)),
+        "emobench": None,
+    }
+
+
+def outcome_of(result: dict[str, Any]) -> tuple[str, float | None, dict[str, str] | None]:
+    """(outcome, reward, error) of a result, told apart as runs of emobench do."""
+    info, reward = result["info"], float(result["reward"])
+    if "error" in info and not result["traj"]:
+        outcome, kind = outcome_of_error(str(info["error"]), str(info.get("traceback") or ""))
+        error = {"type": kind, "message": str(info["error"])[:2000]}
+        return outcome, None if outcome == "infra_error" else 0.0, error
+    if reward >= SUCCESS:
+        return "solved", reward, None
+    # tau-bench scores a conversation where it ends; one that did not end ran into the step limit.
+    unscored = "reward_info" in info and info["reward_info"] is None
+    return ("max_steps" if unscored else "failed"), reward, None
+
+
+def _survey(path: Path, described: Described) -> FileAccount:
+    account = FileAccount(path, [])
+
+    def on_end(damaged: int, torn: bool) -> None:
+        account.damaged, account.torn = damaged, torn
+
+    copies: Counter[str] = Counter()
+    for result, foreign in _wanted(path, described, on_end, with_foreign=True):
+        if foreign:
+            account.foreign += 1
+            continue
+        text = json.dumps(result, sort_keys=True)
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+        found = Found(result["task_id"], result["trial"], (digest, copies[digest]))
+        account.found.append(found)
+        copies[digest] += 1
+    if not account.found:
+        if account.damaged and not account.foreign:
+            raise no_results_file(path)
+        raise InvalidInput(
+            Problem(
+                "no whole result in it" + (" on these tasks" if account.foreign else ""),
+                file=str(path),
+                hint="the file is empty, or was cut off within its first result",
+            )
+        )
+    return account
+
+
+def _wanted(
+    path: Path,
+    described: Described,
+    on_end: Callable[[int, bool], None],
+    with_foreign: bool = False,
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The results on the tasks asked for; the others too, marked, if `with_foreign`."""
+    for result in results_in(path, on_end):
+        foreign = described.tasks is not None and result["task_id"] not in described.tasks
+        if not foreign:
+            check_env(path, result, described.env)
+        if with_foreign or not foreign:
+            yield result, foreign
+
+
+def _said(account: FileAccount) -> dict[str, Any]:
+    counts = {
+        "damaged": account.damaged,
+        "torn": int(account.torn),
+        "foreign": account.foreign,
+        "repeated": account.repeated,
+    }
+    episodes = len(account.found) - account.repeated
+    return {"file": str(account.path), "episodes": episodes, **counts}

@@ -1,1 +1,0 @@
-"""The emotional variants as data, and the shim that injects them into tau-bench's user."""

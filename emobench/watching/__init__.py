@@ -1,1 +1,0 @@
-"""`emobench watch`: what a run is doing, read again and again and shown on one screen."""

@@ -1,0 +1,130 @@
+"""Means and rates against statsmodels on the same data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
+
+from emobench.analysis.stats import metrics
+from emobench.analysis.stats.intervals import score_interval
+from emobench.analysis.stats.means import cluster_error, mean_reward
+from emobench.analysis.stats.rates import outcome_rate, wilson
+from emobench.analysis.stats.student import t_quantile
+from tests.analysis.frames import arm, observations, random_rewards
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_the_error_is_that_of_ols_clustered_by_task(missing: float) -> None:
+    rewards = random_rewards(1, 30, 4, missing=missing)
+    scored = [
+        (task, value) for task, values in rewards.items() for value in values if value is not None
+    ]
+    values = np.array([value for _, value in scored])
+    fit = sm.OLS(values, np.ones(len(values))).fit(
+        cov_type="cluster", cov_kwds={"groups": np.array([task for task, _ in scored])}
+    )
+    held = arm(rewards).scored
+    assert cluster_error(held.total, held.n) == pytest.approx(float(fit.bse[0]), rel=1e-9)
+    found = mean_reward("mean reward", held.total, held.successes, held.n, held.missing)
+    width = t_quantile(held.n.size - 1) * float(fit.bse[0])
+    assert found.t is not None
+    assert (found.t.low, found.t.high) == pytest.approx(
+        (fit.params[0] - width, fit.params[0] + width)
+    )
+
+
+def test_it_is_the_mean_that_status_shows() -> None:
+    rewards = random_rewards(2, 20, 3, missing=0.1)
+    held = arm(rewards)
+    found = mean_reward("x", held.total, held.successes, held.n, held.missing)
+    shown = metrics.mean_reward(observations(rewards))
+    assert (found.value, found.episodes, found.missing) == (
+        shown.value,
+        shown.scored,
+        shown.missing,
+    )
+    assert found.t is not None
+    assert shown.interval is not None
+    assert found.t.low == pytest.approx(shown.interval.low)
+
+
+def test_with_independent_episodes_the_score_interval_is_wilsons_with_t_quantiles() -> None:
+    # Quantiles of t at many tasks are those of the normal distribution.
+    tasks, events = 200_000, 60_000
+    p = events / tasks
+    found = score_interval(p, float(np.sqrt(p * (1 - p) / tasks)), tasks, tasks)
+    low, high = proportion_confint(events, tasks, method="wilson")
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-7)
+
+
+def test_wilson_is_statsmodels_wilson() -> None:
+    for events, n in [(0, 1), (0, 20), (3, 20), (20, 20), (57, 115)]:
+        low, high = proportion_confint(events, n, method="wilson")
+        found = wilson(events, n)
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+    assert wilson(0, 0) is None
+    with pytest.raises(ValueError, match="5 events in 4"):
+        wilson(5, 4)
+
+
+def test_what_never_varies_still_has_a_width() -> None:
+    held = arm({task: [1.0] * 4 for task in range(12)})
+    found = mean_reward("x", held.total, held.successes, held.n, held.missing)
+    assert found.t is None
+    assert found.interval is not None
+    assert 0.6 < found.interval.low < 0.85
+    assert found.interval.high == 1.0
+    assert found.notes == ("fewer than 10 tasks with a failure",)
+
+
+def test_one_task_or_none_has_a_reason_in_place_of_an_interval() -> None:
+    one = arm({3: [1.0, 0.0]})
+    found = mean_reward("x", one.total, one.successes, one.n, one.missing)
+    assert (found.value, found.interval, found.t) == (0.5, None, None)
+    assert found.reason.startswith("one task")
+    none = arm({3: [None], 4: [None]})
+    found = mean_reward("x", none.total, none.successes, none.n, none.missing)
+    assert (found.value, found.missing, found.reason) == (None, 2, "no scored episode")
+
+
+def test_rates_on_few_events_are_marked() -> None:
+    n = np.full(40, 4, dtype=np.int64)
+    events = np.zeros(40)
+    events[:3] = 1
+    found = outcome_rate("share of max_steps", events, n)
+    assert found.value == pytest.approx(3 / 160)
+    assert found.notes == ("fewer than 10 events",)
+    assert outcome_rate("x", np.tile([1.0, 3.0], 20), n).notes == ()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=2, max_size=40),
+    st.randoms(use_true_random=False),
+)
+def test_the_interval_holds_its_mean_and_knows_no_order(
+    pairs: list[tuple[int, int]], shuffle: object
+) -> None:
+    pairs = [(min(successes, n), n) for successes, n in pairs]
+    turned = pairs[::-1]
+    found, other = (
+        mean_reward(
+            "x",
+            np.array([c for c, _ in each], dtype=np.float64),
+            np.array([c for c, _ in each], dtype=np.int64),
+            np.array([n for _, n in each], dtype=np.int64),
+            np.zeros(len(each), dtype=np.int64),
+        )
+        for each in (pairs, turned)
+    )
+    assert found.interval is not None
+    assert found.value is not None
+    assert other.interval is not None
+    assert found.interval.low - 1e-9 <= found.value <= found.interval.high + 1e-9
+    assert found.interval.high > found.interval.low
+    assert other.interval.low == pytest.approx(found.interval.low)

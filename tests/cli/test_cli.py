@@ -1,0 +1,200 @@
+"""The command line: answers at once, and each mistake is one clear error that changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+SWEEP = """\
+name: tiny
+engine: scripted
+matrix: {env: retail, variant: [control, anger]}
+trials: 1
+tasks: 0
+"""
+HAND = ["--env", "retail", "--model", "m", "--model-base-url", "http://127.0.0.1:1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    home = tmp_path / "Ümläut and spaces"
+    home.mkdir()
+    (home / "tiny.yaml").write_text(SWEEP)
+    return home
+
+
+def emobench(
+    folder: Path, *arguments: str, module: str = "emobench.cli", **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["x.yaml", "empty"]),
+        ("- 1\n", ["x.yaml:1"]),
+        (SWEEP + "trials: 2\n", ["x.yaml:6", "trials"]),
+        (SWEEP.replace("anger", "angry"), ["x.yaml:3", "angry", "did you mean 'anger'"]),
+        (SWEEP.replace("tasks: 0", "tasks: 0-115"), ["x.yaml:5", "0 to 114"]),
+        (SWEEP.replace("trials: 1", "trials: 0"), ["x.yaml:4", "trials"]),
+        (SWEEP + "\tseed: 1\n", ["x.yaml:6", "tab"]),
+        (SWEEP + "cluster: mars\n", ["x.yaml:6", "mars", "local"]),
+        (SWEEP + "clutser: lab\n", ["x.yaml:6", "did you mean 'cluster'"]),
+    ],
+)
+def test_mistakes_in_the_file(folder: Path, text: str, parts: Sequence[str]) -> None:
+    (folder / "x.yaml").write_text(text)
+    refused(emobench(folder, "sweep", "x.yaml"), *parts)
+    assert not (folder / "runs").exists()
+    assert not (folder / "logs").exists()
+
+
+def test_a_file_that_is_not_there(folder: Path) -> None:
+    refused(emobench(folder, "nope.yaml", module="emobench.sweep"), "nope.yaml")
+
+
+def test_a_dry_run_writes_what_would_be_submitted_and_starts_nothing(folder: Path) -> None:
+    first = emobench(folder, "sweep", "tiny.yaml", "--dry-run", "--cluster", "cuda", "--json")
+    assert first.returncode == 0, first.stderr
+    scripts = [Path(path) for path in json.loads(first.stdout)["scripts"]]
+    texts = {path: path.read_bytes() for path in scripts}
+    assert {path.name for path in scripts} >= {"user_vllm.sbatch", "tau_array_scripted.sbatch"}
+    assert not (folder / "runs/tiny/jobs.json").exists()
+    assert emobench(folder, "sweep", "tiny.yaml", "--dry-run", "--cluster", "cuda").returncode == 0
+    assert {path: path.read_bytes() for path in scripts} == texts
+
+
+def test_no_scheduler_on_this_machine_is_said_before_anything_is_written(folder: Path) -> None:
+    result = emobench(folder, "sweep", "tiny.yaml", "--cluster", "cuda", PATH="/nonexistent")
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.stderr
+    assert "scontrol" in result.stderr or "sbatch" in result.stderr
+    assert not (folder / "runs/tiny/jobs.json").exists()
+
+
+def test_a_folder_that_cannot_be_written(folder: Path) -> None:
+    result = emobench(folder, "sweep", "tiny.yaml", "--run-dir", "/proc/nothing/here")
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.stderr
+    assert "/proc/nothing" in result.stderr
+
+
+def test_a_model_id_like_a_path_stays_inside_the_run_directory(folder: Path) -> None:
+    (folder / "x.yaml").write_text(SWEEP + "assistants: ['../../x']\n")
+    result = emobench(folder, "sweep", "x.yaml", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    names = {path.name for path in (folder / "runs/tiny/scripts").iterdir()}
+    assert "tau_array_x.sbatch" in names
+    assert sorted(path.name for path in folder.iterdir()) == ["logs", "runs", "tiny.yaml", "x.yaml"]
+
+
+def test_a_hosted_api_without_its_key_is_refused(folder: Path) -> None:
+    (folder / "x.yaml").write_text(
+        SWEEP.replace("engine: scripted", "engine: openai") + "user: gpt-4o\nassistants: [gpt-4o]\n"
+    )
+    refused(emobench(folder, "sweep", "x.yaml", OPENAI_API_KEY=""), "OPENAI_API_KEY")
+    assert not (folder / "runs/tiny/jobs.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--cell", "0"], ["--run-dir"]),
+        (["--run-dir", ".", "--cell", "0"], ["plan.json"]),
+        (["--model-base-url", "http://127.0.0.1:1/v1"], ["--env"]),
+        ([*HAND[:-1], "nonsense"], ["base_url"]),
+        (
+            [
+                "--env",
+                "retail",
+                "--model",
+                "m",
+                "--model-base-url",
+                "http://127.0.0.1:1",
+                "--variant",
+                "fury",
+            ],
+            ["fury", "frustration"],
+        ),
+        (
+            [
+                "--env",
+                "retail",
+                "--model",
+                "m",
+                "--model-base-url",
+                "http://127.0.0.1:1",
+                "--tasks",
+                "0-999",
+            ],
+            ["0-999", "114"],
+        ),
+    ],
+)
+def test_mistakes_in_a_run_by_hand(folder: Path, arguments: list[str], parts: list[str]) -> None:
+    refused(emobench(folder, *arguments, module="emobench.run"), *parts)
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "report", "cancel"])
+def test_a_folder_that_is_no_run(folder: Path, command: str) -> None:
+    refused(emobench(folder, command, "."), "plan.json")
+
+
+def test_a_single_run_names_what_the_sweep_has(folder: Path) -> None:
+    emobench(folder, "sweep", "tiny.yaml", "--dry-run")
+    run = ["--run-dir", "runs/tiny", "--env", "retail", "--model", "scripted"]
+    refused(emobench(folder, *run, "--trial", "9", module="emobench.run"), "trial", "1")
+    refused(emobench(folder, *run[:-1], "scriptd", module="emobench.run"), "scripted")
+    refused(emobench(folder, *run[:2], "--cell", "7", module="emobench.run"), "0 to 1")
+
+
+def test_help_is_quick_and_light(folder: Path) -> None:
+    heavy = [
+        "litellm",
+        "pandas",
+        "pydantic",
+        "aiohttp",
+        "rich",
+        "submitit",
+        "jinja2",
+        "yaml",
+        "tau_trait",
+    ]
+    code = f"""
+import sys
+from emobench.cli.main import main
+try:
+    main(["--help"])
+except SystemExit as done:
+    assert done.code == 0
+loaded = [name for name in {heavy!r} if name in sys.modules]
+assert not loaded, loaded
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "examples:" in result.stdout

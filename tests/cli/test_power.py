@@ -1,0 +1,112 @@
+"""`emobench power`, and the lines of it that `emobench sweep` prints before it submits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emobench.analysis.stats.power import power_verdict
+from emobench.cli.power import main, summary
+from emobench.config.expand import expand
+from emobench.config.load import load_sweep
+from emobench.core.errors import InvalidInput
+from emobench.core.plan import load_plan
+from tests.report.factory import fill, make_run
+
+SWEEP = """\
+engine: scripted
+matrix: {env: [retail, airline], variant: [control, anger, anxiety, confusion, frustration]}
+trials: 4
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_sweep_is_told_what_it_lacks(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert "retail, 115 tasks x 4 trials, 4 variants against control" in shown
+    assert "smallest drop       8.3 points\n" in shown
+    assert "smallest drop       14.4 points: underpowered for 10 points" in shown
+    assert "needs 9 trials" in shown
+    assert "published gpt-4o" in shown
+
+
+def test_the_drop_of_interest_is_that_of_the_file_or_of_the_command(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(file), "--drop", "15"]) == 0
+    assert "underpowered" not in capsys.readouterr().out
+    file.write_text(SWEEP + "gates: {smallest_effect: 0.2}\n")
+    assert main([str(file)]) == 0
+    capsys.readouterr()
+    assert main([str(file), "--drop", "5", "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["wanted"] == 0.05
+    assert [each["enough"] for each in verdict["designs"]] == [False, False]
+
+
+def test_what_sweep_prints_before_it_submits(file: Path) -> None:
+    sweep = load_sweep(file)
+    good, short = summary(power_verdict(expand(sweep), sweep.gates.smallest_effect))
+    assert good == (
+        "power       smallest drop found 4 times in 5: 8.3 points in retail (115 tasks x 4 trials, "
+        "4 variants); 14.4 points in airline (50 tasks x 4 trials, 4 variants)"
+    )
+    assert short.strip() == (
+        "underpowered for a drop of 10 points (gates.smallest_effect): airline needs 9 trials"
+    )
+    assert len(summary(power_verdict(expand(sweep), 0.15))) == 1
+    file.write_text(SWEEP.replace("[control, anger, anxiety, confusion, frustration]", "[anger]"))
+    (line,) = summary(power_verdict(expand(load_sweep(file)), 0.1))
+    assert "nothing is compared with control" in line
+
+
+def test_a_few_tasks_need_more_tasks_and_not_a_hundred_trials(file: Path) -> None:
+    file.write_text(SWEEP + "tasks: 0-4\n")
+    _, short = summary(power_verdict(expand(load_sweep(file)), 0.1))
+    assert "retail needs 84 tasks" in short
+    assert "airline needs all 50 tasks x 9 trials" in short
+
+
+def test_a_pilot_says_how_hard_the_tasks_are(
+    tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "pilot", variants=("control", "anxiety"), tasks=12, trials=3)
+    with pytest.raises(InvalidInput, match="no scored episode of control"):
+        main([str(run.path)])
+    fill(run, load_plan(run).cells)
+    main([str(run.path)])
+    assert "pilot: control, 12 tasks x 3 trials" in capsys.readouterr().out
+    main([str(file), "--pilot", str(run.path)])
+    retail, airline = capsys.readouterr().out.split("airline, 50 tasks")
+    assert "pilot: control, 12 tasks x 3 trials" in retail
+    assert "published gpt-4o" in airline
+
+
+def test_it_loads_no_numerical_library(file: Path) -> None:
+    code = (
+        "import sys; from emobench.cli.power import main; "
+        f"main([{str(file)!r}]); "
+        "print([n for n in ('numpy', 'scipy', 'pandas', 'statsmodels') if n in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("option", [["--drop", "0"], ["--alpha", "1"], ["--power", "0.5"]])
+def test_impossible_options_are_refused(file: Path, option: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(file), *option])
+    assert stop.value.code == 2

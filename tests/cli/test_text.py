@@ -1,0 +1,65 @@
+"""Text from a model cannot act on a terminal, and fits its columns."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emobench.cli.conversations.text import cut, flat, line_width, paint, visible, width, wrap
+
+hostile = st.text(
+    st.one_of(
+        st.characters(),
+        st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Mn")),
+        st.sampled_from("\x1b\x9b\x07\r\n\t \u202e\u2066\u200b\ufeff\u65e5\U0001f600"),
+    ),
+    max_size=80,
+)
+
+
+def test_escape_sequences_are_written_out() -> None:
+    assert visible("\x1b[2J\x9b1m\u202eabc\r\nd\re") == "\\x1b[2J\\x9b1m\\u202eabc\nd\\x0de"
+
+
+@given(hostile)
+def test_nothing_that_acts_is_left(text: str) -> None:
+    shown = visible(text)
+    assert not {unicodedata.category(char) for char in shown if char != "\n"} & {
+        "Cc",
+        "Cs",
+        "Zl",
+        "Zp",
+    }
+    assert not any(unicodedata.bidirectional(c) in ("RLO", "LRO", "RLE", "RLI") for c in shown)
+    assert "\n" not in flat(text)
+
+
+@given(hostile, st.integers(4, 60))
+def test_wrapped_lines_fit_and_lose_nothing_but_space(text: str, columns: int) -> None:
+    shown = visible(text)
+    lines = wrap(shown, columns)
+    assert all(width(line) <= columns for line in lines)
+    assert "".join("".join(lines).split()) == "".join(shown.split())
+
+
+@given(hostile, st.integers(0, 60))
+def test_cut_text_fits(text: str, columns: int) -> None:
+    assert width(cut(flat(text), columns)) <= columns
+
+
+def test_wide_and_combining_characters() -> None:
+    assert width("\u65e5\u672ce\u0301") == 5
+    assert wrap("\u65e5\u672c\u8a9e\u65e5\u672c", 4) == ["\u65e5\u672c", "\u8a9e\u65e5", "\u672c"]
+
+
+def test_indented_text_stays_indented() -> None:
+    assert wrap("  one two three", 9) == ["  one two", "  three"]
+
+
+def test_styles_cost_no_columns_and_can_be_left_out() -> None:
+    line = (("bold", "a"), ("", " "), ("error", "b"))
+    assert line_width(line) == 3
+    assert paint(line, color=False) == "a b"
+    assert paint(line, color=True) == "\x1b[1ma\x1b[0m \x1b[1;31mb\x1b[0m"

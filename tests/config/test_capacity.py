@@ -1,0 +1,182 @@
+"""Throttle and concurrency follow from what the servers can batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emobench.config.capacity import (
+    MAX_CONCURRENCY,
+    MAX_THROTTLE,
+    VLLM_NUM_SEQS,
+    Pace,
+    capacity_of,
+    crowded,
+    describe,
+    pace_of,
+    requests_of,
+)
+from emobench.core.models import OpenAIModel, RoleModel, VllmModel
+from emobench.core.plan import USER_SERVER, Plan, assistant_server
+from emobench.llm.engine_metrics import whole_requests
+from emobench.runs.planning import prepare
+from tests.scheduler.plans import CUDA, make_plan, scripted
+
+
+def paced(plan: Plan) -> tuple[Pace, Plan]:
+    """The pace of a plan, and the plan with it."""
+    pace = pace_of(plan.sweep, plan.profile, plan.cells, plan.blocks)
+    values = {"concurrency": pace.concurrency, "throttle": pace.throttle}
+    return pace, plan.model_copy(update={"sweep": plan.sweep.model_copy(update=values)})
+
+
+def vllm(**values: Any) -> VllmModel:
+    return VllmModel(model="m", **values)
+
+
+def with_tasks(plan: Plan, tasks: int) -> Plan:
+    cells = [cell.model_copy(update={"tasks": tuple(range(tasks))}) for cell in plan.cells]
+    return plan.model_copy(update={"cells": tuple(cells)})
+
+
+@pytest.mark.parametrize(
+    ("model", "requests", "source"),
+    [
+        (vllm(max_num_seqs=100), 100, "max_num_seqs"),
+        (vllm(max_num_seqs=100, data_parallel=2, replicas=3), 600, "max_num_seqs"),
+        (vllm(extra_args=("--max-num-seqs", "24")), 24, "extra_args"),
+        (vllm(extra_args=("--max_num_seqs=24",), max_num_seqs=9), 24, "extra_args"),
+        (vllm(tensor_parallel=4), VLLM_NUM_SEQS, "a default"),
+        (OpenAIModel(model="x"), None, "engine openai"),
+        (scripted(), None, "engine scripted"),
+    ],
+)
+def test_the_capacity_of_a_role_and_its_source(
+    model: RoleModel, requests: int | None, source: str
+) -> None:
+    found = capacity_of("user", model)
+    assert found.requests == requests
+    assert found.source.startswith(source)
+
+
+PACES = st.fixed_dictionaries(
+    {
+        "user": st.integers(1, 600),
+        "assistants": st.lists(st.integers(1, 600), min_size=1, max_size=4),
+        "trials": st.integers(1, 40),
+        "block_size": st.integers(1, 60),
+        "tasks": st.integers(1, 115),
+        "concurrency": st.none() | st.integers(1, 64),
+        "throttle": st.none() | st.integers(1, 40),
+        "local": st.booleans(),
+    }
+)
+
+
+@given(PACES)
+@settings(max_examples=120, deadline=None)
+def test_no_server_is_oversubscribed_and_nothing_is_left_unused(case: dict[str, Any]) -> None:
+    assistants: dict[str, RoleModel] = {
+        f"a{i}": vllm(max_num_seqs=size) for i, size in enumerate(case["assistants"])
+    }
+    profile = CUDA.model_copy(update={"scheduler": "local"}) if case["local"] else CUDA
+    given_by_hand = {key: case[key] for key in ("concurrency", "throttle") if case[key]}
+    plan = make_plan(
+        profile,
+        "/logs",
+        vllm(max_num_seqs=case["user"]),
+        assistants,
+        trials=case["trials"],
+        block_size=case["block_size"],
+        **given_by_hand,
+    )
+    plan = with_tasks(plan, case["tasks"])
+    pace, resolved = paced(plan)
+    servers = [USER_SERVER, *map(assistant_server, assistants)]
+    limits = dict(zip(servers, [case["user"], *case["assistants"]], strict=True))
+
+    def fits(trial: Pace) -> bool:
+        sweep = plan.sweep.model_copy(
+            update={"concurrency": trial.concurrency, "throttle": trial.throttle}
+        )
+        tried = plan.model_copy(update={"sweep": sweep})
+        return all(requests_of(tried, server) <= limit for server, limit in limits.items())
+
+    cells = sum(block.size for block in plan.blocks)
+    largest = cells if case["local"] else max(block.size for block in plan.blocks)
+    if case["concurrency"]:
+        assert pace.concurrency == case["concurrency"]
+    else:
+        assert 1 <= pace.concurrency <= min(MAX_CONCURRENCY, case["tasks"])
+    if case["throttle"]:
+        assert pace.throttle == case["throttle"]
+    else:
+        assert 1 <= pace.throttle <= min(MAX_THROTTLE, largest)
+    least = Pace(case["concurrency"] or 1, case["throttle"] or 1)
+    assert fits(pace) or pace == least
+    if fits(pace) and not case["throttle"] and pace.throttle < min(MAX_THROTTLE, largest):
+        assert not fits(Pace(pace.concurrency, pace.throttle + 1))
+    most = min(MAX_CONCURRENCY, case["tasks"])
+    if fits(pace) and not case["concurrency"] and pace.concurrency < most:
+        assert not fits(Pace(pace.concurrency + 1, pace.throttle))
+    assert describe(resolved)
+
+
+def test_the_variants_of_a_trial_run_side_by_side() -> None:
+    plan = with_tasks(make_plan(CUDA, "/logs", vllm(max_num_seqs=32), trials=20), 115)
+    pace, _ = paced(plan)
+    assert pace == Pace(concurrency=16, throttle=2)
+
+
+@pytest.mark.parametrize("user", [scripted(), OpenAIModel(model="gpt-x")])
+def test_without_a_vllm_server_the_pace_is_eight_times_eight(user: RoleModel) -> None:
+    plan = make_plan(CUDA, "/logs", user, {"a": scripted()}, trials=20)
+    assert paced(plan)[0] == Pace(8, 8)
+    assert describe(plan) == []
+    site = CUDA.model_copy(update={"throttle": 3})
+    assert paced(plan.model_copy(update={"profile": site}))[0] == Pace(8, 3)
+
+
+def test_what_the_submission_says() -> None:
+    model = vllm(max_num_seqs=128)
+    plan = with_tasks(make_plan(CUDA, "/logs", model, {"x": model}, trials=10), 12)
+    lines = describe(paced(plan)[1])
+    assert lines == [
+        "16 cells at a time x 8 conversations: up to 128 requests for user, which batches 128 "
+        "(max_num_seqs)",
+        "up to 128 requests for x, which batches 128 (max_num_seqs)",
+    ]
+    by_hand = plan.sweep.model_copy(update={"concurrency": 12, "throttle": 20})
+    assert "the rest waits there" in describe(plan.model_copy(update={"sweep": by_hand}))[0]
+
+
+def test_the_plan_holds_numbers_and_a_resubmission_may_change_them(tmp_path: Path) -> None:
+    text = (
+        "name: s\ntrials: 2\nmatrix: {env: retail, variant: control}\ntasks: 0-9\n"
+        "user: {model: u, max_num_seqs: 30}\n"
+        "assistants: {a: {model: b, tool_call_parser: hermes}}\n"
+    )
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    _, plan = prepare(file, run_dir=tmp_path / "run")
+    assert (plan.sweep.concurrency, plan.sweep.throttle) == (10, 2)
+    file.write_text(text + "concurrency: 3\n")
+    _, plan = prepare(file, run_dir=tmp_path / "run")
+    assert json.loads(plan.model_dump_json())["sweep"]["concurrency"] == 3
+
+
+def test_vllms_own_figure_and_the_warning() -> None:
+    line = "(EngineCore pid=7) INFO Maximum concurrency for 32,768 tokens per request: 5.31x"
+    assert whole_requests(line) == 5.31
+    assert whole_requests("INFO Available KV cache memory: 5.31 GiB") is None
+    plan = with_tasks(make_plan(CUDA, "/logs", vllm(max_num_seqs=64), trials=20), 115)
+    _, plan = paced(plan)
+    assert "holds 5.31 requests" in crowded(plan, "user", 5.31)
+    assert "up to 64" in crowded(plan, "user", 5.31)
+    assert crowded(plan, "user", 16.0) == ""
+    assert crowded(plan, "user", None) == ""

@@ -1,0 +1,314 @@
+"""The command line of `vllm serve`, and what is odd about it before anything is submitted."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.cli.main import main
+from emobench.config.parsers import FAMILIES, suggest_parser
+from emobench.config.vllm_arguments import Role, option_of, serve_arguments
+from emobench.core.cluster import ClusterProfile
+from emobench.core.errors import InvalidInput
+from emobench.core.models import VllmModel
+from emobench.core.run_dir import RunDir
+from emobench.serving import vllm_flags as flags
+from emobench.serving.preflight import check_servers, parser_warnings
+from tests.scheduler.plans import CUDA, make_plan
+
+
+def value_of(arguments: list[str], flag: str) -> str | None:
+    return arguments[arguments.index(flag) + 1] if flag in arguments else None
+
+
+def test_the_tool_parser_is_the_assistants_alone() -> None:
+    model = VllmModel(model="m", tool_call_parser="hermes")
+    assistant, user = serve_arguments(model, "assistant"), serve_arguments(model, "user")
+    assert value_of(assistant, "--tool-call-parser") == "hermes"
+    assert "--enable-auto-tool-choice" in assistant
+    assert not {"--tool-call-parser", "--enable-auto-tool-choice"} & set(user)
+
+
+@pytest.mark.parametrize(
+    ("role", "given", "expected"),
+    [
+        ("user", {}, '{"enable_thinking": false}'),
+        ("user", {"enable_thinking": True}, '{"enable_thinking": true}'),
+        ("user", {"x": "a b"}, '{"enable_thinking": false, "x": "a b"}'),
+        ("assistant", {}, None),
+        ("assistant", {"enable_thinking": False}, '{"enable_thinking": false}'),
+    ],
+)
+def test_the_user_does_not_think_unless_told(
+    role: Role, given: dict[str, Any], expected: str | None
+) -> None:
+    arguments = serve_arguments(VllmModel(model="m", chat_template_kwargs=given), role)
+    assert value_of(arguments, "--default-chat-template-kwargs") == expected
+
+
+def test_all_that_can_be_set() -> None:
+    model = VllmModel(
+        model="/models/a b",
+        served_name="a",
+        revision="r",
+        dtype="bfloat16",
+        max_model_len=4096,
+        tensor_parallel=4,
+        pipeline_parallel=2,
+        nodes=2,
+        gpu_memory_utilization=0.8,
+        reasoning_parser="qwen3",
+        chat_template="/t.jinja",
+        seed=0,
+        extra_args=("--enforce-eager",),
+    )
+    assert model.accelerators == 8
+    arguments = serve_arguments(model, "assistant")
+    pairs = dict(pairwise(arguments))
+    assert {flag: pairs[flag] for flag in pairs if flag.startswith("--")} == {
+        "--served-model-name": "a",
+        "--revision": "r",
+        "--dtype": "bfloat16",
+        "--gpu-memory-utilization": "0.8",
+        "--reasoning-parser": "qwen3",
+        "--chat-template": "/t.jinja",
+        "--seed": "0",
+        "--max-model-len": "4096",
+        "--tensor-parallel-size": "4",
+        "--pipeline-parallel-size": "2",
+        "--nnodes": "2",
+        "--distributed-executor-backend": "mp",
+        "--enable-prompt-tokens-details": "--enforce-eager",
+    }
+    assert arguments[-1] == "--enforce-eager"
+    assert "--data-parallel-size" in serve_arguments(VllmModel(model="m", data_parallel=2), "user")
+    unknown = [
+        flag
+        for flag in flags.flags_in(arguments)
+        if not flags.is_known(flag, flags.shipped().flags)
+    ]
+    assert unknown == []
+
+
+def test_options_inside_extra_args() -> None:
+    model = VllmModel(model="m", extra_args=("--a=1", "--b_c", "2", "--d", "--e"))
+    assert [option_of(model, f) for f in ("--a", "--b-c", "--d", "--e", "--f")] == [
+        "1",
+        "2",
+        "",
+        "",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "parser"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "hermes"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "hermes"),
+        ("Qwen/Qwen3-30B-A3B-Thinking-2507", "hermes"),
+        ("/scratch/models/Qwen3-32B/", "hermes"),
+        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qwen3_xml"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3_json"),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "llama4_pythonic"),
+        ("openai/gpt-oss-20b", "openai"),
+        ("mistralai/Mistral-Small-3.2-24B-Instruct-2506", "mistral"),
+        ("deepseek-ai/DeepSeek-V3-0324", "deepseek_v3"),
+        ("deepseek-ai/DeepSeek-V3.1", "deepseek_v31"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", None),
+        ("zai-org/GLM-4.6", "glm45"),
+        ("moonshotai/Kimi-K2-Instruct", "kimi_k2"),
+        ("ibm-granite/granite-4.0-h-small", "granite4"),
+        ("Salesforce/Llama-xLAM-2-8B-fc-r", "xlam"),
+        ("somebody/something-new", None),
+    ],
+)
+def test_a_parser_is_suggested_by_family(model: str, parser: str | None) -> None:
+    assert suggest_parser(model) == parser
+
+
+def test_the_table_names_parsers_that_there_are() -> None:
+    tools = {name for family in FAMILIES for name in family.tool_parsers}
+    assert tools <= set(flags.shipped_parsers("tool"))
+    reasoning = {family.reasoning_parser for family in FAMILIES} - {None}
+    assert reasoning <= set(flags.shipped_parsers("reasoning"))
+
+
+@pytest.mark.parametrize(
+    ("role", "model", "said"),
+    [
+        ("assistant", {"model": "Qwen/Qwen3-4B-Instruct-2507", "tool_call_parser": "hermes"}, []),
+        ("assistant", {"model": "somebody/new", "tool_call_parser": "hermes"}, []),
+        ("assistant", {"model": "somebody/new", "tool_call_parser": "hermse"}, ["did you mean"]),
+        (
+            "assistant",
+            {"model": "meta-llama/Llama-3.1-8B", "extra_args": ["--tool-call-parser=hermes"]},
+            ["its family's is llama3_json"],
+        ),
+        (
+            "assistant",
+            {
+                "model": "somebody/new",
+                "tool_call_parser": "mine",
+                "extra_args": ["--tool-parser-plugin", "x.py"],
+            },
+            [],
+        ),
+        ("user", {"model": "Qwen/Qwen3-32B"}, []),
+        (
+            "user",
+            {"model": "Qwen/Qwen3-32B", "chat_template_kwargs": {"enable_thinking": True}},
+            ["the assistant would read its reasoning"],
+        ),
+        ("user", {"model": "openai/gpt-oss-20b"}, ["'reasoning_parser: openai_gptoss'"]),
+        ("user", {"model": "openai/gpt-oss-20b", "reasoning_parser": "openai_gptoss"}, []),
+        (
+            "assistant",
+            {"model": "Qwen/Qwen3-32B", "tool_call_parser": "hermes"},
+            ["the user would read its reasoning"],
+        ),
+    ],
+)
+def test_odd_parsers_are_warned_of(role: Role, model: dict[str, Any], said: list[str]) -> None:
+    found = list(parser_warnings(VllmModel(**model), role))
+    assert len(found) == len(said), found
+    for text, part in zip(found, said, strict=True):
+        assert part in text
+
+
+def warnings_of(tmp_path: Path, *arguments: str, profile: Any = CUDA) -> list[str]:
+    model = VllmModel(model="m", tool_call_parser="hermes", extra_args=arguments)
+    plan = make_plan(profile, tmp_path, VllmModel(model="u"), {"a": model})
+    said: list[str] = []
+    check_servers(plan, RunDir(tmp_path), said.append)
+    return said
+
+
+NO_SETUP = CUDA.model_copy(update={"server_setup": ()})
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--device",
+        "--disable-log-requests",
+        "--enable-reasoning",
+        "--swap-space=4",
+        "--num_scheduler_steps",
+    ],
+)
+def test_a_dropped_argument_is_an_error_that_says_what_to_do(flag: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        warnings_of(tmp_path, flag, profile=NO_SETUP)
+    (problem,) = caught.value.problems
+    assert problem.key == "assistants.a.extra_args"
+    assert problem.hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max_num_seqs", "4", "--no-enable-prefix-caching", "-O3", "--seed", "-1"], None),
+        (["--compilation-config.cudagraph_mode", "none", "--hf-overrides.a.b+=1"], None),
+        (["--max-num-batched", "9"], None),  # argparse takes the start of a flag
+        (["--max-num-sequences", "4"], "did you mean '--max-num-seqs'?"),
+    ],
+)
+def test_an_unknown_argument_is_a_warning_with_the_nearest(
+    arguments: list[str], said: str | None, tmp_path: Path
+) -> None:
+    found = warnings_of(tmp_path, *arguments, profile=NO_SETUP)
+    assert len(found) == (said is not None), found
+    assert all(str(said) in text and "vLLM 0.33" in text for text in found)
+
+
+HELP = """\
+usage: vllm serve [model_tag] [options]
+
+options:
+  -h, --help            show this help message and exit
+  --swap-space SWAP_SPACE
+                        back again. Unlike --gone, which went.
+  --tensor-parallel-size, -tp TENSOR_PARALLEL_SIZE
+                        Number of groups. (default: 1)
+  --served-model-name SERVED_MODEL_NAME [SERVED_MODEL_NAME ...]
+  --tool-call-parser {hermes,--odd} or name
+  --enable-auto-tool-choice, --no-enable-auto-tool-choice
+  --max-model-len MAX_MODEL_LEN
+  --enable-prompt-tokens-details, --no-enable-prompt-tokens-details
+"""
+
+
+def test_the_installed_version_is_asked_once_and_its_word_counts(tmp_path: Path) -> None:
+    vllm = tmp_path / "bin" / "vllm"
+    vllm.parent.mkdir()
+    vllm.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\ncat <<END\n{HELP}\nEND\n')
+    vllm.chmod(0o755)
+    profile = CUDA.model_copy(update={"server_setup": (f"PATH={vllm.parent}:$PATH",)})
+    said = warnings_of(tmp_path, "--swap-space", "4", "--enforce-eager", profile=profile)
+    takes = "which the installed vLLM does not take"
+    assert [text.partition(";")[0] for text in said] == [
+        f"user: emobench sets --default-chat-template-kwargs, {takes}",
+        "assistants.a.extra_args: the installed vLLM has no --enforce-eager",
+    ]
+    flags._asked.clear()  # as another process would find it
+    assert warnings_of(tmp_path, "--gone", profile=profile)
+    assert (tmp_path / "calls").read_text() == "serve --help=all\n"
+
+
+def test_a_vllm_that_hangs_or_fails_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flags, "ASK_TIMEOUT_S", 0.2)
+    for line in ("vllm() { sleep 60; }", "vllm() { return 1; }", "exit 3", "vllm() { echo hi; }"):
+        profile = CUDA.model_copy(update={"server_setup": (line, f"# {tmp_path}")})
+        assert flags.installed(profile) is None
+
+
+def test_several_nodes_need_slurm(tmp_path: Path) -> None:
+    profile = NO_SETUP.model_copy(update={"scheduler": "local"})
+    plan = make_plan(profile, tmp_path, VllmModel(model="u", tensor_parallel=2, nodes=2))
+    with pytest.raises(InvalidInput, match=r"user\.nodes: 2 nodes, but profile cuda has no Slurm"):
+        check_servers(plan, RunDir(tmp_path), lambda text: None)
+
+
+def test_the_sweep_command_refuses_before_it_writes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.yaml").write_text("scheduler: slurm\nmax_array_size: 100\n")
+    text = (
+        "cluster: site.yaml\nmatrix: {env: retail, variant: control}\ntrials: 1\ntasks: 0\n"
+        "user: openai/gpt-oss-20b\n"
+        "assistants: {a: {model: Qwen/Qwen3-4B-Instruct-2507, tool_call_parser: hermes, "
+        "extra_args: [--swap-space, '4']}}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    assert main(["sweep", "s.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "assistants.a.extra_args: vLLM no longer takes --swap-space" in said
+    assert "user: openai/gpt-oss-20b thinks aloud" in said
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "s.yaml").write_text(text.replace("--swap-space, '4'", "--enforce-eager"))
+    assert main(["sweep", "s.yaml", "--dry-run"]) == 0
+    assert (tmp_path / "runs" / "s" / "scripts" / "serve_user.sh").exists()
+
+
+def test_a_models_folder_that_is_not_there_is_refused_where_servers_run_here(
+    tmp_path: Path,
+) -> None:
+    model = VllmModel(model=str(tmp_path / "small"), tool_call_parser="hermes")
+    said: list[str] = []
+    local = ClusterProfile(name="local", scheduler="local")
+    plan = make_plan(local, tmp_path, VllmModel(model="u"), {"a": model})
+    with pytest.raises(InvalidInput, match=r"there is no folder .*/small"):
+        check_servers(plan, RunDir(tmp_path), said.append)
+    elsewhere = make_plan(NO_SETUP, tmp_path, VllmModel(model="u"), {"a": model})
+    check_servers(elsewhere, RunDir(tmp_path), said.append)
+    assert "no folder" in said[0] and "on this machine" in said[0]
+    (tmp_path / "small").mkdir()
+    check_servers(plan, RunDir(tmp_path), said.append)
+    assert len(said) == 1

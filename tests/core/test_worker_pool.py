@@ -1,0 +1,124 @@
+"""Episodes on threads: as many at a time as asked, in order, every result handed over once."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from emobench.core.worker_pool import Crew
+
+
+def never() -> bool:
+    return False
+
+
+def gather(crew: Crew[int, int]) -> list[int]:
+    done: list[int] = []
+    while crew.threads:
+        done += crew.results(10)
+    return done
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_every_job_is_done_once(size: int) -> None:
+    assert sorted(gather(Crew(size, lambda job: job, range(20), never))) == list(range(20))
+
+
+def test_one_thread_keeps_the_order() -> None:
+    assert gather(Crew(1, lambda job: job, range(20), never)) == list(range(20))
+
+
+def test_as_many_at_a_time_as_asked() -> None:
+    together = threading.Barrier(4)  # breaks unless four jobs run at the same time
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work(job: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        together.wait(10)
+        with lock:
+            running -= 1
+        return job
+
+    assert len(gather(Crew(4, work, range(12), never))) == 12
+    assert most == 4
+
+
+def test_nobody_waits_for_the_one_who_writes_the_results_down() -> None:
+    begun = threading.Semaphore(0)
+
+    def work(job: int) -> int:
+        begun.release()
+        return job
+
+    crew = Crew(1, work, range(5), never)
+    for _ in range(5):
+        assert begun.acquire(timeout=10)  # all five, and no result was fetched yet
+    assert gather(crew) == list(range(5))
+
+
+def test_a_stop_lets_running_jobs_end_and_begins_no_other() -> None:
+    stop, begun, go = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def work(job: int) -> int:
+        begun.release()
+        go.wait(10)
+        return job
+
+    crew = Crew(2, work, range(9), stop.is_set)
+    assert begun.acquire(timeout=10)
+    assert begun.acquire(timeout=10)
+    stop.set()
+    assert crew.results(0.0) == []
+    go.set()
+    assert sorted(gather(crew)) == [0, 1]
+
+
+def test_a_job_that_hangs_can_be_abandoned() -> None:
+    hang = threading.Event()
+
+    def work(job: int) -> int:
+        if job:
+            hang.wait(10)
+        return job
+
+    crew = Crew(2, work, range(2), never)
+    assert crew.results(10) == [0]
+    assert crew.results(0.05) == []
+    assert crew.threads == 1
+    assert all(t.daemon for t in threading.enumerate() if t.name.startswith("episode-"))
+    hang.set()
+    assert gather(crew) == [1]
+
+
+def failing(job: int) -> int:
+    if job == 2:
+        raise KeyError("a defect")
+    return job
+
+
+def test_what_a_job_raises_comes_after_the_results_before_it() -> None:
+    crew = Crew(1, failing, range(9), never)
+    done: list[int] = []
+    with pytest.raises(KeyError, match="a defect"):
+        while crew.threads:
+            done += crew.results(10)
+    assert done == [0, 1]
+
+
+def test_a_closed_crew_begins_nothing_more() -> None:
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def work(job: int) -> int:
+        begun.release()
+        go.wait(10)
+        return job
+
+    crew = Crew(1, work, range(9), never)
+    assert begun.acquire(timeout=10)
+    crew.close()
+    go.set()
+    assert gather(crew) == [0]

@@ -1,0 +1,138 @@
+"""A sweep file against a run directory that has results already: what may change and what not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emobench.core.errors import InvalidInput
+from emobench.core.plan import Plan, load_plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.runs.planning import prepare
+
+BASE = """\
+name: study
+engine: scripted
+matrix:
+  env: retail
+  variant: {variants}
+assistants: {{a: {{temperature: {temperature}}}}}
+trials: {trials}
+tasks: {tasks}
+seed: {seed}
+concurrency: {concurrency}
+"""
+DEFAULTS = {
+    "variants": "[control, anger]",
+    "temperature": 0,
+    "trials": 1,
+    "tasks": "0-2",
+    "seed": 1,
+    "concurrency": 2,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan_of(folder: Path, **changes: object) -> tuple[RunDir, Plan]:
+    file = folder / "study.yaml"
+    file.write_text(BASE.format(**{**DEFAULTS, **changes}))
+    return prepare(file)
+
+
+def with_results(folder: Path, cells: tuple[int, ...] = (0, 1)) -> Plan:
+    run_dir, plan = plan_of(folder)
+    run_dir.path.mkdir(parents=True)
+    save_plan(run_dir, plan)
+    for number in cells:
+        paths = run_dir.cell(number)
+        paths.folder.mkdir(parents=True)
+        lines = [json.dumps({"task_id": task, "outcome": "solved"}) + "\n" for task in range(3)]
+        paths.episodes.write_text("".join(lines))
+    return plan
+
+
+def test_the_same_file_gives_the_same_cells(folder: Path) -> None:
+    plan = with_results(folder)
+    run_dir, again = plan_of(folder)
+    assert again == plan
+    assert load_plan(run_dir) == plan
+
+
+def test_added_cells_get_the_next_numbers_and_arrays_of_their_own(folder: Path) -> None:
+    plan = with_results(folder)
+    _, wider = plan_of(folder, variants="[anxiety, control, anger]", trials=2)
+    assert wider.cells[:2] == plan.cells
+    assert [cell.variant for cell in wider.cells[2:]] == ["anxiety", "anxiety", "control", "anger"]
+    assert [cell.trial for cell in wider.cells[2:]] == [1, 2, 2, 2]
+    assert [(b.name, b.first_cell, b.size) for b in wider.blocks] == [("a", 0, 2), ("a_2", 2, 4)]
+
+
+def test_what_does_not_affect_content_may_change(folder: Path) -> None:
+    with_results(folder)
+    _, plan = plan_of(folder, concurrency=7, tasks="0-9")
+    assert plan.sweep.concurrency == 7
+    assert len(plan.cells[0].tasks) == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 2}, "seed"),
+        ({"temperature": 0.7}, "temperature"),
+        ({"tasks": "1-2"}, "tasks: retail no longer has 0"),
+        ({"variants": "[control]"}, "anger"),
+    ],
+)
+def test_results_that_would_no_longer_belong_are_refused(
+    folder: Path, changes: dict[str, object], named: str
+) -> None:
+    with_results(folder)
+    with pytest.raises(InvalidInput) as refused:
+        plan_of(folder, **changes)
+    message = str(refused.value)
+    assert named in message
+    assert "study.yaml" in message
+    assert "--run-dir" in message
+
+
+def test_another_benchmark_is_refused(folder: Path) -> None:
+    with_results(folder)
+    run_dir = RunDir((folder / "runs/study").resolve())
+    plan = load_plan(run_dir)
+    save_plan(run_dir, plan.model_copy(update={"benchmark": "tau_bench 0.0.0"}))
+    with pytest.raises(InvalidInput, match="benchmark"):
+        plan_of(folder)
+
+
+def test_without_results_the_file_may_change_freely(folder: Path) -> None:
+    with_results(folder, cells=())
+    _, plan = plan_of(folder, seed=5, variants="[anxiety]")
+    assert [cell.variant for cell in plan.cells] == ["anxiety"]
+
+
+def test_a_damaged_plan_is_named(folder: Path) -> None:
+    with_results(folder)
+    path = folder / "runs/study/plan.json"
+    path.write_text(path.read_text().replace('"number": 0', '"number": "zero"'))
+    with pytest.raises(InvalidInput, match=r"plan\.json"):
+        plan_of(folder)
+
+
+def test_thresholds_that_change_after_the_data_say_when(folder: Path) -> None:
+    stricter = {"concurrency": "2\ngates: {coverage: 0.99}"}
+    assert plan_of(folder)[1].gates_changed == ""
+    assert plan_of(folder, **stricter)[1].gates_changed == ""  # no data yet
+    with_results(folder)
+    run_dir, changed = plan_of(folder, **stricter)
+    assert changed.gates_changed
+    save_plan(run_dir, changed)
+    # Putting them back does not undo it.
+    assert plan_of(folder, **stricter)[1].gates_changed == changed.gates_changed
+    assert plan_of(folder)[1].gates_changed

@@ -1,0 +1,230 @@
+"""The key of a run: who can read it, and that it is nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emobench.config.templates import shipped_templates
+from emobench.core.errors import InvalidInput
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.render import render
+from emobench.store.endpoints import api_key, get, publish, read_endpoint
+from tests.scheduler.plans import CUDA, make_plan
+from tests.serving.runs import make_run, supervising, until_state
+from tests.support import processes
+
+SWEEP = """\
+name: tiny
+engine: scripted
+matrix: {env: retail, variant: [control, anger]}
+trials: 1
+tasks: [0, 3, 4, 5]
+assistants: {scripted: {latency_ms: 20}}
+"""
+FOREIGN = {
+    "VLLM_API_KEY": "a-key-of-the-users-own-shell",
+    "OPENAI_API_KEY": "sk-of-a-hosted-provider",
+    "HF_TOKEN": "hf_of-a-model-hub",
+}
+"""Set where the sweep is submitted; no concern of a file's."""
+
+
+def holders(folder: Path, secret: str) -> list[str]:
+    """Files below the folder that hold the secret in any of the ways it may be written."""
+    forms = {secret.encode(), secret.encode().hex().encode(), json.dumps(secret)[1:-1].encode()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.name for path in files if any(form in path.read_bytes() for form in forms))
+
+
+def argument_lists() -> list[str]:
+    """What `ps` shows everybody of each process."""
+    found = []
+    for pid in processes.pids():
+        try:
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def test_after_a_sweep_the_key_is_in_its_file_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    run_dir = RunDir(tmp_path / "runs" / "tiny")
+    environment = {**os.environ, **FOREIGN}
+
+    def emobench(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "emobench.cli", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    said: list[str] = []
+    seen_arguments: list[str] = []
+    with emobench("sweep", "tiny.yaml", "--wait") as sweep:
+        until_state(run_dir, "ready")
+        looks = 0
+        while sweep.poll() is None:
+            seen_arguments += argument_lists()
+            if looks < 2:
+                for view in (("status",), ("status", "--json"), ("watch", "--once", "--json")):
+                    with emobench(view[0], "runs/tiny", *view[1:]) as asked:
+                        said.append(asked.communicate(timeout=60)[0])
+                looks += 1
+        said.append(sweep.communicate(timeout=10)[0])
+    assert sweep.returncode == 0, said[-1]
+    for view in (("status",), ("watch", "--once"), ("logs", "user"), ("report",)):
+        with emobench(view[0], "runs/tiny", *view[1:]) as asked:
+            said.append(asked.communicate(timeout=60)[0])
+
+    key = api_key(run_dir)
+    assert len(key) >= 43
+    assert holders(tmp_path, key) == ["api_key"]
+    assert any("emobench.scripted" in line for line in seen_arguments)
+    assert not [line for line in seen_arguments if key in line]
+    assert all(said)
+    assert not [text for text in said if key in text]
+    for value in FOREIGN.values():
+        assert holders(tmp_path, value) == []
+        assert not [text for text in said + seen_arguments if value in text]
+
+    assert stat.S_IMODE(run_dir.api_key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(run_dir.endpoints.stat().st_mode) == 0o700
+    others = [path for path in tmp_path.rglob("*") if path.lstat().st_mode & stat.S_IWOTH]
+    assert [path for path in others if not path.is_symlink()] == []
+
+
+def test_each_run_has_a_key_of_its_own(tmp_path: Path) -> None:
+    keys = {api_key(RunDir(tmp_path / name), create=True) for name in ("a", "b", "c")}
+    assert len(keys) == 3
+
+
+def test_a_key_that_others_could_read_is_closed_and_an_empty_one_refused(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    with pytest.raises(InvalidInput, match="no key"):
+        api_key(run_dir)
+    key = api_key(run_dir, create=True)
+    run_dir.api_key.chmod(0o644)
+    assert api_key(run_dir) == key
+    assert stat.S_IMODE(run_dir.api_key.stat().st_mode) == 0o600
+    run_dir.api_key.write_text("\n")
+    with pytest.raises(InvalidInput, match="empty"):
+        api_key(run_dir, create=True)
+
+
+def test_a_run_whose_key_is_empty_starts_no_server(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    api_key(run_dir, create=True)
+    run_dir.api_key.write_text("\n")
+    with supervising(run_dir) as process:
+        output = process.stdout.read() if process.stdout else ""
+        assert process.wait(20) == 2
+    assert "the key of this run's servers is empty" in output
+    assert "Traceback" not in output
+    assert read_endpoint(run_dir, "user") is None
+
+
+def test_an_engine_that_prints_its_environment_and_breaks_does_not_tell_the_key(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(tmp_path)
+    code = "import os; key = os.environ['VLLM_API_KEY']; raise SystemError(f'{key} {os.environ}')"
+    text = f'set -x\nenv\necho "$VLLM_API_KEY"\nexec {sys.executable} -c "{code}"\n'
+    (run_dir.scripts / "serve_user.sh").write_text(text)
+    with supervising(run_dir) as process:
+        output = process.stdout.read() if process.stdout else ""
+        assert process.wait(20) == 1
+    assert "VLLM_API_KEY=[key]" in output
+    assert "SystemError: [key] environ(" in output
+    key = api_key(run_dir)
+    assert key not in output
+    assert holders(tmp_path, key) == ["api_key"]
+
+
+BROKEN_SERVER = """
+import sys
+from emobench.scripted import command as cli, server
+
+def broken(self, request):
+    raise RuntimeError("a defect")
+
+server.ScriptedServer.reply = broken
+sys.exit(cli.main(["--port", "0", "--model", "m"]))
+"""
+
+
+def test_a_traceback_in_a_server_holds_no_key(tmp_path: Path) -> None:
+    import urllib.error
+    import urllib.request
+
+    key = "a-key-that-nobody-may-see"
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            [sys.executable, "-c", BROKEN_SERVER],
+            env={**os.environ, "VLLM_API_KEY": key, "EMOBENCH_API_KEY": key},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            processes.until(lambda: "listening on" in log.read_text(), "the server", 20)
+            url = log.read_text().split("listening on ")[1].split()[0]
+            assert get(f"{url}/v1/models", key)[0] == 200
+            request = urllib.request.Request(
+                f"{url}/v1/chat/completions",
+                data=json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode(),
+                headers={"Authorization": f"Bearer {key}"},
+            )
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=20)
+            with caught.value as error:
+                assert error.code == 500
+                body = error.read().decode()
+        finally:
+            process.terminate()
+    assert "RuntimeError: a defect" in log.read_text()
+    assert key not in log.read_text() + body
+
+
+def test_an_endpoint_file_holds_no_key(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    with supervising(run_dir) as process:
+        endpoint = until_state(run_dir, "ready")
+        process.terminate()
+        assert process.wait(10) == 0
+    publish(run_dir, endpoint)
+    key = api_key(run_dir)
+    assert holders(run_dir.path, key) == ["api_key"]
+
+
+def test_a_vllm_script_without_a_key_starts_nothing(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    vllm = programs / "vllm"
+    vllm.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\n")
+    vllm.chmod(0o755)
+    script = tmp_path / "serve.sh"
+    plan = make_plan(CUDA.model_copy(update={"server_setup": ()}), tmp_path)
+    script.write_text(render(plan, RunDir(tmp_path), [shipped_templates()])["serve_user.sh"])
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    environment |= {"EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1"}
+    for key, code in ((None, False), ("", False), ("x", True)):
+        given = environment if key is None else {**environment, "VLLM_API_KEY": key}
+        ran = subprocess.run(
+            ["bash", script], env=given, capture_output=True, text=True, timeout=20
+        )
+        assert (ran.returncode == 0) is code
+        assert (tmp_path / "started").exists() is code
+        assert code or "without a key this server would answer everybody" in ran.stderr

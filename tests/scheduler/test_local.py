@@ -1,0 +1,179 @@
+"""The local runner: real processes, a throttle over all blocks, and an end that is complete."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.core.cluster import ClusterProfile
+from emobench.core.plan import Plan, load_plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler import local
+from emobench.scheduler.processes import local_state, members
+from emobench.scheduler.queue import any_live, job_states
+from emobench.store.jobs import read_jobs
+from tests.scheduler.plans import make_plan, scripted
+from tests.support.processes import until
+
+RUN = """#!/bin/bash
+echo "$SLURM_ARRAY_JOB_ID $SLURM_ARRAY_TASK_ID"
+echo start >>{events}
+sleep {seconds}
+echo end >>{events}
+"""
+
+
+class Run:
+    """A run directory whose scripts are small stand-ins."""
+
+    def __init__(self, folder: Path, throttle: int = 2, seconds: float = 0.15) -> None:
+        self.folder, self.run_dir = folder, RunDir(folder / "run")
+        self.events = folder / "events"
+        for path in (self.run_dir.scripts, self.run_dir.endpoints, folder / "logs"):
+            path.mkdir(parents=True)
+        self.plan: Plan = make_plan(
+            ClusterProfile(name="local", scheduler="local", throttle=throttle),
+            folder / "logs",
+            scripted(),
+            {"a": scripted(), "b": scripted()},
+        )
+        save_plan(self.run_dir, self.plan)
+        for name in ("a", "b"):
+            text = RUN.format(events=self.events, seconds=seconds)
+            (self.run_dir.scripts / f"tau_array_{name}.sbatch").write_text(text)
+        server = f"#!/bin/bash\necho serving\necho up >>{folder}/up\nexec sleep 600\n"
+        (self.run_dir.scripts / "user_vllm.sbatch").write_text(server)
+
+    def submit(self, cells: dict[str, list[int]], servers: tuple[str, ...] = ()) -> list[Any]:
+        return local.submit(self.plan, self.run_dir, cells, servers)
+
+    def lines(self, kind: str) -> int:
+        return self.events.read_text().split().count(kind) if self.events.exists() else 0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path)
+    yield run
+    local.cancel(read_jobs(run.run_dir), grace_s=0)
+
+
+def test_every_missing_cell_runs_under_a_throttle_over_all_blocks(run: Run) -> None:
+    jobs = run.submit({"a": [0, 1, 3], "b": [4, 7]})
+    assert [(job["name"], job["cells"]) for job in jobs] == [("a", [0, 1, 3]), ("b", [4, 7])]
+    assert jobs[0]["pid"] == jobs[1]["pid"]
+    until(lambda: not any_live(jobs), "the cells to end", 20)
+    running = most = 0
+    for event in run.events.read_text().split():
+        running += 1 if event == "start" else -1
+        most = max(most, running)
+    assert most == 2
+    pid = jobs[0]["pid"]
+    logs = {path.name: path.read_text() for path in (run.folder / "logs").iterdir()}
+    assert logs == {
+        **{f"run_{pid}.1_{index}.log": f"{pid}.1 {index}\n" for index in (0, 1, 3)},
+        **{f"run_{pid}.2_{index}.log": f"{pid}.2 {index}\n" for index in (0, 3)},
+    }
+
+
+def test_jobs_are_recorded_and_found_again_but_not_by_a_recycled_pid(run: Run) -> None:
+    seen: list[Any] = []
+    jobs = local.submit(run.plan, run.run_dir, {"a": [0]}, ["user"], seen.append)
+    assert read_jobs(run.run_dir) == jobs == seen
+    assert [state.state for state in job_states(jobs).values()] == ["RUNNING"] * 2
+    recycled = dict(jobs[0], start_ticks=jobs[0]["start_ticks"] - 1, token="another")
+    assert local_state(recycled).state == "GONE"
+    assert members(recycled) == []
+    local.cancel([recycled], grace_s=0)
+    assert local_state(jobs[0]).state == "RUNNING"
+    assert local_state(dict(jobs[0], host="elsewhere")).state == "UNKNOWN"
+
+
+def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -> None:
+    run = Run(tmp_path, seconds=600)
+    script = run.run_dir.scripts / "user_vllm.sbatch"
+    # In a group of its own and deaf, as an engine that hangs.
+    script.write_text(f"trap '' TERM\nset -m\nsleep 600 &\necho up >>{tmp_path}/up\nwait\n")
+    jobs = run.submit({"a": [0, 1, 2]}, ("user",))
+    until(lambda: run.lines("start") == 2, "two cells to run", 20)
+    until((tmp_path / "up").exists, "the server to run", 20)
+    local.cancel(jobs, grace_s=0.3)
+    assert not any(members(job) for job in jobs)
+    assert run.lines("start") == 2
+
+
+def test_a_graceful_end_reaches_the_runs(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    script = run.run_dir.scripts / "tau_array_a.sbatch"
+    script.write_text(
+        f"trap 'echo interrupted >>{run.events}; exit 1' TERM\n"
+        f"echo start >>{run.events}\nfor i in $(seq 6000); do sleep 0.1; done\n"
+    )
+    jobs = run.submit({"a": [0, 1, 2]})
+    until(lambda: run.lines("start") == 2, "two cells to run", 20)
+    local.cancel(jobs)
+    assert run.lines("interrupted") == 2
+    assert not any(members(job) for job in jobs)
+
+
+def test_a_killed_runner_takes_its_runs_along(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    script = run.run_dir.scripts / "tau_array_a.sbatch"
+    script.write_text(f"echo start >>{run.events}\nexec sleep 600\n")
+    jobs = run.submit({"a": [0, 1]})
+    until(lambda: run.lines("start") == 2, "two cells to run", 20)
+    os.kill(jobs[0]["pid"], signal.SIGKILL)
+    until(lambda: not members(jobs[0]), "the runs to end", 10)
+
+
+def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    script = run.run_dir.scripts / "user_vllm.sbatch"
+    script.write_text(f"sleep 600 &\necho up >>{tmp_path}/up\nwait\n")
+    jobs = run.submit({}, ("user",))
+    until((tmp_path / "up").exists, "the server to run", 20)
+    os.kill(jobs[0]["pid"], signal.SIGKILL)
+    until(lambda: local_state(jobs[0]).state == "GONE", "the first process to end", 5)
+    assert members(jobs[0])
+    local.cancel(jobs)
+    assert not members(jobs[0])
+
+
+def test_jobs_outlive_the_command_that_started_them(run: Run) -> None:
+    code = (
+        "import sys; from pathlib import Path; from emobench.core.plan import load_plan; "
+        "from emobench.core.run_dir import RunDir; from emobench.scheduler import local; "
+        "d = RunDir(Path(sys.argv[1])); local.submit(load_plan(d), d, {'a': [0]}, ['user'])"
+    )
+    command = [sys.executable, "-c", code, str(run.run_dir.path)]
+    subprocess.run(command, check=True, timeout=60, start_new_session=True)
+    jobs = read_jobs(run.run_dir)
+    assert load_plan(run.run_dir) == run.plan
+    until(lambda: run.lines("end") == 1, "the cell to end", 20)
+    assert local_state(jobs[0]).state == "RUNNING"
+    log = run.folder / "logs" / f"user_vllm_{jobs[0]['job_id']}.out"
+    until(lambda: log.read_text() == "serving\n", "the server's log", 10)
+
+
+def test_an_earlier_servers_file_is_removed_before_a_new_one_starts(run: Run) -> None:
+    run.run_dir.endpoint("user").write_text("{}")
+    run.submit({}, ("user",))
+    assert not run.run_dir.endpoint("user").exists()
+
+
+def test_variables_of_an_interactive_slurm_job_do_not_reach_local_jobs(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "99")
+    script = run.run_dir.scripts / "user_vllm.sbatch"
+    script.write_text(f"env >{run.folder}/env.tmp; mv {run.folder}/env.tmp {run.folder}/env\n")
+    run.submit({}, ("user",))
+    until((run.folder / "env").exists, "the job's environment", 20)
+    assert "SLURM_JOB_ID" not in (run.folder / "env").read_text()

@@ -1,0 +1,65 @@
+"""Reading squeue's and sacct's rows, and writing array indices."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emobench.scheduler import queue
+from emobench.scheduler.queue import JobState, compress, expand_id, slurm_states
+
+
+@pytest.mark.parametrize(
+    ("row", "ids"),
+    [
+        ("20", ["20"]),
+        ("20_3", ["20_3"]),
+        ("20_[3-4,7-9%2]", ["20_3", "20_4", "20_7", "20_8", "20_9"]),
+        ("20_[5]", ["20_5"]),
+        ("20_[0-6:3]", ["20_0", "20_3", "20_6"]),
+        ("20+0", ["20+0"]),
+    ],
+)
+def test_rows_of_pending_tasks_are_expanded(row: str, ids: list[str]) -> None:
+    assert expand_id(row) == ids
+
+
+@given(st.sets(st.integers(0, 2000), min_size=1))
+def test_compressed_indices_mean_the_same(indices: set[int]) -> None:
+    assert expand_id(f"1_[{compress(indices)}]") == [f"1_{index}" for index in sorted(indices)]
+
+
+def test_compressed_indices_are_short() -> None:
+    assert compress([4, 0, 1, 2, 7, 3]) == "0-4,7"
+
+
+def _answers(monkeypatch: pytest.MonkeyPatch, squeue: str | None, sacct: str | None) -> None:
+    outputs = {"squeue": squeue, "sacct": sacct}
+    monkeypatch.setattr(queue, "run_command", lambda command: (outputs[command[0]], "said no"))
+
+
+def test_the_queue_says_what_lives_and_accounting_how_the_rest_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _answers(
+        monkeypatch,
+        "1|RUNNING|None|cuda1\n2_[1-2%8]|PENDING|Priority|\n2_0|COMPLETED|None|cuda2\n",
+        "1|COMPLETED|0:0|None|cuda1\n2_0|COMPLETED|0:0|None|cuda2\n3|CANCELLED by 0|0:15|None|c\n"
+        "4|RUNNING|0:0|None|cuda1\n",
+    )
+    assert slurm_states(["1", "2", "3", "4", "5"]) == {
+        "1": JobState("RUNNING", "", "cuda1"),
+        "2_0": JobState("COMPLETED", "", "cuda2", "0:0"),
+        "2_1": JobState("PENDING", "Priority"),
+        "2_2": JobState("PENDING", "Priority"),
+        "3": JobState("CANCELLED", "", "c", "0:15"),
+        "4": JobState("GONE", "", "cuda1", "0:0"),
+        "5": JobState("GONE"),
+    }
+
+
+def test_without_any_answer_nothing_is_said_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    _answers(monkeypatch, None, None)
+    assert slurm_states(["1"]) == {"1": JobState("UNKNOWN")}
+    assert JobState("UNKNOWN").live

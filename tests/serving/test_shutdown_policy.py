@@ -1,0 +1,254 @@
+"""Servers that leave because nobody uses them, or because the run has cost enough; kept ones."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.core.errors import InvalidInput, ServersGone
+from emobench.core.files import write_json
+from emobench.core.models import VllmModel
+from emobench.core.plan import load_plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.runs.submission import stays, submit
+from emobench.scheduler.cost import JobRun, cost_of
+from emobench.scheduler.processes import start_ticks
+from emobench.serving.budget import hours_of, limit_line, reached, state_of_limit
+from emobench.serving.leases import Leases
+from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, Need, who_needs
+from emobench.serving.shutdown_policy import Limits, cost_of_keeping
+from emobench.serving.waiting import wait_for_endpoint
+from emobench.store.endpoints import api_key, read_endpoint
+from tests.scheduler.plans import CUDA, make_plan, scripted
+from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support.processes import until
+
+
+def change(run_dir: RunDir, **settings: Any) -> None:
+    """Set keys of the plan's sweep, as a new submission does."""
+    plan = load_plan(run_dir)
+    save_plan(run_dir, plan.model_copy(update={"sweep": plan.sweep.model_copy(update=settings)}))
+
+
+def reason(run_dir: RunDir) -> str:
+    endpoint = read_endpoint(run_dir, "user")
+    return endpoint.reason if endpoint is not None else ""
+
+
+def chat(run_dir: RunDir) -> None:
+    """One completion of the running user server."""
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+    request = urllib.request.Request(
+        f"{endpoint.url}/chat/completions",
+        json.dumps(body).encode(),
+        {"Authorization": f"Bearer {api_key(run_dir)}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+
+
+def test_an_idle_server_leaves_and_a_used_one_stays(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    change(run_dir, idle_limit_min=2 / 60)
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        used_until = time.monotonic() + 3.5
+        while time.monotonic() < used_until:
+            chat(run_dir)
+            assert process.poll() is None
+            time.sleep(0.3)
+        assert process.wait(15) == 0
+    assert reason(run_dir) == "idle for 0.0333333 minutes (idle_limit_min)"
+    begun = time.monotonic()
+    with pytest.raises(ServersGone, match=r"idle for .* run the same `emobench sweep` command"):
+        wait_for_endpoint(run_dir, "user", deadline_s=60)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_request_that_takes_long_is_no_idleness(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, user=scripted(latency_ms=3000))
+    change(run_dir, idle_limit_min=1 / 60)
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        chat(run_dir)
+        assert process.poll() is None
+        assert process.wait(15) == 0
+
+
+def test_no_idle_limit(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    change(run_dir, idle_limit_min=0)
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        with pytest.raises(TimeoutError):
+            until(lambda: process.poll() is not None, "no end", 1.5)
+
+
+class Clock:
+    """Stands in for the time of emobench.serving.shutdown_policy."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Limits, Clock]:
+    run_dir = make_run(tmp_path)
+    need = Need(load_plan(run_dir), run_dir, "user", "1", datetime.now(UTC).isoformat())
+    clock = Clock()
+    monkeypatch.setattr("emobench.serving.shutdown_policy.time", clock)
+    return Limits(run_dir, need, Leases(run_dir, "user")), clock
+
+
+def test_loading_and_silence_count_as_no_idleness(limits: tuple[Limits, Clock]) -> None:
+    server, clock = limits
+    clock.now = 5000  # it loaded for more than an hour
+    server.saw(False)
+    assert server.why_leave() == ""
+    clock.now += 3599
+    server.saw(False)
+    assert server.why_leave() == ""
+    server.saw(None)  # its metrics do not answer
+    clock.now += 3600
+    assert server.why_leave() == ""
+    server.saw(False)
+    clock.now += 3600
+    server.saw(False)
+    assert server.why_leave() == "idle for 60 minutes (idle_limit_min)"
+    assert server.final
+
+
+def test_a_kept_server_stays_for_its_minutes_and_can_be_needed_again(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    change(run_dir, keep_servers_min=60, idle_limit_min=0.02)
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        for cell in (0, 1):
+            finish_cell(run_dir, cell)
+
+        def kept() -> str:
+            endpoint = read_endpoint(run_dir, "user")
+            return endpoint.kept_until if endpoint is not None else ""
+
+        until(kept, "the server to be kept", 10)
+        left = datetime.fromisoformat(kept()) - datetime.now(UTC)
+        assert timedelta(minutes=59) < left <= timedelta(minutes=60)
+        endpoint = read_endpoint(run_dir, "user")
+        assert endpoint is not None
+        assert stays(run_dir, {"name": "user", "job_id": endpoint.job_id})
+        assert not stays(run_dir, {"name": "user", "job_id": "another"})
+        finish_cell(run_dir, 1, expected=1)  # a resumed sweep gave it another task
+        change(run_dir, keep_servers_min=60, idle_limit_min=0)
+        until(lambda: not kept(), "the server to be needed again", 10)
+        finish_cell(run_dir, 1)
+        until(kept, "the server to be kept again", 10)
+        change(run_dir, keep_servers_min=0)
+        assert process.wait(10) == 0
+    assert reason(run_dir) == "all cells are done"
+
+
+def test_what_kept_servers_cost() -> None:
+    plan = make_plan(CUDA, "/logs", VllmModel(model="u", tensor_parallel=2, replicas=2))
+    assert cost_of_keeping(plan, 120) == "5 accelerators x 2.0 h = 10.0 accelerator-hours"
+    plan = make_plan(LOCAL, "/logs", scripted(), {"a": scripted()})
+    assert cost_of_keeping(plan, 30) == "2 servers without an accelerator x 0.5 h"
+
+
+def _array_process() -> subprocess.Popen[bytes]:
+    """A process in a session of its own, as the local runner's are."""
+    code = "import signal, time; signal.signal(15, lambda *_: exit(3)); time.sleep(60)"
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+
+def _local(kind: str, name: str, job_id: str, pid: int) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": name,
+        "job_id": job_id,
+        "cells": [0, 1],
+        "submitted": datetime.now(UTC).isoformat(),
+        "pid": pid,
+        "token": f"none-{pid}",
+        "start_ticks": start_ticks(pid),
+        "host": socket.gethostname(),
+    }
+
+
+def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(tmp_path, user=scripted(accelerators=4))
+    change(run_dir, max_gpu_hours=4 * 2 / 3600)
+    array = _array_process()
+    with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
+        jobs = [_local("server", "user", "7", process.pid), _local("array", "a", "8", array.pid)]
+        write_json(run_dir.jobs, {"schema": 1, "scheduler": "local", "jobs": jobs})
+        until_state(run_dir, "ready")
+        assert array.wait(20) == 3
+        assert process.wait(20) == 0
+    assert reason(run_dir).startswith("max_gpu_hours reached: 0.002")
+    endpoint = read_endpoint(run_dir, "user")
+    assert endpoint is not None
+    assert endpoint.final
+
+    plan = load_plan(run_dir)
+    with pytest.raises(InvalidInput, match="raise it and run the same command again"):
+        submit(plan, run_dir)
+
+
+def _run(kind: Any, name: str, seconds: float, cards: int) -> JobRun:
+    return JobRun(kind, name, "1", 0.0, 0.0, seconds, cards, "sacct")
+
+
+def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accounted() -> None:
+    plan = make_plan(LOCAL, "/logs", scripted(accelerators=3), {"a": scripted()}, max_gpu_hours=5.0)
+    runs = [
+        _run("server", "user", 3600, 0),
+        _run("server", "user+2", 1800, 0),
+        _run("server", "assistant_a", 3600, 0),
+        _run("server", "user", 3600, 1),
+        _run("array", "a", 3600, 0),
+    ]
+    cost = cost_of(runs, {}, 9999.0)
+    assert hours_of(plan, cost) == pytest.approx(3 + 1.5 + 1)
+    assert reached(plan, 4.999) == ""
+    assert reached(plan, 5.02) == "max_gpu_hours reached: 5.02 of 5"
+    limit = state_of_limit(plan, cost)
+    assert limit == {"max_gpu_hours": 5.0, "used": 5.5, "reached": True}
+    assert "5.5 of 5 accelerator-hours used: max_gpu_hours reached" in limit_line(limit)
+    free = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"max_gpu_hours": None})})
+    assert reached(free, 1e9) == ""
+    assert state_of_limit(free, cost) is None
+
+
+def test_who_needs_a_server() -> None:
+    plan = make_plan(LOCAL, "/logs", scripted(), {"a": scripted(), "b": scripted()})
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        server = _local("server", "assistant_a", "1", process.pid)
+        user = _local("server", "user+2", "2", process.pid)
+        other = _local("array", "b", "3", process.pid)
+        gone = _local("array", "a", "4", process.pid) | {"start_ticks": 1}
+        successor = _local("server", "assistant_a", "5", process.pid) | {"takes_over": "1"}
+        jobs = [server, user, other]
+        assert who_needs(plan, jobs, server, 0) == ON_THEIR_WAY
+        assert who_needs(plan, jobs, server, NO_ARRAY_S + 1) == ""
+        assert who_needs(plan, jobs, user, 0) == "array b (job 3)"
+        assert who_needs(plan, [gone, *jobs], server, 0) == ON_THEIR_WAY
+        assert who_needs(plan, [*jobs, gone], server, 0) == ""
+        assert who_needs(plan, [*jobs, gone, successor], successor, 0) == ""
+        process.send_signal(signal.SIGKILL)

@@ -1,8 +1,0 @@
-#!/bin/bash
-# Started by the supervisor, which sets EMOBENCH_HOST, EMOBENCH_PORT and EMOBENCH_API_KEY.
-module load python/3.11
-set -u
-exec /opt/emobench/bin/python -P -m emobench.serving.scripted \
-  --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" \
-  --role user --model scripted \
-  --settings /scratch/me/runs/study/scripts/settings_user.json --seed 10

@@ -1,0 +1,177 @@
+"""Endpoint files and keys: who may read them, and what a client believes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from emobench.core.errors import InvalidInput, ServersGone
+from emobench.core.files import write_json
+from emobench.core.run_dir import RunDir
+from emobench.llm import guard
+from emobench.serving import waiting
+from emobench.serving.waiting import wait_for_endpoint
+from emobench.store.endpoints import (
+    api_key,
+    get,
+    publish,
+    read_endpoint,
+)
+from emobench.store.jobs import add_jobs, record
+from tests.serving.runs import READY
+from tests.support.listening import answering
+
+
+class _Models(BaseHTTPRequestHandler):
+    key = ""
+
+    def do_GET(self) -> None:
+        challenge = self.path.partition("?challenge=")[2]
+        if challenge:
+            answer = guard.proof(self.key, challenge, READY.incarnation, READY.server)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"proof": answer}).encode())
+            return
+        allowed = self.headers["Authorization"] == f"Bearer {self.key}"
+        self.send_response(200 if allowed else 401)
+        self.end_headers()
+        if allowed:
+            self.wfile.write(json.dumps({"data": [{"id": "m"}]}).encode())
+
+    def log_request(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    run_dir = RunDir(tmp_path)
+    api_key(run_dir, create=True)
+    return run_dir
+
+
+@pytest.fixture
+def url(run_dir: RunDir) -> Iterator[str]:
+    """A server that knows the run's key and serves model m."""
+
+    class Handler(_Models):
+        key = api_key(run_dir)
+
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+
+
+def test_the_key_is_private_and_stays_the_same(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "new")
+    with pytest.raises(InvalidInput, match="no key"):
+        api_key(run_dir)
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: api_key(run_dir, create=True), range(16)))
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 32
+    assert stat.S_IMODE(run_dir.api_key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(run_dir.endpoints.stat().st_mode) == 0o700
+    assert list(run_dir.endpoints.iterdir()) == [run_dir.api_key]
+
+
+def test_a_folder_that_others_can_read_is_closed(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    run_dir.endpoints.mkdir(mode=0o755)
+    publish(run_dir, READY)
+    assert stat.S_IMODE(run_dir.endpoints.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1}', "null"])
+def test_a_file_that_is_no_endpoint_counts_as_none(text: str, run_dir: RunDir) -> None:
+    run_dir.endpoint("user").write_text(text)
+    assert read_endpoint(run_dir, "user") is None
+
+
+def test_keys_of_a_later_version_are_ignored(run_dir: RunDir) -> None:
+    write_json(run_dir.endpoint("user"), asdict(READY) | {"new": 1})
+    assert read_endpoint(run_dir, "user") == READY
+
+
+def test_a_ready_server_that_answers_is_believed(run_dir: RunDir, url: str) -> None:
+    publish(run_dir, replace(READY, url=url))
+    endpoint = wait_for_endpoint(run_dir, "user", deadline_s=5).endpoint
+    assert endpoint.incarnation == "abc"
+    assert endpoint.age_s() < 5
+
+
+def test_a_server_that_comes_later_is_waited_for(run_dir: RunDir, url: str) -> None:
+    timer = threading.Timer(0.1, publish, (run_dir, replace(READY, url=url)))
+    timer.start()
+    found = wait_for_endpoint(run_dir, "user", deadline_s=5, poll_s=0.02)
+    assert found.endpoint.url == url
+    timer.join()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state": "starting"}, "its state is 'starting'"),
+        ({"state": "left", "reason": "received SIGTERM"}, "its state is 'left' received SIGTERM"),
+        ({"model": "other"}, "serves m, not other"),
+        ({"url": "http://127.0.0.1:1/v1"}, "does not answer"),
+        ({"url": "nonsense"}, "does not answer"),
+    ],
+)
+def test_a_server_that_does_not_prove_itself_is_not_believed(
+    change: dict[str, str], reason: str, run_dir: RunDir, url: str
+) -> None:
+    publish(run_dir, replace(READY, **({"url": url} | change)))  # type: ignore[arg-type]
+    with pytest.raises(ServersGone, match=f"(?s)user was not ready within 0.1 s: .*{reason}"):
+        wait_for_endpoint(run_dir, "user", deadline_s=0.1, poll_s=0.02)
+
+
+def test_a_server_that_refuses_the_key_is_another_ones(run_dir: RunDir, url: str) -> None:
+    publish(run_dir, replace(READY, url=url))
+    run_dir.api_key.write_text("another\n")
+    with pytest.raises(ServersGone, match="another server has that port"):
+        wait_for_endpoint(run_dir, "user", deadline_s=0)
+
+
+def test_a_stale_heartbeat_is_not_believed(run_dir: RunDir, url: str) -> None:
+    old = asdict(replace(READY, url=url)) | {"heartbeat": "2026-01-01T00:00:00+00:00"}
+    write_json(run_dir.endpoint("user"), old)
+    with pytest.raises(ServersGone, match="last sign of life"):
+        wait_for_endpoint(run_dir, "user", deadline_s=0)
+
+
+def test_a_failed_server_and_an_interruption_end_the_wait_at_once(run_dir: RunDir) -> None:
+    begun = time.monotonic()
+    publish(run_dir, replace(READY, state="starting"))
+    with pytest.raises(ServersGone, match="interrupted"):
+        wait_for_endpoint(run_dir, "user", deadline_s=60, interrupted=lambda: True)
+    publish(run_dir, replace(READY, state="failed", reason="out of memory"))
+    with pytest.raises(ServersGone, match="user failed: out of memory"):
+        wait_for_endpoint(run_dir, "user", deadline_s=60)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_server_whose_job_ended_without_a_word_ends_the_wait(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "JOB_CHECK_S", 0.0)
+    publish(run_dir, replace(READY, state="starting"))
+    job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
+    add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": socket.gethostname()}])
+    with pytest.raises(ServersGone, match="user is gone: its job 7: GONE"):
+        wait_for_endpoint(run_dir, "user", deadline_s=60)
+
+
+def test_a_proxy_of_the_site_is_not_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert get(f"{url}/models")[0] == 401
