@@ -42,7 +42,7 @@ def test_the_planning_table(row: tuple[str, float], points: tuple[int, ...]) -> 
 
 
 def test_the_documented_table_is_what_is_computed() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "statistics.md").read_text()
     for env, alpha in TABLE:
         drops = [
             smallest_drop(PUBLISHED[env], TASKS[env], trials, alpha=alpha) for trials in (1, 4, 8)
