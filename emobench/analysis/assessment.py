@@ -16,13 +16,14 @@ from emobench.analysis.judge.manipulation import (
     between_judges,
     manipulation,
 )
-from emobench.analysis.stats.power import power_verdict
+from emobench.analysis.stats.power import DesignPower, power_verdict
 from emobench.analysis.transcript import fidelity, markers
-from emobench.analysis.transcript.dialogue import Condition, Dialogue, chosen_pairs, read_collected
+from emobench.analysis.transcript.dialogue import Dialogue, chosen_pairs, read_collected
 from emobench.analysis.transcript.fidelity import EpisodeFidelity, VariantFidelity, check_dialogue
 from emobench.analysis.transcript.markers import Marked, VariantMarkers, mark_dialogue
 from emobench.core.files import write_json
 from emobench.core.gates import Gates
+from emobench.core.outcomes import Condition, Group
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
@@ -224,19 +225,16 @@ def _coverage(collected: Collected) -> tuple[CoverageOf, ...]:
     counts: dict[Condition, list[int]] = {}
     for result in collected.cells:
         cell = result.cell
-        condition = Condition(cell.env, cell.agent_strategy, cell.assistant, cell.variant)
+        condition = cell.condition
         count = counts.setdefault(condition, [0, 0])
         count[0] += result.expected
         count[1] += result.scored
     return tuple(CoverageOf(condition, *count) for condition, count in counts.items())
 
 
-def _power(plan: Plan) -> dict[tuple[str, str, str], Any]:
+def _power(plan: Plan) -> dict[Group, DesignPower]:
     verdict = power_verdict(plan.cells, plan.sweep.gates.smallest_effect)
-    return {
-        (each.design.env, each.design.agent_strategy, each.design.assistant): each
-        for each in verdict.designs
-    }
+    return {each.design.group: each for each in verdict.designs}
 
 
 def as_data(checks: Checks) -> dict[str, Any]:

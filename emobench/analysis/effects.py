@@ -30,8 +30,8 @@ from emobench.analysis.stats.paired import paired_difference, undefined
 from emobench.analysis.stats.pass_k import pass_k_curve
 from emobench.analysis.stats.rates import outcome_rate
 from emobench.analysis.stats.sensitivity import sensitivity
-from emobench.analysis.stats.units import Arm, Group, arms, ratio, shared, units
-from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.analysis.stats.units import Arm, arms, ratio, shared, units
+from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _outcomes(name: str, arm: Arm, held: Mapping[str, Column]) -> dict[str, Mean
             found[outcome] = outcome_rate(f"share of {outcome}, {name}", events, n)
     attempted = arm.n + arm.missing
     some = attempted > 0
-    found[INFRA_ERROR] = outcome_rate(
+    found[Outcome.INFRA_ERROR] = outcome_rate(
         f"share of missing episodes, {name}",
         arm.missing[some].astype(np.float64),
         attempted[some],

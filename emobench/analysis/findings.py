@@ -8,7 +8,7 @@ from typing import Any
 
 from emobench.analysis.stats.estimates import Difference, Mean, OddsRatio, PassK, Sensitivity, plain
 from emobench.analysis.stats.interaction import AssistantComparison
-from emobench.analysis.stats.units import Group
+from emobench.core.outcomes import Group
 
 SCHEMA_VERSION = 1
 
@@ -74,7 +74,7 @@ class GroupFinding:
 
     @property
     def key(self) -> Group:
-        return (self.env, self.agent_strategy, self.assistant)
+        return Group(self.env, self.agent_strategy, self.assistant)
 
 
 @dataclass(frozen=True)

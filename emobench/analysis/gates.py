@@ -15,10 +15,9 @@ from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
 from emobench.analysis.judge.manipulation import VariantManipulation
 from emobench.analysis.stats.power import DesignPower
 from emobench.analysis.stats.shares import Measure, Paired
-from emobench.analysis.transcript.dialogue import Condition
 from emobench.analysis.transcript.fidelity import VariantFidelity
 from emobench.core.gates import FidelityGate, Gates, ManipulationGate
-from emobench.core.outcomes import CONTROL
+from emobench.core.outcomes import CONTROL, Condition, Group
 
 Verdict = Literal["passed", "failed", "not_checked"]
 Bound = Literal["at least", "at most"]
@@ -103,7 +102,7 @@ def evaluate(
     gates: Gates,
     coverage: Mapping[Condition, Coverage],
     *,
-    power: Mapping[tuple[str, str, str], DesignPower],
+    power: Mapping[Group, DesignPower],
     manipulation: Mapping[Condition, VariantManipulation],
     fidelity: Mapping[Condition, VariantFidelity],
 ) -> tuple[GateResult, ...]:

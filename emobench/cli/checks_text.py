@@ -8,7 +8,7 @@ from emobench.analysis.assessment import Checks
 from emobench.analysis.gates import GATES, GateResult, Verdict
 from emobench.analysis.judge.asking import Asked
 from emobench.analysis.judge.manipulation import Agreement, Manipulation, VariantManipulation
-from emobench.analysis.transcript.dialogue import Condition
+from emobench.core.outcomes import Condition
 from emobench.store.labels import LABELS
 
 WORDS: dict[Verdict, str] = {

@@ -21,12 +21,12 @@ from emobench.analysis.stats.power import (
 )
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.outcomes import Group
 from emobench.core.sweep import Cell
 
 TRIALS_SHOWN = (1, 2, 4, 8, 16)
 MANY_TRIALS = 32
 """More trials of few tasks than these are no advice to give."""
-Group = tuple[str, str, str]
 
 EPILOG = """examples:
   emobench power sweeps/x.yaml                     the smallest drop that the sweep can detect

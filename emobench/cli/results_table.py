@@ -37,7 +37,7 @@ def text_table(run_dir: RunDir) -> str:
     tasks = sum(len(tasks) for tasks in collected.plan.sweep.tasks.values())
     trials = plural(collected.plan.sweep.trials, "trial")
     text.append(f"{plural(tasks, 'task')} x {trials}; differences are paired by task")
-    groups = {(cell.env, cell.assistant, cell.agent_strategy) for cell in collected.plan.cells}
+    groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"
         text.append(f"{together}; the report has each of the {len(groups)} alone")

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import RoleModel, Strict
+from emobench.core.outcomes import Condition, Group
 
 Env = Literal["retail", "airline"]
 AgentStrategy = Literal["tool-calling", "act", "react", "few-shot"]
@@ -163,6 +164,14 @@ class Cell(Strict):
     def key(self) -> tuple[str, str, str, str, int]:
         """What makes it this cell, whatever its number."""
         return (self.assistant, self.env, self.agent_strategy, self.variant, self.trial)
+
+    @property
+    def group(self) -> Group:
+        return Group(self.env, self.agent_strategy, self.assistant)
+
+    @property
+    def condition(self) -> Condition:
+        return self.group.condition(self.variant)
 
     @property
     def title(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.core.outcomes import CONTROL, Group, Outcome
 
 if TYPE_CHECKING:
     from emobench.tables.run_results import CellResult, EpisodeRecord
@@ -85,12 +85,11 @@ def limit_of(text: str | None) -> Limit:
 
 def units_of(cells: Sequence[CellResult]) -> list[Unit]:
     """All conversations in reading order: setting, task, trial; variants as planned."""
-    settings: dict[tuple[str, str, str], int] = {}
+    settings: dict[Group, int] = {}
     units: dict[tuple[int, int, int], Unit] = {}
     for place, result in enumerate(cells):
         cell = result.cell
-        key = (cell.env, cell.assistant, cell.agent_strategy)
-        setting = settings.setdefault(key, len(settings))
+        setting = settings.setdefault(cell.group, len(settings))
         for record in result.file.episodes:
             at = (setting, record.task_id, cell.trial)
             unit = units.get(at)
@@ -158,7 +157,7 @@ def _differs(unit: Unit, cells: Sequence[CellResult]) -> bool:
     scored = [
         (cells[place].cell.variant, record.outcome == SOLVED)
         for place, record in unit.members
-        if record.outcome != INFRA_ERROR
+        if record.outcome != Outcome.INFRA_ERROR
     ]
     control = [solved for variant, solved in scored if variant == CONTROL]
     return bool(control) and any(solved != control[0] for _, solved in scored)

@@ -12,12 +12,12 @@ from emobench.analysis.assessment import Checks, assess_collected, conforms
 from emobench.analysis.effects import effects
 from emobench.analysis.findings import Findings, GroupFinding
 from emobench.analysis.gates import GateResult, Label, labels
-from emobench.analysis.stats.units import Arm, Group, arms, units
+from emobench.analysis.stats.units import Arm, arms, units
 from emobench.analysis.transcript.conversations import ConversationTable, Tally, seen
-from emobench.analysis.transcript.dialogue import Condition, Dialogue, chosen_pairs, dialogue_of
+from emobench.analysis.transcript.dialogue import Dialogue, chosen_pairs, dialogue_of
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.benchmarks.recorded_task import task_of
-from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.core.outcomes import CONTROL, Condition, Group, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.store.labels import Answer, read_answers
@@ -75,7 +75,7 @@ class Study:
         return sorted(names, key=lambda name: name != CONTROL)
 
     def condition(self, group: GroupFinding, variant: str) -> Condition:
-        return Condition(group.env, group.agent_strategy, group.assistant, variant)
+        return group.key.condition(variant)
 
     def gates(self, group: GroupFinding, variant: str) -> tuple[GateResult, ...]:
         condition = self.condition(group, variant)
@@ -128,9 +128,7 @@ def sample_size(collected: Collected) -> int | None:
     if there <= MOST_READ:
         return None
     cells = [result.cell for result in collected.cells]
-    return max(
-        1, MOST_READ // len({(c.env, c.agent_strategy, c.assistant, c.variant) for c in cells})
-    )
+    return max(1, MOST_READ // len({cell.condition for cell in cells}))
 
 
 def _dialogues(collected: Collected, sample: int | None, tally: Tally) -> Iterator[Dialogue]:
@@ -139,12 +137,12 @@ def _dialogues(collected: Collected, sample: int | None, tally: Tally) -> Iterat
     chosen = chosen_pairs(plan.sweep, sample)
     for result in collected.cells:
         cell = result.cell
-        group = (cell.env, cell.agent_strategy, cell.assistant)
+        group = cell.group
         pairs = chosen[cell.env]
         records = [r for r in result.file.episodes if (r.task_id, cell.trial) in pairs]
         for record, line in _lines(result, records):
             tally.add(group, cell.variant, record.task_id, seen(line, task_of(line, plan)))
-            if record.outcome != INFRA_ERROR:
+            if record.outcome != Outcome.INFRA_ERROR:
                 yield dialogue_of(line)
 
 

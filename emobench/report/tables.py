@@ -15,12 +15,9 @@ from emobench.analysis.stats.metrics import (
     outcome_counts,
     pass_hat_k,
 )
-from emobench.core.outcomes import CONTROL, INFRA_ERROR, Observation
+from emobench.core.outcomes import CONTROL, Group, Observation, Outcome
 from emobench.core.sweep import Cell
 from emobench.tables.run_results import Collected
-
-Group = tuple[str, str, str]
-"""(environment, assistant, agent strategy)."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +35,13 @@ class VariantRow:
 
     @property
     def infra_errors(self) -> int:
-        return self.outcomes[INFRA_ERROR]
+        return self.outcomes[Outcome.INFRA_ERROR]
 
 
 def variants_of(cells: Sequence[Cell]) -> list[str]:
     """In the order of the plan, control first."""
     names = list(dict.fromkeys(cell.variant for cell in cells))
     return sorted(names, key=lambda name: name != CONTROL)
-
-
-def groups_of(cells: Sequence[Cell]) -> list[Group]:
-    return list(dict.fromkeys(group_of(cell) for cell in cells))
-
-
-def group_of(cell: Cell) -> Group:
-    return (cell.env, cell.assistant, cell.agent_strategy)
 
 
 def ks_of(trials: int) -> list[int]:
@@ -65,7 +54,7 @@ def variant_rows(collected: Collected, group: Group | None = None) -> list[Varia
     cells = [result.cell for result in collected.cells]
     observations = collected.observations()
     if group is not None:
-        cells = [cell for cell in cells if group_of(cell) == group]
+        cells = [cell for cell in cells if cell.group == group]
         observations = [item for item in observations if item.group == group]
     variants = variants_of(cells)
     parts = by_variant(observations, variants)

@@ -13,12 +13,13 @@ from emobench.config.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import read_json, write_atomic
+from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.core.worker_pool import Crew
 from emobench.runner.endpoint_resolver import Follower, TargetBook
-from emobench.store.episodes import INFRA_ERROR, EpisodeStore, dump
+from emobench.store.episodes import EpisodeStore, dump
 from emobench.store.summaries import CellSummary
 
 MAX_ATTEMPTS = 3
@@ -197,7 +198,7 @@ class _CellRun:
                 self.context, targets.roles, task, attempt, targets.senders, follower
             )
             record["history"] = history
-            if record["outcome"] != INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
+            if record["outcome"] != Outcome.INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
                 break
             history.append(
                 {key: record[key] for key in ("attempt", "error", "started", "wall_s", "steps")}
@@ -218,7 +219,7 @@ class _CellRun:
         self.store.append(*records)
         for record in records:
             self.progress(_line(record))
-            if record["outcome"] != INFRA_ERROR:
+            if record["outcome"] != Outcome.INFRA_ERROR:
                 self.errors_in_a_row = 0
                 continue
             self.last_error = record["error"]["message"]

@@ -40,12 +40,13 @@ def run_config(
     from emobench.config.identity import cell_content, content_hash
     from emobench.config.load import resolve
     from emobench.config.yaml_lines import Document
+    from emobench.core.outcomes import Outcome
     from emobench.core.plan import load_plan
     from emobench.core.run_dir import RunDir, slug
     from emobench.runner.by_hand import hand_plan
     from emobench.runner.cell import run_cell
     from emobench.runs.planning import held_tasks
-    from emobench.store.episodes import INFRA_ERROR, EpisodeStore
+    from emobench.store.episodes import EpisodeStore
 
     data = _as_sweep_file(config, variant, model_base_url, user_base_url, fidelity, max_steps)
     data["probe"] = "off"  # as stock's run: no call that the conversations do not need
@@ -71,7 +72,7 @@ def run_config(
         with EpisodeStore(run_dir.cell(cell.number)) as store:
             for task in _order(config, wanted):
                 record = store.records.get(task)
-                if record is None or record["outcome"] == INFRA_ERROR:
+                if record is None or record["outcome"] == Outcome.INFRA_ERROR:
                     missing += 1
                     continue
                 fields = {key: record[key] for key in ("task_id", "reward", "info", "traj")}

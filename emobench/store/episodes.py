@@ -10,10 +10,9 @@ from typing import Any
 import orjson
 
 from emobench.core.errors import EmobenchError
+from emobench.core.outcomes import Outcome
 from emobench.core.run_dir import CellPaths
 from emobench.store.appending import LineStore, written_lines
-
-INFRA_ERROR = "infra_error"
 
 
 class CellBusy(EmobenchError):
@@ -49,7 +48,11 @@ class EpisodeStore(LineStore):
 
     def finished(self) -> set[int]:
         """Tasks that need no further run."""
-        return {task for task, record in self.records.items() if record["outcome"] != INFRA_ERROR}
+        return {
+            task
+            for task, record in self.records.items()
+            if record["outcome"] != Outcome.INFRA_ERROR
+        }
 
     def _busy(self) -> CellBusy:
         return CellBusy(
@@ -69,7 +72,7 @@ class EpisodeStore(LineStore):
         task = record["task_id"]
         self.attempts[task] = max(self.attempts.get(task, 0), record.get("attempt", 1))
         known = self.records.get(task)
-        if known is None or known["outcome"] == INFRA_ERROR:
+        if known is None or known["outcome"] == Outcome.INFRA_ERROR:
             self.records[task] = record
 
 

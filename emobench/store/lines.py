@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from emobench.core.outcomes import INFRA_ERROR, OUTCOMES
+from emobench.core.outcomes import OUTCOMES, Outcome
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def count_lines(
             earlier = kept.get(task)
             if earlier is not None:
                 same_file = earlier.path == path
-                if earlier.outcome != INFRA_ERROR:
+                if earlier.outcome != Outcome.INFRA_ERROR:
                     duplicates += same_file
                     repeated += not same_file
                     continue

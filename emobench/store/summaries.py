@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emobench.core.files import read_json, write_json
+from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.episodes import INFRA_ERROR, EpisodeStore
+from emobench.store.episodes import EpisodeStore
 
 
 class CellSummary:
@@ -51,7 +52,9 @@ class CellSummary:
     def write(self, store: EpisodeStore, **fields: Any) -> None:
         wanted = set(self.cell.tasks)
         records = [record for task, record in store.records.items() if task in wanted]
-        rewards = [record["reward"] for record in records if record["outcome"] != INFRA_ERROR]
+        rewards = [
+            record["reward"] for record in records if record["outcome"] != Outcome.INFRA_ERROR
+        ]
         self.fields.update(
             finished=len(rewards),
             outcomes=dict(Counter(record["outcome"] for record in records)),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from emobench.benchmarks.transcript import API_OUTPUT, RESPOND, TEXT_STRATEGIES
-from emobench.core.outcomes import INFRA_ERROR, SUCCESS
+from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
 from emobench.store.lines import parse
@@ -56,7 +56,7 @@ def episode_row(
 ) -> tuple[Any, ...]:
     """The values in the order of `columns.EPISODES`; None where there is none."""
     outcome = record["outcome"]
-    reward = None if outcome == INFRA_ERROR else number(record.get("reward"))
+    reward = None if outcome == Outcome.INFRA_ERROR else number(record.get("reward"))
     usage = _usage(record.get("calls"))
     error = record.get("error")
     benchmark = record.get("benchmark")

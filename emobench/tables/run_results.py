@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emobench.core.files import read_json
-from emobench.core.outcomes import INFRA_ERROR, Observation
+from emobench.core.outcomes import Observation, Outcome
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
@@ -88,7 +88,7 @@ class CellResult:
 
     @property
     def infra_errors(self) -> int:
-        return sum(record.outcome == INFRA_ERROR for record in self.file.episodes)
+        return sum(record.outcome == Outcome.INFRA_ERROR for record in self.file.episodes)
 
     @property
     def state(self) -> CellState:
@@ -211,7 +211,7 @@ def _record(data: dict[str, Any], offset: int, length: int) -> EpisodeRecord:
         episode=str(data.get("episode") or ""),
         task_id=data["task_id"],
         outcome=outcome,
-        reward=None if outcome == INFRA_ERROR else _number(data.get("reward")),
+        reward=None if outcome == Outcome.INFRA_ERROR else _number(data.get("reward")),
         attempt=int(_number(data.get("attempt")) or 1),
         steps=int(_number(data.get("steps")) or 0),
         wall_s=_number(data.get("wall_s")) or 0.0,

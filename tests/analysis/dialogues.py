@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emobench.analysis.transcript.dialogue import Condition, Dialogue, Said
+from emobench.analysis.transcript.dialogue import Dialogue, Said
 from emobench.benchmarks.tasks import TaskText, load_env
+from emobench.core.outcomes import Condition
 
 GREETING = "Hi! How can I help you today?"
 

@@ -17,10 +17,10 @@ from emobench.analysis.gates import (
 from emobench.analysis.judge.manipulation import JudgedTurn, VariantManipulation, manipulation
 from emobench.analysis.stats.power import PUBLISHED, Design, DesignPower, design_power
 from emobench.analysis.stats.shares import Measure, Paired
-from emobench.analysis.transcript.dialogue import Condition
 from emobench.analysis.transcript.fidelity import MEASURES, VariantFidelity
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.gates import Gates
+from emobench.core.outcomes import Condition
 from emobench.store.labels import Label
 
 ANGER = Condition("retail", "tool-calling", "a", "anger")

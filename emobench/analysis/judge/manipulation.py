@@ -15,8 +15,8 @@ from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
 from emobench.analysis.stats.metrics import Interval
 from emobench.analysis.stats.rates import wilson
 from emobench.analysis.stats.shares import Measure, Paired, measure
-from emobench.analysis.transcript.dialogue import Condition
 from emobench.analysis.transcript.markers import Marked
+from emobench.core.outcomes import Condition
 from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL, Label
 
 LAST_TURN = 10

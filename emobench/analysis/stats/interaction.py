@@ -13,7 +13,8 @@ from itertools import combinations
 from emobench.analysis.stats.estimates import Difference, size
 from emobench.analysis.stats.multiplicity import benjamini_hochberg
 from emobench.analysis.stats.paired import paired_difference
-from emobench.analysis.stats.units import Arm, Group, shared
+from emobench.analysis.stats.units import Arm, shared
+from emobench.core.outcomes import Group
 
 INTERACTION_BOUNDS = (-2.0, 2.0)
 
@@ -38,7 +39,7 @@ def comparisons(
     agent strategy by Benjamini-Hochberg."""
     found = []
     for env, strategy, first, second in _pairs(groups):
-        sides = [groups[(env, strategy, name)] for name in (first, second)]
+        sides = [groups[Group(env, strategy, name)] for name in (first, second)]
         for variant in variants:
             if not all(variant in side for side in sides):
                 continue
@@ -63,7 +64,7 @@ def interactions(
     """(variant minus baseline with the first assistant) minus (the same with the second)."""
     found = []
     for env, strategy, first, second in _pairs(groups):
-        sides = {name: groups[(env, strategy, name)] for name in (first, second)}
+        sides = {name: groups[Group(env, strategy, name)] for name in (first, second)}
         for variant in variants:
             if not all(variant in side and baseline in side for side in sides.values()):
                 continue

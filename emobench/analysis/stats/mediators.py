@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emobench.analysis.stats.units import GROUP, KEYS, Floats, Group, Ints
-from emobench.core.outcomes import INFRA_ERROR, OUTCOMES
+from emobench.analysis.stats.units import KEYS, Floats, Ints
+from emobench.core.outcomes import OUTCOMES, Group, Outcome
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +29,7 @@ MEDIATORS = {
     "cost": "cost",
 }
 """Columns of the table of episodes, with what they hold, each a mean per conversation."""
-SCORED_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != INFRA_ERROR)
+SCORED_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != Outcome.INFRA_ERROR)
 
 Column = tuple[Ints, Floats, Ints]
 """Tasks, sum of the column by task, episodes that it is a sum over by task (more than 0)."""
@@ -54,11 +54,11 @@ def columns(frame: pandas.DataFrame, names: Sequence[str] = tuple(MEDIATORS)) ->
     grouped = work.groupby(list(KEYS), observed=True, sort=True)[present]
     sums, counts = grouped.sum().reset_index(), grouped.count().reset_index()
     found: Columns = {}
-    parts = sums.groupby([*GROUP, "variant"], observed=True, sort=False).indices
+    parts = sums.groupby([*Group._fields, "variant"], observed=True, sort=False).indices
     for key, places in parts.items():
         env, strategy, assistant, variant = (str(item) for item in key)
         tasks = sums["task_id"].to_numpy(np.int64)[places]
-        columns_of = found.setdefault((env, strategy, assistant), {}).setdefault(variant, {})
+        columns_of = found.setdefault(Group(env, strategy, assistant), {}).setdefault(variant, {})
         for name in present:
             n = counts[name].to_numpy(np.int64)[places]
             total = sums[name].to_numpy(np.float64)[places]

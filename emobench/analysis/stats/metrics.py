@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import comb, sqrt
 
 from emobench.analysis.stats.student import t_quantile
-from emobench.core.outcomes import OUTCOMES, SUCCESS, Observation
+from emobench.core.outcomes import OUTCOMES, SUCCESS, Group, Observation
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def by_variant(
 
 def _unit_means(
     observations: Iterable[Observation],
-) -> dict[tuple[tuple[str, str, str], int], float]:
-    units: dict[tuple[tuple[str, str, str], int], list[float]] = defaultdict(list)
+) -> dict[tuple[Group, int], float]:
+    units: dict[tuple[Group, int], list[float]] = defaultdict(list)
     for item in observations:
         if item.reward is not None:
             units[(item.group, item.task_id)].append(item.reward)

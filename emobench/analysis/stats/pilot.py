@@ -9,8 +9,8 @@ import numpy as np
 from emobench.analysis.stats.estimates import FEW, FEW_TASKS, size
 from emobench.analysis.stats.pass_k import pass_k_by_task
 from emobench.analysis.stats.power import PUBLISHED, Difficulty
-from emobench.analysis.stats.units import Arm, Group
-from emobench.core.outcomes import CONTROL
+from emobench.analysis.stats.units import Arm
+from emobench.core.outcomes import CONTROL, Group
 
 
 def difficulties(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 
 from emobench.analysis.stats.student import t_quantile
-from emobench.core.outcomes import CONTROL
+from emobench.core.outcomes import CONTROL, Group
 from emobench.core.sweep import Cell
 
 ALPHA = 0.05
@@ -69,6 +69,10 @@ class Design:
     """Of each task under each variant; the least where variants differ in it."""
     variants: int
     """Compared with control; Holm's first step divides alpha by it."""
+
+    @property
+    def group(self) -> Group:
+        return Group(self.env, self.agent_strategy, self.assistant)
 
 
 @dataclass(frozen=True)
@@ -181,9 +185,9 @@ def tasks_needed(
 
 def designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
     """The groups of these cells that compare something with control, and the titles of others."""
-    groups: dict[tuple[str, str, str], dict[str, Counter[tuple[int, ...]]]] = {}
+    groups: dict[Group, dict[str, Counter[tuple[int, ...]]]] = {}
     for cell in cells:
-        group = groups.setdefault((cell.env, cell.agent_strategy, cell.assistant), {})
+        group = groups.setdefault(cell.group, {})
         group.setdefault(cell.variant, Counter())[cell.tasks] += 1
     found, without = [], []
     for key, group in groups.items():
@@ -235,7 +239,7 @@ def power_verdict(
     *,
     alpha: float = ALPHA,
     power: float = POWER,
-    difficulties: Mapping[tuple[str, str, str], Difficulty] | None = None,
+    difficulties: Mapping[Group, Difficulty] | None = None,
 ) -> PowerVerdict:
     """The power gate of a planned sweep.
 
@@ -248,8 +252,7 @@ def power_verdict(
     found = tuple(
         design_power(
             design,
-            known.get((design.env, design.agent_strategy, design.assistant))
-            or PUBLISHED[design.env],
+            known.get(design.group) or PUBLISHED[design.env],
             smallest_effect,
             alpha=alpha,
             power=power,

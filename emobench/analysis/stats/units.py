@@ -1,7 +1,4 @@
-"""Rewards by (group, variant, task): all that the statistics need of the episodes.
-
-A group is one (environment, agent strategy, assistant); variants are compared within it.
-"""
+"""Rewards by (group, variant, task): all that the statistics need of the episodes."""
 
 from __future__ import annotations
 
@@ -13,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emobench.core.errors import InvalidInput
-from emobench.core.outcomes import SUCCESS, Observation
+from emobench.core.outcomes import SUCCESS, Group, Observation
 from emobench.core.sweep import Cell
 
 if TYPE_CHECKING:
     import pandas
 
-GROUP = ("env", "agent_strategy", "assistant")
-KEYS = (*GROUP, "variant", "task_id")
+KEYS = (*Group._fields, "variant", "task_id")
 COUNTS = ("n", "successes", "total", "missing")
-Group = tuple[str, str, str]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -101,10 +96,10 @@ def units(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pandas.DataF
 def arms(table: pandas.DataFrame) -> dict[Group, dict[str, Arm]]:
     """The units as arrays, by group and variant, in the order in which they stand."""
     result: dict[Group, dict[str, Arm]] = {}
-    for key, part in table.groupby([*GROUP, "variant"], observed=True, sort=False):
+    for key, part in table.groupby([*Group._fields, "variant"], observed=True, sort=False):
         env, strategy, assistant, variant = (str(item) for item in key)
         part = part.sort_values("task_id")
-        result.setdefault((env, strategy, assistant), {})[variant] = Arm(
+        result.setdefault(Group(env, strategy, assistant), {})[variant] = Arm(
             part["task_id"].to_numpy(np.int64),
             part["n"].to_numpy(np.int64),
             part["successes"].to_numpy(np.int64),

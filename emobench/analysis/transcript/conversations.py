@@ -25,12 +25,11 @@ from emobench.analysis.transcript.patterns import (
 )
 from emobench.benchmarks.ground_truth import Wanted
 from emobench.benchmarks.transcript import dialogue
-from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.core.outcomes import CONTROL, Group, Outcome
 
 if TYPE_CHECKING:
     from emobench.analysis.stats.estimates import Difference
 
-Group = tuple[str, str, str]
 """(environment, agent strategy, assistant)."""
 Unit = tuple[Group, str, int]
 """(group, variant, task)."""
@@ -111,7 +110,7 @@ def seen(record: Mapping[str, Any], task: Wanted | None = None) -> Seen:
     transcripts."""
     said = dialogue(record)
     found = fault(record, said, task)
-    if record.get("outcome") == INFRA_ERROR:
+    if record.get("outcome") == Outcome.INFRA_ERROR:
         return Seen(None, found, Counter())
     user = user_words(said)
     return Seen(features(said, user), found, Counter(word for each in user for word in each))

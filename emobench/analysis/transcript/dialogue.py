@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.tasks import Act, TaskText, load_env
 from emobench.benchmarks.transcript import REACT_USER, STOP, ToolCall, dialogue
-from emobench.core.outcomes import CONTROL, INFRA_ERROR
+from emobench.core.outcomes import Condition, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
 from emobench.tables.run_results import Collected, collect, conversations
@@ -23,27 +23,6 @@ from emobench.tables.run_results import Collected, collect, conversations
 _STOP = re.compile(r"[\s.'\"`*]*" + re.escape(STOP) + r"[\s.'\"`*]*")
 LONGEST = 20_000
 """Characters of a message that the checks look at: a model caught in a loop writes megabytes."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A variant in its group: variants are compared within one group."""
-
-    env: str
-    agent_strategy: str
-    assistant: str
-    variant: str
-
-    @property
-    def group(self) -> tuple[str, str, str]:
-        return (self.env, self.agent_strategy, self.assistant)
-
-    @property
-    def control(self) -> Condition:
-        return replace(self, variant=CONTROL)
-
-    def __str__(self) -> str:
-        return f"{self.variant} ({self.env}, {self.agent_strategy}, {self.assistant})"
 
 
 class Said(NamedTuple):
@@ -92,7 +71,8 @@ def read_collected(collected: Collected, sample: int | None = None) -> Iterator[
         records = [
             record
             for record in result.file.episodes
-            if record.outcome != INFRA_ERROR and (record.task_id, cell.trial) in chosen[cell.env]
+            if record.outcome != Outcome.INFRA_ERROR
+            and (record.task_id, cell.trial) in chosen[cell.env]
         ]
         if records:
             for _, line in conversations(result.file.path, records):

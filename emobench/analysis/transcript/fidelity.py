@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from emobench.analysis.stats.shares import Measure, Paired, measure
-from emobench.analysis.transcript.dialogue import Condition, Dialogue
+from emobench.analysis.transcript.dialogue import Dialogue
 from emobench.analysis.transcript.facts import (
     OWN,
     UNINVENTED,
@@ -24,6 +24,7 @@ from emobench.analysis.transcript.facts import (
 from emobench.analysis.transcript.facts import values_of as values_in
 from emobench.analysis.transcript.values import AIRPORTS, Value, airport_codes
 from emobench.benchmarks.tools import writes
+from emobench.core.outcomes import Condition
 from emobench.llm.reasoning import sanitize
 from emobench.llm.replies import MARKUP
 

@@ -14,7 +14,8 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from emobench.analysis.stats.shares import Measure, Paired, measure
-from emobench.analysis.transcript.dialogue import Condition, Dialogue
+from emobench.analysis.transcript.dialogue import Dialogue
+from emobench.core.outcomes import Condition
 
 LISTS = ("reassurance", "clarification", "demands")
 """Markers with a word list: the share of turns with at least one of its entries."""

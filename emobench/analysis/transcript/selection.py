@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emobench.analysis.transcript.conversations import Group, Seen, seen
+from emobench.analysis.transcript.conversations import Seen, seen
 from emobench.benchmarks.recorded_task import task_of
 from emobench.config.words import ranges
 from emobench.core.errors import InvalidInput, Problem, nearest
-from emobench.core.outcomes import CONTROL, OUTCOMES
+from emobench.core.outcomes import CONTROL, OUTCOMES, Group
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
@@ -88,10 +88,10 @@ class Found:
     length: int
 
     @property
-    def place(self) -> tuple[str, str, str, int, int]:
+    def place(self) -> tuple[Group, int, int]:
         """What a conversation has in common with its counterparts in other variants."""
         cell = self.cell
-        return (cell.env, cell.assistant, cell.agent_strategy, self.task, cell.trial)
+        return (cell.group, self.task, cell.trial)
 
 
 def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
@@ -108,7 +108,7 @@ def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
 
 def counterparts(
     run_dir: RunDir, plan: Plan, found: Sequence[Found], variant: str = CONTROL
-) -> dict[tuple[str, str, str, int, int], Found]:
+) -> dict[tuple[Group, int, int], Found]:
     """The conversations of `variant` on the same tasks and trials, by place."""
     places = {each.place for each in found}
     same = Selection(
@@ -145,7 +145,7 @@ def read_seen(
         return (record["task_id"], seen(record, task_of(record, plan)))
 
     for cell in selection.cells(plan):
-        group = (cell.env, cell.agent_strategy, cell.assistant)
+        group = cell.group
         for kept in _kept(run_dir, cell, make):
             if kept.made is not None:
                 yield (group, cell.variant, *kept.made)

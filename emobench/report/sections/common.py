@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from emobench.analysis.findings import GroupFinding
 from emobench.analysis.gates import Label
 from emobench.analysis.stats.estimates import Difference, plain
-from emobench.analysis.transcript.dialogue import Condition
+from emobench.core.outcomes import Condition
 from emobench.report.blocks import Scalar
 from emobench.report.numbers import plural
 from emobench.report.study import Study
@@ -27,7 +27,7 @@ def is_compared(group: GroupFinding) -> bool:
 
 def size_of(study: Study, group: GroupFinding) -> str:
     """'115 tasks x 4 trials', as planned."""
-    cells = [c for c in study.cells if (c.env, c.agent_strategy, c.assistant) == group.key]
+    cells = [c for c in study.cells if c.group == group.key]
     tasks = len({task for cell in cells for task in cell.tasks})
     trials = len({cell.trial for cell in cells})
     return f"{plural(tasks, 'task')} \u00d7 {plural(trials, 'trial')}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from emobench.analysis.gates import labels
 from emobench.analysis.stats.interaction import AssistantComparison
-from emobench.analysis.transcript.dialogue import Condition
+from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Head, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, symmetric_axis
 from emobench.report.numbers import DAGGER, bounds, p_value, signed

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from emobench.analysis.findings import Exploratory, GroupFinding, VariantFinding
 from emobench.analysis.stats.estimates import Difference, Mean, plain
 from emobench.analysis.stats.mediators import MEDIATORS
-from emobench.core.outcomes import INFRA_ERROR, OUTCOMES
+from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.bars import bars
 from emobench.report.numbers import (
@@ -38,7 +38,7 @@ ROLES: dict[str, tuple[str, float]] = {
     "context_overflow": ("warn", 0.5),
     "user_error": ("s4", 0.7),
 }
-SCORED = [outcome for outcome in OUTCOMES if outcome != INFRA_ERROR]
+SCORED = [outcome for outcome in OUTCOMES if outcome != Outcome.INFRA_ERROR]
 EXPLORATORY = (
     "Differences are paired by task; p from sign flips, adjusted by Benjamini and Hochberg over "
     "this table: exploratory."
@@ -78,7 +78,7 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
     rows = []
     for each in group.variants:
         cells = [Cell(each.variant), Cell(f"{each.mean.episodes:,}")]
-        cells += [_outcome_cell(group, each, outcome) for outcome in (*SCORED, INFRA_ERROR)]
+        cells += [_outcome_cell(group, each, outcome) for outcome in (*SCORED, Outcome.INFRA_ERROR)]
         rows.append(tuple(cells))
     return Table(
         f"{prefix}outcomes",

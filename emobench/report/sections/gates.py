@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.stats.power import POWER, power_verdict
-from emobench.analysis.transcript.dialogue import Condition
+from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
 from emobench.report.numbers import DASH, percent, points
 from emobench.report.sections.common import condition_keys

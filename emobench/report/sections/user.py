@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
 from emobench.analysis.stats.shares import Measure, Paired
-from emobench.analysis.transcript.dialogue import Condition
 from emobench.analysis.transcript.fidelity import MEASURES
+from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.curves import Curve, Point, curves
 from emobench.report.figures.heatmap import Tile, heatmap

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from emobench.core.outcomes import INFRA_ERROR, OUTCOMES
+from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
@@ -23,7 +23,7 @@ from emobench.scheduler.usage import seconds
 RECENT_S = 600.0
 """How long ends of episodes are kept for the rate."""
 WORDS = {
-    INFRA_ERROR: "a conversation lost a server",
+    Outcome.INFRA_ERROR: "a conversation lost a server",
     "agent_error": "the assistant's reply could not be used",
     "user_error": "the simulated user gave nothing usable",
     "context_overflow": "a conversation outgrew the model's context",
@@ -138,14 +138,14 @@ class EpisodeScan:
         identity = (record.get("env"), record.get("variant"), record.get("trial"))
         if identity != (cell.env, cell.variant, cell.trial) or task not in cell.tasks:
             return
-        infra = outcome == INFRA_ERROR
+        infra = outcome == Outcome.INFRA_ERROR
         end = (seconds(record.get("started")) or 0.0) + float(record.get("wall_s") or 0.0)
         self._note_error(cell, record, end)
         tally = self.variants[cell.variant]
         if task in file.tasks:
             if not file.tasks[task]:
                 return
-            tally.outcomes[INFRA_ERROR] -= 1
+            tally.outcomes[Outcome.INFRA_ERROR] -= 1
         file.tasks[task] = infra
         tally.add(cell.env, task, outcome, None if infra else float(record.get("reward") or 0.0))
         if not infra and end > now - RECENT_S:

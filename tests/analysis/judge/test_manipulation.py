@@ -12,8 +12,8 @@ from emobench.analysis.judge.manipulation import (
     cohens_kappa,
     manipulation,
 )
-from emobench.analysis.transcript.dialogue import Condition
 from emobench.analysis.transcript.markers import Marked
+from emobench.core.outcomes import Condition
 from emobench.store.labels import Label
 
 PLAIN = Marked(False, False, False, 0, 0, 5)

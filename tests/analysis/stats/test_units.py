@@ -8,6 +8,7 @@ import pytest
 
 from emobench.analysis.stats.units import KEYS, arms, units
 from emobench.core.errors import InvalidInput
+from emobench.core.outcomes import Group
 from emobench.core.sweep import Cell
 from tests.analysis.frames import frame
 
@@ -53,7 +54,7 @@ def test_planned_episodes_that_are_not_there_are_missing() -> None:
             [("control", 1), ("control", 2), ("anger", 1), ("anger", 2)]
         )
     ]
-    group = arms(units(frame(control={0: [1, None], 1: [1]}), cells))[("retail", "react", "a")]
+    group = arms(units(frame(control={0: [1, None], 1: [1]}), cells))[Group("retail", "react", "a")]
     assert group["control"].missing.tolist() == [1, 1]
     assert group["anger"].n.tolist() == [0, 0]
     assert group["anger"].missing.tolist() == [2, 2]

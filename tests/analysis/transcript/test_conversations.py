@@ -10,16 +10,16 @@ from scipy import stats
 
 from emobench.analysis.transcript.conversations import (
     ConversationTable,
-    Group,
     Seen,
     Tally,
     VariantPattern,
 )
 from emobench.analysis.transcript.fault import Fault, Finding
 from emobench.analysis.transcript.patterns import Features
+from emobench.core.outcomes import Group
 
-GROUP: Group = ("retail", "tool-calling", "a")
-OTHER: Group = ("retail", "tool-calling", "b")
+GROUP = Group("retail", "tool-calling", "a")
+OTHER = Group("retail", "tool-calling", "b")
 
 
 def conversation(steps: int, first_write: int | None = None, words: str = "hello") -> Seen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from emobench.analysis.transcript.dialogue import Condition
 from emobench.analysis.transcript.markers import (
     LISTS,
     Marked,
@@ -15,6 +14,7 @@ from emobench.analysis.transcript.markers import (
     pattern,
 )
 from emobench.config.variants import NAMES, builtin
+from emobench.core.outcomes import Condition
 from tests.analysis.dialogues import dialogue
 
 
