@@ -78,3 +78,15 @@ def test_it_is_resumed_where_it_stopped(folder: Path) -> None:
     assert {cell: lines(folder, cell) for cell in (0, 1)} == kept
     assert lines(folder, 2)[0] == first
     assert rewards(folder) == REWARDS
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["emobench.run", "emobench.serving.supervise", "emobench.serving.scripted", "emobench.cleanup"],
+)
+def test_modules_that_queued_scripts_name_can_be_started(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
