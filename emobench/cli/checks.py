@@ -27,7 +27,7 @@ from emobench.core.plan import (
     replicas_of,
 )
 from emobench.core.run_dir import RunDir
-from emobench.llm.transport import Target
+from emobench.llm.transport import ModelEndpoint
 
 PASSED, FAILED = 0, 1
 _SPENT = "emobench judge RUN_DIR --base-url URL --model M"
@@ -116,21 +116,21 @@ def judge_main(argv: Sequence[str] | None = None) -> int:
     run_dir = find_run_dir(arguments.run_dir)
     plan = load_plan(run_dir)
     settings = _settings(arguments, plan)
-    target = target_of(settings, plan, run_dir)
+    endpoint = endpoint_of(settings, plan, run_dir)
     turns = turns_of(read(run_dir, settings.sample))
     if not turns:
         raise InvalidInput(f"{run_dir.path} has no conversation with a result yet")
     with AnswerStore(run_dir.judge_answers) as store:
         asked = ask_all(
             turns,
-            Judge(target, settings.max_tokens),
-            target.model,
+            Judge(endpoint, settings.max_tokens),
+            endpoint.model,
             store,
             concurrency=settings.concurrency,
             seed=plan.sweep.seed,
             progress=_progress(),
         )
-    print(show_asked(asked, target.model), file=sys.stderr if arguments.json else sys.stdout)
+    print(show_asked(asked, endpoint.model), file=sys.stderr if arguments.json else sys.stdout)
     _check(run_dir, None, arguments.json)
     return FAILED if asked.failed else PASSED
 
@@ -171,7 +171,7 @@ def _settings(arguments: argparse.Namespace, plan: Plan) -> JudgeSettings:
     return settings
 
 
-def target_of(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Target:
+def endpoint_of(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> ModelEndpoint:
     """Where the judge answers now. Raises InvalidInput, or ServersGone where it is not there."""
     timeout = plan.sweep.timeout_s
     if settings.server is None:
@@ -195,7 +195,7 @@ def target_of(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Target:
         found, problem = look_for(run_dir, instance)
         if found is not None:
             at = found.endpoint
-            return Target(
+            return ModelEndpoint(
                 at.model,
                 at.url,
                 found.place.key(),
@@ -211,7 +211,7 @@ def target_of(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Target:
     )
 
 
-def _endpoint(model: str, url: str, key_env: str, timeout_s: float) -> Target:
+def _endpoint(model: str, url: str, key_env: str, timeout_s: float) -> ModelEndpoint:
     from emobench.llm.client import needs_proxy
 
     url = url.rstrip("/")
@@ -226,7 +226,7 @@ def _endpoint(model: str, url: str, key_env: str, timeout_s: float) -> Target:
     key = os.environ.get(key_env, "")
     if not key and key_env != "OPENAI_API_KEY":
         raise InvalidInput(f"the variable {key_env} is not set; export the endpoint's key in it")
-    return Target(model, url, key or "none", timeout_s=timeout_s)
+    return ModelEndpoint(model, url, key or "none", timeout_s=timeout_s)
 
 
 def _progress() -> Callable[[int, int], None]:

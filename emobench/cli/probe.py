@@ -60,16 +60,16 @@ def _seconds(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Probe and print. Raises InvalidInput for arguments that make no target."""
+    """Probe and print. Raises InvalidInput for arguments that make no endpoint."""
     arguments = _parser().parse_args(argv)
     from emobench.benchmarks.adapter import load_benchmark
     from emobench.cli.probe_text import show
-    from emobench.llm.transport import Target
+    from emobench.llm.transport import ModelEndpoint
     from emobench.probe.session import can_probe, probe
 
     url = arguments.base_url.rstrip("/")
-    target = Target(arguments.model, _checked(url), _key(arguments.api_key_env))
-    if not can_probe(target):
+    endpoint = ModelEndpoint(arguments.model, _checked(url), _key(arguments.api_key_env))
+    if not can_probe(endpoint):
         raise InvalidInput(
             f"this machine reaches {url} through a proxy, which the probe does not speak; add its "
             "host to the variable no_proxy if it is reached without"
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     benchmark = load_benchmark()
     roles: tuple[Role, ...] = ("assistant", "user")
     reports = [
-        probe(target, role, env=arguments.env, benchmark=benchmark, timeout_s=arguments.timeout)
+        probe(endpoint, role, env=arguments.env, benchmark=benchmark, timeout_s=arguments.timeout)
         for role in roles
         if arguments.role in (role, "both")
     ]

@@ -14,7 +14,7 @@ PATIENCE_S = 15.0
 """An answer that takes longer is said to be missing."""
 
 
-class Source(Generic[T]):
+class Poller(Generic[T]):
     """Asks in a thread of its own: squeue, sacct or a server may take a minute to say nothing."""
 
     def __init__(self, name: str, ask: Callable[[], T], every_s: float) -> None:
@@ -53,7 +53,7 @@ class Source(Generic[T]):
             return f"{self._name} has not answered for {waited:.0f} s"
         return self._error
 
-    def hurry(self) -> None:
+    def refresh_soon(self) -> None:
         """Ask at the next poll."""
         self._begun = float("-inf")
 

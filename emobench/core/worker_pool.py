@@ -13,7 +13,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Crew(Generic[Job, Result]):
+class WorkerPool(Generic[Job, Result]):
     """Begins jobs in their order, `size` at a time, until `stopped()`.
 
     A thread takes its next job by itself: none waits for whoever writes the results down. The

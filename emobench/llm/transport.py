@@ -41,7 +41,7 @@ class CallFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Target:
+class ModelEndpoint:
     """Where a role's model answers, and what every request of the role carries."""
 
     model: str
@@ -108,7 +108,7 @@ class Reply:
         return self.choices[0].message
 
 
-class Sender(Protocol):
+class Transport(Protocol):
     """Sends one request of a role. Raises CallFailed."""
 
     retries: int
@@ -116,29 +116,35 @@ class Sender(Protocol):
     def send(self, role: Role, request: dict[str, Any]) -> Reply: ...
 
 
-def make_sender(target: Target, stock: Callable[..., Any], *, through_litellm: bool) -> Sender:
+def make_transport(
+    endpoint: ModelEndpoint, stock: Callable[..., Any], *, through_litellm: bool
+) -> Transport:
     """The lean client where it can serve, litellm otherwise (or where stock's own is asked for)."""
-    lean = target.provider == "openai" and target.url is not None and not needs_proxy(target.url)
+    lean = (
+        endpoint.provider == "openai" and endpoint.url is not None and not needs_proxy(endpoint.url)
+    )
     if lean and not through_litellm:
-        return LeanSender(target)
-    return LitellmSender(target, stock)
+        return HttpTransport(endpoint)
+    return LitellmTransport(endpoint, stock)
 
 
-class LeanSender:
+class HttpTransport:
     """An OpenAI-compatible endpoint over one kept connection a thread."""
 
-    def __init__(self, target: Target) -> None:
-        assert target.url is not None
+    def __init__(self, endpoint: ModelEndpoint) -> None:
+        assert endpoint.url is not None
         self.retries = 0
-        self._target = target
-        self._client = ChatClient(target.url, target.api_key, target.timeout_s, target.identity)
+        self._endpoint = endpoint
+        self._client = ChatClient(
+            endpoint.url, endpoint.api_key, endpoint.timeout_s, endpoint.identity
+        )
 
     def send(self, role: Role, request: dict[str, Any]) -> Reply:
         for pause in (*RETRY_AFTER_S, None):
             try:
                 answer = self._client.chat(request)
             except Unreachable as error:
-                failure = CallFailed(role, "infra", f"{error} ({self._target!r})")
+                failure = CallFailed(role, "infra", f"{error} ({self._endpoint!r})")
             else:
                 if answer.status == 200:
                     return self._reply(role, answer)
@@ -151,9 +157,9 @@ class LeanSender:
 
     def _failure(self, role: Role, answer: Answer) -> CallFailed:
         text = " ".join(answer.error().split())[:500]
-        if self._target.api_key:
-            text = text.replace(self._target.api_key, "[key]")
-        message = f"HTTP {answer.status}: {text} ({self._target!r})"
+        if self._endpoint.api_key:
+            text = text.replace(self._endpoint.api_key, "[key]")
+        message = f"HTTP {answer.status}: {text} ({self._endpoint!r})"
         kind: Kind = "infra"
         if answer.status in (400, 413, 422):
             kind = "context_overflow" if CONTEXT_WORDS.search(text) else "rejected"
@@ -177,29 +183,29 @@ class LeanSender:
             reason = choice.get("finish_reason")
         except (TypeError, KeyError, IndexError, AttributeError):
             text = answer.body[:200].decode("utf-8", "replace")
-            what = f"an answer that is no chat completion: {text} ({self._target!r})"
+            what = f"an answer that is no chat completion: {text} ({self._endpoint!r})"
             raise CallFailed(role, "infra", what) from None
         if isinstance(content, list):  # some servers send text in parts
             content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
         return Reply(Message(content, calls or None), reason, data.get("usage") or {}, None)
 
 
-class LitellmSender:
+class LitellmTransport:
     """Any provider that litellm knows, through the function that the benchmark imported."""
 
-    def __init__(self, target: Target, stock: Callable[..., Any]) -> None:
+    def __init__(self, endpoint: ModelEndpoint, stock: Callable[..., Any]) -> None:
         self.retries = 0
-        self._target = target
+        self._endpoint = endpoint
         self._stock = stock
 
     def send(self, role: Role, request: dict[str, Any]) -> Reply:
-        target = self._target
-        where = {"api_base": target.url, "api_key": target.api_key}
+        endpoint = self._endpoint
+        where = {"api_base": endpoint.url, "api_key": endpoint.api_key}
         try:
             response = self._stock(
                 **request,
-                custom_llm_provider=target.provider,
-                timeout=target.timeout_s,
+                custom_llm_provider=endpoint.provider,
+                timeout=endpoint.timeout_s,
                 num_retries=0,
                 drop_params=True,
                 **{name: value for name, value in where.items() if value is not None},
@@ -218,9 +224,9 @@ class LitellmSender:
 
     def _said(self, error: Exception) -> str:
         text = " ".join(str(error).split())[:500]
-        if self._target.api_key:
-            text = text.replace(self._target.api_key, "[key]")
-        return f"{type(error).__name__}: {text} ({self._target!r})"
+        if self._endpoint.api_key:
+            text = text.replace(self._endpoint.api_key, "[key]")
+        return f"{type(error).__name__}: {text} ({self._endpoint!r})"
 
 
 def _litellm_kind(error: Exception) -> Kind:

@@ -23,7 +23,7 @@ from emobench.core.files import read_json, write_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server
 from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Cell
-from emobench.llm.transport import Role, Target
+from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe.report import ProbeReport
 from emobench.probe.session import can_probe, probe
 
@@ -48,7 +48,7 @@ def probe_cell(
     plan: Plan,
     run_dir: RunDir,
     cell: Cell,
-    targets: Mapping[Role, Target],
+    endpoints: Mapping[Role, ModelEndpoint],
     benchmark: Benchmark,
     interrupted: Callable[[], bool],
     progress: Callable[[str], None],
@@ -64,21 +64,23 @@ def probe_cell(
     roles: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for role, server in servers.items():
-        target = targets[role]
-        if not can_probe(target):
+        endpoint = endpoints[role]
+        if not can_probe(endpoint):
             continue
         if plan.sweep.fidelity.send_seed:
-            target = replace(target, sampling={**target.sampling, "seed": plan.sweep.seed})
+            endpoint = replace(endpoint, sampling={**endpoint.sampling, "seed": plan.sweep.seed})
         tools = role == "user" or cell.agent_strategy not in TEXT_STRATEGIES
-        file = _file(run_dir, server, target, cell.env, tools)
+        file = _file(run_dir, server, endpoint, cell.env, tools)
 
-        def ask(target: Target = target, role: Role = role, tools: bool = tools) -> ProbeReport:
-            timeout_s = min(target.timeout_s, TIMEOUT_S)
+        def ask(
+            endpoint: ModelEndpoint = endpoint, role: Role = role, tools: bool = tools
+        ) -> ProbeReport:
+            timeout_s = min(endpoint.timeout_s, TIMEOUT_S)
             return probe(
-                target, role, env=cell.env, benchmark=benchmark, timeout_s=timeout_s, tools=tools
+                endpoint, role, env=cell.env, benchmark=benchmark, timeout_s=timeout_s, tools=tools
             )
 
-        report = _shared(file, target, ask, interrupted)
+        report = _shared(file, endpoint, ask, interrupted)
         if report is None:
             break
         roles[role] = {
@@ -98,26 +100,29 @@ def probe_cell(
     return CellProbe(roles, f"{'; '.join(failures)}. {advice}")
 
 
-def _file(run_dir: RunDir, server: str, target: Target, env: str, tools: bool) -> Path:
-    incarnation = slug(target.incarnation or "external")
+def _file(run_dir: RunDir, server: str, endpoint: ModelEndpoint, env: str, tools: bool) -> Path:
+    incarnation = slug(endpoint.incarnation or "external")
     form = env if tools else f"{env}_text"
     return run_dir.endpoints / f"probe_{server}_{incarnation}_{form}.json"
 
 
 def _shared(
-    file: Path, target: Target, ask: Callable[[], ProbeReport], interrupted: Callable[[], bool]
+    file: Path,
+    endpoint: ModelEndpoint,
+    ask: Callable[[], ProbeReport],
+    interrupted: Callable[[], bool],
 ) -> ProbeReport | None:
     """The report of the first cell that asked; None where the cell is told to stop meanwhile."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline, began = time.monotonic() + WAIT_S, time.time()
     while True:
-        known = _known(file, target, began)
+        known = _known(file, endpoint, began)
         if known is not None:
             return known
         with _claim(file, force=time.monotonic() > deadline) as mine:
             if mine:
                 # Another cell may have ended its probe between the look and the claim.
-                report = _known(file, target, began) or _stoppable(ask, interrupted)
+                report = _known(file, endpoint, began) or _stoppable(ask, interrupted)
                 if report is not None and report.state != "unreachable":
                     write_json(file, {**report.as_dict(), "written": time.time()})
                 return report
@@ -126,16 +131,16 @@ def _shared(
         time.sleep(0.2)
 
 
-def _known(file: Path, target: Target, began: float) -> ProbeReport | None:
+def _known(file: Path, endpoint: ModelEndpoint, began: float) -> ProbeReport | None:
     data = read_json(file)
     try:
         written = float(data.pop("written"))
         report = ProbeReport.from_dict(data)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    if report.model != target.model or report.url != (target.url or "").rstrip("/"):
+    if report.model != endpoint.model or report.url != (endpoint.url or "").rstrip("/"):
         return None
-    if target.incarnation or written >= began:
+    if endpoint.incarnation or written >= began:
         return report
     fresh = began - written < EXTERNAL_S
     return report if fresh and report.state != "not_usable" else None

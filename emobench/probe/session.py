@@ -8,18 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from emobench.benchmarks.adapter import Benchmark
-from emobench.llm import client
-from emobench.llm import transport as senders
+from emobench.llm import client, transport
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.replies import Seen, Step, as_step, read, shorten, usage
-from emobench.llm.transport import Role, Target
-from emobench.probe import situations
-from emobench.probe import verdict as judge
+from emobench.llm.transport import ModelEndpoint, Role
+from emobench.probe import situations, verdict
 from emobench.probe.report import Call, Check, ProbeReport, State
 from emobench.probe.situations import Messages
 
 MAX_TOKENS = 2048
-"""Of a reply, where the target sets none: a model that babbles must not hold the probe up."""
+"""Of a reply, where the endpoint sets none: a model that babbles must not hold the probe up."""
 _ELSEWHERE = (429, 502, 503, 504)
 """Too many requests, or a gateway's words about a server behind it: nothing about the model."""
 _LIMIT_REFUSED = re.compile(r"max_(?:completion_)?tokens")
@@ -29,14 +27,14 @@ class _Lost(Exception):
     """The endpoint does not answer chat calls at all."""
 
 
-def can_probe(target: Target) -> bool:
-    """Whether the target is an OpenAI-compatible URL that is reached without a proxy."""
-    url = target.url
-    return target.provider == "openai" and url is not None and not client.needs_proxy(url)
+def can_probe(endpoint: ModelEndpoint) -> bool:
+    """Whether the endpoint is an OpenAI-compatible URL that is reached without a proxy."""
+    url = endpoint.url
+    return endpoint.provider == "openai" and url is not None and not client.needs_proxy(url)
 
 
 def probe(
-    target: Target,
+    endpoint: ModelEndpoint,
     role: Role,
     *,
     env: str,
@@ -47,10 +45,10 @@ def probe(
     """Ask an endpoint what a sweep needs to know of it in this role, in one to seven calls.
 
     `tools` is False for agents that write their actions as text (react, act). `timeout_s` bounds
-    each call. The target's sampling goes along with every request, as in a run. Never raises for
-    what the endpoint does: not answering is a report too. `target.url` must not be None.
+    each call. The endpoint's sampling goes along with every request, as in a run. Never raises for
+    what the endpoint does: not answering is a report too. `endpoint.url` must not be None.
     """
-    session = _Session(target, timeout_s)
+    session = _Session(endpoint, timeout_s)
     try:
         checks = session.identify(role)
         if not any(check.result == "fatal" for check in checks):
@@ -58,22 +56,22 @@ def probe(
                 checks += _agent_with_tools(session, benchmark, env)
             else:
                 checks += _talk(session, benchmark, env, role)
-            checks.append(judge.judge_speed(session.calls))
+            checks.append(verdict.judge_speed(session.calls))
     except _Lost as lost:
         state: State = "unreachable"
         checks = [Check("address", "fatal", str(lost), "no model answers here", "is it running?")]
-        verdict = f"not reachable: {lost}"
+        words = f"not reachable: {lost}"
     else:
-        state, verdict = judge.judge(checks, role)
+        state, words = verdict.judge(checks, role)
     finally:
         session.close()
     return ProbeReport(
-        model=target.model,
+        model=endpoint.model,
         url=session.url,
         role=role,
         env=env,
         state=state,
-        verdict=verdict,
+        verdict=words,
         checks=tuple(checks),
         calls=tuple(session.calls),
     )
@@ -87,8 +85,8 @@ def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list
 
     dialogue = situations.mid_dialogue(benchmark, env)
     steps = [ask("auto", dialogue, "auto")]
-    if judge.is_final(steps[0]):
-        return [judge.judge_auto(steps)]
+    if verdict.is_final(steps[0]):
+        return [verdict.judge_auto(steps)]
     if steps[0].kind != "called":
         steps.append(ask("auto, one message", situations.first_message(benchmark, env), "auto"))
     steps.append(ask("auto, two lookups", situations.after_a_result(benchmark, env), "auto"))
@@ -99,16 +97,16 @@ def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list
             raise _Lost(f"chat calls fail: HTTP {plain.status}: {shorten(plain.error)}")
         # It may have come back meanwhile.
         steps = [ask("auto", dialogue, "auto"), steps[-1]]
-    checks = [judge.judge_auto(steps)]
+    checks = [verdict.judge_auto(steps)]
     required = ask("required", dialogue, "required")
-    if required.kind == "called" or judge.is_final(required):
-        checks.append(judge.judge_required(required))
+    if required.kind == "called" or verdict.is_final(required):
+        checks.append(verdict.judge_required(required))
     else:
         again = ask("required", situations.first_message(benchmark, env), "required")
-        checks.append(judge.judge_required(again))
-    checks += judge.judge_result(steps[-1])
+        checks.append(verdict.judge_required(again))
+    checks += verdict.judge_result(steps[-1])
     forms = [form for step in (*steps, required) for form in step.think]
-    return [*checks, judge.judge_think(forms)]
+    return [*checks, verdict.judge_think(forms)]
 
 
 def _talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list[Check]:
@@ -121,19 +119,19 @@ def _talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list
     for seen in seens:
         if seen.status >= 500:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
-    return judge.judge_text(seens, role)
+    return verdict.judge_text(seens, role)
 
 
 class _Session:
     """One client, and the calls that it made."""
 
-    def __init__(self, target: Target, timeout_s: float) -> None:
-        assert target.url is not None
-        self.url = target.url.rstrip("/")
+    def __init__(self, endpoint: ModelEndpoint, timeout_s: float) -> None:
+        assert endpoint.url is not None
+        self.url = endpoint.url.rstrip("/")
         self.calls: list[Call] = []
-        self._target = target
-        self._client = ChatClient(self.url, target.api_key, timeout_s, target.identity)
-        self._limited = "max_tokens" not in target.sampling
+        self._endpoint = endpoint
+        self._client = ChatClient(self.url, endpoint.api_key, timeout_s, endpoint.identity)
+        self._limited = "max_tokens" not in endpoint.sampling
 
     def close(self) -> None:
         self._client.close()
@@ -143,19 +141,19 @@ class _Session:
         answer = self._insist(lambda: self._client.get("/models"))
         if answer.status >= 500:
             raise _Lost(f"HTTP {answer.status} from {self.url}/models")
-        model, data = self._target.model, answer.json()
-        error = "" if answer.status == 200 else read(answer, self._target.api_key).error
-        checks = judge.judge_models(answer.status, data, error, model, self.url)
+        model, data = self._endpoint.model, answer.json()
+        error = "" if answer.status == 200 else read(answer, self._endpoint.api_key).error
+        checks = verdict.judge_models(answer.status, data, error, model, self.url)
         if all(check.result != "fatal" for check in checks):
-            checks.append(judge.judge_context(data, model, role))
+            checks.append(verdict.judge_context(data, model, role))
         return checks
 
     def ask(self, what: str, messages: Messages, **more: Any) -> Seen:
         """One chat call, tried again where the server failed. Raises _Lost."""
-        request = {"model": self._target.model, "messages": messages, **more}
+        request = {"model": self._endpoint.model, "messages": messages, **more}
         if "tools" in more:
             request["temperature"] = 0.0  # the benchmark's agents always send one
-        request |= self._target.sampling
+        request |= self._endpoint.sampling
         seen = self._timed(what, request)
         if self._limited and seen.status in (400, 422) and _LIMIT_REFUSED.search(seen.error):
             self._limited = False
@@ -173,7 +171,7 @@ class _Session:
 
         answer = self._insist(send)
         took = round(time.monotonic() - started, 4)
-        seen = read(answer, self._target.api_key, limit.get("max_tokens"))
+        seen = read(answer, self._endpoint.api_key, limit.get("max_tokens"))
         if seen.status in _ELSEWHERE:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
         if seen.status == 200:
@@ -182,7 +180,7 @@ class _Session:
 
     def _insist(self, send: Callable[[], client.Answer]) -> client.Answer:
         """Send again where the server failed; a time-out is not waited for twice."""
-        for pause in (*senders.RETRY_AFTER_S, None):
+        for pause in (*transport.RETRY_AFTER_S, None):
             try:
                 answer = send()
                 if pause is None or (answer.status < 500 and answer.status != 429):

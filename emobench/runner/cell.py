@@ -17,8 +17,8 @@ from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.core.worker_pool import Crew
-from emobench.runner.endpoint_resolver import Follower, TargetBook
+from emobench.core.worker_pool import WorkerPool
+from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.store.episodes import EpisodeStore, dump
 from emobench.store.summaries import CellSummary
 
@@ -136,7 +136,7 @@ class _CellRun:
             )
         self.concurrency = concurrency_of(plan)
         self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
-        self.targets = TargetBook(plan, run_dir, cell, stop.is_set)
+        self.resolver = EndpointResolver(plan, run_dir, cell, stop.is_set)
         from emobench.runner.episode import CellContext
 
         self.context = CellContext.of(plan.sweep, cell, self.benchmark)
@@ -154,7 +154,7 @@ class _CellRun:
             self.plan,
             self.run_dir,
             self.cell,
-            self.targets.latest.roles,
+            self.resolver.latest.roles,
             self.benchmark,
             self.stop.is_set,
             self.progress,
@@ -168,16 +168,16 @@ class _CellRun:
         from emobench.runner.injection import seams
 
         with seams(self.benchmark, complete) as seam:
-            crew = Crew(self.concurrency, self._episode, missing, self.stop.is_set)
+            pool = WorkerPool(self.concurrency, self._episode, missing, self.stop.is_set)
             try:
-                while crew.threads and not self.stop.is_set():
+                while pool.threads and not self.stop.is_set():
                     # A bounded wait, so that a signal is acted on within a second.
-                    self._keep(crew.results(1.0))
-                if crew.threads:
-                    self._drain(crew)
+                    self._keep(pool.results(1.0))
+                if pool.threads:
+                    self._drain(pool)
             finally:
-                crew.close()
-                seam.keep = crew.threads > 0
+                pool.close()
+                seam.keep = pool.threads > 0
         if self.gone is not None:
             raise self.gone
         if not self.stop.by_signal:
@@ -191,11 +191,11 @@ class _CellRun:
         history: list[dict[str, Any]] = []
         before = self.store.attempts.get(task, 0)
         for extra in range(MAX_ATTEMPTS):
-            self.targets.go_home()
-            follower = Follower(self.targets)
-            targets, attempt = follower.targets, before + extra + 1
+            self.resolver.return_to_preferred()
+            follower = Follower(self.resolver)
+            endpoints, attempt = follower.endpoints, before + extra + 1
             record = run_episode(
-                self.context, targets.roles, task, attempt, targets.senders, follower
+                self.context, endpoints.roles, task, attempt, endpoints.transports, follower
             )
             record["history"] = history
             if record["outcome"] != Outcome.INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
@@ -206,7 +206,7 @@ class _CellRun:
             if self.stop.wait(BACKOFF_S[extra]):
                 break
             try:
-                self.targets.renew(follower.targets)
+                self.resolver.renew(follower.endpoints)
             except ServersGone as error:
                 self.gone = self.gone or error
                 self.stop.set()
@@ -228,14 +228,14 @@ class _CellRun:
                 self.stop.set()
         self.summary.write_now_and_then(self.store)
 
-    def _drain(self, crew: Crew[int, dict[str, Any]]) -> None:
+    def _drain(self, pool: WorkerPool[int, dict[str, Any]]) -> None:
         """Keep what ends within the grace; the rest is abandoned and runs again next time."""
-        self.progress(f"stopping: {crew.threads} episodes have {GRACE_S:.0f} s to end")
+        self.progress(f"stopping: {pool.threads} episodes have {GRACE_S:.0f} s to end")
         deadline = time.monotonic() + GRACE_S
-        while crew.threads and (left := deadline - time.monotonic()) > 0:
-            self._keep(crew.results(left))
-        if crew.threads:
-            self.progress(f"abandoned {crew.threads} episodes; they run again next time")
+        while pool.threads and (left := deadline - time.monotonic()) > 0:
+            self._keep(pool.results(left))
+        if pool.threads:
+            self.progress(f"abandoned {pool.threads} episodes; they run again next time")
 
 
 @contextmanager

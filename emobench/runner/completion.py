@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
 from emobench.llm.reasoning import sanitize
-from emobench.llm.transport import CallFailed, Reply, Role, Sender, Target, make_sender
+from emobench.llm.transport import CallFailed, ModelEndpoint, Reply, Role, Transport, make_transport
 
 if TYPE_CHECKING:
     from emobench.runner.endpoint_resolver import Follower
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 class CallLog:
     """The calls of one episode, and the newest messages of the assistant's view."""
 
-    targets: Mapping[Role, Target]
+    endpoints: Mapping[Role, ModelEndpoint]
     seed: int
     fidelity: Fidelity
-    senders: dict[Role, Sender] = field(default_factory=dict)
+    transports: dict[Role, Transport] = field(default_factory=dict)
     """Made at the first call of a role; shared among the episodes of a cell."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     """The assistant's view: the very list that tau-bench's agent appends to."""
 
     follower: Follower | None = None
-    """Moves the targets with their servers; None: they stay."""
+    """Moves the endpoints with their servers; None: they stay."""
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -73,8 +73,8 @@ def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
         return _call(log, role, stock, kwargs)
     while True:
         try:
-            targets = log.follower.follow()
-            log.targets, log.senders = targets.roles, targets.senders
+            endpoints = log.follower.follow()
+            log.endpoints, log.transports = endpoints.roles, endpoints.transports
             return _call(log, role, stock, kwargs)
         except ServersGone as error:
             raise CallFailed(role, "infra", str(error)) from error
@@ -92,29 +92,29 @@ def _moved(follower: Follower, failure: CallFailed) -> bool:
 
 def _call(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
     """One call where the role answers now, and its record."""
-    target = log.targets[role]
-    request = {**kwargs, "model": target.model, **target.sampling}
+    endpoint = log.endpoints[role]
+    request = {**kwargs, "model": endpoint.model, **endpoint.sampling}
     del request["custom_llm_provider"]
     if log.fidelity.send_seed:
         request["seed"] = log.seed
-    sender = log.senders.get(role)
-    if sender is None:
-        sender = log.senders[role] = make_sender(
-            target, stock, through_litellm=not log.fidelity.lean_client
+    transport = log.transports.get(role)
+    if transport is None:
+        transport = log.transports[role] = make_transport(
+            endpoint, stock, through_litellm=not log.fidelity.lean_client
         )
-    record: dict[str, Any] = {"role": role, "incarnation": target.incarnation}
+    record: dict[str, Any] = {"role": role, "incarnation": endpoint.incarnation}
     log.calls.append(record)
     started = time.monotonic()
-    before = sender.retries
+    before = transport.retries
     try:
-        reply = sender.send(role, request)
+        reply = transport.send(role, request)
     except CallFailed as error:
         record["error"] = error.kind
         raise
     finally:
         record["latency_s"] = round(time.monotonic() - started, 4)
-        if sender.retries > before:
-            record["retries"] = sender.retries - before
+        if transport.retries > before:
+            record["retries"] = transport.retries - before
     _note(record, reply)
     _check(role, reply, record, log.fidelity)
     return reply

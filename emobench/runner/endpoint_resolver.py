@@ -19,7 +19,7 @@ from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.llm.client import ChatClient, Unreachable
-from emobench.llm.transport import Role, Sender, Target
+from emobench.llm.transport import ModelEndpoint, Role, Transport
 
 if TYPE_CHECKING:
     from emobench.serving.waiting import Found
@@ -34,18 +34,18 @@ RETURN_S = 10.0
 
 
 @dataclass(frozen=True)
-class Targets:
-    """One generation of both roles' targets, with the senders that belong to it."""
+class RoleEndpoints:
+    """One generation of both roles' endpoints, with the transports that belong to it."""
 
     number: int
-    roles: Mapping[Role, Target]
-    senders: dict[Role, Sender] = field(default_factory=dict)
+    roles: Mapping[Role, ModelEndpoint]
+    transports: dict[Role, Transport] = field(default_factory=dict)
     continues: int = 0
     """The oldest generation whose conversations may go on with this one."""
 
 
-class TargetBook:
-    """Resolves a cell's targets, and resolves them anew when an episode lost its server."""
+class EndpointResolver:
+    """Resolves a cell's endpoints, and resolves them anew when an episode lost its server."""
 
     def __init__(
         self, plan: Plan, run_dir: RunDir, cell: Cell, interrupted: Callable[[], bool]
@@ -59,31 +59,31 @@ class TargetBook:
         self._away: set[Role] = set()
         """Roles whose server has left in order, and whose next one is to be waited for."""
         self._gone: tuple[int, ServersGone] | None = None
-        """Why none came for the targets of this number: nobody has to wait for it again."""
-        self._targets = Targets(0, self._resolve())
+        """Why none came for the endpoints of this number: nobody has to wait for it again."""
+        self._endpoints = RoleEndpoints(0, self._resolve())
         self._next_look = self._next_return = time.monotonic() + LOOK_S
 
     @property
-    def latest(self) -> Targets:
-        """The newest targets that are known."""
-        return self._targets
+    def latest(self) -> RoleEndpoints:
+        """The newest endpoints that are known."""
+        return self._endpoints
 
-    def current(self) -> Targets:
-        """The newest targets, as of a second ago. Waits for a server that is being replaced;
+    def current(self) -> RoleEndpoints:
+        """The newest endpoints, as of a second ago. Waits for a server that is being replaced;
         raises ServersGone where none comes."""
         if time.monotonic() >= self._next_look or self._away:
             self._look()
-        return self._targets
+        return self._endpoints
 
-    def moved(self, seen: Targets) -> Targets | None:
-        """After a call that failed: newer targets that its conversation may go on with, or None.
+    def moved(self, seen: RoleEndpoints) -> RoleEndpoints | None:
+        """After a call that failed: newer endpoints that its conversation may go on with, or None.
 
         Waits for them where the server has left in order. Raises ServersGone.
         """
         with self._lock:
             self._stamps.clear()  # a stamp may be cached for minutes, what is read is fresh
         self._look(wait=True)
-        newest = self._targets
+        newest = self._endpoints
         return newest if newest.number > seen.number >= newest.continues else None
 
     def _look(self, wait: bool = False) -> None:
@@ -95,11 +95,11 @@ class TargetBook:
             for role in self._found:
                 self._follow(role)
             if self._away:
-                if self._gone is not None and self._gone[0] == self._targets.number:
+                if self._gone is not None and self._gone[0] == self._endpoints.number:
                     raise self._gone[1]
-                self._move({role: self._target(role, check=False) for role in self._away})
+                self._move({role: self._resolve_role(role, check=False) for role in self._away})
         except ServersGone as error:
-            self._gone = self._targets.number, error
+            self._gone = self._endpoints.number, error
             raise
         finally:
             self._lock.release()
@@ -124,18 +124,22 @@ class TargetBook:
         elif known.incarnation in endpoint.follows:
             if endpoint.state == "ready":
                 found = replace(self._found[role], endpoint=endpoint)
-                self._move({role: self._target_at(found, role)})
+                self._move({role: self._use(found, role)})
             else:
                 self._away.add(role)
 
-    def _move(self, roles: Mapping[Role, Target]) -> None:
+    def _move(self, roles: Mapping[Role, ModelEndpoint]) -> None:
         """Another generation with which conversations in progress go on."""
-        old = self._targets
-        senders = {role: sender for role, sender in old.senders.items() if role not in roles}
-        self._targets = Targets(old.number + 1, {**old.roles, **roles}, senders, old.continues)
+        old = self._endpoints
+        transports = {
+            role: transport for role, transport in old.transports.items() if role not in roles
+        }
+        self._endpoints = RoleEndpoints(
+            old.number + 1, {**old.roles, **roles}, transports, old.continues
+        )
         self._away.difference_update(roles)
 
-    def go_home(self) -> None:
+    def return_to_preferred(self) -> None:
         """Go back to the replicas that the cell's number chooses, where they are ready by now:
         a cell that began before they were would stay with another one."""
         if time.monotonic() < self._next_return or not self._lock.acquire(blocking=False):
@@ -149,35 +153,35 @@ class TargetBook:
 
                     found, _ = look_for(self._run_dir, first)
                     if found is not None:
-                        self._move({role: self._target_at(found, role)})
+                        self._move({role: self._use(found, role)})
         finally:
             self._lock.release()
 
-    def renew(self, seen: Targets) -> None:
+    def renew(self, seen: RoleEndpoints) -> None:
         """Wait until both servers answer (again), and take their addresses; once for all episodes
         that failed together. Raises ServersGone where they do not come back in time."""
         with self._lock:
-            if self._targets.number != seen.number:
+            if self._endpoints.number != seen.number:
                 return
             roles = self._resolve(check=True)
-            same = roles == self._targets.roles
-            senders = self._targets.senders if same else {}
+            same = roles == self._endpoints.roles
+            transports = self._endpoints.transports if same else {}
             number = seen.number + 1
             continues = seen.continues if same else number
-            self._targets = Targets(number, roles, senders, continues)
+            self._endpoints = RoleEndpoints(number, roles, transports, continues)
             self._away.clear()
 
-    def _resolve(self, check: bool = False) -> dict[Role, Target]:
-        return {role: self._target(role, check) for role in ("user", "assistant")}
+    def _resolve(self, check: bool = False) -> dict[Role, ModelEndpoint]:
+        return {role: self._resolve_role(role, check) for role in ("user", "assistant")}
 
-    def _target(self, role: Role, check: bool) -> Target:
+    def _resolve_role(self, role: Role, check: bool) -> ModelEndpoint:
         server, model = self._role(role)
         if model.engine == "openai":
             sampling = sampling_of(model)
-            target = _own_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
-            if check and target.url is not None:
-                self._wait_for_answer(target)
-            return target
+            endpoint = _configured_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
+            if check and endpoint.url is not None:
+                self._wait_for_answer(endpoint)
+            return endpoint
         from emobench.serving.waiting import wait_for_endpoint
 
         found = wait_for_endpoint(
@@ -186,11 +190,11 @@ class TargetBook:
             deadline_s=self._plan.profile.server_deadline_min * 60,
             interrupted=self._interrupted,
         )
-        return self._target_at(found, role)
+        return self._use(found, role)
 
-    def _target_at(self, found: Found, role: Role) -> Target:
+    def _use(self, found: Found, role: Role) -> ModelEndpoint:
         self._found[role] = found
-        return Target(
+        return ModelEndpoint(
             model=found.endpoint.model,
             url=found.endpoint.url,
             api_key=found.place.key(),
@@ -214,12 +218,12 @@ class TargetBook:
             return USER_SERVER, sweep.user
         return assistant_server(assistant), sweep.assistants[assistant]
 
-    def _wait_for_answer(self, target: Target) -> None:
-        assert target.url is not None
+    def _wait_for_answer(self, endpoint: ModelEndpoint) -> None:
+        assert endpoint.url is not None
         deadline = time.monotonic() + OUTAGE_S
         said = ""
         while not self._interrupted():
-            client = ChatClient(target.url, target.api_key, PROBE_TIMEOUT_S)
+            client = ChatClient(endpoint.url, endpoint.api_key, PROBE_TIMEOUT_S)
             try:
                 answer = client.get("/models")
                 if answer.status < 500:
@@ -230,46 +234,46 @@ class TargetBook:
             finally:
                 client.close()
             if time.monotonic() > deadline:
-                raise ServersGone(f"{target.url} has been away for {OUTAGE_S:.0f} s: {said}")
+                raise ServersGone(f"{endpoint.url} has been away for {OUTAGE_S:.0f} s: {said}")
             time.sleep(1.0)
-        raise ServersGone(f"interrupted while waiting for {target.url}")
+        raise ServersGone(f"interrupted while waiting for {endpoint.url}")
 
 
 class Follower:
-    """The targets of one conversation, which move with its servers."""
+    """The endpoints of one conversation, which move with its servers."""
 
-    def __init__(self, book: TargetBook) -> None:
-        self._book = book
-        self.targets = book.latest
+    def __init__(self, resolver: EndpointResolver) -> None:
+        self._resolver = resolver
+        self.endpoints = resolver.latest
 
-    def follow(self) -> Targets:
+    def follow(self) -> RoleEndpoints:
         """Where to call now. Raises ServersGone."""
-        newest = self._book.current()
-        if newest is not self.targets and newest.continues <= self.targets.number:
-            self.targets = newest
-        return self.targets
+        newest = self._resolver.current()
+        if newest is not self.endpoints and newest.continues <= self.endpoints.number:
+            self.endpoints = newest
+        return self.endpoints
 
     def moved(self) -> bool:
         """After a call that failed: whether it may be sent again to where its server went.
 
         Raises ServersGone."""
-        newest = self._book.moved(self.targets)
+        newest = self._resolver.moved(self.endpoints)
         if newest is None:
             return False
-        self.targets = newest
+        self.endpoints = newest
         return True
 
 
-def _own_endpoint(
+def _configured_endpoint(
     server: str, settings: OpenAIModel, sampling: dict[str, object], timeout_s: float
-) -> Target:
+) -> ModelEndpoint:
     key = os.environ.get(settings.api_key_env)
     if key is None and settings.base_url is None:
         raise InvalidInput(
             f"the variable {settings.api_key_env} is not set: {server} needs it to reach "
             f"{settings.provider}; export it before running"
         )
-    return Target(
+    return ModelEndpoint(
         model=settings.model,
         url=settings.base_url,
         api_key=key or "none",  # clients refuse to start without any

@@ -18,7 +18,7 @@ from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged
 from emobench.config.identity import cell_content, content_hash
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
-from emobench.llm.transport import CallFailed, Role, Sender, Target
+from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
 from emobench.runner.completion import CallLog
 from emobench.runner.injection import UserRequest
 
@@ -66,23 +66,23 @@ def episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
 
 def run_episode(
     context: CellContext,
-    targets: Mapping[Role, Target],
+    endpoints: Mapping[Role, ModelEndpoint],
     task: int,
     attempt: int,
-    senders: dict[Role, Sender] | None = None,
+    transports: dict[Role, Transport] | None = None,
     follower: Follower | None = None,
 ) -> dict[str, Any]:
     """Converse to the end and return the episode's record. Must run inside `inject.seams`.
 
-    `senders` are kept from episode to episode as long as the targets stay the same; a `follower`
+    `transports` are kept from episode to episode as long as the endpoints stay; a `follower`
     says where to call instead, call by call.
 
     Never raises for what the models or the endpoints do: that is the record's outcome.
     """
     cell, sweep = context.cell, context.sweep
     seed = episode_seed(sweep.seed, cell.env, task, cell.trial)
-    senders = {} if senders is None else senders
-    log = CallLog(targets, seed, sweep.fidelity, senders, follower=follower)
+    transports = {} if transports is None else transports
+    log = CallLog(endpoints, seed, sweep.fidelity, transports, follower=follower)
     watch = _Watch()
     began, started = datetime.now(UTC), time.monotonic()
     reward: float | None = 0.0
@@ -105,7 +105,7 @@ def run_episode(
     except SharedStateChanged:
         # No tool of stock's does this: converse once more, over data of the episode's own.
         apart = replace(context, shared=False)
-        return run_episode(apart, targets, task, attempt, senders, follower)
+        return run_episode(apart, endpoints, task, attempt, transports, follower)
     except Exception as failure:
         messages = list(log.messages)
         outcome = _outcome(failure, watch)

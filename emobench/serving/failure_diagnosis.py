@@ -210,7 +210,7 @@ _KILLED = (-9, 137)
 _NO_COMMAND = 127
 
 
-def find_cause(lines: Iterable[str], exit_code: int | None = None) -> Cause:
+def diagnose(lines: Iterable[str], exit_code: int | None = None) -> Cause:
     """The first line that says why, before what it led to; `exit_code`: negative for a signal."""
     said = [text for line in lines if (text := _plain(line))]
     for rules in (_RULES, _LAST_RESORT):
@@ -231,14 +231,14 @@ def find_cause(lines: Iterable[str], exit_code: int | None = None) -> Cause:
     return Cause("unknown", last[:LINE_LIMIT], "read the server's log from its first traceback on")
 
 
-def started_too_slowly() -> Cause:
+def diagnose_slow_start() -> Cause:
     """The cause of an engine that runs, says nothing wrong and is not ready in time."""
     return Cause(
         "timeout", "", next(rule.advice for rule in _LAST_RESORT if rule.kind == "timeout")
     )
 
 
-def may_heal(cause: Cause, served: bool) -> bool:
+def may_recover(cause: Cause, served: bool) -> bool:
     """Whether another start may help. `served`: the engine had been ready before it ended."""
     if cause.kind in ("port", "device", "device_busy"):
         return True

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from emobench.core.errors import EmobenchError
 from emobench.core.files import write_json
 from emobench.core.plan import Plan, server_of
-from emobench.core.poller import Source
+from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.own_job import OwnJob, ask_own_job, own_job_id
@@ -117,15 +117,15 @@ class Succession:
         self.successor = ""
         """Job id of the newest; empty as long as there is none."""
         every_s = min(max(self._lead_s / 10, 1.0), MAX_CHECK_S)
-        self._source = Source("the hand-over", self._step, every_s)
+        self._poller = Poller("the hand-over", self._step, every_s)
 
     def poll(self) -> None:
         """Look after it; to be called while the server is needed."""
-        self._source.poll()
+        self._poller.poll()
 
     def withdraw(self) -> None:
         """Take back a successor that nothing needs: it would stay in the queue."""
-        self._source.wait(WITHDRAWAL_S)
+        self._poller.wait(WITHDRAWAL_S)
         if self.successor:
             run_command(["scancel", self.successor])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from emobench.core.errors import InvalidInput
 from emobench.core.files import read_json
 from emobench.core.plan import load_plan
-from emobench.core.poller import Source
+from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.queue import live_jobs
 from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, QUEUE_CHECK_S, blocks_of_server
@@ -93,7 +93,7 @@ class Leases:
         self._run_dir, self._instance = run_dir, instance
         # A successor finds the leases of the server that it takes over from.
         self._held = read_leases(run_dir, instance)
-        self._needed = Source("the queue of leases", self._ask, check_s)
+        self._needed = Poller("the queue of leases", self._ask, check_s)
         self._asked_for: frozenset[str] = frozenset()
 
     def look(self) -> bool:
@@ -114,7 +114,7 @@ class Leases:
         who: Mapping[str, str] = self._needed.poll() or {}
         if not who.keys() >= set(self.ids) and self._asked_for != frozenset(self.ids):
             self._asked_for = frozenset(self.ids)
-            self._needed.hurry()
+            self._needed.refresh_soon()
         for lease in self._held:
             # A lease of which nothing is known yet counts.
             if said := who.get(lease.id, f"a new lease of {lease.run_dir}"):

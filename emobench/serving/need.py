@@ -9,7 +9,7 @@ from typing import Any
 
 from emobench.core.files import read_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, load_plan, server_of
-from emobench.core.poller import Source
+from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.queue import live_jobs
 from emobench.store.jobs import read_jobs
@@ -74,7 +74,7 @@ class Need:
         self._server = server
         self._had_array = False
         self._plan_stamp = self._stamp()
-        self._queue = Source("the queue", self._by_queue, queue_check_s)
+        self._queue = Poller("the queue", self._by_queue, queue_check_s)
         self._take(plan)
 
     def _take(self, plan: Plan) -> None:
@@ -98,7 +98,7 @@ class Need:
             self._looked = time.monotonic()
             if self._all_ended():
                 # It looks as if nobody were left.
-                self._queue.hurry()
+                self._queue.refresh_soon()
         return self._queue.poll() or ""
 
     def _stamp(self) -> tuple[int, int] | None:

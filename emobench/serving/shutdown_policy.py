@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from emobench.core.plan import Plan, instances_of
-from emobench.core.poller import Source
+from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
 from emobench.serving.budget import Budget
@@ -30,7 +30,7 @@ class Limits:
     ) -> None:
         self._need, self._leases = need, leases
         self._budget = Budget(run_dir)
-        self._spent = Source(
+        self._spent = Poller(
             "accounting", lambda: self._budget.check(self._need.plan), budget_check_s
         )
         self._used = time.monotonic()

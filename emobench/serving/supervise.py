@@ -23,7 +23,7 @@ from emobench.scheduler.render import serve_script
 from emobench.serving.announce import Announcer
 from emobench.serving.canary import calls_tools
 from emobench.serving.engine import Engine, own_address
-from emobench.serving.failure_diagnosis import Cause, find_cause, may_heal, started_too_slowly
+from emobench.serving.failure_diagnosis import Cause, diagnose, diagnose_slow_start, may_recover
 from emobench.serving.handover import Handover
 from emobench.serving.leases import Leases
 from emobench.serving.need import QUEUE_CHECK_S, Need
@@ -153,10 +153,10 @@ class Supervisor:
             if problem == "leave":
                 return self._reason
             assert self._engine is not None
-            cause = self._cause or find_cause(self._engine.lines(), self._engine.exit_code())
+            cause = self._cause or diagnose(self._engine.lines(), self._engine.exit_code())
             problem = "\n".join((problem, cause.text(), f"its last lines: {self._engine.tail()}"))
             self._engine.stop(self._timing.grace_s)
-            if restarts >= self._timing.restarts or not may_heal(cause, was_ready):
+            if restarts >= self._timing.restarts or not may_recover(cause, was_ready):
                 raise Failed(problem, cause.kind)
             pause_s = self._timing.backoff_s[min(restarts, len(self._timing.backoff_s) - 1)]
             restarts += 1
@@ -214,8 +214,8 @@ class Supervisor:
                 self._cause = Cause("port", problem, "nothing: the next start takes another port")
                 return "its port was taken"
             if time.monotonic() > self._deadline:
-                found = find_cause(engine.lines())
-                self._cause = started_too_slowly() if found.kind == "unknown" else found
+                found = diagnose(engine.lines())
+                self._cause = diagnose_slow_start() if found.kind == "unknown" else found
                 return f"not ready {self._limit_s / 60:g} minutes (server_deadline_min): {problem}"
             self._announcer.beat("starting")
             self._wakeable.sleep(self._timing.probe_s)

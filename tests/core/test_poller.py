@@ -7,25 +7,25 @@ import time
 
 import pytest
 
-from emobench.core import poller as source
-from emobench.core.poller import Source
+from emobench.core import poller as poller
+from emobench.core.poller import Poller
 from tests.support.processes import until
 
 
 def test_an_answer_is_kept_until_the_next_is_due() -> None:
     answers = iter(range(10))
-    asked = Source("squeue", lambda: next(answers), 60)
+    asked = Poller("squeue", lambda: next(answers), 60)
     assert asked.poll(5) == 0
     assert asked.poll(5) == 0
-    asked.hurry()
+    asked.refresh_soon()
     assert asked.poll(5) == 1
     assert (asked.answers, asked.problem) == (2, "")
 
 
 def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(poller, "PATIENCE_S", 0.05)
     release = threading.Event()
-    asked = Source("squeue", lambda: release.wait(20), 0)
+    asked = Poller("squeue", lambda: release.wait(20), 0)
     begun = time.monotonic()
     for _ in range(20):
         assert asked.poll(0.1) is None
@@ -44,7 +44,7 @@ def test_a_failure_is_a_problem_and_the_old_answer_stays() -> None:
             raise OSError("Connection refused")
         return answers.pop()
 
-    asked = Source("/metrics", ask, 0)
+    asked = Poller("/metrics", ask, 0)
     assert asked.poll(5) == 1
     assert asked.poll(5) == 1
     assert asked.problem == "/metrics: Connection refused"

@@ -6,27 +6,27 @@ import threading
 
 import pytest
 
-from emobench.core.worker_pool import Crew
+from emobench.core.worker_pool import WorkerPool
 
 
 def never() -> bool:
     return False
 
 
-def gather(crew: Crew[int, int]) -> list[int]:
+def gather(pool: WorkerPool[int, int]) -> list[int]:
     done: list[int] = []
-    while crew.threads:
-        done += crew.results(10)
+    while pool.threads:
+        done += pool.results(10)
     return done
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
 def test_every_job_is_done_once(size: int) -> None:
-    assert sorted(gather(Crew(size, lambda job: job, range(20), never))) == list(range(20))
+    assert sorted(gather(WorkerPool(size, lambda job: job, range(20), never))) == list(range(20))
 
 
 def test_one_thread_keeps_the_order() -> None:
-    assert gather(Crew(1, lambda job: job, range(20), never)) == list(range(20))
+    assert gather(WorkerPool(1, lambda job: job, range(20), never)) == list(range(20))
 
 
 def test_as_many_at_a_time_as_asked() -> None:
@@ -43,7 +43,7 @@ def test_as_many_at_a_time_as_asked() -> None:
             running -= 1
         return job
 
-    assert len(gather(Crew(4, work, range(12), never))) == 12
+    assert len(gather(WorkerPool(4, work, range(12), never))) == 12
     assert most == 4
 
 
@@ -54,10 +54,10 @@ def test_nobody_waits_for_the_one_who_writes_the_results_down() -> None:
         begun.release()
         return job
 
-    crew = Crew(1, work, range(5), never)
+    pool = WorkerPool(1, work, range(5), never)
     for _ in range(5):
         assert begun.acquire(timeout=10)  # all five, and no result was fetched yet
-    assert gather(crew) == list(range(5))
+    assert gather(pool) == list(range(5))
 
 
 def test_a_stop_lets_running_jobs_end_and_begins_no_other() -> None:
@@ -68,13 +68,13 @@ def test_a_stop_lets_running_jobs_end_and_begins_no_other() -> None:
         go.wait(10)
         return job
 
-    crew = Crew(2, work, range(9), stop.is_set)
+    pool = WorkerPool(2, work, range(9), stop.is_set)
     assert begun.acquire(timeout=10)
     assert begun.acquire(timeout=10)
     stop.set()
-    assert crew.results(0.0) == []
+    assert pool.results(0.0) == []
     go.set()
-    assert sorted(gather(crew)) == [0, 1]
+    assert sorted(gather(pool)) == [0, 1]
 
 
 def test_a_job_that_hangs_can_be_abandoned() -> None:
@@ -85,13 +85,13 @@ def test_a_job_that_hangs_can_be_abandoned() -> None:
             hang.wait(10)
         return job
 
-    crew = Crew(2, work, range(2), never)
-    assert crew.results(10) == [0]
-    assert crew.results(0.05) == []
-    assert crew.threads == 1
+    pool = WorkerPool(2, work, range(2), never)
+    assert pool.results(10) == [0]
+    assert pool.results(0.05) == []
+    assert pool.threads == 1
     assert all(t.daemon for t in threading.enumerate() if t.name.startswith("episode-"))
     hang.set()
-    assert gather(crew) == [1]
+    assert gather(pool) == [1]
 
 
 def failing(job: int) -> int:
@@ -101,11 +101,11 @@ def failing(job: int) -> int:
 
 
 def test_what_a_job_raises_comes_after_the_results_before_it() -> None:
-    crew = Crew(1, failing, range(9), never)
+    pool = WorkerPool(1, failing, range(9), never)
     done: list[int] = []
     with pytest.raises(KeyError, match="a defect"):
-        while crew.threads:
-            done += crew.results(10)
+        while pool.threads:
+            done += pool.results(10)
     assert done == [0, 1]
 
 
@@ -117,8 +117,8 @@ def test_a_closed_crew_begins_nothing_more() -> None:
         go.wait(10)
         return job
 
-    crew = Crew(1, work, range(9), never)
+    pool = WorkerPool(1, work, range(9), never)
     assert begun.acquire(timeout=10)
-    crew.close()
+    pool.close()
     go.set()
-    assert gather(crew) == [0]
+    assert gather(pool) == [0]

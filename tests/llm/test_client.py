@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from emobench.llm.client import ChatClient, Unreachable, needs_proxy
-from emobench.llm.transport import CallFailed, LeanSender, LitellmSender, Target, make_sender
+from emobench.llm.transport import (
+    CallFailed,
+    HttpTransport,
+    LitellmTransport,
+    ModelEndpoint,
+    make_transport,
+)
 from tests.support.llm_server import Reply, recording
 
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hé\u2028"}]}
@@ -92,9 +98,9 @@ def test_something_that_is_no_http() -> None:
 def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
     with recording(lambda request: Reply(status=401, error="bad key s3cret given")) as server:
-        target = Target("m", server.url, "s3cret")
+        target = ModelEndpoint("m", server.url, "s3cret")
         with pytest.raises(CallFailed) as failed:
-            LeanSender(target).send("user", dict(REQUEST))
+            HttpTransport(target).send("user", dict(REQUEST))
     assert "bad key [key] given" in str(failed.value)
     assert "s3cret" not in repr(target) + repr(failed.value) + str(failed.value)
 
@@ -110,17 +116,20 @@ def test_an_answer_that_is_no_completion(monkeypatch: pytest.MonkeyPatch) -> Non
         recording(lambda request: Odd()) as server,
         pytest.raises(CallFailed, match="no chat completion") as failed,
     ):
-        LeanSender(Target("m", server.url, None)).send("assistant", dict(REQUEST))
+        HttpTransport(ModelEndpoint("m", server.url, None)).send("assistant", dict(REQUEST))
     assert failed.value.kind == "infra"
 
 
 def test_who_goes_through_litellm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    ours, hosted = Target("m", "http://node:8000/v1", None), Target("m", None, "k", "anthropic")
-    assert isinstance(make_sender(ours, max, through_litellm=False), LeanSender)
-    assert isinstance(make_sender(hosted, max, through_litellm=False), LitellmSender)
-    assert isinstance(make_sender(ours, max, through_litellm=True), LitellmSender)
+    ours, hosted = (
+        ModelEndpoint("m", "http://node:8000/v1", None),
+        ModelEndpoint("m", None, "k", "anthropic"),
+    )
+    assert isinstance(make_transport(ours, max, through_litellm=False), HttpTransport)
+    assert isinstance(make_transport(hosted, max, through_litellm=False), LitellmTransport)
+    assert isinstance(make_transport(ours, max, through_litellm=True), LitellmTransport)
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
     assert needs_proxy("https://api.example.org/v1")
     assert not needs_proxy("http://node:8000/v1")

@@ -16,7 +16,7 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.llm.transport import Role, Target
+from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import cells
 from emobench.probe.cells import CellProbe, probe_cell
 from emobench.runner.cell import run_cell
@@ -236,12 +236,12 @@ def test_other_providers_are_not_probed(
     tmp_path: Path, endpoint: Endpoint, model: OpenAIModel
 ) -> None:
     run = Run(tmp_path, endpoint, model)
-    target = Target("m", model.base_url, "k", provider=model.provider)
+    target = ModelEndpoint("m", model.base_url, "k", provider=model.provider)
     assert probed(run.plan, run.run_dir, 0, target) == CellProbe()
 
 
-def probed(plan: Plan, run_dir: RunDir, number: int, target: Target) -> CellProbe:
-    targets: dict[Role, Target] = {"user": target, "assistant": target}
+def probed(plan: Plan, run_dir: RunDir, number: int, target: ModelEndpoint) -> CellProbe:
+    targets: dict[Role, ModelEndpoint] = {"user": target, "assistant": target}
     return probe_cell(
         plan, run_dir, plan.cells[number], targets, load_benchmark(), lambda: False, print
     )
@@ -249,7 +249,7 @@ def probed(plan: Plan, run_dir: RunDir, number: int, target: Target) -> CellProb
 
 def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: Endpoint) -> None:
     run = Run(tmp_path, endpoint, ScriptedModel(model="m"))
-    target = Target("m", endpoint.url, None, incarnation="0a")
+    target = ModelEndpoint("m", endpoint.url, None, incarnation="0a")
     together = threading.Barrier(4)
 
     def start(number: int) -> CellProbe:
@@ -270,7 +270,7 @@ def test_a_probe_that_was_killed_holds_nobody_up_for_ever(
     run.run_dir.endpoints.mkdir()
     (run.run_dir.endpoints / ".probe_assistant_a_0a_retail.json.claim").touch()
     monkeypatch.setattr(cells, "WAIT_S", 0.0)
-    target = Target("m", endpoint.url, None, incarnation="0a")
+    target = ModelEndpoint("m", endpoint.url, None, incarnation="0a")
     assert probed(run.plan, run.run_dir, 0, target).roles["assistant"]["state"] == "usable"
     assert sorted(path.name for path in run.run_dir.endpoints.iterdir()) == [
         "probe_assistant_a_0a_retail.json",
@@ -290,8 +290,8 @@ def test_a_signal_does_not_wait_for_a_server_that_is_silent(
         return good(request)
 
     endpoint.answer = answer
-    target = Target("m", endpoint.url, None, incarnation="0a")
-    targets: dict[Role, Target] = {"user": target, "assistant": target}
+    target = ModelEndpoint("m", endpoint.url, None, incarnation="0a")
+    targets: dict[Role, ModelEndpoint] = {"user": target, "assistant": target}
     try:
         found = probe_cell(
             run.plan,
@@ -310,7 +310,7 @@ def test_a_signal_does_not_wait_for_a_server_that_is_silent(
 def test_a_file_of_something_else_is_not_believed(tmp_path: Path, endpoint: Endpoint) -> None:
     run = Run(tmp_path, endpoint, ScriptedModel(model="m"))
     run.run_dir.endpoints.mkdir()
-    target = Target("m", endpoint.url, None, incarnation="0a")
+    target = ModelEndpoint("m", endpoint.url, None, incarnation="0a")
     file = run.run_dir.endpoints / "probe_assistant_a_0a_retail.json"
     for text in ("[]", "{}", '{"schema": 1, "checks": [3], "calls": [], "written": 1}', "{"):
         file.write_text(text)

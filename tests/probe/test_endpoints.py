@@ -10,7 +10,7 @@ import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.llm.replies import looks_like_call, misfit
-from emobench.llm.transport import Role, Target
+from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import Check, ProbeReport, probe
 from tests.probe.endpoint import LOOKUP, ORDER, Answer, Endpoint, good, results
 from tests.support.llm_server import Reply, is_user
@@ -24,7 +24,7 @@ def asked(
     tools: bool = True,
     **sampling: Any,
 ) -> ProbeReport:
-    target = Target(model, endpoint.url, key, sampling=sampling)
+    target = ModelEndpoint(model, endpoint.url, key, sampling=sampling)
     return probe(target, role, env="retail", benchmark=load_benchmark(), timeout_s=10, tools=tools)
 
 
@@ -213,7 +213,7 @@ def test_a_server_without_a_list_of_models(endpoint: Endpoint) -> None:
 def test_an_address_without_v1(endpoint: Endpoint) -> None:
     url = endpoint.url.removesuffix("/v1")
     report = probe(
-        Target("m", url, None), "user", env="retail", benchmark=load_benchmark(), timeout_s=5
+        ModelEndpoint("m", url, None), "user", env="retail", benchmark=load_benchmark(), timeout_s=5
     )
     assert found(report, "address").advice == f"is the address {url}/v1?"
 

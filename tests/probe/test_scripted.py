@@ -7,13 +7,13 @@ import time
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.llm.transport import Role, Target
+from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import ProbeReport, probe
 from tests.support.scripted import Launch
 
 
 def asked(url: str, role: Role, env: str = "retail", timeout_s: float = 20) -> ProbeReport:
-    target = Target("scripted", f"{url}/v1", None)
+    target = ModelEndpoint("scripted", f"{url}/v1", None)
     return probe(target, role, env=env, benchmark=load_benchmark(), timeout_s=timeout_s)
 
 

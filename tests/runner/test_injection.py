@@ -15,7 +15,7 @@ from emobench.config.variants import NAMES, builtin
 from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel
 from emobench.core.sweep import Cell, Matrix, Sweep
-from emobench.llm.transport import Role, Target
+from emobench.llm.transport import ModelEndpoint, Role
 from emobench.runner.completion import complete
 from emobench.runner.episode import CellContext, run_episode
 from emobench.runner.injection import SEPARATOR, UserRequest, seams
@@ -83,8 +83,8 @@ def converse(
             "variants": {variant: builtin(variant)},
         }
     )
-    target = Target(model.model, model.base_url, "key")
-    targets: dict[Role, Target] = {"user": target, "assistant": target}
+    target = ModelEndpoint(model.model, model.base_url, "key")
+    targets: dict[Role, ModelEndpoint] = {"user": target, "assistant": target}
     context = CellContext.of(sweep, cell, benchmark)
     recorder.bodies.clear()
     with seams(benchmark, complete), ThreadPoolExecutor(8) as pool:

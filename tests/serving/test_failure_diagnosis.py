@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emobench.serving.failure_diagnosis import TITLES, Cause, find_cause, may_heal
+from emobench.serving.failure_diagnosis import TITLES, Cause, diagnose, may_recover
 
 START = """\
 W1121 07:31:26.629000 12752 torch/_library/triton.py:53] Triton not available
@@ -124,7 +124,7 @@ ENGINE_ERRORS = [
 
 @pytest.mark.parametrize(("kind", "words"), ENGINE_ERRORS)
 def test_the_root_cause_is_found_in_the_noise(kind: str, words: str) -> None:
-    cause = find_cause(in_a_traceback(words), 1)
+    cause = diagnose(in_a_traceback(words), 1)
     if words.startswith("ncclUnhandledCudaError: Call to"):
         assert cause.kind in ("device", kind)  # both name the driver's call
     else:
@@ -205,31 +205,31 @@ OTHER_ERRORS = [
 
 @pytest.mark.parametrize(("kind", "words", "code"), OTHER_ERRORS)
 def test_what_ends_a_server_before_or_beside_its_engine(kind: str, words: str, code: int) -> None:
-    cause = find_cause([*START.splitlines(), *words.splitlines()], code)
+    cause = diagnose([*START.splitlines(), *words.splitlines()], code)
     assert cause.kind == kind
     assert cause.advice
 
 
 def test_a_label_of_srun_and_a_rank_do_not_hide_a_cause() -> None:
     line = "1: (EngineCore pid=7) (Worker_TP1 pid=9) ERROR 09-28 15:47:24 [core.py:718] [rank1]: "
-    cause = find_cause([line + "torch.OutOfMemoryError: CUDA out of memory."])
+    cause = diagnose([line + "torch.OutOfMemoryError: CUDA out of memory."])
     assert cause.kind == "device_memory"
     assert cause.line.startswith("torch.OutOfMemoryError")
 
 
 def test_an_engines_cause_beats_the_signal_that_ended_it() -> None:
     log = in_a_traceback("RuntimeError: No CUDA GPUs are available")
-    assert find_cause(log, -9).kind == "driver"
+    assert diagnose(log, -9).kind == "driver"
 
 
 @pytest.mark.parametrize("lines", [[], START.splitlines()])
 def test_a_log_that_says_nothing_has_no_known_cause(lines: list[str]) -> None:
     for code in (None, 0, 1, -11):
-        assert find_cause(lines, code) == Cause("unknown", "", find_cause([]).advice)
+        assert diagnose(lines, code) == Cause("unknown", "", diagnose([]).advice)
 
 
 def test_an_unknown_error_is_quoted() -> None:
-    cause = find_cause([*START.splitlines(), "ZeroDivisionError: division by zero", "bye"], 1)
+    cause = diagnose([*START.splitlines(), "ZeroDivisionError: division by zero", "bye"], 1)
     assert (cause.kind, cause.line) == ("unknown", "ZeroDivisionError: division by zero")
 
 
@@ -239,7 +239,7 @@ def test_an_unknown_error_of_a_worker_is_quoted_rather_than_what_it_led_to() -> 
     core = "(EngineCore pid=6) ERROR 11-21 07:55:22 [core.py:1512] "
     api = "(APIServer pid=5) ERROR 11-21 07:55:22 [async_llm.py:906] "
     broke = "CPU Generator does not use offset"
-    cause = find_cause(
+    cause = diagnose(
         [
             f"{worker}RuntimeError: {broke}",
             f"{core}RuntimeError: Worker failed with error '{broke}', please check the stack trace",
@@ -250,12 +250,12 @@ def test_an_unknown_error_of_a_worker_is_quoted_rather_than_what_it_led_to() -> 
     )
     assert cause.kind == "unknown"
     assert cause.line.startswith("RuntimeError: Worker failed with error 'CPU Generator")
-    only = find_cause([f"{api}EngineDeadError: EngineCore encountered an issue."], 0)
+    only = diagnose([f"{api}EngineDeadError: EngineCore encountered an issue."], 0)
     assert only.line == "EngineDeadError: EngineCore encountered an issue."
 
 
 def test_a_cause_and_its_advice_stand_on_lines_of_their_own() -> None:
-    cause = find_cause(["vllm: error: unrecognized arguments: --nosuch " + "x" * 1000], 2)
+    cause = diagnose(["vllm: error: unrecognized arguments: --nosuch " + "x" * 1000], 2)
     title, advice = cause.text().splitlines()
     assert title.startswith(f"{TITLES['argument']}: vllm: error: unrecognized arguments: --nosuch")
     assert len(title) < 400
@@ -280,5 +280,5 @@ def test_a_cause_and_its_advice_stand_on_lines_of_their_own() -> None:
 )
 def test_only_what_can_heal_is_tried_again(kind: str, first: bool, later: bool) -> None:
     cause = Cause(kind, "", "")  # type: ignore[arg-type]
-    assert may_heal(cause, served=False) is first
-    assert may_heal(cause, served=True) is later
+    assert may_recover(cause, served=False) is first
+    assert may_recover(cause, served=True) is later

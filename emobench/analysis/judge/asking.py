@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emobench.analysis.judge.labels import key_of, read_answer, request_for
-from emobench.core.worker_pool import Crew
-from emobench.llm.transport import CallFailed, LeanSender, Target
+from emobench.core.worker_pool import WorkerPool
+from emobench.llm.transport import CallFailed, HttpTransport, ModelEndpoint
 from emobench.store.labels import Answer, AnswerStore
 
 MAX_FAILURES = 20
@@ -42,9 +42,9 @@ class Asked:
 class Judge:
     """One model at one endpoint; safe to share among threads."""
 
-    def __init__(self, target: Target, max_tokens: int) -> None:
-        self._sender = LeanSender(target)
-        self._model = target.model
+    def __init__(self, endpoint: ModelEndpoint, max_tokens: int) -> None:
+        self._transport = HttpTransport(endpoint)
+        self._model = endpoint.model
         self._max_tokens = max_tokens
         self._schema = True
 
@@ -63,7 +63,7 @@ class Judge:
 
     def _ask(self, turn: str, *, schema: bool) -> Answer:
         request = request_for(turn, self._model, self._max_tokens, schema=schema)
-        reply = self._sender.send("assistant", request)
+        reply = self._transport.send("assistant", request)
         said = reply.message.content or ""
         return Answer(key_of(turn, self._model), self._model, read_answer(said), said)
 
@@ -95,10 +95,10 @@ def ask_all(
 
     why: Counter[str] = Counter()
     answered = 0
-    crew = Crew(concurrency, work, missing, stopped=lambda: in_a_row >= MAX_FAILURES)
+    pool = WorkerPool(concurrency, work, missing, stopped=lambda: in_a_row >= MAX_FAILURES)
     try:
-        while crew.threads:
-            results = crew.results(_POLL_S)
+        while pool.threads:
+            results = pool.results(_POLL_S)
             store.append(result for result in results if isinstance(result, Answer))
             for result in results:
                 if isinstance(result, Answer):
@@ -109,7 +109,7 @@ def ask_all(
                     why[str(result)] += 1
             progress(len(distinct) - len(missing) + answered, len(distinct))
     finally:
-        crew.close()
+        pool.close()
     answers = [store.answers.get(key_of(turn, model)) for turn in distinct]
     return Asked(
         distinct=len(distinct),

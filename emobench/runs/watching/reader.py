@@ -11,7 +11,7 @@ from typing import Any
 from emobench.core.errors import EmobenchError
 from emobench.core.files import read_json
 from emobench.core.plan import load_plan
-from emobench.core.poller import Source
+from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load, ask_load
 from emobench.runs.status import sweep_status
@@ -37,15 +37,15 @@ class Reader:
         self._stamp = self._plan_stamp()
         self._jobs: list[dict[str, Any]] = read_jobs(run_dir)
         local = self._plan.profile.scheduler == "local"
-        self.queue = Source(
+        self.queue = Poller(
             "the process table" if local else "squeue",
             self._ask_queue,
             0.0 if local else QUEUE_EVERY_S,
         )
-        self._accounts = Source(
+        self._accounts = Poller(
             "sacct", lambda: ask_accounts(run_dir, self._jobs), ACCOUNTS_EVERY_S
         )
-        self._loads: dict[str, tuple[str, Source[Load]]] = {}
+        self._loads: dict[str, tuple[str, Poller[Load]]] = {}
         self._cost: tuple[float, Mapping[str, Any]] | None = None
         self._begin()
 
@@ -107,8 +107,8 @@ class Reader:
         jobs = read_jobs(self._run_dir)
         if jobs and jobs != self._jobs:
             self._jobs = jobs
-            self.queue.hurry()
-            self._accounts.hurry()
+            self.queue.refresh_soon()
+            self._accounts.refresh_soon()
 
     def _ask_queue(self) -> dict[str, JobState]:
         return job_states(self._jobs)
@@ -154,24 +154,24 @@ class Reader:
 
     def _metrics(self, status: Mapping[str, Any]) -> dict[str, Load | str]:
         """Load by server; a server that is not there is not asked."""
-        asked: dict[str, Source[Load]] = {}
+        asked: dict[str, Poller[Load]] = {}
         for server in status["servers"]:
             name, url = server["name"], server["url"]
             if server["state"] != "ready" or not url:
                 self._loads.pop(name, None)
                 continue
             if self._loads.get(name, ("",))[0] != url:
-                source = Source("/metrics", partial(ask_load, url), 0.0)
-                self._loads[name] = (url, source)
+                poller = Poller("/metrics", partial(ask_load, url), 0.0)
+                self._loads[name] = (url, poller)
             asked[name] = self._loads[name][1]
-        silent = {name for name, source in asked.items() if source.problem}
-        for source in asked.values():
-            source.poll()
+        silent = {name for name, poller in asked.items() if poller.problem}
+        for poller in asked.values():
+            poller.poll()
         found: dict[str, Load | str] = {}
-        for name, source in asked.items():
+        for name, poller in asked.items():
             # All were asked at once, so they are waited for together.
-            load = source.wait(0.0 if name in silent else PATIENCE_S)
-            found[name] = source.problem or load or "/metrics has not answered yet"
+            load = poller.wait(0.0 if name in silent else PATIENCE_S)
+            found[name] = poller.problem or load or "/metrics has not answered yet"
         return found
 
     def _costs(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from emobench.analysis.judge import asking as judging
 from emobench.analysis.judge.asking import Asked, Judge, ask_all
 from emobench.analysis.judge.labels import key_of
-from emobench.llm import transport as senders
-from emobench.llm.transport import Target
+from emobench.llm import transport
+from emobench.llm.transport import ModelEndpoint
 from emobench.scripted.wording import PHRASES
 from emobench.store.labels import Answer, AnswerStore, JudgeBusy, Label, read_answers
 from tests.support.llm_server import Reply, recording
@@ -25,7 +25,7 @@ TURNS = ["Yes.", *(f"{phrase} It is #W{n}." for n, phrase in enumerate(PHRASES["
 
 def ask(url: str, path: Path, turns: list[str] = TURNS, model: str = "scripted") -> Asked:
     url = url if url.endswith("/v1") else f"{url}/v1"
-    target = Target(model, url, "none", timeout_s=20)
+    target = ModelEndpoint(model, url, "none", timeout_s=20)
     with AnswerStore(path) as store:
         return ask_all(turns, Judge(target, 100), model, store, concurrency=3, seed=1)
 
@@ -38,7 +38,7 @@ def emotions(path: Path) -> dict[str, str | None]:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(senders, "RETRY_AFTER_S", (0.0,))
+    monkeypatch.setattr(transport, "RETRY_AFTER_S", (0.0,))
 
 
 def test_each_turn_is_asked_once_and_kept(launch: Launch, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_order_is_shuffled_by_the_seed(tmp_path: Path) -> None:
     with recording(lambda request: Reply(ANGER)) as server:
         for name in ("a", "b"):
             server.bodies.clear()
-            target = Target("m", server.url, "none", timeout_s=20)
+            target = ModelEndpoint("m", server.url, "none", timeout_s=20)
             with AnswerStore(tmp_path / name) as store:
                 ask_all(turns, Judge(target, 100), "m", store, concurrency=1, seed=7)
             orders.append([request["messages"][1]["content"] for request in server.requests])
