@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.sweep import AGENT_STRATEGIES, USER_STRATEGIES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -163,19 +164,10 @@ def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Any:
 
 def _tasks(text: str | None) -> tuple[int, ...] | None:
     """0-19 or 0,3,7 as numbers."""
-    if text is None:
-        return None
-    chosen: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
-        if match is None:
-            raise InvalidInput(
-                Problem(f"'{part}' is no task", key="--tasks", allowed="0-19, or 0,3,7")
-            )
-        chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if not chosen:
-        raise InvalidInput(Problem("no task is left", key="--tasks", allowed="0-19, or 0,3,7"))
-    return tuple(sorted(chosen))
+    try:
+        return None if text is None else tuple(sorted(parse_numbers(text)))
+    except ValueError as error:
+        raise InvalidInput(Problem(str(error), key="--tasks", allowed=FORM)) from None
 
 
 def _name_of(path: Path) -> str:

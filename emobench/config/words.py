@@ -41,17 +41,6 @@ def listing(names: Iterable[object], limit: int = 30) -> str:
     return ", ".join(every[:limit]) + more
 
 
-def ranges(numbers: Iterable[int], dash: str = "-") -> str:
-    """Numbers in their order, those that follow each other together: 0-4, 7, 9-11"""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in parts)
-
-
 def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """What a field of this type and these constraints accepts, e.g. 'a number from 0 to 2'."""
     metadata = list(metadata)

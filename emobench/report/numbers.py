@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from emobench.analysis.stats.metrics import Interval
-from emobench.config.words import ranges as plain_ranges
 
 MINUS = "\u2212"
 DASH = "\u2013"
@@ -98,8 +96,3 @@ def when(stamp: str) -> str:
     if time.tzinfo is None:
         return stamp
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """0\u20134, 7, 9\u201311"""
-    return plain_ranges(numbers, DASH)

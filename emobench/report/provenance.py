@@ -12,7 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from emobench.config.capacity import concurrency_of
 from emobench.core.models import RoleModel
-from emobench.report.numbers import plural, ranges, when
+from emobench.core.ranges import format_ranges
+from emobench.report.numbers import DASH, plural, when
 from emobench.report.study import Study
 from emobench.scheduler.cost import line, summary
 from emobench.store.jobs import read_jobs
@@ -66,7 +67,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         rows.append((label, describe(model)))
     rows += [("Agent strategies", ", ".join(sweep.matrix.agent_strategy))]
     rows += [
-        (f"Tasks, {env}", f"{ranges(tasks)} ({plural(len(tasks), 'task')})")
+        (f"Tasks, {env}", f"{format_ranges(tasks, dash=DASH)} ({plural(len(tasks), 'task')})")
         for env, tasks in sweep.tasks.items()
     ]
     rows += [

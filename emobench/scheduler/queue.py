@@ -10,11 +10,12 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from emobench.core.errors import EmobenchError
+from emobench.core.ranges import parse_numbers
 
 COMMAND_TIMEOUT_S = 60.0
 CHUNK = 200
@@ -122,25 +123,7 @@ def expand_id(job_id: str) -> list[str]:
     match = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", job_id)
     if match is None:
         return [job_id]
-    return [f"{match[1]}_{index}" for index in _indices(match[2])]
-
-
-def _indices(ranges: str) -> Iterator[int]:
-    for part in ranges.split(","):
-        bounds, _, step = part.partition(":")
-        first, _, last = bounds.partition("-")
-        yield from range(int(first), int(last or first) + 1, int(step or 1))
-
-
-def compress(indices: Iterable[int]) -> str:
-    """Array indices as sbatch takes them: 0, 1, 2, 4 -> '0-2,4'."""
-    runs: list[list[int]] = []
-    for index in sorted(set(indices)):
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return [f"{match[1]}_{index}" for index in parse_numbers(match[2], steps=True)]
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:

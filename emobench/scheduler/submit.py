@@ -11,8 +11,9 @@ from emobench.config.capacity import throttle_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, server_of
+from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.queue import any_live, cancel_slurm, compress, job_states, run_command
+from emobench.scheduler.queue import any_live, cancel_slurm, job_states, run_command
 from emobench.scheduler.render import array_script, server_arguments, server_script
 from emobench.store.jobs import add_jobs, read_jobs, record, remove_jobs
 
@@ -143,7 +144,7 @@ def _submit(
         cells = sorted(missing.get(block.name, ()))
         if not cells:
             continue
-        indices = compress(cell - block.first_cell for cell in cells)
+        indices = format_ranges((cell - block.first_cell for cell in cells), comma=",")
         options = [f"--array={indices}%{throttle_of(plan)}"]
         needed = (USER_SERVER, assistant_server(block.assistant))
         if ids := [waiting[server] for server in needed if server in waiting]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from emobench.config.identity import cell_content, content_hash, differing_keys
-from emobench.config.words import ranges
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.plan import Plan, load_plan
+from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 
@@ -137,7 +137,7 @@ def conditions(run: Run) -> dict[str, Any]:
         "user_strategy": sweep.user_strategy,
         "max_steps": sweep.max_steps,
         "fidelity": sweep.fidelity.model_dump(),
-        "tasks": {env: ranges(tasks) for env, tasks in sweep.tasks.items()},
+        "tasks": {env: format_ranges(tasks) for env, tasks in sweep.tasks.items()},
         "variants": {
             name: variant.sha256 for name, variant in sweep.variants.items() if variant.sha256
         },

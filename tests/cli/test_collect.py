@@ -61,7 +61,7 @@ def test_result_files(study: RunDir, capsys: pytest.CaptureFixture[str]) -> None
             ["r.json", "--env", "airline", "--variant", "control", "--assistant", "a", "b"],
             "2 names for 1 files",
         ),
-        (["r.json", "--env", "airline", "--variant", "x", "--tasks", "1-"], "'1-' is no task"),
+        (["r.json", "--env", "airline", "--variant", "x", "--tasks", "1-"], "'1-' is no number"),
         (["r.json", "--env", "airline", "--variant", "x", "--tasks", "9"], "on these tasks"),
         (["foreign.json", "--env", "airline", "--variant", "x"], "no results file of tau-bench"),
         (["runs/study", "--variant", "control"], "run directories say it themselves"),

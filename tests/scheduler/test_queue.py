@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emobench.core.ranges import format_ranges
 from emobench.scheduler import queue
-from emobench.scheduler.queue import JobState, compress, expand_id, slurm_states
+from emobench.scheduler.queue import JobState, expand_id, slurm_states
 
 
 @pytest.mark.parametrize(
@@ -27,11 +28,9 @@ def test_rows_of_pending_tasks_are_expanded(row: str, ids: list[str]) -> None:
 
 @given(st.sets(st.integers(0, 2000), min_size=1))
 def test_compressed_indices_mean_the_same(indices: set[int]) -> None:
-    assert expand_id(f"1_[{compress(indices)}]") == [f"1_{index}" for index in sorted(indices)]
-
-
-def test_compressed_indices_are_short() -> None:
-    assert compress([4, 0, 1, 2, 7, 3]) == "0-4,7"
+    assert expand_id(f"1_[{format_ranges(indices, comma=',')}]") == [
+        f"1_{index}" for index in sorted(indices)
+    ]
 
 
 def _answers(monkeypatch: pytest.MonkeyPatch, squeue: str | None, sacct: str | None) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from emobench.analysis.transcript.conversations import Seen, seen
 from emobench.benchmarks.recorded_task import task_of
-from emobench.config.words import ranges
 from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group
 from emobench.core.plan import Plan
+from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.store.lines import Kept, count_lines, parse
@@ -188,7 +188,7 @@ def _unknown(option: str, given: Iterable[Any], there: Iterable[Any]) -> list[Pr
         Problem(
             f"this run has no {value}",
             key=option,
-            allowed=", ".join(known) if isinstance(value, str) else ranges(known),
+            allowed=", ".join(known) if isinstance(value, str) else format_ranges(known),
             hint=nearest(value, known) if isinstance(value, str) else "",
         )
         for value in given

@@ -6,7 +6,6 @@ import argparse
 import io
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from emobench.cli.conversations.text import Line, cut, flat, paint
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL
 from emobench.core.plan import Plan, find_run_dir, load_plan
+from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.run_dir import RunDir
 
 SHOWN = 4
@@ -262,16 +262,10 @@ def _names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _numbers(option: str, given: Sequence[str]) -> tuple[int, ...]:
-    numbers: list[int] = []
-    for part in _names(given):
-        found = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
-        if found is None:
-            raise InvalidInput(
-                Problem(f"'{part}' is no number", key=option, allowed="12, or 0-4, or 0-4,12")
-            )
-        first = int(found[1])
-        numbers += range(first, int(found[2] or first) + 1)
-    return tuple(dict.fromkeys(numbers))
+    try:
+        return tuple(parse_numbers(",".join(given))) if given else ()
+    except ValueError as error:
+        raise InvalidInput(Problem(str(error), key=option, allowed=FORM)) from None
 
 
 def _parser() -> argparse.ArgumentParser:
