@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.report.chromium import Chromium, file_url, find_chromium
+from tests.support.chromium import Chromium, file_url, find_chromium
 
 MARGIN = 16
 

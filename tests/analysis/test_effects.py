@@ -15,8 +15,8 @@ from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.units import frame_of
 from emobench.core.plan import load_plan
 from emobench.tables.table import load_tables
-from tests.analysis.frames import Rewards, frame, observations, random_rewards
-from tests.report.factory import fill, make_run
+from tests.support.frames import Rewards, frame, observations, random_rewards
+from tests.support.runs import fill, make_run
 
 
 def found_for(findings: Findings, variant: str) -> VariantFinding:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from emobench.benchmarks.adapter import Benchmark, load_benchmark
-from tests.benchmarks.answers import load_short_user
+from tests.support.answers import load_short_user
 
 
 @pytest.fixture(scope="package")

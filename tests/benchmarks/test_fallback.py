@@ -10,7 +10,7 @@ import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.cli.run import main
-from tests.support.llm_server import Reply, is_user, recording
+from tests.support.model_server import Reply, is_user, recording
 
 
 def meddling(data: dict[str, Any]) -> str:

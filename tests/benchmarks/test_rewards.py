@@ -24,7 +24,7 @@ import pytest
 
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
-from tests.benchmarks.answers import ANSWERS, WRITES, replay, right, say
+from tests.support.answers import ANSWERS, WRITES, replay, right, say
 
 FULL = bool(os.environ.get("EMOBENCH_FULL"))
 ENVS = tuple(TASK_COUNTS)

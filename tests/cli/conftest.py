@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.probe.conftest import endpoint, no_pauses
+from tests.support.model_server import endpoint, no_pauses
 
 __all__ = ["endpoint", "no_pauses"]

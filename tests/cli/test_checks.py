@@ -17,7 +17,7 @@ from emobench.cli.main import main
 from emobench.config.templates import shipped_sweeps
 from emobench.core.run_dir import RunDir
 from emobench.scripted.judge import reply
-from tests.support.llm_server import Reply, recording
+from tests.support.model_server import Reply, recording
 from tests.support.scripted import Launch
 
 SWEEP = """\

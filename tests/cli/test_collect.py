@@ -10,8 +10,8 @@ import pytest
 from emobench.cli.main import main
 from emobench.core.run_dir import RunDir
 from emobench.tables.table import load_episodes
-from tests.tables.runs import change_sweep, full_run
-from tests.tables.test_published import result, written
+from tests.support.runs import change_sweep, full_run
+from tests.support.stock_results import result, written
 
 
 @pytest.fixture

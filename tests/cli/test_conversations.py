@@ -17,8 +17,8 @@ import pytest
 from emobench.cli.conversations.text import width
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from tests.report.factory import append, episode, make_run
-from tests.runs.test_local_sweep import SWEEP
+from tests.support.runs import append, episode, make_run
+from tests.support.studies import SWEEP
 
 
 def emobench(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from emobench.config.expand import expand
 from emobench.config.load import load_sweep
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
-from tests.report.factory import fill, make_run
+from tests.support.runs import fill, make_run
 
 SWEEP = """\
 engine: scripted

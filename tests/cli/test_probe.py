@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from emobench.cli.main import main
-from tests.probe.endpoint import Endpoint, good
-from tests.support.llm_server import Reply, is_user
+from tests.support.model_server import ModelServer, Reply, good, is_user
 from tests.support.scripted import Launch
 
 
@@ -38,7 +37,7 @@ def never_calls(request: dict[str, Any]) -> Reply:
     return Reply("What is your name? \x1b[31m\u2603")
 
 
-def test_one_that_is_not(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_is_not(endpoint: ModelServer, capsys: pytest.CaptureFixture[str]) -> None:
     endpoint.answer = never_calls
     assert run("--base-url", endpoint.url, "--model", "m") == 1
     out = capsys.readouterr().out
@@ -50,7 +49,7 @@ def test_one_that_is_not(endpoint: Endpoint, capsys: pytest.CaptureFixture[str])
     assert run("--base-url", endpoint.url, "--model", "m", "--role", "user") == 0
 
 
-def test_warnings_are_usable(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_are_usable(endpoint: ModelServer, capsys: pytest.CaptureFixture[str]) -> None:
     endpoint.models = {"data": [{"id": "m", "max_model_len": 16384}]}
     assert run("--base-url", endpoint.url, "--model", "m", "--role", "assistant") == 0
     out = capsys.readouterr().out
@@ -67,7 +66,7 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json(
-    endpoint: Endpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    endpoint: ModelServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint.answer = never_calls
     endpoint.key = "sk-right"
@@ -84,7 +83,7 @@ def test_json(
     assert assistant["calls"][0]["prompt_tokens"] == 3
 
 
-def test_a_wrong_key(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key(endpoint: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint.key = "sk-right"
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert run("--base-url", endpoint.url, "--model", "m") == 1

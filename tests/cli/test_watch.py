@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.runs.test_local_sweep import Study
 from tests.support.processes import until
+from tests.support.studies import Study
 
 
 @pytest.fixture

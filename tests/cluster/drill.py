@@ -10,7 +10,7 @@ from typing import Any
 from emobench.core.run_dir import RunDir
 from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.jobs import read_jobs
-from tests.cluster.test_sweep import Site
+from tests.cluster.site import Site
 from tests.support.processes import until
 
 SWEEP = """\

@@ -15,7 +15,7 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.accounting import Accounted, accounted
 from emobench.tables.run_results import collect
 from tests.cluster.lab import Lab
-from tests.cluster.test_sweep import Site
+from tests.cluster.site import Site
 from tests.support.processes import until
 
 SWEEP = """\

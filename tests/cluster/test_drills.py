@@ -6,10 +6,10 @@ import json
 import os
 import re
 import signal
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from emobench.store.endpoints import Endpoint, api_key
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
 from tests.support import processes
-from tests.support.listening import answering
+from tests.support.model_server import ModelServer, Reply, answering
 from tests.support.processes import until
 
 
@@ -38,45 +38,16 @@ def kill(drill: Drill, endpoint: Endpoint) -> None:
     drill.lab.wait_jobs(endpoint.job_id)
 
 
-class Impostor(ThreadingHTTPServer):
-    """Serves every model to everybody, and keeps what it was sent."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        super().__init__(address, _Handler)
-        self.seen: list[tuple[str, str]] = []
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Impostor
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append((self.path, f"{self.headers}{body.decode()}"))
-        message = {"role": "assistant", "content": "###STOP###"}
-        answer = json.dumps(
-            {
-                "proof": "0" * 64,
-                "data": [{"id": "scripted"}],
-                "choices": [{"message": message, "finish_reason": "stop"}],
-            }
-        ).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_POST = do_GET
-
-    def log_request(self, *_: object) -> None:
-        return
-
-
-def impostor(endpoint: Endpoint) -> AbstractContextManager[Impostor]:
-    """Listens at the endpoint's address, which must be free."""
+@contextmanager
+def impostor(endpoint: Endpoint) -> Iterator[ModelServer]:
+    """Listen at the endpoint's address, which must be free; serve its model to everybody."""
     url = urlsplit(endpoint.url)
     assert url.hostname and url.port
-    return answering(Impostor((url.hostname, url.port)))
+    server = ModelServer(lambda request: Reply("###STOP###"), (url.hostname, url.port))
+    server.models = {"data": [{"id": endpoint.model}]}
+    server.prove = lambda *_: (200, {"proof": "0" * 64})
+    with answering(server):
+        yield server
 
 
 def rewrite(drill: Drill, endpoint: Endpoint, age_s: float) -> None:

@@ -8,34 +8,20 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from emobench.config.templates import shipped_templates
 from tests.cluster.lab import Lab
-from tests.cluster.test_sweep import Site, results
+from tests.cluster.site import RELEASE_S, Site, ended_at, results
 from tests.support import processes
 from tests.support.processes import until
-
-RELEASE_S = 30.0
-"""From the last cell's end until the servers' jobs have ended."""
 
 
 @pytest.fixture
 def site(lab: Lab, tmp_path: Path) -> Site:
     return Site(lab, tmp_path)
-
-
-def ended_at(site: Site, *jobs: str) -> float:
-    """When the last of these jobs ended, by the controller's clock; whole seconds."""
-    ends = []
-    for job in jobs:
-        shown = site.lab.run("scontrol", "--oneliner", "show", "job", job).stdout
-        ends += [word[8:] for word in shown.split() if word.startswith("EndTime=")]
-    return max(datetime.fromisoformat(end).timestamp() for end in ends)
 
 
 def release_s(site: Site) -> float:
@@ -179,7 +165,7 @@ def test_an_idle_server_leaves_and_the_next_submission_brings_it_back(site: Site
     site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=down")
     text = "idle_limit_min: 0.02\n"
     try:
-        assert sweep_with(site, text).returncode == 0
+        assert site.sweep(more=text).returncode == 0
         until(lambda: states(site) == {"left"}, "idle servers to leave", 60, poll=0.3)
         assert {server["reason"] for server in site.status()["servers"]} == {
             "idle for 0.02 minutes (idle_limit_min)"
@@ -192,7 +178,7 @@ def test_an_idle_server_leaves_and_the_next_submission_brings_it_back(site: Site
     assert status["cells"]["failed"] == 2
     assert "idle for" in status["problems"][0]["reason"]
     assert "run the same `emobench sweep` command again" in status["problems"][0]["reason"]
-    done = sweep_with(site, "", "--wait")
+    done = site.sweep("--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     nothing_left(site)
 
@@ -201,11 +187,11 @@ def test_cells_that_wait_get_their_servers_back(site: Site) -> None:
     site.profile["array"]["partition"] = "cuda_high"
     site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=down")
     try:
-        assert sweep_with(site, "idle_limit_min: 0.02\n").returncode == 0
+        assert site.sweep(more="idle_limit_min: 0.02\n").returncode == 0
         until(lambda: states(site) == {"left"}, "idle servers to leave", 60, poll=0.3)
         servers = {site.job("user"), site.job("assistant_scripted")}
         until(lambda: not servers & set(site.lab.queue()), "the servers' jobs to end", 20)
-        again = sweep_with(site, "", "--json")
+        again = site.sweep("--json")
         assert [job["kind"] for job in json.loads(again.stdout)["jobs"]] == [
             "server",
             "server",
@@ -240,9 +226,14 @@ user: {{engine: scripted, accelerators: 1}}
 def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(site: Site) -> None:
     check_the_budget_often(site)
     # The limit is reached after 21 s, half way through the conversations.
-    role = {"latency": "500, accelerators: 2", "tasks": "0-49"}
+    tasks = "0-49"
     limit = 0.0175
-    assert sweep_with(site, BUDGET.format(limit=limit), **role).returncode == 0
+    assert (
+        site.sweep(
+            more=BUDGET.format(limit=limit), tasks=tasks, latency="500, accelerators: 2"
+        ).returncode
+        == 0
+    )
     status = site.wait_until_ended()
     assert status["limit"]["reached"]
     # 3 cards; a check every 2 s, 25 s for the cells and 20 s for the engines to end.
@@ -259,14 +250,17 @@ def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(sit
     shown = site.emobench("status", "runs/tiny").stdout
     assert "max_gpu_hours reached, the sweep is stopped; raise it" in shown
 
-    refused = sweep_with(site, BUDGET.format(limit=limit), **role)
+    refused = site.sweep(
+        more=BUDGET.format(limit=limit), tasks=tasks, latency="500, accelerators: 2"
+    )
     assert refused.returncode == 2
     assert "max_gpu_hours" in refused.stderr
     assert "raise it and run the same command again" in refused.stderr
     assert not site.lab.queue()
 
-    fast = {**role, "latency": "10, accelerators: 2"}
-    done = sweep_with(site, BUDGET.format(limit=4), "--wait", **fast)
+    done = site.sweep(
+        "--wait", more=BUDGET.format(limit=4), tasks=tasks, latency="10, accelerators: 2"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "limit       4 accelerator-hours" in done.stdout
     assert results(site.run_dir).keys()
@@ -277,13 +271,3 @@ def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(sit
 
 def states(site: Site) -> set[str]:
     return {server["state"] for server in site.status()["servers"]}
-
-
-def sweep_with(site: Site, more: str, *options: str, **fields: Any) -> Any:
-    """Submit the sweep with further lines in its file."""
-    from tests.cluster import test_sweep
-
-    (site.folder / "site.yaml").write_text(json.dumps(site.profile))
-    values = {"trials": 1, "tasks": "0", "latency": 0, **fields}
-    (site.folder / "tiny.yaml").write_text(test_sweep.SWEEP.format(**values) + more)
-    return site.emobench("sweep", "tiny.yaml", *options)

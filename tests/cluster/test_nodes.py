@@ -21,7 +21,7 @@ from emobench.scheduler.render import render
 from emobench.store.endpoints import api_key, read_endpoint
 from emobench.store.jobs import read_jobs
 from tests.cluster.lab import Lab
-from tests.scheduler.plans import make_plan
+from tests.support.plans import make_plan
 from tests.support.processes import until
 
 # Writes down how it was called, then is the scripted server, or waits as a headless vLLM does.

@@ -11,7 +11,7 @@ from emobench.core.run_dir import RunDir
 from emobench.store.jobs import read_jobs
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
-from tests.cluster.test_lifecycle import RELEASE_S, ended_at
+from tests.cluster.site import RELEASE_S, ended_at
 from tests.support.processes import until
 
 SERVERS = ("user", "assistant_scripted")

@@ -22,9 +22,9 @@ from emobench.scheduler.render import render
 from emobench.store.endpoints import read_endpoint
 from emobench.store.jobs import read_jobs
 from tests.cluster.lab import Lab
-from tests.scheduler.plans import make_plan, scripted
-from tests.serving.runs import finish_cell
+from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
+from tests.support.serving import finish_cell
 
 SMALL = {"cpus": 1, "mem": "200M", "time": "10"}
 PROFILE = ClusterProfile(

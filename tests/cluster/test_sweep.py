@@ -4,65 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from emobench.config.profile import load_profile
 from tests.cluster.lab import REPOSITORY, Lab
+from tests.cluster.site import Site, results
 from tests.support.processes import until
-
-SWEEP = """\
-name: tiny
-cluster: site.yaml
-engine: scripted
-matrix: {{env: retail, variant: [control, anger]}}
-trials: {trials}
-tasks: {tasks}
-assistants: {{scripted: {{latency_ms: {latency}}}}}
-"""
-
-
-class Site:
-    """A user's folder on the cluster: a profile, a sweep file, and the command run there."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self.folder = folder
-        self.run_dir = folder / "runs" / "tiny"
-        self.profile: dict[str, Any] = load_profile("lab").model_dump(mode="json")
-        del self.profile["name"]
-
-    def sweep(
-        self, *options: str, trials: int = 1, tasks: str = "0", latency: int = 0
-    ) -> subprocess.CompletedProcess[str]:
-        (self.folder / "site.yaml").write_text(json.dumps(self.profile))  # JSON is YAML
-        text = SWEEP.format(trials=trials, tasks=tasks, latency=latency)
-        (self.folder / "tiny.yaml").write_text(text)
-        return self.emobench("sweep", "tiny.yaml", *options)
-
-    def emobench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, "-m", "emobench.cli", *arguments)
-        return self.lab.run(*command, cwd=self.folder, timeout=150, check=False)
-
-    def status(self) -> dict[str, Any]:
-        return dict(json.loads(self.emobench("status", "runs/tiny", "--json").stdout))
-
-    def job(self, name: str) -> str:
-        """The newest job of a server or an array, or the clean-up job, by name."""
-        jobs = json.loads((self.run_dir / "jobs.json").read_text())["jobs"]
-        return next(str(job["job_id"]) for job in reversed(jobs) if job["name"] == name)
-
-    def wait_until_ended(self) -> dict[str, Any]:
-        until(lambda: not self.lab.queue(), "the sweep's jobs to end", 120, poll=0.3)
-        return self.status()
-
-    def wait_for_cell(self) -> None:
-        until(lambda: self.status()["cells"]["running"], "a cell to run", 60, poll=0.3)
 
 
 @pytest.fixture
@@ -70,17 +20,6 @@ def site(lab: Lab, tmp_path: Path) -> Site:
     folder = tmp_path / "a b 100% ü"
     folder.mkdir()
     return Site(lab, folder)
-
-
-def results(run_dir: Path) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """What an episode came to, by what it is; all but times, hosts and incarnations."""
-    found = {}
-    for file in run_dir.glob("cells/*/episodes.jsonl"):
-        for line in file.read_text().splitlines():
-            e = json.loads(line)
-            messages = [(m["role"], m.get("content")) for m in e["traj"]]
-            found[e["episode"]] = (e["variant"], e["task_id"], e["reward"], e["outcome"], messages)
-    return found
 
 
 @pytest.fixture(scope="module")

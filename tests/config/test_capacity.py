@@ -25,7 +25,7 @@ from emobench.core.models import OpenAIModel, RoleModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, assistant_server
 from emobench.llm.engine_metrics import whole_requests
 from emobench.runs.planning import prepare
-from tests.scheduler.plans import CUDA, make_plan, scripted
+from tests.support.plans import CUDA, make_plan, scripted
 
 
 def paced(plan: Plan) -> tuple[Pace, Plan]:

@@ -9,7 +9,7 @@ import pytest
 from emobench.config.expand import expand
 from emobench.config.identity import cell_content, content_hash
 from emobench.core.gates import Gates
-from tests.config.helpers import SCRIPTED, load, problem
+from tests.support.sweep_files import SCRIPTED, load, problem
 
 DECLARED = """\
 gates: {coverage: 0.5, manipulation: {turns: 0.6}}

@@ -15,7 +15,7 @@ from emobench.core.cluster import ClusterProfile, Container, ServerResources
 from emobench.core.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
 from emobench.core.models import Faults, OpenAIModel, ScriptedModel, VllmModel
 from emobench.core.sweep import Fidelity, Settings
-from tests.config.helpers import load
+from tests.support.sweep_files import load
 
 DOCS = shipped_sweeps().parent / "docs"
 SWEEP_PAGE = (DOCS / "sweep-file.md").read_text("utf-8")

@@ -7,7 +7,7 @@ import pytest
 
 from emobench.config.expand import blocks_of, expand, extend
 from emobench.core.sweep import Cell, Sweep
-from tests.config.helpers import load
+from tests.support.sweep_files import load
 
 TEXT = """\
 engine: scripted

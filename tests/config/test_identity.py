@@ -6,7 +6,7 @@ import pytest
 
 from emobench.config.expand import expand
 from emobench.config.identity import cell_content, content_hash, differing_keys
-from tests.config.helpers import load
+from tests.support.sweep_files import load
 
 TEXT = """\
 matrix: {env: retail, variant: [control, anger], agent_strategy: react}

@@ -10,7 +10,7 @@ import pytest
 from emobench.config.expand import expand
 from emobench.config.load import load_sweep
 from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
-from tests.config.helpers import SCRIPTED, load, write
+from tests.support.sweep_files import SCRIPTED, load, write
 
 
 def test_defaults(tmp_path: Path) -> None:

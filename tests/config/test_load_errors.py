@@ -8,7 +8,7 @@ import pytest
 
 from emobench.config.load import load_sweep
 from emobench.core.errors import InvalidInput
-from tests.config.helpers import SCRIPTED, load, problem, problems, write
+from tests.support.sweep_files import SCRIPTED, load, problem, problems, write
 
 VLLM = """\
 matrix: {env: retail, variant: control, agent_strategy: react}

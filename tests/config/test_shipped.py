@@ -17,7 +17,7 @@ from emobench.config.yaml_lines import load_yaml
 from emobench.core.cluster import ClusterProfile
 from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
 from emobench.core.sweep import Settings
-from tests.config.helpers import SCRIPTED, write
+from tests.support.sweep_files import SCRIPTED, write
 
 SWEEPS = sorted(shipped_sweeps().glob("*.yaml"))
 PROFILES = sorted((shipped_templates() / "clusters").glob("*.yaml"))

@@ -17,7 +17,7 @@ from emobench.core.models import VllmModel
 from emobench.core.run_dir import RunDir
 from emobench.serving import vllm_flags as flags
 from emobench.serving.preflight import check_servers, parser_warnings
-from tests.scheduler.plans import CUDA, make_plan
+from tests.support.plans import CUDA, make_plan
 
 
 def value_of(arguments: list[str], flag: str) -> str | None:

@@ -17,7 +17,7 @@ from emobench.llm.transport import (
     ModelEndpoint,
     make_transport,
 )
-from tests.support.llm_server import Reply, recording
+from tests.support.model_server import Reply, recording
 
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hé\u2028"}]}
 

@@ -21,7 +21,7 @@ from emobench.core.run_dir import RunDir
 from emobench.llm import guard
 from emobench.scheduler.render import render
 from emobench.store.endpoints import get
-from tests.scheduler.plans import CUDA, make_plan
+from tests.support.plans import CUDA, make_plan
 from tests.support.processes import until
 
 KEY = "the-key"

@@ -20,11 +20,9 @@ from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import cells
 from emobench.probe.cells import CellProbe, probe_cell
 from emobench.runner.cell import run_cell
-from emobench.store.endpoints import Endpoint as Announced
-from emobench.store.endpoints import api_key, now, publish
-from tests.probe.endpoint import Endpoint, good
-from tests.scheduler.plans import make_plan
-from tests.support.llm_server import Reply, is_user
+from emobench.store.endpoints import Endpoint, api_key, now, publish
+from tests.support.model_server import ModelServer, Reply, good, is_user, proving
+from tests.support.plans import make_plan
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.2)
 
@@ -37,7 +35,7 @@ class Run:
     """Four cells (two variants, two trials) of two tasks, and their servers as they announce
     themselves; both answer as `endpoint` says."""
 
-    def __init__(self, folder: Path, endpoint: Endpoint, role: RoleModel, **sweep: Any) -> None:
+    def __init__(self, folder: Path, endpoint: ModelServer, role: RoleModel, **sweep: Any) -> None:
         self.endpoint = endpoint
         self.run_dir = RunDir(folder / "run")
         self.run_dir.path.mkdir()
@@ -48,12 +46,12 @@ class Run:
         self.lines: list[str] = []
 
     def announce(self, incarnation: str) -> None:
-        self.endpoint.proves = (api_key(self.run_dir, create=True), incarnation)
+        self.endpoint.prove = proving(api_key(self.run_dir, create=True), incarnation)
         roles: dict[str, Role] = {"user": "user", "assistant_a": "assistant"}
         for server, role in roles.items():
             publish(
                 self.run_dir,
-                Announced(
+                Endpoint(
                     server=server,
                     role=role,
                     url=self.endpoint.url.replace("/v1", f"/{server}/v1"),
@@ -84,7 +82,7 @@ Started = Callable[..., Run]
 
 
 @pytest.fixture
-def started(tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Started:
+def started(tmp_path: Path, endpoint: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Started:
     monkeypatch.setattr("emobench.runner.cell.BACKOFF_S", (0.0, 0.0))
 
     def start(**sweep: Any) -> Run:
@@ -96,7 +94,7 @@ def started(tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def external(tmp_path: Path, endpoint: Endpoint) -> Run:
+def external(tmp_path: Path, endpoint: ModelServer) -> Run:
     """The same cells against an endpoint that is not the run's own."""
     return Run(tmp_path, endpoint, OpenAIModel(model="m", base_url=endpoint.url))
 
@@ -233,7 +231,7 @@ def test_an_endpoint_of_others_that_was_mended_is_believed(external: Run) -> Non
     ],
 )
 def test_other_providers_are_not_probed(
-    tmp_path: Path, endpoint: Endpoint, model: OpenAIModel
+    tmp_path: Path, endpoint: ModelServer, model: OpenAIModel
 ) -> None:
     run = Run(tmp_path, endpoint, model)
     target = ModelEndpoint("m", model.base_url, "k", provider=model.provider)
@@ -247,7 +245,7 @@ def probed(plan: Plan, run_dir: RunDir, number: int, target: ModelEndpoint) -> C
     )
 
 
-def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: ModelServer) -> None:
     run = Run(tmp_path, endpoint, ScriptedModel(model="m"))
     target = ModelEndpoint("m", endpoint.url, None, incarnation="0a")
     together = threading.Barrier(4)
@@ -264,7 +262,7 @@ def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: End
 
 
 def test_a_probe_that_was_killed_holds_nobody_up_for_ever(
-    tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, endpoint: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, endpoint, ScriptedModel(model="m"))
     run.run_dir.endpoints.mkdir()
@@ -279,7 +277,7 @@ def test_a_probe_that_was_killed_holds_nobody_up_for_ever(
 
 
 def test_a_signal_does_not_wait_for_a_server_that_is_silent(
-    tmp_path: Path, endpoint: Endpoint
+    tmp_path: Path, endpoint: ModelServer
 ) -> None:
     run = Run(tmp_path, endpoint, ScriptedModel(model="m"))
     arrived, free = threading.Event(), threading.Event()
@@ -307,7 +305,7 @@ def test_a_signal_does_not_wait_for_a_server_that_is_silent(
     assert found == CellProbe()
 
 
-def test_a_file_of_something_else_is_not_believed(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_a_file_of_something_else_is_not_believed(tmp_path: Path, endpoint: ModelServer) -> None:
     run = Run(tmp_path, endpoint, ScriptedModel(model="m"))
     run.run_dir.endpoints.mkdir()
     target = ModelEndpoint("m", endpoint.url, None, incarnation="0a")

@@ -12,12 +12,20 @@ from emobench.benchmarks.adapter import load_benchmark
 from emobench.llm.replies import looks_like_call, misfit
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import Check, ProbeReport, probe
-from tests.probe.endpoint import LOOKUP, ORDER, Answer, Endpoint, good, results
-from tests.support.llm_server import Reply, is_user
+from tests.support.model_server import (
+    LOOKUP,
+    ORDER,
+    Answer,
+    ModelServer,
+    Reply,
+    good,
+    is_user,
+    results,
+)
 
 
 def asked(
-    endpoint: Endpoint,
+    endpoint: ModelServer,
     role: Role = "assistant",
     model: str = "m",
     key: str | None = None,
@@ -47,7 +55,7 @@ def assistant(*replies: Reply, required: Reply | None = None) -> Answer:
     return answer
 
 
-def test_a_good_model(endpoint: Endpoint) -> None:
+def test_a_good_model(endpoint: ModelServer) -> None:
     report = asked(endpoint)
     assert report.state == "usable"
     assert found(report, "parallel calls").seen.startswith("2 at once")
@@ -60,7 +68,7 @@ def test_a_good_model(endpoint: Endpoint) -> None:
     assert ProbeReport.from_dict(json.loads(json.dumps(report.as_dict()))) == report
 
 
-def test_what_a_run_sends_goes_along(endpoint: Endpoint) -> None:
+def test_what_a_run_sends_goes_along(endpoint: ModelServer) -> None:
     asked(endpoint, temperature=0.7, max_tokens=99, seed=4)
     sent = endpoint.requests[0]
     assert (sent["temperature"], sent["max_tokens"], sent["seed"]) == (0.7, 99, 4)
@@ -89,7 +97,7 @@ TEXT_CALL = f'{{"name": "{LOOKUP[0]}", "arguments": {LOOKUP[1]}}}'
         (Reply(status=500, error="list index out of range"), "fails on requests with tools"),
     ],
 )
-def test_a_model_that_calls_no_tool_well(endpoint: Endpoint, reply: Reply, words: str) -> None:
+def test_a_model_that_calls_no_tool_well(endpoint: ModelServer, reply: Reply, words: str) -> None:
     def answer(request: dict[str, Any]) -> Reply:
         return reply if request.get("tools") else good(request)
 
@@ -103,7 +111,7 @@ def test_a_model_that_calls_no_tool_well(endpoint: Endpoint, reply: Reply, words
     assert auto.advice
 
 
-def test_a_model_that_calls_with_required_only(endpoint: Endpoint) -> None:
+def test_a_model_that_calls_with_required_only(endpoint: ModelServer) -> None:
     endpoint.answer = assistant(Reply("How can I help?"), required=Reply(None, [LOOKUP]))
     report = asked(endpoint)
     assert report.verdict.startswith(
@@ -113,21 +121,21 @@ def test_a_model_that_calls_with_required_only(endpoint: Endpoint) -> None:
     assert found(report, "tool choice required").result == "ok"
 
 
-def test_required_costs_nothing_where_auto_works(endpoint: Endpoint) -> None:
+def test_required_costs_nothing_where_auto_works(endpoint: ModelServer) -> None:
     endpoint.answer = assistant(Reply(None, [LOOKUP]), required=Reply(None, [(LOOKUP[0], "{}")]))
     report = asked(endpoint)
     assert report.state == "usable_with_warnings"
     assert "--tool-strict-level" in found(report, "tool choice required").advice
 
 
-def test_one_call_of_three_is_a_warning(endpoint: Endpoint) -> None:
+def test_one_call_of_three_is_a_warning(endpoint: ModelServer) -> None:
     endpoint.answer = assistant(Reply("Hm."), Reply(None, [LOOKUP]))
     report = asked(endpoint)
     assert report.state == "usable_with_warnings"
     assert found(report, "tool choice auto").seen == '2 of 3 calls were good; otherwise: "Hm."'
 
 
-def test_a_template_without_tool_results(endpoint: Endpoint) -> None:
+def test_a_template_without_tool_results(endpoint: ModelServer) -> None:
     def answer(request: dict[str, Any]) -> Reply:
         refused = Reply(status=400, error="Conversation roles must alternate user/assistant")
         return refused if results(request) else good(request)
@@ -139,7 +147,7 @@ def test_a_template_without_tool_results(endpoint: Endpoint) -> None:
     assert "must alternate" in report.verdict
 
 
-def test_auto_without_its_option_is_refused_at_once(endpoint: Endpoint) -> None:
+def test_auto_without_its_option_is_refused_at_once(endpoint: ModelServer) -> None:
     error = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
     endpoint.answer = assistant(Reply(status=400, error=error))
     report = asked(endpoint)
@@ -162,7 +170,7 @@ def test_auto_without_its_option_is_refused_at_once(endpoint: Endpoint) -> None:
         (None, "assistant", "ok"),
     ],
 )
-def test_context(endpoint: Endpoint, length: int | None, role: Role, result: str) -> None:
+def test_context(endpoint: ModelServer, length: int | None, role: Role, result: str) -> None:
     endpoint.models = {"data": [{"id": "m", "max_model_len": length}]}
     report = asked(endpoint, role)
     check = found(report, "context")
@@ -172,7 +180,7 @@ def test_context(endpoint: Endpoint, length: int | None, role: Role, result: str
     assert bool(endpoint.requests) == (result != "fatal")
 
 
-def test_a_context_that_the_policy_does_not_fit(endpoint: Endpoint) -> None:
+def test_a_context_that_the_policy_does_not_fit(endpoint: ModelServer) -> None:
     endpoint.models = {"data": [{"id": "m"}]}
     error = "This model's maximum context length is 4096 tokens, your request has 4700."
     endpoint.answer = assistant(Reply(status=400, error=error))
@@ -180,7 +188,7 @@ def test_a_context_that_the_policy_does_not_fit(endpoint: Endpoint) -> None:
     assert "longer than the model's context" in report.verdict
 
 
-def test_another_model(endpoint: Endpoint) -> None:
+def test_another_model(endpoint: ModelServer) -> None:
     ids = ["Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-32B"]
     endpoint.models = {"data": [{"id": name} for name in ids]}
     report = asked(endpoint, model="Qwen/Qwen3-4B-Instruct")
@@ -192,7 +200,7 @@ def test_another_model(endpoint: Endpoint) -> None:
     assert not endpoint.requests
 
 
-def test_a_refused_key_is_not_shown(endpoint: Endpoint) -> None:
+def test_a_refused_key_is_not_shown(endpoint: ModelServer) -> None:
     endpoint.key = "sk-right"
     report = asked(endpoint, key="sk-secret-wrong")
     assert report.state == "not_usable"
@@ -203,14 +211,14 @@ def test_a_refused_key_is_not_shown(endpoint: Endpoint) -> None:
     assert asked(endpoint, key="sk-right").state == "usable"
 
 
-def test_a_server_without_a_list_of_models(endpoint: Endpoint) -> None:
+def test_a_server_without_a_list_of_models(endpoint: ModelServer) -> None:
     endpoint.models = None
     report = asked(endpoint)
     assert report.state == "usable_with_warnings"
     assert found(report, "model").result == "skipped"
 
 
-def test_an_address_without_v1(endpoint: Endpoint) -> None:
+def test_an_address_without_v1(endpoint: ModelServer) -> None:
     url = endpoint.url.removesuffix("/v1")
     report = probe(
         ModelEndpoint("m", url, None), "user", env="retail", benchmark=load_benchmark(), timeout_s=5
@@ -219,7 +227,7 @@ def test_an_address_without_v1(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("error", ["max_tokens is not supported with this model", "max_tokens ..."])
-def test_a_server_that_refuses_the_probes_limit(endpoint: Endpoint, error: str) -> None:
+def test_a_server_that_refuses_the_probes_limit(endpoint: ModelServer, error: str) -> None:
     def answer(request: dict[str, Any]) -> Reply:
         return Reply(status=400, error=error) if "max_tokens" in request else good(request)
 
@@ -229,7 +237,7 @@ def test_a_server_that_refuses_the_probes_limit(endpoint: Endpoint, error: str) 
 
 
 @pytest.mark.parametrize("role", ["assistant", "user"])
-def test_the_probes_own_limit_condemns_nobody(endpoint: Endpoint, role: Role) -> None:
+def test_the_probes_own_limit_condemns_nobody(endpoint: ModelServer, role: Role) -> None:
     """A model that thinks for long: a run sets no limit, so it may be well."""
 
     class Cut(Reply):
@@ -244,7 +252,7 @@ def test_the_probes_own_limit_condemns_nobody(endpoint: Endpoint, role: Role) ->
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 @pytest.mark.parametrize("role", ["assistant", "user"])
 def test_a_gateways_words_say_nothing_of_the_model(
-    endpoint: Endpoint, status: int, role: Role
+    endpoint: ModelServer, status: int, role: Role
 ) -> None:
     endpoint.answer = lambda request: Reply(status=status, error="try later")
     report = asked(endpoint, role)
@@ -252,7 +260,7 @@ def test_a_gateways_words_say_nothing_of_the_model(
     assert f"HTTP {status}: try later" in report.verdict
 
 
-def test_a_server_that_fails_once_is_asked_again(endpoint: Endpoint) -> None:
+def test_a_server_that_fails_once_is_asked_again(endpoint: ModelServer) -> None:
     failures = iter([Reply(status=500, error="x"), Reply(status=503, error="x")])
     endpoint.answer = lambda request: next(failures, None) or good(request)
     assert asked(endpoint).state == "usable"
@@ -274,7 +282,7 @@ USER_CASES: list[tuple[Callable[[int], Reply], str, str, str]] = [
 
 @pytest.mark.parametrize(("reply", "check", "result", "words"), USER_CASES)
 def test_users(
-    endpoint: Endpoint, reply: Callable[[int], Reply], check: str, result: str, words: str
+    endpoint: ModelServer, reply: Callable[[int], Reply], check: str, result: str, words: str
 ) -> None:
     endpoint.answer = lambda request: reply(len(endpoint.requests) - 1)
     report = asked(endpoint, "user")
@@ -283,7 +291,7 @@ def test_users(
     assert len(endpoint.requests) == 2
 
 
-def test_the_users_prompt_is_the_benchmarks(endpoint: Endpoint) -> None:
+def test_the_users_prompt_is_the_benchmarks(endpoint: ModelServer) -> None:
     asked(endpoint, "user")
     first, second = endpoint.requests
     assert first["messages"][0]["content"].startswith("You are a user interacting with an agent.")
@@ -294,7 +302,7 @@ def test_the_users_prompt_is_the_benchmarks(endpoint: Endpoint) -> None:
     assert "temperature" not in first
 
 
-def test_reasoning_in_a_field_of_its_own_and_nothing_else(endpoint: Endpoint) -> None:
+def test_reasoning_in_a_field_of_its_own_and_nothing_else(endpoint: ModelServer) -> None:
     class Reasoned(Reply):
         def body(self) -> dict[str, Any]:
             body = super().body()
@@ -307,7 +315,7 @@ def test_reasoning_in_a_field_of_its_own_and_nothing_else(endpoint: Endpoint) ->
     assert "reasons and then" in found(asked(endpoint), "tool choice auto").meaning
 
 
-def test_agents_that_write_their_actions_as_text(endpoint: Endpoint) -> None:
+def test_agents_that_write_their_actions_as_text(endpoint: ModelServer) -> None:
     report = asked(endpoint, tools=False)
     assert report.state == "usable"
     assert not any("tool" in check.name for check in report.checks)
@@ -315,7 +323,7 @@ def test_agents_that_write_their_actions_as_text(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("body", [b"null", b"{}", b'{"choices": []}', b"<html>"])
-def test_an_answer_that_is_no_completion(endpoint: Endpoint, body: bytes) -> None:
+def test_an_answer_that_is_no_completion(endpoint: ModelServer, body: bytes) -> None:
     class Odd(Reply):
         def body(self) -> Any:
             return json.loads(body) if body[:1] != b"<" else body.decode()

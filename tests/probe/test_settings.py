@@ -11,7 +11,7 @@ from emobench.config.schema import sweep_file_schema
 from emobench.core.errors import InvalidInput
 from emobench.probe.report import Call
 from emobench.probe.verdict import judge_speed
-from tests.config.helpers import load
+from tests.support.sweep_files import load
 
 STUDY = "engine: scripted\nmatrix: {env: retail, variant: control}\ntrials: 1\ntasks: 0\n"
 

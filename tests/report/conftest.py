@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.report.chromium import Chromium, find_chromium
+from tests.support.chromium import Chromium, find_chromium
 
 ABSENT = "REPORT NOT TESTED IN A BROWSER: no Chromium on this machine (apt-get install chromium)."
 

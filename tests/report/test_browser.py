@@ -10,9 +10,20 @@ import pytest
 
 from emobench.core.plan import load_plan
 from emobench.report.render import build_report
-from tests.report.chromium import Chromium
-from tests.report.factory import append, episode, fill, make_run
-from tests.report.pages import COUNT, HASH, PANE, TITLE, TWO, choose, click_row, load, quiet, row
+from tests.support.chromium import Chromium
+from tests.support.report_pages import (
+    COUNT,
+    HASH,
+    PANE,
+    TITLE,
+    TWO,
+    choose,
+    click_row,
+    load,
+    quiet,
+    row,
+)
+from tests.support.runs import append, episode, fill, make_run
 
 
 @pytest.fixture(scope="module")

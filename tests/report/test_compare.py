@@ -10,9 +10,9 @@ import pytest
 
 from emobench.core.plan import load_plan
 from emobench.report.render import build_report
-from tests.report.chromium import Chromium
-from tests.report.factory import append, episode, make_run
-from tests.report.pages import COUNT, HASH, PANE, TITLE, TWO, choose, click_row, load, quiet
+from tests.support.chromium import Chromium
+from tests.support.report_pages import COUNT, HASH, PANE, TITLE, TWO, choose, click_row, load, quiet
+from tests.support.runs import append, episode, make_run
 
 HEADS = "[...document.querySelectorAll('#pane .heads b')].map((each) => each.textContent)"
 MARKS = "[...document.querySelectorAll('#pane .difference')].map((each) => each.textContent)"

@@ -14,10 +14,10 @@ from emobench.core.run_dir import RunDir
 from emobench.report.embedding import Choice, Limit, choose, limit_of, notice, units_of
 from emobench.report.render import build_report
 from emobench.tables.run_results import collect
-from tests.report.chromium import Chromium
-from tests.report.factory import append, episode, fill, make_run
-from tests.report.pages import COUNT, PANE, TITLE, click_row, load, quiet, row
-from tests.report.pages import choose as set_filter
+from tests.support.chromium import Chromium
+from tests.support.report_pages import COUNT, PANE, TITLE, click_row, load, quiet, row
+from tests.support.report_pages import choose as set_filter
+from tests.support.runs import append, episode, fill, make_run
 
 
 @pytest.fixture

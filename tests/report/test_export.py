@@ -25,7 +25,7 @@ from emobench.report.scene import Figure, Text
 from emobench.report.study import Study, build_study
 from emobench.report.svg import standalone
 from emobench.tables.run_results import collect
-from tests.report.factory import append, episode, fill, make_run
+from tests.support.runs import append, episode, fill, make_run
 
 HOSTILE = "a_b & 50 % of $x^2 #1 {\\input{/etc/passwd}} ~ <b> [t] \u2212 \U0001f600 \ud800"
 

@@ -20,8 +20,8 @@ from emobench.report.study import Study, build_study, sample_size
 from emobench.report.svg import inline
 from emobench.report.views import coverage
 from emobench.tables.run_results import collect
-from tests.report.chromium import Chromium, file_url
-from tests.report.factory import append, episode, fill, make_run, summarise
+from tests.support.chromium import Chromium, file_url
+from tests.support.runs import append, episode, fill, make_run, summarise
 
 LOST = 5
 """Tasks of the last cell that the infrastructure lost."""

@@ -8,9 +8,9 @@ import pytest
 
 from emobench.core.plan import load_plan
 from emobench.report.render import build_report
-from tests.report.chromium import Chromium
-from tests.report.factory import append, episode, make_run, summarise
-from tests.report.pages import COUNT, TITLE, TWO, choose, click_row, load, quiet
+from tests.support.chromium import Chromium
+from tests.support.report_pages import COUNT, TITLE, TWO, choose, click_row, load, quiet
+from tests.support.runs import append, episode, make_run, summarise
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

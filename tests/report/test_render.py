@@ -17,7 +17,7 @@ from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.render import build_report
-from tests.report.factory import append, episode, fill, make_run, summarise
+from tests.support.runs import append, episode, fill, make_run, summarise
 
 NOTICE = "Scripted models: this report tests the pipeline; it is no finding about any model."
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from emobench.cli.run import main
-from tests.support.llm_server import Reply, is_user, recording
+from tests.support.model_server import Reply, is_user, recording
 from tests.support.processes import until
 
 TASKS = 12

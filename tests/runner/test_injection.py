@@ -19,7 +19,7 @@ from emobench.llm.transport import ModelEndpoint, Role
 from emobench.runner.completion import complete
 from emobench.runner.episode import CellContext, run_episode
 from emobench.runner.injection import SEPARATOR, UserRequest, seams
-from tests.support.llm_server import Recorder, Reply, recording
+from tests.support.model_server import ModelServer, Reply, recording
 
 TASKS = tuple(range(8))
 STRATEGIES = ("llm", "react", "verify", "reflection")
@@ -41,7 +41,7 @@ def reply(messages: list[dict[str, Any]]) -> str:
 
 
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
+def recorder() -> Iterator[ModelServer]:
     """An endpoint whose replies do not depend on the variant."""
     with recording(lambda body: Reply(reply(body["messages"]))) as server:
         yield server
@@ -53,7 +53,7 @@ def benchmark_() -> Benchmark:
 
 
 def converse(
-    benchmark: Benchmark, recorder: Recorder, strategy: str, variant: str
+    benchmark: Benchmark, recorder: ModelServer, strategy: str, variant: str
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
     model = OpenAIModel(model="some/model", base_url=recorder.url)
     cell = Cell(
@@ -99,7 +99,7 @@ def is_of_user(body: bytes) -> bool:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_variant_differs_from_control_in_its_suffix_alone(
-    strategy: str, recorder: Recorder, benchmark_: Benchmark
+    strategy: str, recorder: ModelServer, benchmark_: Benchmark
 ) -> None:
     records, control = converse(benchmark_, recorder, strategy, "control")
     assert [record["outcome"] for record in records] == ["max_steps"] * len(TASKS)
@@ -116,7 +116,7 @@ def test_a_variant_differs_from_control_in_its_suffix_alone(
 
 
 def test_no_call_is_made_before_there_is_an_instruction(
-    recorder: Recorder, benchmark_: Benchmark
+    recorder: ModelServer, benchmark_: Benchmark
 ) -> None:
     _, bodies = converse(benchmark_, recorder, "llm", "control")
     assert len(bodies) == len(TASKS) * (3 + 2)  # three user turns, two agent turns, nothing else

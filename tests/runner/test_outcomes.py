@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emobench.cli.run import main
-from tests.support.llm_server import Recorder, Reply, is_user, recording
+from tests.support.model_server import ModelServer, Reply, is_user, recording
 
 Record = dict[str, Any]
 LOOKUP = ("find_user_id_by_name_zip", '{"first_name": "A", "last_name": "B", "zip": "1"}')
@@ -22,7 +22,7 @@ def converse(
     answer: Callable[[dict[str, Any]], Reply],
     *options: str,
     expect: int = 0,
-) -> tuple[Record, Recorder]:
+) -> tuple[Record, ModelServer]:
     """The record of one episode of one cell against such a server."""
     with recording(answer) as server:
         arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--run-dir", str(folder)]

@@ -14,12 +14,12 @@ from emobench.core.errors import InvalidInput
 from emobench.core.sweep import Fidelity
 from emobench.run import run
 from emobench.runner.run_config import EpisodesMissing
-from tests.support.llm_server import Recorder, Reply, is_user, recording
+from tests.support.model_server import ModelServer, Reply, is_user, recording
 
 TASKS = [0, 7]
 
 
-def config(server: Recorder, folder: Path, **changes: Any) -> Any:
+def config(server: ModelServer, folder: Path, **changes: Any) -> Any:
     values = {
         "model_provider": "openai",
         "user_model_provider": "openai",
@@ -70,7 +70,7 @@ def essence(request: dict[str, Any]) -> str:
     return json.dumps({**kept, "messages": messages}, sort_keys=True)
 
 
-def stock(server: Recorder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def stock(server: ModelServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setenv("OPENAI_API_BASE", server.url)
     results: list[Any] = load_benchmark().module("run").run(config(server, folder))
     monkeypatch.delenv("OPENAI_API_BASE")

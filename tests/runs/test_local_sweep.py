@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,51 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import until
-
-SWEEP = """\
-name: tiny
-engine: scripted
-matrix: {{env: retail, variant: {variants}}}
-trials: 1
-tasks: {tasks}
-seed: {seed}
-assistants: {{scripted: {{mistakes: {{control: 0.0, anger: 1.0}}, latency_ms: {latency}}}}}
-"""
-
-
-class Study:
-    """A folder with a sweep file in it, and the command run there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.run_dir = folder / "runs" / "tiny"
-
-    def sweep(self, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
-        values = {"variants": "[control, anger]", "tasks": "[0, 3]", "seed": 1, "latency": 0}
-        (self.folder / "tiny.yaml").write_text(SWEEP.format(**{**values, **changes}))
-        return self.run("sweep", "tiny.yaml", *options)
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "emobench.cli", *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-
-    def status(self) -> dict[str, Any]:
-        result = self.run("status", "runs/tiny", "--json")
-        assert result.returncode == 0, result.stderr
-        return dict(json.loads(result.stdout))
-
-    def episodes(self) -> list[dict[str, Any]]:
-        files = sorted(self.run_dir.glob("cells/*/episodes.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-    def written(self) -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in self.run_dir.glob("cells/*/e*.jsonl")}
+from tests.support.studies import SWEEP, Study
 
 
 @pytest.fixture

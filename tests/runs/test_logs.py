@@ -16,7 +16,7 @@ from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.logs import LogIndex, Target, find_target, tail
 from emobench.store.events import EventLog
-from tests.serving.runs import make_run
+from tests.support.serving import make_run
 
 
 @pytest.fixture

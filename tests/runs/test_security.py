@@ -16,9 +16,9 @@ from emobench.core.errors import InvalidInput
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
 from emobench.store.endpoints import api_key, get, publish, read_endpoint
-from tests.scheduler.plans import CUDA, make_plan
-from tests.serving.runs import make_run, supervising, until_state
 from tests.support import processes
+from tests.support.plans import CUDA, make_plan
+from tests.support.serving import make_run, supervising, until_state
 
 SWEEP = """\
 name: tiny

@@ -14,7 +14,7 @@ from emobench.config.templates import shipped_templates
 from emobench.core.cluster import ClusterProfile, Container
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
-from tests.scheduler.plans import CUDA, GAUDI, make_plan
+from tests.support.plans import CUDA, GAUDI, make_plan
 
 STUB = """#!{python}
 import json, os, sys

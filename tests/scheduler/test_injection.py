@@ -16,7 +16,7 @@ from emobench.core.models import VllmModel
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
-from tests.scheduler.plans import CUDA, GAUDI, make_plan
+from tests.support.plans import CUDA, GAUDI, make_plan
 
 NASTY = [
     "$(touch pwned)",

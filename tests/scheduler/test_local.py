@@ -19,7 +19,7 @@ from emobench.scheduler import local
 from emobench.scheduler.processes import local_state, members
 from emobench.scheduler.queue import any_live, job_states
 from emobench.store.jobs import read_jobs
-from tests.scheduler.plans import make_plan, scripted
+from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 
 RUN = """#!/bin/bash

@@ -19,7 +19,7 @@ from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
-from tests.scheduler.plans import ASSISTANT, CUDA, GAUDI, make_plan, scripted
+from tests.support.plans import ASSISTANT, CUDA, GAUDI, make_plan, scripted
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN_DIR = RunDir(Path("/scratch/me/runs/study"))

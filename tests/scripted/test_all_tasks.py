@@ -9,7 +9,7 @@ from emobench.benchmarks.tasks import TaskText, load_env
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
 from emobench.scripted.wording import PHRASES
-from tests.scripted.dialogue import PROMPT, REACT_PROMPT, Heard, converse
+from tests.support.tau_loop import PROMPT, REACT_PROMPT, Heard, converse
 
 SUFFIXES = {name: f"\n\nYou are full of {name}." for name in (*PHRASES, "home-made.v2")}
 

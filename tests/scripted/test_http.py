@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from emobench.scripted.protocol import RequestRefused, parse_request
 from emobench.scripted.server import ScriptedServer
 from emobench.scripted.settings import ServerSettings
-from tests.scripted.dialogue import PROMPT
 from tests.support.scripted import Launch
+from tests.support.tau_loop import PROMPT
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}

@@ -10,7 +10,7 @@ from emobench.benchmarks.tasks import NO_EFFECT, Act, TaskText
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
 from emobench.scripted.script import MISTAKES, Script, faithful, with_mistake
-from tests.scripted.dialogue import converse
+from tests.support.tau_loop import converse
 
 ANGRY = "You are full of anger."
 

@@ -4,7 +4,7 @@ import pytest
 
 from emobench.scripted import user
 from emobench.scripted.wording import PHRASES, first_person, hear, phrase
-from tests.scripted.dialogue import PROMPT, REACT_PROMPT
+from tests.support.tau_loop import PROMPT, REACT_PROMPT
 
 INSTRUCTION = (
     "You are Ada Lovelace in 12345. You want to return your lamp. If the agent asks, "

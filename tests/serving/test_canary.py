@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ from emobench.core.plan import load_plan
 from emobench.serving import canary
 from emobench.serving.canary import Canary, Verdict, ask, calls_tools
 from emobench.store.endpoints import Endpoint, api_key, now, read_endpoint
-from tests.serving.runs import make_run, supervising, until_state
-from tests.support.llm_server import Reply, recording
+from tests.support.model_server import Reply, recording
 from tests.support.processes import until
+from tests.support.serving import make_run, supervising, until_state
 
 KEY = "the-key"
+REPOSITORY = Path(__file__).parents[2]
 ENDPOINT = Endpoint(
     server="assistant_a",
     role="assistant",
@@ -201,51 +205,15 @@ def test_a_run_of_text_agents_needs_no_tool_calls(tmp_path: Path) -> None:
     assert not calls_tools(plan.model_copy(update={"cells": cells}), "assistant_a")
 
 
-ODD_SERVER = """
-import json, os, sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from emobench.llm import guard
-
-key, server = os.environ["VLLM_API_KEY"], os.environ["EMOBENCH_SERVER"]
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        path, _, challenge = self.path.partition("?challenge=")
-        data = {"data": [{"id": "scripted"}]}
-        if path == guard.PROOF_PATH:
-            incarnation = os.environ["EMOBENCH_INCARNATION"]
-            data = {"proof": guard.proof(key, challenge, incarnation, server)}
-        self.answer(200, data)
-
-    def do_POST(self):
-        status, data = json.loads(sys.argv[1])
-        self.answer(status, data)
-
-    def answer(self, status, data):
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(data).encode())
-
-address = (os.environ["EMOBENCH_HOST"], int(os.environ["EMOBENCH_PORT"]))
-ThreadingHTTPServer(address, Handler).serve_forever()
-"""
-
-
-def _serve_oddly(folder: Path, script: Path, reply: Reply) -> None:
-    import json
-    import shlex
-    import sys
-
-    program = folder / "odd.py"
-    program.write_text(ODD_SERVER)
-    told = json.dumps([reply.status, reply.body()])
-    script.write_text(f"exec {sys.executable} {program} {shlex.quote(told)}\n")
+def _serve_oddly(script: Path, reply: Reply) -> None:
+    command = [sys.executable, "-m", "tests.support.model_server", json.dumps(asdict(reply))]
+    script.write_text(f"cd {shlex.quote(str(REPOSITORY))}\nexec {shlex.join(command)}\n")
 
 
 def test_a_server_that_cannot_chat_is_never_announced(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     script = run_dir.scripts / "serve_user.sh"
-    _serve_oddly(tmp_path, script, Reply(status=400, error=NO_TEMPLATE))
+    _serve_oddly(script, Reply(status=400, error=NO_TEMPLATE))
     with supervising(run_dir) as process:
         assert process.wait(20) == 1
     endpoint = read_endpoint(run_dir, "user")
@@ -257,7 +225,7 @@ def test_a_server_that_cannot_chat_is_never_announced(tmp_path: Path) -> None:
 
 def test_a_warning_stands_in_the_endpoint_file_and_in_the_log(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
-    _serve_oddly(tmp_path, run_dir.scripts / "serve_user.sh", Reply("<think>hm</think> Ready."))
+    _serve_oddly(run_dir.scripts / "serve_user.sh", Reply("<think>hm</think> Ready."))
     with supervising(run_dir) as process:
         endpoint = until_state(run_dir, "ready")
         process.terminate()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -23,68 +20,46 @@ from emobench.store.endpoints import (
     publish,
     what_is_wrong,
 )
-from tests.serving.runs import READY, make_run, supervising, until_state
-from tests.support.listening import answering
+from tests.support.model_server import ModelServer, Prove, answering, proving
+from tests.support.serving import READY, make_run, supervising, until_state
 
 WANTED = replace(READY, incarnation="new")
-Prove = Callable[[str], tuple[int, object]]
 
 
-class Listener(ThreadingHTTPServer):
-    """Serves model m to everybody, proves what it is told to, and keeps what it was sent."""
-
-    def __init__(self, prove: Prove) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.prove = prove
-        self.seen: list[tuple[str, str]] = []
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return replace(WANTED, url=f"http://127.0.0.1:{self.server_port}/v1")
+@contextmanager
+def listening(prove: Prove) -> Iterator[ModelServer]:
+    """Serve model m to everybody, and prove what `prove` does."""
+    with answering(ModelServer()) as server:
+        server.prove = prove
+        yield server
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Listener
-
-    def do_GET(self) -> None:
-        self.server.seen.append((self.path, str(self.headers)))
-        url = urlsplit(self.path)
-        status, answer = 200, {"data": [{"id": "m"}]}
-        if url.path == guard.PROOF_PATH:
-            status, answer = self.server.prove(parse_qs(url.query)["challenge"][0])  # type: ignore[assignment]
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
-
-    def log_request(self, *_: object) -> None:
-        return
+def announced(server: ModelServer) -> Endpoint:
+    """The expected endpoint at this server's address."""
+    return replace(WANTED, url=server.url)
 
 
-def listening(prove: Prove) -> AbstractContextManager[Listener]:
-    return answering(Listener(prove))
-
-
-def proving(key: str, incarnation: str = "new", server: str = "user") -> Prove:
-    return lambda challenge: (200, {"proof": guard.proof(key, challenge, incarnation, server)})
+def proof(key: str, incarnation: str = "new", server: str = "user") -> Prove:
+    return proving(key, incarnation, server)
 
 
 @pytest.mark.parametrize(
     ("prove", "words"),
     [
-        (lambda _: (404, {"error": "Not Found"}), "cannot prove itself (HTTP 404)"),
-        (lambda _: (401, None), "cannot prove itself (HTTP 401)"),
-        (lambda _: (200, {"proof": None}), "cannot prove itself (HTTP 200)"),
-        (lambda _: (200, ["proof"]), "cannot prove itself (HTTP 200)"),
-        (lambda _: (200, {"proof": "\u00e9" * 64}), "wrong proof"),
-        (lambda challenge: (200, {"proof": challenge}), "wrong proof"),
-        (proving("another run's key"), "wrong proof"),
-        (proving("the-key", incarnation="old"), "wrong proof"),
-        (proving("the-key", server="assistant_a"), "wrong proof"),
+        (lambda *_: (404, {"error": "Not Found"}), "cannot prove itself (HTTP 404)"),
+        (lambda *_: (401, None), "cannot prove itself (HTTP 401)"),
+        (lambda *_: (200, {"proof": None}), "cannot prove itself (HTTP 200)"),
+        (lambda *_: (200, ["proof"]), "cannot prove itself (HTTP 200)"),
+        (lambda *_: (200, {"proof": "\u00e9" * 64}), "wrong proof"),
+        (lambda _, challenge: (200, {"proof": challenge}), "wrong proof"),
+        (proof("another run's key"), "wrong proof"),
+        (proof("the-key", incarnation="old"), "wrong proof"),
+        (proof("the-key", server="assistant_a"), "wrong proof"),
     ],
 )
 def test_an_impostor_is_told_apart_and_never_given_the_key(prove: Prove, words: str) -> None:
     with listening(prove) as server:
-        said = what_is_wrong(server.endpoint, "the-key")
+        said = what_is_wrong(announced(server), "the-key")
     assert words in said and "another server has that port" in said
     assert [path.partition("?")[0] for path, _ in server.seen] == [guard.PROOF_PATH]
     assert "the-key" not in str(server.seen)
@@ -92,8 +67,8 @@ def test_an_impostor_is_told_apart_and_never_given_the_key(prove: Prove, words: 
 
 
 def test_a_server_that_proves_itself_is_given_the_key() -> None:
-    with listening(proving("the-key")) as server:
-        assert what_is_wrong(server.endpoint, "the-key") == ""
+    with listening(proof("the-key")) as server:
+        assert what_is_wrong(announced(server), "the-key") == ""
     assert [path.partition("?")[0] for path, _ in server.seen] == [guard.PROOF_PATH, "/v1/models"]
     assert "the-key" not in str(server.seen[0])
     assert "Authorization: Bearer the-key" in server.seen[1][1]
@@ -102,28 +77,19 @@ def test_a_server_that_proves_itself_is_given_the_key() -> None:
 def test_a_proof_that_was_overheard_proves_nothing() -> None:
     heard: list[str] = []
 
-    def overhear(challenge: str) -> tuple[int, object]:
+    def overhear(_: str, challenge: str) -> tuple[int, object]:
         heard.append(guard.proof("the-key", challenge, "new", "user"))
         return 200, {"proof": heard[0]}
 
     with listening(overhear) as server:
-        assert what_is_wrong(server.endpoint, "the-key") == ""
-        assert "wrong proof" in what_is_wrong(server.endpoint, "the-key")
+        assert what_is_wrong(announced(server), "the-key") == ""
+        assert "wrong proof" in what_is_wrong(announced(server), "the-key")
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:
-    with listening(proving("the-key")) as server:
-        port = server.server_port
-
-        class Moved(_Handler):
-            def do_GET(self) -> None:
-                self.send_response(302)
-                self.send_header("Location", f"http://127.0.0.1:{port}{self.path}")
-                self.end_headers()
-
-        with answering(ThreadingHTTPServer(("127.0.0.1", 0), Moved)) as other:
-            moved = replace(WANTED, url=f"http://127.0.0.1:{other.server_port}/v1")
-            said = what_is_wrong(moved, "the-key")
+    with listening(proof("the-key")) as server, answering(ModelServer()) as other:
+        other.moved_to = server.url.removesuffix("/v1")
+        said = what_is_wrong(announced(other), "the-key")
     assert "cannot prove itself (HTTP 302)" in said
     assert server.seen == []
 
@@ -131,8 +97,8 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
 def test_a_client_waits_on_and_keeps_the_key_to_itself(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     key = api_key(run_dir, create=True)
-    with listening(proving(key, incarnation="old")) as server:
-        publish(run_dir, server.endpoint)
+    with listening(proof(key, incarnation="old")) as server:
+        publish(run_dir, announced(server))
         with pytest.raises(ServersGone, match="another server has that port"):
             wait_for_endpoint(run_dir, "user", deadline_s=0.1, poll_s=0.02)
     assert server.seen and key not in str(server.seen)
@@ -167,8 +133,8 @@ def test_a_conversation_that_connects_again_asks_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("answer", [(200, {"proof": "0" * 64}), (404, {}), (200, ["x"])])
 def test_a_conversation_sends_an_impostor_nothing(answer: tuple[int, object]) -> None:
-    with listening(lambda challenge: answer) as server:
-        client = ChatClient(server.endpoint.url, "s3cret", 5, Identity("user", "new"))
+    with listening(lambda *_: answer) as server:
+        client = ChatClient(announced(server).url, "s3cret", 5, Identity("user", "new"))
         with pytest.raises(Unreachable, match="cannot prove"):
             client.chat({"model": "m", "messages": [{"role": "user", "content": "hello"}]})
         assert len(server.seen) == 1

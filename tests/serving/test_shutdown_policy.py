@@ -29,9 +29,9 @@ from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, Need, who_needs
 from emobench.serving.shutdown_policy import Limits, cost_of_keeping
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import api_key, read_endpoint
-from tests.scheduler.plans import CUDA, make_plan, scripted
-from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.processes import until
+from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
 
 
 def change(run_dir: RunDir, **settings: Any) -> None:

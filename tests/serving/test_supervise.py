@@ -16,8 +16,8 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.processes import start_ticks
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, get, read_endpoint
-from tests.serving.runs import LOCAL, finish_cell, make_run, supervising, until_state
 from tests.support import processes
+from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
 
 
 def _engine_pids(endpoint: Endpoint) -> list[int]:

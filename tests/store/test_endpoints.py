@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import stat
@@ -11,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ import pytest
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import write_json
 from emobench.core.run_dir import RunDir
-from emobench.llm import guard
 from emobench.serving import waiting
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
@@ -29,29 +26,8 @@ from emobench.store.endpoints import (
     read_endpoint,
 )
 from emobench.store.jobs import add_jobs, record
-from tests.serving.runs import READY
-from tests.support.listening import answering
-
-
-class _Models(BaseHTTPRequestHandler):
-    key = ""
-
-    def do_GET(self) -> None:
-        challenge = self.path.partition("?challenge=")[2]
-        if challenge:
-            answer = guard.proof(self.key, challenge, READY.incarnation, READY.server)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"proof": answer}).encode())
-            return
-        allowed = self.headers["Authorization"] == f"Bearer {self.key}"
-        self.send_response(200 if allowed else 401)
-        self.end_headers()
-        if allowed:
-            self.wfile.write(json.dumps({"data": [{"id": "m"}]}).encode())
-
-    def log_request(self, *_: object) -> None:
-        return
+from tests.support.model_server import ModelServer, answering, proving
+from tests.support.serving import READY
 
 
 @pytest.fixture
@@ -65,11 +41,11 @@ def run_dir(tmp_path: Path) -> RunDir:
 def url(run_dir: RunDir) -> Iterator[str]:
     """A server that knows the run's key and serves model m."""
 
-    class Handler(_Models):
-        key = api_key(run_dir)
-
-    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+    key = api_key(run_dir)
+    with answering(ModelServer()) as server:
+        server.key = key
+        server.prove = proving(key, READY.incarnation, READY.server)
+        yield server.url
 
 
 def test_the_key_is_private_and_stays_the_same(tmp_path: Path) -> None:

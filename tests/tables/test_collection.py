@@ -22,7 +22,7 @@ from emobench.tables import scan
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_episodes, load_tables
 from tests.support.processes import command_line, until
-from tests.tables.runs import collected, files_in, full_run
+from tests.support.runs import collected, files_in, full_run
 
 
 @pytest.fixture

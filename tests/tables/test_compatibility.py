@@ -19,8 +19,7 @@ from emobench.tables.collection import Request, collect_into
 from emobench.tables.compatibility import open_runs
 from emobench.tables.run_results import collect
 from emobench.tables.table import frame_of, load_episodes
-from tests.report.factory import append
-from tests.tables.runs import change_plan, change_sweep, full_run, real_episode, rewrite
+from tests.support.runs import append, change_plan, change_sweep, full_run, real_episode, rewrite
 
 OTHER = "Speak as if it were late."
 

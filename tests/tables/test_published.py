@@ -20,40 +20,17 @@ from emobench.tables.published import Described, outcome_of
 from emobench.tables.run_results import collect
 from emobench.tables.stock_errors import outcome_of_error
 from emobench.tables.table import load_episodes, load_tables, load_turns
-from tests.support.llm_server import Reply, is_user, recording
-from tests.tables.runs import full_run
+from tests.support.model_server import Reply, is_user, recording
+from tests.support.runs import full_run
+from tests.support.stock_results import result, written
 
 BAD_CALL, TOO_LONG, SERVER_DOWN, ENDLESS, SILENT_USER, FAILS = range(6)
-
-
-def result(task: int, trial: int = 0, reward: float = 1.0, **changed: Any) -> dict[str, Any]:
-    """A result as stock writes it."""
-    traj = [
-        {"role": "system", "content": "# Airline Agent Policy"},
-        {"role": "user", "content": f"Task {task}, trial {trial}."},
-        {"role": "assistant", "content": "Done."},
-        {"role": "user", "content": "###STOP###"},
-    ]
-    info = {"task": {"user_id": "mia"}, "reward_info": {"reward": reward}}
-    return {
-        "task_id": task,
-        "reward": reward,
-        "info": info,
-        "traj": traj,
-        "trial": trial,
-        **changed,
-    }
 
 
 def collected(folder: Path, *files: Path, names: tuple[str, ...] = (), **described: Any) -> Any:
     values = {"env": "airline", "variant": "control", **described}
     assistants = names or ("gpt-4o",) * len(files)
     return collect_into(Request((), files, Described(assistants=assistants, **values), folder))
-
-
-def written(path: Path, results: list[dict[str, Any]]) -> Path:
-    path.write_text(json.dumps(results, indent=2))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.tables.run_results import collect, conversations, read_episodes
-from tests.report.factory import append, episode, fill, make_run, summarise
+from tests.support.runs import append, episode, fill, make_run, summarise
 
 
 @pytest.fixture

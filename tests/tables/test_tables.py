@@ -29,8 +29,7 @@ from emobench.tables.table import (
     load_tables,
     load_turns,
 )
-from tests.report.factory import append, episode
-from tests.tables.runs import collected, full_run, real_episode
+from tests.support.runs import append, collected, episode, full_run, real_episode
 
 PAGE = (shipped_sweeps().parent / "docs/tables.md").read_text("utf-8")
 

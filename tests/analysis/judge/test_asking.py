@@ -16,7 +16,7 @@ from emobench.llm import transport
 from emobench.llm.transport import ModelEndpoint
 from emobench.scripted.wording import PHRASES
 from emobench.store.labels import Answer, AnswerStore, JudgeBusy, Label, read_answers
-from tests.support.llm_server import Reply, recording
+from tests.support.model_server import Reply, recording
 from tests.support.scripted import Launch
 
 ANGER = '{"emotion": "anger", "intensity": 1}'

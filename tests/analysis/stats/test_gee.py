@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 
 from emobench.analysis.stats.gee import LARGEST_CLUSTER, odds_ratios
-from tests.analysis.frames import arm, random_rewards
+from tests.support.frames import arm, random_rewards
 
 
 def test_as_statsmodels_by_formula() -> None:

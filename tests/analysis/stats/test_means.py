@@ -14,7 +14,7 @@ from emobench.analysis.stats.intervals import score_interval
 from emobench.analysis.stats.means import cluster_error, mean_reward
 from emobench.analysis.stats.rates import outcome_rate, wilson
 from emobench.analysis.stats.student import t_quantile
-from tests.analysis.frames import arm, observations, random_rewards
+from tests.support.frames import arm, observations, random_rewards
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])

@@ -18,7 +18,7 @@ from emobench.analysis.stats.metrics import (
 )
 from emobench.analysis.stats.student import t_quantile
 from emobench.core.outcomes import OUTCOMES, Observation
-from tests.analysis.frames import observations
+from tests.support.frames import observations
 
 
 @pytest.mark.parametrize("trials", range(1, 8))

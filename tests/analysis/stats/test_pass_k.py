@@ -9,7 +9,7 @@ import pytest
 
 from emobench.analysis.stats.metrics import pass_hat_k
 from emobench.analysis.stats.pass_k import pass_k, pass_k_by_task, pass_k_curve
-from tests.analysis.frames import arm, observations, random_rewards
+from tests.support.frames import arm, observations, random_rewards
 
 
 @pytest.mark.parametrize("trials", range(1, 8))

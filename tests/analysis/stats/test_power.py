@@ -20,7 +20,7 @@ from emobench.analysis.stats.power import (
     trials_needed,
 )
 from emobench.core.sweep import Cell
-from tests.analysis.frames import arm, random_rewards
+from tests.support.frames import arm, random_rewards
 
 TASKS = {"airline": 50, "retail": 115}
 TABLE = {

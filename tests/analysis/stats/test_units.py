@@ -10,7 +10,7 @@ from emobench.analysis.stats.units import KEYS, arms, units
 from emobench.core.errors import InvalidInput
 from emobench.core.outcomes import Group
 from emobench.core.sweep import Cell
-from tests.analysis.frames import frame
+from tests.support.frames import frame
 
 
 def test_counts_of_a_unit() -> None:

@@ -13,8 +13,8 @@ from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.variants import NAMES, builtin
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
-from tests.analysis.dialogues import GREETING, dialogue, task_of
-from tests.scripted.dialogue import converse
+from tests.support.dialogues import GREETING, dialogue, task_of
+from tests.support.tau_loop import converse
 
 VARIANTS = {name: builtin(name).text for name in NAMES}
 ROSSI = (

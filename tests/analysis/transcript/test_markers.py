@@ -15,7 +15,7 @@ from emobench.analysis.transcript.markers import (
 )
 from emobench.config.variants import NAMES, builtin
 from emobench.core.outcomes import Condition
-from tests.analysis.dialogues import dialogue
+from tests.support.dialogues import dialogue
 
 
 @pytest.mark.parametrize("variant", NAMES)

@@ -12,7 +12,7 @@ import pytest
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.watching.episodes import EpisodeScan
-from tests.report.factory import make_run
+from tests.support.runs import make_run
 
 NOW = 1_800_000_000.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.report.chromium import Chromium, file_url
+from tests.support.chromium import Chromium, file_url
 
 TITLE = "document.querySelector('#pane h3').textContent"
 COUNT = "document.querySelector('#count').textContent"

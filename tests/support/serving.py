@@ -17,7 +17,7 @@ from emobench.core.plan import save_plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
 from emobench.store.endpoints import Endpoint, now, read_endpoint
-from tests.scheduler.plans import make_plan, scripted
+from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.5)
