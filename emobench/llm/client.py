@@ -1,14 +1,15 @@
-"""A lean client for OpenAI-compatible endpoints: one kept connection a thread, JSON in and out.
+"""The HTTP client for OpenAI-compatible endpoints: one kept connection a thread, JSON in and out.
 
 A conversation of tau-bench is some seventeen calls of 10 to 30 KB; litellm spends 12 ms of CPU on
 each, which bounds a whole run. This client spends well under one. Other providers than an
-OpenAI-compatible URL still go through litellm (see `calls`).
+OpenAI-compatible URL still go through litellm (see `transport`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+import http.client
 import json
 import secrets
 import ssl
@@ -21,11 +22,22 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from emobench.llm import guard
-from emobench.llm.wire import Connection, NoHttp, Stale
+
+LIMIT_BYTES = 64 << 20
+"""No reply is longer; whoever sends more is no model."""
+VERIFY_TIMEOUT_S = 10.0
 
 
-class Unreachable(Exception):
+class Unreachable(OSError):
     """No answer: refused, reset, timed out, or something that is no HTTP."""
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class OtherServer(Unreachable):
+    """Whoever answers cannot prove to be the server that was asked for; it was not sent the key."""
 
 
 @dataclass(frozen=True)
@@ -76,32 +88,29 @@ def needs_proxy(url: str) -> bool:
 class ChatClient:
     """Talks to one base URL (ending in /v1). Safe to share among threads.
 
-    With an `identity`, whoever answers has to prove on each new connection that it is that server,
-    before it is sent the key and the conversation: a port is taken by others when a server dies.
+    No proxy is used and no redirect followed. With an `identity`, whoever answers has to prove on
+    each new connection that it is that server, before it is sent the key and the conversation: a
+    port is taken by others when a server dies.
     """
 
     def __init__(
         self, url: str, api_key: str | None, timeout_s: float, identity: Identity | None = None
     ) -> None:
+        """Raises ValueError for a port that is no number, or a control character."""
         parts = urlsplit(url.rstrip("/"))
-        self._host = parts.hostname or ""
+        self._url, self._host = url, parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (80 if self._tls is None else 443)
-        self._timeout_s = timeout_s
-        fields = [
-            f"Host: {parts.netloc.rpartition('@')[2]}",
-            "Accept: application/json",
-            "Accept-Encoding: identity",
-        ]
-        public = "\r\n".join(fields)
-        if api_key:
-            fields.append(f"Authorization: Bearer {api_key.strip()}")
-        if any(ord(letter) < 32 for field in fields for letter in field):
-            raise ValueError("the API key or the URL holds a control character")
         self._path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
-        self._fields = "\r\n".join(fields).encode("utf-8", "surrogateescape")
-        self._public = public.encode("utf-8", "surrogateescape")
+        self._timeout_s = timeout_s
         self._identity, self._key = identity, (api_key or "").strip()
+        if any(ord(letter) < 32 for letter in url + self._key):
+            raise ValueError("the API key or the URL holds a control character")
+        self._public: dict[str, str | bytes] = {"Accept": "application/json"}
+        self._private = dict(self._public)
+        if self._key:
+            bearer = f"Bearer {self._key}".encode("utf-8", "surrogateescape")
+            self._private["Authorization"] = bearer
         self._threads = threading.local()
 
     def chat(self, request: dict[str, Any]) -> Answer:
@@ -118,45 +127,149 @@ class ChatClient:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection: Connection | None = getattr(self._threads, "connection", None)
+        connection: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             connection.close()
             self._threads.connection = None
 
     def _send(self, method: str, path: str, body: bytes | None) -> Answer:
-        request = f"{method} {self._path}{path} HTTP/1.1\r\n".encode() + self._fields
+        headers = self._private
         if body is not None:
-            request += b"\r\nContent-Type: application/json\r\nContent-Length: %d" % len(body)
-        request += b"\r\n\r\n" + (body or b"")
-        kept: Connection | None = getattr(self._threads, "connection", None)
+            headers = {**headers, "Content-Type": "application/json"}
+        request = _Request(method, self._path + path, headers, body)
+        kept: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
         try:
-            if kept is not None and kept.open:
+            response = None
+            if kept is not None and kept.sock is not None:
                 # A server may close a connection that lay idle; that is no failure of the call.
-                with contextlib.suppress(Stale):
-                    return Answer(*kept.exchange(request))
-            fresh = Connection(self._host, self._port, self._timeout_s, self._tls)
-            if self._identity is not None:
-                self._ask_for_proof(fresh, self._identity)
-            self._threads.connection = fresh
-            return Answer(*fresh.exchange(request))
-        except TimeoutError:
-            raise Unreachable(f"no answer within {self._timeout_s:g} s") from None
-        except (OSError, NoHttp, Stale) as error:
-            raise Unreachable(f"{type(error).__name__}: {error}") from error
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    response = request.begin(kept)
+            if response is None:
+                self.close()
+                self._threads.connection = connection = self._connect()
+                response = request.begin(connection)
+            return _read(response)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, TimeoutError):
+                message = f"no answer within {self._timeout_s:g} s"
+                raise Unreachable(message, timed_out=True) from None
+            if isinstance(error, OSError | http.client.HTTPException | UnicodeError):
+                if isinstance(error, Unreachable):
+                    raise
+                raise Unreachable(f"{type(error).__name__}: {error}") from error
+            raise
 
-    def _ask_for_proof(self, connection: Connection, identity: Identity) -> None:
-        """Raises Unreachable where another server has the port; closes the connection then."""
+    def _connect(self) -> http.client.HTTPConnection:
+        """A new connection, to a server that has proved itself where it has to."""
+        if not self._host:
+            raise Unreachable(f"{self._url!r} is no address")
+        connection = (
+            http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            if self._tls is None
+            else http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._timeout_s, context=self._tls
+            )
+        )
+        connection.auto_open = 0  # another connection would be to a server that proved nothing
+        try:
+            connection.connect()
+            if self._identity is not None:
+                self._ask_for_proof(connection, self._identity)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _ask_for_proof(self, connection: http.client.HTTPConnection, identity: Identity) -> None:
+        """Raises OtherServer where another one has the port."""
         challenge = secrets.token_hex(32)
         path = f"{self._path.removesuffix('/v1')}{guard.PROOF_PATH}?challenge={challenge}"
-        request = f"GET {path} HTTP/1.1\r\n".encode() + self._public + b"\r\n\r\n"
-        answer = Answer(*connection.exchange(request))
-        right = guard.proof(self._key, challenge, identity.incarnation, identity.server)
+        answer = _read(_Request("GET", path, self._public, None).begin(connection))
         data = answer.json()
         given = data.get("proof") if answer.status == 200 and isinstance(data, dict) else None
-        if isinstance(given, str) and hmac.compare_digest(given.encode(), right.encode()):
-            return
-        connection.close()
-        raise Unreachable(
-            f"another server has the port of {identity.server}: it cannot prove that it is the "
-            f"start {identity.incarnation} (HTTP {answer.status})"
-        )
+        other = "another server has that port"
+        if not isinstance(given, str):
+            guardless = ", or its script does not load the guard (docs/security.md)"
+            raise OtherServer(
+                f"{self._url} cannot prove itself (HTTP {answer.status}): {other}"
+                f"{guardless if answer.status == 404 else ''}"
+            )
+        right = guard.proof(self._key, challenge, identity.incarnation, identity.server)
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), right.encode()):
+            raise OtherServer(
+                f"{self._url} gives a wrong proof: {other}, of another run, of another role or "
+                f"of an earlier start than {identity.incarnation}"
+            )
+        if connection.sock is None:
+            raise Unreachable(f"{self._url} proves itself and hangs up, so that it proves nothing")
+
+
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    path: str
+    headers: dict[str, str | bytes]
+    body: bytes | None
+
+    def begin(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        """Send it, and wait for the head of the answer."""
+        connection.request(self.method, self.path, self.body, self.headers)
+        return connection.getresponse()
+
+
+def _read(response: http.client.HTTPResponse) -> Answer:
+    """The whole answer. Raises HTTPException where it breaks off or is too long."""
+    if response.status < 200:  # its answer proper is still to come, and would be the next call's
+        raise http.client.HTTPException(f"an interim answer (HTTP {response.status})")
+    if (response.length or 0) > LIMIT_BYTES:
+        raise http.client.HTTPException(f"an answer of {response.length} bytes")
+    if response.length is not None:
+        return Answer(response.status, response.read())
+    # No length was announced; with one, a read with a limit would not tell what breaks off.
+    body = response.read(LIMIT_BYTES + 1)
+    if len(body) > LIMIT_BYTES:
+        raise http.client.HTTPException(f"an answer of more than {LIMIT_BYTES} bytes")
+    if not body and not response.chunked:  # http.client takes an end within the head for its end
+        raise http.client.HTTPException("the answer breaks off")
+    return Answer(response.status, body)
+
+
+def verify_server(
+    url: str, model: str, key: str, identity: Identity, timeout_s: float = VERIFY_TIMEOUT_S
+) -> None:
+    """Check that one of our own servers answers at `url`, and serves the model.
+
+    Raises OtherServer where somebody else does, Unreachable for any other reason against it.
+    """
+    try:
+        with contextlib.closing(ChatClient(url, key, timeout_s, identity)) as client:
+            answer = client.get("/models")
+    except OtherServer:
+        raise
+    except (Unreachable, ValueError) as error:
+        raise Unreachable(f"{url} does not answer: {error}") from error
+    if answer.status in (401, 403):
+        said = f"{url} refuses this run's key (HTTP {answer.status})"
+        raise OtherServer(f"{said}: another server has that port")
+    if answer.status != 200:
+        raise Unreachable(f"{url}/models answers HTTP {answer.status}")
+    try:
+        served = [entry["id"] for entry in answer.json()["data"]]
+    except (TypeError, KeyError):
+        raise Unreachable(f"{url}/models is no list of models") from None
+    if model not in served:
+        listed = ", ".join(map(str, served)) or "nothing"
+        raise Unreachable(f"{url} serves {listed}, not {model}")
+
+
+def check_health(url: str, timeout_s: float) -> None:
+    """Ask the server whose API is at `url` (ending in /v1) for its health. Raises Unreachable."""
+    root = url.removesuffix("/v1")
+    try:
+        with contextlib.closing(ChatClient(root, None, timeout_s)) as client:
+            status = client.get("/health").status
+    except Unreachable as error:
+        raise Unreachable(f"{root} does not answer: {error}") from error
+    if status != 200:
+        raise Unreachable(f"{root}/health answers HTTP {status}")

@@ -6,14 +6,13 @@ so samples of one name are added up, and whatever is absent is None.
 
 from __future__ import annotations
 
-import http.client
 import math
 import re
-import urllib.error
-import urllib.request
+from contextlib import closing
 from dataclasses import dataclass
 
-LIMIT_BYTES = 8 << 20
+from emobench.llm.client import ChatClient
+
 SAMPLE = re.compile(
     r'(?P<name>[A-Za-z_:][\w:]*)(?:\{(?:[^"}]|"(?:\\.|[^"\\])*")*\})?[ \t]+(?P<value>\S+)'
 )
@@ -70,18 +69,14 @@ def ask_load(url: str, timeout_s: float = 3.0) -> Load:
     Raises OSError where nothing answers, or no metrics. The key is not sent: another server may
     have the port by now.
     """
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url.removesuffix('/v1')}/metrics", timeout=timeout_s) as answer:
-            text = answer.read(LIMIT_BYTES).decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise OSError(f"/metrics answers HTTP {error.code}") from None
-    except urllib.error.URLError as error:
-        raise OSError(str(error.reason)) from None
-    except (ValueError, http.client.HTTPException) as error:
-        raise OSError(f"no URL or no HTTP: {error!r}") from None
-    load = load_of(text)
+        with closing(ChatClient(url.removesuffix("/v1"), None, timeout_s)) as client:
+            answer = client.get("/metrics")
+    except ValueError as error:
+        raise OSError(f"{url!r} is no address: {error}") from None
+    if answer.status != 200:
+        raise OSError(f"/metrics answers HTTP {answer.status}")
+    load = load_of(answer.body.decode(errors="replace"))
     if load == Load():
         raise OSError("/metrics has none of vLLM's counters")
     return load

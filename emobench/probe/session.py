@@ -186,7 +186,7 @@ class _Session:
                 if pause is None or (answer.status < 500 and answer.status != 429):
                     return answer
             except Unreachable as error:
-                if pause is None or isinstance(error.__context__, TimeoutError):
+                if pause is None or error.timed_out:
                     raise _Lost(f"{self.url}: {error}") from error
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")

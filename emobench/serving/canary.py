@@ -7,19 +7,18 @@ What no conversation could survive is a failure; what a model may just be too we
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from emobench.core.plan import Plan, assistant_server
+from emobench.llm.client import ChatClient, Unreachable
+from emobench.llm.reasoning import sanitize
+from emobench.llm.replies import MARKUP, Seen, as_step, quoted, read, unspoken
 from emobench.serving.failure_diagnosis import Cause
 from emobench.store.endpoints import Endpoint
-
-if TYPE_CHECKING:
-    from emobench.llm.client import ChatClient
-    from emobench.llm.replies import Seen
 
 USER = "emobench-canary"
 """OpenAI's field `user`: by it the scripted server keeps its injected faults for conversations."""
@@ -66,39 +65,6 @@ class Verdict:
     warnings: tuple[str, ...] = ()
 
 
-class Canary:
-    """Asks in a thread of its own: a first request may compile for minutes."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        key: str,
-        *,
-        tools: bool,
-        timeout_s: float,
-        on_end: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`tools`: whether the conversations call tools; `on_end` is called in its thread."""
-        self._endpoint, self._key, self._tools = endpoint, key, tools
-        self._timeout_s, self._on_end = timeout_s, on_end
-        self._verdict: Verdict | None = None
-        # A daemon: a request that hangs must not keep a supervisor that is told to leave.
-        threading.Thread(target=self._run, daemon=True, name="canary").start()
-
-    def verdict(self) -> Verdict | None:
-        """None while it is still asking."""
-        return self._verdict
-
-    def _run(self) -> None:
-        try:
-            verdict = ask(self._endpoint, self._key, tools=self._tools, timeout_s=self._timeout_s)
-        except Exception as error:  # nobody would see it in this thread, and wait for ever
-            said = f"the canary broke: {error!r}".replace(self._key, "[key]")
-            verdict = Verdict(Cause("chat", said, "this is a defect of emobench: report it"))
-        self._verdict = verdict
-        self._on_end()
-
-
 def calls_tools(plan: Plan, server: str) -> bool:
     """Whether a conversation of the plan calls tools of this server in OpenAI's way."""
     return any(
@@ -108,60 +74,47 @@ def calls_tools(plan: Plan, server: str) -> bool:
     )
 
 
-def ask(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float) -> Verdict:
-    """Send the canaries of a role, one after the other, within `timeout_s` seconds."""
-    from emobench.llm.client import ChatClient
+def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float) -> Verdict:
+    """Send a role's canaries, one after the other, within `timeout_s` seconds.
 
+    `tools`: whether the conversations call tools.
+    """
     deadline = time.monotonic() + timeout_s
-    client = ChatClient(endpoint.url, key, timeout_s)
-    sender = _Sender(client, key, endpoint.model, deadline)
-    try:
-        seen = sender.send(_HELLO)
+    common = {"model": endpoint.model, "temperature": 0, "max_tokens": MAX_TOKENS, "user": USER}
+    with closing(ChatClient(endpoint.url, key, timeout_s)) as client:
+
+        def ask(messages: list[dict[str, str]], **options: object) -> Seen:
+            return _ask(client, key, {**common, "messages": messages, **options}, deadline)
+
+        seen = ask(_HELLO)
         if failure := _failure("a chat", seen):
             return Verdict(failure)
         warnings = [*_chat_warnings(seen, endpoint.role)]
         if tools:
-            seen = sender.send(_ASK, tools=[TOOL], tool_choice="auto")
+            seen = ask(_ASK, tools=[TOOL], tool_choice="auto")
             if failure := _failure("a chat with tools", seen):
                 return Verdict(failure)
             warnings += _text_warnings(seen)
             if not seen.calls:
-                seen = sender.send(_ASK, tools=[TOOL], tool_choice="required")
-                warnings += _tool_warnings(seen)
+                warnings += _tool_warnings(ask(_ASK, tools=[TOOL], tool_choice="required"))
         return Verdict(warnings=tuple(warnings))
-    finally:
-        client.close()
 
 
-class _Sender:
-    def __init__(self, client: ChatClient, key: str, model: str, deadline: float) -> None:
-        self._client, self._key, self._deadline = client, key, deadline
-        self._common = {
-            "model": model,
-            "temperature": 0,
-            "max_tokens": MAX_TOKENS,
-            "user": USER,
-        }
-
-    def send(self, messages: list[dict[str, str]], **options: object) -> Seen:
-        """The reply; status 0 where none came. A server that is busy is asked again."""
-        from emobench.llm.client import Unreachable
-        from emobench.llm.replies import Seen, read
-
-        seen = Seen(0, "not asked")
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(PAUSE_S)
-            if time.monotonic() >= self._deadline:
-                break
-            try:
-                answer = self._client.chat({**self._common, "messages": messages, **options})
-                seen = read(answer, self._key, MAX_TOKENS)
-            except Unreachable as error:
-                seen = Seen(0, str(error))
-            if seen.status and seen.status < 500 and seen.status != 429:
-                break
-        return seen
+def _ask(client: ChatClient, key: str, request: dict[str, Any], deadline: float) -> Seen:
+    """The reply; status 0 where none came. A server that is busy is asked again."""
+    seen = Seen(0, "not asked")
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_S)
+        if time.monotonic() >= deadline:
+            break
+        try:
+            seen = read(client.chat(request), key, MAX_TOKENS)
+        except Unreachable as error:
+            seen = Seen(0, str(error))
+        if seen.status and seen.status < 500 and seen.status != 429:
+            break
+    return seen
 
 
 def _failure(what: str, seen: Seen) -> Cause | None:
@@ -179,9 +132,6 @@ def _failure(what: str, seen: Seen) -> Cause | None:
 
 
 def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[str]:
-    from emobench.llm.reasoning import sanitize
-    from emobench.llm.replies import MARKUP, quoted, unspoken
-
     other = "assistant" if role == "user" else "user"
     if forms := sanitize(seen.content).forms:
         yield (
@@ -198,8 +148,6 @@ def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[s
 
 def _text_warnings(seen: Seen) -> Iterator[str]:
     """What is odd where the model was free to call a tool or to speak."""
-    from emobench.llm.replies import as_step
-
     step = as_step(seen, [TOOL])
     if step.kind == "call_as_text":
         yield f"its tool calls arrive as text, so that no tool is ever called: {_PARSER}"
@@ -209,8 +157,6 @@ def _text_warnings(seen: Seen) -> Iterator[str]:
 
 def _tool_warnings(seen: Seen) -> Iterator[str]:
     """What is odd where the model had to call the tool."""
-    from emobench.llm.replies import as_step
-
     if seen.cut:
         return  # its reasoning was longer than the canary allows
     if seen.status != 200:

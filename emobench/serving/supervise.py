@@ -18,6 +18,7 @@ from pathlib import Path
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
+from emobench.llm.client import Unreachable, check_health
 from emobench.scheduler.own_job import job_age_s, job_id_here, requeue_if_preempted
 from emobench.scheduler.render import serve_script
 from emobench.serving.announce import Announcer
@@ -27,7 +28,7 @@ from emobench.serving.failure_diagnosis import Cause, diagnose, diagnose_slow_st
 from emobench.serving.handover import Handover
 from emobench.serving.leases import Leases
 from emobench.serving.need import QUEUE_CHECK_S, Need
-from emobench.serving.readiness import Readiness, is_healthy
+from emobench.serving.readiness import Readiness
 from emobench.serving.shutdown_policy import BUDGET_CHECK_S, Limits
 from emobench.serving.wakeable import Wakeable
 from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key, now
@@ -191,12 +192,11 @@ class Supervisor:
         self._announcer.started(engine)
         self._cause: Cause | None = None
         readiness = Readiness(
-            engine,
             self._announcer.endpoint,
             self._key,
-            calls_tools(self._plan, self._server),
-            self._deadline,
-            self._wakeable.wake,
+            tools=calls_tools(self._plan, self._server),
+            deadline=self._deadline,
+            on_end=self._wakeable.wake,
         )
         self._limits.saw(None)
         self._announcer.say("starting")
@@ -239,14 +239,20 @@ class Supervisor:
             if died := self._died():
                 return died
             if time.monotonic() >= next_probe:
-                healthy = is_healthy(self._engine, self._timing.health_timeout_s)
-                strikes = 0 if healthy else strikes + 1
+                strikes = 0 if self._is_healthy() else strikes + 1
                 if strikes >= self._timing.strikes:
                     return f"{strikes} health probes in a row failed"
                 self._limits.saw(self._events.sample(self._announcer.endpoint.url))
                 next_probe = time.monotonic() + self._timing.health_s
             self._announcer.beat("ready")
             self._wakeable.sleep(self._timing.probe_s)
+
+    def _is_healthy(self) -> bool:
+        try:
+            check_health(self._announcer.endpoint.url, self._timing.health_timeout_s)
+        except Unreachable:
+            return False
+        return True
 
     def _leaving(self) -> bool:
         stop = self._wakeable.stop

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
+from emobench.llm.client import Identity, Unreachable, verify_server
 from emobench.scheduler.queue import JobState
-from emobench.store.endpoints import STALE_S, Endpoint, what_is_wrong
+from emobench.store.endpoints import STALE_S, Endpoint
 from emobench.store.places import Place, place_of
 
 JOB_CHECK_S = 30.0
@@ -94,7 +95,12 @@ def problem_of(place: Place, endpoint: Endpoint | None) -> str:
         return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
     if endpoint.age_s() > STALE_S:
         return f"its last sign of life was {endpoint.age_s():.0f} s ago"
-    return what_is_wrong(endpoint, place.key())
+    identity = Identity(endpoint.server, endpoint.incarnation)
+    try:
+        verify_server(endpoint.url, endpoint.model, place.key(), identity)
+    except Unreachable as error:
+        return str(error)
+    return ""
 
 
 def _end(endpoint: Endpoint) -> str:

@@ -6,14 +6,9 @@ an authenticated request with the model that the file names.
 
 from __future__ import annotations
 
-import hmac
-import http.client
-import json
 import os
 import secrets
 import stat
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -23,7 +18,6 @@ from typing import Any, Literal
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json, write_json
 from emobench.core.run_dir import RunDir
-from emobench.llm import guard
 
 State = Literal["starting", "ready", "failed", "left"]
 
@@ -31,8 +25,6 @@ HEARTBEAT_S = 5.0
 """A server's job rewrites its file this often."""
 STALE_S = 60.0
 """An older heartbeat means that the job was killed. Clocks of two nodes may differ a little."""
-PROBE_TIMEOUT_S = 10.0
-OTHER_SERVER = "another server has that port"
 
 
 @dataclass(frozen=True)
@@ -136,79 +128,6 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
     if not key:
         raise InvalidInput(Problem("the key of this run's servers is empty", file=str(path)))
     return key
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Whoever is asked answers himself: urllib would take the key along to another address."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def get(url: str, key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[int, Any]:
-    """GET -> (HTTP status, decoded JSON or None). Raises OSError where nothing answers."""
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    # Sites set http_proxy on their nodes; a proxy does not reach the nodes themselves.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-    try:
-        request = urllib.request.Request(url, headers=headers)
-        with opener.open(request, timeout=timeout_s) as answer:
-            status, body = answer.status, answer.read(1 << 20)
-    except urllib.error.HTTPError as error:
-        with error:
-            status, body = error.code, b""
-    except (ValueError, http.client.HTTPException) as error:
-        raise OSError(f"no URL or no HTTP: {error!r}") from error
-    try:
-        return status, json.loads(body)
-    except ValueError:
-        return status, None
-
-
-def what_is_wrong(endpoint: Endpoint, key: str) -> str:
-    """Why the address is not the server that the endpoint names; empty if it is.
-
-    The key is sent only once the server has proved that it holds it already.
-    """
-    if unproved := _unproved(endpoint, key):
-        return unproved
-    url, model = endpoint.url, endpoint.model
-    try:
-        status, answer = get(f"{url}/models", key)
-    except OSError as error:
-        return f"{url} does not answer: {error}"
-    if status in (401, 403):
-        return f"{url} refuses this run's key (HTTP {status}): {OTHER_SERVER}"
-    if status != 200:
-        return f"{url}/models answers HTTP {status}"
-    try:
-        served = [entry["id"] for entry in answer["data"]]
-    except (TypeError, KeyError):
-        return f"{url}/models is no list of models"
-    if model not in served:
-        return f"{url} serves {', '.join(map(str, served)) or 'nothing'}, not {model}"
-    return ""
-
-
-def _unproved(endpoint: Endpoint, key: str) -> str:
-    """Why the server at the address may not be given the key; empty if it has proved itself."""
-    challenge = secrets.token_hex(32)
-    url = endpoint.url.removesuffix("/v1")
-    try:
-        status, answer = get(f"{url}{guard.PROOF_PATH}?challenge={challenge}")
-    except OSError as error:
-        return f"{endpoint.url} does not answer: {error}"
-    given = answer.get("proof") if status == 200 and isinstance(answer, dict) else None
-    if not isinstance(given, str):
-        hint = ", or its script does not load the guard (docs/security.md)" if status == 404 else ""
-        return f"{endpoint.url} cannot prove itself (HTTP {status}): {OTHER_SERVER}{hint}"
-    right = guard.proof(key, challenge, endpoint.incarnation, endpoint.server)
-    if hmac.compare_digest(given.encode(), right.encode()):
-        return ""
-    return (
-        f"{endpoint.url} gives a wrong proof: {OTHER_SERVER}, of another run, of another role or "
-        f"of an earlier start than {endpoint.incarnation}"
-    )
 
 
 def _private_folder(run_dir: RunDir) -> None:

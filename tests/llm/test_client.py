@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import re
 import socket
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from emobench.llm.client import ChatClient, Unreachable, needs_proxy
+from emobench.llm.client import Answer, ChatClient, Unreachable, needs_proxy
 from emobench.llm.transport import (
     CallFailed,
     HttpTransport,
@@ -22,33 +26,206 @@ from tests.support.model_server import Reply, recording
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hé\u2028"}]}
 
 
-def test_a_connection_that_the_server_closed_is_opened_again() -> None:
+FRAMINGS = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "bare minimum": b"HTTP/1.1 200\r\ncontent-length:5\r\n\r\nhello",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nTrailer: 1\r\n\r\n",
+    "an interim answer first": b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "to the end": b"HTTP/1.1 200 OK\r\n\r\nhello",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "closing": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+}
+KEPT = {"length", "bare minimum", "chunks", "an interim answer first"}
+GARBAGE = (
+    b"SSH-2.0-OpenSSH\r\n",
+    b"\x00\x01\x02",
+    b"HTTP/2 200\r\n\r\n",
+    b"HTTP/1.1 abc\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\nhello",
+)
+
+
+HANG_UP = None
+Pieces = list[bytes | None]
+
+
+class Peer:
+    """A server on a bare socket: each request gets the next answer, in the pieces given.
+
+    A connection is kept until the client closes it, or an answer's last piece is HANG_UP.
+    """
+
+    def __init__(self, *answers: Pieces) -> None:
+        self.answers = list(answers)
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Peer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.answers.clear()
+        with socket.create_connection(self._listener.getsockname(), 5):
+            self._thread.join(10)  # its wait for another connection has ended
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while self.answers:
+            connection, _ = self._listener.accept()
+            connection.settimeout(10)
+            with connection, contextlib.suppress(OSError):
+                if self.answers:
+                    self.connections += 1
+                    self._answer_on(connection)
+
+    def _answer_on(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while (request := read_request(connection)) and self.answers:
+            self.requests.append(request)
+            for piece in self.answers.pop(0):
+                if piece is HANG_UP:
+                    return
+                connection.sendall(piece)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """A whole request, or what came of it before the client closed the connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (more := connection.recv(65536)):
+            return data
+        data += more
+    length = re.search(rb"\r\nContent-Length: (\d+)", data)
+    end = data.index(b"\r\n\r\n") + 4 + int(length[1] if length else 0)
+    while len(data) < end:
+        data += connection.recv(65536)
+    return data
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(FRAMINGS)), st.lists(st.integers(0, 120), max_size=12))
+def test_every_framing_in_pieces_of_any_size(framing: str, cuts: list[int]) -> None:
+    answer = FRAMINGS[framing]
+    edges = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
+    pieces: Pieces = [answer[a:b] for a, b in pairwise(edges) if a < b]
+    if framing == "to the end":
+        pieces.append(HANG_UP)
+    with Peer(pieces, list(pieces)) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.get("/x") == client.get("/y") == Answer(200, b"hello")
+        client.close()
+    assert peer.connections == (1 if framing in KEPT else 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(KEPT | {"closing", "HTTP/1.0"})), st.integers(1, 200))
+def test_an_answer_that_breaks_off_is_none(framing: str, length: int) -> None:
+    answer = FRAMINGS[framing]
+    # After the last chunk of "chunks" there is nothing to wait for.
+    whole = answer.find(b"0\r\n") + 1 if framing == "chunks" else len(answer)
+    with Peer([answer[: min(length, whole - 1)], HANG_UP]) as peer, pytest.raises(Unreachable):
+        ChatClient(peer.url, None, 10).get("/x")
+    assert peer.connections == 1
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_something_that_is_no_http(garbage: bytes) -> None:
+    with Peer([garbage, HANG_UP], [FRAMINGS["length"]]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        with pytest.raises(Unreachable):
+            client.get("/x")
+        assert client.get("/x").body == b"hello"
+        client.close()
+    assert peer.connections == 2
+
+
+def test_a_reply_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emobench.llm.client.LIMIT_BYTES", 1000)
+    for head, begin in ((b"", b""), (b"Transfer-Encoding: chunked\r\n", b"1388\r\n")):
+        answer = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + begin + b"x" * 5000
+        with (
+            Peer([answer, HANG_UP]) as peer,
+            pytest.raises(Unreachable, match="more than 1000 bytes"),
+        ):
+            ChatClient(peer.url, None, 10).get("/x")
+
+
+def test_large_bodies_go_both_ways() -> None:
+    text = "x" * 3_000_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + text.encode()
+    with Peer([answer]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.chat({"x": text}).body == text.encode()
+        client.close()
+    assert len(peer.requests[0]) > 3_000_000
+
+
+def test_a_kept_connection_that_the_server_closed_is_opened_again_once() -> None:
     """A server may close an idle connection at any time; that fails no call."""
-    answers = 0
-    listener = socket.create_server(("127.0.0.1", 0))
-    body = json.dumps(Reply("Hi.").body()).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    hello = FRAMINGS["length"]
+    with Peer([hello, HANG_UP], [hello, HANG_UP], [hello]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert [client.chat(REQUEST).body for _ in range(3)] == [b"hello"] * 3
+        client.close()
+    assert (peer.connections, len(peer.requests)) == (3, 3)
+    with Peer([hello], [HANG_UP], [HANG_UP], [hello]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.get("/x").body == b"hello"
+        with pytest.raises(Unreachable, match="RemoteDisconnected"):
+            client.get("/x")
+    assert len(peer.requests) == 3
 
-    def serve() -> None:
-        nonlocal answers
-        for _ in range(3):
-            connection, _ = listener.accept()
-            with connection:
-                received = b""
-                while b"\r\n\r\n" not in received or not received.endswith(b"}"):
-                    received += connection.recv(65536)
-                connection.sendall(head + body)
-                answers += 1
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    client = ChatClient(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, 5)
-    for _ in range(3):
-        assert client.chat(REQUEST).json()["choices"][0]["message"]["content"] == "Hi."
-    thread.join()
-    client.close()
-    listener.close()
-    assert answers == 3
+def test_a_call_whose_answer_began_is_not_sent_again() -> None:
+    hello = FRAMINGS["length"]
+    with Peer([hello], [hello[:-2], HANG_UP], [hello]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.get("/x").body == b"hello"
+        with pytest.raises(Unreachable, match="IncompleteRead"):
+            client.get("/x")
+        assert len(peer.requests) == 2
+        assert client.get("/x").body == b"hello"
+        client.close()
+
+
+def test_what_a_server_is_sent() -> None:
+    with Peer([FRAMINGS["closing"]]) as peer:
+        url = peer.url.replace("//", "//somebody:secret@") + "/"
+        ChatClient(url, " k\xe9y\n", 10).chat({"model": "m"})
+    head, body = peer.requests[0].split(b"\r\n\r\n")
+    line, *fields = head.split(b"\r\n")
+    assert line == b"POST /v1/chat/completions HTTP/1.1"
+    assert sorted(fields) == [
+        b"Accept-Encoding: identity",
+        b"Accept: application/json",
+        b"Authorization: Bearer " + "k\xe9y".encode(),
+        b"Content-Length: 13",
+        b"Content-Type: application/json",
+        b"Host: " + peer.url.split("/")[2].encode(),
+    ]
+    assert body == b'{"model":"m"}'
+
+
+def test_a_key_with_a_line_break_inside_is_refused() -> None:
+    with pytest.raises(ValueError, match="control character"):
+        ChatClient("http://127.0.0.1:1/v1", "a\r\nX: y", 5)
+
+
+def test_a_proxy_of_the_site_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with Peer([FRAMINGS["length"]]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.get("/models").status == 200
+        client.close()
 
 
 def test_one_connection_serves_many_calls() -> None:
@@ -65,6 +242,7 @@ def test_one_connection_serves_many_calls() -> None:
     [
         ("http://127.0.0.1:1/v1", "refused"),
         ("http://no-such-host.invalid/v1", "gaierror"),
+        ("no-address", "is no address"),
     ],
 )
 def test_nobody_there(url: str, said: str) -> None:
@@ -75,24 +253,13 @@ def test_nobody_there(url: str, said: str) -> None:
 def test_no_answer_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = ChatClient(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, 0.2)
+        with pytest.raises(Unreachable, match=r"no answer within 0\.2 s") as late:
+            client.chat(REQUEST)
+    assert late.value.timed_out
+    with Peer([b"HTTP/1.1 200 OK\r\n"]) as peer:
+        client = ChatClient(peer.url, None, 0.2)
         with pytest.raises(Unreachable, match=r"no answer within 0\.2 s"):
             client.chat(REQUEST)
-
-
-def test_something_that_is_no_http() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def greet() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-        thread = threading.Thread(target=greet)
-        thread.start()
-        with pytest.raises(Unreachable):
-            ChatClient(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, 5).chat(REQUEST)
-        thread.join()
 
 
 def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:

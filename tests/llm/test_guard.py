@@ -19,8 +19,8 @@ from websockets.sync.client import connect
 from emobench.config.templates import shipped_templates
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
+from emobench.llm.client import ChatClient
 from emobench.scheduler.render import render
-from emobench.store.endpoints import get
 from tests.support.plans import CUDA, make_plan
 from tests.support.processes import until
 
@@ -167,16 +167,16 @@ def test_two_keys_in_one_request_open_nothing(tmp_path: Path) -> None:
 
 
 def test_a_server_proves_itself_without_the_key(url: str) -> None:
-    status, answer = get(f"{url}{guard.PROOF_PATH}?challenge={CHALLENGE}")
-    assert status == 200
-    assert answer == {"proof": guard.proof(KEY, CHALLENGE, "inc", "user")}
+    answer = ChatClient(url, None, 20).get(f"{guard.PROOF_PATH}?challenge={CHALLENGE}")
+    assert answer.status == 200
+    assert answer.json() == {"proof": guard.proof(KEY, CHALLENGE, "inc", "user")}
     others = [
         guard.proof("other", CHALLENGE, "inc", "user"),
         guard.proof(KEY, "00" * 32, "inc", "user"),
         guard.proof(KEY, CHALLENGE, "old", "user"),
         guard.proof(KEY, CHALLENGE, "inc", "assistant_a"),
     ]
-    assert answer["proof"] not in others
+    assert answer.json()["proof"] not in others
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import pytest
 from emobench.config.templates import shipped_templates
 from emobench.core.errors import InvalidInput
 from emobench.core.run_dir import RunDir
+from emobench.llm.client import ChatClient
 from emobench.scheduler.render import render
-from emobench.store.endpoints import api_key, get, publish, read_endpoint
+from emobench.store.endpoints import api_key, publish, read_endpoint
 from tests.support import processes
 from tests.support.plans import CUDA, make_plan
 from tests.support.serving import make_run, supervising, until_state
@@ -181,7 +182,7 @@ def test_a_traceback_in_a_server_holds_no_key(tmp_path: Path) -> None:
         try:
             processes.until(lambda: "listening on" in log.read_text(), "the server", 20)
             url = log.read_text().split("listening on ")[1].split()[0]
-            assert get(f"{url}/v1/models", key)[0] == 200
+            assert ChatClient(f"{url}/v1", key, 20).get("/models").status == 200
             request = urllib.request.Request(
                 f"{url}/v1/chat/completions",
                 data=json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode(),

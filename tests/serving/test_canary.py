@@ -15,10 +15,9 @@ import pytest
 
 from emobench.core.plan import load_plan
 from emobench.serving import canary
-from emobench.serving.canary import Canary, Verdict, ask, calls_tools
+from emobench.serving.canary import Verdict, calls_tools, send_canaries
 from emobench.store.endpoints import Endpoint, api_key, now, read_endpoint
 from tests.support.model_server import Reply, recording
-from tests.support.processes import until
 from tests.support.serving import make_run, supervising, until_state
 
 KEY = "the-key"
@@ -58,7 +57,7 @@ def verdict_on(
 ) -> Verdict:
     with recording(answer) as server:
         endpoint = replace(ENDPOINT, url=server.url, role=role)  # type: ignore[arg-type]
-        return ask(endpoint, KEY, tools=tools, timeout_s=20)
+        return send_canaries(endpoint, KEY, tools=tools, timeout_s=20)
 
 
 def talker(
@@ -84,7 +83,7 @@ def test_a_model_that_chats_and_calls_is_fine() -> None:
 def test_only_who_needs_tools_is_asked_for_a_call() -> None:
     with recording(talker(Reply(status=400, error=NO_PARSER))) as server:
         endpoint = replace(ENDPOINT, url=server.url)
-        assert ask(endpoint, KEY, tools=False, timeout_s=20) == Verdict()
+        assert send_canaries(endpoint, KEY, tools=False, timeout_s=20) == Verdict()
         assert [request.get("tools") for request in server.requests] == [None]
 
 
@@ -188,11 +187,8 @@ def test_a_server_that_hangs_ends_with_the_time() -> None:
 
     with recording(late) as server:
         endpoint = replace(ENDPOINT, url=server.url)
-        found = Canary(endpoint, KEY, tools=False, timeout_s=0.2)
-        assert found.verdict() is None
-        until(lambda: found.verdict() is not None, "the verdict", 10)
-    verdict = found.verdict()
-    assert verdict is not None and verdict.failure is not None
+        verdict = send_canaries(endpoint, KEY, tools=False, timeout_s=0.2)
+    assert verdict.failure is not None
     assert "got no answer" in verdict.failure.line
     assert time.monotonic() - begun < 8
 

@@ -12,13 +12,12 @@ import pytest
 from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
-from emobench.llm.client import ChatClient, Identity, Unreachable
+from emobench.llm.client import ChatClient, Identity, OtherServer, Unreachable, verify_server
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
     Endpoint,
     api_key,
     publish,
-    what_is_wrong,
 )
 from tests.support.model_server import ModelServer, Prove, answering, proving
 from tests.support.serving import READY, make_run, supervising, until_state
@@ -32,6 +31,15 @@ def listening(prove: Prove) -> Iterator[ModelServer]:
     with answering(ModelServer()) as server:
         server.prove = prove
         yield server
+
+
+def problem_of(endpoint: Endpoint, key: str = "the-key") -> str:
+    identity = Identity(endpoint.server, endpoint.incarnation)
+    try:
+        verify_server(endpoint.url, endpoint.model, key, identity)
+    except Unreachable as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def announced(server: ModelServer) -> Endpoint:
@@ -59,8 +67,9 @@ def proof(key: str, incarnation: str = "new", server: str = "user") -> Prove:
 )
 def test_an_impostor_is_told_apart_and_never_given_the_key(prove: Prove, words: str) -> None:
     with listening(prove) as server:
-        said = what_is_wrong(announced(server), "the-key")
+        said = problem_of(announced(server))
     assert words in said and "another server has that port" in said
+    assert said.startswith("OtherServer")
     assert [path.partition("?")[0] for path, _ in server.seen] == [guard.PROOF_PATH]
     assert "the-key" not in str(server.seen)
     assert "authorization" not in str(server.seen).lower()
@@ -68,7 +77,7 @@ def test_an_impostor_is_told_apart_and_never_given_the_key(prove: Prove, words: 
 
 def test_a_server_that_proves_itself_is_given_the_key() -> None:
     with listening(proof("the-key")) as server:
-        assert what_is_wrong(announced(server), "the-key") == ""
+        assert problem_of(announced(server)) == ""
     assert [path.partition("?")[0] for path, _ in server.seen] == [guard.PROOF_PATH, "/v1/models"]
     assert "the-key" not in str(server.seen[0])
     assert "Authorization: Bearer the-key" in server.seen[1][1]
@@ -82,14 +91,14 @@ def test_a_proof_that_was_overheard_proves_nothing() -> None:
         return 200, {"proof": heard[0]}
 
     with listening(overhear) as server:
-        assert what_is_wrong(announced(server), "the-key") == ""
-        assert "wrong proof" in what_is_wrong(announced(server), "the-key")
+        assert problem_of(announced(server)) == ""
+        assert "wrong proof" in problem_of(announced(server))
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:
     with listening(proof("the-key")) as server, answering(ModelServer()) as other:
         other.moved_to = server.url.removesuffix("/v1")
-        said = what_is_wrong(announced(other), "the-key")
+        said = problem_of(announced(other))
     assert "cannot prove itself (HTTP 302)" in said
     assert server.seen == []
 
@@ -109,10 +118,10 @@ def test_a_server_that_came_back_is_another_than_before(tmp_path: Path) -> None:
     with supervising(run_dir) as process:
         endpoint = until_state(run_dir, "ready")
         key = api_key(run_dir)
-        assert what_is_wrong(endpoint, key) == ""
-        assert "wrong proof" in what_is_wrong(replace(endpoint, incarnation="old"), key)
-        assert "wrong proof" in what_is_wrong(replace(endpoint, server="assistant_a"), key)
-        assert "serves scripted" in what_is_wrong(replace(endpoint, model="other"), key)
+        assert problem_of(endpoint, key) == ""
+        assert "wrong proof" in problem_of(replace(endpoint, incarnation="old"), key)
+        assert "wrong proof" in problem_of(replace(endpoint, server="assistant_a"), key)
+        assert "serves scripted" in problem_of(replace(endpoint, model="other"), key)
         process.terminate()
         assert process.wait(10) == 0
 
@@ -127,7 +136,7 @@ def test_a_conversation_that_connects_again_asks_again(tmp_path: Path) -> None:
         right.close()
         assert right.get("/models").status == 200
         for wrong in (Identity("user", "earlier"), Identity("user+2", endpoint.incarnation)):
-            with pytest.raises(Unreachable, match="another server has the port"):
+            with pytest.raises(OtherServer, match="another server has that port"):
                 ChatClient(endpoint.url, key, 5, wrong).get("/models")
 
 
@@ -135,7 +144,7 @@ def test_a_conversation_that_connects_again_asks_again(tmp_path: Path) -> None:
 def test_a_conversation_sends_an_impostor_nothing(answer: tuple[int, object]) -> None:
     with listening(lambda *_: answer) as server:
         client = ChatClient(announced(server).url, "s3cret", 5, Identity("user", "new"))
-        with pytest.raises(Unreachable, match="cannot prove"):
+        with pytest.raises(OtherServer, match="another server has that port"):
             client.chat({"model": "m", "messages": [{"role": "user", "content": "hello"}]})
         assert len(server.seen) == 1
         assert "s3cret" not in str(server.seen)

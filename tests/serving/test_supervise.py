@@ -13,9 +13,10 @@ import pytest
 from emobench.core.files import write_json
 from emobench.core.plan import CellBlock, load_plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.llm.client import ChatClient
 from emobench.scheduler.processes import start_ticks
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, get, read_endpoint
+from emobench.store.endpoints import Endpoint, api_key, read_endpoint
 from tests.support import processes
 from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
 
@@ -28,7 +29,7 @@ def _engine_pids(endpoint: Endpoint) -> list[int]:
 
 def _answers(endpoint: Endpoint) -> bool:
     try:
-        return get(f"{endpoint.url}/models", timeout_s=2)[0] > 0
+        return ChatClient(endpoint.url, None, 2).get("/models").status > 0
     except OSError:
         return False
 
@@ -41,8 +42,8 @@ def test_a_server_is_announced_once_it_answers_and_only_to_holders_of_the_key(
         endpoint = wait_for_endpoint(run_dir, "user", deadline_s=20, poll_s=0.05).endpoint
         assert (endpoint.role, endpoint.model, endpoint.engine) == ("user", "scripted", "scripted")
         assert endpoint.pid == process.pid
-        assert get(f"{endpoint.url}/models")[0] == 401
-        assert get(f"{endpoint.url}/models", api_key(run_dir))[0] == 200
+        assert ChatClient(endpoint.url, None, 10).get("/models").status == 401
+        assert ChatClient(endpoint.url, api_key(run_dir), 10).get("/models").status == 200
         process.terminate()
         output = process.stdout.read() if process.stdout else ""
     assert f"URL:   {endpoint.url}" in output

@@ -21,7 +21,6 @@ from emobench.serving import waiting
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
     api_key,
-    get,
     publish,
     read_endpoint,
 )
@@ -146,8 +145,3 @@ def test_a_server_whose_job_ended_without_a_word_ends_the_wait(
     add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": socket.gethostname()}])
     with pytest.raises(ServersGone, match="user is gone: its job 7: GONE"):
         wait_for_endpoint(run_dir, "user", deadline_s=60)
-
-
-def test_a_proxy_of_the_site_is_not_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert get(f"{url}/models")[0] == 401
