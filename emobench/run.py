@@ -39,6 +39,8 @@ def run(
 
 
 if __name__ == "__main__":
-    from emobench.cli.run import leave, main
+    import sys
 
-    leave(main())
+    from emobench.cli.main import main
+
+    sys.exit(main(command="run", prog="python -m emobench.run"))

@@ -3,6 +3,6 @@
 import sys
 
 if __name__ == "__main__":
-    from emobench.cli.sweep import main
+    from emobench.cli.main import main
 
-    sys.exit(main())
+    sys.exit(main(command="sweep", prog="python -m emobench.sweep"))

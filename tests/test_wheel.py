@@ -24,8 +24,9 @@ def test_an_installed_wheel_has_templates_profiles_and_sweeps(tmp_path: Path) ->
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); "
         "import emobench; assert 'site' in emobench.__file__; "
         "from emobench.config.templates import shipped_sweeps; "
-        "from emobench.cli.sweep import main; "
-        "code = main([str(shipped_sweeps() / 'emotions-retail-gaudi.yaml'), '--dry-run']); "
+        "from emobench.cli.main import main; "
+        "file = str(shipped_sweeps() / 'emotions-retail-gaudi.yaml'); "
+        "code = main(['sweep', file, '--dry-run']); "
         "sys.exit(code)"
     )
     done = subprocess.run(

@@ -262,8 +262,3 @@ def _adapter() -> TypeAdapter[Checks]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Checks)
-
-
-def turns_of(dialogues: Iterable[Dialogue]) -> list[str]:
-    """Every user turn, for the judge."""
-    return [turn for dialogue in dialogues for turn in dialogue.turns]

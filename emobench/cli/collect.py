@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from emobench.cli.arguments import add_json
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.sweep import AGENT_STRATEGIES, USER_STRATEGIES
@@ -28,13 +28,9 @@ Exit codes: 0 collected, 1 the disk refused, 2 an input that cannot be read or d
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench collect",
-        description="Write one table of episodes and one of turns.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write one table of episodes and one of turns."
+    parser.epilog = EPILOG
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="RUN_DIR|RESULTS.json", help="what to collect"
     )
@@ -50,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: CPUs, up to 8)"
     )
-    parser.add_argument("--json", action="store_true", help="print the summary for machines")
+    add_json(parser, "print the summary for machines")
     files = parser.add_argument_group("of tau-bench's result files, which do not say it")
     files.add_argument("--env", choices=("retail", "airline"))
     files.add_argument("--variant", help="control for a stock user")
@@ -67,11 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     files.add_argument("--user-strategy", choices=USER_STRATEGIES, default="llm")
     files.add_argument("--max-steps", type=int, default=30)
     files.add_argument("--tasks", help="only these: a range 0-19, or a list 0,3,7")
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+def run(arguments: argparse.Namespace) -> int:
     from emobench.tables.collection import Request, collect_into, describe
 
     for path in arguments.inputs:
@@ -174,9 +168,3 @@ def _name_of(path: Path) -> str:
     from emobench.core.run_dir import slug
 
     return slug(path.stem)[:64].rstrip(".-_") or "published"
-
-
-if __name__ == "__main__":
-    from emobench.cli.main import guarded
-
-    sys.exit(guarded(main))

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from emobench.cli.terminal import typed_path
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.run_dir import RunDir
@@ -29,9 +30,24 @@ EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "%(prog)s [RUN_DIR] [user | assistant NAME | server NAME | cell N] [-f] [-n LINES]"
+    )
+    parser.description = "The logs of a run: what there is, or the end of one."
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="default: the newest run, and the list of its logs",
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="print what is added")
+    parser.add_argument("-n", "--lines", type=int, default=40, help="default: 40")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 1 where the target has no log yet."""
-    arguments = _parser().parse_intermixed_args(list(argv))
     words = list(arguments.words)
     named = bool(words) and (words[0] not in KINDS or Path(words[0], "plan.json").exists())
     run_dir = find_run_dir(words.pop(0) if named else None)
@@ -69,9 +85,9 @@ def listing(index: LogIndex) -> str:
         for path in index.of(target):
             try:
                 text = tail(path, 1)[0].decode(errors="replace").strip()
-                rows.append((str(target), _short(path), size(path.stat().st_size), text))
+                rows.append((str(target), typed_path(path), size(path.stat().st_size), text))
             except OSError as error:
-                rows.append((str(target), _short(path), "-", str(error.strerror)))
+                rows.append((str(target), typed_path(path), "-", str(error.strerror)))
     if not rows:
         return "no logs yet: nothing of this run has started"
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -200,30 +216,3 @@ def _index(plan: Plan, run_dir: RunDir) -> LogIndex:
 def _write(data: bytes) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench logs",
-        usage="emobench logs [RUN_DIR] [user | assistant NAME | server NAME | cell N] "
-        "[-f] [-n LINES]",
-        description="The logs of a run: what there is, or the end of one.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="WORD",
-        help="default: the newest run, and the list of its logs",
-    )
-    parser.add_argument("-f", "--follow", action="store_true", help="print what is added")
-    parser.add_argument("-n", "--lines", type=int, default=40, help="default: 40")
-    return parser

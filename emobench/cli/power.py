@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from emobench.analysis.stats.power import (
     trials_needed,
 )
 from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.cli.arguments import add_json, number
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import Group
 from emobench.core.sweep import Cell
@@ -36,9 +37,39 @@ EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The smallest drop in mean reward that a design detects, and the trials that a given drop "
+        "takes."
+    )
+    parser.epilog = EPILOG
+    parser.add_argument("source", metavar="FILE|RUN_DIR", help="a sweep file, or a run directory")
+    parser.add_argument(
+        "--drop",
+        type=number(float, lambda points: 0 < points < 100, "points above 0 and below 100"),
+        metavar="POINTS",
+        help="drop of interest, in points of 100 (default: the sweep's gates.smallest_effect)",
+    )
+    parser.add_argument(
+        "--pilot", type=Path, metavar="RUN_DIR", help="take the tasks' difficulty from this run"
+    )
+    parser.add_argument(
+        "--alpha",
+        type=number(float, lambda share: 0 < share < 1, "a share above 0 and below 1"),
+        default=ALPHA,
+        help=f"two-sided, over all variants of a group (default: {ALPHA})",
+    )
+    parser.add_argument(
+        "--power",
+        type=number(float, lambda share: 0.5 < share < 1, "a share above 0.5 and below 1"),
+        default=POWER,
+        help=f"chance to find the drop (default: {POWER})",
+    )
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Exit code 0; 1 where the design is underpowered for the drop."""
-    arguments = _parser().parse_args(list(argv))
     source = Path(arguments.source)
     cells, wanted = _planned(source)
     if arguments.drop is not None:
@@ -205,44 +236,3 @@ def _size(design: Design) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _share(low: float, high: float, text: str) -> float:
-    value = float(text)
-    if not low < value < high:
-        raise ValueError
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench power",
-        description="The smallest drop in mean reward that a design detects, and the trials that a "
-        "given drop takes.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", metavar="FILE|RUN_DIR", help="a sweep file, or a run directory")
-    parser.add_argument(
-        "--drop",
-        type=lambda text: _share(0, 100, text),
-        metavar="POINTS",
-        help="drop of interest, in points of 100 (default: the sweep's gates.smallest_effect)",
-    )
-    parser.add_argument(
-        "--pilot", type=Path, metavar="RUN_DIR", help="take the tasks' difficulty from this run"
-    )
-    parser.add_argument(
-        "--alpha",
-        type=lambda text: _share(0, 1, text),
-        default=ALPHA,
-        help=f"two-sided, over all variants of a group (default: {ALPHA})",
-    )
-    parser.add_argument(
-        "--power",
-        type=lambda text: _share(0.5, 1, text),
-        default=POWER,
-        help=f"chance to find the drop (default: {POWER})",
-    )
-    parser.add_argument("--json", action="store_true", help="for machines")
-    return parser

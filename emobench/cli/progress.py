@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from emobench.cli.status import show
 from emobench.core.run_dir import RunDir
-from emobench.runs.status import STATES, gather, show
+from emobench.runs.status import STATES, gather
 
 LOCAL_POLL_S, SLURM_POLL_S = 1.0, 5.0
 QUIET_CHECKS = 3

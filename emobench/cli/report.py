@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.plan import find_run_dir
 
 EPILOG = """examples:
   emobench report runs/x                             runs/x/report.html, also while it runs
@@ -18,9 +16,30 @@ EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "One HTML file of a run, or of a folder that `emobench collect` made: it opens offline and "
+        "holds the conversations. It can be made at any time."
+    )
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "paths", nargs="+", metavar="RUN_DIR", help="e.g. runs/quickstart, or a collected folder"
+    )
+    parser.add_argument(
+        "--conversations",
+        metavar="N|all|none",
+        help="how many have their text in the report (default: up to 10000)",
+    )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FOLDER",
+        help="write figures (SVG, PDF), tables (CSV, LaTeX) and findings.json there",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Write the report, and the export where one is asked for."""
-    arguments = _parser().parse_args(argv)
     if len(arguments.paths) > 1:
         paths = shlex.join(arguments.paths)
         raise InvalidInput(
@@ -31,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
                 hint=f"emobench collect {paths} -o FOLDER && emobench report FOLDER",
             )
         )
+    from emobench.core.plan import find_run_dir
     from emobench.report.embedding import limit_of
 
     limit = limit_of(arguments.conversations)
@@ -50,28 +70,3 @@ def main(argv: Sequence[str]) -> int:
         if notice:
             print(f"emobench: {notice}", file=sys.stderr)
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench report",
-        description="One HTML file of a run, or of a folder that `emobench collect` made: it opens "
-        "offline and holds the conversations. It can be made at any time.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "paths", nargs="+", metavar="RUN_DIR", help="e.g. runs/quickstart, or a collected folder"
-    )
-    parser.add_argument(
-        "--conversations",
-        metavar="N|all|none",
-        help="how many have their text in the report (default: up to 10000)",
-    )
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FOLDER",
-        help="write figures (SVG, PDF), tables (CSV, LaTeX) and findings.json there",
-    )
-    return parser

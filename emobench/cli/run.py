@@ -10,19 +10,16 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from emobench.core.errors import EmobenchError, InvalidInput
+from emobench.core.errors import InvalidInput
 from emobench.core.sweep import AGENT_STRATEGIES, USER_STRATEGIES
 
 
-def build_parser(prog: str = "python -m emobench.run") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Run one cell: of a run directory (--run-dir, with --cell or with the cell's "
-        "own values), or one by hand against endpoints that exist (--model-base-url).",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run one cell: of a run directory (--run-dir, with --cell or with the cell's own values), "
+        "or one by hand against endpoints that exist (--model-base-url)."
     )
     parser.add_argument("--run-dir", type=Path, help="run directory (default by hand: runs/<name>)")
     parser.add_argument("--cell", type=int, help="number of a cell of the run directory")
@@ -51,25 +48,9 @@ def build_parser(prog: str = "python -m emobench.run") -> argparse.ArgumentParse
         default="enforce",
         help="ask both endpoints first whether they can be used (default: enforce)",
     )
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except EmobenchError as error:
-        print(f"emobench: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(
-            f"emobench: {error}\n  what was written before stays; mend it and run the same again",
-            file=sys.stderr,
-        )
-        return 1
-
-
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from emobench.core.plan import load_plan
     from emobench.core.run_dir import RunDir
     from emobench.runner.cell import run_cell
@@ -109,14 +90,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def leave(code: int) -> NoReturn:
-    """End the process now: abandoned episodes sit in threads that wait for a server, and Python
-    would wait for them."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 def _name_log(prefix: str, model: str) -> None:
     """Give this job's log the name that people look for: run_<env>_<strategy>_<model>_<jobid>.log.
 
@@ -142,7 +115,3 @@ def _name_log(prefix: str, model: str) -> None:
             source.rename(target)
     except OSError as error:
         print(f"the log keeps its name {source.name}: {error}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    leave(main())

@@ -1,33 +1,43 @@
-"""python -m emobench.sweep FILE: load, expand, render and submit a sweep."""
+"""`emobench sweep`: load, expand, render and submit a sweep."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from emobench.analysis.stats.power import power_verdict
-from emobench.cli.main import add_sweep_arguments, guarded
-from emobench.cli.power import summary
-from emobench.config.capacity import describe
-from emobench.core.plan import Plan, servers_of
-from emobench.core.run_dir import RunDir
+from emobench.cli.arguments import add_json, number
+from emobench.cli.terminal import typed_path
+
+if TYPE_CHECKING:
+    from emobench.core.plan import Plan
+    from emobench.core.run_dir import RunDir
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m emobench.sweep",
-        description="Submit a sweep file, or what is missing of it. The same as `emobench sweep`.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Submit a sweep file, or what is missing of it."
+    parser.add_argument("file", type=Path, metavar="FILE", help="a sweep file, e.g. sweeps/x.yaml")
+    parser.add_argument(
+        "--cluster", metavar="NAME|PATH", help="profile instead of the sweep file's"
     )
-    add_sweep_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return guarded(lambda: sweep_command(arguments))
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<sweep name>")
+    parser.add_argument("--dry-run", action="store_true", help="write the scripts, submit nothing")
+    parser.add_argument("--wait", action="store_true", help="follow it to its end, then report")
+    parser.add_argument(
+        "--keep-servers",
+        type=number(float, lambda minutes: 0 <= minutes <= 100_000, "minutes, from 0 to 100000"),
+        metavar="MIN",
+        help="minutes that the servers stay after the last cell (default: keep_servers_min)",
+    )
+    add_json(parser, "print the outcome for machines")
 
 
-def sweep_command(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
+    from emobench.core.plan import servers_of
     from emobench.runs.planning import prepare
     from emobench.runs.submission import submit, write_scripts
     from emobench.serving.preflight import check_servers
@@ -57,7 +67,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         paths = write_scripts(plan, run_dir)
         say("written, nothing submitted:")
         for path in paths:
-            say(f"  {_short(path)}")
+            say(f"  {typed_path(path)}")
         if arguments.json:
             print(json.dumps({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]}))
         return 0
@@ -78,7 +88,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         say(
             f"kept:       the servers stay up to {plan.sweep.keep_servers_min:g} minutes after the "
             f"last cell: at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
-            f"end them with: emobench cancel {_short(run_dir.path)}"
+            f"end them with: emobench cancel {typed_path(run_dir.path)}"
         )
     code = 0
     if arguments.wait:
@@ -86,8 +96,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
 
         code = follow(run_dir, say)
     elif outcome.missing or outcome.live:
-        say(f"follow it:  emobench status {_short(run_dir.path)}")
-        say(f"logs:       tail -f {_short(plan.logs)}/*")
+        say(f"follow it:  emobench status {typed_path(run_dir.path)}")
+        say(f"logs:       tail -f {typed_path(plan.logs)}/*")
     if arguments.json:
         print(
             json.dumps(
@@ -109,6 +119,10 @@ def sweep_command(arguments: argparse.Namespace) -> int:
 
 def headline(plan: Plan, run_dir: RunDir) -> str:
     """What this sweep is, in a few lines."""
+    from emobench.analysis.stats.power import power_verdict
+    from emobench.cli.power import summary
+    from emobench.config.capacity import describe
+
     sweep = plan.sweep
     tasks = sum(len(cell.tasks) for cell in plan.cells)
     smallest = sweep.gates.smallest_effect
@@ -120,7 +134,7 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     lines += [
         f"  assistant   {model.model} ({model.engine})" for model in sweep.assistants.values()
     ]
-    lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {_short(run_dir.path)}"]
+    lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {typed_path(run_dir.path)}"]
     lines += [f"  at a time   {text}" for text in describe(plan)]
     if sweep.max_gpu_hours is not None:
         lines.append(f"  limit       {sweep.max_gpu_hours:g} accelerator-hours (max_gpu_hours)")
@@ -131,18 +145,3 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
 def _job_line(job: Mapping[str, Any]) -> str:
     cells = f", {len(job['cells'])} cells" if job["kind"] == "array" else ""
     return f"job {job['job_id']}: {job['kind']} {job['name']}{cells}"
-
-
-def _short(path: Any) -> str:
-    """A path as a person would type it here."""
-    from pathlib import Path
-
-    path = Path(path)
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from emobench.cli.arguments import add_json, add_run_dir
+from emobench.cli.terminal import typed_path
 from emobench.cli.watch_screen import block, changes
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import find_run_dir
@@ -55,9 +56,25 @@ class Watch:
         return len(self._quiet) >= (1 if self.state.finished else QUIET_ANSWERS)
 
 
-def main(argv: Sequence[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The state of a run: redrawn in a terminal, one line at each change elsewhere. It only "
+        "reads: leaving it changes nothing."
+    )
+    add_run_dir(parser)
+    add_json(parser, "one JSON object a look, one a line")
+    parser.add_argument("--once", action="store_true", help="look once and end")
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="S",
+        help=f"seconds between looks (default: {SCREEN_INTERVAL_S:g} in a terminal, else "
+        f"{PLAIN_INTERVAL_S:g})",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: every cell is done (or --once); 1: it ended with missing ones; 130: Ctrl-C."""
-    arguments = _parser().parse_args(argv)
     run_dir = find_run_dir(arguments.run_dir)
     on_screen = sys.stdout.isatty() and not arguments.json and not arguments.once
     interval_s = arguments.interval
@@ -125,7 +142,7 @@ def _json(state: WatchState) -> None:
 
 
 def _left(run_dir: RunDir) -> int:
-    place = os.path.relpath(run_dir.path)
+    place = typed_path(run_dir.path)
     print(
         f"emobench: left; the jobs go on. `emobench watch {place}` looks again, "
         f"`emobench cancel {place}` stops them",
@@ -141,29 +158,10 @@ def _ending(run_dir: RunDir, state: WatchState) -> None:
         print(block(state))
     print()
     print(text_table(run_dir))
-    place = os.path.relpath(run_dir.path)
+    place = typed_path(run_dir.path)
     print()
     print(
         f"over: emobench report {place} writes the report"
         if state.finished
         else f"over, with cells missing: emobench status {place} says why"
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench watch",
-        description="The state of a run: redrawn in a terminal, a few lines at each change "
-        "elsewhere. It only reads: leaving it changes nothing.",
-    )
-    parser.add_argument("run_dir", nargs="?", metavar="RUN_DIR", help="default: the newest run")
-    parser.add_argument("--json", action="store_true", help="one JSON object a look, one a line")
-    parser.add_argument("--once", action="store_true", help="look once and end")
-    parser.add_argument(
-        "--interval",
-        type=float,
-        metavar="S",
-        help=f"seconds between looks (default: {SCREEN_INTERVAL_S:g} in a terminal, else "
-        f"{PLAIN_INTERVAL_S:g})",
-    )
-    return parser

@@ -1,4 +1,4 @@
-"""emobench doctor: what would stop a sweep on this site, found before anything is queued.
+"""What would stop a sweep on this site, found before anything is queued.
 
 It submits nothing and changes nothing. What only a compute node can tell (drivers, the network
 between nodes) it cannot see.
@@ -6,15 +6,12 @@ between nodes) it cannot see.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,37 +32,6 @@ MIN_FREE_GB = 1.0
 _MARK = "emobench-doctor:"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: nothing failed, 1: something did, 2: the profile is wrong."""
-    parser = argparse.ArgumentParser(prog="emobench doctor", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--cluster", default="local", metavar="NAME|PATH", help="the profile (default: local)"
-    )
-    parser.add_argument(
-        "--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go"
-    )
-    parser.add_argument("--json", action="store_true", help="for machines")
-    arguments = parser.parse_args(argv)
-    from emobench.config.profile import load_profile
-
-    profile = load_profile(arguments.cluster)
-    found = []
-    if not arguments.json:
-        print(f"emobench doctor: cluster {profile.name} ({profile.scheduler})", flush=True)
-    for check in examine(profile, arguments.run_dir):
-        found.append(check)
-        if not arguments.json:
-            print(line_of(check), flush=True)
-    failures = sum(check.state == "failed" for check in found)
-    if arguments.json:
-        checks = [asdict(check) for check in found]
-        whole = {"cluster": profile.name, "scheduler": profile.scheduler, "ok": not failures}
-        print(json.dumps({**whole, "checks": checks}, indent=2))
-    else:
-        print(f"\n{failures} of {len(found)} checks failed" if failures else "\nnothing failed")
-    return 1 if failures else 0
-
-
 def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
     """Every check of a profile on this machine, as it is made."""
     yield from check_versions()
@@ -78,12 +44,6 @@ def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
         yield skipped("slurm", "this profile uses none")
     yield check_client(profile)
     yield from check_server_setup(profile)
-
-
-def line_of(check: Check) -> str:
-    """A check for people; what to do stands on a line of its own."""
-    head = f"  {check.state:8} {check.name:26} {check.message}".rstrip()
-    return head + (f"\n{'':38}{check.hint}" if check.hint else "")
 
 
 def check_versions() -> Iterator[Check]:

@@ -14,12 +14,13 @@ KEY_VARIABLES = ("EMOBENCH_API_KEY", "VLLM_API_KEY")
 """A key is never taken from the command line: other users of a node can read that."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench serve-scripted",
-        description="Play tau-bench's user and assistant from the ground truth, without a model.",
-        epilog=f"If {' or '.join(KEY_VARIABLES)} is set, requests must carry that key, "
-        "all but those for /health and /metrics.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Play tau-bench's user and assistant from the ground truth, without a model."
+    )
+    parser.epilog = (
+        f"If {' or '.join(KEY_VARIABLES)} is set, requests must carry that key, "
+        "all but those for /health and /metrics."
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=0, help="0 (default): a free one")
@@ -27,7 +28,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="model id to serve; default: that of the settings")
     parser.add_argument("--settings", type=Path, help="JSON: a scripted model's keys, variants")
     parser.add_argument("--seed", type=int, default=0, help="moves the mistakes and the faults")
-    return parser
 
 
 def _port(text: str) -> int:
@@ -37,8 +37,14 @@ def _port(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0 after a stop by signal, 1 if the address is taken, 2 for wrong settings."""
-    arguments = _parser().parse_args(argv)
+    """Serve as the command line says; see `run`."""
+    parser = argparse.ArgumentParser(prog="python -m emobench.scripted")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; return 0 after a stop by signal, 1 if the address is taken, 2 for wrong settings."""
     from emobench.scripted.server import serve
     from emobench.scripted.settings import ServerSettings, load_settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.cli.run import main
+from emobench.cli.main import main
 from tests.support.model_server import Reply, is_user, recording
 
 
@@ -42,7 +42,7 @@ def test_the_episode_is_stocks_and_the_others_see_nothing_of_it(
             if changed:
                 patch.setattr(tool, "invoke", staticmethod(meddling))
             options = ["--max-steps", "2", "--run-dir", folder, "--model-base-url", server.url]
-            assert main([*arguments, *options]) == 0
+            assert main([*arguments, *options], command="run") == 0
         lines = (tmp_path / folder / "cells/0/episodes.jsonl").read_text().splitlines()
         records[folder] = [json.loads(line) for line in lines]
     for record in records["meddled"]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from emobench.cli.main import COMMANDS
+
 SWEEP = """\
 name: tiny
 engine: scripted
@@ -171,30 +173,96 @@ def test_a_single_run_names_what_the_sweep_has(folder: Path) -> None:
     refused(emobench(folder, *run[:2], "--cell", "7", module="emobench.run"), "0 to 1")
 
 
-def test_help_is_quick_and_light(folder: Path) -> None:
-    heavy = [
-        "litellm",
-        "pandas",
-        "pydantic",
-        "aiohttp",
-        "rich",
-        "submitit",
-        "jinja2",
-        "yaml",
-        "tau_trait",
-    ]
+HEAVY = [
+    "aiohttp",
+    "jinja2",
+    "litellm",
+    "pandas",
+    "pydantic",
+    "rich",
+    "submitit",
+    "tau_trait",
+    "yaml",
+]
+
+
+def loaded_by(folder: Path, *arguments: str) -> tuple[str, list[str]]:
+    """What a command prints, and which heavy packages it imported for that."""
     code = f"""
 import sys
 from emobench.cli.main import main
 try:
-    main(["--help"])
+    code = main({list(arguments)!r})
 except SystemExit as done:
-    assert done.code == 0
-loaded = [name for name in {heavy!r} if name in sys.modules]
-assert not loaded, loaded
+    code = done.code
+assert code == 0, code
+print([name for name in {HEAVY!r} if name in sys.modules])
 """
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert "examples:" in result.stdout
+    text, _, loaded = result.stdout.rstrip().rpartition("\n")
+    return text, json.loads(loaded.replace("'", '"'))
+
+
+def test_help_is_quick_and_light(folder: Path) -> None:
+    text, loaded = loaded_by(folder, "--help")
+    assert "examples:" in text
+    assert not loaded
+    assert all(f"    {name}" in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_at_once(folder: Path, name: str) -> None:
+    text, loaded = loaded_by(folder, name, "--help")
+    assert text.startswith(f"usage: emobench {name} ")
+    assert max(map(len, text.splitlines())) <= 100
+    assert set(loaded) <= {"pydantic"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["stauts"], ["there is no command 'stauts'; did you mean 'status'?"]),
+        (["xyz"], ["there is no command 'xyz'; emobench --help lists the commands"]),
+        ([], ["required: COMMAND"]),
+        (["--jsno"], ["required: COMMAND"]),
+        (["status", "--jsno"], ["unrecognized arguments: --jsno; did you mean '--json'?"]),
+        (["check", "--sample", "0"], ["argument --sample: '0': give a whole number from 1"]),
+    ],
+)
+def test_a_mistyped_command_line(folder: Path, arguments: list[str], parts: list[str]) -> None:
+    result = emobench(folder, *arguments)
+    refused(result, *parts)
+    assert result.stderr.count("usage:") == 1
+    assert result.stderr.count("error:") == 1
+
+
+def test_a_module_by_its_own_name_says_so(folder: Path) -> None:
+    for module in ("emobench.sweep", "emobench.run"):
+        shown = emobench(folder, "--help", module=module)
+        assert shown.stdout.startswith(f"usage: python -m {module} ")
+
+
+def test_a_shell_completes_commands_options_and_folders(folder: Path) -> None:
+    script = emobench(folder, "completion", "bash").stdout
+    (folder / "completion.bash").write_text(script)
+    (folder / "runs").mkdir()
+    ask = """
+source ./completion.bash
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+function=$(complete -p emobench | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+"$function"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+    for words, expected in (
+        (("emobench", "sta"), ["status"]),
+        (("emobench", "status", "--js"), ["--json"]),
+        (("emobench", "conversations", "--side"), ["--side-by-side"]),
+        (("emobench", "report", "ru"), ["runs"]),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", ask, "-", *words], cwd=folder, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == expected, done.stderr

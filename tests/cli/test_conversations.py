@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.conversations.text import width
+from emobench.cli.terminal import width
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from tests.support.runs import append, episode, make_run

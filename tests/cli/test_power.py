@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from emobench.analysis.stats.power import power_verdict
-from emobench.cli.power import main, summary
+from emobench.cli.main import main
+from emobench.cli.power import summary
 from emobench.config.expand import expand
 from emobench.config.load import load_sweep
-from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from tests.support.runs import fill, make_run
 
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_sweep_is_told_what_it_lacks(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(file)]) == 1
+    assert main(["power", str(file)]) == 1
     shown = capsys.readouterr().out
     assert "retail, 115 tasks x 4 trials, 4 variants against control" in shown
     assert "smallest drop       8.3 points\n" in shown
@@ -44,12 +44,12 @@ def test_a_sweep_is_told_what_it_lacks(file: Path, capsys: pytest.CaptureFixture
 def test_the_drop_of_interest_is_that_of_the_file_or_of_the_command(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(file), "--drop", "15"]) == 0
+    assert main(["power", str(file), "--drop", "15"]) == 0
     assert "underpowered" not in capsys.readouterr().out
     file.write_text(SWEEP + "gates: {smallest_effect: 0.2}\n")
-    assert main([str(file)]) == 0
+    assert main(["power", str(file)]) == 0
     capsys.readouterr()
-    assert main([str(file), "--drop", "5", "--json"]) == 1
+    assert main(["power", str(file), "--drop", "5", "--json"]) == 1
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["wanted"] == 0.05
     assert [each["enough"] for each in verdict["designs"]] == [False, False]
@@ -82,12 +82,12 @@ def test_a_pilot_says_how_hard_the_tasks_are(
     tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "pilot", variants=("control", "anxiety"), tasks=12, trials=3)
-    with pytest.raises(InvalidInput, match="no scored episode of control"):
-        main([str(run.path)])
+    assert main(["power", str(run.path)]) == 2
+    assert "no scored episode of control" in capsys.readouterr().err
     fill(run, load_plan(run).cells)
-    main([str(run.path)])
+    main(["power", str(run.path)])
     assert "pilot: control, 12 tasks x 3 trials" in capsys.readouterr().out
-    main([str(file), "--pilot", str(run.path)])
+    main(["power", str(file), "--pilot", str(run.path)])
     retail, airline = capsys.readouterr().out.split("airline, 50 tasks")
     assert "pilot: control, 12 tasks x 3 trials" in retail
     assert "published gpt-4o" in airline
@@ -95,8 +95,8 @@ def test_a_pilot_says_how_hard_the_tasks_are(
 
 def test_it_loads_no_numerical_library(file: Path) -> None:
     code = (
-        "import sys; from emobench.cli.power import main; "
-        f"main([{str(file)!r}]); "
+        "import sys; from emobench.cli.main import main; "
+        f"main(['power', {str(file)!r}]); "
         "print([n for n in ('numpy', 'scipy', 'pandas', 'statsmodels') if n in sys.modules])"
     )
     result = subprocess.run(
@@ -108,5 +108,5 @@ def test_it_loads_no_numerical_library(file: Path) -> None:
 @pytest.mark.parametrize("option", [["--drop", "0"], ["--alpha", "1"], ["--power", "0.5"]])
 def test_impossible_options_are_refused(file: Path, option: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([str(file), *option])
+        main(["power", str(file), *option])
     assert stop.value.code == 2

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emobench.cli.conversations.text import cut, flat, line_width, paint, visible, width, wrap
+from emobench.cli.terminal import cut, flat, line_width, paint, visible, width, wrap
 
 hostile = st.text(
     st.one_of(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.run import main
+from emobench.cli.main import main
 from tests.support.model_server import Reply, is_user, recording
 from tests.support.processes import until
 
@@ -171,7 +171,7 @@ def test_a_server_that_goes_away_and_comes_back(
 
     with recording(answer) as server:
         cell = Cell(tmp_path, server.url)
-        assert main(cell.arguments("--max-steps", "2")) == 0
+        assert main(cell.arguments("--max-steps", "2"), command="run") == 0
     records = [json.loads(line) for line in cell.lines()]
     assert {record["outcome"] for record in records} == {"max_steps"}
     assert sum(len(record["history"]) for record in records) >= 1
@@ -188,7 +188,7 @@ def test_a_dead_server_stops_the_cell_instead_of_writing_zeros(
     with recording(lambda request: Reply("Hello.")) as server:
         url = server.url
     cell = Cell(tmp_path, url)
-    assert main(cell.arguments()) == 3
+    assert main(cell.arguments(), command="run") == 3
     records = [json.loads(line) for line in cell.lines()]
     assert {(record["outcome"], record["reward"]) for record in records} == {("infra_error", None)}
     assert len(records) <= 3, "the other tasks were not tried against a dead server"

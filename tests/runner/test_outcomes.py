@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.run import main
+from emobench.cli.main import main
 from tests.support.model_server import ModelServer, Reply, is_user, recording
 
 Record = dict[str, Any]
@@ -27,7 +27,7 @@ def converse(
     with recording(answer) as server:
         arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--run-dir", str(folder)]
         arguments += ["--model-base-url", server.url, "--probe", "off"]
-        code = main([*arguments, *options])
+        code = main([*arguments, *options], command="run")
     assert code == expect
     (line,) = (folder / "cells/0/episodes.jsonl").read_text().splitlines()
     return json.loads(line), server
@@ -134,7 +134,7 @@ def converse_again(folder: Path, answer: Callable[[dict[str, Any]], Reply]) -> t
         assert model["base_url"] != server.url, "an address is no part of an episode's identity"
         arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--run-dir", str(folder)]
         arguments += ["--model-base-url", server.url, "--probe", "off"]
-        main([*arguments])
+        main(arguments, command="run")
     lines = (folder / "cells/0/episodes.jsonl").read_text().splitlines()
     return json.loads(lines[-1]), len(lines)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.run import main
+from emobench.cli.main import main
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def test_each_fault_has_its_outcome(
     ):
         arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--probe", "off"]
         arguments += ["--model-base-url", assistant, "--user-base-url", user]
-        code = main([*arguments, "--run-dir", "run", "--timeout", "0.5"])
+        code = main([*arguments, "--run-dir", "run", "--timeout", "0.5"], command="run")
     record: dict[str, Any] = json.loads((tmp_path / "run/cells/0/episodes.jsonl").read_text())
     assert record["outcome"] == outcome
     assert code == (1 if outcome == "infra_error" else 0)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from emobench.cli.status import show
 from emobench.cli.watch_screen import block, screen
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.status import gather, show
+from emobench.runs.status import gather
 from emobench.runs.watching.state import Seen, watch_state
 from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.events import Event, read_events

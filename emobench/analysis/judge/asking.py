@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emobench.analysis.judge.labels import key_of, read_answer, request_for
+from emobench.analysis.transcript.dialogue import read
+from emobench.core.errors import InvalidInput
+from emobench.core.gates import JudgeSettings
+from emobench.core.run_dir import RunDir
 from emobench.core.worker_pool import WorkerPool
 from emobench.llm.transport import CallFailed, HttpTransport, ModelEndpoint
 from emobench.store.labels import Answer, AnswerStore
@@ -66,6 +70,32 @@ class Judge:
         reply = self._transport.send("assistant", request)
         said = reply.message.content or ""
         return Answer(key_of(turn, self._model), self._model, read_answer(said), said)
+
+
+def judge_run(
+    run_dir: RunDir,
+    settings: JudgeSettings,
+    endpoint: ModelEndpoint,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, all_of_them: None,
+) -> Asked:
+    """Ask about every user turn of a run, or of the judge's sample, and keep the answers there.
+
+    Raises InvalidInput where the run has no conversation yet.
+    """
+    turns = [turn for dialogue in read(run_dir, settings.sample) for turn in dialogue.turns]
+    if not turns:
+        raise InvalidInput(f"{run_dir.path} has no conversation with a result yet")
+    with AnswerStore(run_dir.judge_answers) as store:
+        return ask_all(
+            turns,
+            Judge(endpoint, settings.max_tokens),
+            endpoint.model,
+            store,
+            concurrency=settings.concurrency,
+            seed=seed,
+            progress=progress,
+        )
 
 
 def ask_all(

@@ -20,7 +20,8 @@ from emobench.analysis.transcript.selection import (
     read,
     read_seen,
 )
-from emobench.cli.conversations.text import Line, cut, flat, paint
+from emobench.cli.arguments import add_json, add_run_dir
+from emobench.cli.terminal import Line, cut, flat, paint, typed_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL
 from emobench.core.plan import Plan, find_run_dir, load_plan
@@ -40,9 +41,37 @@ EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"The conversations of a run that match: up to {SHOWN} are shown, more are listed, and two "
+        "variants of one task and trial stand side by side. It only reads."
+    )
+    parser.epilog = EPILOG
+    add_run_dir(parser)
+    for name, metavar, text in (
+        ("task", "N", "task index; 0-4,12 takes several"),
+        ("variant", "V", "one or, with commas, several"),
+        ("assistant", "A", "by its name in the sweep file"),
+        ("env", "E", "retail or airline"),
+        ("strategy", "S", "the agent's"),
+        ("trial", "K", "from 1"),
+        ("outcome", "O", "solved, failed, agent_error, ..."),
+    ):
+        parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=text)
+    parser.add_argument("--episode", default="", metavar="ID", help="how the episode's id begins")
+    parser.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="each one beside control's, or beside the first of two variants",
+    )
+    parser.add_argument("--list", action="store_true", help="list them, however few they are")
+    parser.add_argument("--table", action="store_true", help="patterns by variant instead")
+    parser.add_argument("--full", action="store_true", help="tool calls and results unfolded")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 1 where no conversation matches yet."""
-    arguments = _parser().parse_args(argv)
     run_dir = find_run_dir(arguments.run_dir)
     plan = load_plan(run_dir)
     selection = _selection(arguments)
@@ -76,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> int:
     from emobench.analysis.transcript.conversations import table_data, tallied
-    from emobench.cli.conversations.table import table_lines
+    from emobench.cli.pattern_table import table_lines
 
     chosen = selection.variants
     if chosen and CONTROL in plan.sweep.variants and CONTROL not in chosen:
@@ -149,7 +178,7 @@ def _listed(run_dir: RunDir, found: Sequence[Found]) -> Iterator[Line]:
         style = "" if each.outcome == "solved" else "error"
         yield ((style, cells), ("", "  "), ("dim", words))
     yield ()
-    place = os.path.relpath(run_dir.path)
+    place = typed_path(run_dir.path)
     text = f"{len(found)} conversations; emobench conversations {place} --episode ID reads one"
     yield (("dim", text),)
 
@@ -174,7 +203,7 @@ def _cells(one: Found, found: Sequence[Found]) -> list[str]:
 
 
 def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> Iterator[Line]:
-    from emobench.cli.conversations.conversation import show
+    from emobench.cli.conversation_view import show
 
     columns = min(_columns(), WIDEST)
     for number, each in enumerate(found):
@@ -186,7 +215,7 @@ def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> I
 def _side_by_side(
     run_dir: RunDir, plan: Plan, pairs: Sequence[tuple[Found, Found]], full: bool
 ) -> Iterator[Line]:
-    from emobench.cli.conversations.side_by_side import side_by_side
+    from emobench.cli.conversation_view import side_by_side
 
     columns = min(_columns(), 2 * WIDEST)
     for number, (left, right) in enumerate(pairs):
@@ -222,7 +251,7 @@ def _print_json(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool)
 
 def _conversation(run_dir: RunDir, plan: Plan, found: Found) -> Any:
     from emobench.benchmarks.recorded_task import task_of
-    from emobench.cli.conversations.conversation import conversation
+    from emobench.cli.conversation_view import conversation
 
     record = read(run_dir, found)
     return conversation(found, record, task_of(record, plan))
@@ -266,35 +295,3 @@ def _numbers(option: str, given: Sequence[str]) -> tuple[int, ...]:
         return tuple(parse_numbers(",".join(given))) if given else ()
     except ValueError as error:
         raise InvalidInput(Problem(str(error), key=option, allowed=FORM)) from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="emobench conversations",
-        description=f"The conversations of a run that match: up to {SHOWN} are shown, more are "
-        "listed, and two variants of one task and trial stand side by side. It only reads.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run_dir", nargs="?", metavar="RUN_DIR", help="default: the newest run")
-    for name, metavar, text in (
-        ("task", "N", "task index; 0-4,12 takes several"),
-        ("variant", "V", "one or, with commas, several"),
-        ("assistant", "A", "by its name in the sweep file"),
-        ("env", "E", "retail or airline"),
-        ("strategy", "S", "the agent's"),
-        ("trial", "K", "from 1"),
-        ("outcome", "O", "solved, failed, agent_error, ..."),
-    ):
-        parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=text)
-    parser.add_argument("--episode", default="", metavar="ID", help="how the episode's id begins")
-    parser.add_argument(
-        "--side-by-side",
-        action="store_true",
-        help="each one beside control's, or beside the first of two variants",
-    )
-    parser.add_argument("--list", action="store_true", help="list them, however few they are")
-    parser.add_argument("--table", action="store_true", help="patterns by variant instead")
-    parser.add_argument("--full", action="store_true", help="tool calls and results unfolded")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    return parser

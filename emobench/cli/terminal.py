@@ -1,10 +1,11 @@
-"""Text from a model on a terminal: nothing in it can move the cursor, and it fits the columns."""
+"""What the commands print with: text of models that cannot act on a terminal, and fits it."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from functools import lru_cache
+from pathlib import Path
 
 STYLES = {
     "bold": "1",
@@ -25,6 +26,12 @@ _UNSAFE = re.compile(
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 """Control characters, what reverses or hides text, line separators, halves of a character."""
+
+
+def typed_path(path: Path | str) -> str:
+    """Return a path as a person would type it here."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def visible(text: str) -> str:

@@ -1,21 +1,63 @@
-"""The checks as plain words for a terminal."""
+"""`emobench check`: the gates of a run.
+
+Exit codes: 0 no gate failed (passed or not checked), 1 a gate failed, 2 wrong arguments.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from emobench.analysis.assessment import Checks
-from emobench.analysis.gates import GATES, GateResult, Verdict
-from emobench.analysis.judge.asking import Asked
-from emobench.analysis.judge.manipulation import Agreement, Manipulation, VariantManipulation
-from emobench.core.outcomes import Condition
-from emobench.store.labels import LABELS
+from emobench.cli.arguments import add_json, add_run_dir, count
 
+if TYPE_CHECKING:
+    from emobench.analysis.assessment import Checks
+    from emobench.analysis.gates import GateResult, Verdict
+    from emobench.analysis.judge.manipulation import Agreement, Manipulation, VariantManipulation
+    from emobench.core.outcomes import Condition
+    from emobench.core.run_dir import RunDir
+
+PASSED, FAILED = 0, 1
 WORDS: dict[Verdict, str] = {
     "passed": "passed",
     "failed": "FAILED",
     "not_checked": "not checked",
 }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Evaluate the gates of a run: coverage, power, manipulation, fidelity."
+    parser.epilog = "exit codes: 0 no gate failed, 1 a gate failed, 2 wrong arguments"
+    add_run_dir(parser)
+    parser.add_argument(
+        "--sample",
+        type=count,
+        metavar="N",
+        help="read so many conversations of each variant, the same tasks in all (default: all)",
+    )
+    add_json(parser, "what checks.json holds")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from emobench.core.plan import find_run_dir
+
+    return check_run(find_run_dir(arguments.run_dir), arguments.sample, arguments.json)
+
+
+def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
+    """Evaluate the gates, write checks.json and print; return the exit code."""
+    from emobench.analysis.assessment import as_data, assess, write_checks
+
+    checks = assess(run_dir, sample=sample).checks
+    try:
+        write_checks(run_dir, checks)
+    except OSError as error:
+        print(f"{run_dir.checks} is not written: {error.strerror}", file=sys.stderr)
+    print(json.dumps(as_data(checks), indent=2) if as_json else show(checks))
+    return FAILED if checks.verdict == "failed" else PASSED
 
 
 def show(checks: Checks) -> str:
@@ -49,6 +91,8 @@ def show(checks: Checks) -> str:
 
 
 def _summary(checks: Checks) -> str:
+    from emobench.analysis.gates import GATES
+
     parts = []
     for gate in GATES:
         verdicts = [result.verdict for result in checks.gates if result.gate == gate]
@@ -76,6 +120,8 @@ def _line(result: GateResult) -> str:
 
 
 def _judge(seen: Manipulation) -> list[str]:
+    from emobench.store.labels import LABELS
+
     lines = [f"judge {seen.model}: user turns by label"]
     width = max((len(each.condition.variant) for each in seen.conditions), default=0) + 2
     head = "".join(f"{label:>13}" for label in LABELS)
@@ -86,6 +132,8 @@ def _judge(seen: Manipulation) -> list[str]:
 
 
 def _row(each: VariantManipulation, width: int) -> str:
+    from emobench.store.labels import LABELS
+
     counts = "".join(f"{each.labels[label]:>13}" for label in LABELS)
     group = "/".join(each.condition.group)
     return f"  {each.condition.variant:<{width}}{counts}{each.missing:>10}  {group}"
@@ -96,19 +144,3 @@ def _agreement(each: Agreement) -> str:
         return f"{each.what}: no turn in common"
     kappa = "undefined" if each.kappa is None else f"{each.kappa:.2f}"
     return f"{each.what}: agree on {each.observed:.0%} of {each.turns} turns, kappa {kappa}"
-
-
-def show_asked(asked: Asked, model: str) -> str:
-    """What came of asking the judge."""
-    text = (
-        f"{model}: {asked.distinct} different user turns, {asked.known} answered before, "
-        f"{asked.answered} now"
-    )
-    if asked.unreadable:
-        text += f"; {asked.unreadable} answers hold no label beyond doubt and count as missing"
-    if asked.failed:
-        text += (
-            f"; {asked.failed} without an answer ({asked.why or 'not asked'}): repeat the command "
-            "to ask again"
-        )
-    return text

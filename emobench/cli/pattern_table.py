@@ -14,7 +14,7 @@ from emobench.analysis.transcript.conversations import (
     VariantWords,
 )
 from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, UNDETERMINED
-from emobench.cli.conversations.text import Line, flat, pad, width, wrap
+from emobench.cli.terminal import Line, flat, pad, width, wrap
 
 WORDS = 10
 """Words shown on each side."""

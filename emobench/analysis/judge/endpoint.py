@@ -1,0 +1,81 @@
+"""Which judge a run is labelled by, and where it answers now."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from emobench.core.errors import InvalidInput, ServersGone
+from emobench.core.gates import JudgeSettings
+from emobench.core.models import OpenAIModel
+from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
+from emobench.core.run_dir import RunDir
+from emobench.llm.address import endpoint_at
+from emobench.llm.transport import ModelEndpoint
+
+ENDPOINT_KEYS = ("server", "model", "base_url", "api_key_env")
+
+
+def settings_with(declared: JudgeSettings | None, **given: str | int | None) -> JudgeSettings:
+    """Return the sweep file's judge, with what the command line gives in its place.
+
+    Raises InvalidInput where that makes no judge; the message names the option.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    named = [key for key in ENDPOINT_KEYS if key in given]
+    if "server" in named and len(named) > 1:
+        raise InvalidInput("--server names a server of the sweep; leave the other three out")
+    values = declared.model_dump() if declared is not None else {}
+    if named:
+        # Another judge than the declared one takes nothing of its address.
+        values = {key: value for key, value in values.items() if key not in ENDPOINT_KEYS}
+    try:
+        settings = JudgeSettings.model_validate(values | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + "-".join(map(str, first["loc"])).replace("_", "-")
+        raise InvalidInput(f"{option.replace('api-', '')}: {first['msg']}") from None
+    if settings.server is None and not (settings.model and settings.base_url):
+        raise InvalidInput(
+            "which judge? Give --base-url and --model, or --server, or declare `judge` in the "
+            "sweep file"
+        )
+    return settings
+
+
+def find_endpoint(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> ModelEndpoint:
+    """Return where the judge answers. Raises InvalidInput, or ServersGone if it is not there."""
+    timeout = plan.sweep.timeout_s
+    if settings.server is None:
+        assert settings.model is not None and settings.base_url is not None
+        return endpoint_at(settings.model, settings.base_url, settings.api_key_env, timeout)
+    roles = {"user": plan.sweep.user, **plan.sweep.assistants}
+    role = roles.get(settings.server)
+    if role is None:
+        known = ", ".join(roles)
+        raise InvalidInput(f"--server: no server '{settings.server}' in this sweep; it has {known}")
+    if isinstance(role, OpenAIModel):
+        if role.base_url is None:
+            raise InvalidInput(f"'{settings.server}' has no base_url; give --base-url and --model")
+        return endpoint_at(role.model, role.base_url, role.api_key_env, timeout)
+    from emobench.serving.waiting import look_for
+
+    name = USER_SERVER if settings.server == "user" else assistant_server(settings.server)
+    problems = []
+    for instance in replicas_of(name, role):
+        found, problem = look_for(run_dir, instance)
+        if found is not None:
+            at = found.endpoint
+            return ModelEndpoint(
+                at.model,
+                at.url,
+                found.place.key(),
+                incarnation=at.incarnation,
+                server=found.place.instance,
+                timeout_s=timeout,
+            )
+        problems.append(problem)
+    raise ServersGone(
+        f"server '{settings.server}' of this sweep is not there: {'; '.join(problems)}\n"
+        "  servers leave when no cell needs them: keep them with `emobench sweep --keep-servers "
+        "MIN`, or use an endpoint: emobench judge RUN_DIR --base-url URL --model M"
+    )

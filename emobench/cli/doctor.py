@@ -1,0 +1,55 @@
+"""`emobench doctor`. Exit codes: 0 nothing failed, 1 something did, 2 the profile is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emobench.cli.arguments import add_json
+
+if TYPE_CHECKING:
+    from emobench.core.diagnosis import Check
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "What would stop a sweep on this site, found before anything is queued. It submits nothing "
+        "and changes nothing."
+    )
+    parser.add_argument(
+        "--cluster", default="local", metavar="NAME|PATH", help="the profile (default: local)"
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs go"
+    )
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from emobench.config.profile import load_profile
+    from emobench.runs.doctor import examine
+
+    profile = load_profile(arguments.cluster)
+    checks = []
+    if not arguments.json:
+        print(f"emobench doctor: cluster {profile.name} ({profile.scheduler})", flush=True)
+    for check in examine(profile, arguments.run_dir):
+        checks.append(check)
+        if not arguments.json:
+            print(_line(check), flush=True)
+    failures = sum(check.state == "failed" for check in checks)
+    if arguments.json:
+        whole = {"cluster": profile.name, "scheduler": profile.scheduler, "ok": not failures}
+        print(json.dumps({**whole, "checks": list(map(asdict, checks))}, indent=2))
+    else:
+        print(f"\n{failures} of {len(checks)} checks failed" if failures else "\nnothing failed")
+    return 1 if failures else 0
+
+
+def _line(check: Check) -> str:
+    """What to do stands on a line of its own."""
+    head = f"  {check.state:8} {check.name:26} {check.message}".rstrip()
+    return head + (f"\n{'':38}{check.hint}" if check.hint else "")

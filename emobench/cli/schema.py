@@ -1,0 +1,17 @@
+"""`emobench schema`: the JSON schema of sweep files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print the JSON schema of sweep files; editors complete and check by it."
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from emobench.config.schema import sweep_file_schema
+
+    print(json.dumps(sweep_file_schema(), indent=2))
+    return 0

@@ -1,0 +1,43 @@
+"""An endpoint as somebody names it on a command line: its address, and the variable of its key."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from emobench.core.errors import InvalidInput
+from emobench.llm.client import needs_proxy
+from emobench.llm.transport import ModelEndpoint
+
+DEFAULT_KEY = "OPENAI_API_KEY"
+
+
+def endpoint_at(
+    model: str, url: str, key_env: str | None, timeout_s: float = 600.0
+) -> ModelEndpoint:
+    """Return where the model answers.
+
+    A variable that is named must be set; the default one may be missing. Raises InvalidInput for
+    what is no address, for one that is reached through a proxy only, and for a key that no header
+    can carry.
+    """
+    url = url.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if not good or any(map(str.isspace, url)):
+        raise InvalidInput(f"--base-url: {url!r} is no address; e.g. http://host:8005/v1")
+    if needs_proxy(url):
+        raise InvalidInput(
+            f"this machine reaches {url} through a proxy, which is not used for models; add its "
+            "host to the variable no_proxy if it is reached without"
+        )
+    name = key_env or DEFAULT_KEY
+    key = os.environ.get(name, "")
+    if not key and name != DEFAULT_KEY:
+        raise InvalidInput(f"the variable {name} is not set; export the endpoint's key in it")
+    if not key.isascii() or any(map(str.isspace, key)):
+        raise InvalidInput(f"the variable {name} holds no usable key")
+    return ModelEndpoint(model, url, key or "none", timeout_s=timeout_s)
