@@ -14,46 +14,10 @@ from emobench.cli.watch_screen import block, changes
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import find_run_dir
 from emobench.core.run_dir import RunDir
-from emobench.runs.watching.reader import Reader
-from emobench.runs.watching.state import WatchState, as_data, watch_state
+from emobench.runs.watching.state import WatchState, as_data
+from emobench.runs.watching.watch import Watch
 
 SCREEN_INTERVAL_S, PLAIN_INTERVAL_S = 2.0, 10.0
-QUIET_ANSWERS = 3
-"""Answers of the queue without a live job before the sweep counts as over, as for --wait."""
-BUDGET_S = 1.0
-"""How long one look reads episodes; a first look at a large run takes several."""
-
-
-class Watch:
-    """The looks at one run, and when to stop."""
-
-    def __init__(self, run_dir: RunDir) -> None:
-        self._reader = Reader(run_dir)
-        self._quiet: set[int] = set()
-        self.state: WatchState | None = None
-
-    def look(self, budget_s: float | None = BUDGET_S) -> WatchState:
-        """The state now. Raises InvalidInput where the run directory is none."""
-        first = self.state is None
-        seen, metrics = self._reader.look(budget_s, first)
-        self.state = watch_state(self.state, seen, metrics, time.time())
-        # Without a job in the queue a cell runs where somebody started it by hand.
-        if self.state.live or self.state.cells["running"]:
-            self._quiet.clear()
-        else:
-            self._quiet.add(self._reader.queue.answers)
-        return self.state
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing of the run is in the queue any more."""
-        if self.state is None:
-            return False
-        if self.state.finished and all(
-            row.state in ("left", "gone", "failed", "none") for row in self.state.servers
-        ):
-            return True  # also where the queue cannot be asked
-        return len(self._quiet) >= (1 if self.state.finished else QUIET_ANSWERS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

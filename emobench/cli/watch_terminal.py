@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from emobench.cli.watch_screen import Line, screen
 
 if TYPE_CHECKING:
-    from emobench.cli.watch import Watch
+    from emobench.runs.watching.watch import Watch
 
 COLORS = {"good": curses.COLOR_GREEN, "warn": curses.COLOR_YELLOW, "bad": curses.COLOR_RED}
 QUIT = (ord("q"), ord("Q"), 3)
