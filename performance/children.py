@@ -112,9 +112,10 @@ def ours(
     from emobench.runner.by_hand import plan_by_hand
     from emobench.runner.cell import run_cell
 
-    for name in ("calls", "episode", "probing.cells", "variants.inject"):  # the cell's own imports
-        importlib.import_module(f"emobench.{name}")
-    importlib.import_module("jsonschema")  # the probe's
+    for name in ("completion", "episode", "injection"):  # the cell's own imports
+        importlib.import_module(f"emobench.runner.{name}")
+    for name in ("emobench.probe.cells", "jsonschema"):  # the probe's
+        importlib.import_module(name)
     in_flight = InFlight()
     bodies: list[bytes] = []
     if watch:
