@@ -127,7 +127,7 @@ class ChatClient:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
+        connection: _Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             connection.close()
             self._threads.connection = None
@@ -137,17 +137,17 @@ class ChatClient:
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         request = _Request(method, self._path + path, headers, body)
-        kept: http.client.HTTPConnection | None = getattr(self._threads, "connection", None)
+        kept: _Connection | None = getattr(self._threads, "connection", None)
         try:
             response = None
             if kept is not None and kept.sock is not None:
                 # A server may close a connection that lay idle; that is no failure of the call.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    response = request.begin(kept)
+                    response = kept.begin(request)
             if response is None:
                 self.close()
                 self._threads.connection = connection = self._connect()
-                response = request.begin(connection)
+                response = connection.begin(request)
             return _read(response)
         except BaseException as error:
             self.close()
@@ -160,18 +160,15 @@ class ChatClient:
                 raise Unreachable(f"{type(error).__name__}: {error}") from error
             raise
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> _Connection:
         """A new connection, to a server that has proved itself where it has to."""
         if not self._host:
             raise Unreachable(f"{self._url!r} is no address")
         connection = (
-            http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            _Connection(self._host, self._port, timeout=self._timeout_s)
             if self._tls is None
-            else http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, context=self._tls
-            )
+            else _TlsConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
         )
-        connection.auto_open = 0  # another connection would be to a server that proved nothing
         try:
             connection.connect()
             if self._identity is not None:
@@ -181,11 +178,11 @@ class ChatClient:
             raise
         return connection
 
-    def _ask_for_proof(self, connection: http.client.HTTPConnection, identity: Identity) -> None:
+    def _ask_for_proof(self, connection: _Connection, identity: Identity) -> None:
         """Raises OtherServer where another one has the port."""
         challenge = secrets.token_hex(32)
         path = f"{self._path.removesuffix('/v1')}{guard.PROOF_PATH}?challenge={challenge}"
-        answer = _read(_Request("GET", path, self._public, None).begin(connection))
+        answer = _read(connection.begin(_Request("GET", path, self._public, None)))
         data = answer.json()
         given = data.get("proof") if answer.status == 200 and isinstance(data, dict) else None
         other = "another server has that port"
@@ -205,17 +202,39 @@ class ChatClient:
             raise Unreachable(f"{self._url} proves itself and hangs up, so that it proves nothing")
 
 
+class _Connection(http.client.HTTPConnection):
+    """A connection that does not open itself again: the next server might not be the one that
+    proved itself."""
+
+    auto_open = 0
+    _parts: list[bytes] | None = None
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)
+        else:
+            self._parts.append(data)
+
+    def begin(self, request: _Request) -> http.client.HTTPResponse:
+        """Send a request, and wait for the head of its answer."""
+        # Head and body at once: each send gives the interpreter to another thread.
+        self._parts = []
+        self.request(request.method, request.path, request.body, request.headers)
+        whole, self._parts = b"".join(self._parts), None
+        self.send(whole)
+        return self.getresponse()
+
+
+class _TlsConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS."""
+
+
 @dataclass(frozen=True)
 class _Request:
     method: str
     path: str
     headers: dict[str, str | bytes]
     body: bytes | None
-
-    def begin(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
-        """Send it, and wait for the head of the answer."""
-        connection.request(self.method, self.path, self.body, self.headers)
-        return connection.getresponse()
 
 
 def _read(response: http.client.HTTPResponse) -> Answer:
