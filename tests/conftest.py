@@ -15,7 +15,7 @@ __all__ = ["launch", "library"]
 from tests.support import processes
 
 TAG = "EMOBENCH_TEST"
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 30.0
 _numbers = itertools.count()
 
 

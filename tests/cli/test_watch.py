@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import until
+from tests.support.processes import PATIENCE_S, until
 from tests.support.studies import Study
 
 
@@ -47,7 +47,7 @@ def test_from_the_first_look_to_the_final_table(study: Study) -> None:
     with (study.folder / "progress.jsonl").open("w") as progress:
         watching = command("watch", "runs/tiny", "--json", "--interval", "0.5")
         follower = subprocess.Popen(watching, cwd=study.folder, stdout=progress)
-    until(lambda: study.status()["episodes"]["finished"], "an episode", 60, poll=0.2)
+    until(lambda: study.status()["episodes"]["finished"], "an episode", poll=0.2)
     state = once(study)
     assert [row["state"] for row in state["servers"]] == ["ready", "ready"]
     assert all(row["running"] is not None and not row["problem"] for row in state["servers"])
@@ -88,7 +88,7 @@ def test_from_the_first_look_to_the_final_table(study: Study) -> None:
 def test_what_is_away_is_said_and_leaving_changes_nothing(study: Study) -> None:
     assert study.sweep(latency=3000, tasks="0-3").returncode == 0
     try:
-        until(lambda: study.status()["cells"]["running"], "a cell to run", 60, poll=0.2)
+        until(lambda: study.status()["cells"]["running"], "a cell to run", poll=0.2)
         with screen(study) as (process, terminal):
             text = read_until(terminal, b"95 % interval")
             assert b"episodes" in text
@@ -98,7 +98,7 @@ def test_what_is_away_is_said_and_leaving_changes_nothing(study: Study) -> None:
             os.write(terminal, b"q")
             text = read_until(terminal, b"the jobs go on. ")
             assert b"Traceback" not in text
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
         plain = subprocess.Popen(
             command("watch", "--interval", "1"),
             cwd=study.folder,
@@ -109,13 +109,13 @@ def test_what_is_away_is_said_and_leaving_changes_nothing(study: Study) -> None:
         assert plain.stdout is not None
         assert "cells:" in plain.stdout.readline()
         plain.send_signal(signal.SIGINT)
-        assert "the jobs go on" in plain.communicate(timeout=20)[1]
+        assert "the jobs go on" in plain.communicate(timeout=60)[1]
         assert plain.returncode == 130
         assert study.status()["live"]
 
         endpoint = json.loads((study.run_dir / "endpoints/user.json").read_text())
         os.kill(endpoint["pid"], signal.SIGKILL)
-        until(lambda: once(study)["servers"][0]["state"] == "gone", "a gone server", 20, poll=0.2)
+        until(lambda: once(study)["servers"][0]["state"] == "gone", "a gone server", poll=0.2)
         state = once(study)
         assert state["newest_error"]["where"].startswith(("server user", "cell"))
     finally:
@@ -145,7 +145,7 @@ def screen(study: Study) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         os.close(ours)
 
 
-def read_until(terminal: int, wanted: bytes, seconds: float = 30) -> bytes:
+def read_until(terminal: int, wanted: bytes, seconds: float = PATIENCE_S) -> bytes:
     deadline = time.monotonic() + seconds
     text = b""
     while wanted not in text:

@@ -55,7 +55,7 @@ def clean_lab(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     running: Lab = request.getfixturevalue("lab")
     with contextlib.suppress(TimeoutError):
-        until(lambda: not _only_cleanups(running), "clean-up jobs to end", 15, poll=0.2)
+        until(lambda: not _only_cleanups(running), "clean-up jobs to end", poll=0.2)
     left = {job: state for job, state in running.queue().items() if state != "COMPLETING"}
     if left:
         running.run("scancel", "--me")

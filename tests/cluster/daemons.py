@@ -66,10 +66,10 @@ class Daemons:
             raise LabError(f"the database was not created\n{self._tail('bootstrap')}")
         # setsid --fork: mariadbd stays in the foreground, and must outlive nobody's terminal.
         self._daemon("mariadbd", *self._database_options(), "--skip-networking", fork=True)
-        processes.until(self._database_socket.exists, "the database's socket", 20)
+        processes.until(self._database_socket.exists, "the database's socket")
         self._daemon("slurmdbd")
         register = ("sacctmgr", "-i", "add", "cluster", "lab")
-        processes.until(lambda: self._quiet(*register), "slurmdbd to answer", 20)
+        processes.until(lambda: self._quiet(*register), "slurmdbd to answer")
         if os.getuid() != 0:  # root has an account from the start, others may not submit without
             user = pwd.getpwuid(os.getuid()).pw_name
             self._quiet("sacctmgr", "-i", "add", "account", "lab")
@@ -178,13 +178,13 @@ class Daemons:
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
                 cwd=self.folder,
-                timeout=30,
+                timeout=60,
             )
         if done.returncode or not self._came_up(name, f"{instance}.pid"):
             logs = [self._tail(instance), self._tail(f"{instance}.out")]
             raise LabError("\n".join([f"{instance} did not start", *logs]))
 
-    def _came_up(self, name: str, pid_file: str, seconds: float = 20.0) -> bool:
+    def _came_up(self, name: str, pid_file: str, seconds: float = processes.PATIENCE_S) -> bool:
         """Wait for the pid file; give up early where no such process of this cluster lives."""
         deadline = time.monotonic() + seconds
         last_seen = time.monotonic()
@@ -192,7 +192,7 @@ class Daemons:
             now = time.monotonic()
             if name in self._owned().values():
                 last_seen = now
-            if now > deadline or now > last_seen + 1:
+            if now > deadline or now > last_seen + 10:
                 return False
             time.sleep(0.02)
         return True
@@ -224,7 +224,7 @@ class Daemons:
 
     def _quiet(self, *argv: str) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(argv, env=self._environment(), capture_output=True, timeout=10)
+            done = subprocess.run(argv, env=self._environment(), capture_output=True, timeout=30)
             with contextlib.suppress(FileNotFoundError):
                 (self.folder / "command.log").write_bytes(done.stdout + done.stderr)
             return done.returncode == 0

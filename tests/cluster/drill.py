@@ -41,7 +41,7 @@ class Drill(Site):
         self.write(tasks, trials, latency, replicas)
         done = self.emobench("sweep", "tiny.yaml")
         assert done.returncode == 0, done.stderr
-        until(self.records, "the first episodes", 60, poll=0.2)
+        until(self.records, "the first episodes", poll=0.2)
         return done
 
     def write(self, tasks: int, trials: int = 1, latency: int = 100, replicas: int = 1) -> None:

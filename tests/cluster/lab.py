@@ -81,7 +81,7 @@ class Lab:
         self._daemons.stop()
         if self._guard and self._guard.stdin:
             self._guard.stdin.close()
-            self._guard.wait(20)
+            self._guard.wait(60)
 
     @property
     def env(self) -> dict[str, str]:

@@ -67,7 +67,7 @@ class Site:
         return self.status()
 
     def wait_for_cell(self) -> None:
-        until(lambda: self.status()["cells"]["running"], "a cell to run", 60, poll=0.3)
+        until(lambda: self.status()["cells"]["running"], "a cell to run", poll=0.3)
 
 
 def results(run_dir: Path) -> dict[tuple[Any, ...], tuple[Any, ...]]:

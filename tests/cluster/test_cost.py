@@ -50,7 +50,7 @@ def test_accelerator_hours_are_those_of_accounting(
 ) -> None:
     done = site.emobench("sweep", "tiny.yaml", "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
-    until(lambda: not site.lab.queue(), "the servers to leave", 60, poll=0.3)
+    until(lambda: not site.lab.queue(), "the servers to leave", poll=0.3)
     jobs = json.loads((site.run_dir / "jobs.json").read_text())["jobs"]
     ids = {job["name"]: job["job_id"] for job in jobs if job["kind"] == "server"}
     columns = "jobid,elapsedraw,alloctres,state"
@@ -60,7 +60,7 @@ def test_accelerator_hours_are_those_of_accounting(
         lines = site.lab.run(*ask).stdout.splitlines()
         return {line.split("|")[0]: line.split("|")[1:] for line in lines}
 
-    until(lambda: {row[2] for row in rows().values()} == {"COMPLETED"}, "sacct", 30, poll=0.3)
+    until(lambda: {row[2] for row in rows().values()} == {"COMPLETED"}, "sacct", poll=0.3)
     found = rows()
     assert "gres/gpu=1" in found[ids["user"]][1]
     assert "gres/hpu=2" in found[ids["assistant_scripted"]][1]
@@ -115,7 +115,7 @@ def test_watching_where_slurm_does_not_answer(site: Site, monkeypatch: pytest.Mo
     def ready() -> bool:
         return {row["state"] for row in watch_once(site)["servers"]} == {"ready"}
 
-    until(ready, "both servers to be ready", 60, poll=0.3)
+    until(ready, "both servers to be ready", poll=0.3)
     state = watch_once(site)
     assert state["missing"] == []
     assert all(row["running"] is not None for row in state["servers"])
@@ -146,11 +146,11 @@ def test_a_requeued_job_costs_both_of_its_runs(lab: Lab, monkeypatch: pytest.Mon
     def started() -> list[Accounted]:
         return [row for row in runs() if row.started is not None]
 
-    until(lambda: len(started()) == 1, "the first run", 30, poll=0.3)
+    until(lambda: len(started()) == 1, "the first run", poll=0.3)
     lab.run("scontrol", "requeue", job)
-    until(lambda: len(started()) == 2, "the second run", 60, poll=0.3)
+    until(lambda: len(started()) == 2, "the second run", poll=0.3)
     lab.run("scancel", job)
-    until(lambda: all(row.ended for row in runs()), "both to have ended", 30, poll=0.3)
+    until(lambda: all(row.ended for row in runs()), "both to have ended", poll=0.3)
     first, second = sorted(runs(), key=lambda row: row.started or 0)
     assert first.gres["gpu"] == second.gres["gpu"] == 2
     assert first.ended is not None and second.started is not None

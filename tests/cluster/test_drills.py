@@ -194,7 +194,7 @@ def test_a_node_goes_down(drill: Drill, node: str) -> None:
     job = f"{drill.job('scripted')}_0" if node == "cuda1" else drill.job("user")
     kept = {(record["cell"], record["task_id"]): record["started"] for record in drill.records()}
     drill.lab.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    until(lambda: drill.lab.queue().get(job) == "PENDING", "the requeue", 60, poll=0.1)
+    until(lambda: drill.lab.queue().get(job) == "PENDING", "the requeue", poll=0.1)
     assert len(drill.records()) < drill.cells * drill.tasks
     # It may have come back by itself, as soon as its daemon was heard of.
     drill.lab.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)

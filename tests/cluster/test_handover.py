@@ -76,13 +76,13 @@ def test_conversations_wait_for_a_successor_that_is_still_queued(drill: Drill) -
     before = drill.endpoint("user")
     close_node(drill)
     shorten(drill, "user", seconds=200)
-    until(lambda: drill.job("user") != before.job_id, "a successor", 30, poll=0.2)
+    until(lambda: drill.job("user") != before.job_id, "a successor", poll=0.2)
     row = next(row for row in drill.status()["servers"] if row["name"] == "user")
     assert row["job_id"] == before.job_id
     assert f"job {drill.job('user')} is to take over (PENDING" in row["reason"]
     # Slurm's own warning comes somewhere within a minute.
     drill.lab.run("scancel", "--signal=USR1", "--batch", before.job_id)
-    until(lambda: drill.endpoint("user").state == "left", "the server to leave", 40, poll=0.2)
+    until(lambda: drill.endpoint("user").state == "left", "the server to leave", poll=0.2)
     drill.lab.resume_nodes()
     records = drill.finish()
     assert not any(record["history"] for record in records)
@@ -100,7 +100,7 @@ def test_a_successor_that_nobody_needs_any_more_is_taken_back(drill: Drill) -> N
     first = drill.job("user")
     close_node(drill)
     shorten(drill, "user", seconds=200)
-    until(lambda: drill.job("user") != first, "a successor", 30, poll=0.2)
+    until(lambda: drill.job("user") != first, "a successor", poll=0.2)
     second = drill.job("user")
     drill.finish()
     assert drill.states("user") == {first: "COMPLETED", second: "CANCELLED"}

@@ -81,7 +81,7 @@ def test_requeue_runs_the_job_again(lab: Lab, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     command = f'echo ${{SLURM_RESTART_COUNT:-0}} >> {runs}; [ "$SLURM_RESTART_COUNT" ] || sleep 60'
     job = submit(lab, tmp_path, command, "--requeue")
-    processes.until(runs.exists, "the first run", 20)
+    processes.until(runs.exists, "the first run")
     lab.run("scontrol", "requeue", job)
     assert lab.wait_jobs(job) == {job: "COMPLETED"}
     assert runs.read_text().split() == ["0", "1"]
@@ -91,7 +91,7 @@ def test_higher_partition_preempts(lab: Lab, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     command = f'echo low >> {marks}; [ "$SLURM_RESTART_COUNT" ] || sleep 60'
     low = submit(lab, tmp_path, command, "--nodes=2", "--exclusive")
-    processes.until(marks.exists, "the low job to run", 20)
+    processes.until(marks.exists, "the low job to run")
     high = submit(lab, tmp_path, f"echo high >> {marks}", "--partition=cuda_high")
     assert lab.wait_jobs(low, high) == {low: "COMPLETED", high: "COMPLETED"}
     assert marks.read_text().split() == ["low", "high", "low"]
@@ -146,7 +146,7 @@ def test_second_cluster_stands_beside_and_stops_with_its_jobs(lab: Lab, tmp_path
         # Detached from its job: stop has to find it all the same.
         detach = f"setsid sh -c 'echo $$ > {pidfile}; exec sleep 300' & sleep 300"
         submit(second, tmp_path, detach, "--export=NONE")
-        processes.until(lambda: pidfile.exists() and pidfile.read_text(), "the job", 20)
+        processes.until(lambda: pidfile.exists() and pidfile.read_text(), "the job")
         pid = int(pidfile.read_text())
         assert processes.comm(pid) == "sleep"
         assert not lab.queue()
@@ -181,5 +181,5 @@ def test_killed_owner_takes_its_cluster_along(lab: Lab) -> None:
         folder = Path(export.split("=")[1].strip()).parent
         assert listing(folder)
         os.kill(owner.pid, 9)
-    processes.until(lambda: not folder.exists(), f"{folder} to be removed", 20)
+    processes.until(lambda: not folder.exists(), f"{folder} to be removed")
     assert not listing(folder)

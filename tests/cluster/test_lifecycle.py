@@ -35,7 +35,7 @@ def release_s(site: Site) -> float:
 
 
 def nothing_left(site: Site) -> None:
-    until(lambda: not site.lab.queue(), "nothing in the queue", 60, poll=0.2)
+    until(lambda: not site.lab.queue(), "nothing in the queue", poll=0.2)
 
 
 def cleanup_log(site: Site) -> str:
@@ -93,7 +93,7 @@ def test_the_clean_up_job_releases_servers_that_cannot_leave(site: Site) -> None
     ).stdout.strip()
     site.lab.run("scontrol", "update", "nodename=gaudi[1-2]", "state=drain", "reason=test")
     assert site.sweep().returncode == 0
-    until(lambda: "ready" in states(site), "the user's server", 60, poll=0.3)
+    until(lambda: "ready" in states(site), "the user's server", poll=0.3)
     with stopped_supervisor(site, "user") as pid:
         site.lab.run("scancel", site.job("scripted"))
         servers = [site.job("user"), site.job("assistant_scripted")]
@@ -117,7 +117,7 @@ def test_a_sweep_that_is_submitted_again_has_one_clean_up_job(site: Site) -> Non
     assert site.sweep(latency=2000, trials=2).returncode == 0
     second = site.job("cleanup")
     assert first != second
-    until(lambda: first not in site.lab.queue(), "the earlier clean-up job to go", 20)
+    until(lambda: first not in site.lab.queue(), "the earlier clean-up job to go")
     waiting = site.lab.run("squeue", "-h", "-j", second, "-o", "%E").stdout
     jobs = json.loads((site.run_dir / "jobs.json").read_text())["jobs"]
     arrays = [job["job_id"] for job in jobs if job["kind"] == "array"]
@@ -166,7 +166,7 @@ def test_an_idle_server_leaves_and_the_next_submission_brings_it_back(site: Site
     text = "idle_limit_min: 0.02\n"
     try:
         assert site.sweep(more=text).returncode == 0
-        until(lambda: states(site) == {"left"}, "idle servers to leave", 60, poll=0.3)
+        until(lambda: states(site) == {"left"}, "idle servers to leave", poll=0.3)
         assert {server["reason"] for server in site.status()["servers"]} == {
             "idle for 0.02 minutes (idle_limit_min)"
         }
@@ -188,9 +188,9 @@ def test_cells_that_wait_get_their_servers_back(site: Site) -> None:
     site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=down")
     try:
         assert site.sweep(more="idle_limit_min: 0.02\n").returncode == 0
-        until(lambda: states(site) == {"left"}, "idle servers to leave", 60, poll=0.3)
+        until(lambda: states(site) == {"left"}, "idle servers to leave", poll=0.3)
         servers = {site.job("user"), site.job("assistant_scripted")}
-        until(lambda: not servers & set(site.lab.queue()), "the servers' jobs to end", 20)
+        until(lambda: not servers & set(site.lab.queue()), "the servers' jobs to end")
         again = site.sweep("--json")
         assert [job["kind"] for job in json.loads(again.stdout)["jobs"]] == [
             "server",

@@ -78,12 +78,12 @@ def run_dir(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterat
         (run.scripts / name).write_text(text)
     other = ("sbatch", "--parsable", "-p", "gaudi", "-w", "gaudi2", "--gres=hpu:gaudi2:1")
     job = lab.run(*other, "-o", "/dev/null", "--wrap", "sleep 600").stdout.strip()
-    until(lambda: lab.queue().get(job) == "RUNNING", "the other job to run", 20)
+    until(lambda: lab.queue().get(job) == "RUNNING", "the other job to run")
     slurm.submit(plan, run, {}, ["user"])
     yield run
     lab.run("scancel", job)
     slurm.cancel(read_jobs(run))
-    until(lambda: not lab.queue(), "the jobs to be gone", 30, poll=0.2)
+    until(lambda: not lab.queue(), "the jobs to be gone", poll=0.2)
 
 
 def found(folder: Path) -> dict[str, dict[str, Any]]:
@@ -97,8 +97,8 @@ def test_each_node_gets_its_rank_its_cards_and_the_heads_address(
         endpoint = read_endpoint(run_dir, "user")
         return endpoint.state if endpoint else ""
 
-    until(lambda: state() == "ready", "the server to be ready", 60, poll=0.2)
-    until(lambda: len(found(tmp_path)) == 2, "both nodes to have started", 20)
+    until(lambda: state() == "ready", "the server to be ready", poll=0.2)
+    until(lambda: len(found(tmp_path)) == 2, "both nodes to have started")
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None and endpoint.model == "large"
     nodes = found(tmp_path)
@@ -138,10 +138,10 @@ def test_a_node_that_dies_ends_all_and_the_server_starts_again(
         endpoint = read_endpoint(run_dir, "user")
         return endpoint.incarnation if endpoint and endpoint.state == "ready" else ""
 
-    until(lambda: bool(incarnation()) and len(found(tmp_path)) == 2, "the server", 60, poll=0.2)
+    until(lambda: bool(incarnation()) and len(found(tmp_path)) == 2, "the server", poll=0.2)
     first, nodes = incarnation(), found(tmp_path)
     headless = next(node for node in nodes.values() if "--headless" in node["argv"])
     lab.run("kill", "-9", str(headless["pid"]))
-    until(lambda: incarnation() not in ("", first), "the server to be back", 60, poll=0.2)
+    until(lambda: incarnation() not in ("", first), "the server to be back", poll=0.2)
     again = found(tmp_path)
     assert all(again[name]["pid"] != nodes[name]["pid"] for name in nodes)

@@ -21,7 +21,7 @@ def preempt(drill: Drill, node: str, job: str) -> str:
     command = ["sbatch", "--parsable", "-p", "cuda_high", "-w", node, "--exclusive"]
     script = ["-o", "/dev/null", "--wrap", "sleep 2"]
     other = drill.lab.run(*command, *script).stdout.strip()
-    until(lambda: drill.lab.queue().get(other) != "PENDING", "the preemption", 60, poll=0.1)
+    until(lambda: drill.lab.queue().get(other) != "PENDING", "the preemption", poll=0.1)
     assert restarts(drill, job) or drill.lab.queue()[job] in ("PENDING", "COMPLETING")
     return other
 

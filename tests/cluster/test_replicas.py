@@ -36,7 +36,7 @@ def test_cells_use_both_and_move_when_one_is_killed(drill: Drill) -> None:
         return {each for record in drill.records() for each in incarnations(record, "user")}
 
     both = {drill.endpoint("user").incarnation, lost.incarnation}
-    until(lambda: users() == both, "episodes on both replicas", 60, poll=0.2)
+    until(lambda: users() == both, "episodes on both replicas", poll=0.2)
     # The node dies as far as its clients can see: supervisor and engine at once, without a word.
     assert processes.has_environment(lost.pid, f"SLURM_JOB_ID={lost.job_id}")
     os.kill(lost.pid, signal.SIGKILL)

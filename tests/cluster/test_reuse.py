@@ -80,14 +80,14 @@ def lease_both(first: Sharing, second: Sharing, *, tasks: tuple[int, int]) -> No
     """Both are under way, on the servers of the first."""
     said = first.submit(tasks[0])
     assert said.count("no running server can be shared") == 2
-    until(lambda: ready(first), "the servers", 60, poll=0.3)
+    until(lambda: ready(first), "the servers", poll=0.3)
     said = second.submit(tasks[1])
     assert said.count(f"leased from {first.run_dir}") == 2, said
     assert second.kinds() == ["array", "cleanup"]
     rows = second.status()["servers"]
     assert {row["leased_from"] for row in rows} == {str(first.run_dir)}
     assert [row["job_id"] for row in rows] == [first.job(name) for name in SERVERS]
-    until(second.records, "the second sweep's first episodes", 60, poll=0.2)
+    until(second.records, "the second sweep's first episodes", poll=0.2)
 
 
 def left_in_time(first: Sharing, *arrays: str) -> None:
@@ -96,7 +96,7 @@ def left_in_time(first: Sharing, *arrays: str) -> None:
     ends = first.lab.wait_jobs(*servers, *arrays, seconds=120)
     assert {ends[server] for server in servers} == {"COMPLETED"}
     assert ended_at(first, *servers) - ended_at(first, *arrays) <= RELEASE_S
-    until(lambda: not first.lab.queue(), "nothing in the queue", 60, poll=0.3)
+    until(lambda: not first.lab.queue(), "nothing in the queue", poll=0.3)
     assert not list(RunDir(first.run_dir).endpoints.glob("leases/*/*.json"))
 
 
@@ -146,7 +146,7 @@ def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     assert cancelled.returncode == 0, cancelled.stderr
     assert cancelled.stdout.count("stays: another sweep uses it: array scripted") == 2
     before = len(second.records())
-    until(lambda: len(second.records()) > before + 2, "further episodes", 60, poll=0.2)
+    until(lambda: len(second.records()) > before + 2, "further episodes", poll=0.2)
 
     servers = [first.job(name) for name in SERVERS]
     forced = first.emobench("cancel", "runs/tiny", "--force")
@@ -171,7 +171,7 @@ def test_a_lease_outlasts_a_hand_over(first: Sharing, second: Sharing) -> None:
     before = first.endpoint("user")
     first.lab.wait_jobs(first.job("scripted"), seconds=120)
     first.lab.run("scontrol", "update", f"jobid={before.job_id}", "EndTime=now+31")
-    until(lambda: first.endpoint("user").job_id != before.job_id, "a successor", 60, poll=0.2)
+    until(lambda: first.endpoint("user").job_id != before.job_id, "a successor", poll=0.2)
     assert not second.complete()
     after = first.endpoint("user")
     assert after.leases == before.leases != ()

@@ -133,7 +133,7 @@ def test_ended_jobs_say_how(study: Study) -> None:
         return all(state.exit_code and not state.live for state in job_states([job]).values())
 
     study.lab.wait_jobs(array)
-    until(ended, "accounting", 20, poll=0.2)
+    until(ended, "accounting", poll=0.2)
     found = {key: (value.state, value.exit_code) for key, value in job_states([job]).items()}
     assert found == {
         f"{array}_0": ("COMPLETED", "0:0"),
@@ -205,7 +205,7 @@ def test_a_refusal_leaves_no_server_alone(
     with pytest.raises(SubmissionRefused, match=f"(?s)sbatch refused .*{said}.*{advice}"):
         study.submit({"a": [0, 1]}, "user", "assistant_a")
     assert read_jobs(study.run_dir) == []
-    until(lambda: not study.lab.queue(), "an empty queue", 20, poll=0.1)
+    until(lambda: not study.lab.queue(), "an empty queue", poll=0.1)
 
 
 def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
@@ -271,7 +271,7 @@ def test_a_server_announces_itself_and_leaves_when_its_cells_are_done(study: Stu
         endpoint = read_endpoint(study.run_dir, "assistant_a")
         return endpoint.state if endpoint else ""
 
-    until(lambda: state() == "ready", "the server to be ready", 60)
+    until(lambda: state() == "ready", "the server to be ready")
     endpoint = read_endpoint(study.run_dir, "assistant_a")
     assert endpoint is not None
     assert endpoint.job_id == job["job_id"]
@@ -286,7 +286,7 @@ def test_a_server_announces_itself_and_leaves_when_its_cells_are_done(study: Stu
 def test_a_cancelled_server_leaves_in_order(study: Study) -> None:
     (job,) = study.submit({}, "user")
     log = study.logs / f"user_vllm_{job['job_id']}.out"
-    until(lambda: log.is_file() and "is ready" in log.read_text(), "the server to be ready", 60)
+    until(lambda: log.is_file() and "is ready" in log.read_text(), "the server to be ready")
     slurm.cancel([job])
     endpoint = read_endpoint(study.run_dir, "user")
     assert endpoint is not None

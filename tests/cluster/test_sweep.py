@@ -92,7 +92,7 @@ def test_arrays_are_split_and_finished_cells_are_not_submitted_again(site: Site)
     ]
     again = site.sweep("--json", trials=2)
     assert json.loads(again.stdout)["finished"] is True
-    until(lambda: not site.lab.queue(), "nothing in the queue", 20)
+    until(lambda: not site.lab.queue(), "nothing in the queue")
 
 
 def test_a_failed_job_shows_its_reason_and_the_same_command_completes_it(site: Site) -> None:
@@ -121,7 +121,7 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
     cancelled = site.emobench("cancel", "runs/tiny")
     assert cancelled.returncode == 0, cancelled.stderr
     assert set(site.lab.queue().values()) <= {"COMPLETING"}
-    until(lambda: not site.lab.queue(), "an empty queue", 20)
+    until(lambda: not site.lab.queue(), "an empty queue")
     assert not site.status()["live"]
 
 
@@ -133,7 +133,7 @@ def test_the_scheduler_refuses_half_way(site: Site) -> None:
     assert "Traceback" not in refused.stderr
     assert "nowhere" in refused.stderr
     assert "partition" in refused.stderr
-    until(lambda: not site.lab.queue(), "the servers to be taken back", 20)
+    until(lambda: not site.lab.queue(), "the servers to be taken back")
     assert json.loads((site.run_dir / "jobs.json").read_text())["jobs"] == []
 
     site.profile["array"]["partition"] = right
@@ -147,7 +147,7 @@ def test_an_array_that_the_site_does_not_take(site: Site) -> None:
     assert refused.returncode == 1
     assert "array" in refused.stderr.lower()
     assert "MaxArraySize" in refused.stderr
-    until(lambda: not site.lab.queue(), "the servers to be taken back", 20)
+    until(lambda: not site.lab.queue(), "the servers to be taken back")
 
 
 def test_a_job_that_cannot_start_python(site: Site) -> None:
@@ -169,7 +169,7 @@ def test_by_hand_as_teams_submit_now(site: Site) -> None:
         site.lab.run("sbatch", scripts / server)
     array = str(scripts / "tau_array_scripted.sbatch")
     single = site.lab.run("sbatch", "--parsable", array, "retail", "tool-calling", "scripted", "1")
-    until(lambda: site.status()["cells"]["done"] == 1, "the single run to end", 60, poll=0.3)
+    until(lambda: site.status()["cells"]["done"] == 1, "the single run to end", poll=0.3)
     assert [cell for cell in (0, 1) if (site.run_dir / f"cells/{cell}").exists()] == [0]
     site.lab.run("sbatch", "--array=0-1", array)
     status = site.wait_until_ended()

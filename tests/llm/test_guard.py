@@ -62,7 +62,7 @@ def _running(command: tuple[str, ...], log: Path, **environment: str) -> Iterato
         ) as process,
     ):
         try:
-            until(lambda: "http://127" in log.read_text(), "the server to listen", 20)
+            until(lambda: "http://127" in log.read_text(), "the server to listen")
             yield "http" + log.read_text().rpartition("http")[2].split()[0]
         finally:
             process.terminate()
@@ -90,7 +90,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def ask(url: str, method: str, path: str, *authorization: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     connection.putrequest(method, path)
     for value in authorization:
         connection.putheader("Authorization", value)
@@ -162,7 +162,7 @@ def test_two_keys_in_one_request_open_nothing(tmp_path: Path) -> None:
             connect(socket, proxy=None).close()
         headers = {"Authorization": f"Bearer {KEY}"}
         with connect(socket, additional_headers=headers, proxy=None) as conversation:
-            assert conversation.recv(timeout=10) == "ran"
+            assert conversation.recv(timeout=60) == "ran"
     assert KEY not in log.read_text()
 
 

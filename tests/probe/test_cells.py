@@ -24,7 +24,7 @@ from emobench.store.endpoints import Endpoint, api_key, now, publish
 from tests.support.model_server import ModelServer, Reply, good, is_user, proving
 from tests.support.plans import make_plan
 
-LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.2)
+LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
 
 
 def never_calls(request: dict[str, Any]) -> Reply:
@@ -251,7 +251,7 @@ def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: Mod
     together = threading.Barrier(4)
 
     def start(number: int) -> CellProbe:
-        together.wait(10)
+        together.wait(60)
         return probed(run.plan, run.run_dir, number, target)
 
     load_benchmark().tools_info("retail")
@@ -284,7 +284,7 @@ def test_a_signal_does_not_wait_for_a_server_that_is_silent(
 
     def answer(request: dict[str, Any]) -> Reply:
         arrived.set()
-        free.wait(30)
+        free.wait(60)
         return good(request)
 
     endpoint.answer = answer

@@ -33,7 +33,7 @@ def asked(
     **sampling: Any,
 ) -> ProbeReport:
     target = ModelEndpoint(model, endpoint.url, key, sampling=sampling)
-    return probe(target, role, env="retail", benchmark=load_benchmark(), timeout_s=10, tools=tools)
+    return probe(target, role, env="retail", benchmark=load_benchmark(), timeout_s=60, tools=tools)
 
 
 def found(report: ProbeReport, name: str) -> Check:
@@ -221,7 +221,11 @@ def test_a_server_without_a_list_of_models(endpoint: ModelServer) -> None:
 def test_an_address_without_v1(endpoint: ModelServer) -> None:
     url = endpoint.url.removesuffix("/v1")
     report = probe(
-        ModelEndpoint("m", url, None), "user", env="retail", benchmark=load_benchmark(), timeout_s=5
+        ModelEndpoint("m", url, None),
+        "user",
+        env="retail",
+        benchmark=load_benchmark(),
+        timeout_s=60,
     )
     assert found(report, "address").advice == f"is the address {url}/v1?"
 

@@ -73,7 +73,7 @@ def test_a_server_that_answers_no_chat_call_is_not_reachable(
 ) -> None:
     url = launch(role=role, faults={fault: 1}).url
     started = time.monotonic()
-    report = asked(url, role, timeout_s=0.5)
+    report = asked(url, role, timeout_s=3)
     assert report.state == "unreachable"
     assert report.verdict.startswith("not reachable: ")
-    assert time.monotonic() - started < 5, "a call that hung is not waited for again"
+    assert time.monotonic() - started < 30, "a call that hung is not waited for again"

@@ -94,7 +94,7 @@ def test_kill_9_at_random_moments(cell: Cell) -> None:
     for strike in range(4):
         process = cell.start()
         seen = len(cell.lines())
-        until(lambda: len(cell.lines()) > seen or process.poll() is not None, "an episode", 60)  # noqa: B023
+        until(lambda: len(cell.lines()) > seen or process.poll() is not None, "an episode")  # noqa: B023
         time.sleep(dice.random() * 0.3)  # the moment itself is the experiment
         process.kill()
         process.communicate()
@@ -110,9 +110,9 @@ def test_kill_9_at_random_moments(cell: Cell) -> None:
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_ends_the_cell_in_order(cell: Cell, kind: signal.Signals) -> None:
     process = cell.start()
-    until(lambda: cell.lines(), "an episode", 60)
+    until(lambda: cell.lines(), "an episode")
     process.send_signal(kind)
-    output, _ = process.communicate(timeout=25)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     assert "stopping" in output
     assert (cell.summary()["status"], cell.summary()["exit_reason"]) == (
@@ -140,7 +140,7 @@ def test_a_full_disk_loses_nothing(cell: Cell) -> None:
 
 def test_a_second_writer_is_refused(cell: Cell) -> None:
     first = cell.start()
-    until(lambda: cell.lines(), "an episode", 60)
+    until(lambda: cell.lines(), "an episode")
     # It holds the cell, and must not be done with it before the other one asks.
     first.send_signal(signal.SIGSTOP)
     try:

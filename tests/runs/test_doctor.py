@@ -131,7 +131,7 @@ def test_set_up_lines_that_hang_are_ended(monkeypatch: pytest.MonkeyPatch, tmp_p
         (check,) = doctor.check_server_setup(profile(server_setup=lines))
         assert (check.name, check.state) == ("server_setup", "warning")
         process = Path("/proc", (tmp_path / "pid").read_text().strip())
-        until(partial(_is_gone, process), "it to be gone", 5)
+        until(partial(_is_gone, process), "it to be gone")
     assert doctor.check_client(profile(client_setup=("sleep 600",))).state == "failed"
 
 

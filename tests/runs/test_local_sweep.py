@@ -78,7 +78,7 @@ def stock_reads(path: Path) -> list[float]:
 def test_cancel_leaves_nothing_running_and_the_same_command_completes(study: Study) -> None:
     started = study.sweep(latency=3000, tasks="0-3")
     assert started.returncode == 0, started.stderr
-    until(lambda: study.status()["cells"]["running"], "a cell to run", 60, poll=0.2)
+    until(lambda: study.status()["cells"]["running"], "a cell to run", poll=0.2)
     cancelled = study.run("cancel", "runs/tiny")
     assert cancelled.returncode == 0, cancelled.stderr
     assert "server user" in cancelled.stdout or "user (" in cancelled.stdout

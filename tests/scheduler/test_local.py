@@ -69,7 +69,7 @@ def test_every_missing_cell_runs_under_a_throttle_over_all_blocks(run: Run) -> N
     jobs = run.submit({"a": [0, 1, 3], "b": [4, 7]})
     assert [(job["name"], job["cells"]) for job in jobs] == [("a", [0, 1, 3]), ("b", [4, 7])]
     assert jobs[0]["pid"] == jobs[1]["pid"]
-    until(lambda: not any_live(jobs), "the cells to end", 20)
+    until(lambda: not any_live(jobs), "the cells to end")
     running = most = 0
     for event in run.events.read_text().split():
         running += 1 if event == "start" else -1
@@ -102,8 +102,8 @@ def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -
     # In a group of its own and deaf, as an engine that hangs.
     script.write_text(f"trap '' TERM\nset -m\nsleep 600 &\necho up >>{tmp_path}/up\nwait\n")
     jobs = run.submit({"a": [0, 1, 2]}, ("user",))
-    until(lambda: run.lines("start") == 2, "two cells to run", 20)
-    until((tmp_path / "up").exists, "the server to run", 20)
+    until(lambda: run.lines("start") == 2, "two cells to run")
+    until((tmp_path / "up").exists, "the server to run")
     local.cancel(jobs, grace_s=0.3)
     assert not any(members(job) for job in jobs)
     assert run.lines("start") == 2
@@ -117,7 +117,7 @@ def test_a_graceful_end_reaches_the_runs(tmp_path: Path) -> None:
         f"echo start >>{run.events}\nfor i in $(seq 6000); do sleep 0.1; done\n"
     )
     jobs = run.submit({"a": [0, 1, 2]})
-    until(lambda: run.lines("start") == 2, "two cells to run", 20)
+    until(lambda: run.lines("start") == 2, "two cells to run")
     local.cancel(jobs)
     assert run.lines("interrupted") == 2
     assert not any(members(job) for job in jobs)
@@ -128,9 +128,9 @@ def test_a_killed_runner_takes_its_runs_along(tmp_path: Path) -> None:
     script = run.run_dir.scripts / "tau_array_a.sbatch"
     script.write_text(f"echo start >>{run.events}\nexec sleep 600\n")
     jobs = run.submit({"a": [0, 1]})
-    until(lambda: run.lines("start") == 2, "two cells to run", 20)
+    until(lambda: run.lines("start") == 2, "two cells to run")
     os.kill(jobs[0]["pid"], signal.SIGKILL)
-    until(lambda: not members(jobs[0]), "the runs to end", 10)
+    until(lambda: not members(jobs[0]), "the runs to end")
 
 
 def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_p
     script = run.run_dir.scripts / "user_vllm.sbatch"
     script.write_text(f"sleep 600 &\necho up >>{tmp_path}/up\nwait\n")
     jobs = run.submit({}, ("user",))
-    until((tmp_path / "up").exists, "the server to run", 20)
+    until((tmp_path / "up").exists, "the server to run")
     os.kill(jobs[0]["pid"], signal.SIGKILL)
-    until(lambda: local_state(jobs[0]).state == "GONE", "the first process to end", 5)
+    until(lambda: local_state(jobs[0]).state == "GONE", "the first process to end")
     assert members(jobs[0])
     local.cancel(jobs)
     assert not members(jobs[0])
@@ -156,10 +156,10 @@ def test_jobs_outlive_the_command_that_started_them(run: Run) -> None:
     subprocess.run(command, check=True, timeout=60, start_new_session=True)
     jobs = read_jobs(run.run_dir)
     assert load_plan(run.run_dir) == run.plan
-    until(lambda: run.lines("end") == 1, "the cell to end", 20)
+    until(lambda: run.lines("end") == 1, "the cell to end")
     assert local_state(jobs[0]).state == "RUNNING"
     log = run.folder / "logs" / f"user_vllm_{jobs[0]['job_id']}.out"
-    until(lambda: log.read_text() == "serving\n", "the server's log", 10)
+    until(lambda: log.read_text() == "serving\n", "the server's log")
 
 
 def test_an_earlier_servers_file_is_removed_before_a_new_one_starts(run: Run) -> None:
@@ -175,5 +175,5 @@ def test_variables_of_an_interactive_slurm_job_do_not_reach_local_jobs(
     script = run.run_dir.scripts / "user_vllm.sbatch"
     script.write_text(f"env >{run.folder}/env.tmp; mv {run.folder}/env.tmp {run.folder}/env\n")
     run.submit({}, ("user",))
-    until((run.folder / "env").exists, "the job's environment", 20)
+    until((run.folder / "env").exists, "the job's environment")
     assert "SLURM_JOB_ID" not in (run.folder / "env").read_text()

@@ -164,7 +164,7 @@ def test_a_sweep_of_ten_thousand_cells_renders_within_a_second() -> None:
     names = [f"a{number}" for number in range(5)]
     plan = make_plan(CUDA, "/logs", assistants=dict.fromkeys(names, ASSISTANT), trials=1000)
     assert len(plan.cells) == 10_000
-    begun = time.perf_counter()
+    begun = time.process_time()
     texts = render(plan, RUN_DIR, TEMPLATES)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert len(texts) == 2 + 2 * 5 + 10 + 1 + 1

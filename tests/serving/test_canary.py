@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,7 +57,7 @@ def verdict_on(
 ) -> Verdict:
     with recording(answer) as server:
         endpoint = replace(ENDPOINT, url=server.url, role=role)  # type: ignore[arg-type]
-        return send_canaries(endpoint, KEY, tools=tools, timeout_s=20)
+        return send_canaries(endpoint, KEY, tools=tools, timeout_s=60)
 
 
 def talker(
@@ -83,7 +83,7 @@ def test_a_model_that_chats_and_calls_is_fine() -> None:
 def test_only_who_needs_tools_is_asked_for_a_call() -> None:
     with recording(talker(Reply(status=400, error=NO_PARSER))) as server:
         endpoint = replace(ENDPOINT, url=server.url)
-        assert send_canaries(endpoint, KEY, tools=False, timeout_s=20) == Verdict()
+        assert send_canaries(endpoint, KEY, tools=False, timeout_s=60) == Verdict()
         assert [request.get("tools") for request in server.requests] == [None]
 
 
@@ -179,18 +179,18 @@ def test_an_assistant_may_think_behind_its_parser() -> None:
 
 
 def test_a_server_that_hangs_ends_with_the_time() -> None:
-    begun = time.monotonic()
+    over = threading.Event()
 
     def late(_: dict[str, Any]) -> Reply:
-        time.sleep(2)
+        over.wait(60)
         return Reply("late")
 
     with recording(late) as server:
         endpoint = replace(ENDPOINT, url=server.url)
         verdict = send_canaries(endpoint, KEY, tools=False, timeout_s=0.2)
+        over.set()
     assert verdict.failure is not None
     assert "got no answer" in verdict.failure.line
-    assert time.monotonic() - begun < 8
 
 
 def test_a_run_of_text_agents_needs_no_tool_calls(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_server_that_cannot_chat_is_never_announced(tmp_path: Path) -> None:
     script = run_dir.scripts / "serve_user.sh"
     _serve_oddly(script, Reply(status=400, error=NO_TEMPLATE))
     with supervising(run_dir) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert (endpoint.state, endpoint.cause) == ("failed", "chat_template")
@@ -238,4 +238,4 @@ def test_the_scripted_servers_pass(tmp_path: Path) -> None:
         with supervising(run_dir, name) as process:
             assert not until_state(run_dir, "ready", name).warnings
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0

@@ -103,11 +103,11 @@ def test_all_replicas_have_to_be_gone(run_dir: RunDir, monkeypatch: pytest.Monke
     api_key(run_dir, create=True)
     publish(run_dir, replace(OLD, state="failed", reason="out of memory"))
     publish(run_dir, replace(OLD, server="user+2", incarnation="x", state="ready"))
-    found = wait_for_endpoint(run_dir, "user", "user+2", deadline_s=5)
+    found = wait_for_endpoint(run_dir, "user", "user+2", deadline_s=60)
     assert found.endpoint.server == "user+2"
     publish(run_dir, replace(OLD, server="user+2", state="failed", reason="no card"))
     with pytest.raises(ServersGone, match=r"user failed: out of memory; .*user\+2 failed: no card"):
-        wait_for_endpoint(run_dir, "user", "user+2", deadline_s=5)
+        wait_for_endpoint(run_dir, "user", "user+2", deadline_s=60)
 
 
 def test_many_writers_lose_no_job(run_dir: RunDir) -> None:

@@ -209,7 +209,7 @@ def test_it_leaves_nothing_behind(server: Server) -> None:
     assert len(family) > 2  # the API's process, the engine's core, its worker
     server.supervisor.send_signal(signal.SIGTERM)
     assert server.supervisor.wait(60) == 0
-    processes.until(lambda: not any(map(processes.comm, family)), "vLLM's processes to end", 10)
+    processes.until(lambda: not any(map(processes.comm, family)), "vLLM's processes to end")
     with pytest.raises(OSError):
         server.status("/health")
     left = read_endpoint(server.run_dir, SERVER)

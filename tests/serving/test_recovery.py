@@ -57,7 +57,7 @@ def test_what_cannot_heal_is_not_started_again(
     run_dir = make_run(tmp_path)
     count = dies_saying(run_dir, words, code)
     with supervising(run_dir) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     assert count.read_text().count("x") == 1
     assert endpoint_of(run_dir).cause == cause
     assert [(each.event, each.cause) for each in events_of(run_dir)] == [
@@ -70,7 +70,7 @@ def test_what_can_heal_is_started_again_a_bounded_number_of_times(tmp_path: Path
     run_dir = make_run(tmp_path)
     count = dies_saying(run_dir, DEVICE)
     with supervising(run_dir) as process:
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
     assert count.read_text().count("x") == 4
     events = events_of(run_dir)
     assert [each.cause for each in events if each.event == "restarted"] == ["device"] * 3
@@ -95,7 +95,7 @@ def test_an_engine_that_is_out_of_memory_after_it_served_comes_back(tmp_path: Pa
         assert second.incarnation != first.incarnation
         assert (second.reason, second.cause) == ("", "")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     restarted = [each for each in events_of(run_dir) if each.event == "restarted"]
     assert [each.cause for each in restarted] == ["device_memory"]
 
@@ -108,22 +108,19 @@ def test_a_backoff_beats_and_ends_when_nothing_is_needed_any_more(how: str, tmp_
         processes.until(
             lambda: (found := read_endpoint(run_dir, "user")) and "after 600 s" in found.reason,
             "the backoff",
-            20,
         )
         before = endpoint_of(run_dir)
         assert before.state == "starting"
         assert "Device acquire failed" in before.reason
-        processes.until(
-            lambda: endpoint_of(run_dir).heartbeat != before.heartbeat, "a heartbeat", 5
-        )
+        processes.until(lambda: endpoint_of(run_dir).heartbeat != before.heartbeat, "a heartbeat")
         begun = time.monotonic()
         if how == "signal":
             process.send_signal(signal.SIGTERM)
         else:
             for cell in load_plan(run_dir).cells:
                 finish_cell(run_dir, cell.number)
-        assert process.wait(10) == 0
-        assert time.monotonic() - begun < 8
+        assert process.wait(60) == 0
+        assert time.monotonic() - begun < 60
     assert endpoint_of(run_dir).state == "left"
 
 
@@ -133,7 +130,7 @@ def test_the_deadline_counts_from_the_jobs_start(tmp_path: Path) -> None:
     (run_dir.scripts / "serve_user.sh").write_text("echo loading weights\nexec sleep 600\n")
     environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_START_TIME": str(int(time.time()) - 601)}
     with supervising(run_dir, **environment) as process:
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
     endpoint = endpoint_of(run_dir)
     assert endpoint.cause == "timeout"
     assert "not ready 10 minutes (server_deadline_min)" in endpoint.reason
@@ -148,7 +145,7 @@ def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
     job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
     add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": "elsewhere"}])
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     status = gather(run_dir)
     server = next(each for each in status["servers"] if each["name"] == "user")
     assert (server["state"], server["cause"]) == ("failed", "argument")

@@ -78,7 +78,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
         assert str(first.path) in said[0]
         assert holds(second, "user")
 
-        found = wait_for_endpoint(second, "user", deadline_s=10)
+        found = wait_for_endpoint(second, "user", deadline_s=60)
         assert found.endpoint.incarnation == own.incarnation
         assert found.place.key() == api_key(first)
         row = server_state(plan, second, "user", [], {})
@@ -89,13 +89,13 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
             finish_cell(first, number)
         for _ in range(6):  # more than one look at the queue
             beat = heartbeat(first)
-            until(lambda b=beat: heartbeat(first) != b, "a heartbeat after the end", 20)  # type: ignore[misc]
+            until(lambda b=beat: heartbeat(first) != b, "a heartbeat after the end")  # type: ignore[misc]
         assert process.poll() is None
         assert who_leases(first, "user")
 
         for number in (0, 1):
             finish_cell(second, number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert read_leases(first, "user") == []
     assert server_state(plan, second, "user", [], {})["state"] == "left"
 
@@ -115,7 +115,7 @@ def test_a_lease_that_is_given_back_holds_nothing(tmp_path: Path) -> None:
         for number in (0, 1):
             finish_cell(first, number)
         give_back(place)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> Non
 
         for number in (0, 1):
             finish_cell(first, number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         place, problem = take(offer, second, "user")
         assert place is None
         assert problem

@@ -18,7 +18,14 @@ from emobench.scheduler.processes import start_ticks
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, read_endpoint
 from tests.support import processes
-from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support.serving import (
+    LOCAL,
+    assert_stays,
+    finish_cell,
+    make_run,
+    supervising,
+    until_state,
+)
 
 
 def _engine_pids(endpoint: Endpoint) -> list[int]:
@@ -29,7 +36,7 @@ def _engine_pids(endpoint: Endpoint) -> list[int]:
 
 def _answers(endpoint: Endpoint) -> bool:
     try:
-        return ChatClient(endpoint.url, None, 2).get("/models").status > 0
+        return ChatClient(endpoint.url, None, 60).get("/models").status > 0
     except OSError:
         return False
 
@@ -39,7 +46,7 @@ def test_a_server_is_announced_once_it_answers_and_only_to_holders_of_the_key(
 ) -> None:
     run_dir = make_run(tmp_path)
     with supervising(run_dir) as process:
-        endpoint = wait_for_endpoint(run_dir, "user", deadline_s=20, poll_s=0.05).endpoint
+        endpoint = wait_for_endpoint(run_dir, "user", deadline_s=60, poll_s=0.05).endpoint
         assert (endpoint.role, endpoint.model, endpoint.engine) == ("user", "scripted", "scripted")
         assert endpoint.pid == process.pid
         assert ChatClient(endpoint.url, None, 10).get("/models").status == 401
@@ -56,10 +63,9 @@ def test_a_server_leaves_when_the_cells_that_need_it_are_done(tmp_path: Path) ->
         until_state(run_dir, "ready", "assistant_a")
         finish_cell(run_dir, 1)
         finish_cell(run_dir, 0, expected=1)  # it has two tasks by now
-        with pytest.raises(TimeoutError):
-            processes.until(lambda: process.poll() is not None, "no end yet", 0.5)
+        assert_stays(process, run_dir, "assistant_a")
         finish_cell(run_dir, 0)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     endpoint = read_endpoint(run_dir, "assistant_a")
     assert endpoint is not None
     assert (endpoint.state, endpoint.reason) == ("left", "all cells are done")
@@ -72,10 +78,9 @@ def test_without_recorded_jobs_cells_that_ended_since_the_start_are_enough(tmp_p
     finish_cell(run_dir, 1)
     with supervising(run_dir) as process:
         until_state(run_dir, "ready")
-        with pytest.raises(TimeoutError):
-            processes.until(lambda: process.poll() is not None, "no end yet", 0.5)
+        assert_stays(process, run_dir)
         finish_cell(run_dir, 0, "incomplete", ended=datetime.now(UTC).isoformat())
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def _record_jobs(run_dir: RunDir, *jobs: dict[str, object]) -> None:
@@ -105,10 +110,9 @@ def test_a_server_leaves_when_its_arrays_are_gone_but_not_before_they_come(tmp_p
         until_state(run_dir, "ready")
         for jobs in ((gone, own), (gone, own, alive)):
             _record_jobs(run_dir, *jobs)
-            with pytest.raises(TimeoutError):
-                processes.until(lambda: process.poll() is not None, "no end yet", 0.6)
+            assert_stays(process, run_dir)
         _record_jobs(run_dir, gone, own, alive | {"start_ticks": 1})
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert endpoint.reason == "its arrays have left the queue"
@@ -125,7 +129,7 @@ def test_a_killed_engine_comes_back_a_bounded_number_of_times(tmp_path: Path) ->
                 os.kill(pid, signal.SIGKILL)
             if len(seen) < 4:
                 endpoint = until_state(run_dir, "ready", other=endpoint.incarnation)
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     assert len(seen) == 4
     failed = read_endpoint(run_dir, "user")
     assert failed is not None
@@ -138,7 +142,7 @@ def test_an_engine_that_never_comes_up_fails_at_once_with_its_last_words(tmp_pat
     script = run_dir.scripts / "serve_user.sh"
     script.write_text("echo loading weights\necho 'it broke' >&2\nexit 7\n")
     with supervising(run_dir) as process:
-        assert process.wait(10) == 1
+        assert process.wait(60) == 1
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert (endpoint.state, endpoint.cause) == ("failed", "unknown")
@@ -153,7 +157,7 @@ def test_a_server_of_another_model_is_never_announced(tmp_path: Path) -> None:
     script = run_dir.scripts / "serve_user.sh"
     script.write_text(script.read_text().replace("--model scripted", "--model other"))
     with supervising(run_dir) as process:
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert "serves other, not scripted" in endpoint.reason
@@ -167,7 +171,7 @@ def test_a_signal_ends_server_and_engine(number: signal.Signals, tmp_path: Path)
         endpoint = until_state(run_dir, "ready")
         assert _engine_pids(endpoint)
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert not _engine_pids(endpoint)
     left = read_endpoint(run_dir, "user")
     assert left is not None
@@ -180,9 +184,9 @@ def test_an_engine_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Pa
     script.write_text("trap '' TERM\nsleep 600 &\nsleep 600\n")
     with supervising(run_dir) as process:
         endpoint = until_state(run_dir, "starting")
-        processes.until(lambda: len(_engine_pids(endpoint)) == 3, "the engine's processes", 5)
+        processes.until(lambda: len(_engine_pids(endpoint)) == 3, "the engine's processes")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert not _engine_pids(endpoint)
 
 
@@ -191,8 +195,8 @@ def test_a_killed_supervisor_leaves_no_engine(tmp_path: Path) -> None:
     with supervising(run_dir) as process:
         endpoint = until_state(run_dir, "ready")
         process.kill()
-        process.wait(10)
-        processes.until(lambda: not _engine_pids(endpoint), "the engine to end", 5)
+        process.wait(60)
+        processes.until(lambda: not _engine_pids(endpoint), "the engine to end")
     assert not _answers(endpoint)
 
 
@@ -204,10 +208,10 @@ def test_a_killed_supervisor_leaves_no_child_of_an_engine_that_was_killed_too(
     script.write_text("(trap '' TERM; sleep 600; true) &\nexec sleep 600\n")
     with supervising(run_dir) as process:
         endpoint = until_state(run_dir, "starting")
-        processes.until(lambda: len(_engine_pids(endpoint)) == 3, "the engine's processes", 5)
+        processes.until(lambda: len(_engine_pids(endpoint)) == 3, "the engine's processes")
         process.kill()
-        process.wait(10)
-        processes.until(lambda: not _engine_pids(endpoint), "the engine to end", 8)
+        process.wait(60)
+        processes.until(lambda: not _engine_pids(endpoint), "the engine to end")
 
 
 def test_slurm_ending_every_process_at_once_is_no_crash(tmp_path: Path) -> None:
@@ -216,14 +220,14 @@ def test_slurm_ending_every_process_at_once_is_no_crash(tmp_path: Path) -> None:
         endpoint = until_state(run_dir, "ready")
         for pid in [*_engine_pids(endpoint), process.pid]:
             os.kill(pid, signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_wrong_server_name_is_the_users_mistake(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     with supervising(run_dir, "assistant_b") as process:
         output = process.stdout.read() if process.stdout else ""
-        assert process.wait(10) == 2
+        assert process.wait(60) == 2
     assert "user, assistant_a" in output
     assert "Traceback" not in output
 
@@ -244,7 +248,6 @@ def test_cells_that_are_added_meanwhile_keep_the_server(tmp_path: Path) -> None:
         )
         for cell in plan.cells:
             finish_cell(run_dir, cell.number)
-        with pytest.raises(TimeoutError):
-            processes.until(lambda: process.poll() is not None, "no end yet", 0.6)
+        assert_stays(process, run_dir)
         finish_cell(run_dir, added.number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

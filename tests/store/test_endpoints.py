@@ -80,15 +80,15 @@ def test_keys_of_a_later_version_are_ignored(run_dir: RunDir) -> None:
 
 def test_a_ready_server_that_answers_is_believed(run_dir: RunDir, url: str) -> None:
     publish(run_dir, replace(READY, url=url))
-    endpoint = wait_for_endpoint(run_dir, "user", deadline_s=5).endpoint
+    endpoint = wait_for_endpoint(run_dir, "user", deadline_s=60).endpoint
     assert endpoint.incarnation == "abc"
-    assert endpoint.age_s() < 5
+    assert endpoint.age_s() < 60
 
 
 def test_a_server_that_comes_later_is_waited_for(run_dir: RunDir, url: str) -> None:
     timer = threading.Timer(0.1, publish, (run_dir, replace(READY, url=url)))
     timer.start()
-    found = wait_for_endpoint(run_dir, "user", deadline_s=5, poll_s=0.02)
+    found = wait_for_endpoint(run_dir, "user", deadline_s=60, poll_s=0.02)
     assert found.endpoint.url == url
     timer.join()
 
@@ -129,11 +129,11 @@ def test_a_failed_server_and_an_interruption_end_the_wait_at_once(run_dir: RunDi
     begun = time.monotonic()
     publish(run_dir, replace(READY, state="starting"))
     with pytest.raises(ServersGone, match="interrupted"):
-        wait_for_endpoint(run_dir, "user", deadline_s=60, interrupted=lambda: True)
+        wait_for_endpoint(run_dir, "user", deadline_s=600, interrupted=lambda: True)
     publish(run_dir, replace(READY, state="failed", reason="out of memory"))
     with pytest.raises(ServersGone, match="user failed: out of memory"):
-        wait_for_endpoint(run_dir, "user", deadline_s=60)
-    assert time.monotonic() - begun < 10
+        wait_for_endpoint(run_dir, "user", deadline_s=600)
+    assert time.monotonic() - begun < 60
 
 
 def test_a_server_whose_job_ended_without_a_word_ends_the_wait(

@@ -12,7 +12,13 @@ from pathlib import Path
 PROC = Path("/proc")
 
 
-def until(condition: Callable[[], object], what: str, seconds: float, poll: float = 0.02) -> None:
+PATIENCE_S = 120.0
+"""How long to wait for what is certain to come, however loaded the machine is."""
+
+
+def until(
+    condition: Callable[[], object], what: str, seconds: float = PATIENCE_S, poll: float = 0.02
+) -> None:
     """Return once `condition()` is true; TimeoutError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -40,7 +40,7 @@ class Client:
     url: str
     key: str | None = None
 
-    def request(self, path: str, body: bytes | None = None, timeout: float = 20) -> Answer:
+    def request(self, path: str, body: bytes | None = None, timeout: float = 60) -> Answer:
         headers = {"Content-Type": "application/json"}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -52,7 +52,7 @@ class Client:
             with error:
                 return Answer(error.code, error.read(), dict(error.headers))
 
-    def chat(self, messages: Any, timeout: float = 20, **more: Any) -> Answer:
+    def chat(self, messages: Any, timeout: float = 60, **more: Any) -> Answer:
         body = json.dumps({"model": "scripted", "messages": messages, **more}).encode()
         return self.request("/v1/chat/completions", body, timeout)
 
@@ -67,7 +67,7 @@ class Servers:
         self.runners: list[Any] = []
 
     def __call__(self, settings: ServerSettings) -> str:
-        runner, url = asyncio.run_coroutine_threadsafe(start(settings), self.loop).result(30)
+        runner, url = asyncio.run_coroutine_threadsafe(start(settings), self.loop).result(60)
         self.runners.append(runner)
         return url
 
@@ -75,9 +75,9 @@ class Servers:
         for runner in self.runners:
             # Hanging requests are part of the tests; nobody waits for them.
             runner._shutdown_timeout = 0.01
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(30)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(60)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(30)
+        self.thread.join(60)
         self.loop.close()
 
 

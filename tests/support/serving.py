@@ -20,7 +20,7 @@ from emobench.store.endpoints import Endpoint, now, read_endpoint
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 
-LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=0.5)
+LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
 READY = Endpoint(
     server="user",
     role="user",
@@ -67,7 +67,7 @@ def supervising(
     code = (
         "import sys; from emobench.serving.supervise import Timing, main; "
         "sys.exit(main(sys.argv[1:], Timing(heartbeat_s=0.2, probe_s=0.05, health_s=0.2, "
-        f"health_timeout_s=1, backoff_s={backoff_s}, grace_s=2, "
+        f"health_timeout_s=5, backoff_s={backoff_s}, grace_s=2, "
         "queue_check_s=0.2, budget_check_s=0.2)))"
     )
     command = [sys.executable, "-c", code, "--run-dir", str(run_dir.path), "--server", server]
@@ -91,7 +91,20 @@ def until_state(run_dir: RunDir, state: str, server: str = "user", other: str = 
         endpoint = read_endpoint(run_dir, server)
         return endpoint is not None and endpoint.state == state and endpoint.incarnation != other
 
-    until(found, f"{server} to be {state}", 20)
+    until(found, f"{server} to be {state}")
     endpoint = read_endpoint(run_dir, server)
     assert endpoint is not None
     return endpoint
+
+
+def assert_stays(process: subprocess.Popen[str], run_dir: RunDir, server: str = "user") -> None:
+    """Return once the supervisor has looked several times more whether to leave, and did not."""
+
+    def heartbeat() -> str:
+        endpoint = read_endpoint(run_dir, server)
+        return endpoint.heartbeat if endpoint is not None else ""
+
+    for _ in range(5):
+        before = heartbeat()
+        until(lambda b=before: process.poll() is not None or heartbeat() != b, "a heartbeat")  # type: ignore[misc]
+        assert process.poll() is None, f"{server} left"

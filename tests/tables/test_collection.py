@@ -90,7 +90,7 @@ def test_a_process_that_is_killed_is_an_error_and_no_result(
             own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
             return [int(pid) for pid in own if "emobench.tables.workers" in command_line(int(pid))]
 
-        until(lambda: len(readers()) == 2, "two processes that read", 60)
+        until(lambda: len(readers()) == 2, "two processes that read")
         for pid in readers():
             os.kill(pid, signal.SIGKILL)
 
