@@ -6,26 +6,29 @@ import itertools
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.cluster.lab import missing
+from tests.support import processes
 from tests.support.scripted import launch, library
 
 __all__ = ["launch", "library"]
-from tests.support import processes
 
 TAG = "EMOBENCH_TEST"
 GRACE_SECONDS = 30.0
 _numbers = itertools.count()
 
+# How long an example takes depends on the machine.
+hypothesis.settings.register_profile(
+    "emobench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("emobench")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cluster: needs the real Slurm cluster of tests/cluster")
     config.addinivalue_line("markers", "leaves_jobs: the test may leave jobs in the queue")
-    if config.pluginmanager.hasplugin("xdist"):
-        return
-    # Known without the plugin too, so that --strict-markers accepts the cluster tests' group.
-    config.addinivalue_line("markers", "xdist_group(name): tests of one pytest-xdist worker")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,9 @@
-"""Run the whole suite, the tests on the Slurm cluster beside all others: those mostly wait.
+"""Run the whole suite: the tests on Slurm clusters in two processes beside two for all others.
 
-Arguments are pytest's. Where they name tests, there is one run of these. What the cluster's tests
-print comes in one piece, after the others. Exits with the worse of the two codes.
+Each process takes whole files as it gets free, and each of the cluster's has a cluster of its own.
+Those mostly wait, so that four processes suit two cores. Arguments are pytest's. Where they name
+tests, there is one run of these. What the cluster's tests print comes in one piece, after the
+others. Exits with the worse of the two codes.
 """
 
 from __future__ import annotations
@@ -14,24 +16,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CLUSTER = "tests/cluster"
+PARALLEL = ("-n", "2", "--dist", "loadfile")
 
 
 def main(arguments: Sequence[str]) -> int:
-    pytest = [sys.executable, "-m", "pytest", "--durations=10", *arguments]
+    pytest = [sys.executable, "-m", "pytest", "--durations=15", *arguments]
     if any(Path(argument.split("::")[0]).exists() for argument in arguments):
         return subprocess.run(pytest).returncode
+    pytest += PARALLEL
     with tempfile.TemporaryFile() as output:
         # Ctrl-C reaches both, as they share our process group; both then clean up behind them.
         cluster = subprocess.Popen([*pytest, CLUSTER], stdout=output, stderr=subprocess.STDOUT)
         others = subprocess.Popen([*pytest, f"--ignore={CLUSTER}"])
-        codes = [_ended(others), _ended(cluster)]
+        codes = [_wait(others), _wait(cluster)]
         print(f"\nThe tests of {CLUSTER}, which ran meanwhile:", flush=True)
         output.seek(0)
         sys.stdout.buffer.write(output.read())
     return max(codes, key=abs)
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int:
+def _wait(process: subprocess.Popen[bytes]) -> int:
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             return process.wait()

@@ -223,7 +223,7 @@ def compare(stock: Any, operations: list[tuple[str, str]]) -> None:
 
 
 @given(sequences(list(EXACT)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_an_overlay_is_a_private_copy(stock: Any, operations: list[tuple[str, str]]) -> None:
     compare(stock, operations)
 
@@ -235,7 +235,7 @@ def test_each_operation_is_followed(stock: Any, name: str, key: str) -> None:
 
 
 @given(sequences([*EXACT, *RUDE]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_it_cannot_follow_it_gives_up(stock: Any, operations: list[tuple[str, str]]) -> None:
     try:
         compare(stock, operations)

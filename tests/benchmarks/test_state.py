@@ -44,7 +44,7 @@ Changes = list[tuple[str, Any, Any]]
 
 
 @given(TABLES, st.lists(st.tuples(KEYS, KEYS, JSON | ODD | st.just(...)), max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_states_hash_as_in_stock(
     benchmark_: Benchmark, tables: dict[str, Any], changes: Changes
 ) -> None:

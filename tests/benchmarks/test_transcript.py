@@ -171,7 +171,7 @@ records = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(records)
 def test_no_transcript_raises(record: dict[str, Any]) -> None:
     said = dialogue(record)
@@ -190,7 +190,7 @@ def test_no_transcript_raises(record: dict[str, Any]) -> None:
         assert sum(one.words.values()) == round((found.user_words or 0) * found.user_messages)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(anything)
 def test_no_ground_truth_raises(info: Any) -> None:
     record = {"outcome": "failed", "traj": [], "info": {"task": info}}

@@ -79,7 +79,7 @@ PACES = st.fixed_dictionaries(
 
 
 @given(PACES)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_no_server_is_oversubscribed_and_nothing_is_left_unused(case: dict[str, Any]) -> None:
     assistants: dict[str, RoleModel] = {
         f"a{i}": vllm(max_num_seqs=size) for i, size in enumerate(case["assistants"])

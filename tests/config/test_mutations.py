@@ -157,9 +157,7 @@ def bytes_of(draw: st.DrawFn) -> bytes:
     return content
 
 
-FUZZ = settings(
-    max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+FUZZ = settings(max_examples=1200, suppress_health_check=list(HealthCheck), database=None)
 
 
 def test_the_unmangled_files_are_read() -> None:

@@ -111,7 +111,7 @@ def read_request(connection: socket.socket) -> bytes:
     return data
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(FRAMINGS)), st.lists(st.integers(0, 120), max_size=12))
 def test_every_framing_in_pieces_of_any_size(framing: str, cuts: list[int]) -> None:
     answer = FRAMINGS[framing]
@@ -126,7 +126,7 @@ def test_every_framing_in_pieces_of_any_size(framing: str, cuts: list[int]) -> N
     assert peer.connections == (1 if framing in KEPT else 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(KEPT | {"closing", "HTTP/1.0"})), st.integers(1, 200))
 def test_an_answer_that_breaks_off_is_none(framing: str, length: int) -> None:
     answer = FRAMINGS[framing]

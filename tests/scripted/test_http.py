@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emobench.scripted.protocol import RequestRefused, parse_request
@@ -174,7 +174,7 @@ REQUEST = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600)
 @given(request=REQUEST)
 def test_no_request_breaks_the_server(request: dict[str, Any]) -> None:
     """What HTTP would turn into a 500 is raised here; refusals are the only way out."""
@@ -196,7 +196,7 @@ SERVER = ScriptedServer(ServerSettings())
 def test_random_messages_over_http(launch: Launch) -> None:
     client = launch()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(messages=st.lists(MESSAGE, min_size=1, max_size=5))
     def check(messages: list[dict[str, Any]]) -> None:
         assert client.chat(messages).status == 200

@@ -44,9 +44,7 @@ def test_an_infrastructure_error_is_replaced_and_a_result_is_not(tmp_path: Path)
         assert store.records[1]["outcome"] == "failed"
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(min_value=0), tail=st.binary(max_size=5))
 def test_any_prefix_is_recoverable(tmp_path: Path, cut: int, tail: bytes) -> None:
     paths = CellPaths(tmp_path / "0")

@@ -150,9 +150,7 @@ def test_trials_that_are_alike_in_one_file_all_count(tmp_path: Path) -> None:
     assert load_episodes(tmp_path / "out")["episode"].is_unique
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_prefix_gives_the_results_that_are_whole(tmp_path: Path, data: Any) -> None:
     results = [result(task, reward=task % 2) for task in range(5)]

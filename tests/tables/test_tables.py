@@ -159,9 +159,7 @@ def test_calls_that_react_agents_write_are_calls() -> None:
     ) == 3
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_prefix_of_a_file_gives_what_is_whole_in_it(run_dir: RunDir, data: Any) -> None:
     path = run_dir.cell(0).episodes
@@ -186,9 +184,7 @@ JSON = st.recursive(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_record_of_any_values_makes_a_row(run_dir: RunDir, data: Any) -> None:
     plan = load_plan(run_dir)

@@ -135,9 +135,7 @@ def line(number: int) -> Answer:
     return Answer(f"key{number}", "model", label, "said\u2028é\n" * number)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(min_value=0), tail=st.binary(max_size=5))
 def test_any_prefix_can_be_gone_on_with(tmp_path: Path, cut: int, tail: bytes) -> None:
     path = tmp_path / "judge.jsonl"

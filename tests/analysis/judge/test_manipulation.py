@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emobench.analysis.judge.manipulation import (
@@ -97,7 +97,6 @@ def test_kappa_of_a_textbook() -> None:
     assert cohens_kappa([("y", "y")] * 3) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=40))
 def test_kappa_against_statsmodels(pairs: list[tuple[str, str]]) -> None:
     from statsmodels.stats.inter_rater import cohens_kappa as reference

@@ -81,7 +81,7 @@ def test_the_bootstrap_agrees_with_t_on_normal_data_and_is_the_same_each_time() 
 differences = st.lists(st.integers(-4, 4).map(lambda x: x / 4), min_size=2, max_size=30)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(differences, st.randoms(use_true_random=False))
 def test_swapping_the_sides_flips_the_sign_and_nothing_else(
     values: list[float], shuffler: object
@@ -99,7 +99,7 @@ def test_swapping_the_sides_flips_the_sign_and_nothing_else(
             assert (other.low, other.high) == pytest.approx((-one.high, -one.low))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(differences, st.permutations(range(30)))
 def test_the_order_of_tasks_does_not_matter(values: list[float], order: list[int]) -> None:
     turned = [values[i] for i in order if i < len(values)]
@@ -110,7 +110,7 @@ def test_the_order_of_tasks_does_not_matter(values: list[float], order: list[int
         assert other.p_permutation == pytest.approx(one.p_permutation)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(differences, st.integers(-8, 8))
 def test_a_constant_moves_the_intervals_along(values: list[float], shift: int) -> None:
     one = paired_difference("x", np.array(values), bounds=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -15,7 +15,6 @@ SAMPLES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(SAMPLES)
 def test_a_share_is_clustered_as_the_mean_reward(sample: list[tuple[int, float]]) -> None:
     sums: dict[tuple[str, int], tuple[int, float]] = {}
@@ -34,7 +33,6 @@ def test_a_share_is_clustered_as_the_mean_reward(sample: list[tuple[int, float]]
         )
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=40))
 def test_a_paired_difference_is_students(values: list[float]) -> None:
     treated = list(enumerate(values))
