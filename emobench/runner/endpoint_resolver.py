@@ -106,16 +106,16 @@ class EndpointResolver:
 
     def _follow(self, role: Role) -> None:
         """Note where the role's server went, if it handed over or left."""
-        place, known = self._found[role].place, self._found[role].endpoint
+        location, known = self._found[role].location, self._found[role].endpoint
         try:
-            status = place.file.stat()
+            status = location.file.stat()
         except OSError:
             return
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp == self._stamps.get(role):
             return
         self._stamps[role] = stamp
-        endpoint = place.read()
+        endpoint = location.read()
         if endpoint is None:
             return
         if endpoint.incarnation == known.incarnation:
@@ -197,9 +197,9 @@ class EndpointResolver:
         return ModelEndpoint(
             model=found.endpoint.model,
             url=found.endpoint.url,
-            api_key=found.place.key(),
+            api_key=found.location.key(),
             incarnation=found.endpoint.incarnation,
-            server=found.place.instance,
+            server=found.location.instance,
             sampling=sampling_of(self._role(role)[1]),
             timeout_s=self._plan.sweep.timeout_s,
         )

@@ -24,8 +24,8 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.queue import cancel_slurm, live_jobs
 from emobench.serving.leases import who_leases
 from emobench.serving.need import ON_THEIR_WAY, who_needs
+from emobench.store.endpoints import locate_server
 from emobench.store.jobs import read_jobs
-from emobench.store.places import place_of
 
 GRACE_S = 40.0
 """A server notices within 10 s that nobody is left, and gives its engine 20 s to end."""
@@ -64,8 +64,10 @@ def look(run_dir: RunDir, now: float) -> Look:
 
 def owners(run_dir: RunDir) -> list[RunDir]:
     """The runs whose servers this one leased: their own clean-up job may have ended before."""
-    places = [place_of(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)]
-    return list(dict.fromkeys(place.run_dir for place in places if place.lease))
+    locations = [
+        locate_server(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)
+    ]
+    return list(dict.fromkeys(location.run_dir for location in locations if location.lease))
 
 
 def clean_up(

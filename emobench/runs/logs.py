@@ -26,9 +26,9 @@ from emobench.core.plan import (
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import server_log
 from emobench.scheduler.usage import seconds
+from emobench.store.endpoints import locate_server, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import read_jobs
-from emobench.store.places import place_of
 
 TAIL_BLOCK = 1 << 16
 
@@ -57,10 +57,10 @@ class LogIndex:
 
     def of_server(self, server: str) -> list[Path]:
         """Logs of all jobs of a server, the newest first; a leased one's are its owner's."""
-        place = place_of(self._run_dir, server)
-        if place.lease and place.run_dir.plan.exists():
-            owner = place.run_dir
-            return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(place.instance)
+        location = locate_server(self._run_dir, server)
+        if location.lease and location.run_dir.plan.exists():
+            owner = location.run_dir
+            return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(location.instance)
         ids = {
             str(job["job_id"]): seconds(job.get("submitted")) or 0.0
             for job in self._jobs
@@ -69,9 +69,8 @@ class LogIndex:
         for job_id, events in self._events.items():
             if events[0].server == server:
                 ids.setdefault(job_id, events[0].time)
-        endpoint = read_json(self._run_dir.endpoint(server)) or {}
-        if endpoint.get("job_id"):
-            ids.setdefault(str(endpoint["job_id"]), seconds(endpoint.get("started")) or 0.0)
+        if endpoint := read_endpoint(self._run_dir, server):
+            ids.setdefault(endpoint.job_id, seconds(endpoint.started) or 0.0)
         prefix = server_log(server_of(server))
         return self._existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from emobench.config.capacity import crowded
-from emobench.core.files import read_json
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.queue import JobState, is_live
-from emobench.store.places import Place, place_of
-
-HEARTBEAT_LIMIT_S = 60.0
+from emobench.store.endpoints import STALE_S, Endpoint, ServerLocation, locate_server
 
 
 def server_state(
@@ -24,35 +20,34 @@ def server_state(
     states: Mapping[str, JobState],
 ) -> dict[str, Any]:
     """What the endpoint file and the queue say of an instance, as plain data."""
-    place = place_of(run_dir, name)
-    endpoint = read_json(place.file) or {}
-    if place.lease:
-        state, reason = _leased(place, endpoint)
+    location = locate_server(run_dir, name)
+    endpoint = location.read()
+    if location.lease:
+        state, reason = _leased(location, endpoint)
         return _row(plan, name, endpoint, state, reason) | {
-            "job_id": endpoint.get("job_id"),
-            "leased_from": str(place.run_dir.path),
+            "job_id": endpoint.job_id if endpoint else None,
+            "leased_from": str(location.run_dir.path),
         }
+    written_by = endpoint.job_id if endpoint else ""
     own = [job for job in jobs if job["kind"] == "server" and job["name"] == name]
     serving = [
-        job
-        for job in own
-        if job["job_id"] == endpoint.get("job_id") and is_live(states.get(job["job_id"]))
+        job for job in own if job["job_id"] == written_by and is_live(states.get(job["job_id"]))
     ]
     job = next(reversed(serving or own), None)
     queued = states.get(job["job_id"]) if job else None
-    state, reason = endpoint.get("state", ""), endpoint.get("reason", "")
-    if job and endpoint.get("job_id") != job["job_id"]:
-        endpoint, state, reason = {}, "", ""  # the file is of an earlier job
+    if job and job["job_id"] != written_by:
+        endpoint = None  # the file is of an earlier job
+    state, reason = (endpoint.state, endpoint.reason) if endpoint else ("", "")
     if job is not None and not is_live(queued):
         if state in ("ready", "starting", ""):
             state = "gone"
             reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
     elif queued is not None and queued.state.startswith("PENDING"):
         state, reason = "pending", queued.reason
-    elif state == "ready" and _age_s(endpoint.get("heartbeat")) > HEARTBEAT_LIMIT_S:
-        state, reason = "silent", f"no heartbeat for {_age_s(endpoint['heartbeat']):.0f} s"
-    elif state == "ready" and endpoint.get("kept_until"):
-        reason = f"nothing needs it; kept until {endpoint['kept_until']} (keep_servers_min)"
+    elif endpoint is not None and state == "ready" and endpoint.age_s() > STALE_S:
+        state, reason = "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
+    elif endpoint is not None and state == "ready" and endpoint.kept_until:
+        reason = f"nothing needs it; kept until {endpoint.kept_until} (keep_servers_min)"
     for successor in own:
         its = states.get(successor["job_id"])
         if job is not None and successor.get("takes_over") == job["job_id"] and is_live(its):
@@ -63,38 +58,33 @@ def server_state(
     return row | {"job_id": job["job_id"] if job else None}
 
 
-def _leased(place: Place, endpoint: Mapping[str, Any]) -> tuple[str, str]:
+def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[str, str]:
     """State and reason of a server whose job is another sweep's."""
-    state, age_s = endpoint.get("state", "gone"), _age_s(endpoint.get("heartbeat"))
-    if state in ("ready", "starting") and age_s > HEARTBEAT_LIMIT_S:
-        return "silent", f"no heartbeat for {age_s:.0f} s"
-    if state == "ready" and place.lease not in endpoint.get("leases", ()):
+    if endpoint is None:
+        return "gone", ""
+    if endpoint.state in ("ready", "starting") and endpoint.age_s() > STALE_S:
+        return "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
+    if endpoint.state == "ready" and location.lease not in endpoint.leases:
         return "left", "the lease has ended"
-    return state, endpoint.get("reason", "")
+    return endpoint.state, endpoint.reason
 
 
 def _row(
-    plan: Plan, name: str, endpoint: Mapping[str, Any], state: str, reason: str
+    plan: Plan, name: str, endpoint: Endpoint | None, state: str, reason: str
 ) -> dict[str, Any]:
     return {
         "name": name,
         "state": state,
         "reason": reason,
         "job_id": None,
-        "node": endpoint.get("host", ""),
-        "url": endpoint.get("url", ""),
+        "node": endpoint.host if endpoint else "",
+        "url": endpoint.url if endpoint else "",
         "model": instances_of(plan.sweep)[name].model,
-        "incarnation": endpoint.get("incarnation", ""),
-        "heartbeat": endpoint.get("heartbeat", ""),
-        "cause": endpoint.get("cause", ""),
-        "warnings": list(endpoint.get("warnings", ())),
-        "kept_until": endpoint.get("kept_until", "") if state == "ready" else "",
-        "warning": crowded(plan, server_of(name), endpoint.get("max_concurrency")),
+        "incarnation": endpoint.incarnation if endpoint else "",
+        "heartbeat": endpoint.heartbeat if endpoint else "",
+        "cause": endpoint.cause if endpoint else "",
+        "warnings": list(endpoint.warnings) if endpoint else [],
+        "kept_until": endpoint.kept_until if endpoint and state == "ready" else "",
+        "warning": crowded(plan, server_of(name), endpoint.max_concurrency if endpoint else None),
         "leased_from": "",
     }
-
-
-def _age_s(iso: str | None) -> float:
-    if not iso:
-        return float("inf")
-    return (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds()

@@ -31,8 +31,8 @@ from emobench.scheduler.usage import seconds
 from emobench.serving.budget import refuse_if_spent
 from emobench.serving.leases import who_leases
 from emobench.serving.reuse import give_back, holds, lease_servers
+from emobench.store.endpoints import ServerLocation, locate_server, read_endpoint
 from emobench.store.jobs import read_jobs
-from emobench.store.places import Place, place_of
 
 LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
 """Keys that servers take anew while they run."""
@@ -49,7 +49,7 @@ class Outcome:
     """Cells that lacked episodes and had no job before this call."""
     live: int
     """Cells whose job was waiting or running already."""
-    leased: Mapping[str, Place] = field(default_factory=dict)
+    leased: Mapping[str, ServerLocation] = field(default_factory=dict)
     """Servers of other sweeps that this one uses now, by what they stand for."""
 
 
@@ -106,8 +106,8 @@ def submit(
         submitted += _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
     except BaseException:
         if not any_live([job for job in read_jobs(run_dir) if job["kind"] == "array"]):
-            for place in leased.values():
-                give_back(place)
+            for location in leased.values():
+                give_back(location)
         raise
     finally:
         # Also after a refusal: the arrays that were taken have servers.
@@ -176,7 +176,7 @@ def cancel(run_dir: RunDir, force: bool = False) -> Cancelled:
     if stopped:
         _scheduler(plan).cancel(stopped)
     for instance in instances_of(plan.sweep):
-        give_back(place_of(run_dir, instance))
+        give_back(locate_server(run_dir, instance))
     return Cancelled(
         [_name(job) for job in stopped],
         {_name(job): leased[job["job_id"]] for job in live if job not in stopped},
@@ -236,10 +236,10 @@ def stays(run_dir: RunDir, job: Mapping[str, Any]) -> bool:
     """Whether a server that nothing here needs stays long enough for a new array to find it."""
     if who_leases(run_dir, job["name"]):
         return True
-    endpoint = read_json(run_dir.endpoint(job["name"])) or {}
-    until = seconds(endpoint.get("kept_until"))
-    if endpoint.get("job_id") != job["job_id"] or endpoint.get("state") != "ready":
+    endpoint = read_endpoint(run_dir, job["name"])
+    if endpoint is None or endpoint.job_id != job["job_id"] or endpoint.state != "ready":
         return False
+    until = seconds(endpoint.kept_until)
     return until is not None and until - time.time() > STAYS_S
 
 

@@ -14,6 +14,7 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.accounting import Accounted, accounted
 from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, cost_of
 from emobench.scheduler.queue import JobState
+from emobench.store.endpoints import read_endpoint
 from emobench.store.events import Event, read_events
 
 SummaryOf = Callable[[int], Mapping[str, Any] | None]
@@ -150,10 +151,10 @@ class _Reader:
         events = self._events.get(job_id, [])
         ended = None
         if not self._live(job_id) or (events and events[-1].event in ("left", "failed")):
-            endpoint = read_json(self._run_dir.endpoint(job["name"])) or {}
+            endpoint = read_endpoint(self._run_dir, job["name"])
             signs = [event.time for event in events]
-            if str(endpoint.get("job_id")) == job_id:
-                signs.append(seconds(endpoint.get("heartbeat")) or 0.0)
+            if endpoint is not None and endpoint.job_id == job_id:
+                signs.append(seconds(endpoint.heartbeat) or 0.0)
             ended = max(signs, default=seconds(job.get("submitted")))
         return JobRun(
             kind="server",

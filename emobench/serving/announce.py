@@ -39,7 +39,7 @@ class Announcer:
 
     def warn(self, warnings: Sequence[str]) -> None:
         """What the first requests showed, for the next announcement."""
-        self.endpoint = replace(self.endpoint, warnings=warnings)
+        self.endpoint = replace(self.endpoint, warnings=tuple(warnings))
 
     def say(self, state: State, reason: str = "", cause: str = "") -> None:
         """Write the endpoint file now."""

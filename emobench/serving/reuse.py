@@ -21,8 +21,14 @@ from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.serving.waiting import problem_of
-from emobench.store.endpoints import STALE_S, Endpoint, now
-from emobench.store.places import Place, lead_to, place_of
+from emobench.store.endpoints import (
+    STALE_S,
+    Endpoint,
+    ServerLocation,
+    locate_server,
+    now,
+    point_to_leased,
+)
 
 ANSWER_S = 45.0
 """A supervisor looks every second, but another node may see a new file half a minute late."""
@@ -35,11 +41,13 @@ _NOT_THE_SERVERS = {*Sampling.model_fields, "replicas", "reuse"}
 class Offer:
     """A running server that fits."""
 
-    place: Place
+    location: ServerLocation
     endpoint: Endpoint
 
     def __str__(self) -> str:
-        return f"{self.place.run_dir.path} ({self.place.instance}, job {self.endpoint.job_id})"
+        return (
+            f"{self.location.run_dir.path} ({self.location.instance}, job {self.endpoint.job_id})"
+        )
 
 
 def what_it_serves(plan: Plan, server: str) -> dict[str, object]:
@@ -81,7 +89,7 @@ def offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
             offer
             for offer in live
             if (not local or offer.endpoint.host == socket.gethostname())
-            and (name := server_of(offer.place.instance)) in servers_of(theirs.sweep)
+            and (name := server_of(offer.location.instance)) in servers_of(theirs.sweep)
             and what_it_serves(theirs, name) == wanted
         ]
     return sorted(found, key=lambda offer: len(offer.endpoint.leases))
@@ -89,88 +97,88 @@ def offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
 
 def lease_servers(
     plan: Plan, run_dir: RunDir, instances: Collection[str], say: Callable[[str], None]
-) -> dict[str, Place]:
+) -> dict[str, ServerLocation]:
     """Lease what can be had of `instances`; the others have to be started.
 
     Earlier leases of all of them are given back. `say` is told what was done and why.
     """
-    before = {instance: place_of(run_dir, instance) for instance in instances}
-    leased: dict[str, Place] = {}
+    before = {instance: locate_server(run_dir, instance) for instance in instances}
+    leased: dict[str, ServerLocation] = {}
     models = instances_of(plan.sweep)
     for instance in instances:
         if not models[instance].reuse:
             continue
         # Two replicas must not turn out to be one server.
         replicas = [p for name, p in leased.items() if server_of(name) == server_of(instance)]
-        taken = {(place.run_dir, place.instance) for place in replicas}
+        taken = {(location.run_dir, location.instance) for location in replicas}
         for offer in offers(plan, run_dir, server_of(instance)):
-            if (offer.place.run_dir, offer.place.instance) in taken:
+            if (offer.location.run_dir, offer.location.instance) in taken:
                 continue
-            place, problem = take(offer, run_dir, instance)
-            if place is not None:
+            location, problem = take(offer, run_dir, instance)
+            if location is not None:
                 say(f"server {instance}: leased from {offer}")
-                leased[instance] = place
+                leased[instance] = location
                 break
             say(f"server {instance}: not leased from {offer}: {problem}")
         else:
             say(f"server {instance}: no running server can be shared (reuse), so one is started")
-    for place in before.values():
-        give_back(place)
+    for location in before.values():
+        give_back(location)
     return leased
 
 
 def take(
     offer: Offer, run_dir: RunDir, instance: str, answer_s: float = ANSWER_S
-) -> tuple[Place | None, str]:
+) -> tuple[ServerLocation | None, str]:
     """Lease an offered server for `instance` of `run_dir`: its place, or why not."""
-    if problem := problem_of(offer.place, offer.endpoint):
+    if problem := problem_of(offer.location, offer.endpoint):
         return None, problem
-    place = replace(offer.place, lease=secrets.token_hex(8))
+    location = replace(offer.location, lease=secrets.token_hex(8))
     claim = {"run_dir": str(run_dir.path), "instance": instance, "created": now()}
     try:
-        place.run_dir.leases(place.instance).mkdir(parents=True, exist_ok=True)
-        write_json(_file(place), claim)
-        problem = _answer(place, offer.endpoint.incarnation, answer_s)
+        location.run_dir.leases(location.instance).mkdir(parents=True, exist_ok=True)
+        write_json(_file(location), claim)
+        problem = _answer(location, offer.endpoint.incarnation, answer_s)
         if not problem:
-            lead_to(run_dir, instance, place)
-            return place, ""
+            point_to_leased(run_dir, instance, location)
+            return location, ""
     except OSError as error:
-        problem = f"{error.filename or place.run_dir.path}: {error.strerror}"
+        problem = f"{error.filename or location.run_dir.path}: {error.strerror}"
     except BaseException:
-        give_back(place)
+        give_back(location)
         raise
-    give_back(place)
+    give_back(location)
     return None, problem
 
 
-def give_back(place: Place) -> None:
-    """End a lease; nothing happens where the place is none."""
-    if place.lease:
+def give_back(location: ServerLocation) -> None:
+    """End a lease; nothing happens where the location is none."""
+    if location.lease:
         try:
-            _file(place).unlink(missing_ok=True)
+            _file(location).unlink(missing_ok=True)
         except OSError:
             return  # its owner finds out that nobody needs it
 
 
 def holds(run_dir: RunDir, instance: str) -> bool:
     """Whether the instance has a lease of a server that is there."""
-    place = place_of(run_dir, instance)
-    endpoint = place.read() if place.lease else None
-    return endpoint is not None and _is_ready(endpoint) and place.lease in endpoint.leases
+    location = locate_server(run_dir, instance)
+    endpoint = location.read() if location.lease else None
+    return endpoint is not None and _is_ready(endpoint) and location.lease in endpoint.leases
 
 
-def _file(place: Place) -> Path:
-    return place.run_dir.leases(place.instance) / f"{place.lease}.json"
+def _file(location: ServerLocation) -> Path:
+    return location.run_dir.leases(location.instance) / f"{location.lease}.json"
 
 
-def _answer(place: Place, incarnation: str, answer_s: float) -> str:
+def _answer(location: ServerLocation, incarnation: str, answer_s: float) -> str:
     """Wait until the owner takes the lease into account; else why not."""
     deadline = time.monotonic() + answer_s
     while True:
-        endpoint = place.read()
+        endpoint = location.read()
         if endpoint is None or not _is_ready(endpoint) or endpoint.incarnation != incarnation:
             return "it is leaving, or starts again"
-        if place.lease in endpoint.leases:
+        if location.lease in endpoint.leases:
             return ""
         if time.monotonic() >= deadline:
             return f"it did not take the lease within {answer_s:g} s"
@@ -188,11 +196,11 @@ def _live_servers(run_dir: RunDir) -> list[Offer]:
     """The run's own servers that say that they are ready. Raises OSError."""
     found = []
     for file in sorted(run_dir.endpoints.glob("*.json")):
-        place = Place(run_dir, file.stem)
-        endpoint = place.read()
+        location = ServerLocation(run_dir, file.stem)
+        endpoint = location.read()
         # A successor that waits has a file of its own, with its instance's name in it.
-        if endpoint is not None and endpoint.server == place.instance and _is_ready(endpoint):
-            found.append(Offer(place, endpoint))
+        if endpoint is not None and endpoint.server == location.instance and _is_ready(endpoint):
+            found.append(Offer(location, endpoint))
     return found
 
 

@@ -10,8 +10,7 @@ from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Identity, Unreachable, verify_server
 from emobench.scheduler.queue import JobState
-from emobench.store.endpoints import STALE_S, Endpoint
-from emobench.store.places import Place, place_of
+from emobench.store.endpoints import STALE_S, Endpoint, ServerLocation, locate_server
 
 JOB_CHECK_S = 30.0
 QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})
@@ -24,18 +23,18 @@ class Found:
 
     instance: str
     """What it stands for in the run that asked."""
-    place: Place
+    location: ServerLocation
     endpoint: Endpoint
 
 
 def look_for(run_dir: RunDir, instance: str) -> tuple[Found | None, str]:
     """The instance's server, or why it cannot be used now. Asks the server."""
-    place = place_of(run_dir, instance)
-    endpoint = place.read()
-    problem = problem_of(place, endpoint)
+    location = locate_server(run_dir, instance)
+    endpoint = location.read()
+    problem = problem_of(location, endpoint)
     if endpoint is None or problem:
         return None, problem
-    return Found(instance, place, endpoint), ""
+    return Found(instance, location, endpoint), ""
 
 
 def wait_for_endpoint(
@@ -63,9 +62,13 @@ def wait_for_endpoint(
                 return found
             problems.append(problem)
             # A lease may have been taken, or given up, meanwhile.
-            queue.places[instance] = place = place_of(run_dir, instance)
-            endpoint = place.read()
-            if endpoint is not None and (end := _end(endpoint)) and queue.is_last(place, endpoint):
+            queue.locations[instance] = location = locate_server(run_dir, instance)
+            endpoint = location.read()
+            if (
+                endpoint is not None
+                and (end := _end(endpoint))
+                and queue.is_last(location, endpoint)
+            ):
                 gone.append(end)
         problem = "; ".join(problems)
         if len(gone) == len(instances):
@@ -87,17 +90,17 @@ def wait_for_endpoint(
         time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
 
 
-def problem_of(place: Place, endpoint: Endpoint | None) -> str:
-    """Why the server at `place` cannot be used now; empty if it can. Asks the server."""
+def problem_of(location: ServerLocation, endpoint: Endpoint | None) -> str:
+    """Why the server at `location` cannot be used now; empty if it can. Asks the server."""
     if endpoint is None:
-        return f"there is no {place.file}"
+        return f"there is no {location.file}"
     if endpoint.state != "ready":
         return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
     if endpoint.age_s() > STALE_S:
         return f"its last sign of life was {endpoint.age_s():.0f} s ago"
     identity = Identity(endpoint.server, endpoint.incarnation)
     try:
-        verify_server(endpoint.url, endpoint.model, place.key(), identity)
+        verify_server(endpoint.url, endpoint.model, location.key(), identity)
     except Unreachable as error:
         return str(error)
     return ""
@@ -119,26 +122,26 @@ class _Queue:
     """What the queue says of each server: of its newest job that lives, or else of its newest."""
 
     def __init__(self) -> None:
-        self.places: dict[str, Place] = {}
+        self.locations: dict[str, ServerLocation] = {}
         """Where the servers of the instances are; a leased one's job is another run's."""
-        self._states: Mapping[Place, tuple[str, JobState | None]] = {}
+        self._states: Mapping[ServerLocation, tuple[str, JobState | None]] = {}
         self._asked = float("-inf")
 
-    def is_last(self, place: Place, endpoint: Endpoint) -> bool:
+    def is_last(self, location: ServerLocation, endpoint: Endpoint) -> bool:
         """Whether no other job of the server is alive: its successor may be."""
-        if time.monotonic() - self._asked >= JOB_CHECK_S or place not in self._states:
+        if time.monotonic() - self._asked >= JOB_CHECK_S or location not in self._states:
             self._ask()
-        job_id, state = self._states[place]
+        job_id, state = self._states[location]
         return job_id in ("", endpoint.job_id) or state is None or not state.live
 
     def ended(self) -> str:
         """How the last jobs of all servers ended; empty while one lives, or is not known of."""
         self._ask()
         words = []
-        for place, (job_id, state) in self._states.items():
+        for location, (job_id, state) in self._states.items():
             if state is None or state.live:
                 return ""
-            words.append(f"server {place.instance} is gone: its job {job_id}: {state}")
+            words.append(f"server {location.instance} is gone: its job {job_id}: {state}")
         return "; ".join(words)
 
     def waits(self) -> bool:
@@ -148,16 +151,18 @@ class _Queue:
         )
 
     def _ask(self) -> None:
-        self._states = {place: _newest_job(place) for place in set(self.places.values())}
+        self._states = {
+            location: _newest_job(location) for location in set(self.locations.values())
+        }
         self._asked = time.monotonic()
 
 
-def _newest_job(place: Place) -> tuple[str, JobState | None]:
+def _newest_job(location: ServerLocation) -> tuple[str, JobState | None]:
     from emobench.scheduler.queue import job_states
     from emobench.store.jobs import read_jobs
 
-    jobs = [job for job in read_jobs(place.run_dir) if job["kind"] == "server"]
-    jobs = [job for job in jobs if job["name"] == place.instance]
+    jobs = [job for job in read_jobs(location.run_dir) if job["kind"] == "server"]
+    jobs = [job for job in jobs if job["name"] == location.instance]
     states = job_states(jobs) if jobs else {}
     newest: tuple[str, JobState | None] = ("", None)
     for job in jobs:

@@ -1,7 +1,10 @@
 """Where a server answers: files that its job writes by rename and every client checks.
 
-A file is only a claim. A client believes it once the heartbeat is fresh and the server answers
-an authenticated request with the model that the file names.
+A file is only a claim. A client believes it once the heartbeat is fresh and the server has proved
+to be the one that the file names (`llm.client.verify_server`).
+
+A role that reuses another sweep's server has, in place of an endpoint, a file that names the run
+directory, the instance and the lease. Its clients read the owner's file and use the owner's key.
 """
 
 from __future__ import annotations
@@ -9,11 +12,12 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json, write_json
@@ -48,8 +52,8 @@ class Endpoint:
     state: State = "starting"
     reason: str = ""
     cause: str = ""
-    """Kind of the cause (see `causes`) where the engine failed."""
-    warnings: Sequence[str] = ()
+    """Kind of the cause (see `serving.failure_diagnosis`) where the engine failed."""
+    warnings: tuple[str, ...] = ()
     """What the first requests showed that may spoil the conversations."""
     final: bool = False
     """It left for good: only a new submission starts such a server again."""
@@ -59,11 +63,12 @@ class Endpoint:
     """Requests of full length that its cache holds, as the engine itself says."""
     takes_over: str = ""
     """The job that it was submitted to take over from."""
-    follows: Sequence[str] = ()
+    follows: tuple[str, ...] = ()
     """Incarnations that left in order, the last one first: conversations with them go on here."""
-    leases: Sequence[str] = ()
-    """Ids of the leases that the server has taken into account (see `leases`)."""
-    schema: int = 1
+    leases: tuple[str, ...] = ()
+    """Ids of the leases that the server has taken into account (see `serving.leases`)."""
+    schema: Literal[1] = 1
+    """Of the file; a file without it is of nobody's."""
 
     def age_s(self) -> float:
         """Seconds since the last heartbeat; infinite where it cannot be read."""
@@ -72,6 +77,9 @@ class Endpoint:
             return (datetime.now(UTC) - beat).total_seconds()
         except (ValueError, TypeError):
             return float("inf")
+
+
+_ENDPOINT = TypeAdapter(Endpoint)
 
 
 def now() -> str:
@@ -88,17 +96,56 @@ def publish(run_dir: RunDir, endpoint: Endpoint) -> None:
 def read_endpoint(run_dir: RunDir, server: str) -> Endpoint | None:
     """The server's file, or None where there is none or it is no endpoint."""
     data = read_json(run_dir.endpoint(server))
-    if not isinstance(data, dict) or data.get("schema") != 1:
+    if not isinstance(data, dict) or "schema" not in data:
         return None
-    known = {field.name for field in fields(Endpoint)}
     try:
-        # JSON has no tuples.
-        values: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in data.items()
-        }
-        return Endpoint(**{key: value for key, value in values.items() if key in known})
-    except TypeError:
+        return _ENDPOINT.validate_python(data)
+    except ValidationError:
         return None
+
+
+@dataclass(frozen=True)
+class ServerLocation:
+    """The run directory that a server belongs to, and its name there."""
+
+    run_dir: RunDir
+    instance: str
+    lease: str = ""
+    """Id of the lease; empty where the server is the run's own."""
+
+    @property
+    def file(self) -> Path:
+        """The endpoint file."""
+        return self.run_dir.endpoint(self.instance)
+
+    def read(self) -> Endpoint | None:
+        """The server's endpoint, or None where there is none."""
+        return read_endpoint(self.run_dir, self.instance)
+
+    def key(self) -> str:
+        """The key that the server asks for. Raises InvalidInput where it cannot be read."""
+        return api_key(self.run_dir)
+
+
+def locate_server(run_dir: RunDir, instance: str) -> ServerLocation:
+    """Where the clients of `instance` find its server."""
+    data = read_json(run_dir.endpoint(instance))
+    lease = data.get("lease") if isinstance(data, dict) and data.get("schema") == 1 else None
+    own = ServerLocation(run_dir, instance)
+    if not isinstance(lease, dict):
+        return own
+    try:
+        owner = RunDir(Path(lease["run_dir"]))
+        return ServerLocation(owner, str(lease["instance"]), str(lease["id"]))
+    except (KeyError, TypeError):
+        return own
+
+
+def point_to_leased(run_dir: RunDir, instance: str, location: ServerLocation) -> None:
+    """Have the clients of `instance` find the leased server at `location`. Raises OSError."""
+    owner, name = str(location.run_dir.path), location.instance
+    lease = {"run_dir": owner, "instance": name, "id": location.lease}
+    write_json(run_dir.endpoint(instance), {"schema": 1, "lease": lease})
 
 
 def api_key(run_dir: RunDir, create: bool = False) -> str:
@@ -131,7 +178,7 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
 
 
 def _private_folder(run_dir: RunDir) -> None:
-    folder: Path = run_dir.endpoints
+    folder = run_dir.endpoints
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if stat.S_IMODE(folder.stat().st_mode) != 0o700:
         folder.chmod(0o700)

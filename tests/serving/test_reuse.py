@@ -24,8 +24,7 @@ from emobench.serving.leases import Lease, read_leases, who_leases, who_needs_le
 from emobench.serving.need import NO_ARRAY_S
 from emobench.serving.reuse import give_back, holds, lease_servers, offers, take
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, now, publish, read_endpoint
-from emobench.store.places import place_of
+from emobench.store.endpoints import Endpoint, api_key, locate_server, now, publish, read_endpoint
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
@@ -80,7 +79,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
 
         found = wait_for_endpoint(second, "user", deadline_s=60)
         assert found.endpoint.incarnation == own.incarnation
-        assert found.place.key() == api_key(first)
+        assert found.location.key() == api_key(first)
         row = server_state(plan, second, "user", [], {})
         assert (row["state"], row["leased_from"]) == ("ready", str(first.path))
         assert server_state(plan, second, "assistant_a", [], {})["leased_from"] == ""
@@ -111,10 +110,10 @@ def test_a_lease_that_is_given_back_holds_nothing(tmp_path: Path) -> None:
     plan, second = second_sweep(tmp_path)
     with supervising(first) as process:
         until_state(first, "ready")
-        place = lease_servers(plan, second, ["user"], print)["user"]
+        location = lease_servers(plan, second, ["user"], print)["user"]
         for number in (0, 1):
             finish_cell(first, number)
-        give_back(place)
+        give_back(location)
         assert process.wait(60) == 0
 
 
@@ -125,18 +124,18 @@ def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> Non
         until_state(first, "ready")
         offer = offers(plan, second, "user")[0]
         process.send_signal(signal.SIGSTOP)
-        place, problem = take(offer, second, "user", answer_s=0.3)
+        location, problem = take(offer, second, "user", answer_s=0.3)
         process.send_signal(signal.SIGCONT)
-        assert place is None
+        assert location is None
         assert "did not take the lease" in problem
         assert read_leases(first, "user") == []
-        assert place_of(second, "user").lease == ""
+        assert locate_server(second, "user").lease == ""
 
         for number in (0, 1):
             finish_cell(first, number)
         assert process.wait(60) == 0
-        place, problem = take(offer, second, "user")
-        assert place is None
+        location, problem = take(offer, second, "user")
+        assert location is None
         assert problem
 
 
@@ -156,7 +155,7 @@ def test_a_server_that_cannot_prove_itself_is_not_leased(tmp_path: Path) -> None
 def test_only_a_server_that_is_ready_and_fresh_is_offered(tmp_path: Path) -> None:
     first = ready_server(tmp_path)
     plan, second = second_sweep(tmp_path)
-    assert [offer.place.instance for offer in offers(plan, second, "user")] == ["user"]
+    assert [offer.location.instance for offer in offers(plan, second, "user")] == ["user"]
     old = (datetime.now(UTC) - timedelta(minutes=2)).isoformat()
     for endpoint in (
         replace(READY, state="starting"),

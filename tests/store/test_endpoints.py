@@ -16,7 +16,9 @@ import pytest
 
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import write_json
+from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
+from emobench.runs.server_state import server_state
 from emobench.serving import waiting
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
@@ -26,7 +28,7 @@ from emobench.store.endpoints import (
 )
 from emobench.store.jobs import add_jobs, record
 from tests.support.model_server import ModelServer, answering, proving
-from tests.support.serving import READY
+from tests.support.serving import READY, make_run
 
 
 @pytest.fixture
@@ -71,6 +73,25 @@ def test_a_folder_that_others_can_read_is_closed(tmp_path: Path) -> None:
 def test_a_file_that_is_no_endpoint_counts_as_none(text: str, run_dir: RunDir) -> None:
     run_dir.endpoint("user").write_text(text)
     assert read_endpoint(run_dir, "user") is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"url": ["http://x"]}, {"state": "asleep"}, {"pid": None}, {"warnings": "none"}]
+)
+def test_a_file_with_a_value_of_another_type_is_no_endpoint(
+    wrong: dict[str, object], run_dir: RunDir
+) -> None:
+    write_json(run_dir.endpoint("user"), asdict(READY) | wrong)
+    assert read_endpoint(run_dir, "user") is None
+
+
+@pytest.mark.parametrize("text", ['"ready"', "[1]", '{"schema": 1, "state": "ready"}'])
+def test_status_shows_no_server_where_the_file_is_no_endpoint(text: str, tmp_path: Path) -> None:
+    """All readers of an endpoint file take the same files for one."""
+    run_dir = make_run(tmp_path)
+    run_dir.endpoints.mkdir()
+    run_dir.endpoint("user").write_text(text)
+    assert server_state(load_plan(run_dir), run_dir, "user", [], {})["state"] == "none"
 
 
 def test_keys_of_a_later_version_are_ignored(run_dir: RunDir) -> None:

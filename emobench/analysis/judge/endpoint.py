@@ -68,9 +68,9 @@ def find_endpoint(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Model
             return ModelEndpoint(
                 at.model,
                 at.url,
-                found.place.key(),
+                found.location.key(),
                 incarnation=at.incarnation,
-                server=found.place.instance,
+                server=found.location.instance,
                 timeout_s=timeout,
             )
         problems.append(problem)
