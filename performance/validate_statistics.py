@@ -16,6 +16,7 @@ from math import prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.intervals import (
     RESAMPLES,
     SEED,
@@ -25,7 +26,6 @@ from emobench.analysis.stats.intervals import (
     t_interval,
 )
 from emobench.analysis.stats.means import cluster_error
-from emobench.analysis.stats.metrics import Interval
 from emobench.analysis.stats.multiplicity import holm
 from emobench.analysis.stats.pass_k import pass_k_by_task
 from emobench.analysis.stats.permutation import EXACT, exact_p, random_p

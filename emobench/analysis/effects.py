@@ -23,14 +23,13 @@ from emobench.analysis.findings import (
 from emobench.analysis.stats.estimates import Difference, Mean, Sensitivity, size
 from emobench.analysis.stats.gee import odds_ratios
 from emobench.analysis.stats.interaction import comparisons, interactions
-from emobench.analysis.stats.means import mean_reward
-from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Column, Columns, columns
+from emobench.analysis.stats.means import mean_reward, outcome_rate
+from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, columns
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
 from emobench.analysis.stats.paired import paired_difference, undefined
 from emobench.analysis.stats.pass_k import pass_k_curve
-from emobench.analysis.stats.rates import outcome_rate
 from emobench.analysis.stats.sensitivity import sensitivity
-from emobench.analysis.stats.units import Arm, arms, ratio, shared, units
+from emobench.analysis.stats.units import Arm, Sums, arms, ratio, shared, units
 from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
 
@@ -124,7 +123,7 @@ def _group(
     found = [
         VariantFinding(
             variant=name,
-            mean=mean_reward(f"mean reward, {name}", arm.total, arm.successes, arm.n, arm.missing),
+            mean=mean_reward(f"mean reward, {name}", arm),
             pass_k=pass_k_curve(name, arm.successes, arm.n, range(1, largest + 1)),
             outcomes=_outcomes(name, arm, held.get(name, {})),
             mediators=_mediator_means(name, held.get(name, {})),
@@ -193,7 +192,7 @@ def _per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Di
 
 
 def _explore(
-    held: Mapping[str, Mapping[str, Column]], name: str, baseline: str, names: Sequence[str]
+    held: Mapping[str, Mapping[str, Sums]], name: str, baseline: str, names: Sequence[str]
 ) -> tuple[Exploratory, ...]:
     """Differences per task in each column that both sides have."""
     found = []
@@ -222,7 +221,7 @@ def _explore(
     return tuple(found)
 
 
-def _outcomes(name: str, arm: Arm, held: Mapping[str, Column]) -> dict[str, Mean]:
+def _outcomes(name: str, arm: Arm, held: Mapping[str, Sums]) -> dict[str, Mean]:
     found = {}
     for outcome in SCORED_OUTCOMES:
         if outcome in held:
@@ -238,7 +237,7 @@ def _outcomes(name: str, arm: Arm, held: Mapping[str, Column]) -> dict[str, Mean
     return found
 
 
-def _mediator_means(name: str, held: Mapping[str, Column]) -> tuple[MediatorMean, ...]:
+def _mediator_means(name: str, held: Mapping[str, Sums]) -> tuple[MediatorMean, ...]:
     found = []
     for column, what in MEDIATORS.items():
         if column not in held:

@@ -13,8 +13,8 @@ from typing import Literal
 
 from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
 from emobench.analysis.judge.manipulation import VariantManipulation
+from emobench.analysis.stats.estimates import Difference, Interval, Mean
 from emobench.analysis.stats.power import DesignPower
-from emobench.analysis.stats.shares import Measure, Paired
 from emobench.analysis.transcript.fidelity import VariantFidelity
 from emobench.core.gates import FidelityGate, Gates, ManipulationGate
 from emobench.core.outcomes import CONTROL, Condition, Group
@@ -46,11 +46,9 @@ class Criterion:
     @property
     def near(self) -> bool:
         """Whether the interval holds the threshold: more data might turn the verdict."""
-        return (
-            self.low is not None
-            and self.high is not None
-            and (self.low <= self.threshold <= self.high)
-        )
+        if self.low is None or self.high is None:
+            return False
+        return self.low <= self.threshold <= self.high
 
     def __str__(self) -> str:
         if self.value is None:
@@ -248,14 +246,14 @@ def _fidelity(gate: FidelityGate, condition: Condition, seen: VariantFidelity | 
     return _result(condition, "fidelity", tuple(criteria))
 
 
-def _measured(what: str, found: Measure, bound: Bound, threshold: float) -> Criterion:
-    return _criterion(what, found.value, bound, threshold, found.low, found.high)
+def _measured(what: str, found: Mean, bound: Bound, threshold: float) -> Criterion:
+    return _criterion(what, found.value, bound, threshold, found.interval)
 
 
-def _difference(what: str, found: Paired | None, bound: Bound, threshold: float) -> Criterion:
+def _difference(what: str, found: Difference | None, bound: Bound, threshold: float) -> Criterion:
     if found is None:
         return _criterion(what, None, bound, threshold, unit="points")
-    return _criterion(what, found.value, bound, threshold, found.low, found.high, "points")
+    return _criterion(what, found.value, bound, threshold, found.interval, "points")
 
 
 def _criterion(
@@ -263,8 +261,7 @@ def _criterion(
     value: float | None,
     bound: Bound,
     threshold: float,
-    low: float | None = None,
-    high: float | None = None,
+    interval: Interval | None = None,
     unit: Unit = "%",
 ) -> Criterion:
     verdict: Verdict = "not_checked"
@@ -272,6 +269,7 @@ def _criterion(
         # Rounding must not fail what lies on the threshold.
         met = value >= threshold - 1e-9 if bound == "at least" else value <= threshold + 1e-9
         verdict = "passed" if met else "failed"
+    low, high = (interval.low, interval.high) if interval else (None, None)
     return Criterion(what, value, low, high, bound, threshold, verdict, unit)
 
 

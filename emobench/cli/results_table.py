@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from emobench.analysis.assessment import assess_collected
 from emobench.analysis.gates import Label, labels
+from emobench.analysis.pooled import VariantRow, ks_of, variant_rows
 from emobench.core.run_dir import RunDir
 from emobench.report.numbers import bounds, plural, rate, signed
 from emobench.report.sections.common import short_labels
 from emobench.report.study import sample_size
-from emobench.report.tables import VariantRow, ks_of, variant_rows
 from emobench.tables.run_results import Collected, collect
 
 TERMINAL_KS = 4
@@ -20,11 +20,11 @@ def text_table(run_dir: RunDir) -> str:
     Reads the conversations, or a sample of many. Raises InvalidInput without a plan.
     """
     collected = collect(run_dir)
-    rows = variant_rows(collected)
     ks = ks_of(collected.plan.sweep.trials)[:TERMINAL_KS]
+    rows = variant_rows(collected, ks)
     head = ["variant", "episodes", "reward", *(f"pass^{k}" for k in ks), "vs control"]
     head += ["95% interval", "infra errors"]
-    lines = [head, *(_cells(row, len(ks)) for row in rows)]
+    lines = [head, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = [
         "  ".join(
@@ -58,13 +58,13 @@ def _gates(collected: Collected) -> list[str]:
     return [f"gates: {mark} ({', '.join(names)})" for mark, names in variants.items()]
 
 
-def _cells(row: VariantRow, ks: int) -> list[str]:
+def _cells(row: VariantRow) -> list[str]:
     gap = row.difference
     return [
         row.variant,
-        f"{row.mean.scored}/{row.planned}",
+        f"{row.mean.episodes}/{row.planned}",
         rate(row.mean.value),
-        *(rate(each.value) for each in row.passes[:ks]),
+        *(rate(each.value) for each in row.passes),
         "" if gap is None else signed(gap.value),
         "" if gap is None else bounds(gap.interval, difference=True),
         str(row.infra_errors),

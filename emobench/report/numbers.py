@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from emobench.analysis.stats.metrics import Interval
+from emobench.analysis.stats.estimates import Interval
 
 MINUS = "\u2212"
 DASH = "\u2013"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from emobench.analysis.pooled import variants_of
 from emobench.report.numbers import plural
 from emobench.report.provenance import scripted_roles
 from emobench.report.study import Study
-from emobench.report.tables import variants_of
 from emobench.tables.run_results import CellResult, Collected
 
 GLYPHS = {"done": "\u25cf", "partial": "\u25d0", "running": "\u25b7", "failed": "\u2715"}

@@ -15,8 +15,8 @@ from emobench.analysis.gates import (
     overall,
 )
 from emobench.analysis.judge.manipulation import JudgedTurn, VariantManipulation, manipulation
+from emobench.analysis.stats.estimates import Difference, Interval, Mean
 from emobench.analysis.stats.power import PUBLISHED, Design, DesignPower, design_power
-from emobench.analysis.stats.shares import Measure, Paired
 from emobench.analysis.transcript.fidelity import MEASURES, VariantFidelity
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.gates import Gates
@@ -50,15 +50,16 @@ def judged(*turns: JudgedTurn) -> dict[Condition, VariantManipulation]:
 def faithful(
     condition: Condition, share: float | None = 0.9, /, **differences: float
 ) -> VariantFidelity:
-    def difference(name: str) -> Paired:
+    def difference(name: str) -> Difference:
         value = differences.get(name, 0.0)
-        return Paired(name, value, value - 0.01, value + 0.01, 100)
+        interval = Interval(value - 0.01, value + 0.01)
+        return Difference(name, value, 100, 0, interval, None, None, None, "")
 
     return VariantFidelity(
         condition,
         conversations=100,
         left_out=0,
-        measures={"conveyed": Measure("conveyed", share, None, None, 100, 100, None)},
+        measures={"conveyed": Mean("conveyed", share, 100, 0, 100, None, None)},
         differences={name: difference(name) for name in MEASURES}
         if condition.variant != "control"
         else {},

@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import zlib
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,9 @@ from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.render import build_report
-from tests.support.runs import append, episode, fill, make_run, summarise
+from tests.support.runs import append, episode, fill, make_run, page_text, summarise
 
 NOTICE = "Scripted models: this report tests the pipeline; it is no finding about any model."
-
-
-def said(run_dir: RunDir) -> str:
-    """The page's text without scripts, style and mark-up."""
-    page = build_report(run_dir).read_text(encoding="utf-8")
-    body = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 def library(run_dir: RunDir) -> tuple[dict[str, Any], list[Any]]:
@@ -39,7 +31,7 @@ def library(run_dir: RunDir) -> tuple[dict[str, Any], list[Any]]:
 
 
 def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
-    text = said(make_run(tmp_path / "fresh"))
+    text = page_text(make_run(tmp_path / "fresh"))
     assert "No conversation has a result yet; 48 are planned." in text
     assert "no result yet" in text
     assert "missing 8" in text
@@ -48,7 +40,7 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
 def test_a_whole_run(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "whole", description="A study.")
     fill(run_dir, load_plan(run_dir).cells)
-    text = said(run_dir)
+    text = page_text(run_dir)
     assert NOTICE in text
     assert "48 of 48 planned conversations have a result." in text
     assert "Mean reward with control is" in text
@@ -83,7 +75,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert lines[-1].startswith("gates: fails ")
     assert "power" in lines[-1]
     assert lines[-1].endswith("not checked: manipulation (frustration)")
-    text = said(run_dir)
+    text = page_text(run_dir)
     # One of two tasks has two trials that count.
     assert "frustration \u2020 3 of 4 1 0.33" in text
     assert "0.00 \u2020 1 of 2 tasks" in text
@@ -108,7 +100,7 @@ def test_real_models_get_no_notice_and_no_key_gets_in(tmp_path: Path) -> None:
     refused = {"type": "AuthenticationError", "message": f"401 for Bearer {key}"}
     append(run_dir, cells[0], [episode(cells[0], 0, "infra_error", error=refused)])
     summarise(run_dir, cells[0], "failed", exit_reason="error", message=f"key {key} was refused")
-    text = said(run_dir)
+    text = page_text(run_dir)
     assert NOTICE not in text
     assert "gpt-x, engine openai, base_url https://host.example/v1" in text
     assert "was refused" in text
@@ -126,7 +118,7 @@ def test_what_is_wrong_with_the_data_stands_on_top(tmp_path: Path) -> None:
     append(run_dir, cell, [line, line])
     with run_dir.cell(0).episodes.open("a") as stream:
         stream.write("garbage\n")
-    text = said(run_dir)
+    text = page_text(run_dir)
     assert "Left out: 1 damaged line, 0 repeated results and 2 conversations of another" in text
     assert "Mixed prompts" in text
     assert "another text of control" in text
@@ -138,7 +130,7 @@ def test_what_is_wrong_with_the_data_stands_on_top(tmp_path: Path) -> None:
 def test_without_control_nothing_is_compared(tmp_path: Path, variants: tuple[str, ...]) -> None:
     run_dir = make_run(tmp_path / "alone", variants=variants, tasks=2, trials=1)
     fill(run_dir, load_plan(run_dir).cells)
-    text = said(run_dir)
+    text = page_text(run_dir)
     assert "There is no control here, so no variant can be compared with it." in text
     assert "Nothing is compared with control here." in text
     assert "Difference in mean reward, variant minus" not in text
@@ -149,7 +141,7 @@ def test_several_settings_are_shown_together_and_apart(tmp_path: Path) -> None:
         tmp_path / "many", envs=("retail", "airline"), strategies=("react", "act"), trials=1
     )
     fill(run_dir, load_plan(run_dir).cells)
-    text = said(run_dir)
+    text = page_text(run_dir)
     assert "Of 12 effects in 4 groups" in text
     assert "Figure 1. Difference in mean reward, variant minus control, in every" in text
     for title in ("airline / scripted / act", "retail / scripted / react"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from emobench.core.models import RoleModel, ScriptedModel
 from emobench.core.plan import CellBlock, Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import AgentStrategy, Cell, Env, Matrix, Sweep, Variant
+from emobench.report.render import build_report
 from emobench.tables.collection import Request, collect_into
 
 VARIANTS = ("control", "placebo", "frustration", "anxiety")
@@ -88,6 +91,13 @@ def fill(run_dir: RunDir, cells: Sequence[Cell], seed: int = 7, messages: int = 
             lines.append(episode(cell, task, outcome, messages=messages))
         append(run_dir, cell, lines)
         summarise(run_dir, cell, "done", finished=len(lines))
+
+
+def page_text(run_dir: RunDir) -> str:
+    """Build the report and return its text, without scripts, style and mark-up."""
+    page = build_report(run_dir).read_text(encoding="utf-8")
+    body = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 def append(run_dir: RunDir, cell: Cell, lines: Sequence[dict[str, Any]]) -> None:

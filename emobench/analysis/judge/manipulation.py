@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from emobench.analysis.checks_format import CheckedDifference, CheckedMean
 from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
-from emobench.analysis.stats.metrics import Interval
-from emobench.analysis.stats.rates import wilson
-from emobench.analysis.stats.shares import Measure, Paired, measure
+from emobench.analysis.stats.estimates import Interval
+from emobench.analysis.stats.means import sample_mean, sample_share, wilson
+from emobench.analysis.stats.paired import sample_difference
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.outcomes import Condition
 from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL, Label
@@ -69,19 +70,19 @@ class VariantManipulation:
     """With at least one judged turn."""
     labels: Mapping[str, int]
     """The variant's row of the confusion matrix: turns by label."""
-    recognised: Measure | None
+    recognised: CheckedMean | None
     """Share of judged turns labelled as the target."""
     recognised_wilson: Interval | None
     """Wilson's interval of the same share: too narrow, as it takes turns for independent."""
-    conversations_recognised: Measure | None
-    emotional: Measure
+    conversations_recognised: CheckedMean | None
+    emotional: CheckedMean
     """Share of judged turns labelled as any emotion."""
-    intensity: Measure
+    intensity: CheckedMean
     """Mean intensity from 0 to 3; neutral turns have 0."""
     decay: tuple[Decay, ...]
-    above_control: Paired | None = None
+    above_control: CheckedDifference | None = None
     """Share of turns with the target's label, minus control's share of that label."""
-    emotional_excess: Paired | None = None
+    emotional_excess: CheckedDifference | None = None
 
     @property
     def missing(self) -> int:
@@ -181,27 +182,30 @@ def _one(
         judged=len(judged),
         conversations=len({(turn.task_id, turn.trial) for turn in judged}),
         labels=_counted(judged),
-        recognised=measure(_shares(judged, target), f"{is_target}, {variant}") if target else None,
+        recognised=sample_share(f"{is_target}, {variant}", _shares(judged, target))
+        if target
+        else None,
         recognised_wilson=wilson(hits, len(judged)) if target else None,
-        conversations_recognised=measure(
-            _by_conversation(judged, target),
+        conversations_recognised=sample_share(
             f"share of conversations with a turn that the judge labels as {target}, {variant}",
+            _by_conversation(judged, target),
         )
         if target
         else None,
-        emotional=measure(_shares(judged, None), f"{emotional}, {variant}"),
-        intensity=measure(
-            [(turn.task_id, float(_intensity(turn))) for turn in judged],
+        emotional=sample_share(f"{emotional}, {variant}", _shares(judged, None)),
+        intensity=sample_mean(
             f"mean intensity of user turns, 0 to 3, {variant}",
+            [(turn.task_id, float(_intensity(turn))) for turn in judged],
+            (0.0, 3.0),
         ),
         decay=_decay(judged, target),
-        above_control=Paired.of(
-            _shares(judged, target), _shares(control, target), is_target, variant
+        above_control=sample_difference(
+            is_target, variant, _shares(judged, target), _shares(control, target)
         )
         if target and control
         else None,
-        emotional_excess=Paired.of(
-            _shares(judged, None), _shares(control, None), emotional, variant
+        emotional_excess=sample_difference(
+            emotional, variant, _shares(judged, None), _shares(control, None)
         )
         if control
         else None,

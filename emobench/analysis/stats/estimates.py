@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from emobench.analysis.stats.metrics import Interval
-
 FEW = 10
 """Tasks, or tasks with an event, below which a result is marked (docs/statistics.md)."""
 FEW_TASKS = f"fewer than {FEW} tasks"
@@ -20,26 +18,39 @@ FEW_FAILURES = f"fewer than {FEW} tasks with a failure"
 FEW_SUCCESSES = f"fewer than {FEW} tasks with a success"
 FEW_DIFFER = f"fewer than {FEW} tasks differ"
 
-__all__ = ["Difference", "Interval", "Mean", "OddsRatio", "PassK", "Sensitivity", "plain", "size"]
+FEW_EVENTS = f"fewer than {FEW} events"
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over episodes, or the share of episodes with an outcome."""
+    """A mean over episodes or user turns, or the share of those in which something happened."""
 
     label: str
     value: float | None
     episodes: int
-    """Scored ones: those that the mean is over."""
+    """Those that the mean is over (turns, for a mean over turns)."""
     missing: int
     """Infrastructure errors, and planned episodes that are not there where the plan is known."""
     tasks: int
     interval: Interval | None
-    """95 %, Wilson's with the variance clustered by task: the one to show."""
+    """95 %: the one to show. Within 0 to 1 Wilson's with the variance clustered by task, else t."""
     t: Interval | None
     """95 %, cluster-robust Student t over tasks; None where it has no width."""
+    events: int | None = None
+    """How often it happened, for a share; None for other means."""
     reason: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def few_events(self) -> bool:
+        """Whether a share rests on so few events, or so few others, that it says little."""
+        return FEW_EVENTS in self.notes
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,9 @@ class Difference:
     t: Interval | None
     """95 %, Student t over tasks: the one to show."""
     bootstrap: Interval | None
-    """95 %, resampling tasks (symmetric bootstrap-t)."""
+    """95 %, resampling tasks (symmetric bootstrap-t); None where it was not asked for."""
     p_t: float | None
+    """Two-sided, Student t; None where tests were not asked for, as the other p-values."""
     p_permutation: float | None
     """Two-sided, from flipping the signs of the tasks' differences."""
     permutation: str

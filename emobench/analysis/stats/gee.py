@@ -8,8 +8,7 @@ from math import exp
 
 import numpy as np
 
-from emobench.analysis.stats.estimates import FEW, OddsRatio, size
-from emobench.analysis.stats.metrics import Interval
+from emobench.analysis.stats.estimates import FEW, Interval, OddsRatio, size
 from emobench.analysis.stats.units import Arm
 
 LARGEST_CLUSTER = 600

@@ -19,7 +19,7 @@ from math import sqrt
 
 import numpy as np
 
-from emobench.analysis.stats.metrics import Interval
+from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.student import t_quantile
 from emobench.analysis.stats.units import Floats
 

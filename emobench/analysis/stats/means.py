@@ -1,19 +1,61 @@
-"""Mean reward, and the share of an outcome, clustered by task."""
+"""Means over episodes or turns, shares among them, with intervals clustered by task.
+
+Trials (and turns) of a task are correlated, so an interval that took them for independent would be
+too narrow: the task is the unit. Wilson's plain interval is for counts where each trial stands
+alone.
+"""
 
 from __future__ import annotations
+
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 
 from emobench.analysis.stats.estimates import (
     FEW,
+    FEW_EVENTS,
     FEW_FAILURES,
     FEW_SUCCESSES,
     FEW_TASKS,
+    Interval,
     Mean,
     size,
 )
-from emobench.analysis.stats.intervals import score_interval, t_interval
-from emobench.analysis.stats.units import Floats, Ints
+from emobench.analysis.stats.intervals import LEVEL, score_interval, t_interval
+from emobench.analysis.stats.units import Arm, Flags, Floats, Ints, Sample, sums_by_task
+
+UNIT = (0.0, 1.0)
+CLUSTERED = "95 % interval clustered by task"
+
+
+def mean_reward(what: str, arm: Arm) -> Mean:
+    """Return the mean reward of one variant; tasks without a scored trial drop out."""
+    scored = arm.scored
+    label = f"{what}, {size(scored.n.size, scored.n.tolist())}, {CLUSTERED}"
+    notes = marks(scored.successes > 0, scored.successes < scored.n) if scored.n.size else ()
+    missing = int(arm.missing.sum())
+    return _mean(label, scored.total, scored.n, bounds=UNIT, missing=missing, notes=notes)
+
+
+def outcome_rate(what: str, events: Floats, n: Ints) -> Mean:
+    """Return the share of episodes with an outcome, from the counts by task (n > 0)."""
+    return _share(f"{what}, {size(n.size, n.tolist())}, {CLUSTERED}", events, n)
+
+
+def sample_share(what: str, sample: Sample) -> Mean:
+    """Return the share of conversations or turns with something; each value is 0 or 1."""
+    _, events, n = sums_by_task(sample)
+    return _share(_sample_label(what, n), events, n)
+
+
+def sample_mean(what: str, sample: Sample, bounds: tuple[float, float] | None = None) -> Mean:
+    """Return the mean over conversations or turns; `bounds` are those of a single value."""
+    _, total, n = sums_by_task(sample)
+    notes: tuple[str, ...] = (FEW_TASKS,) if n.size < FEW else ()
+    if bounds == UNIT:
+        notes = marks(total > 0, total < n)
+    return _mean(_sample_label(what, n), total, n, bounds=bounds, notes=notes)
 
 
 def cluster_error(total: Floats, n: Ints) -> float:
@@ -29,58 +71,76 @@ def cluster_error(total: Floats, n: Ints) -> float:
     return float(np.sqrt(tasks / (tasks - 1) * (residuals**2).sum()) / episodes)
 
 
-def mean_over_episodes(
-    what: str,
+def marks(success: Flags, failure: Flags) -> tuple[str, ...]:
+    """Say where the interval holds less well: few tasks, or few of them with a success (failure).
+
+    `success` and `failure` say of each task whether it has at least one.
+    """
+    if success.size < FEW:
+        return (FEW_TASKS,)
+    notes = [FEW_SUCCESSES] if success.sum() < FEW else []
+    return (*notes, FEW_FAILURES) if failure.sum() < FEW else tuple(notes)
+
+
+def wilson(events: int, n: int, level: float = LEVEL) -> Interval | None:
+    """Wilson's score interval (J. Amer. Statist. Assoc. 22, 1927) of a rate; None for n = 0.
+
+    Raises ValueError unless 0 <= events <= n.
+    """
+    if not 0 <= events <= n:
+        raise ValueError(f"no rate of {events} events in {n} trials")
+    if not n:
+        return None
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p = events / n
+    scale = 1 + z * z / n
+    centre = (p + z * z / (2 * n)) / scale
+    width = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    # At the ends the exact bound is 0 or 1; rounding must not move it.
+    return Interval(
+        0.0 if events == 0 else max(0.0, centre - width),
+        1.0 if events == n else min(1.0, centre + width),
+    )
+
+
+def _sample_label(what: str, n: Ints) -> str:
+    return f"{what}, {int(n.sum())} of {n.size} tasks, {CLUSTERED}" if n.size else what
+
+
+def _share(label: str, events: Floats, n: Ints) -> Mean:
+    happened, episodes = round(float(events.sum())), int(n.sum())
+    notes = [FEW_TASKS] if n.size < FEW else []
+    if episodes and min(happened, episodes - happened) < FEW:
+        notes.append(FEW_EVENTS)
+    return _mean(label, events, n, bounds=UNIT, events=happened, notes=tuple(notes))
+
+
+def _mean(
+    label: str,
     total: Floats,
     n: Ints,
     *,
+    bounds: tuple[float, float] | None,
     missing: int = 0,
-    with_success: int,
-    with_failure: int,
+    events: int | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Mean:
-    """`total` and `n` by task, n > 0. Tasks with more trials weigh more, as episodes do.
-
-    `with_success` and `with_failure`: tasks with at least one of each, for the marks.
-    """
+    """From sums by task, n > 0. Tasks with more trials weigh more, as episodes do."""
     tasks, episodes = int(n.size), int(n.sum())
-    label = f"{what}, {size(tasks, n.tolist())}, 95 % interval clustered by task"
     if not episodes:
         reason = "no scored episode" if missing else "no episode"
-        return Mean(label, None, 0, missing, 0, None, None, reason)
-    mean = float(total.sum() / episodes)
-    error = cluster_error(total, n)
+        return Mean(label, None, 0, missing, 0, None, None, events, reason, notes)
+    mean, error = float(total.sum() / episodes), cluster_error(total, n)
+    t = t_interval(mean, error, tasks, bounds)
     return Mean(
         label=label,
         value=mean,
         episodes=episodes,
         missing=missing,
         tasks=tasks,
-        interval=score_interval(mean, error, tasks, episodes),
-        t=t_interval(mean, error, tasks, (0.0, 1.0)),
+        interval=score_interval(mean, error, tasks, episodes) if bounds == UNIT else t,
+        t=t,
+        events=events,
         reason="" if tasks > 1 else "one task: nothing says how much tasks differ",
-        notes=marks(tasks, with_success, with_failure),
-    )
-
-
-def marks(tasks: int, with_success: int, with_failure: int) -> tuple[str, ...]:
-    """Where the interval holds less well: few tasks, or few with an event."""
-    notes = []
-    if tasks < FEW:
-        notes.append(FEW_TASKS)
-    else:
-        notes += [FEW_SUCCESSES] if with_success < FEW else []
-        notes += [FEW_FAILURES] if with_failure < FEW else []
-    return tuple(notes)
-
-
-def mean_reward(what: str, total: Floats, successes: Ints, n: Ints, missing: Ints) -> Mean:
-    """The mean reward of one variant from its units; tasks without a scored trial drop out."""
-    some = n > 0
-    return mean_over_episodes(
-        what,
-        total[some],
-        n[some],
-        missing=int(missing.sum()),
-        with_success=int((successes[some] > 0).sum()),
-        with_failure=int((successes[some] < n[some]).sum()),
+        notes=notes,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emobench.analysis.stats.units import KEYS, Floats, Ints
+from emobench.analysis.stats.units import KEYS, Sums
 from emobench.core.outcomes import OUTCOMES, Group, Outcome
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ MEDIATORS = {
 """Columns of the table of episodes, with what they hold, each a mean per conversation."""
 SCORED_OUTCOMES = tuple(outcome for outcome in OUTCOMES if outcome != Outcome.INFRA_ERROR)
 
-Column = tuple[Ints, Floats, Ints]
-"""Tasks, sum of the column by task, episodes that it is a sum over by task (more than 0)."""
-Columns = dict[Group, dict[str, dict[str, Column]]]
-"""By group, variant and column."""
+Columns = dict[Group, dict[str, dict[str, Sums]]]
+"""Sums over episodes by group, variant and column; tasks without an episode are left out."""
 
 
 def columns(frame: pandas.DataFrame, names: Sequence[str] = tuple(MEDIATORS)) -> Columns:

@@ -8,7 +8,7 @@ from emobench.analysis.stats.estimates import FEW, FEW_DIFFER, FEW_TASKS, Differ
 from emobench.analysis.stats.intervals import TINY, bootstrap_interval, standard_error, t_interval
 from emobench.analysis.stats.permutation import EXACT, sign_flip
 from emobench.analysis.stats.student import two_sided
-from emobench.analysis.stats.units import Floats
+from emobench.analysis.stats.units import Floats, Sample, shared, sums_by_task
 
 REWARD_BOUNDS = (-1.0, 1.0)
 
@@ -20,8 +20,9 @@ def paired_difference(
     left_out: int = 0,
     bounds: tuple[float, float] | None = REWARD_BOUNDS,
     bootstrap: bool = True,
+    tests: bool = True,
 ) -> Difference:
-    """The mean of the tasks' differences with its intervals and p-values.
+    """Return the mean of the tasks' differences with its intervals and p-values.
 
     Each task counts once, however many trials it has: the estimand is the mean over tasks, and a
     task with fewer trials is a noisier value of the same kind. Raises ValueError for differences
@@ -34,7 +35,7 @@ def paired_difference(
         reason = "no task has a value on both sides"
         return Difference(label, None, 0, left_out, None, None, None, None, "", reason=reason)
     value, error = float(differences.mean()), standard_error(differences)
-    p_permutation, how = sign_flip(differences)
+    p_permutation, how = sign_flip(differences) if tests else (None, "")
     differ = int((np.abs(differences) > TINY).sum())
     t = t_interval(value, error, tasks, bounds)
     resampled = bootstrap_interval(differences, bounds) if bootstrap else None
@@ -45,11 +46,36 @@ def paired_difference(
         left_out=left_out,
         t=t,
         bootstrap=resampled,
-        p_t=None if t is None else max(0.0, 1 - two_sided(abs(value) / error, tasks - 1)),
+        p_t=None
+        if t is None or not tests
+        else max(0.0, 1 - two_sided(abs(value) / error, tasks - 1)),
         p_permutation=p_permutation,
         permutation=how,
         reason=_reason(tasks, t is None, bootstrap and resampled is None),
-        notes=_notes(tasks, differ, left_out),
+        notes=_notes(tasks, differ, left_out, tests),
+    )
+
+
+def sample_difference(
+    what: str,
+    variant: str,
+    treated: Sample,
+    control: Sample,
+    bounds: tuple[float, float] | None = REWARD_BOUNDS,
+) -> Difference:
+    """Return the variant's difference from control in a mean over conversations or turns, with t
+    and without tests. `bounds` are those of the difference."""
+    sides = {"treated": sums_by_task(treated), "control": sums_by_task(control)}
+    means = {name: (tasks, total / n) for name, (tasks, total, n) in sides.items()}
+    rows, left_out = shared(means, *means)
+    return paired_difference(
+        f"difference in {what}, {variant} minus control, {rows.shape[1]} tasks, 95 % interval "
+        "paired by task",
+        rows[0] - rows[1],
+        left_out=left_out,
+        bounds=bounds,
+        bootstrap=False,
+        tests=False,
     )
 
 
@@ -66,13 +92,13 @@ def _reason(tasks: int, no_t: bool, no_bootstrap: bool) -> str:
     return "too few tasks differ for an interval by resampling" if no_bootstrap else ""
 
 
-def _notes(tasks: int, differ: int, left_out: int) -> tuple[str, ...]:
+def _notes(tasks: int, differ: int, left_out: int, tests: bool) -> tuple[str, ...]:
     notes = []
     if tasks < FEW:
         notes.append(FEW_TASKS)
     elif differ < FEW:
         notes.append(FEW_DIFFER)
-    if 0 < differ <= EXACT and 2.0 ** (1 - differ) > 0.05:
+    if tests and 0 < differ <= EXACT and 2.0 ** (1 - differ) > 0.05:
         notes.append(
             f"{differ} task{'s differ' if differ > 1 else ' differs'}: "
             f"no permutation p below {2.0 ** (1 - differ):.2g}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from emobench.analysis.stats.estimates import Interval, PassK, size
-from emobench.analysis.stats.intervals import bootstrap_intervals, score_interval, standard_error
-from emobench.analysis.stats.means import marks
-from emobench.analysis.stats.units import Floats, Ints
+from emobench.analysis.stats.intervals import bootstrap_intervals, score_interval
+from emobench.analysis.stats.means import cluster_error, marks
+from emobench.analysis.stats.units import Floats, Ints, add_up
 
 
 def pass_k_by_task(successes: Ints, n: Ints, k: int) -> Floats:
@@ -33,36 +33,61 @@ def pass_k(what: str, successes: Ints, n: Ints, k: int) -> PassK:
     return pass_k_curve(what, successes, n, (k,))[0]
 
 
-def pass_k_curve(what: str, successes: Ints, n: Ints, ks: Iterable[int]) -> tuple[PassK, ...]:
-    """pass^k for each k; `what` follows in the label, as in 'pass^2, anger, ...'."""
+def pass_k_curve(
+    what: str, successes: Ints, n: Ints, ks: Iterable[int], tasks: Ints | None = None
+) -> tuple[PassK, ...]:
+    """Return pass^k for each k; `what` follows in the label, as in 'pass^2, anger, ...'.
+
+    Entries are tasks, or, with `tasks`, tasks of several groups: then each entry counts once, the
+    interval is clustered by the number in `tasks`, and there is none by resampling.
+    """
     columns = {k: pass_k_by_task(successes, n, k) for k in ks}
-    defined = {k: np.isfinite(values) for k, values in columns.items()}
-    resampled: dict[int, Interval | None] = {}
-    # All k that rest on the same tasks share one set of resamples.
-    for mask in {some.tobytes(): some for some in defined.values()}.values():
-        same = [k for k, some in defined.items() if (some == mask).all()]
-        values = np.column_stack([columns[k][mask] for k in same])
-        resampled.update(zip(same, bootstrap_intervals(values, (0.0, 1.0)), strict=True))
+    resampled = _resample(columns) if tasks is None else {}
+    if tasks is None:
+        tasks = np.arange(n.size)
     return tuple(
-        _estimate(f"pass^{k}, {what}", k, values, n, resampled[k]) for k, values in columns.items()
+        _estimate(f"pass^{k}, {what}", k, values, n, tasks, resampled)
+        for k, values in columns.items()
     )
 
 
-def _estimate(what: str, k: int, values: Floats, n: Ints, bootstrap: Interval | None) -> PassK:
-    defined = values[np.isfinite(values)]
-    tasks, of = int(defined.size), int((n > 0).sum())
-    label = f"{what}, {size(tasks, n[n >= k].tolist())}, 95 % interval over tasks"
-    if not tasks:
+def _resample(columns: Mapping[int, Floats]) -> dict[int, Interval | None]:
+    """By k. All k that rest on the same tasks share one set of resamples."""
+    defined = {k: np.isfinite(values) for k, values in columns.items()}
+    found: dict[int, Interval | None] = {}
+    for mask in {some.tobytes(): some for some in defined.values()}.values():
+        same = [k for k, some in defined.items() if (some == mask).all()]
+        values = np.column_stack([columns[k][mask] for k in same])
+        found.update(zip(same, bootstrap_intervals(values, (0.0, 1.0)), strict=True))
+    return found
+
+
+def _estimate(
+    what: str,
+    k: int,
+    values: Floats,
+    n: Ints,
+    tasks: Ints,
+    resampled: Mapping[int, Interval | None],
+) -> PassK:
+    some = np.isfinite(values)
+    of = np.unique(tasks[n > 0]).size
+    names, places = np.unique(tasks[some], return_inverse=True)
+    total = add_up(values[some], places)
+    entries = add_up(np.ones_like(places), places).astype(np.int64)
+    label = f"{what}, {size(names.size, n[some].tolist())}, 95 % interval over tasks"
+    if not names.size:
         return PassK(label, k, None, 0, of, None, None, f"no task has {k} scored trials")
-    mean, error = float(defined.mean()), standard_error(defined)
+    mean, error = float(values[some].mean()), cluster_error(total, entries)
+    bootstrap = resampled.get(k)
     reason = ""
-    if tasks < 2:
+    if names.size < 2:
         reason = "one task: nothing says how much tasks differ"
-    elif bootstrap is None:
+    elif resampled and bootstrap is None:
         reason = "too few tasks differ for an interval by resampling"
-    notes = marks(tasks, int((defined > 0).sum()), int((defined < 1).sum()))
-    if tasks < of:
-        notes = (*notes, f"{of - tasks} of {of} tasks have fewer than {k} trials")
+    notes = marks(total > 0, total < entries)
+    if names.size < of:
+        notes = (*notes, f"{of - names.size} of {of} tasks have fewer than {k} trials")
     # A task's trials hold at most n // k draws of k that share no trial.
-    interval = score_interval(mean, error, tasks, int((n // k).sum()))
-    return PassK(label, k, mean, tasks, of, interval, bootstrap, reason, notes)
+    interval = score_interval(mean, error, names.size, int((n // k).sum()))
+    return PassK(label, k, mean, names.size, of, interval, bootstrap, reason, notes)

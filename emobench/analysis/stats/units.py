@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,13 @@ KEYS = (*Group._fields, "variant", "task_id")
 COUNTS = ("n", "successes", "total", "missing")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Sums = tuple[Ints, Floats, Ints]
+"""Tasks, a sum by task, and how many values it is a sum of."""
+Sample = Sequence[tuple[int, float]]
+"""(task, value) of each conversation or turn of a variant."""
+Means = Mapping[tuple[Group, int], float]
+"""Mean value by (group, task)."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,80 @@ def shared(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tuple[Floa
     order = sorted(common)
     rows = [[float(defined[name][task]) for task in order] for name in names]
     return np.array(rows, dtype=np.float64).reshape(len(names), len(order)), len(union - common)
+
+
+def sums_by_task(sample: Sample) -> Sums:
+    """Return the tasks of a sample, ascending, with the sum and the number of values of each."""
+    tasks, places = np.unique(
+        np.array([task for task, _ in sample], dtype=np.int64), return_inverse=True
+    )
+    values = np.array([value for _, value in sample], dtype=np.float64)
+    ones = np.ones_like(values)
+    return tasks, add_up(values, places), add_up(ones, places).astype(np.int64)
+
+
+def stack(groups: Iterable[tuple[Group, Arm]]) -> Arm:
+    """Return the arms of several groups one below the other, an entry a (group, task).
+
+    `tasks` numbers each (environment, task) from 0, so entries of one number are of one task.
+    """
+    parts = list(groups)
+    names = [(group[0], task) for group, arm in parts for task in arm.tasks.tolist()]
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    none = np.empty(0, np.int64)
+    return Arm(
+        np.array([numbers[name] for name in names], dtype=np.int64),
+        np.concatenate([none, *(arm.n for _, arm in parts)]),
+        np.concatenate([none, *(arm.successes for _, arm in parts)]),
+        np.concatenate([none.astype(np.float64), *(arm.total for _, arm in parts)]),
+        np.concatenate([none, *(arm.missing for _, arm in parts)]),
+    )
+
+
+def arm_of_sums(sums: Mapping[tuple[str, int], tuple[int, int, float]]) -> Arm:
+    """Return an arm of (scored trials, successes, sum of rewards) by (environment, task), with no
+    trial missing; tasks are numbered as by `stack`."""
+    table = np.array([sums[name] for name in sorted(sums)], dtype=np.float64).reshape(-1, 3)
+    n, successes = (table[:, column].astype(np.int64) for column in (0, 1))
+    return Arm(np.arange(n.size), n, successes, table[:, 2], np.zeros_like(n))
+
+
+def pool(stacked: Arm) -> Arm:
+    """Return the sums of a `stack` by task."""
+    tasks, places = np.unique(stacked.tasks, return_inverse=True)
+    n, successes, missing = (
+        add_up(column, places).astype(np.int64)
+        for column in (stacked.n, stacked.successes, stacked.missing)
+    )
+    return Arm(tasks, n, successes, add_up(stacked.total, places), missing)
+
+
+def add_up(values: NDArray[np.generic], places: NDArray[np.generic]) -> Floats:
+    """Return the sums of `values` by place; `places` number them from 0 and leave none out."""
+    return np.bincount(places, values).astype(np.float64)
+
+
+def mean_by_task(values: Means) -> dict[tuple[str, int], float]:
+    """Return the mean over groups of each (environment, task)."""
+    parts: dict[tuple[str, int], list[float]] = {}
+    for ((env, _, _), task), value in values.items():
+        parts.setdefault((env, task), []).append(value)
+    return {task: sum(each) / len(each) for task, each in parts.items()}
+
+
+def gaps_by_task(treated: Means, control: Means) -> tuple[Floats, int]:
+    """Return the differences by (environment, task), and how many tasks only one side has.
+
+    They are formed within each group; a task met in several groups counts once, with the mean of
+    its groups' differences.
+    """
+    gaps = mean_by_task(
+        {unit: treated[unit] - control[unit] for unit in treated if unit in control}
+    )
+    either = {(group[0], task) for group, task in (*treated, *control)}
+    return np.array([gaps[task] for task in sorted(gaps)], dtype=np.float64), len(either) - len(
+        gaps
+    )
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:

@@ -173,8 +173,9 @@ class Tally:
         )
 
     def _pattern(self, place: int, pattern: Pattern, variant: str, control: str) -> VariantPattern:
-        means = self._means(place, variant)
-        by_task = _by_task(means)
+        from emobench.analysis.stats.units import mean_by_task
+
+        by_task = mean_by_task(self._means(place, variant))
         counts = [sums[place] for (_, name, _), sums in self._sums.items() if name == variant]
         difference = None
         if control and variant != control:
@@ -191,19 +192,15 @@ class Tally:
         )
 
     def _difference(self, place: int, pattern: Pattern, variant: str, control: str) -> Difference:
-        import numpy as np
-
         from emobench.analysis.stats.paired import paired_difference
+        from emobench.analysis.stats.units import gaps_by_task
 
-        left, right = self._means(place, variant), self._means(place, control)
-        both = {unit: value - right[unit] for unit, value in left.items() if unit in right}
-        by_task = _by_task(both)
-        either = {(group[0], task) for group, task in {**left, **right}}
+        gaps, left_out = gaps_by_task(self._means(place, variant), self._means(place, control))
         what = f"difference in {pattern.label}, {variant} minus {control}"
         return paired_difference(
-            f"{what}, {len(by_task)} tasks, 95 % interval clustered by task",
-            np.array([by_task[task] for task in sorted(by_task)], dtype=np.float64),
-            left_out=len(either) - len(by_task),
+            f"{what}, {gaps.size} tasks, 95 % interval clustered by task",
+            gaps,
+            left_out=left_out,
             bounds=(-1.0, 1.0) if pattern.share else None,
             bootstrap=False,
         )
@@ -260,14 +257,6 @@ def _adjusted(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
 def _own_words(variant: str, texts: Mapping[str, str]) -> frozenset[str]:
     others = {word for name, text in texts.items() if name != variant for word in words(text)}
     return frozenset(words(texts.get(variant, ""))) - others
-
-
-def _by_task(values: Mapping[tuple[Group, int], float]) -> dict[tuple[str, int], float]:
-    """The mean over groups of each (environment, task)."""
-    parts: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for (group, task), value in values.items():
-        parts[(group[0], task)].append(value)
-    return {task: sum(each) / len(each) for task, each in parts.items()}
 
 
 def tallied(conversations: Iterable[tuple[Group, str, int, Seen]]) -> Tally:

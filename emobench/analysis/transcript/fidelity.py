@@ -11,7 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from emobench.analysis.stats.shares import Measure, Paired, measure
+from emobench.analysis.checks_format import CheckedDifference, CheckedMean
+from emobench.analysis.stats.estimates import Mean
+from emobench.analysis.stats.means import UNIT, sample_mean, sample_share
+from emobench.analysis.stats.paired import sample_difference
+from emobench.analysis.stats.units import Sample
 from emobench.analysis.transcript.dialogue import Dialogue
 from emobench.analysis.transcript.facts import (
     OWN,
@@ -123,9 +127,9 @@ class VariantFidelity:
     """Those that the shares are taken over."""
     left_out: int
     """Conversations that the agent's or the server's failure cut short."""
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, CheckedMean]
     """By the names of `MEASURES`."""
-    differences: Mapping[str, Paired] = field(default_factory=dict)
+    differences: Mapping[str, CheckedDifference] = field(default_factory=dict)
     """Variant minus control, paired by task; empty for control."""
     missed_by_kind: Mapping[str, int] = field(default_factory=dict)
     think_removed: int = 0
@@ -232,14 +236,14 @@ def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, .
                 conversations=len(counted),
                 left_out=len(each) - len(counted),
                 measures={
-                    name: measure(samples[condition][name], f"{label}, {condition.variant}")
-                    for name, label in MEASURES.items()
+                    name: _measure(name, condition.variant, samples[condition][name])
+                    for name in MEASURES
                 },
                 differences={
-                    name: Paired.of(
-                        samples[condition][name], control[name], MEASURES[name], condition.variant
+                    name: sample_difference(
+                        label, condition.variant, samples[condition][name], control[name]
                     )
-                    for name in MEASURES
+                    for name, label in MEASURES.items()
                 }
                 if control is not None
                 else {},
@@ -250,8 +254,13 @@ def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, .
     return tuple(found)
 
 
+def _measure(name: str, variant: str, sample: Sample) -> Mean:
+    what = f"{MEASURES[name]}, {variant}"
+    return sample_mean(what, sample, UNIT) if name == "conveyed" else sample_share(what, sample)
+
+
 def _samples(records: Iterable[EpisodeFidelity]) -> dict[str, list[tuple[int, float]]]:
-    """(task, value) of each measure."""
+    """Return the sample of each measure."""
     samples: dict[str, list[tuple[int, float]]] = {name: [] for name in MEASURES}
     for record in records:
         if not record.counts:

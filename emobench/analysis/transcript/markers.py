@@ -11,9 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from math import inf
 from types import MappingProxyType
 
-from emobench.analysis.stats.shares import Measure, Paired, measure
+from emobench.analysis.checks_format import CheckedDifference, CheckedMean
+from emobench.analysis.stats.estimates import Mean
+from emobench.analysis.stats.means import sample_mean, sample_share
+from emobench.analysis.stats.paired import sample_difference
+from emobench.analysis.stats.units import Sample
 from emobench.analysis.transcript.dialogue import Dialogue
 from emobench.core.outcomes import Condition
 
@@ -53,9 +58,9 @@ class VariantMarkers:
 
     condition: Condition
     turns: int
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, CheckedMean]
     """By the names of `MEASURES`."""
-    differences: Mapping[str, Paired] = field(default_factory=dict)
+    differences: Mapping[str, CheckedDifference] = field(default_factory=dict)
     """Variant minus control, paired by task; empty for control."""
 
 
@@ -138,12 +143,15 @@ def by_condition(
             VariantMarkers(
                 condition=condition,
                 turns=len(own["words"]),
-                measures={
-                    name: measure(own[name], f"{label}, {condition.variant}")
-                    for name, label in MEASURES.items()
-                },
+                measures={name: _measure(name, condition.variant, own[name]) for name in MEASURES},
                 differences={
-                    name: Paired.of(own[name], control[name], label, condition.variant)
+                    name: sample_difference(
+                        label,
+                        condition.variant,
+                        own[name],
+                        control[name],
+                        (-1.0, 1.0) if name in LISTS else None,
+                    )
                     for name, label in MEASURES.items()
                 }
                 if control is not None
@@ -151,3 +159,8 @@ def by_condition(
             )
         )
     return tuple(found)
+
+
+def _measure(name: str, variant: str, sample: Sample) -> Mean:
+    what = f"{MEASURES[name]}, {variant}"
+    return sample_share(what, sample) if name in LISTS else sample_mean(what, sample, (0.0, inf))

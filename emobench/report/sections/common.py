@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from emobench.analysis.findings import GroupFinding
 from emobench.analysis.gates import Label
-from emobench.analysis.stats.estimates import Difference, plain
+from emobench.analysis.stats.estimates import Difference, Interval
 from emobench.core.outcomes import Condition
 from emobench.report.blocks import Scalar
 from emobench.report.numbers import plural
@@ -52,10 +52,12 @@ def keys_of(group: GroupFinding, variant: str) -> dict[str, Scalar]:
     }
 
 
-def interval_columns(name: str, interval: dict[str, float] | None) -> dict[str, Scalar]:
+def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
+    """An interval as two columns, `name`_low and `name`_high; low and high without a name."""
+    prefix = f"{name}_" if name else ""
     return {
-        f"{name}_low": interval["low"] if interval else None,
-        f"{name}_high": interval["high"] if interval else None,
+        f"{prefix}low": interval.low if interval else None,
+        f"{prefix}high": interval.high if interval else None,
     }
 
 
@@ -64,8 +66,8 @@ def difference_columns(found: Difference | None) -> dict[str, Scalar]:
     return {
         "difference_label": found.label if found else None,
         "difference": found.value if found else None,
-        **interval_columns("difference", plain(found)["t"] if found else None),
-        **interval_columns("difference_bootstrap", plain(found)["bootstrap"] if found else None),
+        **interval_columns("difference", found.t if found else None),
+        **interval_columns("difference_bootstrap", found.bootstrap if found else None),
         "p_permutation": found.p_permutation if found else None,
         "p_adjusted": found.p_adjusted if found else None,
         "adjustment": found.adjustment if found else None,

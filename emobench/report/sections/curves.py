@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emobench.analysis.findings import GroupFinding
-from emobench.analysis.stats.estimates import PassK, plain
+from emobench.analysis.stats.estimates import PassK
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.curves import Curve, Point, curves
 from emobench.report.numbers import DAGGER, bounds, plural, rate
@@ -92,8 +92,8 @@ def _record(found: PassK) -> dict[str, Scalar]:
         "k": found.k,
         "label": found.label,
         "pass_k": found.value,
-        **interval_columns("pass_k", plain(found)["interval"]),
-        **interval_columns("pass_k_bootstrap", plain(found)["bootstrap"]),
+        **interval_columns("pass_k", found.interval),
+        **interval_columns("pass_k_bootstrap", found.bootstrap),
         "tasks": found.tasks,
         "tasks_with_a_trial": found.of,
         "notes": "; ".join([*found.notes, found.reason]).strip("; "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from emobench.analysis.findings import Exploratory, GroupFinding, VariantFinding
-from emobench.analysis.stats.estimates import Difference, Mean, plain
+from emobench.analysis.stats.estimates import Difference, Mean
 from emobench.analysis.stats.mediators import MEDIATORS
 from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
@@ -98,8 +98,8 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
                 "outcome": outcome,
                 "label": found.label,
                 "share": found.value,
-                **interval_columns("share", plain(found)["interval"]),
-                "count": _count(found),
+                **interval_columns("share", found.interval),
+                "count": found.events,
                 "episodes": found.episodes,
                 "notes": "; ".join(found.notes),
                 **difference_columns(_change(each, outcome)),
@@ -110,23 +110,20 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
     )
 
 
-def _count(found: Mean) -> int:
-    return round((found.value or 0.0) * found.episodes)
-
-
 def _outcome_cell(group: GroupFinding, each: VariantFinding, outcome: str) -> Cell:
     found = each.outcomes.get(outcome)
     if found is None or found.value is None:
         return Cell("\u2013", state="muted")
-    count = _count(found)
+    count = found.events
     title = f"{found.label}: {percent(found.value)} {bounds(found.interval)}"
     if not count:
         return Cell("0", title=title, state="muted")
-    few = any("events" in note for note in found.notes)
     keys = ("env", "assistant", "strategy", "variant", "outcome")
     values = (group.env, group.assistant, group.agent_strategy, each.variant, outcome)
     link = "#" + urlencode(dict(zip(keys, values, strict=True)))
-    return Cell(f"{count:,}", percent(found.value), title, link, mark=DAGGER if few else "")
+    return Cell(
+        f"{count:,}", percent(found.value), title, link, mark=DAGGER if found.few_events else ""
+    )
 
 
 def _change(each: VariantFinding, column: str) -> Difference | None:
@@ -222,7 +219,7 @@ def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Secti
                     "rule": found.rule,
                     "label": found.label,
                     "difference": found.value,
-                    **interval_columns("difference", plain(found)["t"]),
+                    **interval_columns("difference", found.t),
                     "p_permutation": found.p_permutation,
                     "tasks": found.tasks,
                     "reason": found.reason,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from emobench.analysis.findings import GroupFinding, VariantFinding
-from emobench.analysis.stats.estimates import FEW, Difference, plain
+from emobench.analysis.stats.estimates import FEW, Difference
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.figures.forest import Dot, forest, share_axis, symmetric_axis
 from emobench.report.numbers import (
@@ -243,12 +243,11 @@ def _notes(each: VariantFinding) -> list[str]:
 
 def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str, Scalar]:
     """Unrounded, with the labels."""
-    mean = plain(each.mean)
     row: dict[str, Scalar] = {
         **keys_of(group, each.variant),
         "mean_label": each.mean.label,
         "mean": each.mean.value,
-        **interval_columns("mean", mean["interval"]),
+        **interval_columns("mean", each.mean.interval),
         "episodes": each.mean.episodes,
         "missing": each.mean.missing,
     }
@@ -258,6 +257,6 @@ def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str
         **row,
         **difference_columns(found),
         "odds_ratio": odds.value if odds else None,
-        **interval_columns("odds_ratio", plain(odds.interval) if odds else None),
+        **interval_columns("odds_ratio", odds.interval if odds else None),
         "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
     }

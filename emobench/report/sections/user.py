@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
-from emobench.analysis.stats.shares import Measure, Paired
+from emobench.analysis.stats.estimates import FEW, Difference, Interval, Mean
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
@@ -13,11 +13,11 @@ from emobench.report.figures.curves import Curve, Point, curves
 from emobench.report.figures.heatmap import Tile, heatmap
 from emobench.report.numbers import DAGGER, DASH, measure, percent, plural, rate, signed
 from emobench.report.scene import series
-from emobench.report.sections.common import condition_keys
+from emobench.report.sections.common import condition_keys, interval_columns
 from emobench.report.study import Study
 from emobench.store.labels import LABELS
 
-FEW_NOTE = f"{DAGGER} Fewer than 5 events, or fewer than 5 others: the rate says little."
+FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
 
 def manipulation_section(study: Study) -> Section:
@@ -142,8 +142,9 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
                 "judged": each.judged,
                 **{f"turns_{label}": each.labels.get(label, 0) for label in LABELS},
                 "recognised": each.recognised.value if each.recognised else None,
-                "recognised_low": each.recognised.low if each.recognised else None,
-                "recognised_high": each.recognised.high if each.recognised else None,
+                **interval_columns(
+                    "recognised", each.recognised.interval if each.recognised else None
+                ),
                 "intensity": each.intensity.value,
             }
             for each in arms
@@ -180,7 +181,7 @@ def _markers(study: Study) -> Iterator[Block]:
     )
 
 
-def _marker(own: Measure, gap: Paired | None) -> Cell:
+def _marker(own: Mean, gap: Difference | None) -> Cell:
     detail = signed(gap.value) if gap is not None and gap.value else ""
     title = gap.label if gap else own.label
     return Cell(measure(own.value), detail, title, mark=_few(own))
@@ -233,51 +234,50 @@ def fidelity_section(study: Study) -> Section:
     return Section(identifier, title, (table, remark))
 
 
-def _fidelity(own: Measure, gap: Paired | None) -> Cell:
+def _fidelity(own: Mean, gap: Difference | None) -> Cell:
     detail = ""
     if gap is not None and gap.value:
         detail = signed(100 * gap.value, 1)
-        if gap.low is not None and gap.high is not None:
-            detail += f" [{signed(100 * gap.low, 1)}, {signed(100 * gap.high, 1)}]"
+        detail += f" {_points(gap.interval, 1)}" if gap.interval else ""
     title = gap.label if gap else own.label
     text = percent(own.value)
     return Cell(text, detail, title, mark=_few(own))
 
 
-def _share_cell(found: Measure | None) -> Cell:
+def _share_cell(found: Mean | None) -> Cell:
     if found is None or found.value is None:
         return Cell(DASH, state="muted")
-    interval = ""
-    if found.low is not None and found.high is not None:
-        interval = f"[{percent(found.low)}, {percent(found.high)}]"
-    return Cell(percent(found.value), interval, found.label, mark=_few(found))
+    interval = found.interval
+    detail = f"[{percent(interval.low)}, {percent(interval.high)}]" if interval else ""
+    return Cell(percent(found.value), detail, found.label, mark=_few(found))
 
 
-def _few(found: Measure) -> str:
+def _few(found: Mean) -> str:
     """A mark where something happened, or failed to, but rarely."""
     return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
 
 
-def _paired_cell(found: Paired | None) -> Cell:
+def _paired_cell(found: Difference | None) -> Cell:
     if found is None or found.value is None:
         return Cell(DASH, state="muted")
-    interval = ""
-    if found.low is not None and found.high is not None:
-        interval = f"[{signed(100 * found.low, 0)}, {signed(100 * found.high, 0)}]"
-    return Cell(signed(100 * found.value, 0), interval, found.label)
+    detail = _points(found.interval, 0) if found.interval else ""
+    return Cell(signed(100 * found.value, 0), detail, found.label)
+
+
+def _points(interval: Interval, digits: int) -> str:
+    return f"[{signed(100 * interval.low, digits)}, {signed(100 * interval.high, digits)}]"
 
 
 def _named(condition: Condition, several: bool) -> str:
     return str(condition) if several else condition.variant
 
 
-def _measured(found: Measure) -> dict[str, Scalar]:
+def _measured(found: Mean) -> dict[str, Scalar]:
     return {
         "label": found.label,
         "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "n": found.n,
+        **interval_columns("", found.interval),
+        "n": found.episodes,
         "tasks": found.tasks,
         "events": found.events,
         "few_events": found.few_events,

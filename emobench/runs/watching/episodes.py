@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from emobench.core.outcomes import OUTCOMES, Outcome
+from emobench.core.outcomes import OUTCOMES, SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
@@ -45,15 +45,15 @@ class Trouble:
 class Tally:
     """The rewards of one variant, so far: enough for the mean and its interval."""
 
-    sums: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
-    """(scored episodes, sum of rewards) by task."""
+    sums: dict[tuple[str, int], tuple[int, int, float]] = field(default_factory=dict)
+    """(scored episodes, successes, sum of rewards) by (environment, task)."""
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def add(self, env: str, task: int, outcome: str, reward: float | None) -> None:
         self.outcomes[outcome] += 1
         if reward is not None:
-            count, total = self.sums.get((env, task), (0, 0.0))
-            self.sums[(env, task)] = (count + 1, total + reward)
+            n, successes, total = self.sums.get((env, task), (0, 0, 0.0))
+            self.sums[env, task] = (n + 1, successes + (reward >= SUCCESS), total + reward)
 
 
 @dataclass
@@ -147,7 +147,8 @@ class EpisodeScan:
                 return
             tally.outcomes[Outcome.INFRA_ERROR] -= 1
         file.tasks[task] = infra
-        tally.add(cell.env, task, outcome, None if infra else float(record.get("reward") or 0.0))
+        reward = record.get("reward")
+        tally.add(cell.env, task, outcome, None if infra or reward is None else float(reward))
         if not infra and end > now - RECENT_S:
             self.recent.append((seconds(record.get("started")) or end, end))
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from emobench.analysis.stats.metrics import mean_of_sums
+from emobench.analysis.stats.means import mean_reward
+from emobench.analysis.stats.units import arm_of_sums
 from emobench.core.outcomes import OUTCOMES
 from emobench.llm.engine_metrics import Load
 from emobench.runs.watching.episodes import Tally, Trouble
@@ -247,10 +248,10 @@ def _per_minute(recent: Sequence[tuple[float, float]], now: float) -> float:
 
 
 def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
-    mean = mean_of_sums(tally.sums, 0)
+    mean = mean_reward(f"mean reward, {name}", arm_of_sums(tally.sums))
     return VariantRow(
         variant=name,
-        episodes=mean.scored,
+        episodes=mean.episodes,
         planned=planned,
         mean_reward=mean.value,
         low=mean.interval.low if mean.interval else None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -9,12 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from emobench.analysis.stats import metrics
 from emobench.analysis.stats.intervals import score_interval
-from emobench.analysis.stats.means import cluster_error, mean_reward
-from emobench.analysis.stats.rates import outcome_rate, wilson
+from emobench.analysis.stats.means import (
+    cluster_error,
+    mean_reward,
+    outcome_rate,
+    sample_mean,
+    sample_share,
+    wilson,
+)
 from emobench.analysis.stats.student import t_quantile
-from tests.support.frames import arm, observations, random_rewards
+from tests.support.frames import arm, random_rewards
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
@@ -29,7 +37,7 @@ def test_the_error_is_that_of_ols_clustered_by_task(missing: float) -> None:
     )
     held = arm(rewards).scored
     assert cluster_error(held.total, held.n) == pytest.approx(float(fit.bse[0]), rel=1e-9)
-    found = mean_reward("mean reward", held.total, held.successes, held.n, held.missing)
+    found = mean_reward("mean reward", held)
     width = t_quantile(held.n.size - 1) * float(fit.bse[0])
     assert found.t is not None
     assert (found.t.low, found.t.high) == pytest.approx(
@@ -37,19 +45,65 @@ def test_the_error_is_that_of_ols_clustered_by_task(missing: float) -> None:
     )
 
 
-def test_it_is_the_mean_that_status_shows() -> None:
-    rewards = random_rewards(2, 20, 3, missing=0.1)
-    held = arm(rewards)
-    found = mean_reward("x", held.total, held.successes, held.n, held.missing)
-    shown = metrics.mean_reward(observations(rewards))
-    assert (found.value, found.episodes, found.missing) == (
-        shown.value,
-        shown.scored,
-        shown.missing,
-    )
+def test_with_one_trial_the_clustered_t_is_the_plain_one() -> None:
+    values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    found = mean_reward("x", arm({task: [value] for task, value in enumerate(values)}))
+    width = t_quantile(7) * statistics.stdev(values) / math.sqrt(8)
     assert found.t is not None
-    assert shown.interval is not None
-    assert found.t.low == pytest.approx(shown.interval.low)
+    assert found.t.low == pytest.approx(0.75 - width)
+    assert found.t.high == 1.0
+
+
+def test_repeating_a_task_gives_no_narrower_interval() -> None:
+    once, often = (
+        mean_reward("x", arm({task: [float(task % 2)] * trials for task in range(20)}))
+        for trials in (1, 8)
+    )
+    assert once.t is not None
+    assert (often.t, often.interval) == (once.t, once.interval)
+
+
+SAMPLES = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from([0.0, 1.0])), min_size=1, max_size=60
+)
+
+
+@given(SAMPLES)
+def test_a_share_of_turns_is_clustered_as_the_mean_reward(
+    sample: list[tuple[int, float]],
+) -> None:
+    rewards: dict[int, list[float | None]] = {}
+    for task, value in sample:
+        rewards.setdefault(task, []).append(value)
+    expected = mean_reward("x", arm(dict(sorted(rewards.items()))))
+    found = sample_share("x", sample)
+    assert (found.value, found.interval, found.t) == (
+        expected.value,
+        expected.interval,
+        expected.t,
+    )
+    assert (found.tasks, found.episodes) == (expected.tasks, len(sample))
+    assert found.events == sum(value for _, value in sample)
+    assert sample_mean("x", sample, (0.0, 1.0)).interval == expected.interval
+
+
+def test_a_mean_of_anything_has_its_t_interval_within_what_can_be() -> None:
+    words = sample_mean("words", [(1, 12.0), (2, 8.0)], (0.0, math.inf))
+    assert (words.value, words.events, words.few_events) == (10.0, None, False)
+    assert words.interval == words.t
+    assert words.interval is not None
+    assert words.interval.low == 0.0
+    assert words.interval.high == pytest.approx(10 + 2 * t_quantile(1))
+    assert words.label == "words, 2 of 2 tasks, 95 % interval clustered by task"
+    assert sample_mean("words", []).value is sample_share("x", []).value is None
+
+
+def test_a_share_that_never_happens_is_marked_and_has_a_width() -> None:
+    found = sample_share("x", [(task, 0.0) for task in range(50)])
+    assert (found.value, found.events, found.few_events) == (0.0, 0, True)
+    assert found.interval is not None and 0.05 < found.interval.high < 0.1
+    one = sample_share("x", [(1, 1.0), (1, 0.0)])
+    assert (one.value, one.interval) == (0.5, None)
 
 
 def test_with_independent_episodes_the_score_interval_is_wilsons_with_t_quantiles() -> None:
@@ -75,7 +129,7 @@ def test_wilson_is_statsmodels_wilson() -> None:
 
 def test_what_never_varies_still_has_a_width() -> None:
     held = arm({task: [1.0] * 4 for task in range(12)})
-    found = mean_reward("x", held.total, held.successes, held.n, held.missing)
+    found = mean_reward("x", held)
     assert found.t is None
     assert found.interval is not None
     assert 0.6 < found.interval.low < 0.85
@@ -85,11 +139,11 @@ def test_what_never_varies_still_has_a_width() -> None:
 
 def test_one_task_or_none_has_a_reason_in_place_of_an_interval() -> None:
     one = arm({3: [1.0, 0.0]})
-    found = mean_reward("x", one.total, one.successes, one.n, one.missing)
+    found = mean_reward("x", one)
     assert (found.value, found.interval, found.t) == (0.5, None, None)
     assert found.reason.startswith("one task")
     none = arm({3: [None], 4: [None]})
-    found = mean_reward("x", none.total, none.successes, none.n, none.missing)
+    found = mean_reward("x", none)
     assert (found.value, found.missing, found.reason) == (None, 2, "no scored episode")
 
 
@@ -114,11 +168,7 @@ def test_the_interval_holds_its_mean_and_knows_no_order(
     turned = pairs[::-1]
     found, other = (
         mean_reward(
-            "x",
-            np.array([c for c, _ in each], dtype=np.float64),
-            np.array([c for c, _ in each], dtype=np.int64),
-            np.array([n for _, n in each], dtype=np.int64),
-            np.zeros(len(each), dtype=np.int64),
+            "x", arm({task: [1.0] * c + [0.0] * (n - c) for task, (c, n) in enumerate(each)})
         )
         for each in (pairs, turned)
     )

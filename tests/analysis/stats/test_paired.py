@@ -12,7 +12,7 @@ from scipy import stats
 
 from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.intervals import bootstrap_interval
-from emobench.analysis.stats.paired import paired_difference
+from emobench.analysis.stats.paired import paired_difference, sample_difference
 from emobench.analysis.stats.permutation import sign_flip
 
 DRAW = np.random.default_rng(11)
@@ -154,3 +154,22 @@ def test_intervals_stay_where_differences_can_be() -> None:
     assert found.t is not None
     assert found.t.low == -1.0
     assert isinstance(found.interval, Interval)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=40))
+def test_a_difference_of_turns_is_students(values: list[float]) -> None:
+    treated = [(task, value + shift) for task, value in enumerate(values) for shift in (-1, 1)]
+    control = [(task, 1.0) for task in range(len(values) + 1)]
+    found = sample_difference("x", "anger", treated, control, None)
+    assert found.value == pytest.approx(sum(values) / len(values) - 1)
+    assert (found.tasks, found.left_out) == (len(values), 1)
+    assert (found.p_t, found.p_permutation, found.bootstrap) == (None, None, None)
+    if found.t is not None and found.t.high - found.t.low > 1e-3:
+        result = stats.ttest_1samp([value - 1 for value in values], 0)
+        interval = result.confidence_interval(0.95)
+        assert (found.t.low, found.t.high) == pytest.approx((interval.low, interval.high), abs=1e-7)
+
+
+def test_no_task_on_both_sides_is_no_difference() -> None:
+    found = sample_difference("x", "v", [(1, 1.0)], [(2, 1.0)])
+    assert (found.value, found.interval) == (None, None)

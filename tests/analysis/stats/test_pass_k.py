@@ -1,4 +1,4 @@
-"""pass^k of units against enumeration and against the function of metrics."""
+"""pass^k of units against enumeration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from emobench.analysis.stats.metrics import pass_hat_k
 from emobench.analysis.stats.pass_k import pass_k, pass_k_by_task, pass_k_curve
-from tests.support.frames import arm, observations, random_rewards
+from tests.support.frames import arm, random_rewards
 
 
 @pytest.mark.parametrize("trials", range(1, 8))
@@ -37,13 +36,18 @@ def test_tasks_with_too_few_trials_are_left_out_and_said() -> None:
     assert none.reason == "no task has 5 scored trials"
 
 
-def test_it_agrees_with_metrics() -> None:
-    rewards = random_rewards(3, 40, 4, missing=0.2)
-    held = arm(rewards)
-    for found in pass_k_curve("control", held.successes, held.n, range(1, 5)):
-        shown = pass_hat_k(observations(rewards), found.k)
-        assert found.value == pytest.approx(shown.value)
-        assert (found.tasks, found.of) == (shown.tasks, shown.of)
+def test_tasks_of_several_groups_are_clusters() -> None:
+    held = arm(random_rewards(3, 40, 4, missing=0.2))
+    twice = [np.concatenate([each, each]) for each in (held.successes, held.n, held.tasks)]
+    alone = pass_k_curve("control", held.successes, held.n, range(1, 5))
+    both = pass_k_curve("control", twice[0], twice[1], range(1, 5), twice[2])
+    for one, other in zip(alone, both, strict=True):
+        assert other.value == pytest.approx(one.value)
+        assert (other.tasks, other.of, other.notes) == (one.tasks, one.of, one.notes)
+        assert one.interval is not None and other.interval is not None
+        # Twice the same trials tell nothing new about the tasks.
+        assert other.interval.low == pytest.approx(one.interval.low, abs=0.01)
+        assert (other.bootstrap, other.reason) == (None, "")
 
 
 def test_the_curve_falls_and_its_intervals_hold_it() -> None:

@@ -229,7 +229,7 @@ def test_differences_are_paired_by_task_and_cut_conversations_are_left_out() -> 
     assert anger.measures["role_flips"].few_events
     # Task 1 is the only one that both have: half of the variant's, none of control's.
     paired = anger.differences["role_flips"]
-    assert (paired.value, paired.low, paired.tasks) == (0.5, None, 1)
+    assert (paired.value, paired.interval, paired.tasks) == (0.5, None, 1)
     assert "anger minus control, 1 tasks" in paired.label
 
 

@@ -65,9 +65,9 @@ def test_each_line_is_taken_once_and_a_torn_one_when_it_is_whole(
         scan.read({0: False}, None, NOW)
     assert outcomes(scan) == {"solved": 2, "failed": 1}
     assert scan.variants["control"].sums == {
-        ("retail", 0): (1, 1.0),
-        ("retail", 1): (1, 0.0),
-        ("retail", 2): (1, 1.0),
+        ("retail", 0): (1, 1, 1.0),
+        ("retail", 1): (1, 0, 0.0),
+        ("retail", 2): (1, 1, 1.0),
     }
     assert len(scan.recent) == 3
     scan.read({0: False}, None, NOW + 700)

@@ -1,0 +1,204 @@
+"""One set of numbers on every way to the reader, and several groups put together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from emobench.analysis.effects import effects
+from emobench.analysis.pooled import VariantRow, variant_rows
+from emobench.analysis.stats.estimates import Interval
+from emobench.analysis.stats.means import sample_share
+from emobench.analysis.stats.student import t_quantile
+from emobench.cli.results_table import text_table
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import AgentStrategy, Cell, Env
+from emobench.report.numbers import bounds, rate, signed
+from emobench.runs.watching.episodes import EpisodeScan
+from emobench.runs.watching.state import Seen, watch_state
+from emobench.tables.run_results import collect
+from emobench.tables.table import load_tables
+from tests.support.runs import append, episode, make_run, page_text
+
+STRATEGIES: tuple[AgentStrategy, ...] = ("tool-calling", "react")
+NOW = 1_800_000_000.0
+Outcomes = Mapping[tuple[str, int, int], str]
+"""By (variant, trial from 1, task) where it is not 'solved'."""
+
+ONE_FAILURE = {("control", 1, 0): "failed"}
+MIXED: Outcomes = {
+    **{("control", trial, task): "failed" for trial in (1, 2, 3) for task in range(2, 20, 3)},
+    **{("frustration", trial, task): "failed" for trial in (1, 2) for task in range(1, 20, 2)},
+    ("control", 4, 5): "infra_error",
+    ("frustration", 1, 4): "max_steps",
+    ("frustration", 2, 4): "infra_error",
+}
+
+
+def run_with(
+    path: Path, outcomes: Outcomes, groups: int = 1, envs: tuple[Env, ...] = ("retail",)
+) -> RunDir:
+    run_dir = make_run(
+        path,
+        variants=("control", "frustration"),
+        strategies=STRATEGIES[:groups],
+        envs=envs,
+        tasks=20,
+        trials=4,
+    )
+    for cell in load_plan(run_dir).cells:
+        append(
+            run_dir,
+            cell,
+            [episode(cell, task, outcome(cell, task, outcomes)) for task in cell.tasks],
+        )
+    return run_dir
+
+
+def outcome(cell: Cell, task: int, outcomes: Outcomes) -> str:
+    return outcomes.get((cell.variant, cell.trial, task), "solved")
+
+
+def rows_of(run_dir: RunDir) -> dict[str, VariantRow]:
+    return {row.variant: row for row in variant_rows(collect(run_dir), (1, 2, 4))}
+
+
+@pytest.mark.parametrize("outcomes", [ONE_FAILURE, {}, MIXED])
+def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes: Outcomes) -> None:
+    run_dir = run_with(tmp_path / "run", outcomes)
+    plan = load_plan(run_dir)
+    (group,) = effects(load_tables(run_dir).episodes, planned=plan.cells).groups
+    findings = {each.variant: each for each in group.variants}
+
+    scan = EpisodeScan(plan, run_dir)
+    scan.read(dict.fromkeys(range(len(plan.cells)), True), None, NOW)
+    status = {
+        "sweep": "run",
+        "run_dir": str(run_dir.path),
+        "scheduler": "local",
+        "scripted": True,
+        "live": False,
+        "finished": True,
+        "servers": [],
+        "cells": {},
+        "episodes": {"finished": 160, "expected": 160},
+        "problems": [],
+    }
+    planned = dict.fromkeys(findings, 80)
+    screen = watch_state(None, Seen(status, planned, scan.variants), {}, NOW).variants
+    lines = {line.split()[0]: line for line in text_table(run_dir).splitlines()}
+    page = page_text(run_dir)
+
+    for row in variant_rows(collect(run_dir), (1, 2, 4)):
+        found = findings[row.variant]
+        assert row.mean == found.mean
+        assert [(each.value, each.interval, each.notes) for each in row.passes] == [
+            (each.value, each.interval, each.notes) for each in found.pass_k if each.k in (1, 2, 4)
+        ]
+        (shown,) = (each for each in screen if each.variant == row.variant)
+        interval = found.mean.interval
+        assert interval is not None
+        assert (shown.mean_reward, shown.episodes) == (found.mean.value, found.mean.episodes)
+        assert Interval(shown.low or 0.0, shown.high or 0.0) == interval
+        # A gate's share of the same yes and no.
+        solved = [
+            (task, float(outcome(cell, task, outcomes) == "solved"))
+            for cell in plan.cells
+            for task in cell.tasks
+            if cell.variant == row.variant and outcome(cell, task, outcomes) != "infra_error"
+        ]
+        gate = sample_share("x", solved)
+        assert (gate.value, gate.interval, gate.t) == (found.mean.value, interval, found.mean.t)
+        assert f" {rate(found.mean.value)} " in lines[row.variant]
+        assert f"{rate(found.mean.value)} {bounds(interval)}" in page
+        if found.contrast is not None:
+            difference = found.contrast.difference
+            assert row.difference is not None
+            assert row.difference.t == difference.t
+            assert (row.difference.value, row.difference.tasks, row.difference.label) == (
+                difference.value,
+                difference.tasks,
+                difference.label,
+            )
+            assert f" {signed(difference.value)} " in lines[row.variant]
+            assert bounds(difference.t, difference=True) in lines[row.variant]
+
+
+def test_few_failures_have_the_interval_of_the_report(tmp_path: Path) -> None:
+    one = rows_of(run_with(tmp_path / "one", ONE_FAILURE))["control"].mean
+    assert bounds(one.interval) == "[0.93, 1.00]"
+    none = rows_of(run_with(tmp_path / "none", {}))["control"].mean
+    assert bounds(none.interval) == "[0.82, 1.00]"
+    assert one.notes == none.notes == ("fewer than 10 tasks with a failure",)
+
+
+def test_a_task_of_several_groups_is_one_cluster(tmp_path: Path) -> None:
+    outcomes = {key: ended for key, ended in MIXED.items() if ended != "infra_error"}
+    one = rows_of(run_with(tmp_path / "one", outcomes))
+    twice = rows_of(run_with(tmp_path / "two", outcomes, groups=2))
+    for name, row in twice.items():
+        assert (row.mean.tasks, row.mean.episodes, row.planned) == (20, 160, 160)
+        # The same conversations again say nothing new about how much tasks differ.
+        assert row.mean.value == pytest.approx(one[name].mean.value)
+        alone_t = one[name].mean.t
+        assert row.mean.t is not None and alone_t is not None
+        assert row.mean.t.low == pytest.approx(alone_t.low)
+        for both, alone in zip(row.passes, one[name].passes, strict=True):
+            assert both.value == pytest.approx(alone.value)
+            assert both.tasks == 20
+            assert both.interval is not None and alone.interval is not None
+            assert both.interval.low == pytest.approx(alone.interval.low, abs=0.02)
+    assert twice["frustration"].difference == one["frustration"].difference
+
+
+def test_environments_have_tasks_of_their_own(tmp_path: Path) -> None:
+    both = rows_of(run_with(tmp_path / "run", MIXED, envs=("retail", "airline")))
+    assert both["control"].mean.tasks == 40
+    assert [each.tasks for each in both["control"].passes] == [40, 40, 38]
+    difference = both["frustration"].difference
+    assert difference is not None
+    gaps = [
+        statistics.mean(rewards["frustration", task]) - statistics.mean(rewards["control", task])
+        for rewards in [_rewards(MIXED)]
+        for task in range(20)
+    ] * 2
+    assert difference.tasks == 40
+    assert difference.value == pytest.approx(statistics.mean(gaps))
+    width = t_quantile(39) * statistics.stdev(gaps) / 40**0.5
+    assert difference.interval is not None
+    assert difference.interval.low == pytest.approx(statistics.mean(gaps) - width)
+
+
+def test_the_difference_of_a_shared_task_is_the_mean_of_its_groups(tmp_path: Path) -> None:
+    run_dir = make_run(
+        tmp_path / "run",
+        variants=("control", "frustration"),
+        strategies=("tool-calling", "react"),
+        tasks=2,
+        trials=1,
+    )
+    for cell in load_plan(run_dir).cells:
+        fails = cell.variant == "frustration" and cell.agent_strategy == "react"
+        ended = ["failed" if fails else "solved", "infra_error" if fails else "solved"]
+        append(run_dir, cell, [episode(cell, task, ended[task]) for task in cell.tasks])
+    row = rows_of(run_dir)["frustration"]
+    assert row.difference is not None
+    # Task 0: 0 and -1; task 1: 0, and no reward in the other group.
+    assert (row.difference.value, row.difference.tasks) == (-0.25, 2)
+    assert (row.mean.missing, row.infra_errors, row.mean.episodes) == (1, 1, 3)
+
+
+def _rewards(outcomes: Outcomes) -> dict[tuple[str, int], list[float]]:
+    return {
+        (variant, task): [
+            float(ended == "solved")
+            for trial in range(1, 5)
+            if (ended := outcomes.get((variant, trial, task), "solved")) != "infra_error"
+        ]
+        for variant in ("control", "frustration")
+        for task in range(20)
+    }
