@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from emobench.llm.client import Answer
 from emobench.llm.reasoning import sanitize
-from emobench.llm.transport import CONTEXT_WORDS
 
 Kind = Literal[
     "called",
@@ -30,6 +29,8 @@ Kind = Literal[
     "server_error",
 ]
 
+INVALID = (400, 413, 422)
+"""The server calls the request itself invalid."""
 _SILENCE: Mapping[str, Kind] = {"": "only_reasoning", "limit": "cut", "probe": "long"}
 MARKUP = re.compile(
     r"</?tool_calls?\b|</?function(?:_call|=)|<\|tool_call|<\|python_tag\|>|\[TOOL_CALLS\]"
@@ -37,6 +38,76 @@ MARKUP = re.compile(
     re.IGNORECASE,
 )
 """How models write tool calls where no parser takes them out."""
+
+
+CONTEXT_WORDS = re.compile(
+    r"context[ _](?:length|window|size)|max(?:imum)?_(?:model_len|context)", re.I
+)
+"""In the words of a server that a conversation is too long for."""
+
+
+class NoCompletion(ValueError):
+    """An answer that is no chat completion; the message quotes its beginning."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A chat completion, as far as anybody here reads it."""
+
+    content: str | None
+    tool_calls: list[dict[str, Any]]
+    finish_reason: str | None
+    usage: dict[str, Any]
+    reasoning: bool
+    """The message has a reasoning field with something in it."""
+
+    @property
+    def tokens(self) -> tuple[int | None, int | None]:
+        """Of the prompt and of the reply, where the server counts them."""
+        return token_counts(self.usage)
+
+
+def read_completion(answer: Answer) -> Completion:
+    """The completion in an answer with status 200. Raises NoCompletion."""
+    data = answer.json()
+    try:
+        choice = data["choices"][0]
+        message = choice["message"]
+        content, calls = message.get("content"), message.get("tool_calls") or []
+        reason = choice.get("finish_reason")
+    except (TypeError, KeyError, IndexError, AttributeError):
+        raise NoCompletion(shorten(answer.body.decode("utf-8", "replace"), 200)) from None
+    if isinstance(content, list):  # some servers send text in parts
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        content = "".join(text for text in parts if isinstance(text, str))
+    usage = data.get("usage")
+    return Completion(
+        content=content,
+        tool_calls=calls,
+        finish_reason=reason,
+        usage=usage if isinstance(usage, dict) else {},
+        reasoning=bool(message.get("reasoning") or message.get("reasoning_content")),
+    )
+
+
+def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Tokens of the prompt and of the reply in OpenAI's `usage`, where they are counted."""
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (
+        prompt if isinstance(prompt, int) else None,
+        completion if isinstance(completion, int) else None,
+    )
+
+
+def without_key(text: str, key: str | None) -> str:
+    """An error's words on one line, the key replaced."""
+    text = " ".join(text.split())
+    return text.replace(key, "[key]") if key else text
+
+
+def is_context_overflow(status: int, error: str) -> bool:
+    """Whether a server refuses a conversation because it is too long for the model."""
+    return status in INVALID and CONTEXT_WORDS.search(error) is not None
 
 
 @dataclass(frozen=True)
@@ -53,41 +124,25 @@ class Seen:
     """(name, arguments as they came) of each tool call."""
     cut: Literal["", "limit", "probe"] = ""
     """Ended by a limit of tokens; "probe": by one that only the probe sets."""
+    tokens: tuple[int | None, int | None] = (None, None)
+    """Of the prompt and of the reply, where the server counts them."""
 
 
 def read(answer: Answer, key: str | None, limit: int | None = None) -> Seen:
     """An answer of /chat/completions, whatever it holds. `limit` is the probe's own max_tokens."""
     if answer.status != 200:
-        error = " ".join(answer.error().split())
-        return Seen(answer.status, error.replace(key, "[key]") if key else error)
+        return Seen(answer.status, without_key(answer.error(), key))
     try:
-        data = answer.json()
-        choice = data["choices"][0]
-        message = choice["message"]
-        content = message.get("content")
-        calls = [call["function"] for call in message.get("tool_calls") or []]
+        said = read_completion(answer)
+        calls = [call["function"] for call in said.tool_calls]
         named = tuple((str(call["name"]), _text(call.get("arguments"))) for call in calls)
-    except (TypeError, KeyError, IndexError, AttributeError):
+    except (NoCompletion, TypeError, KeyError, AttributeError):
         return Seen(500, f"no chat completion: {shorten(answer.body.decode('utf-8', 'replace'))}")
-    if isinstance(content, list):  # some servers send text in parts
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
     cut: Literal["", "limit", "probe"] = ""
-    if choice.get("finish_reason") == "length":
-        used = usage(data)[1]
+    if said.finish_reason == "length":
+        used = said.tokens[1]
         cut = "probe" if limit and (used is None or used >= limit) else "limit"
-    return Seen(200, "", str(content or ""), bool(reasoning), named, cut)
-
-
-def usage(data: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens, where the server counts them."""
-    given = data.get("usage")
-    counts = given if isinstance(given, dict) else {}
-    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return (
-        prompt if isinstance(prompt, int) else None,
-        completion if isinstance(completion, int) else None,
-    )
+    return Seen(200, "", str(said.content or ""), said.reasoning, named, cut, said.tokens)
 
 
 def _text(arguments: Any) -> str:
@@ -119,8 +174,8 @@ def _failure(seen: Seen) -> Kind:
         return "key"
     if seen.status == 404:
         return "no_model"
-    if seen.status in (400, 413, 422):
-        return "context" if CONTEXT_WORDS.search(seen.error) else "refused"
+    if is_context_overflow(seen.status, seen.error):
+        return "context"
     return "server_error" if seen.status >= 500 or seen.status == 429 else "refused"
 
 

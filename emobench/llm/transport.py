@@ -12,6 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
+from emobench.llm.replies import (
+    CONTEXT_WORDS,
+    INVALID,
+    NoCompletion,
+    is_context_overflow,
+    read_completion,
+    without_key,
+)
 
 Role = Literal["user", "assistant"]
 Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
@@ -19,10 +27,6 @@ Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
 RETRY_AFTER_S = (0.5, 2.0)
 """Pauses before a call that got no answer is sent again; a chat call may be repeated freely."""
 
-CONTEXT_WORDS = re.compile(
-    r"context[ _](?:length|window|size)|max(?:imum)?_(?:model_len|context)", re.I
-)
-"""In the words of a server that a conversation is too long for."""
 _TOOL = re.compile(r"\btools?\b|tool[_ ]call|function|invalid json|parse", re.I)
 
 
@@ -156,17 +160,16 @@ class HttpTransport:
         raise failure
 
     def _failure(self, role: Role, answer: Answer) -> CallFailed:
-        text = " ".join(answer.error().split())[:500]
-        if self._endpoint.api_key:
-            text = text.replace(self._endpoint.api_key, "[key]")
-        message = f"HTTP {answer.status}: {text} ({self._endpoint!r})"
+        text = without_key(answer.error(), self._endpoint.api_key)[:500]
         kind: Kind = "infra"
-        if answer.status in (400, 413, 422):
-            kind = "context_overflow" if CONTEXT_WORDS.search(text) else "rejected"
+        if is_context_overflow(answer.status, text):
+            kind = "context_overflow"
+        elif answer.status in INVALID:
+            kind = "rejected"
         elif answer.status == 500 and _TOOL.search(text) and self._is_alive():
             # Some servers answer 500 to a tool name that their model made up.
             kind = "rejected"
-        return CallFailed(role, kind, message)
+        return CallFailed(role, kind, f"HTTP {answer.status}: {text} ({self._endpoint!r})")
 
     def _is_alive(self) -> bool:
         try:
@@ -175,19 +178,13 @@ class HttpTransport:
             return False
 
     def _reply(self, role: Role, answer: Answer) -> Reply:
-        data = answer.json()
         try:
-            choice = data["choices"][0]
-            message = choice["message"]
-            content, calls = message.get("content"), message.get("tool_calls")
-            reason = choice.get("finish_reason")
-        except (TypeError, KeyError, IndexError, AttributeError):
-            text = answer.body[:200].decode("utf-8", "replace")
-            what = f"an answer that is no chat completion: {text} ({self._endpoint!r})"
+            said = read_completion(answer)
+        except NoCompletion as error:
+            what = f"an answer that is no chat completion: {error} ({self._endpoint!r})"
             raise CallFailed(role, "infra", what) from None
-        if isinstance(content, list):  # some servers send text in parts
-            content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-        return Reply(Message(content, calls or None), reason, data.get("usage") or {}, None)
+        message = Message(said.content, said.tool_calls or None)
+        return Reply(message, said.finish_reason, said.usage, None)
 
 
 class LitellmTransport:
@@ -211,7 +208,9 @@ class LitellmTransport:
                 **{name: value for name, value in where.items() if value is not None},
             )
         except Exception as error:
-            raise CallFailed(role, _litellm_kind(error), self._said(error)) from error
+            text = without_key(str(error), endpoint.api_key)[:500]
+            message = f"{type(error).__name__}: {text} ({endpoint!r})"
+            raise CallFailed(role, _litellm_kind(error), message) from error
         choice = response.choices[0]
         dumped = choice.message.model_dump()
         usage = getattr(response, "usage", None)
@@ -221,12 +220,6 @@ class LitellmTransport:
             usage.model_dump() if usage is not None else {},
             response._hidden_params.get("response_cost"),
         )
-
-    def _said(self, error: Exception) -> str:
-        text = " ".join(str(error).split())[:500]
-        if self._endpoint.api_key:
-            text = text.replace(self._endpoint.api_key, "[key]")
-        return f"{type(error).__name__}: {text} ({self._endpoint!r})"
 
 
 def _litellm_kind(error: Exception) -> Kind:

@@ -10,7 +10,7 @@ from typing import Any
 from emobench.benchmarks.adapter import Benchmark
 from emobench.llm import client, transport
 from emobench.llm.client import ChatClient, Unreachable
-from emobench.llm.replies import Seen, Step, as_step, read, shorten, usage
+from emobench.llm.replies import Seen, Step, as_step, read, shorten
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import situations, verdict
 from emobench.probe.report import Call, Check, ProbeReport, State
@@ -175,7 +175,7 @@ class _Session:
         if seen.status in _ELSEWHERE:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
         if seen.status == 200:
-            self.calls.append(Call(what, took, *usage(answer.json())))
+            self.calls.append(Call(what, took, *seen.tokens))
         return seen
 
     def _insist(self, send: Callable[[], client.Answer]) -> client.Answer:

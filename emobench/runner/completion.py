@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
 from emobench.llm.reasoning import sanitize
+from emobench.llm.replies import token_counts
 from emobench.llm.transport import CallFailed, ModelEndpoint, Reply, Role, Transport, make_transport
 
 if TYPE_CHECKING:
@@ -121,10 +122,8 @@ def _call(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _note(record: dict[str, Any], reply: Reply) -> None:
-    usage = reply.usage
-    record["prompt_tokens"] = usage.get("prompt_tokens")
-    record["completion_tokens"] = usage.get("completion_tokens")
-    details = usage.get("prompt_tokens_details")
+    record["prompt_tokens"], record["completion_tokens"] = token_counts(reply.usage)
+    details = reply.usage.get("prompt_tokens_details")
     if isinstance(details, dict) and details.get("cached_tokens") is not None:
         record["cached_tokens"] = details["cached_tokens"]
     record["finish_reason"] = reply.choices[0].finish_reason

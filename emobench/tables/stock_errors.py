@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from emobench.llm.transport import CONTEXT_WORDS
+from emobench.llm.replies import CONTEXT_WORDS
 
 _LAST = re.compile(r"^(?:[\w.]+\.)?(\w+)(?::|$)")
 _FRAME = re.compile(r'File "[^"]*tau_\w+[\\/](agents|envs)[\\/]([\w\\/]+)\.py"')

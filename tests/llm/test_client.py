@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emobench.llm.client import Answer, ChatClient, Unreachable, needs_proxy
+from emobench.llm.replies import read
 from emobench.llm.transport import (
     CallFailed,
     HttpTransport,
@@ -285,6 +286,29 @@ def test_an_answer_that_is_no_completion(monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         HttpTransport(ModelEndpoint("m", server.url, None)).send("assistant", dict(REQUEST))
     assert failed.value.kind == "infra"
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": [{"type": "text", "text": "Hi"}, {"text": None}, 3, {"text": "!"}]}, "Hi!"),
+        ({"content": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_one_reading_of_an_odd_completion(message: dict[str, Any], text: str) -> None:
+    """A conversation and the probe read the same reply alike; usage may be anything."""
+
+    class Odd(Reply):
+        def body(self) -> dict[str, Any]:
+            return {"choices": [{"message": message}], "usage": ["no", "dict"]}
+
+    with recording(lambda request: Odd()) as server:
+        endpoint = ModelEndpoint("m", server.url, None)
+        reply = HttpTransport(endpoint).send("user", dict(REQUEST))
+        seen = read(ChatClient(server.url, None, 20).chat(REQUEST), None)
+    assert ((reply.message.content or ""), reply.usage) == (text, {})
+    assert (seen.status, seen.content, seen.tokens) == (200, text, (None, None))
 
 
 def test_who_goes_through_litellm(monkeypatch: pytest.MonkeyPatch) -> None:
