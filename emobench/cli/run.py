@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     code = run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
     if code and arguments.cell is not None:
         from emobench.core.files import read_json
-        from emobench.scheduler.own_job import requeue_if_preempted
+        from emobench.scheduler.slurm_commands import requeue_if_preempted
 
         summary = read_json(run_dir.cell(number).summary) or {}
         if summary.get("exit_reason") == "interrupted":
@@ -96,14 +96,14 @@ def _name_log(prefix: str, model: str) -> None:
     Slurm opens one pattern for a whole array, before the cell is known; the open file keeps its
     contents under the new name. After a requeue the old file is continued.
     """
+    from emobench.core.job_id import own_task_id
     from emobench.core.run_dir import slug
-    from emobench.store.summaries import job_id
 
     opened = os.environ.get("EMOBENCH_LOG")
     if not opened or not Path(opened).is_file():
         return
     source = Path(opened)
-    target = source.with_name(f"{prefix}_{slug(model)}_{job_id()}.log")
+    target = source.with_name(f"{prefix}_{slug(model)}_{own_task_id()}.log")
     try:
         if target.exists():
             with target.open("ab") as log, source.open("rb") as begun:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, number
 from emobench.cli.terminal import typed_path
@@ -15,6 +14,7 @@ from emobench.cli.terminal import typed_path
 if TYPE_CHECKING:
     from emobench.core.plan import Plan
     from emobench.core.run_dir import RunDir
+    from emobench.store.jobs import JobRecord
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "cells": len(plan.cells),
                     "submitted_cells": outcome.missing,
                     "live_cells": outcome.live,
-                    "jobs": list(outcome.submitted),
+                    "jobs": [job.to_json() for job in outcome.submitted],
                     "leased": {
                         name: str(place.run_dir.path) for name, place in outcome.leased.items()
                     },
@@ -142,6 +142,6 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     return "\n".join(lines)
 
 
-def _job_line(job: Mapping[str, Any]) -> str:
-    cells = f", {len(job['cells'])} cells" if job["kind"] == "array" else ""
-    return f"job {job['job_id']}: {job['kind']} {job['name']}{cells}"
+def _job_line(job: JobRecord) -> str:
+    cells = f", {len(job.cells)} cells" if job.cells else ""
+    return f"job {job.job_id}: {job.kind} {job.name}{cells}"

@@ -155,7 +155,7 @@ def _jobs(collected: Collected) -> str:
     """Their ids by kind, the first and the last of many."""
     ids: dict[str, list[str]] = {}
     for job in read_jobs(collected.run_dir):
-        ids.setdefault(str(job.get("kind")), []).append(str(job.get("job_id")))
+        ids.setdefault(str(job.kind), []).append(job.job_id)
     parts = []
     for kind, each in ids.items():
         shown = ", ".join(each) if len(each) <= MOST_JOBS else f"{each[0]} to {each[-1]}"

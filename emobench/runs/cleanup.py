@@ -16,16 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from emobench.core.errors import EmobenchError
 from emobench.core.plan import instances_of, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.queue import cancel_slurm, live_jobs
+from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.serving.leases import who_leases
 from emobench.serving.need import ON_THEIR_WAY, who_needs
 from emobench.store.endpoints import locate_server
-from emobench.store.jobs import read_jobs
+from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
 GRACE_S = 40.0
 """A server notices within 10 s that nobody is left, and gives its engine 20 s to end."""
@@ -37,7 +37,7 @@ FIRST_POLL_S, POLL_S = 1.0, 5.0
 class Look:
     """The live servers of a run at one moment."""
 
-    free: Sequence[Mapping[str, Any]]
+    free: Sequence[JobRecord]
     """Nobody needs them."""
     needed: Mapping[str, str]
     """By whom, by name."""
@@ -48,15 +48,15 @@ class Look:
 def look(run_dir: RunDir, now: float) -> Look:
     """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
     plan, jobs = load_plan(run_dir), read_jobs(run_dir)
-    servers = [job for job in jobs if job["kind"] == "server" and "pid" not in job]
-    free: list[Mapping[str, Any]] = []
+    # The local runner's end with their sweep, or with `emobench cancel`.
+    servers = [job for job in jobs if job.kind is JobKind.SERVER and job.process is None]
+    free: list[JobRecord] = []
     needed: dict[str, str] = {}
-    for server in live_jobs(servers):
-        submitted = datetime.fromisoformat(server["submitted"]).timestamp()
-        who = who_needs(plan, jobs, server, now - submitted)
-        who = who or who_leases(run_dir, server["name"])
+    for server in SCHEDULERS.live(servers):
+        who = who_needs(plan, jobs, server, now - (server.submitted_at or 0.0))
+        who = who or who_leases(run_dir, server.name)
         if who:
-            needed[f"{server['name']} (job {server['job_id']})"] = who
+            needed[str(server)] = who
         else:
             free.append(server)
     return Look(free, needed, ON_THEIR_WAY in needed.values())
@@ -100,9 +100,9 @@ def clean_up(
             say(f"the servers are kept for {keep_s / 60:g} minutes (keep_servers_min)")
         waited = time.monotonic() - begun
         if seen.free and waited >= keep_s + grace_s:
-            names = [f"{job['name']} (job {job['job_id']})" for job in seen.free]
+            names = [str(job) for job in seen.free]
             say(f"still there {waited:.0f} s after the last cell: cancelling {', '.join(names)}")
-            cancel_slurm([str(job["job_id"]) for job in seen.free])
+            SCHEDULERS.cancel(seen.free)
             say("they are gone")
             return names
         time.sleep(FIRST_POLL_S if waited < 3 * POLL_S else POLL_S)

@@ -7,11 +7,10 @@ of jobs that were submitted by hand and left a word in the run directory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.files import read_json
@@ -24,11 +23,11 @@ from emobench.core.plan import (
     server_of,
 )
 from emobench.core.run_dir import RunDir
+from emobench.core.times import seconds
 from emobench.scheduler.render import server_log
-from emobench.scheduler.usage import seconds
 from emobench.store.endpoints import locate_server, read_endpoint
 from emobench.store.events import Event, read_events
-from emobench.store.jobs import read_jobs
+from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
 TAIL_BLOCK = 1 << 16
 
@@ -47,7 +46,7 @@ class Target:
 class LogIndex:
     """The log files of a run as they are at this moment."""
 
-    def __init__(self, plan: Plan, run_dir: RunDir, jobs: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord]) -> None:
         self._plan, self._run_dir, self._jobs = plan, run_dir, jobs
         self._first = {block.name: block.first_cell for block in plan.blocks}
 
@@ -62,9 +61,9 @@ class LogIndex:
             owner = location.run_dir
             return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(location.instance)
         ids = {
-            str(job["job_id"]): seconds(job.get("submitted")) or 0.0
+            job.job_id: job.submitted_at or 0.0
             for job in self._jobs
-            if job["kind"] == "server" and job["name"] == server
+            if job.kind is JobKind.SERVER and job.name == server
         }
         for job_id, events in self._events.items():
             if events[0].server == server:
@@ -77,9 +76,9 @@ class LogIndex:
     def of_cell(self, cell: int) -> list[Path]:
         """Logs of all runs of a cell, the newest first."""
         ids = {
-            f"{job['job_id']}_{cell - self._first[job['name']]}": seconds(job["submitted"]) or 0.0
+            job.task(cell - self._first[job.name]): job.submitted_at or 0.0
             for job in self._jobs
-            if job["kind"] == "array" and cell in job["cells"] and job["name"] in self._first
+            if job.kind is JobKind.ARRAY and cell in job.cells and job.name in self._first
         }
         summary = read_json(self._run_dir.cell(cell).summary) or {}
         if summary.get("job_id"):
@@ -90,10 +89,10 @@ class LogIndex:
         """Every server and cell that has a log, servers first."""
         found = [Target(server=name) for name in instances_of(self._plan.sweep)]
         by_task = {
-            f"run_{job['job_id']}_{cell - self._first[job['name']]}": cell
+            f"run_{job.task(cell - self._first[job.name])}": cell
             for job in self._jobs
-            if job["kind"] == "array" and job["name"] in self._first
-            for cell in job["cells"]
+            if job.kind is JobKind.ARRAY and job.name in self._first
+            for cell in job.cells
         }
         cells = {by_task[key] for key in self._files if key in by_task}
         for folder in self._run_dir.path.glob("cells/*"):

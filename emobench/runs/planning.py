@@ -160,12 +160,10 @@ def _short(values: Sequence[int]) -> str:
 
 
 def _max_array_size(profile: ClusterProfile, dry_run: bool, warn: Callable[[str], None]) -> int:
-    if profile.scheduler == "local":
-        return DEFAULT_MAX_ARRAY_SIZE
-    from emobench.scheduler.submit import max_array_size
+    from emobench.scheduler.schedulers import scheduler_of
 
     try:
-        return max_array_size(profile)
+        return scheduler_of(profile).max_array_size(profile) or DEFAULT_MAX_ARRAY_SIZE
     except InvalidInput:
         if not dry_run:
             raise

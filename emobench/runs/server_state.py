@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emobench.config.capacity import crowded
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.queue import JobState, is_live
+from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.store.endpoints import STALE_S, Endpoint, ServerLocation, locate_server
+from emobench.store.jobs import JobKind, JobRecord
 
 
 def server_state(
     plan: Plan,
     run_dir: RunDir,
     name: str,
-    jobs: list[dict[str, Any]],
+    jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
 ) -> dict[str, Any]:
     """What the endpoint file and the queue say of an instance, as plain data."""
@@ -29,33 +30,31 @@ def server_state(
             "leased_from": str(location.run_dir.path),
         }
     written_by = endpoint.job_id if endpoint else ""
-    own = [job for job in jobs if job["kind"] == "server" and job["name"] == name]
-    serving = [
-        job for job in own if job["job_id"] == written_by and is_live(states.get(job["job_id"]))
-    ]
+    own = [job for job in jobs if job.kind is JobKind.SERVER and job.name == name]
+    serving = [job for job in own if job.job_id == written_by and is_live(states.get(job.job_id))]
     job = next(reversed(serving or own), None)
-    queued = states.get(job["job_id"]) if job else None
-    if job and job["job_id"] != written_by:
+    queued = states.get(job.job_id) if job else None
+    if job and job.job_id != written_by:
         endpoint = None  # the file is of an earlier job
     state, reason = (endpoint.state, endpoint.reason) if endpoint else ("", "")
     if job is not None and not is_live(queued):
         if state in ("ready", "starting", ""):
             state = "gone"
             reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
-    elif queued is not None and queued.state.startswith("PENDING"):
+    elif queued is not None and queued.phase is Phase.QUEUED:
         state, reason = "pending", queued.reason
     elif endpoint is not None and state == "ready" and endpoint.age_s() > STALE_S:
         state, reason = "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
     elif endpoint is not None and state == "ready" and endpoint.kept_until:
         reason = f"nothing needs it; kept until {endpoint.kept_until} (keep_servers_min)"
     for successor in own:
-        its = states.get(successor["job_id"])
-        if job is not None and successor.get("takes_over") == job["job_id"] and is_live(its):
-            takes_over = f"job {successor['job_id']} is to take over ({its})"
+        its = states.get(successor.job_id)
+        if job is not None and successor.takes_over == job.job_id and is_live(its):
+            takes_over = f"job {successor.job_id} is to take over ({its})"
             reason = f"{reason}\n{takes_over}" if reason else takes_over
     row = _row(plan, name, endpoint, state or ("starting" if job else "none"), reason)
     row["node"] = row["node"] or (queued.node if queued else "")
-    return row | {"job_id": job["job_id"] if job else None}
+    return row | {"job_id": job.job_id if job else None}
 
 
 def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[str, str]:

@@ -7,46 +7,42 @@ and sacct, or the process table). Where the queue cannot be asked, the files sti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from emobench.core.files import read_json
+from emobench.core.job_id import array_of
 from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.runs.server_state import server_state
-from emobench.scheduler.queue import JobState, is_live, job_states
+from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.serving.budget import state_of_limit
+from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
 STATES = ("done", "running", "failed", "waiting")
-
-
-def job_records(run_dir: RunDir) -> list[dict[str, Any]]:
-    """The jobs that were submitted, oldest first."""
-    jobs = read_json(run_dir.jobs) or {}
-    return list(jobs.get("jobs", []))
 
 
 def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
     """The queue's word on a job or a task. Where nothing could be asked, it is on the array as a
     whole, which must not be taken for a task that is gone."""
     own = states.get(job)
-    whole = states.get(job.partition("_")[0])
-    return whole if own is None and whole is not None and whole.state == "UNKNOWN" else own
+    whole = states.get(array_of(job))
+    return whole if own is None and whole and whole.phase is Phase.UNKNOWN else own
 
 
-def cell_jobs(plan: Plan, jobs: list[dict[str, Any]]) -> dict[int, str]:
+def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
     """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
     first = {block.name: block.first_cell for block in plan.blocks}
     ids: dict[int, str] = {}
     for job in jobs:
-        if job["kind"] != "array":
+        if job.kind is not JobKind.ARRAY:
             continue
-        for cell in job["cells"]:
-            if job.get("scheduler") == "local" or job["name"] not in first:
-                ids[cell] = job["job_id"]
-            else:
-                ids[cell] = f"{job['job_id']}_{cell - first[job['name']]}"
+        # The local runner's one job has no state for each task.
+        by_task = job.process is None and job.name in first
+        for cell in job.cells:
+            ids[cell] = job.task(cell - first[job.name]) if by_task else job.job_id
     return ids
 
 
@@ -65,7 +61,7 @@ def cell_state(
     state = state_of(job, states)
     if is_live(state):
         assert state is not None
-        if state.state.startswith("PENDING"):
+        if state.phase is Phase.QUEUED:
             return "waiting", state.reason
         if status in ("failed", "incomplete") and "_" not in job:
             return "failed", _reason(summary)  # one local job runs many cells
@@ -85,8 +81,8 @@ def gather(run_dir: RunDir, *, cost: bool = False) -> dict[str, Any]:
     Raises InvalidInput where `run_dir` is no run directory.
     """
     plan = load_plan(run_dir)
-    jobs = job_records(run_dir)
-    states = job_states(jobs)
+    jobs = read_jobs(run_dir)
+    states = SCHEDULERS.states(jobs)
     status = sweep_status(plan, run_dir, jobs, states)
     if cost:
         from emobench.scheduler.cost import summary
@@ -102,7 +98,7 @@ def gather(run_dir: RunDir, *, cost: bool = False) -> dict[str, Any]:
 def sweep_status(
     plan: Plan,
     run_dir: RunDir,
-    jobs: list[dict[str, Any]],
+    jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
     summary_of: Callable[[int], Mapping[str, Any] | None] | None = None,
     logs: bool = True,
@@ -146,7 +142,7 @@ def sweep_status(
             problem["log"] = str(next(iter(index.of_cell(problem["cell"])), ""))
     servers = [server_state(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
     # A clean-up job only waits for the others, and kept servers only for somebody's own work.
-    passive = {str(job["job_id"]) for job in jobs if job["kind"] == "cleanup"}
+    passive = {job.job_id for job in jobs if job.kind is JobKind.CLEANUP}
     passive |= {str(server["job_id"]) for server in servers if server["kept_until"]}
     live = any(is_live(state) for job, state in states.items() if job not in passive)
     return {

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from emobench.config.templates import template_dirs
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.files import read_json, write_atomic
+from emobench.core.job_id import array_of
 from emobench.core.plan import (
     USER_SERVER,
     Plan,
@@ -24,15 +23,16 @@ from emobench.core.plan import (
     servers_of,
 )
 from emobench.core.run_dir import RunDir
-from emobench.runs.status import cell_jobs, cell_state, job_records, state_of
-from emobench.scheduler.queue import JobState, any_live, is_live, job_states
+from emobench.core.times import seconds
+from emobench.runs.status import cell_jobs, cell_state, state_of
+from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.render import render
-from emobench.scheduler.usage import seconds
+from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
 from emobench.serving.leases import who_leases
 from emobench.serving.reuse import give_back, holds, lease_servers
 from emobench.store.endpoints import ServerLocation, locate_server, read_endpoint
-from emobench.store.jobs import read_jobs
+from emobench.store.jobs import JobKind, JobRecord, OnJob, read_jobs
 
 LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
 """Keys that servers take anew while they run."""
@@ -44,7 +44,7 @@ STAYS_S = 60.0
 class Outcome:
     """What a submission did."""
 
-    submitted: Sequence[Mapping[str, Any]]
+    submitted: Sequence[JobRecord]
     missing: int
     """Cells that lacked episodes and had no job before this call."""
     live: int
@@ -72,9 +72,10 @@ def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
 def submit(
     plan: Plan,
     run_dir: RunDir,
-    on_job: Callable[[Mapping[str, Any]], None] = lambda job: None,
+    on_job: OnJob = lambda job: None,
     warn: Callable[[str], None] = lambda text: None,
     say: Callable[[str], None] = lambda text: None,
+    schedulers: Schedulers = SCHEDULERS,
 ) -> Outcome:
     """Submit the servers and arrays for the cells that are missing; nothing if there are none.
 
@@ -83,14 +84,14 @@ def submit(
     Raises InvalidInput where the run has used its max_gpu_hours.
     """
     _check_keys(plan)
-    jobs = job_records(run_dir)
-    states = job_states(jobs)
+    jobs = read_jobs(run_dir)
+    states = schedulers.states(jobs)
     missing, live = missing_cells(plan, run_dir, jobs, states)
     count, waiting = (sum(map(len, each.values())) for each in (missing, live))
     if not count and not live:
         return Outcome((), 0, 0)
     refuse_if_spent(plan, run_dir)
-    servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states)
+    servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states, schedulers)
     if not count and not servers:
         _take_limits(plan, run_dir)
         return Outcome((), 0, waiting)
@@ -101,20 +102,18 @@ def submit(
         api_key(run_dir, create=True)
     leased = lease_servers(plan, run_dir, servers, say)
     servers = [server for server in servers if server not in leased]
-    submitted: list[Mapping[str, Any]] = []
+    scheduler = schedulers.of(plan.profile)
+    submitted: list[JobRecord] = []
     try:
-        submitted += _scheduler(plan).submit(plan, run_dir, missing, servers, on_job)
+        submitted += scheduler.submit(plan, run_dir, missing, servers, on_job)
     except BaseException:
-        if not any_live([job for job in read_jobs(run_dir) if job["kind"] == "array"]):
+        if not schedulers.live([job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]):
             for location in leased.values():
                 give_back(location)
         raise
     finally:
         # Also after a refusal: the arrays that were taken have servers.
-        if plan.profile.scheduler == "slurm":
-            from emobench.scheduler.cleanup_job import submit_cleanup
-
-            submitted += submit_cleanup(plan, run_dir, on_job, warn)
+        submitted += scheduler.submit_cleanup(plan, run_dir, on_job, warn)
     return Outcome(submitted, count, waiting, leased)
 
 
@@ -128,7 +127,7 @@ def _take_limits(plan: Plan, run_dir: RunDir) -> None:
 
 
 def missing_cells(
-    plan: Plan, run_dir: RunDir, jobs: list[dict[str, Any]], states: Mapping[str, JobState]
+    plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord], states: Mapping[str, JobState]
 ) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Cells to submit by block name, and those that are with a live job already."""
     ids = cell_jobs(plan, jobs)
@@ -156,73 +155,57 @@ class Cancelled:
     """Servers that were left alone, and who needs them in other sweeps."""
 
 
-def cancel(run_dir: RunDir, force: bool = False) -> Cancelled:
+def cancel(run_dir: RunDir, force: bool = False, schedulers: Schedulers = SCHEDULERS) -> Cancelled:
     """Stop every live job of the run and wait until it is gone; results stay.
 
     Servers that other sweeps lease are left, unless `force`. Raises EmobenchError where a job does
     not go away.
     """
     plan = load_plan(run_dir)
-    jobs = job_records(run_dir)
-    states = job_states(jobs)
-    live = [
-        job
-        for job in jobs
-        if any(is_live(s) and key.split("_")[0] == job["job_id"] for key, s in states.items())
-    ]
-    servers = [] if force else [job for job in live if job["kind"] == "server"]
-    leased = {job["job_id"]: who_leases(run_dir, job["name"]) for job in servers}
-    stopped = [job for job in live if not leased.get(job["job_id"])]
-    if stopped:
-        _scheduler(plan).cancel(stopped)
+    live = schedulers.live(read_jobs(run_dir))
+    servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
+    leased = {job.job_id: who_leases(run_dir, job.name) for job in servers}
+    stopped = [job for job in live if not leased.get(job.job_id)]
+    schedulers.cancel(stopped)
     for instance in instances_of(plan.sweep):
         give_back(locate_server(run_dir, instance))
     return Cancelled(
         [_name(job) for job in stopped],
-        {_name(job): leased[job["job_id"]] for job in live if job not in stopped},
+        {_name(job): leased[job.job_id] for job in live if job not in stopped},
     )
 
 
-def _name(job: Mapping[str, Any]) -> str:
-    return f"{job['name']} ({job['job_id']})"
+def _name(job: JobRecord) -> str:
+    return f"{job.name} ({job.job_id})"
 
 
 def _servers_to_start(
     plan: Plan,
     run_dir: RunDir,
     blocks_to_run: Collection[str],
-    jobs: list[dict[str, Any]],
+    jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
+    schedulers: Schedulers,
 ) -> list[str]:
     """Instances that these blocks need and that neither a live array nor `keep_servers_min` keeps
     alive already. Servers that are about to leave are cancelled."""
     assistants = {block.assistant for block in plan.blocks if block.name in blocks_to_run}
     needed = {USER_SERVER, *(assistant_server(name) for name in assistants)}
     blocks = {block.name: block.assistant for block in plan.blocks}
+    live_ids = {array_of(job_id) for job_id, state in states.items() if state.live}
+    live = [job for job in jobs if job.job_id in live_ids]
     kept: set[str] = set()
-    for job in jobs:
-        ids = [key for key in states if key.split("_")[0] == job["job_id"]]
-        if job["kind"] == "array" and any(is_live(states[key]) for key in ids):
-            names = [blocks[name] for name in job.get("blocks", [job["name"]]) if name in blocks]
+    for job in live:
+        if job.kind is JobKind.ARRAY:
+            names = [blocks[name] for name in job.block_names if name in blocks]
             kept.update({USER_SERVER, *map(assistant_server, names)})
-    leaving = [
-        job
-        for job in jobs
-        if job["kind"] == "server"
-        and server_of(job["name"]) in needed - kept
-        and is_live(states.get(job["job_id"]))
-        and not stays(run_dir, job)
-    ]
-    if leaving:
-        # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
-        _scheduler(plan).cancel(leaving)
-    alive = {
-        job["name"]
-        for job in jobs
-        if job["kind"] == "server"
-        and is_live(states.get(job["job_id"]))
-        and (server_of(job["name"]) in kept or stays(run_dir, job))
-    }
+    servers = [job for job in live if job.kind is JobKind.SERVER]
+    staying = [job for job in servers if server_of(job.name) in kept or stays(run_dir, job)]
+    # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
+    schedulers.cancel(
+        [job for job in servers if server_of(job.name) in needed and job not in staying]
+    )
+    alive = {job.name for job in staying}
     return [
         name
         for name in instances_of(plan.sweep)
@@ -232,12 +215,12 @@ def _servers_to_start(
     ]
 
 
-def stays(run_dir: RunDir, job: Mapping[str, Any]) -> bool:
+def stays(run_dir: RunDir, job: JobRecord) -> bool:
     """Whether a server that nothing here needs stays long enough for a new array to find it."""
-    if who_leases(run_dir, job["name"]):
+    if who_leases(run_dir, job.name):
         return True
-    endpoint = read_endpoint(run_dir, job["name"])
-    if endpoint is None or endpoint.job_id != job["job_id"] or endpoint.state != "ready":
+    endpoint = read_endpoint(run_dir, job.name)
+    if endpoint is None or endpoint.job_id != job.job_id or endpoint.state != "ready":
         return False
     until = seconds(endpoint.kept_until)
     return until is not None and until - time.time() > STAYS_S
@@ -275,9 +258,3 @@ def _make_folders(plan: Plan, run_dir: RunDir) -> None:
             f"{error.filename or run_dir.path}: {error.strerror}\n"
             "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
         ) from None
-
-
-def _scheduler(plan: Plan) -> Any:
-    """The module that submits and cancels: both have `submit` and `cancel`."""
-    name = "local" if plan.profile.scheduler == "local" else "submit"
-    return importlib.import_module(f"emobench.scheduler.{name}")

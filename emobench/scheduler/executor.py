@@ -15,7 +15,8 @@ import submitit
 from submitit.core import utils
 from submitit.slurm.slurm import SlurmJob
 
-from emobench.scheduler.queue import JobState, slurm_states
+from emobench.scheduler.interface import JobState
+from emobench.scheduler.slurm_commands import slurm_states
 
 SBATCH_TIMEOUT_S = 120
 

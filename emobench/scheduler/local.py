@@ -1,105 +1,214 @@
-"""Submit a run's scripts on a machine without Slurm, through submitit's local executor.
+"""Run a sweep's scripts as processes of this machine, through submitit's local executor.
 
 submitit's own has no queue, no throttle and no dependencies. Here one job runs all cells that are
 missing, at most `throttle` at a time across all blocks; each run waits for its servers by itself.
 The jobs outlive the command that started them.
+
+A pid alone is no name of a job: it is used again. Every process of a job carries the job's random
+token in its environment, and they share the session of the job's first process.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from emobench.config.capacity import throttle_of
-from emobench.core.errors import SubmissionRefused
+from emobench.core.errors import EmobenchError, SubmissionRefused
+from emobench.core.job_id import local_job_id
 from emobench.core.plan import Plan, server_of
+from emobench.core.processes import die_with_parent, start_ticks
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.local_jobs import Task, become_script, run_tasks
-from emobench.scheduler.processes import TOKEN_VARIABLE, end_jobs, start_ticks
+from emobench.scheduler.interface import JobState, Scheduler
 from emobench.scheduler.render import array_script, server_arguments, server_log, server_script
-from emobench.store.jobs import add_jobs, record
+from emobench.store.jobs import JobKind, JobRecord, LocalProcess, OnJob, add_jobs, new_record
 
-OnJob = Callable[[Mapping[str, Any]], None]
-
+TOKEN_VARIABLE = "EMOBENCH_LOCAL_JOB"
 TEN_YEARS_MIN = 10 * 365 * 24 * 60
 """submitit's own limit is two minutes."""
+GRACE_S = 30.0
+"""From SIGTERM to SIGKILL of a job's processes."""
+TASK_GRACE_S = 15.0
+"""A run that is told to end writes its summary within this time, or is killed."""
 
 _started: list[subprocess.Popen[bytes]] = []
 """Kept so that this process collects its children's ends; a job does not depend on it."""
 
 
-def submit(
-    plan: Plan,
-    run_dir: RunDir,
-    missing: Mapping[str, Sequence[int]],
-    servers: Sequence[str],
-    on_job: OnJob = lambda job: None,
-) -> list[dict[str, Any]]:
-    """Start `servers`, and one job for the cells `missing` by block, from the scripts on disk.
+@dataclass(frozen=True)
+class Task:
+    """One index of one array script."""
 
-    Raises SubmissionRefused where a process cannot be started; servers of this call end then.
-    """
-    submitted: list[dict[str, Any]] = []
+    script: str
+    array: int
+    """1-based number of the array among those of this job."""
+    index: int
 
-    def note(jobs: Sequence[dict[str, Any]]) -> None:
-        submitted.extend(jobs)
-        add_jobs(run_dir, "local", jobs)
-        for job in jobs:
-            on_job(job)
 
-    try:
-        for server in servers:
-            # An earlier job's file would be taken for the new one's: its "failed" ends the wait.
-            run_dir.endpoint(server).unlink(missing_ok=True)
-            script = server_script(server_of(server))
-            log = f"{plan.logs}/{server_log(server_of(server))}"
-            path = str(run_dir.scripts / script)
-            process = _start(run_dir, become_script, path, log, *server_arguments(server))
-            note([record("server", server, str(process["pid"]), script, **process)])
-        tasks, jobs = _tasks(plan, run_dir, missing)
-        if tasks:
-            process = _start(run_dir, run_tasks, tasks, throttle_of(plan), plan.logs)
-            for number, job in enumerate(jobs, start=1):
+class LocalScheduler(Scheduler):
+    """Starts processes, and finds them again in /proc."""
+
+    name = "local"
+    queue = "the process table"
+    queue_check_s = 0.0
+    one_machine = True
+
+    def submit(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        missing: Mapping[str, Sequence[int]],
+        servers: Sequence[str],
+        on_job: OnJob = lambda job: None,
+    ) -> list[JobRecord]:
+        """All cells are in one job. What this call started ends where a process cannot be."""
+        submitted: list[JobRecord] = []
+
+        def note(jobs: Sequence[JobRecord]) -> None:
+            submitted.extend(jobs)
+            add_jobs(run_dir, jobs)
+            for job in jobs:
+                on_job(job)
+
+        try:
+            for server in servers:
+                # An earlier job's file would be taken for the new one's: its "failed" ends the
+                # wait.
+                run_dir.endpoint(server).unlink(missing_ok=True)
+                script = server_script(server_of(server))
+                log = f"{plan.logs}/{server_log(server_of(server))}"
+                path = str(run_dir.scripts / script)
+                process = _start(run_dir, become_script, path, log, *server_arguments(server))
+                job_id = str(process.pid)
+                note([new_record(JobKind.SERVER, server, job_id, script, process=process)])
+            tasks: list[Task] = []
+            arrays: list[tuple[str, list[int]]] = []
+            for block in plan.blocks:
+                if cells := sorted(missing.get(block.name, ())):
+                    arrays.append((block.name, cells))
+                    path = str(run_dir.scripts / array_script(block.name))
+                    tasks += [Task(path, len(arrays), cell - block.first_cell) for cell in cells]
+            if tasks:
+                process = _start(run_dir, run_tasks, tasks, throttle_of(plan), plan.logs)
                 # One process runs all blocks, but the ids of their tasks must differ.
-                job.update(process, job_id=f"{process['pid']}.{number}")
-            note(jobs)
-    except OSError as error:
-        end_jobs(submitted)
-        raise SubmissionRefused(f"cannot start a process: {error}") from error
-    except BaseException:
-        end_jobs(submitted)
-        raise
-    return submitted
+                note(
+                    [
+                        new_record(
+                            JobKind.ARRAY,
+                            name,
+                            f"{process.pid}.{number}",
+                            array_script(name),
+                            cells=tuple(cells),
+                            process=process,
+                        )
+                        for number, (name, cells) in enumerate(arrays, start=1)
+                    ]
+                )
+        except BaseException as error:
+            self.cancel(submitted)
+            if isinstance(error, OSError):
+                raise SubmissionRefused(f"cannot start a process: {error}") from error
+            raise
+        return submitted
+
+    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+        """RUNNING or GONE; UNKNOWN where the job is on another machine."""
+        return {job.job_id: state_of_process(_process_of(job)) for job in jobs}
+
+    def cancel(self, jobs: Sequence[JobRecord], grace_s: float = GRACE_S) -> None:
+        """SIGTERM to the jobs' process groups, and after `grace_s` seconds SIGKILL to what is left.
+
+        Raises EmobenchError also where a job was started on another machine.
+        """
+        for job in jobs:
+            state = state_of_process(_process_of(job))
+            if state.state == "UNKNOWN":
+                raise EmobenchError(f"job {job.job_id}: {state.reason}; cancel it there")
+        processes = list(dict.fromkeys(map(_process_of, jobs)))
+        for process in processes:
+            with suppress(ProcessLookupError):
+                if state_of_process(process).live:
+                    os.killpg(process.pid, signal.SIGTERM)
+                else:
+                    # Its first process was killed; what is left of it is told one by one.
+                    for pid in members(process):
+                        os.kill(pid, signal.SIGTERM)
+        if _gone_within(processes, grace_s):
+            return
+        deadline = time.monotonic() + 5
+        while left := sorted({pid for process in processes for pid in members(process)}):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise EmobenchError(f"processes {', '.join(map(str, left))} could not be ended")
+            time.sleep(0.05)
+
+    def own_job_id(self) -> str:
+        return local_job_id()
 
 
-def cancel(jobs: Sequence[Mapping[str, Any]], grace_s: float = 30.0) -> None:
-    """End the processes of these records, all of them. Raises EmobenchError."""
-    end_jobs(list({job["pid"]: job for job in jobs}.values()), grace_s)
+def _process_of(job: JobRecord) -> LocalProcess:
+    if job.process is None:
+        raise ValueError(f"job {job.job_id} is Slurm's")
+    return job.process
 
 
-def _tasks(
-    plan: Plan, run_dir: RunDir, missing: Mapping[str, Sequence[int]]
-) -> tuple[list[Task], list[dict[str, Any]]]:
-    tasks: list[Task] = []
-    jobs: list[dict[str, Any]] = []
-    for block in plan.blocks:
-        cells = sorted(missing.get(block.name, ()))
-        if not cells:
+def state_of_process(process: LocalProcess) -> JobState:
+    """State of the first process of a local job."""
+    if process.host != socket.gethostname():
+        return JobState("UNKNOWN", f"it was started on {process.host or 'another machine'}")
+    return JobState("RUNNING", node=process.host) if _leads(process) else JobState("GONE")
+
+
+def _leads(process: LocalProcess) -> bool:
+    """Whether the process is there, and is the one that was started."""
+    return process.start_ticks is not None and start_ticks(process.pid) == process.start_ticks
+
+
+def members(process: LocalProcess) -> list[int]:
+    """Every living process of a local job, its first one included."""
+    leads = _leads(process)
+    token = f"{TOKEN_VARIABLE}={process.token}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        script = array_script(block.name)
-        jobs.append(record("array", block.name, "", script, cells))
-        path = str(run_dir.scripts / script)
-        tasks += [Task(path, len(jobs), cell - block.first_cell) for cell in cells]
-    return tasks, jobs
+        pid = int(entry.name)
+        if start_ticks(pid) is None:
+            continue
+        try:
+            # A program that renames itself may have overwritten its environment.
+            same_session = leads and os.getsid(pid) == process.pid
+            if same_session or token in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
 
 
-def _start(run_dir: RunDir, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """What jobs.json records to find the job's process again."""
+def _gone_within(processes: Sequence[LocalProcess], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(members(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _start(run_dir: RunDir, function: Callable[..., Any], *arguments: Any) -> LocalProcess:
+    """Start a job; what finds its process again."""
     from submitit import LocalExecutor
     from submitit.local.local import LocalJob
 
@@ -121,13 +230,7 @@ def _start(run_dir: RunDir, function: Callable[..., Any], *arguments: Any) -> di
     token = secrets.token_hex(16)
     job = DetachedExecutor(run_dir.submitit).submit(function, *arguments)
     pid = int(job.job_id)
-    return {
-        "scheduler": "local",
-        "pid": pid,
-        "start_ticks": start_ticks(pid),
-        "host": socket.gethostname(),
-        "token": token,
-    }
+    return LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)
 
 
 def _environment(command: str, token: str) -> dict[str, str]:
@@ -146,3 +249,76 @@ def _environment(command: str, token: str) -> dict[str, str]:
         "SUBMITIT_LOCAL_WITH_SHELL": "",
         "SUBMITIT_STDERR_TO_STDOUT": "",
     }
+
+
+def become_script(script: str, log: str, *arguments: str) -> None:
+    """Turn this process into `bash script arguments...`; its output goes to <log>_<job id>.out."""
+    die_with_parent(signal.SIGTERM)
+    job_id = os.environ["SUBMITIT_LOCAL_JOB_ID"]
+    descriptor = os.open(f"{log}_{job_id}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    # submitit ignores or handles these, and ignoring is inherited.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    os.execvp("bash", ["bash", script, *arguments])
+
+
+def run_tasks(tasks: Sequence[Task], throttle: int, logs: str) -> dict[str, int]:
+    """Run every task, at most `throttle` at a time; exit code by '<array>_<index>'.
+
+    On SIGTERM no further task starts, and the running ones are ended.
+    """
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    die_with_parent(signal.SIGTERM)
+    waiting = deque(tasks)
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    codes: dict[str, int] = {}
+    while (waiting or running) and not stopping:
+        while waiting and len(running) < throttle and not stopping:
+            task = waiting.popleft()
+            running[f"{task.array}_{task.index}"] = _start_task(task, logs)
+        _collect(running, codes)
+        time.sleep(0.05)
+    for process in running.values():
+        process.terminate()
+    deadline = time.monotonic() + TASK_GRACE_S
+    while running and time.monotonic() < deadline:
+        _collect(running, codes)
+        time.sleep(0.05)
+    for process in running.values():
+        process.kill()
+        process.wait()
+    return codes
+
+
+def _collect(running: dict[str, subprocess.Popen[bytes]], codes: dict[str, int]) -> None:
+    for name, process in list(running.items()):
+        if (code := process.poll()) is not None:
+            codes[name] = code
+            del running[name]
+
+
+def _start_task(task: Task, logs: str) -> subprocess.Popen[bytes]:
+    array_id = f"{os.environ['SUBMITIT_LOCAL_JOB_ID']}.{task.array}"
+    environment = {
+        **os.environ,
+        "SLURM_ARRAY_JOB_ID": array_id,
+        "SLURM_ARRAY_TASK_ID": str(task.index),
+    }
+    # The name that Slurm would give it; the script tells the run of it.
+    with Path(logs, f"run_{array_id}_{task.index}.log").open("ab") as log:
+        return subprocess.Popen(
+            ["bash", task.script],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+        )

@@ -60,6 +60,14 @@ def array_script(block: str) -> str:
     return f"tau_array_{block}.sbatch"
 
 
+def has_cleanup(plan: Plan) -> bool:
+    """Whether a job runs after the arrays that ends servers which did not leave.
+
+    Without Slurm there is none: nothing could start it, and nothing is held in a queue.
+    """
+    return plan.profile.scheduler == "slurm" and bool(servers_of(plan.sweep))
+
+
 def serve_script(server: str) -> str:
     """Name of the script that a server's supervisor starts."""
     return f"serve_{server}.sh"
@@ -128,7 +136,7 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
     array = environment.get_template("tau_array.sbatch.j2")
     for block in plan.blocks:
         texts[array_script(block.name)] = array.render(shared | _array_values(plan, block))
-    if plan.profile.scheduler == "slurm" and servers_of(plan.sweep):
+    if has_cleanup(plan):
         cleanup = environment.get_template("cleanup.sbatch.j2")
         texts[CLEANUP_SCRIPT] = cleanup.render(shared | _cleanup_values(plan))
     return texts

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.diagnosis import Check, failed, ok, skipped, warning
 from emobench.core.errors import nearest
-from emobench.scheduler.queue import run_command
 from emobench.scheduler.render import limit_s
-from emobench.scheduler.submit import ADVICE
+from emobench.scheduler.slurm import advice_on
+from emobench.scheduler.slurm_commands import run_command
 
 NEEDED = ("sbatch", "squeue", "scontrol", "scancel")
 USEFUL = {
@@ -250,8 +250,7 @@ def _test_only(kind: str, job: JobResources) -> Check:
     if output is not None:
         return ok(name, "would take the job" + (" (with one card)" if options["gres"] else ""))
     said = " ".join(said.split()) or "no reason given"
-    advice = next((text for pattern, text in ADVICE if re.search(pattern, said)), "")
-    return failed(name, said, advice or f"try: {' '.join(command)}")
+    return failed(name, said, advice_on(said) or f"try: {' '.join(command)}")
 
 
 def _whole(text: str) -> int:

@@ -4,49 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from emobench.core.files import read_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, server_of, servers_of
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.accounting import Accounted, accounted
+from emobench.core.times import seconds
 from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, cost_of
-from emobench.scheduler.queue import JobState
+from emobench.scheduler.interface import Accounts, JobState, is_live
+from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.endpoints import read_endpoint
 from emobench.store.events import Event, read_events
+from emobench.store.jobs import JobKind, JobRecord
 
 SummaryOf = Callable[[int], Mapping[str, Any] | None]
 
 
-@dataclass(frozen=True)
-class Accounts:
-    """What sacct said: rows by job id, or why it could not be asked."""
-
-    rows: Mapping[str, list[Accounted]] = field(default_factory=dict)
-    problem: str = ""
-
-
-def ask_accounts(run_dir: RunDir, jobs: Sequence[Mapping[str, Any]]) -> Accounts:
-    """Ask sacct about the run's Slurm jobs, those that were submitted by hand included."""
-    ids = {str(job["job_id"]) for job in jobs if "pid" not in job}
-    if not ids and any("pid" in job for job in jobs):
+def ask_accounts(
+    run_dir: RunDir, jobs: Sequence[JobRecord], schedulers: Schedulers = SCHEDULERS
+) -> Accounts:
+    """Ask accounting about the run's Slurm jobs, those that were submitted by hand included."""
+    ids = {job.job_id for job in jobs if job.scheduler == "slurm"}
+    if not ids and jobs:
         return Accounts()
     ids.update(job for job in read_events(run_dir) if job.isdigit())
-    if not ids:
-        return Accounts()
-    rows, problem = accounted(sorted(ids))
-    by_id: dict[str, list[Accounted]] = {}
-    for row in rows:
-        by_id.setdefault(row.job_id, []).append(row)
-    return Accounts(by_id, problem)
+    return schedulers.accounts(sorted(ids)) if ids else Accounts()
 
 
 def usage(
     plan: Plan,
     run_dir: RunDir,
-    jobs: Sequence[Mapping[str, Any]],
+    jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
     accounts: Accounts,
     *,
@@ -58,11 +46,10 @@ def usage(
     events = read_events(run_dir)
     reader = _Reader(plan, run_dir, states, accounts, events, summary_of)
     runs = [run for job in jobs for run in reader.runs(job)]
-    known = {str(job["job_id"]) for job in jobs}
+    known = {job.job_id for job in jobs}
     for job_id in sorted(set(events) - known):
         # A server that somebody submitted by hand.
-        by_hand = {"kind": "server", "name": events[job_id][0].server, "job_id": job_id}
-        runs += reader.runs(by_hand)
+        runs += reader.runs(JobRecord(JobKind.SERVER, events[job_id][0].server, job_id))
     marks = {
         job_id: [Mark(event.time, event.event) for event in each] for job_id, each in events.items()
     }
@@ -106,31 +93,31 @@ class _Reader:
         self._summary = summary_of or (lambda number: read_json(run_dir.cell(number).summary))
         self._first = {block.name: block.first_cell for block in plan.blocks}
 
-    def runs(self, job: Mapping[str, Any]) -> list[JobRun]:
-        if job["kind"] == "server":
-            found = self._accounted(job, str(job["job_id"]), None)
+    def runs(self, job: JobRecord) -> list[JobRun]:
+        if job.kind is JobKind.SERVER:
+            found = self._accounted(job, job.job_id, None)
             return found or [self._recorded_server(job)]
-        first = self._first.get(job["name"])
+        first = self._first.get(job.name)
         if first is None:
             return []
         runs: list[JobRun] = []
-        for cell in job["cells"]:
-            task = f"{job['job_id']}_{cell - first}"
+        for cell in job.cells:
+            task = job.task(cell - first)
             runs += self._accounted(job, task, cell) or self._recorded_task(job, task, cell)
         return runs
 
-    def _accounted(self, job: Mapping[str, Any], job_id: str, cell: int | None) -> list[JobRun]:
-        server = job["kind"] == "server"
-        planned = accelerators_of(self._plan, job["name"]) if server else 0
+    def _accounted(self, job: JobRecord, job_id: str, cell: int | None) -> list[JobRun]:
+        server = job.kind is JobKind.SERVER
+        planned = accelerators_of(self._plan, job.name) if server else 0
         return [
             JobRun(
-                kind=job["kind"],
-                name=job["name"],
+                kind="server" if server else "array",
+                name=job.name,
                 job_id=job_id,
                 submitted=row.submitted,
                 started=row.started,
                 ended=row.ended,
-                accelerators=self._given(job["name"], row.gres, planned) if server else 0,
+                accelerators=self._given(job.name, row.gres, planned) if server else 0,
                 source="sacct",
                 cell=cell,
             )
@@ -146,47 +133,38 @@ class _Reader:
         typed = [count for key, count in gres.items() if key.startswith(f"{name}:")]
         return gres.get(name, sum(typed) if typed else planned) if name else planned
 
-    def _recorded_server(self, job: Mapping[str, Any]) -> JobRun:
-        job_id = str(job["job_id"])
+    def _recorded_server(self, job: JobRecord) -> JobRun:
+        job_id = job.job_id
         events = self._events.get(job_id, [])
         ended = None
         if not self._live(job_id) or (events and events[-1].event in ("left", "failed")):
-            endpoint = read_endpoint(self._run_dir, job["name"])
+            endpoint = read_endpoint(self._run_dir, job.name)
             signs = [event.time for event in events]
             if endpoint is not None and endpoint.job_id == job_id:
                 signs.append(seconds(endpoint.heartbeat) or 0.0)
-            ended = max(signs, default=seconds(job.get("submitted")))
+            ended = max(signs, default=job.submitted_at)
         return JobRun(
             kind="server",
-            name=job["name"],
+            name=job.name,
             job_id=job_id,
-            submitted=seconds(job.get("submitted")),
+            submitted=job.submitted_at,
             started=events[0].time if events else None,
             ended=ended,
-            accelerators=accelerators_of(self._plan, job["name"]),
+            accelerators=accelerators_of(self._plan, job.name),
             source="records",
         )
 
-    def _recorded_task(self, job: Mapping[str, Any], task: str, cell: int) -> list[JobRun]:
+    def _recorded_task(self, job: JobRecord, task: str, cell: int) -> list[JobRun]:
         summary = self._summary(cell) or {}
-        live = self._live(task) or self._live(str(job["job_id"]))
+        live = self._live(task) or self._live(job.job_id)
         started = seconds(summary.get("started")) if summary.get("job_id") == task else None
         if started is None and not live:
             return []  # nothing is recorded of it
         ended = seconds(summary.get("ended")) if started is not None else None
         if ended is None and not live:
             ended = started
-        submitted = seconds(job.get("submitted"))
-        return [JobRun("array", job["name"], task, submitted, started, ended, 0, "records", cell)]
+        submitted = job.submitted_at
+        return [JobRun("array", job.name, task, submitted, started, ended, 0, "records", cell)]
 
     def _live(self, job_id: str) -> bool:
-        state = self._states.get(job_id)
-        return state is not None and state.live
-
-
-def seconds(iso: object) -> float | None:
-    """An ISO time of our files as seconds since the epoch; None where it is none."""
-    try:
-        return datetime.fromisoformat(str(iso)).timestamp()
-    except ValueError:
-        return None
+        return is_live(self._states.get(job_id))

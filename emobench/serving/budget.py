@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,12 +10,9 @@ from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.plan import Plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.cost import Cost
-from emobench.scheduler.queue import job_states, live_jobs, run_command
+from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import ask_accounts, usage
-from emobench.store.jobs import read_jobs
-
-CELLS_END_S = 25.0
-"""From a cell's SIGTERM until its episodes in flight have ended or are abandoned (20 s)."""
+from emobench.store.jobs import JobKind, read_jobs
 
 
 def hours_of(plan: Plan, cost: Cost) -> float:
@@ -34,9 +30,9 @@ def hours_of(plan: Plan, cost: Cost) -> float:
 
 def used_hours(plan: Plan, run_dir: RunDir) -> float:
     """What all server jobs of the run directory have used until now. Asks squeue and sacct."""
-    servers = [job for job in read_jobs(run_dir) if job["kind"] == "server"]
+    servers = [job for job in read_jobs(run_dir) if job.kind is JobKind.SERVER]
     accounts = ask_accounts(run_dir, servers)
-    return hours_of(plan, usage(plan, run_dir, servers, job_states(servers), accounts))
+    return hours_of(plan, usage(plan, run_dir, servers, SCHEDULERS.states(servers), accounts))
 
 
 def reached(plan: Plan, hours: float) -> str:
@@ -63,37 +59,10 @@ def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
         )
 
 
-def stop_arrays(
-    plan: Plan, run_dir: RunDir, sleep: Callable[[float], None] = time.sleep
-) -> list[str]:
-    """End the run's arrays so that each cell keeps its finished episodes; returns their names.
-
-    Takes up to `CELLS_END_S` seconds and the time that Slurm takes. Raises EmobenchError.
-    """
-    arrays = [job for job in read_jobs(run_dir) if job["kind"] == "array"]
-    live = live_jobs(arrays)
-    if live and plan.profile.scheduler == "local":
-        from emobench.scheduler.local import cancel
-
-        cancel(live)
-    elif live:
-        _stop_slurm(live, sleep)
-    return [str(job["name"]) for job in live]
-
-
-def _stop_slurm(live: Sequence[Mapping[str, Any]], sleep: Callable[[float], None]) -> None:
-    from emobench.scheduler.queue import cancel_slurm
-
-    ids = [str(job["job_id"]) for job in live]
-    # Slurm's own end of a job leaves a cell KillWait seconds, less than it needs; so first the
-    # signal alone. Tasks that are not there to get it are no error.
-    run_command(["scancel", "--state=PENDING", *ids])
-    run_command(["scancel", "--signal=TERM", "--batch", *ids])
-    deadline = time.monotonic() + CELLS_END_S
-    while time.monotonic() < deadline and live_jobs(live):
-        sleep(1.0)
-    if left := [str(job["job_id"]) for job in live_jobs(live)]:
-        cancel_slurm(left)
+def stop_arrays(run_dir: RunDir) -> None:
+    """End the run's arrays so that each cell keeps its finished episodes. Raises EmobenchError."""
+    arrays = [job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]
+    SCHEDULERS.stop_cells(SCHEDULERS.live(arrays))
 
 
 class Budget:
@@ -113,7 +82,7 @@ class Budget:
             print(f"emobench: {self.reached}: the sweep is stopped", flush=True)
             # An array that does not go away must not keep the servers: they cost.
             with suppress(EmobenchError):
-                stop_arrays(plan, self._run_dir)
+                stop_arrays(self._run_dir)
         return self.reached
 
 

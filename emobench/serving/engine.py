@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from emobench.core.processes import die_with_parent
 from emobench.llm.engine_metrics import whole_requests
-from emobench.scheduler.processes import die_with_parent
 
 TAIL_LINES = 15
 KEPT_LINES = 1000

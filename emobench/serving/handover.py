@@ -14,15 +14,14 @@ from dataclasses import asdict, replace
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import write_json
-from emobench.core.plan import Plan, server_of
+from emobench.core.plan import Plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import ask_load
-from emobench.scheduler.own_job import OwnJob, ask_own_job, own_job_id
-from emobench.scheduler.queue import job_states, run_command
-from emobench.scheduler.render import server_arguments, server_script
+from emobench.scheduler.interface import OwnJob, Scheduler
+from emobench.scheduler.schedulers import scheduler_of
 from emobench.store.endpoints import STALE_S, Endpoint, now, publish, read_endpoint
-from emobench.store.jobs import add_jobs, read_jobs, record
+from emobench.store.jobs import JobRecord, add_jobs, read_jobs
 
 CHAIN = 50
 """Earlier incarnations that an endpoint file names."""
@@ -106,16 +105,17 @@ class Succession:
         run_dir: RunDir,
         instance: str,
         job_id: str,
-        ask: Callable[[str], OwnJob] = ask_own_job,
+        scheduler: Scheduler,
     ) -> None:
-        self._run_dir, self._instance, self._job_id, self._ask = run_dir, instance, job_id, ask
+        self._run_dir, self._instance, self._job_id = run_dir, instance, job_id
+        self._scheduler = scheduler
         minutes = plan.profile.handover_lead_min or plan.profile.server_deadline_min
         self._lead_s = minutes * 60
         self._longest_s = 0.0
         self._said = ""
         self._submitted = 0
-        self.successor = ""
-        """Job id of the newest; empty as long as there is none."""
+        self.successor: JobRecord | None = None
+        """The newest, as soon as there is one."""
         every_s = min(max(self._lead_s / 10, 1.0), MAX_CHECK_S)
         self._poller = Poller("the hand-over", self._step, every_s)
 
@@ -126,12 +126,12 @@ class Succession:
     def withdraw(self) -> None:
         """Take back a successor that nothing needs: it would stay in the queue."""
         self._poller.wait(WITHDRAWAL_S)
-        if self.successor:
-            run_command(["scancel", self.successor])
+        if self.successor is not None:
+            self._scheduler.withdraw(self.successor)
 
     def ask(self) -> OwnJob:
         """What Slurm says of this job now."""
-        return self._ask(self._job_id)
+        return self._scheduler.own_job()
 
     def _step(self) -> bool:
         own = self.ask()
@@ -143,39 +143,26 @@ class Succession:
         if time.time() < own.end - lead_s:
             return False
         jobs = read_jobs(self._run_dir)
-        known = [job for job in jobs if job.get("takes_over") == self._job_id]
-        # A job that was requeued finds the successor that it had submitted before.
-        newest = self.successor or (str(known[-1]["job_id"]) if known else "")
-        if newest:
-            self.successor = newest
-            record_of_it = {"kind": "server", "job_id": newest}
-            if any(state.live for state in job_states([record_of_it]).values()):
-                return True
-        self._submit(recorded=any(str(job["job_id"]) == self._job_id for job in jobs))
+        if self.successor is None:
+            # A job that was requeued finds the successor that it had submitted before.
+            known = [job for job in jobs if job.takes_over == self._job_id]
+            self.successor = known[-1] if known else None
+        if self.successor is None or not self._scheduler.live([self.successor]):
+            self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
         return True
 
     def _submit(self, recorded: bool) -> None:
-        from emobench.scheduler.executor import ScriptExecutor
-        from emobench.scheduler.submit import sbatch
-
-        script = server_script(server_of(self._instance))
-        job = record("server", self._instance, "", script, takes_over=self._job_id)
-        if '"$@"' not in (self._run_dir.scripts / script).read_text(encoding="utf-8"):
-            self._say(f'{script} hands no arguments on ("$@"), so no successor can start')
-            return
         try:
-            executor = ScriptExecutor(self._run_dir.submitit)
-            arguments = server_arguments(self._instance, self._job_id)
-            job["job_id"] = sbatch(executor, self._run_dir, job, (), arguments)
-        except (EmobenchError, RuntimeError) as error:
+            job = self._scheduler.submit_successor(self._run_dir, self._instance, self._job_id)
+        except EmobenchError as error:
             self._say(f"cannot submit a successor: {error}")
             return
         self._submitted += 1
-        self.successor = job["job_id"]
+        self.successor = job
         if recorded:
             # One that was submitted by hand has no record, and its arrays have none either.
-            add_jobs(self._run_dir, "slurm", [job])
-        self._say(f"job {self.successor} is to take over before this one's time limit")
+            add_jobs(self._run_dir, [job])
+        self._say(f"job {job.job_id} is to take over before this one's time limit")
 
     def _say(self, text: str) -> None:
         if text != self._said:
@@ -190,10 +177,10 @@ class Handover:
         self, plan: Plan, run_dir: RunDir, instance: str, job_id: str, takes_over: str
     ) -> None:
         self._claim = Claim(run_dir, instance, job_id, takes_over)
-        # Without Slurm no job has a time limit.
+        scheduler = scheduler_of(plan.profile)
         self._succession = (
-            Succession(plan, run_dir, instance, job_id)
-            if plan.profile.scheduler == "slurm" and own_job_id()
+            Succession(plan, run_dir, instance, job_id, scheduler)
+            if scheduler.hands_over()
             else None
         )
 

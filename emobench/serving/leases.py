@@ -17,10 +17,10 @@ from emobench.core.files import read_json
 from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.queue import live_jobs
+from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, QUEUE_CHECK_S, blocks_of_server
 from emobench.store.endpoints import STALE_S
-from emobench.store.jobs import read_jobs
+from emobench.store.jobs import JobKind, read_jobs
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_leases(run_dir: RunDir, instance: str) -> list[Lease]:
     return found
 
 
-def who_needs_lease(lease: Lease) -> str:
+def who_needs_lease(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
     """Who in the leasing sweep still needs the server, in words; empty if nobody does.
 
     The same question as `who_needs`, asked of that sweep's plan, cells and jobs. Asks the queue.
@@ -73,11 +73,11 @@ def who_needs_lease(lease: Lease) -> str:
         for cell, summary in zip(cells, summaries, strict=True)
     ):
         return ""
-    arrays = [j for j in read_jobs(run_dir) if j["kind"] == "array" and j["name"] in blocks]
-    if arrays and (live := live_jobs(arrays)):
-        return f"array {live[0]['name']} (job {live[0]['job_id']}) {of}"
-    taken = datetime.fromisoformat(lease.created)
-    came = any(datetime.fromisoformat(array["submitted"]) >= taken for array in arrays)
+    arrays = [j for j in read_jobs(run_dir) if j.kind is JobKind.ARRAY and j.name in blocks]
+    if live := schedulers.live(arrays):
+        return f"array {live[0]} {of}"
+    taken = datetime.fromisoformat(lease.created).timestamp()
+    came = any((array.submitted_at or 0.0) >= taken for array in arrays)
     return "" if came or lease.age_s() > NO_ARRAY_S else f"{ON_THEIR_WAY}: those {of}"
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from emobench.core.files import read_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, load_plan, server_of
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.queue import live_jobs
-from emobench.store.jobs import read_jobs
+from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
+from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
 QUEUE_CHECK_S = 10.0
 """With the engine's time to end this keeps a server's release within 30 s of the last cell."""
@@ -35,22 +34,25 @@ def blocks_of_server(plan: Plan, instance: str) -> set[str]:
 
 
 def who_needs(
-    plan: Plan, jobs: Sequence[Mapping[str, Any]], server: Mapping[str, Any], age_s: float
+    plan: Plan,
+    jobs: Sequence[JobRecord],
+    server: JobRecord,
+    age_s: float,
+    schedulers: Schedulers = SCHEDULERS,
 ) -> str:
     """Who still needs the job of a server, in words; empty if nobody does. Asks the queue.
 
     `jobs` are those of jobs.json, `server` one of them, `age_s` the seconds since it started or
     was submitted. This is the one question for the server itself and for the clean-up job.
     """
-    blocks = blocks_of_server(plan, server["name"])
-    arrays = [job for job in jobs if job["kind"] == "array" and job["name"] in blocks]
-    if arrays and (live := live_jobs(arrays)):
-        return f"array {live[0]['name']} (job {live[0]['job_id']})"
+    blocks = blocks_of_server(plan, server.name)
+    arrays = [job for job in jobs if job.kind is JobKind.ARRAY and job.name in blocks]
+    if live := schedulers.live(arrays):
+        return f"array {live[0]}"
     # Arrays of an earlier submission say nothing: the one this server is for may be on its way.
     # Only a successor is for those that were there before.
-    ids = [str(job["job_id"]) for job in jobs]
-    position = ids.index(str(server["job_id"]))
-    came = bool(server.get("takes_over")) or any(job in arrays for job in jobs[position + 1 :])
+    position = [job.job_id for job in jobs].index(server.job_id)
+    came = bool(server.takes_over) or any(job in arrays for job in jobs[position + 1 :])
     return "" if came or age_s > NO_ARRAY_S else ON_THEIR_WAY
 
 
@@ -110,13 +112,14 @@ class Need:
 
     def _by_queue(self) -> str:
         jobs = read_jobs(self._run_dir)
-        own = next((job for job in jobs if str(job["job_id"]) == self._job_id), None)
+        own = next((job for job in jobs if job.job_id == self._job_id), None)
         age_s = time.monotonic() - self._begun
         if own is None:
             blocks = blocks_of_server(self.plan, self._server)
-            arrays = [job for job in jobs if job["kind"] == "array" and job["name"] in blocks]
+            arrays = [job for job in jobs if job.kind is JobKind.ARRAY and job.name in blocks]
             # Submitted by hand, or not yet on record.
-            return "all cells have ended" if self._all_ended() and not live_jobs(arrays) else ""
+            over = self._all_ended() and not SCHEDULERS.live(arrays)
+            return "all cells have ended" if over else ""
         who = who_needs(self.plan, jobs, own, age_s)
         if not who and age_s > NO_ARRAY_S and not self._had_array:
             return f"no array was in the queue within {NO_ARRAY_S / 60:g} minutes"

@@ -12,6 +12,7 @@ from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.models import VllmModel
 from emobench.core.plan import USER_SERVER, Plan, servers_of
 from emobench.core.run_dir import RunDir
+from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving import vllm_flags as flags
 
 Warn = Callable[[str], None]
@@ -32,16 +33,17 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
         return
     known = flags.installed(plan.profile, run_dir.installed_vllm) or flags.shipped()
     problems: list[Problem] = []
+    one_machine = scheduler_of(plan.profile).one_machine
     for server, model in models.items():
         role: Role = "user" if server == USER_SERVER else "assistant"
         key = "user" if role == "user" else f"assistants.{server.removeprefix('assistant_')}"
-        if model.nodes > 1 and plan.profile.scheduler == "local":
+        if model.nodes > 1 and one_machine:
             hint = "choose a cluster with --cluster, or remove nodes"
             message = f"{model.nodes} nodes, but profile {plan.profile.name} has no Slurm"
             problems.append(Problem(message, plan.sweep_file, key=f"{key}.nodes", hint=hint))
         if model.model.startswith("/") and not Path(model.model).is_dir():
             # Only where the server's job runs on this machine is that the last word.
-            if plan.profile.scheduler == "local":
+            if one_machine:
                 message = f"there is no folder {model.model}"
                 hint = "give the folder of a model, or a Hugging Face id"
                 problems.append(Problem(message, plan.sweep_file, key=f"{key}.model", hint=hint))

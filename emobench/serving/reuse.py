@@ -20,6 +20,7 @@ from emobench.core.files import write_json
 from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
+from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.waiting import problem_of
 from emobench.store.endpoints import (
     STALE_S,
@@ -84,7 +85,7 @@ def offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
         except (OSError, InvalidInput):
             continue
         # Without Slurm a server listens on its own machine only.
-        local = plan.profile.scheduler == "local"
+        local = scheduler_of(plan.profile).one_machine
         found += [
             offer
             for offer in live

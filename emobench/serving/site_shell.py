@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from emobench.scheduler.processes import die_with_parent
+from emobench.core.processes import die_with_parent
 
 GRACE_S = 2.0
 

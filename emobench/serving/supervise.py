@@ -19,8 +19,9 @@ from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Unreachable, check_health
-from emobench.scheduler.own_job import job_age_s, job_id_here, requeue_if_preempted
 from emobench.scheduler.render import serve_script
+from emobench.scheduler.schedulers import scheduler_of
+from emobench.scheduler.slurm_commands import requeue_if_preempted
 from emobench.serving.announce import Announcer
 from emobench.serving.canary import calls_tools
 from emobench.serving.engine import Engine, own_address
@@ -86,11 +87,11 @@ class Supervisor:
         self._plan, self._run_dir, self._timing = plan, run_dir, timing
         self._wakeable = Wakeable()
         self._key = api_key(run_dir, create=True)
-        local = plan.profile.scheduler == "local"
-        self._host = "127.0.0.1" if local else own_address()
+        scheduler = scheduler_of(plan.profile)
+        self._host = "127.0.0.1" if scheduler.one_machine else own_address()
         self._engine: Engine | None = None
         self._limit_s = plan.profile.server_deadline_min * 60
-        self._deadline = time.monotonic() - job_age_s(local) + self._limit_s
+        self._deadline = time.monotonic() - scheduler.own_job_age_s() + self._limit_s
         endpoint = Endpoint(
             server=instance,
             role="user" if server == USER_SERVER else "assistant",
@@ -99,7 +100,7 @@ class Supervisor:
             incarnation="",
             engine=model.engine,
             host=socket.gethostname(),
-            job_id=job_id_here(local),
+            job_id=scheduler.own_job_id(),
             pid=os.getpid(),
             started=now(),
         )

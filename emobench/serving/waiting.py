@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Identity, Unreachable, verify_server
-from emobench.scheduler.queue import JobState
+from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.endpoints import STALE_S, Endpoint, ServerLocation, locate_server
+from emobench.store.jobs import JobKind, read_jobs
 
 JOB_CHECK_S = 30.0
-QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})
-"""Slurm has not started (or not started again) such a job: it is no failure that it is silent."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def wait_for_endpoint(
     deadline_s: float,
     poll_s: float = 1.0,
     interrupted: Callable[[], bool] = lambda: False,
+    schedulers: Schedulers = SCHEDULERS,
 ) -> Found:
     """The first of these instances that is ready and has proved to be what it says.
 
@@ -51,7 +52,7 @@ def wait_for_endpoint(
     left for good, or when `interrupted()` is true.
     """
     begun = time.monotonic()
-    queue = _Queue()
+    queue = _Queue(schedulers)
     next_look = begun + JOB_CHECK_S
     what = " or ".join(instances)
     while True:
@@ -121,7 +122,8 @@ def _end(endpoint: Endpoint) -> str:
 class _Queue:
     """What the queue says of each server: of its newest job that lives, or else of its newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, schedulers: Schedulers) -> None:
+        self._schedulers = schedulers
         self.locations: dict[str, ServerLocation] = {}
         """Where the servers of the instances are; a leased one's job is another run's."""
         self._states: Mapping[ServerLocation, tuple[str, JobState | None]] = {}
@@ -147,28 +149,27 @@ class _Queue:
     def waits(self) -> bool:
         """Whether a job of a server has not started yet, as asked last."""
         return any(
-            state is not None and state.state in QUEUED for _, state in self._states.values()
+            state is not None and state.phase is Phase.QUEUED for _, state in self._states.values()
         )
 
     def _ask(self) -> None:
-        self._states = {
-            location: _newest_job(location) for location in set(self.locations.values())
-        }
+        locations = set(self.locations.values())
+        self._states = {each: _newest_job(each, self._schedulers) for each in locations}
         self._asked = time.monotonic()
 
 
-def _newest_job(location: ServerLocation) -> tuple[str, JobState | None]:
-    from emobench.scheduler.queue import job_states
-    from emobench.store.jobs import read_jobs
-
-    jobs = [job for job in read_jobs(location.run_dir) if job["kind"] == "server"]
-    jobs = [job for job in jobs if job["name"] == location.instance]
-    states = job_states(jobs) if jobs else {}
+def _newest_job(location: ServerLocation, schedulers: Schedulers) -> tuple[str, JobState | None]:
+    jobs = [
+        job
+        for job in read_jobs(location.run_dir)
+        if job.kind is JobKind.SERVER and job.name == location.instance
+    ]
+    states = schedulers.states(jobs)
     newest: tuple[str, JobState | None] = ("", None)
     for job in jobs:
-        state = states.get(str(job["job_id"]))
+        state = states.get(job.job_id)
         before = newest[1]
         # A successor that failed says nothing of the server that it was to take over from.
-        if before is None or not before.live or (state is not None and state.live):
-            newest = str(job["job_id"]), state
+        if before is None or not before.live or is_live(state):
+            newest = job.job_id, state
     return newest

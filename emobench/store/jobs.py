@@ -3,55 +3,163 @@ successors: under a lock, so that no record is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any, Literal
 
+from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import locked, read_json, write_json
+from emobench.core.job_id import task_id
 from emobench.core.run_dir import RunDir
+from emobench.core.times import now, seconds
 
-Scheduler = Literal["slurm", "local"]
+SchedulerName = Literal["slurm", "local"]
+SCHEMA = 1
 
 
-def read_jobs(run_dir: RunDir) -> list[dict[str, Any]]:
-    """The job records, oldest first; none where nothing was submitted."""
+class JobKind(StrEnum):
+    SERVER = "server"
+    ARRAY = "array"
+    CLEANUP = "cleanup"
+
+
+@dataclass(frozen=True)
+class LocalProcess:
+    """What finds the first process of a local job again: a pid alone is used again."""
+
+    pid: int
+    start_ticks: int | None
+    """Clock ticks since boot; None where it was gone at once."""
+    host: str
+    token: str
+    """Random; in the environment of every process of the job."""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job as it was submitted."""
+
+    kind: JobKind
+    name: str
+    """Instance of a server, or block of cells."""
+    job_id: str
+    script: str = ""
+    """Relative to the run directory."""
+    cells: tuple[int, ...] = ()
+    """Of an array, by their numbers in the plan."""
+    submitted: str = ""
+    """ISO 8601, UTC."""
+    takes_over: str = ""
+    """The server's job that it was submitted to take over from."""
+    blocks: tuple[str, ...] = ()
+    """Blocks of the cells where the record is of several; empty: of the one that is its name."""
+    process: LocalProcess | None = None
+    """Of a job on this machine; None: it is Slurm's."""
+
+    @property
+    def scheduler(self) -> SchedulerName:
+        return "slurm" if self.process is None else "local"
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        return self.blocks or (self.name,)
+
+    @property
+    def submitted_at(self) -> float | None:
+        """Seconds since the epoch."""
+        return seconds(self.submitted)
+
+    def task(self, index: int) -> str:
+        """Id of one of the array's tasks: in its log's name and in its cell's summary."""
+        return task_id(self.job_id, index)
+
+    def __str__(self) -> str:
+        return f"{self.name} (job {self.job_id})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it stands in the file."""
+        data: dict[str, Any] = {
+            "kind": str(self.kind),
+            "name": self.name,
+            "job_id": self.job_id,
+            "cells": list(self.cells),
+            "script": self.script,
+            "submitted": self.submitted,
+        }
+        if self.takes_over:
+            data["takes_over"] = self.takes_over
+        if self.blocks:
+            data["blocks"] = list(self.blocks)
+        if self.process is not None:
+            data |= {"scheduler": "local", **asdict(self.process)}
+        return data
+
+
+OnJob = Callable[[JobRecord], None]
+"""Told of each job as soon as it is submitted and recorded."""
+
+
+def new_record(kind: JobKind, name: str, job_id: str, script: str, **more: Any) -> JobRecord:
+    """The record of a job that is submitted now; `script` is a name in the scripts' folder."""
+    return JobRecord(kind, name, job_id, f"scripts/{script}", submitted=now(), **more)
+
+
+def record_of(data: Mapping[str, Any]) -> JobRecord:
+    """The record of an entry of the file. Raises KeyError, TypeError or ValueError."""
+    process = None
+    if "pid" in data:
+        process = LocalProcess(**{field.name: data[field.name] for field in fields(LocalProcess)})
+    return JobRecord(
+        kind=JobKind(data["kind"]),
+        name=str(data["name"]),
+        job_id=str(data["job_id"]),
+        script=str(data.get("script", "")),
+        cells=tuple(map(int, data.get("cells", ()))),
+        submitted=str(data.get("submitted", "")),
+        takes_over=str(data.get("takes_over", "")),
+        blocks=tuple(map(str, data.get("blocks", ()))),
+        process=process,
+    )
+
+
+def read_jobs(run_dir: RunDir) -> list[JobRecord]:
+    """The job records, oldest first; none where nothing was submitted.
+
+    Raises InvalidInput where there is a file that is no list of jobs: taken for an empty one, all
+    that runs would be submitted again.
+    """
     data = read_json(run_dir.jobs)
-    return list(data["jobs"]) if isinstance(data, dict) and data.get("schema") == 1 else []
+    if data is None and not run_dir.jobs.exists():
+        return []
+    try:
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']}")
+        return [record_of(entry) for entry in data["jobs"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            Problem(
+                f"this record of submitted jobs cannot be read: {type(error).__name__}: {error}",
+                file=str(run_dir.jobs),
+                hint="it was changed by hand or written by another version of emobench; use that "
+                "version, or another --run-dir",
+            )
+        ) from None
 
 
-def add_jobs(run_dir: RunDir, scheduler: Scheduler, records: Iterable[Mapping[str, Any]]) -> None:
+def add_jobs(run_dir: RunDir, records: Iterable[JobRecord]) -> None:
     """Append records; the file is complete after each call."""
     with locked(run_dir.jobs_lock):
-        _write(run_dir, scheduler, [*read_jobs(run_dir), *records])
+        write_jobs(run_dir, [*read_jobs(run_dir), *records])
 
 
-def remove_jobs(run_dir: RunDir, scheduler: Scheduler, job_ids: Iterable[str]) -> None:
+def remove_jobs(run_dir: RunDir, job_ids: Iterable[str]) -> None:
     """Forget jobs that were taken back."""
     gone = set(job_ids)
     with locked(run_dir.jobs_lock):
-        _write(run_dir, scheduler, [job for job in read_jobs(run_dir) if job["job_id"] not in gone])
+        write_jobs(run_dir, [job for job in read_jobs(run_dir) if job.job_id not in gone])
 
 
-def record(
-    kind: Literal["server", "array", "cleanup"],
-    name: str,
-    job_id: str,
-    script: str,
-    cells: Sequence[int] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    """One job as it stands in jobs.json; `more` is what the scheduler needs to find it again."""
-    submitted = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {
-        "kind": kind,
-        "name": name,
-        "job_id": job_id,
-        "cells": list(cells),
-        "script": f"scripts/{script}",
-        "submitted": submitted,
-        **more,
-    }
-
-
-def _write(run_dir: RunDir, scheduler: Scheduler, jobs: list[Any]) -> None:
-    write_json(run_dir.jobs, {"schema": 1, "scheduler": scheduler, "jobs": jobs})
+def write_jobs(run_dir: RunDir, jobs: Iterable[JobRecord]) -> None:
+    """Write the whole file; whoever does not hold `jobs_lock` may lose another's record."""
+    write_json(run_dir.jobs, {"schema": SCHEMA, "jobs": [job.to_json() for job in jobs]})

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from emobench.core.files import read_json, write_json
+from emobench.core.job_id import own_task_id
 from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
+from emobench.core.times import now
 from emobench.store.episodes import EpisodeStore
 
 
@@ -40,9 +40,9 @@ class CellSummary:
             "outcomes": {},
             "mean_reward": None,
             "variant_sha256": plan.sweep.variants[cell.variant].sha256,
-            "started": _now(),
+            "started": now(),
             "ended": None,
-            "job_id": job_id(),
+            "job_id": own_task_id(),
             "host": socket.gethostname(),
             "content": content,
             # Only the run that begins a cell probes; those that complete it keep what it found.
@@ -71,20 +71,4 @@ class CellSummary:
 
     def end(self, store: EpisodeStore, status: str, reason: str, message: str = "") -> None:
         """The last word on this run of the cell."""
-        self.write(store, status=status, exit_reason=reason, message=message, ended=_now())
-
-
-def job_id() -> str:
-    """This job's id as a person finds it in squeue or in the local job list."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    if array:
-        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
-    return (
-        os.environ.get("SLURM_JOB_ID")
-        or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
-        or str(os.getpid())
-    )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.write(store, status=status, exit_reason=reason, message=message, ended=now())

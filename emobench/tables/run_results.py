@@ -117,8 +117,10 @@ class Collected:
     @cached_property
     def cost(self) -> Cost:
         """Accelerator-hours by job and by cell; asks the queue and accounting the first time."""
-        from emobench.scheduler.queue import job_states
-        from emobench.scheduler.usage import Accounts, ask_accounts, seconds, servers_used, usage
+        from emobench.core.times import seconds
+        from emobench.scheduler.interface import Accounts
+        from emobench.scheduler.schedulers import SCHEDULERS
+        from emobench.scheduler.usage import ask_accounts, servers_used, usage
         from emobench.store.jobs import read_jobs
 
         jobs = read_jobs(self.run_dir)
@@ -135,7 +137,7 @@ class Collected:
             self.plan,
             self.run_dir,
             jobs,
-            job_states(jobs) if jobs else {},
+            SCHEDULERS.states(jobs),
             ask_accounts(self.run_dir, jobs) if jobs else Accounts(),
             summary_of=summaries.get,
             conversations=conversations,

@@ -87,7 +87,7 @@ class Drill(Site):
 
     def states(self, *names: str) -> dict[str, str]:
         """The controller's state of every job of these servers, by job id."""
-        ids = [str(job["job_id"]) for job in read_jobs(self.run) if job["name"] in names]
+        ids = [job.job_id for job in read_jobs(self.run) if job.name in names]
         return self.lab.wait_jobs(*ids)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.accounting import Accounted, accounted
+from emobench.scheduler.interface import Accounted
+from emobench.scheduler.slurm_commands import slurm_accounts
 from emobench.tables.run_results import collect
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
@@ -139,9 +140,9 @@ def test_a_requeued_job_costs_both_of_its_runs(lab: Lab, monkeypatch: pytest.Mon
     job = lab.run(*submit, "--wrap", "sleep 60").stdout.strip()
 
     def runs() -> list[Accounted]:
-        rows, problem = accounted([job])
-        assert problem == ""
-        return rows
+        accounts = slurm_accounts([job])
+        assert accounts.problem == ""
+        return accounts.rows.get(job, [])
 
     def started() -> list[Accounted]:
         return [row for row in runs() if row.started is not None]

@@ -65,8 +65,8 @@ def test_successors_take_over_and_no_conversation_notices(drill: Drill) -> None:
         log = Path(drill.folder / "logs" / f"{log_kind(server)}_{before[server].job_id}.out")
         assert f"handed over to job {after[server].job_id}" in log.read_text()
         assert not drill.run.successor(server).exists()
-    records_of_jobs = {job["job_id"]: job for job in read_jobs(drill.run)}
-    assert records_of_jobs[after["user"].job_id]["takes_over"] == before["user"].job_id
+    records_of_jobs = {job.job_id: job for job in read_jobs(drill.run)}
+    assert records_of_jobs[after["user"].job_id].takes_over == before["user"].job_id
 
 
 @pytest.mark.timeout(200)

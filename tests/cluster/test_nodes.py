@@ -16,8 +16,8 @@ from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.models import VllmModel
 from emobench.core.plan import save_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler import submit as slurm
 from emobench.scheduler.render import render
+from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.store.endpoints import api_key, read_endpoint
 from emobench.store.jobs import read_jobs
 from tests.cluster.lab import Lab
@@ -79,10 +79,10 @@ def run_dir(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterat
     other = ("sbatch", "--parsable", "-p", "gaudi", "-w", "gaudi2", "--gres=hpu:gaudi2:1")
     job = lab.run(*other, "-o", "/dev/null", "--wrap", "sleep 600").stdout.strip()
     until(lambda: lab.queue().get(job) == "RUNNING", "the other job to run")
-    slurm.submit(plan, run, {}, ["user"])
+    SCHEDULERS.of(plan.profile).submit(plan, run, {}, ["user"])
     yield run
     lab.run("scancel", job)
-    slurm.cancel(read_jobs(run))
+    SCHEDULERS.cancel(read_jobs(run))
     until(lambda: not lab.queue(), "the jobs to be gone", poll=0.2)
 
 
@@ -103,7 +103,7 @@ def test_each_node_gets_its_rank_its_cards_and_the_heads_address(
     assert endpoint is not None and endpoint.model == "large"
     nodes = found(tmp_path)
     jobs = read_jobs(run_dir)
-    batch_host = lab.run("squeue", "-h", "-j", jobs[0]["job_id"], "-o", "%B").stdout.strip()
+    batch_host = lab.run("squeue", "-h", "-j", jobs[0].job_id, "-o", "%B").stdout.strip()
     host, port = endpoint.url.removeprefix("http://").removesuffix("/v1").split(":")
     ranks, master_ports = {}, set()
     for name, node in nodes.items():
@@ -123,7 +123,7 @@ def test_each_node_gets_its_rank_its_cards_and_the_heads_address(
     assert ranks["0"] == batch_host and set(ranks) == {"0", "1"}
     assert len(master_ports) == 1 and port not in master_ports
 
-    slurm.cancel(jobs)
+    SCHEDULERS.cancel(jobs)
     until(
         lambda: not any(Path(f"/proc/{node['pid']}").exists() for node in nodes.values()),
         "the engine to be gone on both nodes",

@@ -49,7 +49,7 @@ class Sharing(Drill):
         return done.stdout
 
     def kinds(self) -> list[str]:
-        return [job["kind"] for job in read_jobs(self.run)]
+        return [job.kind for job in read_jobs(self.run)]
 
     def complete(self) -> bool:
         return bool(self.status()["finished"])

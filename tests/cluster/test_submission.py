@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,16 +15,17 @@ from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler import submit as slurm
-from emobench.scheduler.queue import any_live, cancel_slurm, job_states, slurm_states
 from emobench.scheduler.render import render
+from emobench.scheduler.slurm import SlurmScheduler
+from emobench.scheduler.slurm_commands import cancel_slurm, slurm_states
 from emobench.store.endpoints import read_endpoint
-from emobench.store.jobs import read_jobs
+from emobench.store.jobs import JobRecord, read_jobs
 from tests.cluster.lab import Lab
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 from tests.support.serving import finish_cell
 
+SLURM = SlurmScheduler()
 SMALL = {"cpus": 1, "mem": "200M", "time": "10"}
 PROFILE = ClusterProfile(
     name="lab",
@@ -65,8 +65,8 @@ class Study:
 
     def submit(
         self, cells: dict[str, list[int]], *servers: str, plan: Plan | None = None
-    ) -> list[Any]:
-        return slurm.submit(plan or self.plan, self.run_dir, cells, servers)
+    ) -> list[JobRecord]:
+        return SLURM.submit(plan or self.plan, self.run_dir, cells, servers)
 
 
 @pytest.fixture
@@ -80,17 +80,17 @@ def study(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     study.write(servers="sleep 600", arrays="sleep 600")
     study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
-    seen: list[Any] = []
-    jobs = slurm.submit(
+    seen: list[JobRecord] = []
+    jobs = SLURM.submit(
         study.plan,
         study.run_dir,
         {"a": [0, 1, 3], "b": [5]},
         ["user", "assistant_a", "assistant_b"],
         seen.append,
     )
-    assert [job["name"] for job in jobs] == ["user", "assistant_a", "assistant_b", "a", "b"]
+    assert [job.name for job in jobs] == ["user", "assistant_a", "assistant_b", "a", "b"]
     assert jobs == seen == read_jobs(study.run_dir)
-    user, first, second, array, other = (job["job_id"] for job in jobs)
+    user, first, second, array, other = (job.job_id for job in jobs)
     lines = study.lab.run("squeue", "-h", "-o", "%i|%j|%E|%k").stdout.splitlines()
     rows = {row[0]: row[1:] for row in (line.split("|") for line in lines)}
     assert rows[user] == ["emo-study-user", "(null)", "emobench study user server scripted"]
@@ -98,43 +98,43 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     assert (name, comment) == ("emo-study-run-a", "emobench study cells 0-3 a")
     assert set(re.findall(r"after:(\d+)", dependencies)) == {user, first}
     assert set(re.findall(r"after:(\d+)", rows[f"{other}_[1%2]"][1])) == {user, second}
-    states = job_states(jobs)
+    states = SLURM.states(jobs)
     tasks = [f"{array}_{index}" for index in (0, 1, 3)]
     assert set(states) == {user, first, second, *tasks, f"{other}_1"}
     assert {state.state for state in states.values()} == {"PENDING"}
     assert states[tasks[0]].reason
-    slurm.cancel(jobs)
-    assert not any_live(jobs)
+    SLURM.cancel(jobs)
+    assert not SLURM.live(jobs)
 
 
 def test_running_servers_are_no_dependency(study: Study) -> None:
     study.write(servers="sleep 600", arrays="true")
     servers = study.submit({}, "user", "assistant_a")
     until(
-        lambda: {state.state for state in job_states(servers).values()} == {"RUNNING"},
+        lambda: {state.state for state in SLURM.states(servers).values()} == {"RUNNING"},
         "the servers to run",
         20,
     )
     study.submit({"a": [2]})
     array = read_jobs(study.run_dir)[-1]
-    shown = study.lab.run("scontrol", "show", "job", array["job_id"]).stdout
+    shown = study.lab.run("scontrol", "show", "job", array.job_id).stdout
     assert "Dependency=(null)" in shown
-    study.lab.wait_jobs(array["job_id"])
-    slurm.cancel(servers)
+    study.lab.wait_jobs(array.job_id)
+    SLURM.cancel(servers)
 
 
 def test_ended_jobs_say_how(study: Study) -> None:
     study.write(arrays="exit $SLURM_ARRAY_TASK_ID")
     (job,) = study.submit({"a": [0, 1, 3]})
-    array = job["job_id"]
+    array = job.job_id
 
     def ended() -> bool:
         # Accounting lags; until then the exit code is not known.
-        return all(state.exit_code and not state.live for state in job_states([job]).values())
+        return all(state.exit_code and not state.live for state in SLURM.states([job]).values())
 
     study.lab.wait_jobs(array)
     until(ended, "accounting", poll=0.2)
-    found = {key: (value.state, value.exit_code) for key, value in job_states([job]).items()}
+    found = {key: (value.state, value.exit_code) for key, value in SLURM.states([job]).items()}
     assert found == {
         f"{array}_0": ("COMPLETED", "0:0"),
         f"{array}_1": ("FAILED", "1:0"),
@@ -155,11 +155,11 @@ def test_a_site_without_accounting_or_without_an_answer(
     assert slurm_states(["99998", "99999"])["99999"].state == "GONE"
     study.write(servers="false")
     (job,) = study.submit({}, "user")
-    study.lab.wait_jobs(job["job_id"])
-    assert job_states([job])[job["job_id"]].state == "FAILED"
+    study.lab.wait_jobs(job.job_id)
+    assert SLURM.states([job])[job.job_id].state == "FAILED"
     failing.rename(failing.with_name("squeue"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert job_states([job])[job["job_id"]].state == "UNKNOWN"
+    assert SLURM.states([job])[job.job_id].state == "UNKNOWN"
 
 
 def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study: Study) -> None:
@@ -174,12 +174,12 @@ def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study:
     assert "`sinfo -s` lists them" in text
     assert "taken back: assistant_b" in text
     kept = read_jobs(study.run_dir)
-    assert [job["name"] for job in kept] == ["user", "assistant_a", "a"]
-    assert {job.partition("_")[0] for job in study.lab.queue()} == {job["job_id"] for job in kept}
+    assert [job.name for job in kept] == ["user", "assistant_a", "a"]
+    assert {job.partition("_")[0] for job in study.lab.queue()} == {job.job_id for job in kept}
     script.write_text(good)
     study.submit({"b": [4]}, "assistant_b")
     assert len(read_jobs(study.run_dir)) == 5
-    slurm.cancel(read_jobs(study.run_dir))
+    SLURM.cancel(read_jobs(study.run_dir))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
     plan = study.plan.model_copy(update={"blocks": (block,)})
     with pytest.raises(SubmissionRefused, match=r"(?s)Invalid job array.*max_array_size"):
         study.submit({"a": [4000]}, plan=plan)
-    assert slurm.max_array_size(study.plan.profile) == 1001
+    assert SLURM.max_array_size(study.plan.profile) == 1001
     gone = "#!/bin/sh\necho 'Unable to contact slurm controller (connect failure)' >&2\nexit 1\n"
     (tmp_path / "bin").mkdir()
     for name in ("sbatch", "scontrol", "scancel"):
@@ -229,7 +229,7 @@ def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
     with pytest.raises(SubmissionRefused, match=r"(?s)connect failure.*controller does not answer"):
         study.submit({}, "user")
     with pytest.raises(InvalidInput, match=r"MaxArraySize: .*connect failure"):
-        slurm.max_array_size(study.plan.profile)
+        SLURM.max_array_size(study.plan.profile)
     with pytest.raises(EmobenchError, match="scancel failed"):
         cancel_slurm(["1"])
     assert capfd.readouterr() == ("", "")
@@ -241,7 +241,7 @@ def test_the_throttle_holds(study: Study, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("EVENTS", str(events))
     study.write(arrays='echo start >>"$EVENTS"; sleep 0.5; echo end >>"$EVENTS"')
     (job,) = study.submit({"a": [0, 1, 2, 3]})
-    study.lab.wait_jobs(job["job_id"])
+    study.lab.wait_jobs(job.job_id)
     running = most = 0
     for event in events.read_text().split():
         running += 1 if event == "start" else -1
@@ -274,20 +274,20 @@ def test_a_server_announces_itself_and_leaves_when_its_cells_are_done(study: Stu
     until(lambda: state() == "ready", "the server to be ready")
     endpoint = read_endpoint(study.run_dir, "assistant_a")
     assert endpoint is not None
-    assert endpoint.job_id == job["job_id"]
-    log = study.logs / f"assistant_vllm_{job['job_id']}.out"
+    assert endpoint.job_id == job.job_id
+    log = study.logs / f"assistant_vllm_{job.job_id}.out"
     assert "server assistant_a is ready" in log.read_text()
     for cell in study.plan.blocks[0].cells:
         finish_cell(study.run_dir, cell)
-    assert study.lab.wait_jobs(job["job_id"]) == {job["job_id"]: "COMPLETED"}
+    assert study.lab.wait_jobs(job.job_id) == {job.job_id: "COMPLETED"}
     assert state() == "left"
 
 
 def test_a_cancelled_server_leaves_in_order(study: Study) -> None:
     (job,) = study.submit({}, "user")
-    log = study.logs / f"user_vllm_{job['job_id']}.out"
+    log = study.logs / f"user_vllm_{job.job_id}.out"
     until(lambda: log.is_file() and "is ready" in log.read_text(), "the server to be ready")
-    slurm.cancel([job])
+    SLURM.cancel([job])
     endpoint = read_endpoint(study.run_dir, "user")
     assert endpoint is not None
     assert (endpoint.state, endpoint.reason) == ("left", "received SIGTERM")

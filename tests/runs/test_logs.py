@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.logs import LogIndex, Target, find_target, tail
 from emobench.store.events import EventLog
+from emobench.store.jobs import JobKind, JobRecord
 from tests.support.serving import make_run
 
 
@@ -29,9 +29,9 @@ def plan(run_dir: RunDir) -> Plan:
     return load_plan(run_dir)
 
 
-def job(kind: str, name: str, job_id: str, minute: int, **more: Any) -> dict[str, Any]:
+def job(kind: str, name: str, job_id: str, minute: int, *cells: int) -> JobRecord:
     submitted = f"2026-11-21T05:{minute:02d}:00+00:00"
-    return {"kind": kind, "name": name, "job_id": job_id, "submitted": submitted, **more}
+    return JobRecord(JobKind(kind), name, job_id, cells=cells, submitted=submitted)
 
 
 def write(plan: Plan, name: str, text: str = "words\n") -> Path:
@@ -43,10 +43,10 @@ def write(plan: Plan, name: str, text: str = "words\n") -> Path:
 JOBS = [
     job("server", "user", "12", 1),
     job("server", "assistant_a", "13", 1),
-    job("array", "a", "14", 1, cells=[0, 1, 2]),
+    job("array", "a", "14", 1, 0, 1, 2),
     job("server", "user", "9", 30),
-    job("array", "a", "15", 30, cells=[1]),
-    job("array", "a", "77.1", 40, cells=[2], scheduler="local"),
+    job("array", "a", "15", 30, 1),
+    job("array", "a", "77.1", 40, 2),
 ]
 
 

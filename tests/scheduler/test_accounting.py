@@ -6,8 +6,9 @@ from datetime import datetime
 
 import pytest
 
-from emobench.scheduler import accounting
-from emobench.scheduler.accounting import Accounted, accounted, parse
+from emobench.scheduler import slurm_commands
+from emobench.scheduler.interface import Accounted, Accounts
+from emobench.scheduler.slurm_commands import parse_accounting, slurm_accounts
 
 
 @pytest.mark.parametrize(
@@ -28,15 +29,17 @@ from emobench.scheduler.accounting import Accounted, accounted, parse
     ],
 )
 def test_rows(row: str, expected: list[Accounted]) -> None:
-    assert parse(row) == expected
+    assert parse_accounting(row) == expected
 
 
 def test_a_site_whose_sacct_prints_local_times() -> None:
-    (row,) = parse("7|2026-11-21T05:00:00|2026-11-21T05:00:10|Unknown|")
+    (row,) = parse_accounting("7|2026-11-21T05:00:00|2026-11-21T05:00:10|Unknown|")
     assert row.submitted == datetime(2026, 11, 21, 5).timestamp()
     assert row.started == row.submitted + 10
 
 
 def test_a_sacct_that_cannot_be_asked_is_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounting, "run_command", lambda command: (None, "Slurm accounting\noff"))
-    assert accounted(["7"]) == ([], "Slurm accounting off")
+    monkeypatch.setattr(
+        slurm_commands, "run_command", lambda command: (None, "Slurm accounting\noff")
+    )
+    assert slurm_accounts(["7"]) == Accounts({}, "Slurm accounting off")

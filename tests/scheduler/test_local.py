@@ -7,27 +7,31 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler import local
-from emobench.scheduler.processes import local_state, members
-from emobench.scheduler.queue import any_live, job_states
-from emobench.store.jobs import read_jobs
+from emobench.scheduler.local import LocalScheduler, members, state_of_process
+from emobench.store.jobs import JobRecord, LocalProcess, read_jobs
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 
+LOCAL = LocalScheduler()
 RUN = """#!/bin/bash
 echo "$SLURM_ARRAY_JOB_ID $SLURM_ARRAY_TASK_ID"
 echo start >>{events}
 sleep {seconds}
 echo end >>{events}
 """
+
+
+def process_of(job: JobRecord) -> LocalProcess:
+    assert job.process is not None
+    return job.process
 
 
 class Run:
@@ -51,8 +55,8 @@ class Run:
         server = f"#!/bin/bash\necho serving\necho up >>{folder}/up\nexec sleep 600\n"
         (self.run_dir.scripts / "user_vllm.sbatch").write_text(server)
 
-    def submit(self, cells: dict[str, list[int]], servers: tuple[str, ...] = ()) -> list[Any]:
-        return local.submit(self.plan, self.run_dir, cells, servers)
+    def submit(self, cells: dict[str, list[int]], servers: tuple[str, ...] = ()) -> list[JobRecord]:
+        return LOCAL.submit(self.plan, self.run_dir, cells, servers)
 
     def lines(self, kind: str) -> int:
         return self.events.read_text().split().count(kind) if self.events.exists() else 0
@@ -62,20 +66,20 @@ class Run:
 def run(tmp_path: Path) -> Iterator[Run]:
     run = Run(tmp_path)
     yield run
-    local.cancel(read_jobs(run.run_dir), grace_s=0)
+    LOCAL.cancel(read_jobs(run.run_dir), grace_s=0)
 
 
 def test_every_missing_cell_runs_under_a_throttle_over_all_blocks(run: Run) -> None:
     jobs = run.submit({"a": [0, 1, 3], "b": [4, 7]})
-    assert [(job["name"], job["cells"]) for job in jobs] == [("a", [0, 1, 3]), ("b", [4, 7])]
-    assert jobs[0]["pid"] == jobs[1]["pid"]
-    until(lambda: not any_live(jobs), "the cells to end")
+    assert [(job.name, job.cells) for job in jobs] == [("a", (0, 1, 3)), ("b", (4, 7))]
+    assert jobs[0].process == jobs[1].process
+    until(lambda: not LOCAL.live(jobs), "the cells to end")
     running = most = 0
     for event in run.events.read_text().split():
         running += 1 if event == "start" else -1
         most = max(most, running)
     assert most == 2
-    pid = jobs[0]["pid"]
+    pid = process_of(jobs[0]).pid
     logs = {path.name: path.read_text() for path in (run.folder / "logs").iterdir()}
     assert logs == {
         **{f"run_{pid}.1_{index}.log": f"{pid}.1 {index}\n" for index in (0, 1, 3)},
@@ -84,16 +88,19 @@ def test_every_missing_cell_runs_under_a_throttle_over_all_blocks(run: Run) -> N
 
 
 def test_jobs_are_recorded_and_found_again_but_not_by_a_recycled_pid(run: Run) -> None:
-    seen: list[Any] = []
-    jobs = local.submit(run.plan, run.run_dir, {"a": [0]}, ["user"], seen.append)
+    seen: list[JobRecord] = []
+    jobs = LOCAL.submit(run.plan, run.run_dir, {"a": [0]}, ["user"], seen.append)
     assert read_jobs(run.run_dir) == jobs == seen
-    assert [state.state for state in job_states(jobs).values()] == ["RUNNING"] * 2
-    recycled = dict(jobs[0], start_ticks=jobs[0]["start_ticks"] - 1, token="another")
-    assert local_state(recycled).state == "GONE"
-    assert members(recycled) == []
-    local.cancel([recycled], grace_s=0)
-    assert local_state(jobs[0]).state == "RUNNING"
-    assert local_state(dict(jobs[0], host="elsewhere")).state == "UNKNOWN"
+    assert [state.state for state in LOCAL.states(jobs).values()] == ["RUNNING"] * 2
+    process = process_of(jobs[0])
+    # One that was gone before its start could be read has none.
+    for ticks in ((process.start_ticks or 0) - 1, None):
+        recycled = replace(process, start_ticks=ticks, token="another")
+        assert state_of_process(recycled).state == "GONE"
+        assert members(recycled) == []
+        LOCAL.cancel([replace(jobs[0], process=recycled)], grace_s=0)
+    assert state_of_process(process).state == "RUNNING"
+    assert state_of_process(replace(process, host="elsewhere")).state == "UNKNOWN"
 
 
 def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -> None:
@@ -104,8 +111,8 @@ def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -
     jobs = run.submit({"a": [0, 1, 2]}, ("user",))
     until(lambda: run.lines("start") == 2, "two cells to run")
     until((tmp_path / "up").exists, "the server to run")
-    local.cancel(jobs, grace_s=0.3)
-    assert not any(members(job) for job in jobs)
+    LOCAL.cancel(jobs, grace_s=0.3)
+    assert not any(members(process_of(job)) for job in jobs)
     assert run.lines("start") == 2
 
 
@@ -118,9 +125,9 @@ def test_a_graceful_end_reaches_the_runs(tmp_path: Path) -> None:
     )
     jobs = run.submit({"a": [0, 1, 2]})
     until(lambda: run.lines("start") == 2, "two cells to run")
-    local.cancel(jobs)
+    LOCAL.cancel(jobs)
     assert run.lines("interrupted") == 2
-    assert not any(members(job) for job in jobs)
+    assert not any(members(process_of(job)) for job in jobs)
 
 
 def test_a_killed_runner_takes_its_runs_along(tmp_path: Path) -> None:
@@ -129,8 +136,8 @@ def test_a_killed_runner_takes_its_runs_along(tmp_path: Path) -> None:
     script.write_text(f"echo start >>{run.events}\nexec sleep 600\n")
     jobs = run.submit({"a": [0, 1]})
     until(lambda: run.lines("start") == 2, "two cells to run")
-    os.kill(jobs[0]["pid"], signal.SIGKILL)
-    until(lambda: not members(jobs[0]), "the runs to end")
+    os.kill(process_of(jobs[0]).pid, signal.SIGKILL)
+    until(lambda: not members(process_of(jobs[0])), "the runs to end")
 
 
 def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_path: Path) -> None:
@@ -139,26 +146,28 @@ def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_p
     script.write_text(f"sleep 600 &\necho up >>{tmp_path}/up\nwait\n")
     jobs = run.submit({}, ("user",))
     until((tmp_path / "up").exists, "the server to run")
-    os.kill(jobs[0]["pid"], signal.SIGKILL)
-    until(lambda: local_state(jobs[0]).state == "GONE", "the first process to end")
-    assert members(jobs[0])
-    local.cancel(jobs)
-    assert not members(jobs[0])
+    os.kill(process_of(jobs[0]).pid, signal.SIGKILL)
+    process = process_of(jobs[0])
+    until(lambda: state_of_process(process).state == "GONE", "the first process to end")
+    assert members(process)
+    LOCAL.cancel(jobs)
+    assert not members(process_of(jobs[0]))
 
 
 def test_jobs_outlive_the_command_that_started_them(run: Run) -> None:
     code = (
         "import sys; from pathlib import Path; from emobench.core.plan import load_plan; "
-        "from emobench.core.run_dir import RunDir; from emobench.scheduler import local; "
-        "d = RunDir(Path(sys.argv[1])); local.submit(load_plan(d), d, {'a': [0]}, ['user'])"
+        "from emobench.core.run_dir import RunDir; "
+        "from emobench.scheduler.local import LocalScheduler as Local; "
+        "d = RunDir(Path(sys.argv[1])); Local().submit(load_plan(d), d, {'a': [0]}, ['user'])"
     )
     command = [sys.executable, "-c", code, str(run.run_dir.path)]
     subprocess.run(command, check=True, timeout=60, start_new_session=True)
     jobs = read_jobs(run.run_dir)
     assert load_plan(run.run_dir) == run.plan
     until(lambda: run.lines("end") == 1, "the cell to end")
-    assert local_state(jobs[0]).state == "RUNNING"
-    log = run.folder / "logs" / f"user_vllm_{jobs[0]['job_id']}.out"
+    assert state_of_process(process_of(jobs[0])).state == "RUNNING"
+    log = run.folder / "logs" / f"user_vllm_{jobs[0].job_id}.out"
     until(lambda: log.read_text() == "serving\n", "the server's log")
 
 

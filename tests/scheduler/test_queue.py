@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emobench.core.job_id import expand_id
 from emobench.core.ranges import format_ranges
-from emobench.scheduler import queue
-from emobench.scheduler.queue import JobState, expand_id, slurm_states
+from emobench.scheduler import slurm_commands
+from emobench.scheduler.interface import JobState
+from emobench.scheduler.slurm_commands import slurm_states
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,9 @@ def test_compressed_indices_mean_the_same(indices: set[int]) -> None:
 
 def _answers(monkeypatch: pytest.MonkeyPatch, squeue: str | None, sacct: str | None) -> None:
     outputs = {"squeue": squeue, "sacct": sacct}
-    monkeypatch.setattr(queue, "run_command", lambda command: (outputs[command[0]], "said no"))
+    monkeypatch.setattr(
+        slurm_commands, "run_command", lambda command: (outputs[command[0]], "said no")
+    )
 
 
 def test_the_queue_says_what_lives_and_accounting_how_the_rest_ended(

@@ -11,13 +11,14 @@ import pytest
 
 from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.own_job import OwnJob, parse
-from emobench.scheduler.queue import JobState
+from emobench.scheduler.interface import OwnJob
+from emobench.scheduler.slurm_commands import parse_own_job
 from emobench.serving import waiting
 from emobench.serving.handover import Claim
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, publish, read_endpoint
-from emobench.store.jobs import add_jobs, read_jobs, record
+from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
+from tests.support.scripted_scheduler import ScriptedScheduler
 
 OLD = Endpoint("user", "user", "http://h/v1", "m", "a", "vllm", "h", "1", 1, "2026-01-01T00:00:00Z")
 NEW = replace(OLD, job_id="2", incarnation="b")
@@ -79,23 +80,16 @@ def test_a_successor_goes_first_where_nobody_serves(run_dir: RunDir) -> None:
     assert (present(run_dir).state, present(run_dir).follows) == ("starting", ("a",))
 
 
-def test_a_queued_job_stops_the_clock_of_its_clients(
-    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queued_job_stops_the_clock_of_its_clients(run_dir: RunDir) -> None:
     publish(run_dir, replace(OLD, state="left"))
-    add_jobs(run_dir, "slurm", [record("server", "user", "1", "user_vllm.sbatch")])
-    add_jobs(run_dir, "slurm", [record("server", "user", "2", "user_vllm.sbatch", takes_over="1")])
-    answers = iter(["PENDING", "PENDING", "CONFIGURING", "RUNNING"])
-    asked = []
-
-    def job_states(jobs: list[dict[str, str]]) -> dict[str, JobState]:
-        asked.append([job["job_id"] for job in jobs])
-        return {"1": JobState("COMPLETED"), "2": JobState(next(answers))}
-
-    monkeypatch.setattr("emobench.scheduler.queue.job_states", job_states)
+    add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "1")])
+    add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "2", takes_over="1")])
+    scheduler = ScriptedScheduler(
+        j1="COMPLETED", j2=["PENDING", "REQUEUED", "CONFIGURING", "RUNNING"]
+    )
     with pytest.raises(ServersGone, match=r"not ready within 0\.05 s: its state is 'left'"):
-        wait_for_endpoint(run_dir, "user", deadline_s=0.05, poll_s=0.01)
-    assert asked == [["1", "2"]] * 4
+        wait_for_endpoint(run_dir, "user", deadline_s=0.05, poll_s=0.01, schedulers=scheduler.all())
+    assert scheduler.asked == [["1", "2"]] * 4
 
 
 def test_all_replicas_have_to_be_gone(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,24 +107,24 @@ def test_all_replicas_have_to_be_gone(run_dir: RunDir, monkeypatch: pytest.Monke
 def test_many_writers_lose_no_job(run_dir: RunDir) -> None:
     code = (
         "import sys; from pathlib import Path; from emobench.core.run_dir import RunDir\n"
-        "from emobench.store.jobs import add_jobs, record\n"
+        "from emobench.store.jobs import JobKind, JobRecord, add_jobs\n"
         "for n in range(20):\n"
-        "    job = record('server', 'user', f'{sys.argv[2]}.{n}', 'x.sbatch')\n"
-        "    add_jobs(RunDir(Path(sys.argv[1])), 'slurm', [job])\n"
+        "    job = JobRecord(JobKind.SERVER, 'user', f'{sys.argv[2]}.{n}')\n"
+        "    add_jobs(RunDir(Path(sys.argv[1])), [job])\n"
     )
     command = [sys.executable, "-c", code, str(run_dir.path)]
     writers = [subprocess.Popen([*command, str(number)]) for number in range(4)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     wanted = {f"{writer}.{n}" for writer in range(4) for n in range(20)}
-    assert {job["job_id"] for job in read_jobs(run_dir)} == wanted
+    assert {job.job_id for job in read_jobs(run_dir)} == wanted
 
 
 def test_what_slurm_says_of_a_job() -> None:
     line = (
         "JobId=5 TimeLimit=00:10:00 StartTime=100 EndTime={} PreemptEligibleTime=100 PreemptTime={}"
     )
-    assert parse(line.format(700, "None")) == OwnJob(100, 700, False)
-    assert parse(line.format(105, "101")) == OwnJob(100, 105, True)
-    assert parse(line.format("Unknown", "None")) == OwnJob(100, None, False)
+    assert parse_own_job(line.format(700, "None")) == OwnJob(100, 700, False)
+    assert parse_own_job(line.format(105, "101")) == OwnJob(100, 105, True)
+    assert parse_own_job(line.format("Unknown", "None")) == OwnJob(100, None, False)
     assert OwnJob(100, 700).limit_s == 600
-    assert parse("slurm_load_jobs error: Invalid job id specified") is None
+    assert parse_own_job("slurm_load_jobs error: Invalid job id specified") is None

@@ -17,7 +17,7 @@ from emobench.runs.status import gather
 from emobench.runs.watching.state import Seen, watch_state
 from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.events import Event, read_events
-from emobench.store.jobs import add_jobs, record
+from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
 from tests.support import processes
 from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
 
@@ -142,8 +142,8 @@ def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
 ) -> None:
     run_dir = make_run(tmp_path)
     dies_saying(run_dir, "vllm: error: unrecognized arguments: --nosuch", 2)
-    job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
-    add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": "elsewhere"}])
+    away = LocalProcess(os.getpid(), 1, "elsewhere", "t")
+    add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "7", process=away)])
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
         assert process.wait(60) == 1
     status = gather(run_dir)

@@ -19,12 +19,13 @@ from emobench.core.models import RoleModel, VllmModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.server_state import server_state
-from emobench.scheduler.processes import start_ticks
 from emobench.serving.leases import Lease, read_leases, who_leases, who_needs_lease
 from emobench.serving.need import NO_ARRAY_S
 from emobench.serving.reuse import give_back, holds, lease_servers, offers, take
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, locate_server, now, publish, read_endpoint
+from emobench.store.jobs import write_jobs
+from tests.support.jobs import local_record
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
 from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
@@ -224,24 +225,13 @@ def test_who_needs_a_leased_server(tmp_path: Path) -> None:
     assert "its arrays are being submitted: those of second" in who_needs_lease(lease)
     assert who_needs_lease(old) == ""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        array = {
-            "kind": "array",
-            "name": "a",
-            "job_id": "8",
-            "cells": [0, 1],
-            "submitted": now(),
-            "pid": process.pid,
-            "token": "none",
-            "start_ticks": start_ticks(process.pid),
-            "host": socket.gethostname(),
-        }
-        write_json(second.jobs, {"schema": 1, "scheduler": "local", "jobs": [array]})
+        array = local_record("array", "a", "8", process.pid)
+        write_jobs(second, [array])
         assert who_needs_lease(lease) == who_needs_lease(old) == "array a (job 8) of second"
         assert who_needs_lease(replace(lease, instance="assistant_b")) == ""
         process.kill()
     assert who_needs_lease(lease) == ""
-    earlier = {**array, "submitted": ago(60)}
-    write_json(second.jobs, {"schema": 1, "scheduler": "local", "jobs": [earlier]})
+    write_jobs(second, [replace(array, submitted=ago(60))])
     assert "being submitted" in who_needs_lease(lease)
     for number in (0, 1):
         finish_cell(second, number)

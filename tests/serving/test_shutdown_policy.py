@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,19 +15,19 @@ from typing import Any
 import pytest
 
 from emobench.core.errors import InvalidInput, ServersGone
-from emobench.core.files import write_json
 from emobench.core.models import VllmModel
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import stays, submit
 from emobench.scheduler.cost import JobRun, cost_of
-from emobench.scheduler.processes import start_ticks
 from emobench.serving.budget import hours_of, limit_line, reached, state_of_limit
 from emobench.serving.leases import Leases
 from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, Need, who_needs
 from emobench.serving.shutdown_policy import Limits, cost_of_keeping
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import api_key, read_endpoint
+from emobench.store.jobs import JobKind, JobRecord, add_jobs
+from tests.support.jobs import ended_record, local_record
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.processes import until
 from tests.support.serving import (
@@ -156,8 +155,8 @@ def test_a_kept_server_stays_for_its_minutes_and_can_be_needed_again(tmp_path: P
         assert timedelta(minutes=59) < left <= timedelta(minutes=60)
         endpoint = read_endpoint(run_dir, "user")
         assert endpoint is not None
-        assert stays(run_dir, {"name": "user", "job_id": endpoint.job_id})
-        assert not stays(run_dir, {"name": "user", "job_id": "another"})
+        assert stays(run_dir, JobRecord(JobKind.SERVER, "user", endpoint.job_id))
+        assert not stays(run_dir, JobRecord(JobKind.SERVER, "user", "another"))
         finish_cell(run_dir, 1, expected=1)  # a resumed sweep gave it another task
         change(run_dir, keep_servers_min=60, idle_limit_min=0)
         until(lambda: not kept(), "the server to be needed again")
@@ -181,20 +180,6 @@ def _array_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 
 
-def _local(kind: str, name: str, job_id: str, pid: int) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "name": name,
-        "job_id": job_id,
-        "cells": [0, 1],
-        "submitted": datetime.now(UTC).isoformat(),
-        "pid": pid,
-        "token": f"none-{pid}",
-        "start_ticks": start_ticks(pid),
-        "host": socket.gethostname(),
-    }
-
-
 def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
     tmp_path: Path,
 ) -> None:
@@ -202,8 +187,8 @@ def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
     change(run_dir, max_gpu_hours=4 * 2 / 3600)
     array = _array_process()
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
-        jobs = [_local("server", "user", "7", process.pid), _local("array", "a", "8", array.pid)]
-        write_json(run_dir.jobs, {"schema": 1, "scheduler": "local", "jobs": jobs})
+        server = local_record("server", "user", "7", process.pid)
+        add_jobs(run_dir, [server, local_record("array", "a", "8", array.pid, cells=(0, 1))])
         assert array.wait(60) == 3
         assert process.wait(60) == 0
     assert reason(run_dir).startswith("max_gpu_hours reached: 0.00")
@@ -244,11 +229,11 @@ def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accou
 def test_who_needs_a_server() -> None:
     plan = make_plan(LOCAL, "/logs", scripted(), {"a": scripted(), "b": scripted()})
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        server = _local("server", "assistant_a", "1", process.pid)
-        user = _local("server", "user+2", "2", process.pid)
-        other = _local("array", "b", "3", process.pid)
-        gone = _local("array", "a", "4", process.pid) | {"start_ticks": 1}
-        successor = _local("server", "assistant_a", "5", process.pid) | {"takes_over": "1"}
+        server = local_record("server", "assistant_a", "1", process.pid)
+        user = local_record("server", "user+2", "2", process.pid)
+        other = local_record("array", "b", "3", process.pid)
+        gone = ended_record("array", "a", "4", process.pid)
+        successor = local_record("server", "assistant_a", "5", process.pid, takes_over="1")
         jobs = [server, user, other]
         assert who_needs(plan, jobs, server, 0) == ON_THEIR_WAY
         assert who_needs(plan, jobs, server, NO_ARRAY_S + 1) == ""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from emobench.core.files import write_json
 from emobench.core.plan import CellBlock, load_plan, save_plan
-from emobench.core.run_dir import RunDir
 from emobench.llm.client import ChatClient
-from emobench.scheduler.processes import start_ticks
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, read_endpoint
+from emobench.store.jobs import write_jobs
 from tests.support import processes
+from tests.support.jobs import ended_record, local_record
 from tests.support.serving import (
     LOCAL,
     assert_stays,
@@ -83,35 +81,18 @@ def test_without_recorded_jobs_cells_that_ended_since_the_start_are_enough(tmp_p
         assert process.wait(60) == 0
 
 
-def _record_jobs(run_dir: RunDir, *jobs: dict[str, object]) -> None:
-    write_json(run_dir.jobs, {"schema": 1, "scheduler": "local", "jobs": list(jobs)})
-
-
-def _job(kind: str, name: str, job_id: str, pid: int) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "name": name,
-        "job_id": job_id,
-        "cells": [],
-        "pid": pid,
-        "token": "t",
-        "start_ticks": start_ticks(pid),
-        "host": socket.gethostname(),
-    }
-
-
 def test_a_server_leaves_when_its_arrays_are_gone_but_not_before_they_come(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
-    gone = _job("array", "a", "1", os.getpid()) | {"start_ticks": 1}
-    alive = _job("array", "a", "3", os.getpid())
-    own = _job("server", "user", "2", os.getpid())
-    _record_jobs(run_dir, gone, own)  # the array of an earlier submission
+    gone = ended_record("array", "a", "1", os.getpid())
+    alive = local_record("array", "a", "3", os.getpid())
+    own = local_record("server", "user", "2", os.getpid())
+    write_jobs(run_dir, [gone, own])  # the array of an earlier submission
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="2") as process:
         until_state(run_dir, "ready")
         for jobs in ((gone, own), (gone, own, alive)):
-            _record_jobs(run_dir, *jobs)
+            write_jobs(run_dir, jobs)
             assert_stays(process, run_dir)
-        _record_jobs(run_dir, gone, own, alive | {"start_ticks": 1})
+        write_jobs(run_dir, [gone, own, ended_record("array", "a", "3", os.getpid())])
         assert process.wait(60) == 0
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None

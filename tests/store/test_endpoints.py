@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import threading
 import time
@@ -26,7 +25,8 @@ from emobench.store.endpoints import (
     publish,
     read_endpoint,
 )
-from emobench.store.jobs import add_jobs, record
+from emobench.store.jobs import add_jobs
+from tests.support.jobs import ended_record
 from tests.support.model_server import ModelServer, answering, proving
 from tests.support.serving import READY, make_run
 
@@ -162,7 +162,6 @@ def test_a_server_whose_job_ended_without_a_word_ends_the_wait(
 ) -> None:
     monkeypatch.setattr(waiting, "JOB_CHECK_S", 0.0)
     publish(run_dir, replace(READY, state="starting"))
-    job = record("server", "user", "7", "user_vllm.sbatch", pid=os.getpid(), token="t")
-    add_jobs(run_dir, "local", [job | {"start_ticks": 1, "host": socket.gethostname()}])
+    add_jobs(run_dir, [ended_record("server", "user", "7", os.getpid())])
     with pytest.raises(ServersGone, match="user is gone: its job 7: GONE"):
         wait_for_endpoint(run_dir, "user", deadline_s=60)

@@ -18,7 +18,7 @@ from emobench.core.outcomes import OUTCOMES, SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.scheduler.usage import seconds
+from emobench.core.times import seconds
 
 RECENT_S = 600.0
 """How long ends of episodes are kept for the rate."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import read_json
+from emobench.core.job_id import array_of
 from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
@@ -18,11 +19,12 @@ from emobench.runs.status import sweep_status
 from emobench.runs.watching.episodes import EpisodeScan
 from emobench.runs.watching.state import Seen
 from emobench.scheduler.cost import summary as cost_summary
-from emobench.scheduler.queue import JobState, job_states
-from emobench.scheduler.usage import Accounts, ask_accounts, usage
+from emobench.scheduler.interface import Accounts, JobState, Phase
+from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
+from emobench.scheduler.usage import ask_accounts, usage
 from emobench.store.jobs import read_jobs
 
-QUEUE_EVERY_S, ACCOUNTS_EVERY_S, COST_EVERY_S = 10.0, 60.0, 10.0
+ACCOUNTS_EVERY_S, COST_EVERY_S = 60.0, 10.0
 PATIENCE_S = 1.0
 """How long one look waits for answers; what comes later is in the next."""
 FIRST_PATIENCE_S = 20.0
@@ -35,12 +37,10 @@ class Reader:
         self._run_dir = run_dir
         self._plan = load_plan(run_dir)
         self._stamp = self._plan_stamp()
-        self._jobs: list[dict[str, Any]] = read_jobs(run_dir)
-        local = self._plan.profile.scheduler == "local"
+        self._jobs = read_jobs(run_dir)
+        scheduler = scheduler_of(self._plan.profile)
         self.queue = Poller(
-            "the process table" if local else "squeue",
-            self._ask_queue,
-            0.0 if local else QUEUE_EVERY_S,
+            scheduler.queue, lambda: SCHEDULERS.states(self._jobs), scheduler.queue_check_s
         )
         self._accounts = Poller(
             "sacct", lambda: ask_accounts(run_dir, self._jobs), ACCOUNTS_EVERY_S
@@ -110,21 +110,17 @@ class Reader:
             self.queue.refresh_soon()
             self._accounts.refresh_soon()
 
-    def _ask_queue(self) -> dict[str, JobState]:
-        return job_states(self._jobs)
-
     def _states(self, patience_s: float, missing: list[str]) -> dict[str, JobState]:
         states = dict(self.queue.poll(patience_s) or {})
-        asked = {job_id.partition("_")[0] for job_id in states}
+        asked = {array_of(job_id) for job_id in states}
         for job in self._jobs:
             # Not asked about yet: nothing is known, which is not the same as gone.
-            if str(job["job_id"]) not in asked:
-                states[str(job["job_id"])] = JobState("UNKNOWN")
+            if job.job_id not in asked:
+                states[job.job_id] = JobState("UNKNOWN")
         if self.queue.problem:
             missing.append(self.queue.problem)
-        elif any(each.state == "UNKNOWN" for each in states.values()):
-            reason = next(each.reason for each in states.values() if each.state == "UNKNOWN")
-            missing.append(f"the queue: {reason or 'squeue does not answer'}")
+        elif unknown := [each for each in states.values() if each.phase is Phase.UNKNOWN]:
+            missing.append(f"the queue: {unknown[0].reason or 'squeue does not answer'}")
         return states
 
     def _read_summaries(self) -> dict[int, dict[str, Any]]:

@@ -10,9 +10,9 @@ from typing import Any
 from emobench.analysis.stats.means import mean_reward
 from emobench.analysis.stats.units import arm_of_sums
 from emobench.core.outcomes import OUTCOMES
+from emobench.core.times import seconds
 from emobench.llm.engine_metrics import Load
 from emobench.runs.watching.episodes import Tally, Trouble
-from emobench.scheduler.usage import seconds
 
 RATE_WINDOW_S = 300.0
 """Episodes a minute are those of the last minutes."""

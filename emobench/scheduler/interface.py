@@ -1,0 +1,200 @@
+"""Where jobs run: one interface for Slurm and for this machine, and what it says of a job."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+from emobench.core.cluster import ClusterProfile
+from emobench.core.errors import EmobenchError, SubmissionRefused
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
+from emobench.store.jobs import JobRecord, OnJob, SchedulerName
+
+QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})
+STARTED = frozenset(
+    {
+        *("RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "COMPLETING", "STAGE_OUT"),
+        *("REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
+    }
+)
+
+
+class Phase(StrEnum):
+    """What a job's state means for those who wait for it."""
+
+    QUEUED = "queued"
+    """Not started, or to be started again: it is no failure that it is silent."""
+    STARTED = "started"
+    ENDED = "ended"
+    UNKNOWN = "unknown"
+    """Nobody could be asked; it may be alive."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job, or one task of an array."""
+
+    state: str
+    """Slurm's own word (PENDING, RUNNING, COMPLETED, FAILED, ...), or GONE where the queue no
+    longer has the job and no accounting says how it ended, or UNKNOWN where nobody could be asked.
+    """
+    reason: str = ""
+    node: str = ""
+    exit_code: str = ""
+    """As sacct prints it: code:signal."""
+
+    @property
+    def phase(self) -> Phase:
+        if self.state == "UNKNOWN":
+            return Phase.UNKNOWN
+        if self.state in QUEUED:
+            return Phase.QUEUED
+        return Phase.STARTED if self.state in STARTED else Phase.ENDED
+
+    @property
+    def live(self) -> bool:
+        """Whether the job may still do something."""
+        return self.phase is not Phase.ENDED
+
+    def __str__(self) -> str:
+        parts = [self.reason, f"exit code {self.exit_code}" if self.exit_code else ""]
+        parts.append(f"on {self.node}" if self.node else "")
+        details = ", ".join(part for part in parts if part)
+        return f"{self.state} ({details})" if details else self.state
+
+
+def is_live(state: JobState | None) -> bool:
+    """Whether the queue has the job, waiting or running, or cannot be asked about it."""
+    return state is not None and state.live
+
+
+@dataclass(frozen=True)
+class OwnJob:
+    """The job that this process is; times in seconds since the epoch."""
+
+    started: float | None = None
+    end: float | None = None
+    """None: no end is set."""
+    preempted: bool = False
+    """It has been told to make way, and `end` is when it will be killed."""
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds from its start to its end."""
+        return None if self.end is None or self.started is None else self.end - self.started
+
+
+@dataclass(frozen=True)
+class Accounted:
+    """One run of a job or of a task; a requeued job has a row for each of its runs."""
+
+    job_id: str
+    submitted: float | None
+    """Seconds since the epoch, as all times; accounting has whole seconds."""
+    started: float | None
+    ended: float | None
+    gres: Mapping[str, int]
+    """Count by GRES, e.g. gpu and gpu:h100; empty where the site does not account for them."""
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """What accounting said: rows by job id, or why it could not be asked."""
+
+    rows: Mapping[str, list[Accounted]] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Scheduler(ABC):
+    """Submits a run's jobs, and answers for them. Methods that take records get its own only."""
+
+    name: ClassVar[SchedulerName]
+    queue: ClassVar[str]
+    """Who is asked for the states of jobs."""
+    queue_check_s: ClassVar[float]
+    """Seconds between two questions of those who watch."""
+    one_machine: ClassVar[bool]
+    """Whether all jobs run where the run is submitted: servers listen on the loopback only."""
+
+    @abstractmethod
+    def submit(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        missing: Mapping[str, Sequence[int]],
+        servers: Sequence[str],
+        on_job: OnJob = lambda job: None,
+    ) -> list[JobRecord]:
+        """Submit `servers`, and the cells `missing` by block, from the scripts on disk.
+
+        jobs.json is complete after each job. Raises SubmissionRefused; what is left then is
+        recorded, and no server of this call runs alone.
+        """
+
+    def submit_cleanup(
+        self, plan: Plan, run_dir: RunDir, on_job: OnJob, warn: Callable[[str], None]
+    ) -> list[JobRecord]:
+        """Submit the job that ends servers which did not leave, where the scheduler starts one."""
+        return []
+
+    def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
+        """Submit the job that is to take over from the server's job `takes_over`; it is not
+        recorded. Raises SubmissionRefused."""
+        raise SubmissionRefused(f"{self.name} jobs have no time limit")
+
+    @abstractmethod
+    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+        """State by job id; those of an array by task where its tasks are told apart."""
+
+    def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """The records whose job, or a task of it, may still do something. Asked often."""
+        states = self.states(jobs)
+        return [job for job in jobs if is_live(states.get(job.job_id))]
+
+    @abstractmethod
+    def cancel(self, jobs: Sequence[JobRecord]) -> None:
+        """End jobs, and return once they are gone. Raises EmobenchError where one stays."""
+
+    def withdraw(self, job: JobRecord) -> None:
+        """Have a job end, as far as that works, without waiting for it."""
+        with suppress(EmobenchError):
+            self.cancel([job])
+
+    def stop_cells(
+        self, jobs: Sequence[JobRecord], sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """End arrays so that each cell keeps its finished episodes. Raises EmobenchError."""
+        self.cancel(jobs)
+
+    def accounts(self, job_ids: Sequence[str]) -> Accounts:
+        """What accounting says of jobs and their tasks."""
+        return Accounts()
+
+    def max_array_size(self, profile: ClusterProfile) -> int | None:
+        """The number of indices that an array may have; None where there is no limit.
+
+        Raises InvalidInput where nobody can be asked.
+        """
+        return None
+
+    @abstractmethod
+    def own_job_id(self) -> str:
+        """Id of the job that this process is in."""
+
+    def own_job_age_s(self) -> float:
+        """Seconds since this job began, as far as is known: its set-up lines may take long."""
+        return 0.0
+
+    def hands_over(self) -> bool:
+        """Whether this process is in a job that may have a time limit."""
+        return False
+
+    def own_job(self) -> OwnJob:
+        """This job's times. Asked anew each time: an administrator may move its end."""
+        return OwnJob()

@@ -1,0 +1,66 @@
+"""Which scheduler a run's jobs are with: the profile's for new ones, each record's own for others.
+
+A run directory may hold jobs of both: it can be submitted again under another profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emobench.core.cluster import ClusterProfile
+from emobench.scheduler.interface import Accounts, JobState, Scheduler
+from emobench.scheduler.local import LocalScheduler
+from emobench.scheduler.slurm import SlurmScheduler
+from emobench.store.jobs import JobRecord
+
+
+class Schedulers:
+    """Asks each job's own scheduler."""
+
+    def __init__(self, *schedulers: Scheduler) -> None:
+        self._by_name = {scheduler.name: scheduler for scheduler in schedulers}
+
+    def of(self, profile: ClusterProfile) -> Scheduler:
+        """The one that jobs of this profile are submitted to."""
+        return self._by_name[profile.scheduler]
+
+    def _split(self, jobs: Sequence[JobRecord]) -> list[tuple[Scheduler, list[JobRecord]]]:
+        split = [
+            (scheduler, [job for job in jobs if job.scheduler == name])
+            for name, scheduler in self._by_name.items()
+        ]
+        return [(scheduler, own) for scheduler, own in split if own]
+
+    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+        """State by job id; the tasks of Slurm's arrays stand as '<job id>_<index>'."""
+        states: dict[str, JobState] = {}
+        for scheduler, own in self._split(jobs):
+            states |= scheduler.states(own)
+        return states
+
+    def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        """The records whose job, or a task of it, is in the queue, or cannot be asked about."""
+        alive = {job for scheduler, own in self._split(jobs) for job in scheduler.live(own)}
+        return [job for job in jobs if job in alive]
+
+    def cancel(self, jobs: Sequence[JobRecord]) -> None:
+        """End jobs, and return once they are gone. Raises EmobenchError where one stays."""
+        for scheduler, own in self._split(jobs):
+            scheduler.cancel(own)
+
+    def stop_cells(self, jobs: Sequence[JobRecord]) -> None:
+        """End arrays so that each cell keeps its finished episodes. Raises EmobenchError."""
+        for scheduler, own in self._split(jobs):
+            scheduler.stop_cells(own)
+
+    def accounts(self, job_ids: Sequence[str]) -> Accounts:
+        """What Slurm's accounting says of these jobs."""
+        return self._by_name["slurm"].accounts(job_ids)
+
+
+SCHEDULERS = Schedulers(SlurmScheduler(), LocalScheduler())
+
+
+def scheduler_of(profile: ClusterProfile) -> Scheduler:
+    """The scheduler that jobs of this profile are submitted to."""
+    return SCHEDULERS.of(profile)

@@ -1,0 +1,346 @@
+"""Slurm: servers go first, then the arrays that depend on them, then the job that cleans up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from emobench.config.capacity import throttle_of
+from emobench.core.cluster import ClusterProfile
+from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
+from emobench.core.job_id import local_job_id, slurm_job_id
+from emobench.core.plan import USER_SERVER, Plan, assistant_server, server_of
+from emobench.core.ranges import format_ranges
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.interface import Accounts, JobState, OwnJob, Phase, Scheduler
+from emobench.scheduler.render import (
+    CLEANUP_SCRIPT,
+    array_script,
+    has_cleanup,
+    server_arguments,
+    server_script,
+)
+from emobench.scheduler.slurm_commands import (
+    ask_own_job,
+    cancel_slurm,
+    live_arrays,
+    run_command,
+    slurm_accounts,
+    slurm_states,
+)
+from emobench.store.jobs import (
+    JobKind,
+    JobRecord,
+    OnJob,
+    add_jobs,
+    new_record,
+    read_jobs,
+    remove_jobs,
+)
+
+if TYPE_CHECKING:
+    # submitit takes a quarter of a second to import.
+    from emobench.scheduler.executor import ScriptExecutor
+
+CELLS_END_S = 25.0
+"""From a cell's SIGTERM until its episodes in flight have ended or are abandoned (20 s)."""
+
+ADVICE = (
+    # (what sbatch says, what can be done); the first that matches is shown.
+    (
+        r"invalid partition|Invalid partition",
+        "the profile names a partition that this site does not have; `sinfo -s` lists them",
+    ),
+    (
+        r"MaxSubmitJob|AssocMaxSubmit|QOSMaxSubmit|MaxJobCount|Resource temporarily",
+        "you have as many jobs in the queue as the site allows (each array task counts as one); "
+        "run the same command again when some have ended, it submits what is missing",
+    ),
+    (
+        r"Invalid job array|[Aa]rray",
+        "set max_array_size in the profile to the site's MaxArraySize "
+        "(scontrol show config | grep MaxArraySize)",
+    ),
+    (
+        r"QOS|qos",
+        "check qos in the profile; `sacctmgr show assoc user=$USER format=qos` lists them",
+    ),
+    (
+        r"[Aa]ccount|association",
+        "check account in the profile; `sacctmgr show assoc user=$USER format=account,partition`",
+    ),
+    (r"generic resource|gres|GRES", "check gres in the profile; `sinfo -o '%P %G'` lists them"),
+    (
+        r"[Nn]ode configuration|[Mm]emory|CPU count",
+        "no node of the partition has that much: check cpus, mem and gres in the profile; "
+        "`sinfo -o '%P %c %m %G'` lists what there is",
+    ),
+    (r"time limit|TimeLimit", "lower time in the profile; `sinfo -o '%P %l'` lists the limits"),
+    (
+        r"contact|timed? ?out|Connection|Socket|configuration source",
+        "Slurm's controller does not answer; try `squeue`, and run the same command again later. "
+        "The job may have been accepted all the same: look with `squeue --me` first",
+    ),
+)
+
+
+class SlurmScheduler(Scheduler):
+    """Submits through submitit and sbatch; asks squeue and sacct."""
+
+    name = "slurm"
+    queue = "squeue"
+    queue_check_s = 10.0
+    one_machine = False
+
+    def submit(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        missing: Mapping[str, Sequence[int]],
+        servers: Sequence[str],
+        on_job: OnJob = lambda job: None,
+    ) -> list[JobRecord]:
+        """Arrays that were submitted before a refusal stay with their servers; servers without an
+        array are taken back."""
+        submitted: list[JobRecord] = []
+
+        def note(job: JobRecord) -> None:
+            submitted.append(job)
+            add_jobs(run_dir, [job])
+            on_job(job)
+
+        try:
+            executor = _executor(run_dir)
+            for server in servers:
+                # An earlier job's file would be taken for the new one's: its "failed" ends the
+                # wait.
+                run_dir.endpoint(server).unlink(missing_ok=True)
+                run_dir.successor(server).unlink(missing_ok=True)
+                note(_submit_server(executor, run_dir, server))
+            waiting = self._waiting_servers(run_dir)
+            for block in plan.blocks:
+                cells = sorted(missing.get(block.name, ()))
+                if not cells:
+                    continue
+                indices = format_ranges((cell - block.first_cell for cell in cells), comma=",")
+                options = [f"--array={indices}%{throttle_of(plan)}"]
+                needed = (USER_SERVER, assistant_server(block.assistant))
+                if ids := [waiting[server] for server in needed if server in waiting]:
+                    options.append(f"--dependency=after:{':'.join(ids)}")
+                script = array_script(block.name)
+                job = new_record(JobKind.ARRAY, block.name, "", script, cells=tuple(cells))
+                note(sbatch(executor, run_dir, job, options))
+        except BaseException as error:
+            taken_back = self._take_back_lonely(plan, run_dir, submitted)
+            if isinstance(error, SubmissionRefused) and taken_back:
+                refusal = f"{error}\n  taken back: {', '.join(taken_back)}"
+                raise SubmissionRefused(refusal) from error
+            raise
+        return submitted
+
+    def submit_cleanup(
+        self, plan: Plan, run_dir: RunDir, on_job: OnJob, warn: Callable[[str], None]
+    ) -> list[JobRecord]:
+        """Submit a clean-up job for all live arrays, in place of an earlier one.
+
+        Where Slurm refuses it `warn` is told: the servers leave by themselves in nearly every case.
+        """
+        if not has_cleanup(plan):
+            return []
+        live = self.live([job for job in read_jobs(run_dir) if job.scheduler == self.name])
+        arrays = [job.job_id for job in live if job.kind is JobKind.ARRAY]
+        if not arrays:
+            return []
+        job = new_record(JobKind.CLEANUP, "cleanup", "", CLEANUP_SCRIPT)
+        try:
+            after = f"--dependency=afterany:{':'.join(arrays)}"
+            job = sbatch(_executor(run_dir), run_dir, job, [after])
+        except SubmissionRefused as error:
+            warn(
+                f"no clean-up job: {error}\n  the sweep goes on without it. Its servers leave by "
+                f"themselves; look with `emobench status {run_dir.path}`"
+            )
+            return []
+        add_jobs(run_dir, [job])
+        on_job(job)
+        # The new one waits for the same arrays and more; one that cannot be cancelled does no harm.
+        for earlier in live:
+            if earlier.kind is JobKind.CLEANUP:
+                self.withdraw(earlier)
+        return [job]
+
+    def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
+        script = server_script(server_of(instance))
+        if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
+            raise SubmissionRefused(f'{script} hands no arguments on ("$@")')
+        return _submit_server(_executor(run_dir), run_dir, instance, takes_over)
+
+    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+        """The tasks of arrays stand as '<job id>_<index>'."""
+        return slurm_states(sorted({job.job_id for job in jobs}))
+
+    def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        alive = live_arrays(sorted({job.job_id for job in jobs}))
+        return [job for job in jobs if job.job_id in alive]
+
+    def cancel(self, jobs: Sequence[JobRecord]) -> None:
+        cancel_slurm([job.job_id for job in jobs])
+
+    def withdraw(self, job: JobRecord) -> None:
+        run_command(["scancel", job.job_id])
+
+    def stop_cells(
+        self, jobs: Sequence[JobRecord], sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Takes up to `CELLS_END_S` seconds and the time that Slurm takes."""
+        ids = [job.job_id for job in jobs]
+        # Slurm's own end of a job leaves a cell KillWait seconds, less than it needs; so first the
+        # signal alone. Tasks that are not there to get it are no error.
+        run_command(["scancel", "--state=PENDING", *ids])
+        run_command(["scancel", "--signal=TERM", "--batch", *ids])
+        deadline = time.monotonic() + CELLS_END_S
+        while time.monotonic() < deadline and self.live(jobs):
+            sleep(1.0)
+        if left := self.live(jobs):
+            self.cancel(left)
+
+    def accounts(self, job_ids: Sequence[str]) -> Accounts:
+        return slurm_accounts(job_ids)
+
+    def max_array_size(self, profile: ClusterProfile) -> int:
+        """The profile's word, or the site's."""
+        if profile.max_array_size is not None:
+            return profile.max_array_size
+        output, error = run_command(["scontrol", "show", "config"])
+        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", output or "", re.MULTILINE)
+        if match is None:
+            raise InvalidInput(
+                Problem(
+                    f"cannot ask Slurm for its MaxArraySize: {error.strip() or 'it is not listed'}",
+                    key="max_array_size",
+                    file=profile.name,
+                    hint="run this where Slurm's commands work, set max_array_size in the profile, "
+                    "or choose another profile with --cluster",
+                )
+            )
+        if int(match[1]) < 2:
+            raise InvalidInput("this site allows no job arrays (MaxArraySize is below 2)")
+        return int(match[1])
+
+    def own_job_id(self) -> str:
+        return slurm_job_id() or local_job_id()
+
+    def own_job_age_s(self) -> float:
+        try:
+            return max(time.time() - float(os.environ["SLURM_JOB_START_TIME"]), 0.0)
+        except (KeyError, ValueError):
+            return 0.0
+
+    def hands_over(self) -> bool:
+        return bool(slurm_job_id())
+
+    def own_job(self) -> OwnJob:
+        return ask_own_job(slurm_job_id())
+
+    def _waiting_servers(self, run_dir: RunDir) -> dict[str, str]:
+        """Job id by server of which no replica has started yet: of the first in the queue.
+
+        An array can begin with one replica, and Slurm cannot be told to wait for any one of
+        several.
+        """
+        jobs = [
+            job
+            for job in read_jobs(run_dir)
+            if job.kind is JobKind.SERVER and job.scheduler == self.name
+        ]
+        states = self.states(jobs)
+        waiting: dict[str, str] = {}
+        started: set[str] = set()
+        for job in jobs:
+            server, state = server_of(job.name), states.get(job.job_id)
+            if state is None or not state.live:
+                continue
+            if state.phase in (Phase.QUEUED, Phase.UNKNOWN):
+                waiting.setdefault(server, job.job_id)
+            else:
+                started.add(server)
+        return {server: job_id for server, job_id in waiting.items() if server not in started}
+
+    def _take_back_lonely(
+        self, plan: Plan, run_dir: RunDir, submitted: Sequence[JobRecord]
+    ) -> list[str]:
+        """Cancel the servers of this call that no live array needs; returns their names."""
+        servers = [job for job in submitted if job.kind is JobKind.SERVER]
+        if not servers:
+            return []
+        assistants = {block.name: block.assistant for block in plan.blocks}
+        arrays = [
+            job
+            for job in read_jobs(run_dir)
+            if job.kind is JobKind.ARRAY and job.scheduler == self.name
+        ]
+        needed = {
+            server
+            for array in self.live(arrays)
+            for server in (USER_SERVER, assistant_server(assistants.get(array.name, "")))
+        }
+        lonely = [job for job in servers if server_of(job.name) not in needed]
+        if not lonely:
+            return []
+        # The refusal is what the user has to read; a scancel that fails must not hide it.
+        with contextlib.suppress(EmobenchError):
+            self.cancel(lonely)
+            remove_jobs(run_dir, [job.job_id for job in lonely])
+        return [str(job) for job in lonely]
+
+
+def _executor(run_dir: RunDir) -> ScriptExecutor:
+    """Raises SubmissionRefused where this machine has no Slurm."""
+    from emobench.scheduler.executor import ScriptExecutor
+
+    try:
+        return ScriptExecutor(run_dir.submitit)
+    except RuntimeError as error:
+        raise SubmissionRefused(
+            f"this machine has no Slurm ({error}); submit on a login node, or use --cluster local"
+        ) from error
+
+
+def _submit_server(
+    executor: ScriptExecutor, run_dir: RunDir, instance: str, takes_over: str = ""
+) -> JobRecord:
+    script = server_script(server_of(instance))
+    job = new_record(JobKind.SERVER, instance, "", script, takes_over=takes_over)
+    return sbatch(executor, run_dir, job, (), server_arguments(instance, takes_over))
+
+
+def sbatch(
+    executor: ScriptExecutor,
+    run_dir: RunDir,
+    job: JobRecord,
+    options: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+) -> JobRecord:
+    """Submit a record's script; the record with its job id. Raises SubmissionRefused."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        submitted = executor.submit_script(run_dir.path / job.script, options, arguments)
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = str(error).strip() or "nothing (is Slurm's controller up? try `squeue`)"
+        lines = [f"sbatch refused {job.script} ({' '.join(options) or 'no options'}):"]
+        lines += [f"  {line}" for line in said.splitlines()]
+        if advice := advice_on(said):
+            lines.append(f"  {advice}")
+        raise SubmissionRefused("\n".join(lines)) from None
+    return replace(job, job_id=str(submitted.job_id))
+
+
+def advice_on(said: str) -> str:
+    """What can be done about what sbatch said; empty where nothing is known."""
+    return next((text for pattern, text in ADVICE if re.search(pattern, said)), "")

@@ -1,0 +1,223 @@
+"""Slurm's commands and their answers: squeue, sacct, scontrol and scancel."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from emobench.core.errors import EmobenchError
+from emobench.core.job_id import array_of, expand_id, slurm_job_id
+from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob
+
+COMMAND_TIMEOUT_S = 60.0
+CHUNK = 200
+"""Job ids in one command."""
+ACCOUNTING_FIELDS = "JobID,Submit,Start,End,AllocTRES"
+# Seconds since the epoch: local times are ambiguous for an hour a year.
+_WITH_EPOCH_TIMES = ("env", "SLURM_TIME_FORMAT=%s")
+
+
+def run_command(command: Sequence[str]) -> tuple[str | None, str]:
+    """Ask one of Slurm's commands: (stdout, or None if it failed or hung; stderr)."""
+    environment = {
+        **os.environ,
+        "SLURM_BITSTR_LEN": "0",  # else long lists of indices end in "..."
+        "LC_ALL": "C.UTF-8",
+    }
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_TIMEOUT_S,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    return (done.stdout if done.returncode == 0 else None), done.stderr
+
+
+def slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
+    """Ask squeue for what lives, and sacct (where the site has it) for what has ended.
+
+    Every id is answered for, by itself or, for an array, by its tasks.
+    """
+    found: dict[str, JobState] = {}
+    for start in range(0, len(job_ids), CHUNK):
+        ids = job_ids[start : start + CHUNK]
+        queued = _squeue(ids)
+        ended = _sacct(ids)
+        for job_id, state in ended.items():
+            # The queue is the truth about what lives; accounting lags behind it.
+            if queued is not None and job_id not in queued and state.live:
+                ended[job_id] = replace(state, state="GONE")
+        for job_id, state in (queued or {}).items():
+            past = ended.get(job_id)
+            known = past is not None and not state.live and not past.live
+            ended[job_id] = past if known and past is not None else state
+        answered = {array_of(job_id) for job_id in ended}
+        missing = JobState("UNKNOWN" if queued is None else "GONE")
+        found.update({job_id: missing for job_id in ids if job_id not in answered})
+        found.update(ended)
+    return found
+
+
+def live_arrays(job_ids: Sequence[str]) -> set[str]:
+    """Those of the jobs and arrays that are in the queue, or cannot be asked about.
+
+    Asked of squeue alone where it answers: this is asked often, and accounting is slow.
+    """
+    live: set[str] = set()
+    for start in range(0, len(job_ids), CHUNK):
+        chunk = job_ids[start : start + CHUNK]
+        queued = _squeue(chunk)
+        states = slurm_states(chunk) if queued is None else queued
+        live |= {array_of(job_id) for job_id, state in states.items() if state.live}
+    return live
+
+
+def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:
+    """None where squeue could not be asked."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N"]
+    output, error = run_command([*command, f"--jobs={','.join(job_ids)}"])
+    if output is None:
+        # With a single id that has left the queue squeue fails, with several it lists the rest.
+        return {} if "Invalid job id" in error else None
+    states = {}
+    for line in output.splitlines():
+        row, state, reason, node = (*line.strip().split("|"), "", "", "")[:4]
+        value = JobState(state, "" if reason == "None" else reason, node)
+        states.update(dict.fromkeys(expand_id(row), value))
+    return states
+
+
+def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
+    command = ["sacct", "--allocations", "--noheader", "--parsable2"]
+    names = "JobID,State,ExitCode,Reason,NodeList"
+    output, _ = run_command([*command, f"--format={names}", f"--jobs={','.join(job_ids)}"])
+    states = {}
+    for line in (output or "").splitlines():
+        row, state, exit_code, reason, node = (*line.split("|"), "", "", "", "")[:5]
+        # "CANCELLED by 1000"
+        word = state.split(" ")[0] or "UNKNOWN"
+        reason = "" if reason == "None" else reason
+        node = "" if node == "None assigned" else node
+        states.update(dict.fromkeys(expand_id(row), JobState(word, reason, node, exit_code)))
+    return states
+
+
+def cancel_slurm(job_ids: Sequence[str], deadline_s: float = 90.0) -> None:
+    """Cancel jobs and arrays, and return once the queue has none of them.
+
+    Raises EmobenchError where scancel fails or jobs are still there after `deadline_s` seconds.
+    """
+    remaining = list(dict.fromkeys(job_ids))
+    for start in range(0, len(remaining), CHUNK):
+        output, error = run_command(["scancel", *remaining[start : start + CHUNK]])
+        if output is None and "Invalid job id" not in error:
+            raise EmobenchError(f"scancel failed: {error.strip()}")
+    deadline = time.monotonic() + deadline_s
+    while remaining:
+        states = slurm_states(remaining)
+        alive = {array_of(job_id) for job_id, state in states.items() if state.live}
+        remaining = [job_id for job_id in remaining if array_of(job_id) in alive]
+        if remaining and time.monotonic() > deadline:
+            raise EmobenchError(
+                f"jobs {', '.join(remaining)} are still in the queue {deadline_s:g} s after "
+                "scancel; look at them with: squeue --me"
+            )
+        if remaining:
+            time.sleep(0.5)
+
+
+def slurm_accounts(job_ids: Sequence[str]) -> Accounts:
+    """sacct's record of when jobs waited and ran, and what they were given."""
+    rows: dict[str, list[Accounted]] = {}
+    command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
+    for start in range(0, len(job_ids), CHUNK):
+        ids = ",".join(job_ids[start : start + CHUNK])
+        output, error = run_command(
+            [*_WITH_EPOCH_TIMES, *command, f"--format={ACCOUNTING_FIELDS}", f"--jobs={ids}"]
+        )
+        if output is None:
+            return Accounts(rows, " ".join(error.split()) or "sacct failed")
+        for row in parse_accounting(output):
+            rows.setdefault(row.job_id, []).append(row)
+    return Accounts(rows)
+
+
+def parse_accounting(output: str) -> list[Accounted]:
+    """sacct's lines; what has another form is passed over."""
+    rows = []
+    for line in output.splitlines():
+        parts = line.split("|")
+        if len(parts) != 5:
+            continue
+        submitted, started, ended = map(_time, parts[1:4])
+        rows += [
+            Accounted(job_id, submitted, started, ended, _gres(parts[4]))
+            for job_id in expand_id(parts[0])
+        ]
+    return rows
+
+
+def _time(text: str) -> float | None:
+    """Unknown (not yet) and None (never) are None; '2026-11-21T05:00:00' is local time."""
+    if text.isdigit():
+        return float(text)
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def _gres(tres: str) -> dict[str, int]:
+    """'billing=4,cpu=4,gres/gpu:h100=2,gres/gpu=2' -> {'gpu:h100': 2, 'gpu': 2}."""
+    pairs = re.findall(r"(?:^|,)gres/([^=,]+)=(\d+)", tres)
+    return {name: int(count) for name, count in pairs}
+
+
+def ask_own_job(job_id: str, environ: Mapping[str, str] = os.environ) -> OwnJob:
+    """What Slurm says of the job that this process is; where it says nothing, what it said when
+    the job began."""
+    command = [*_WITH_EPOCH_TIMES, "scontrol", "--oneliner", "show", "job", job_id]
+    output, _ = run_command(command)
+    if output is not None and (job := parse_own_job(output)) is not None:
+        return job
+    start, end = (environ.get(f"SLURM_JOB_{name}_TIME") for name in ("START", "END"))
+    return OwnJob(_epoch(start), _epoch(end))
+
+
+def parse_own_job(output: str) -> OwnJob | None:
+    """The job of `scontrol --oneliner show job`; None where it names no start."""
+    fields = dict(re.findall(r"(\w+)=(\S*)", output))
+    if "StartTime" not in fields:
+        return None
+    preempted = _epoch(fields.get("PreemptTime")) is not None
+    return OwnJob(_epoch(fields["StartTime"]), _epoch(fields.get("EndTime")), preempted)
+
+
+def _epoch(text: str | None) -> float | None:
+    """'Unknown', 'None' and 'N/A' are None."""
+    return float(text) if text is not None and text.isdigit() else None
+
+
+def requeue_if_preempted() -> bool:
+    """Have Slurm start this job again, if it is one and was told to make way.
+
+    A job that ends by itself within the time it is given counts as ended and is not requeued.
+    """
+    job_id = slurm_job_id()
+    if not job_id or not ask_own_job(job_id).preempted:
+        return False
+    output, error = run_command(["scontrol", "requeue", job_id])
+    if output is None:
+        print(f"emobench: this job cannot be requeued: {' '.join(error.split())}", flush=True)
+    return output is not None

@@ -1,0 +1,89 @@
+"""A scheduler whose jobs are in the states that a test says, for all that asks the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+
+from emobench.core.errors import SubmissionRefused
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
+from emobench.scheduler.interface import JobState, Scheduler
+from emobench.scheduler.schedulers import Schedulers
+from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, new_record
+
+
+class ScriptedScheduler(Scheduler):
+    """Stands where Slurm does: its records have no process. An array is in one state."""
+
+    name = "slurm"
+    queue = "the script"
+    queue_check_s = 0.0
+    one_machine = False
+
+    def __init__(self, **script: str | Sequence[str]) -> None:
+        """`script`: by job id (with a letter before it) a state, or one for each question."""
+        self.script = {key.lstrip("j"): value for key, value in script.items()}
+        self.asked: list[list[str]] = []
+        """Job ids of each question."""
+        self.refuses: str = ""
+        """Name of the job that is refused."""
+        self._ids = count(100)
+
+    def all(self) -> Schedulers:
+        """This scheduler as the only one."""
+        return Schedulers(self)
+
+    def submit(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        missing: Mapping[str, Sequence[int]],
+        servers: Sequence[str],
+        on_job: OnJob = lambda job: None,
+    ) -> list[JobRecord]:
+        arrays = [(name, tuple(cells)) for name, cells in missing.items() if cells]
+        submitted = [self._submit(run_dir, JobKind.SERVER, name, (), on_job) for name in servers]
+        for name, cells in arrays:
+            submitted.append(self._submit(run_dir, JobKind.ARRAY, name, cells, on_job))
+        return submitted
+
+    def submit_cleanup(
+        self, plan: Plan, run_dir: RunDir, on_job: OnJob, warn: Callable[[str], None]
+    ) -> list[JobRecord]:
+        return [self._submit(run_dir, JobKind.CLEANUP, "cleanup", (), on_job)]
+
+    def _submit(
+        self, run_dir: RunDir, kind: JobKind, name: str, cells: tuple[int, ...], on_job: OnJob
+    ) -> JobRecord:
+        if name == self.refuses:
+            raise SubmissionRefused(f"no {name} today")
+        job = new_record(kind, name, str(next(self._ids)), f"{name}.sbatch", cells=cells)
+        self.script[job.job_id] = "PENDING"
+        add_jobs(run_dir, [job])
+        on_job(job)
+        return job
+
+    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+        self.asked.append([job.job_id for job in jobs])
+        return {
+            name: state
+            for job in jobs
+            for state in (self._state(job.job_id),)
+            for name in [job.job_id, *map(job.task, range(len(job.cells)))]
+        }
+
+    def _state(self, job_id: str) -> JobState:
+        said = self.script.get(job_id, "GONE")
+        if isinstance(said, str):
+            return JobState(said)
+        now, *later = said
+        self.script[job_id] = later or now
+        return JobState(now)
+
+    def cancel(self, jobs: Sequence[JobRecord]) -> None:
+        for job in jobs:
+            self.script[job.job_id] = "CANCELLED"
+
+    def own_job_id(self) -> str:
+        return "1"
