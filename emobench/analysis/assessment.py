@@ -1,11 +1,11 @@
-"""All checks of a run directory: the transcripts read once, the judge's kept answers, the gates."""
+"""All checks of a run: conversations' fidelity and markers, the judge's answers, the gates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emobench.analysis.gates import Coverage, GateResult, Verdict, evaluate, overall
 from emobench.analysis.judge.labels import key_of
@@ -18,9 +18,14 @@ from emobench.analysis.judge.manipulation import (
 )
 from emobench.analysis.stats.power import DesignPower, power_verdict
 from emobench.analysis.transcript import fidelity, markers
-from emobench.analysis.transcript.dialogue import Dialogue, chosen_pairs, read_collected
-from emobench.analysis.transcript.fidelity import EpisodeFidelity, VariantFidelity, check_dialogue
-from emobench.analysis.transcript.markers import Marked, VariantMarkers, mark_dialogue
+from emobench.analysis.transcript.conversation import (
+    Conversation,
+    chosen_pairs,
+    read_conversations,
+    with_result,
+)
+from emobench.analysis.transcript.fidelity import EpisodeFidelity, VariantFidelity, check_fidelity
+from emobench.analysis.transcript.markers import Marked, VariantMarkers, mark_turns
 from emobench.core.files import write_json
 from emobench.core.gates import Gates
 from emobench.core.outcomes import Condition, Group
@@ -97,82 +102,44 @@ def is_slip(record: EpisodeFidelity) -> bool:
 def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
     """Every check of a run as it stands. Reads all transcripts once, or those of a `sample` of
     conversations of each variant. Raises InvalidInput without a plan."""
-    return assess_collected(collect(run_dir), sample=sample)
+    return assess_collected(collect(run_dir), sample)
 
 
-def assess_collected(
-    collected: Collected,
-    *,
-    sample: int | None = None,
-    dialogues: Iterable[Dialogue] | None = None,
-    answers: Mapping[str, Answer] | None = None,
-) -> Assessment:
-    """`assess` for a run directory that is collected already.
-
-    `dialogues` are those of the `sample`, where somebody reads them anyway; `answers` are the
-    judge's, by default the run directory's own.
-    """
-    plan, run_dir = collected.plan, collected.run_dir
-    sweep = plan.sweep
-    judged_sample = sweep.judge.sample if sweep.judge else None
-    seen = _Seen(read_answers(run_dir.judge_answers) if answers is None else answers)
-    for dialogue in read_collected(collected, sample) if dialogues is None else dialogues:
-        seen.take(dialogue)
-    judged = seen.manipulation(collected, judged_sample)
-    # The declared judge, else the one that has labelled the most turns.
-    judged.sort(key=lambda each: (-sum(arm.judged for arm in each.conditions), each.model))
-    declared = _declared_judge(sweep)
-    main = next((each for each in judged if each.model == declared), judged[0] if judged else None)
-    user_checks = fidelity.by_condition(seen.records)
-    coverage = _coverage(collected)
-    results = evaluate(
-        sweep.gates,
-        {each.condition: Coverage(each.planned, each.with_result) for each in coverage},
-        power=_power(plan),
-        manipulation={each.condition: each for each in (main.conditions if main else ())},
-        fidelity={each.condition: each for each in user_checks},
-    )
-    checks = Checks(
-        schema_version=SCHEMA_VERSION,
-        run=sweep.name,
-        thresholds=sweep.gates,
-        declared=plan.created,
-        thresholds_changed=plan.gates_changed,
-        verdict=overall(results),
-        gates=results,
-        coverage=coverage,
-        fidelity=user_checks,
-        slips=tuple(filter(is_slip, seen.records)),
-        markers_version=markers.version(),
-        markers=markers.by_condition(seen.marked),
-        judge=main.model if main else None,
-        manipulation=tuple(judged),
-        judges_agree=seen.agreement(),
-        judged_sample=judged_sample,
-        sample=sample,
-    )
-    return Assessment(checks, tuple(seen.records))
+def assess_collected(collected: Collected, sample: int | None = None) -> Assessment:
+    """`assess` for a run directory that is collected already."""
+    assessor = Assessor(collected, sample)
+    for *_, conversation in read_conversations(collected, with_result(collected, sample)):
+        assessor.add(conversation)
+    return assessor.finish()
 
 
-def _declared_judge(sweep: Sweep) -> str | None:
-    """The id of the sweep file's judge."""
-    if sweep.judge is None or sweep.judge.server is None:
-        return sweep.judge.model if sweep.judge else None
-    role = sweep.user if sweep.judge.server == "user" else sweep.assistants.get(sweep.judge.server)
-    return role.served if role else None
+class _Seen(NamedTuple):
+    """What is kept of a conversation while others go by."""
+
+    fidelity: EpisodeFidelity
+    marked: tuple[Marked, ...]
+    labels: tuple[tuple[Label | None, ...], ...]
+    """Of each judge, by turn."""
+    turns: tuple[str, ...]
+    """Kept only where several judges are to be compared."""
 
 
-class _Seen:
-    """What is kept of the conversations while they go by."""
+class Assessor:
+    """Takes the conversations of a run one at a time, in any order, and makes its checks."""
 
-    def __init__(self, answers: Mapping[str, Answer]) -> None:
-        self.records: list[EpisodeFidelity] = []
-        self.marked: list[tuple[Condition, int, tuple[Marked, ...]]] = []
-        self._labels: dict[str, list[JudgedTurn]] = {
-            model: [] for model in sorted({answer.model for answer in answers.values()})
-        }
-        self._texts: list[str] = []
-        self._answers = answers
+    def __init__(
+        self,
+        collected: Collected,
+        sample: int | None = None,
+        answers: Mapping[str, Answer] | None = None,
+    ) -> None:
+        """`sample` says which conversations will come; `answers` are the judge's, by default the
+        run directory's own."""
+        self._collected = collected
+        self._sample = sample
+        answers = read_answers(collected.run_dir.judge_answers) if answers is None else answers
+        self._judges = sorted({answer.model for answer in answers.values()})
+        self._seen: list[_Seen] = []
 
         @lru_cache(maxsize=100_000)
         def label(model: str, text: str) -> Label | None:
@@ -181,44 +148,96 @@ class _Seen:
 
         self._label = label
 
-    def take(self, dialogue: Dialogue) -> None:
-        marked = mark_dialogue(dialogue)
-        self.records.append(check_dialogue(dialogue))
-        self.marked.append((dialogue.condition, dialogue.task_id, marked))
-        for model, turns in self._labels.items():
-            for number, (text, found) in enumerate(zip(dialogue.turns, marked, strict=True), 1):
-                turns.append(
-                    JudgedTurn(
-                        dialogue.condition,
-                        dialogue.task_id,
-                        dialogue.trial,
-                        number,
-                        self._label(model, text),
-                        found,
-                    )
-                )
-        if len(self._labels) > 1:
-            self._texts += dialogue.turns
+    def add(self, conversation: Conversation) -> EpisodeFidelity:
+        """Check one that has a result."""
+        fidelity, turns = check_fidelity(conversation), conversation.transcript.turns
+        labels = tuple(tuple(self._label(model, turn) for turn in turns) for model in self._judges)
+        kept = turns if len(self._judges) > 1 else ()
+        self._seen.append(_Seen(fidelity, mark_turns(conversation), labels, kept))
+        return fidelity
 
-    def manipulation(self, collected: Collected, sample: int | None) -> list[Manipulation]:
+    def finish(self) -> Assessment:
+        """The checks of all that was added."""
+        plan = self._collected.plan
+        sweep = plan.sweep
+        order = {(cell.condition, cell.trial): place for place, cell in enumerate(plan.cells)}
+        self._seen.sort(
+            key=lambda one: (
+                order[one.fidelity.condition, one.fidelity.trial],
+                one.fidelity.task_id,
+            )
+        )
+        records = tuple(one.fidelity for one in self._seen)
+        judged_sample = sweep.judge.sample if sweep.judge else None
+        judged = self._manipulation(judged_sample)
+        # The declared judge, else the one that has labelled the most turns.
+        judged.sort(key=lambda each: (-sum(arm.judged for arm in each.conditions), each.model))
+        declared = _declared_judge(sweep)
+        main = next((each for each in judged if each.model == declared), next(iter(judged), None))
+        user_checks = fidelity.by_condition(records)
+        coverage = _coverage(self._collected)
+        results = evaluate(
+            sweep.gates,
+            {each.condition: Coverage(each.planned, each.with_result) for each in coverage},
+            power=_power(plan),
+            manipulation={each.condition: each for each in (main.conditions if main else ())},
+            fidelity={each.condition: each for each in user_checks},
+        )
+        checks = Checks(
+            schema_version=SCHEMA_VERSION,
+            run=sweep.name,
+            thresholds=sweep.gates,
+            declared=plan.created,
+            thresholds_changed=plan.gates_changed,
+            verdict=overall(results),
+            gates=results,
+            coverage=coverage,
+            fidelity=user_checks,
+            slips=tuple(filter(is_slip, records)),
+            markers_version=markers.version(),
+            markers=markers.by_condition(
+                (one.fidelity.condition, one.fidelity.task_id, one.marked) for one in self._seen
+            ),
+            judge=main.model if main else None,
+            manipulation=tuple(judged),
+            judges_agree=self._agreement(),
+            judged_sample=judged_sample,
+            sample=self._sample,
+        )
+        return Assessment(checks, records)
+
+    def _manipulation(self, sample: int | None) -> list[Manipulation]:
         """By judge; turns outside the judge's sample do not count as missing."""
-        chosen = chosen_pairs(collected.plan.sweep, sample)
-        found = []
-        for model, turns in self._labels.items():
-            meant = [
-                turn
-                for turn in turns
-                if turn.label or (turn.task_id, turn.trial) in chosen[turn.condition.env]
-            ]
-            found.append(manipulation(model, meant))
-        return found
+        chosen = chosen_pairs(self._collected.plan.sweep, sample)
+        return [
+            manipulation(
+                model,
+                (
+                    JudgedTurn(of.condition, of.task_id, of.trial, number, label, marked)
+                    for of, turns, labels, _ in self._seen
+                    for number, (label, marked) in enumerate(
+                        zip(labels[place], turns, strict=True), 1
+                    )
+                    if label or (of.task_id, of.trial) in chosen[of.condition.env]
+                ),
+            )
+            for place, model in enumerate(self._judges)
+        ]
 
-    def agreement(self) -> tuple[Agreement, ...]:
+    def _agreement(self) -> tuple[Agreement, ...]:
+        texts = [turn for one in self._seen for turn in one.turns]
         labels = {
-            model: {text: self._label(model, text) for text in set(self._texts)}
-            for model in self._labels
+            model: {text: self._label(model, text) for text in set(texts)} for model in self._judges
         }
-        return between_judges(labels, self._texts)
+        return between_judges(labels, texts)
+
+
+def _declared_judge(sweep: Sweep) -> str | None:
+    """The id of the sweep file's judge."""
+    if sweep.judge is None or sweep.judge.server is None:
+        return sweep.judge.model if sweep.judge else None
+    role = sweep.user if sweep.judge.server == "user" else sweep.assistants.get(sweep.judge.server)
+    return role.served if role else None
 
 
 def _coverage(collected: Collected) -> tuple[CoverageOf, ...]:

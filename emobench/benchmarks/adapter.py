@@ -21,10 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from emobench.benchmarks.state import preload, shared_env_class
-from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.benchmarks.task_sets import PACKAGES, TASK_COUNTS
 from emobench.core.errors import InvalidInput
-
-PACKAGES = ("tau_bench", "tau_trait")  # in order of preference
 
 _AGENTS = {
     "tool-calling": ("tool_calling_agent", "ToolCallingAgent", {}),

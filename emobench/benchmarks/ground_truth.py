@@ -1,79 +1,14 @@
-"""What a task wanted, from its ground truth, and what a conversation wrote instead."""
+"""A task's ground truth against what a conversation wrote."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from emobench.benchmarks.tools import writes
-from emobench.benchmarks.transcript import Dialogue, ToolCall, canonical
-
-
-@dataclass(frozen=True)
-class Action:
-    """One action of the ground truth."""
-
-    tool: str
-    arguments: dict[str, Any]
-
-    @property
-    def writes(self) -> bool:
-        return writes(self.tool)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """As `ToolCall.key`."""
-        return (self.tool, canonical(self.arguments))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A task's instruction, its ground-truth actions and what the user was to be told."""
-
-    instruction: str
-    actions: tuple[Action, ...]
-    outputs: tuple[str, ...]
-
-    @cached_property
-    def write_actions(self) -> tuple[Action, ...]:
-        return tuple(action for action in self.actions if action.writes)
-
-    @property
-    def transfer(self) -> bool:
-        return any(action.tool.startswith("transfer_to_human") for action in self.actions)
-
-
-def wanted(record: Mapping[str, Any]) -> Wanted | None:
-    """What the record's task wanted; None where the conversation ended before it was noted."""
-    info = record.get("info")
-    task = info.get("task") if isinstance(info, dict) else None
-    if not isinstance(task, dict) or not isinstance(task.get("actions"), list):
-        return None
-    actions = []
-    for action in task["actions"]:
-        if not isinstance(action, dict) or not isinstance(action.get("kwargs"), dict):
-            return None
-        if (name := str(action.get("name"))) != "respond":
-            actions.append(Action(name, action["kwargs"]))
-    outputs = task.get("outputs")
-    return Wanted(
-        str(task.get("instruction") or ""),
-        tuple(actions),
-        tuple(str(each) for each in outputs) if isinstance(outputs, list) else (),
-    )
-
-
-def outputs_told(record: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether each wanted output was told, as the benchmark's reward found it; empty: not asked."""
-    info = record.get("info")
-    reward = info.get("reward_info") if isinstance(info, dict) else None
-    detail = reward.get("info") if isinstance(reward, dict) else None
-    told = detail.get("outputs") if isinstance(detail, dict) else None
-    return {str(key): bool(value) for key, value in told.items()} if type(told) is dict else {}
+from emobench.benchmarks.tasks import Action, Task, canonical
+from emobench.benchmarks.transcript import ToolCall, Transcript
 
 
 @dataclass(frozen=True)
@@ -98,10 +33,10 @@ class Writes:
                 yield action, nearest
 
 
-def compare_writes(said: Dialogue, task: Wanted) -> Writes:
+def compare_writes(transcript: Transcript, task: Task) -> Writes:
     """The write calls of a conversation against the task's. A wanted call that the database
     refused counts as done: the ground truth holds a few that it refuses."""
-    tried = Counter(call.key for call in said.calls if call.writes)
+    tried = Counter(call.key for call in transcript.calls if call.writes)
     missing = []
     for action in task.write_actions:
         if tried[action.key] > 0:
@@ -110,7 +45,7 @@ def compare_writes(said: Dialogue, task: Wanted) -> Writes:
             missing.append(action)
     expected = Counter(action.key for action in task.write_actions)
     unwanted = []
-    for call in said.calls:
+    for call in transcript.calls:
         if not call.writes or call.failed or call.result is None:
             continue
         if expected[call.key] > 0:

@@ -1,25 +1,26 @@
-"""The benchmark's tasks, read from its source.
+"""The benchmark's tasks: what a user is told, and the ground truth that the reward goes by.
 
-Importing the benchmark costs five seconds, because it imports litellm; a server needs none of it.
-The task modules are nothing but literals, so they are parsed, not run. If a release of the
-benchmark should write them differently, they are loaded through the adapter instead.
+They are read from the benchmark's source, or from a record that noted its own. Importing the
+benchmark costs five seconds, because it imports litellm. The task modules are nothing but
+literals, so they are parsed, not run. If a release of the benchmark should write them differently,
+they are loaded through the adapter instead.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from emobench.benchmarks.task_sets import TASK_COUNTS
-from emobench.benchmarks.tools import writes
+from emobench.benchmarks.task_sets import PACKAGES, TASK_COUNTS
+from emobench.benchmarks.tools import RESPOND, writes
 from emobench.core.errors import InvalidInput, Problem
 
-PACKAGES = ("tau_bench", "tau_trait")
-"""In order of preference, as in the adapter."""
 NO_EFFECT = frozenset(
     {
         ("retail", 12, 4),
@@ -30,35 +31,51 @@ NO_EFFECT = frozenset(
         ("retail", 111, 1),
     }
 )
-"""Writes of the ground truth (environment, task, act) that the database refuses or that a later
+"""Writes of the ground truth (environment, task, action) that the database refuses or that a later
 one repeats: leaving them out costs no reward, so no mistake is made with them."""
 
 
 @dataclass(frozen=True)
-class Act:
-    """One tool call."""
+class Action:
+    """One tool call of the ground truth, or of a script."""
 
-    name: str
+    tool: str
     arguments: dict[str, Any]
 
     @property
     def writes(self) -> bool:
-        return writes(self.name)
+        return writes(self.tool)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As `ToolCall.key`."""
+        return (self.tool, canonical(self.arguments))
 
 
 @dataclass(frozen=True, eq=False)
-class TaskText:
-    """What the scripts need of a task; `index` is its index in the test split.
+class Task:
+    """A task of an environment, with its ground truth; `index` is its index in the test split.
 
-    Hashed by identity, as a key of caches: each is read once.
+    Hashed by identity, as a key of caches.
     """
 
     env: str
     index: int
     user_id: str
     instruction: str
-    acts: tuple[Act, ...]
+    actions: tuple[Action, ...]
+    """Without what the agent says."""
     outputs: tuple[str, ...]
+    """What the agent has to tell the user."""
+
+    @cached_property
+    def write_actions(self) -> tuple[Action, ...]:
+        return tuple(action for action in self.actions if action.writes)
+
+    @property
+    def transfer(self) -> bool:
+        """The ground truth hands the user over to a human."""
+        return any(action.tool.startswith("transfer_to_human") for action in self.actions)
 
 
 @dataclass(frozen=True)
@@ -66,13 +83,72 @@ class EnvTasks:
     """The original tasks of an environment and the names of its tools."""
 
     env: str
-    tasks: tuple[TaskText, ...]
+    tasks: tuple[Task, ...]
     tools: frozenset[str]
+
+
+def canonical(value: object) -> str:
+    """JSON in which equal values have equal text."""
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError, TypeError):
+        return repr(value)[:10_000]
+
+
+def task_of(record: Mapping[str, Any], benchmark: str = "") -> Task | None:
+    """The task of an episode's record: as it noted it, else as the installed benchmark has it.
+
+    A conversation that a failure ended has noted none. The installed benchmark stands in only
+    where it is the one that the record names, or `benchmark` ('package version') where the record
+    names none: tasks differ between versions.
+    """
+    env, index = record.get("env"), record.get("task_id")
+    env, index = env if isinstance(env, str) else "", index if type(index) is int else -1
+    recorded = _recorded(env, index, record.get("info"))
+    if recorded is not None:
+        return recorded
+    if not 0 <= index < TASK_COUNTS.get(env, 0):
+        return None
+    named = record.get("benchmark")
+    if isinstance(named, Mapping):
+        benchmark = f"{named.get('package')} {named.get('version')}"
+    return load_env(env).tasks[index] if benchmark == _installed_label() else None
+
+
+def _recorded(env: str, index: int, info: object) -> Task | None:
+    """None where any part of the ground truth is missing or odd: half of it would accuse."""
+    task = info.get("task") if isinstance(info, Mapping) else None
+    if not isinstance(task, Mapping) or not isinstance(task.get("actions"), list):
+        return None
+    actions = []
+    for action in task["actions"]:
+        if not isinstance(action, Mapping) or not isinstance(action.get("kwargs"), dict):
+            return None
+        actions.append(Action(str(action.get("name")), action["kwargs"]))
+    outputs = task.get("outputs")
+    return Task(
+        env,
+        index,
+        str(task.get("user_id") or ""),
+        str(task.get("instruction") or ""),
+        _without_replies(actions),
+        tuple(map(str, outputs)) if isinstance(outputs, list) else (),
+    )
+
+
+@cache
+def _installed_label() -> str:
+    from emobench.benchmarks.adapter import load_benchmark
+
+    try:
+        return load_benchmark().label
+    except InvalidInput:
+        return "none"
 
 
 @cache
 def load_env(env: str) -> EnvTasks:
-    """Raises InvalidInput if no benchmark is installed."""
+    """Read an environment's tasks. Raises InvalidInput if no benchmark is installed."""
     for package in PACKAGES:
         # Only the top-level name: asking for a submodule would import its parents.
         spec = find_spec(package)
@@ -99,7 +175,7 @@ def _from_source(env: str, folder: Path) -> EnvTasks:
     calls = found.elts[: TASK_COUNTS[env]]
     if len(calls) < TASK_COUNTS[env]:
         raise ValueError(f"{env}: {len(calls)} tasks")
-    tasks = tuple(_task(env, index, call) for index, call in enumerate(calls))
+    tasks = tuple(_parse_task(env, index, call) for index, call in enumerate(calls))
     stems = {path.stem for path in (folder / "tools").glob("*.py")} - {"__init__"}
     return EnvTasks(env, tasks, frozenset(stems))
 
@@ -110,21 +186,21 @@ def _keywords(node: ast.expr) -> dict[str, ast.expr]:
     return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
 
 
-def _task(env: str, index: int, node: ast.expr) -> TaskText:
+def _parse_task(env: str, index: int, node: ast.expr) -> Task:
     fields = _keywords(node)
-    actions = fields["actions"]
-    if not isinstance(actions, ast.List):
+    listed = fields["actions"]
+    if not isinstance(listed, ast.List):
         raise ValueError("actions are no list")
-    acts = []
-    for element in actions.elts:
-        action = _keywords(element)
-        acts.append(Act(ast.literal_eval(action["name"]), ast.literal_eval(action["kwargs"])))
-    return TaskText(
+    actions = map(_keywords, listed.elts)
+    return Task(
         env,
         index,
         ast.literal_eval(fields["user_id"]),
         ast.literal_eval(fields["instruction"]),
-        _executed(acts),
+        _without_replies(
+            Action(ast.literal_eval(action["name"]), ast.literal_eval(action["kwargs"]))
+            for action in actions
+        ),
         tuple(ast.literal_eval(fields["outputs"])),
     )
 
@@ -134,12 +210,12 @@ def _from_adapter(env: str) -> EnvTasks:
 
     benchmark = load_benchmark()
     tasks = tuple(
-        TaskText(
+        Task(
             env,
             index,
             task.user_id,
             task.instruction,
-            _executed([Act(action.name, action.kwargs) for action in task.actions]),
+            _without_replies(Action(action.name, action.kwargs) for action in task.actions),
             tuple(task.outputs),
         )
         for index, task in enumerate(benchmark.tasks(env)[: TASK_COUNTS[env]])
@@ -148,5 +224,5 @@ def _from_adapter(env: str) -> EnvTasks:
     return EnvTasks(env, tasks, tools)
 
 
-def _executed(acts: list[Act]) -> tuple[Act, ...]:
-    return tuple(act for act in acts if act.name != "respond")
+def _without_replies(actions: Iterable[Action]) -> tuple[Action, ...]:
+    return tuple(action for action in actions if action.tool != RESPOND)

@@ -9,6 +9,8 @@ from __future__ import annotations
 READS = ("get_", "find_", "list_", "search_", "calculate", "think", "transfer_to_human")
 """How the names of tools begin that change nothing in the database."""
 TRANSFER = "transfer_to_human_agents"
+RESPOND = "respond"
+"""The action with which the agent speaks to the user."""
 
 
 def writes(tool: str) -> bool:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from emobench.analysis.transcript.fault import Fault, fault
+from emobench.analysis.transcript.conversation import Conversation
+from emobench.analysis.transcript.fault import Fault, find_fault
 from emobench.analysis.transcript.selection import Found
-from emobench.benchmarks.ground_truth import Wanted, compare_writes, outputs_told, wanted
-from emobench.benchmarks.transcript import Dialogue, Event, Message, ToolCall, canonical, dialogue
+from emobench.benchmarks.ground_truth import compare_writes
+from emobench.benchmarks.tasks import Task, canonical
+from emobench.benchmarks.transcript import Event, Message, ToolCall, Transcript
 from emobench.cli.terminal import Line, cut, flat, line_width, visible, width, wrap
 
 LABEL = 11
@@ -29,29 +31,32 @@ CALL_DIFFERENCE = "first different tool call"
 
 
 @dataclass(frozen=True)
-class Conversation:
+class Shown:
     """A conversation with all that is shown of it."""
 
     found: Found
-    record: Mapping[str, Any]
-    said: Dialogue
-    task: Wanted | None
+    conversation: Conversation
     fault: Fault | None
 
+    @classmethod
+    def of(cls, found: Found, conversation: Conversation) -> Shown:
+        return cls(found, conversation, find_fault(conversation))
 
-def conversation(found: Found, record: Mapping[str, Any], task: Wanted | None) -> Conversation:
-    """`task` stands in where the record ended before it noted its own."""
-    said = dialogue(record)
-    own = wanted(record) or task
-    return Conversation(found, record, said, own, fault(record, said, own))
+    @property
+    def transcript(self) -> Transcript:
+        return self.conversation.transcript
+
+    @property
+    def task(self) -> Task | None:
+        return self.conversation.task
 
 
-def show(one: Conversation, columns: int, full: bool) -> Iterator[Line]:
+def show(one: Shown, columns: int, full: bool) -> Iterator[Line]:
     """Heading, the task, then every message and tool call."""
     yield from heading(one, columns)
     yield from task_lines(one, columns)
-    for number, event in enumerate(one.said.events):
-        if apart(one.said.events, number) or full:
+    for number, event in enumerate(one.transcript.events):
+        if apart(one.transcript.events, number) or full:
             yield ()
         yield from event_lines(event, columns, full)
 
@@ -70,18 +75,18 @@ def title(found: Found) -> str:
     )
 
 
-def result(one: Conversation) -> str:
+def result(one: Shown) -> str:
     """'failed, reward 0, 12 steps, 31 s'."""
     found = one.found
     reward = "reward missing" if found.reward is None else f"reward {found.reward:g}"
-    seconds = one.record.get("wall_s")
+    seconds = one.conversation.wall_s
     took = ""
-    if isinstance(seconds, int | float):
+    if seconds is not None:
         took = f", {seconds:.0f} s" if seconds >= 10 else f", {seconds:.1f} s"
-    return f"{found.outcome}, {reward}, {one.said.steps} steps{took}"
+    return f"{found.outcome}, {reward}, {one.transcript.steps} steps{took}"
 
 
-def heading(one: Conversation, columns: int) -> Iterator[Line]:
+def heading(one: Shown, columns: int) -> Iterator[Line]:
     """Which conversation it is, how it ended, and who was at fault."""
     for text in wrap(title(one.found), columns):
         yield (("bold", text),)
@@ -89,9 +94,8 @@ def heading(one: Conversation, columns: int) -> Iterator[Line]:
     text = f"{result(one)}, episode {one.found.episode[:12]}"
     for line in wrap(visible(text), columns):
         yield ((style, line),)
-    error = one.record.get("error")
-    if isinstance(error, dict):
-        message = flat(f"{error.get('type')}: {error.get('message')}")
+    if one.conversation.error is not None:
+        message = flat(": ".join(one.conversation.error))
         yield from _labelled("error", "error", cut(message, 3 * columns), columns)
     if one.fault is not None:
         yield from _labelled("fault", "bold", flat(fault_text(one.fault)), columns)
@@ -108,7 +112,7 @@ def fault_text(found: Fault) -> str:
     return reasons if len({f.party for f in found.findings}) == 1 else f"{found.party}; {reasons}"
 
 
-def task_lines(one: Conversation, columns: int) -> Iterator[Line]:
+def task_lines(one: Shown, columns: int) -> Iterator[Line]:
     """The instruction, and what the ground truth wanted."""
     if one.task is None:
         return
@@ -116,11 +120,11 @@ def task_lines(one: Conversation, columns: int) -> Iterator[Line]:
     yield from wanted_lines(one, columns)
 
 
-def wanted_lines(one: Conversation, columns: int) -> Iterator[Line]:
+def wanted_lines(one: Shown, columns: int) -> Iterator[Line]:
     """Each wanted write with done or missing, each unwanted one, each output with told or not."""
     if one.task is None:
         return
-    writes, narrow = compare_writes(one.said, one.task), columns < NARROW
+    writes, narrow = compare_writes(one.transcript, one.task), columns < NARROW
     missing = [action.key for action in writes.missing]
     if not one.task.write_actions:
         yield from _labelled("wanted", "dim", "no change of the database", columns)
@@ -135,7 +139,7 @@ def wanted_lines(one: Conversation, columns: int) -> Iterator[Line]:
     for extra in writes.unwanted:
         call = _write_text(extra.tool, extra.arguments, extra.raw, narrow)
         yield from _labelled("unwanted", "error", call, columns)
-    told = outputs_told(one.record)
+    told = one.conversation.outputs_told
     for output in one.task.outputs:
         state = "told" if told.get(output) else "not told" if output in told else "to tell"
         style = {"told": "good", "not told": "error"}.get(state, "dim")
@@ -228,9 +232,7 @@ def _labelled(
         first = (("", " " * LABEL),)
 
 
-def side_by_side(
-    left: Conversation, right: Conversation, columns: int, full: bool
-) -> Iterator[Line]:
+def side_by_side(left: Shown, right: Shown, columns: int, full: bool) -> Iterator[Line]:
     """Both conversations; one after the other where the terminal is too narrow."""
     half = (columns - len(SEPARATOR)) // 2
     if half < MIN_COLUMN:
@@ -244,8 +246,9 @@ def side_by_side(
     yield from _only_instruction(shared, columns)
     yield ()
     yield from _rows(_top(left, half), _top(right, half), half)
-    marks = first_differences(left.said, right.said)
-    for pair in zip_longest(_exchanges(left.said), _exchanges(right.said), fillvalue=()):
+    marks = first_differences(left.transcript, right.transcript)
+    exchanges = (_exchanges(each.transcript) for each in (left, right))
+    for pair in zip_longest(*exchanges, fillvalue=()):
         for number, events in enumerate(zip_longest(*pair)):
             sides = [[event for _, event in side] for side in pair]
             if any(apart(side, number) for side in sides if number < len(side)):
@@ -258,7 +261,7 @@ def side_by_side(
     yield from _summary(left, right, columns)
 
 
-def first_differences(left: Dialogue, right: Dialogue) -> tuple[dict[int, str], dict[int, str]]:
+def first_differences(left: Transcript, right: Transcript) -> tuple[dict[int, str], dict[int, str]]:
     """The mark by place among the events, for each side: of the first event that differs, and of
     the first tool call that differs, or that only one side has."""
     marks: tuple[dict[int, str], dict[int, str]] = ({}, {})
@@ -294,10 +297,10 @@ def _key(event: Event) -> tuple[object, ...]:
     return (*event.key, event.result)
 
 
-def _exchanges(said: Dialogue) -> Iterator[tuple[tuple[int, Event], ...]]:
+def _exchanges(transcript: Transcript) -> Iterator[tuple[tuple[int, Event], ...]]:
     """A message of the user with all that follows until the next, with places."""
     part: list[tuple[int, Event]] = []
-    for place, event in enumerate(said.events):
+    for place, event in enumerate(transcript.events):
         if part and isinstance(event, Message) and event.role == "user":
             yield tuple(part)
             part = []
@@ -318,7 +321,7 @@ def _marked(
     return [*lines, *event_lines(what, columns, full)]
 
 
-def _top(one: Conversation, columns: int) -> list[Line]:
+def _top(one: Shown, columns: int) -> list[Line]:
     style = "good" if one.found.outcome == "solved" else "error"
     lines: list[Line] = [(("bold", one.found.cell.variant),)]
     lines += [((style, text),) for text in wrap(result(one), columns)]
@@ -328,7 +331,7 @@ def _top(one: Conversation, columns: int) -> list[Line]:
     return [*lines, *wanted_lines(one, columns)]
 
 
-def _only_instruction(one: Conversation, columns: int) -> Iterator[Line]:
+def _only_instruction(one: Shown, columns: int) -> Iterator[Line]:
     if one.task is not None:
         for text in wrap(f"task: {flat(one.task.instruction)}", columns):
             yield (("dim", text),)
@@ -340,8 +343,8 @@ def _rows(left: Sequence[Line], right: Sequence[Line], half: int) -> Iterator[Li
         yield (*one, ("", gap), ("dim", SEPARATOR), *other)
 
 
-def _summary(left: Conversation, right: Conversation, columns: int) -> Iterator[Line]:
-    marks = first_differences(left.said, right.said)
+def _summary(left: Shown, right: Shown, columns: int) -> Iterator[Line]:
+    marks = first_differences(left.transcript, right.transcript)
     if not any(marks):
         yield (("mark", "no difference: both say and do the same"),)
         return
@@ -349,22 +352,19 @@ def _summary(left: Conversation, right: Conversation, columns: int) -> Iterator[
         parts = []
         for one, side in zip((left, right), marks, strict=True):
             place = next((place for place, mark in side.items() if name in mark), None)
-            parts.append(f"{one.found.cell.variant}: {_named(one.said, place)}")
+            parts.append(f"{one.found.cell.variant}: {_named(one.transcript, place)}")
         marked = any(name in mark for side in marks for mark in side.values())
         text = f"{name}: {'; '.join(parts)}" if marked else "the same tool calls in both"
         for line in wrap(text, columns):
             yield (("mark", line),)
 
 
-def _named(said: Dialogue, place: int | None) -> str:
+def _named(transcript: Transcript, place: int | None) -> str:
     if place is None:
         return "nothing more"
-    event = said.events[place]
+    event = transcript.events[place]
     if isinstance(event, ToolCall):
         return f"step {event.step}, {flat(event.tool)}"
-    number = sum(message.role == event.role for message in _messages(said.events[: place + 1]))
+    before = transcript.events[: place + 1]
+    number = sum(isinstance(each, Message) and each.role == event.role for each in before)
     return f"message {number} of the {event.role}"
-
-
-def _messages(events: Sequence[Event]) -> Iterator[Message]:
-    return (event for event in events if isinstance(event, Message))

@@ -18,9 +18,11 @@ from emobench.analysis.transcript.selection import (
     counterparts,
     find,
     read,
-    read_seen,
+    read_summaries,
 )
+from emobench.benchmarks.tasks import Task
 from emobench.cli.arguments import add_json, add_run_dir
+from emobench.cli.conversation_view import Shown, show
 from emobench.cli.terminal import Line, cut, flat, paint, typed_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL
@@ -99,18 +101,18 @@ def run(arguments: argparse.Namespace) -> int:
     elif len(found) <= SHOWN and not arguments.list:
         _print(_shown(run_dir, plan, found, arguments.full))
     else:
-        _print(_listed(run_dir, found))
+        _print(_listed(run_dir, plan, found))
     return 0
 
 
 def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> int:
-    from emobench.analysis.transcript.conversations import table_data, tallied
+    from emobench.analysis.transcript.tally import table_data, tallied
     from emobench.cli.pattern_table import table_lines
 
     chosen = selection.variants
     if chosen and CONTROL in plan.sweep.variants and CONTROL not in chosen:
         chosen = (CONTROL, *chosen)  # what the others are compared with
-    tally = tallied(read_seen(run_dir, plan, selection.of_variants(chosen)))
+    tally = tallied(read_summaries(run_dir, plan, selection.of_variants(chosen)))
     names = [name for name in _variants(plan) if not chosen or name in chosen]
     table = tally.table(names, {name: plan.sweep.variants[name].text for name in names})
     if as_json:
@@ -163,17 +165,15 @@ def _pairs(
     return pairs
 
 
-def _listed(run_dir: RunDir, found: Sequence[Found]) -> Iterator[Line]:
+def _listed(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> Iterator[Line]:
     """One line a conversation, with the user's first words."""
-    from emobench.benchmarks.transcript import dialogue
-
     columns = max(_columns(), 40)
     rows = [_cells(each, found) for each in found]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for each, row in zip(found, rows, strict=True):
         cells = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
         room = max(20, columns - len(cells) - 2)
-        said = next(dialogue(read(run_dir, each)).said("user"), None)
+        said = next(read(run_dir, plan, each).transcript.messages("user"), None)
         words = "" if said is None else cut(flat(said.text[: 8 * room]), room)
         style = "" if each.outcome == "solved" else "error"
         yield ((style, cells), ("", "  "), ("dim", words))
@@ -203,8 +203,6 @@ def _cells(one: Found, found: Sequence[Found]) -> list[str]:
 
 
 def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> Iterator[Line]:
-    from emobench.cli.conversation_view import show
-
     columns = min(_columns(), WIDEST)
     for number, each in enumerate(found):
         if number:
@@ -238,23 +236,27 @@ def _print_json(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool)
             "episode": each.episode,
             "outcome": each.outcome,
             "reward": each.reward,
-            "patterns": asdict(features(one.said)),
+            "patterns": asdict(features(one.transcript)),
             "fault": None if one.fault is None else asdict(one.fault),
         }
         if full:
-            data["wanted"] = None if one.task is None else asdict(one.task)
+            data["wanted"] = None if one.task is None else _wanted(one.task)
             data["events"] = [
-                {"kind": type(event).__name__, **asdict(event)} for event in one.said.events
+                {"kind": type(event).__name__, **asdict(event)} for event in one.transcript.events
             ]
         print(json.dumps(data, default=str))
 
 
-def _conversation(run_dir: RunDir, plan: Plan, found: Found) -> Any:
-    from emobench.benchmarks.recorded_task import task_of
-    from emobench.cli.conversation_view import conversation
+def _wanted(task: Task) -> dict[str, Any]:
+    return {
+        "instruction": task.instruction,
+        "actions": [asdict(action) for action in task.actions],
+        "outputs": task.outputs,
+    }
 
-    record = read(run_dir, found)
-    return conversation(found, record, task_of(record, plan))
+
+def _conversation(run_dir: RunDir, plan: Plan, found: Found) -> Shown:
+    return Shown.of(found, read(run_dir, plan, found))
 
 
 def _print(lines: Iterable[Line]) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from emobench.analysis.stats.estimates import FEW as FEW_UNITS
 from emobench.analysis.stats.estimates import FEW_DIFFER, FEW_TASKS
 from emobench.analysis.stats.log_odds import WordDifference
-from emobench.analysis.transcript.conversations import (
+from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, UNDETERMINED
+from emobench.analysis.transcript.tally import (
     ConversationTable,
     VariantFaults,
     VariantPattern,
     VariantWords,
 )
-from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, UNDETERMINED
 from emobench.cli.terminal import Line, flat, pad, width, wrap
 
 WORDS = 10

@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.report.study import build_study
     from emobench.tables.run_results import collect
 
-    study = build_study(collect(run_dir))
-    print(write_report(study, limit))
+    study = build_study(collect(run_dir), limit)
+    print(write_report(study))
     if arguments.export is not None:
         from emobench.report.export import export
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from emobench.benchmarks.transcript import STOP
 from emobench.core.errors import nearest
 from emobench.llm.reasoning import sanitize
 from emobench.llm.replies import MARKUP, Kind, Seen, Step, as_step, quoted, shorten, unspoken
@@ -20,7 +21,6 @@ CONTEXT_NEEDED: Mapping[Role, tuple[int, int]] = {
 """Tokens by role: below the first no conversation fits, below the second long ones end early."""
 SLOW_S = 30.0
 CALLS_IN_A_CONVERSATION = 17
-STOP = "###STOP###"  # tau-bench's own marker
 
 _PARSER = (
     "vLLM: --enable-auto-tool-choice --tool-call-parser NAME (hermes for Qwen2.5 and Qwen3, "

@@ -22,7 +22,7 @@ from typing import Any
 from emobench import __version__
 from emobench.analysis.assessment import as_data
 from emobench.analysis.stats.estimates import plain
-from emobench.analysis.transcript.conversations import table_data
+from emobench.analysis.transcript.tally import table_data
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import write_atomic, write_bytes_atomic
 from emobench.report import latex, page, pdf, provenance, svg, views

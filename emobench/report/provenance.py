@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,14 @@ from emobench.core.models import RoleModel
 from emobench.core.ranges import format_ranges
 from emobench.report.numbers import DASH, plural, when
 from emobench.report.study import Study
+from emobench.report.transcripts import HIDDEN
 from emobench.scheduler.cost import line, summary
 from emobench.store.jobs import read_jobs
 from emobench.tables.run_results import Collected
 
 SECRET = re.compile(r"(api[-_]?key|hf[-_]?token|password|secret)", re.IGNORECASE)
-HIDDEN = "(hidden)"
 MOST_JOBS = 8
 """Ids that are listed one by one."""
-
-
-def redactor(collected: Collected) -> Callable[[str], str]:
-    """Takes the run's own key and bearer tokens out of error messages."""
-    try:
-        key = collected.run_dir.api_key.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        key = ""
-
-    def redact(text: str) -> str:
-        if len(key) >= 8:
-            text = text.replace(key, HIDDEN)
-        text = re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", f"Bearer {HIDDEN}", text)
-        return re.sub(r"\b(sk|hf)[-_][\w-]{16,}", HIDDEN, text)
-
-    return redact
 
 
 def scripted_roles(collected: Collected) -> list[str]:

@@ -23,7 +23,7 @@ from emobench.report.script import script as own_script
 from emobench.report.script import style as own_style
 from emobench.report.sections.summary import answers
 from emobench.report.study import Study, build_study
-from emobench.report.transcripts import Library, build_library, script_json
+from emobench.report.transcripts import redactor, script_json
 from emobench.tables.run_results import collect
 
 FOLDER = Path(__file__).parent
@@ -35,21 +35,19 @@ def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
 
     Raises InvalidInput where there is no plan, OSError where the file cannot be written.
     """
-    collected = collect(run_dir)
-    return write_report(build_study(collected), limit)
+    return write_report(build_study(collect(run_dir), limit))
 
 
-def write_report(study: Study, limit: Limit | None = None) -> Path:
+def write_report(study: Study) -> Path:
     """The page of a study that is built already. Raises OSError where it cannot be written."""
-    collected = study.collected
-    library = build_library(collected, provenance.redactor(collected), limit)
     # A lone surrogate, which a model can write, has no place in a UTF-8 file.
-    text = _page(study, library).encode("utf-8", "replace").decode("utf-8")
-    write_atomic(collected.run_dir.report, text)
-    return collected.run_dir.report
+    text = _page(study).encode("utf-8", "replace").decode("utf-8")
+    path = study.collected.run_dir.report
+    write_atomic(path, text)
+    return path
 
 
-def _page(study: Study, library: Library) -> str:
+def _page(study: Study) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -67,9 +65,9 @@ def _page(study: Study, library: Library) -> str:
         script=script,
         style=style,
         policy=_policy(script, style),
-        index=script_json(library.index()),
-        embedded_notice=notice(library.choice),
-        chunks=library.chunks,
+        index=script_json(study.library.index()),
+        embedded_notice=notice(study.library.choice),
+        chunks=study.library.chunks,
     )
 
 
@@ -84,7 +82,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "sections": found,
         "numbers": page.numbered(found),
         "coverage": views.coverage(collected),
-        "unfinished": views.unfinished(collected, provenance.redactor(collected)),
+        "unfinished": views.unfinished(collected, redactor(collected.run_dir)),
         "facts": provenance.facts(study),
         "variants": [sweep.variants[name] for name in study.variants if name in sweep.variants],
         "prompts": study.prompts,

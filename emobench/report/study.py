@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emobench.analysis.assessment import Checks, assess_collected, conforms
+from emobench.analysis.assessment import Assessor, Checks, conforms
 from emobench.analysis.effects import effects
 from emobench.analysis.findings import Findings, GroupFinding
 from emobench.analysis.gates import GateResult, Label, labels
 from emobench.analysis.stats.units import Arm, arms, units
-from emobench.analysis.transcript.conversations import ConversationTable, Tally, seen
-from emobench.analysis.transcript.dialogue import Dialogue, chosen_pairs, dialogue_of
+from emobench.analysis.transcript.conversation import chosen_pairs, read_conversations
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
-from emobench.benchmarks.recorded_task import task_of
+from emobench.analysis.transcript.tally import ConversationTable, Tally, summarise
 from emobench.core.outcomes import CONTROL, Condition, Group, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
+from emobench.report.embedding import Limit, choose, units_of
+from emobench.report.transcripts import Library, redactor
 from emobench.store.labels import Answer, read_answers
-from emobench.store.lines import parse
-from emobench.tables.run_results import CellResult, Collected, EpisodeRecord
+from emobench.tables.run_results import Collected, EpisodeRecord
 from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Study:
     arms: Mapping[Group, Mapping[str, Arm]]
     """Rewards by task, of each group and variant."""
     talk: ConversationTable
+    library: Library
+    """The text that the page holds."""
     sample: int | None
     """Conversations of each variant in each group whose text was read; None: all of them."""
     left_out: Mapping[str, int]
@@ -86,22 +88,42 @@ class Study:
         return labels(self.checks.gates, self.condition(group, variant))
 
 
-def build_study(collected: Collected) -> Study:
-    """Reads the table of episodes and each conversation once, or those of a sample.
+def build_study(collected: Collected, limit: Limit | None = None) -> Study:
+    """Reads the table of episodes and, once, each conversation that is looked at: for its text in
+    the page as `limit` allows, and for patterns and checks, or a sample for them.
 
     Raises InvalidInput where rewards are none or the runs do not belong together, OSError where a
     file went away.
     """
     path = collected.run_dir.path
     tables = load_tables(path)
+    sets = units_of(collected.cells)
+    redact = redactor(collected.run_dir)
+    library = Library(choose(sets, limit or Limit()), collected.cells, redact)
     sample = sample_size(collected)
     tally = Tally()
-    assessment = assess_collected(
-        collected,
-        sample=sample,
-        dialogues=_dialogues(collected, sample, tally),
-        answers=_answers(path),
+    assessor = Assessor(collected, sample, _answers(path))
+    chosen = chosen_pairs(collected.plan.sweep, sample)
+
+    def sampled(cell: Cell, record: EpisodeRecord) -> bool:
+        return (record.task_id, cell.trial) in chosen[cell.env]
+
+    looked_at = (
+        (collected.cells[place], record)
+        for unit in sets
+        for place, record in unit.members
+        if sampled((result := collected.cells[place]).cell, record) or library.holds(result, record)
     )
+    for result, record, conversation in read_conversations(collected, looked_at):
+        cell = result.cell
+        if sampled(cell, record):
+            missing = record.outcome == Outcome.INFRA_ERROR
+            fidelity = None if missing else assessor.add(conversation)
+            summary = summarise(conversation, fidelity)
+            tally.add(cell.group, cell.variant, record.task_id, summary)
+        if library.holds(result, record):
+            library.add(result, record, conversation)
+    assessment = assessor.finish()
     frame = tables.episodes
     conforming = None
     if sample is None and assessment.episodes:
@@ -115,6 +137,7 @@ def build_study(collected: Collected) -> Study:
         checks=assessment.checks,
         arms=arms(units(frame, collected.plan.cells)),
         talk=tally.table(variants, texts),
+        library=library,
         sample=sample,
         left_out=dict(tables.summary["left_out"]),
         prompts=_prompts(frame),
@@ -129,34 +152,6 @@ def sample_size(collected: Collected) -> int | None:
         return None
     cells = [result.cell for result in collected.cells]
     return max(1, MOST_READ // len({cell.condition for cell in cells}))
-
-
-def _dialogues(collected: Collected, sample: int | None, tally: Tally) -> Iterator[Dialogue]:
-    """The conversations that the checks look at; on the way each is tallied."""
-    plan = collected.plan
-    chosen = chosen_pairs(plan.sweep, sample)
-    for result in collected.cells:
-        cell = result.cell
-        group = cell.group
-        pairs = chosen[cell.env]
-        records = [r for r in result.file.episodes if (r.task_id, cell.trial) in pairs]
-        for record, line in _lines(result, records):
-            tally.add(group, cell.variant, record.task_id, seen(line, task_of(line, plan)))
-            if record.outcome != Outcome.INFRA_ERROR:
-                yield dialogue_of(line)
-
-
-def _lines(
-    result: CellResult, records: list[EpisodeRecord]
-) -> Iterator[tuple[EpisodeRecord, dict[str, Any]]]:
-    if not records:
-        return
-    with result.file.path.open("rb") as stream:
-        for record in records:
-            stream.seek(record.offset)
-            line = parse(stream.read(record.length))
-            if isinstance(line, dict):
-                yield record, line
 
 
 def _answers(path: Path) -> dict[str, Answer]:

@@ -9,16 +9,16 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from emobench.benchmarks.transcript import Event, Message, dialogue, text_of
+from emobench.analysis.transcript.conversation import Conversation
+from emobench.benchmarks.transcript import Event, Message, Transcript, text_of
 from emobench.core.outcomes import CONTROL, OUTCOMES
-from emobench.report.embedding import Choice, Limit, choose, units_of
+from emobench.core.run_dir import RunDir
+from emobench.report.embedding import Choice
 from emobench.report.numbers import when
-from emobench.store.lines import parse
-from emobench.tables.run_results import CellResult, Collected, EpisodeRecord
+from emobench.tables.run_results import CellResult, EpisodeRecord
 
 CHUNK_BYTES = 400_000
 """JSON in a chunk before compression: small enough to decode between two key strokes."""
@@ -26,82 +26,125 @@ PREVIEW_CHARS = 110
 ID_CHARS = 16
 """Of an episode's hash: enough to tell a million apart."""
 _HASH = re.compile(r"[0-9a-f]{64}")
-_ROLES = ("user", "assistant", "tool", "function")
-
-Body = dict[str, Any]
+HIDDEN = "(hidden)"
 
 
-@dataclass
 class Library:
-    """What the page embeds: an index of all conversations, and the chunks that hold their text."""
+    """What the page embeds: an index of all conversations, and the chunks that hold their text.
 
-    choice: Choice
-    cells: list[list[Any]] = field(default_factory=list)
-    """Columns: assistant, env, strategy, variant, trial."""
-    tasks: list[list[int]] = field(default_factory=list)
-    """The tasks of each cell's conversations."""
-    ended: list[str] = field(default_factory=list)
-    """Their outcomes, one digit each: the place in OUTCOMES."""
-    texts: list[list[Any]] = field(default_factory=list)
-    """Columns: cell, place among its tasks, reward, steps, messages, id, chunk, place, preview."""
-    systems: dict[str, int] = field(default_factory=dict)
-    """System prompts by number; many conversations share one."""
-    chunks: list[str] = field(default_factory=list)
+    Conversations are added in reading order, what is read side by side together and mostly in one
+    chunk; only the chunk that is being filled is held uncompressed.
+    """
+
+    def __init__(
+        self, choice: Choice, cells: Sequence[CellResult], redact: Callable[[str], str]
+    ) -> None:
+        self.choice = choice
+        self.texts: list[list[Any]] = []
+        """Columns: cell, place among its tasks, reward, steps, messages, id, chunk, place,
+        preview."""
+        self.systems: dict[str, int] = {}
+        """System prompts by number; many conversations share one."""
+        self._cells = cells
+        self._redact = redact
+        self._held = {
+            (cells[place].cell.number, record.task_id)
+            for unit in choice.units
+            for place, record in unit.members
+        }
+        self._numbers = {result.cell.number: place for place, result in enumerate(cells)}
+        self._places = [
+            {record.task_id: place for place, record in enumerate(result.file.episodes)}
+            for result in cells
+        ]
+        self._chunks: list[str] = []
+        self._pending: list[str] = []
+        self._size = 0
+
+    def holds(self, result: CellResult, record: EpisodeRecord) -> bool:
+        """Whether the conversation's text is to be embedded."""
+        return (result.cell.number, record.task_id) in self._held
+
+    def add(self, result: CellResult, record: EpisodeRecord, conversation: Conversation) -> None:
+        """Embed a conversation's text."""
+        number = self._numbers[result.cell.number]
+        events = list(_events(conversation.transcript, self.systems))
+        self.texts.append(
+            [
+                number,
+                self._places[number][record.task_id],
+                record.reward,
+                record.steps,
+                conversation.messages,
+                _short_id(record.episode) or f"{number}-{record.task_id}",
+                len(self._chunks),
+                len(self._pending),
+                _preview(events),
+            ]
+        )
+        body = {
+            "events": events,
+            "error": self._redact(record.error),
+            "attempt": record.attempt,
+            "wall": round(record.wall_s, 2),
+            "started": when(record.started),
+            "seed": conversation.seed,
+            "calls": conversation.calls,
+            "tokens": conversation.tokens,
+            "instruction": _instruction(conversation.info),
+            "info": _indented(conversation.info) if conversation.info else "",
+        }
+        self._pending.append(json.dumps(body, separators=(",", ":")))
+        self._size += len(self._pending[-1])
+        if self._size >= CHUNK_BYTES:
+            self._pack()
 
     def index(self) -> dict[str, Any]:
         return {
             "outcomes": list(OUTCOMES),
             "control": CONTROL,
-            "cells": self.cells,
-            "tasks": self.tasks,
-            "ended": self.ended,
+            # Columns: assistant, env, strategy, variant, trial.
+            "cells": [
+                [cell.assistant, cell.env, cell.agent_strategy, cell.variant, cell.trial]
+                for cell in (result.cell for result in self._cells)
+            ],
+            "tasks": [[each.task_id for each in result.file.episodes] for result in self._cells],
+            # Their outcomes, one digit each: the place in OUTCOMES.
+            "ended": [
+                "".join(str(OUTCOMES.index(each.outcome)) for each in result.file.episodes)
+                for result in self._cells
+            ],
             "texts": self.texts,
             "systems": list(self.systems),
         }
 
+    @property
+    def chunks(self) -> list[str]:
+        """The text, compressed, as base64."""
+        if self._pending:
+            self._pack()
+        return self._chunks
 
-def build_library(
-    collected: Collected, redact: Callable[[str], str], limit: Limit | None = None
-) -> Library:
-    """Reads each conversation that is to be embedded once, and holds a chunk of them at a time.
+    def _pack(self) -> None:
+        raw = f"[{','.join(self._pending)}]".encode("ascii")
+        self._chunks.append(base64.b64encode(zlib.compress(raw, 6)).decode("ascii"))
+        self._pending, self._size = [], 0
 
-    Raises OSError where a file went away.
-    """
-    cells = collected.cells
-    library = Library(choose(units_of(cells), limit or Limit()))
-    for result in cells:
-        cell, records = result.cell, result.file.episodes
-        library.cells.append(
-            [cell.assistant, cell.env, cell.agent_strategy, cell.variant, cell.trial]
-        )
-        library.tasks.append([record.task_id for record in records])
-        library.ended.append("".join(str(OUTCOMES.index(record.outcome)) for record in records))
-    places = [{task: place for place, task in enumerate(tasks)} for tasks in library.tasks]
-    pending: list[str] = []
-    size = 0
-    for number, record in _reading_order(library.choice):
-        body = _body(record, _line(cells[number], record), library.systems, redact)
-        library.texts.append(
-            [
-                number,
-                places[number][record.task_id],
-                record.reward,
-                record.steps,
-                body.pop("messages"),
-                _short_id(record.episode) or f"{number}-{record.task_id}",
-                len(library.chunks),
-                len(pending),
-                _preview(body["events"]),
-            ]
-        )
-        pending.append(json.dumps(body, separators=(",", ":")))
-        size += len(pending[-1])
-        if size >= CHUNK_BYTES:
-            library.chunks.append(_packed(pending))
-            pending, size = [], 0
-    if pending:
-        library.chunks.append(_packed(pending))
-    return library
+
+def redactor(run_dir: RunDir) -> Callable[[str], str]:
+    """Takes the run's own key and bearer tokens out of error messages."""
+    try:
+        key = run_dir.api_key.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        key = ""
+
+    def redact(text: str) -> str:
+        if len(key) >= 8:
+            text = text.replace(key, HIDDEN)
+        text = re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", f"Bearer {HIDDEN}", text)
+        return re.sub(r"\b(sk|hf)[-_][\w-]{16,}", HIDDEN, text)
+
+    return redact
 
 
 def script_json(value: Any) -> str:
@@ -112,76 +155,30 @@ def script_json(value: Any) -> str:
     return text
 
 
-def _reading_order(choice: Choice) -> Iterator[tuple[int, EpisodeRecord]]:
-    """What is read side by side stands together, mostly in one chunk."""
-    for unit in choice.units:
-        yield from unit.members
-
-
-def _line(result: CellResult, record: EpisodeRecord) -> dict[str, Any]:
-    with result.file.path.open("rb") as stream:
-        stream.seek(record.offset)
-        data = parse(stream.read(record.length))
-    return data if isinstance(data, dict) else {}
-
-
-def _body(
-    record: EpisodeRecord,
-    data: dict[str, Any],
-    systems: dict[str, int],
-    redact: Callable[[str], str],
-) -> Body:
-    traj = data.get("traj")
-    info = data.get("info")
-    calls = data.get("calls")
-    task = info.get("task") if isinstance(info, dict) else None
-    return {
-        "messages": len(traj) if isinstance(traj, list) else 0,
-        "events": list(_events(data, systems)),
-        "error": redact(record.error),
-        "attempt": record.attempt,
-        "wall": round(record.wall_s, 2),
-        "started": when(record.started),
-        "seed": data.get("seed") if isinstance(data.get("seed"), int) else None,
-        "calls": len(calls) if isinstance(calls, list) else 0,
-        "tokens": _tokens(calls),
-        "instruction": text_of(task.get("instruction")) if isinstance(task, dict) else "",
-        "info": _indented(info) if info else "",
-    }
-
-
-def _events(data: dict[str, Any], systems: dict[str, int]) -> Iterator[list[Any]]:
+def _events(transcript: Transcript, systems: dict[str, int]) -> Iterator[list[Any]]:
     """The transcript as short lists: [u, text], [a, text, aside], [t, tool, arguments, result,
     flags, aside, step] with the flags e (error) and w (write), [s, system prompt], and
     [o, role, text] for what is none of these."""
-    traj = data.get("traj")
-    known: list[dict[str, Any]] = []
-    step = 0
-    for message in [*(traj if isinstance(traj, list) else []), None]:
-        if isinstance(message, dict) and message.get("role") in _ROLES:
-            known.append(message)
-            continue
-        for event in dialogue({**data, "traj": known}).events:
-            yield _event(event, step)
-        step += sum(each["role"] == "assistant" for each in known)
-        known = []
-        if isinstance(message, dict):
-            role, text = text_of(message.get("role")) or "other", text_of(message.get("content"))
-            if role == "system":
-                yield ["s", systems.setdefault(text, len(systems))]
+    others = iter((*transcript.others, None))
+    other = next(others)
+    for place, event in enumerate((*transcript.events, None)):
+        while other is not None and other.place <= place:
+            if other.role == "system":
+                yield ["s", systems.setdefault(other.text, len(systems))]
             else:
-                yield ["o", role, text]
-        elif message is not None:
-            yield ["o", "other", text_of(message)]
+                yield ["o", other.role, other.text]
+            other = next(others)
+        if event is not None:
+            yield _event(event)
 
 
-def _event(event: Event, step: int) -> list[Any]:
+def _event(event: Event) -> list[Any]:
     if isinstance(event, Message):
         if event.role == "user":
             return ["u", event.text]
         return ["a", event.text, event.aside]
     flags = ("e" if event.failed else "") + ("w" if event.writes else "")
-    return ["t", event.tool, event.raw, event.result, flags, event.aside, event.step + step]
+    return ["t", event.tool, event.raw, event.result, flags, event.aside, event.step]
 
 
 def _indented(value: Any) -> str:
@@ -201,13 +198,7 @@ def _preview(events: list[list[Any]]) -> str:
     return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "\u2026"
 
 
-def _tokens(calls: Any) -> int:
-    keys = ("prompt_tokens", "completion_tokens")
-    listed = calls if isinstance(calls, list) else []
-    values = [call.get(key) for call in listed if isinstance(call, dict) for key in keys]
-    return sum(value for value in values if type(value) is int)
-
-
-def _packed(bodies: list[str]) -> str:
-    raw = f"[{','.join(bodies)}]".encode("ascii")
-    return base64.b64encode(zlib.compress(raw, 6)).decode("ascii")
+def _instruction(info: object) -> str:
+    """As the record noted it."""
+    task = info.get("task") if isinstance(info, dict) else None
+    return text_of(task.get("instruction")) if isinstance(task, dict) else ""

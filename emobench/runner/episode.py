@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from emobench import __version__
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged
+from emobench.benchmarks.tools import RESPOND
 from emobench.config.identity import cell_content, content_hash
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
@@ -25,7 +26,6 @@ from emobench.runner.injection import UserRequest
 if TYPE_CHECKING:
     from emobench.runner.endpoint_resolver import Follower
 
-RESPOND = "respond"  # tau-bench's name for talking to the user
 SOLVED = 1 - 1e-6  # tau-bench's own tolerance
 
 

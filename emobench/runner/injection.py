@@ -24,15 +24,13 @@ from threading import Lock
 from typing import Any
 
 from emobench.benchmarks.adapter import AGENT_MODULES, Benchmark
+from emobench.benchmarks.transcript import REACT_USER, STOP
 from emobench.core.errors import InvalidInput
 from emobench.core.sweep import Fidelity, Variant
 from emobench.runner.completion import current
 
 SEPARATOR = "\n\n"
 DEFAULT_FIDELITY = Fidelity()
-
-
-STOP = "###STOP###"  # tau-bench's own marker
 
 
 class UserRequest(str):
@@ -90,7 +88,7 @@ class VariantMixin:
 
     def parse_response(self, response: str) -> str:
         """A react user's reply; stock's looks for the thought first, and passes it on."""
-        _, marker, reply = response.rpartition("User Response:")
+        _, marker, reply = response.rpartition(REACT_USER)
         if self.fidelity.react_user_reply and marker:
             return STOP if STOP in reply else reply.strip()
         parsed: str = super().parse_response(response)  # type: ignore[misc]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from emobench.benchmarks.tasks import Act, TaskText
+from emobench.benchmarks.tasks import Action, Task
+from emobench.benchmarks.transcript import API_OUTPUT
 from emobench.scripted.form import Form, Tool, act, arguments_for, form_of, say
 from emobench.scripted.lookup import Library, words
 from emobench.scripted.messages import Message, Reply, system_text, text_of
@@ -28,7 +29,6 @@ UNABLE = f"I am sorry, I lack the tools for this request. {MORE}"
 
 REVEALED = 3
 """User messages after which the request counts as told; the task is known by these alone."""
-_API_OUTPUT = "API output: "
 """How the react and act agents hand over a tool's result, as a user message."""
 
 
@@ -74,7 +74,7 @@ class Assistant:
             return self.library.env_of_tools(form.tool_names)
         return self.library.env_of_prompt(prompt)
 
-    def _script(self, task: TaskText, variant: str, seed: int | None) -> Script:
+    def _script(self, task: Task, variant: str, seed: int | None) -> Script:
         rates = self.mistakes
         rate = rates.get(variant, 0.0) if isinstance(rates, Mapping) else rates
         key = f"{self.seed}/{'' if seed is None else seed}/{task.env}/{task.index}/{variant}"
@@ -91,7 +91,7 @@ def _progress(messages: Sequence[Message], form: Form) -> tuple[list[str], int]:
             results += 1
         elif role == "user":
             text = text_of(message)
-            if form.text_actions and text.startswith(_API_OUTPUT):
+            if form.text_actions and text.startswith(API_OUTPUT):
                 results += 1
             else:
                 heard.append(text)
@@ -104,7 +104,7 @@ def _next(script: Script, turns: int, results: int, form: Form) -> Reply:
     if results == script.confirm_at and turns == REVEALED:
         return say(script.confirm, form)
     step = script.acts[results]
-    known = not form.tools or step.name in form.tool_names or script.mistake == "unknown_tool"
+    known = not form.tools or step.tool in form.tool_names or script.mistake == "unknown_tool"
     return act(step, form, results) if known else say(UNABLE, form)
 
 
@@ -118,5 +118,5 @@ def _elsewhere(heard: list[str], results: int, form: Form) -> Reply:
             name = tool["function"]["name"]
             parts = [part for part in name.lower().split("_") if len(part) > 3]
             if name.lower() in asked or any(part in asked for part in parts):
-                return act(Act(name, arguments_for(tool, "example")), form, results)
+                return act(Action(name, arguments_for(tool, "example")), form, results)
     return say(f"I understand. {MORE}" if results == 0 else f"That is done. {MORE}", form)

@@ -9,7 +9,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-from emobench.benchmarks.tasks import Act
+from emobench.benchmarks.tasks import Action
+from emobench.benchmarks.tools import RESPOND
 from emobench.scripted.messages import Reply, ToolCall
 
 Tool = Mapping[str, Any]
@@ -46,21 +47,21 @@ def say(text: str, form: Form) -> Reply:
     """Words to the user; a tool call all the same if the request demands one."""
     forced = _forced(form)
     if forced is not None:
-        return _call(Act(forced["function"]["name"], arguments_for(forced, text)), text)
+        return _call(Action(forced["function"]["name"], arguments_for(forced, text)), text)
     if form.text_actions:
-        return _text_action(Act("respond", {"content": text}), form)
+        return _text_action(Action(RESPOND, {"content": text}), form)
     return Reply(text)
 
 
-def act(step: Act, form: Form, place: int) -> Reply:
+def act(step: Action, form: Form, place: int) -> Reply:
     """A tool call; `place` is its number in the conversation and makes its id unique there."""
     if form.text_actions:
         return _text_action(step, form)
     forced = _forced(form)
     if forced is not None and form.tool_choice != "required":
         name = forced["function"]["name"]
-        if name != step.name:
-            return _call(Act(name, arguments_for(forced, "")), str(place))
+        if name != step.tool:
+            return _call(Action(name, arguments_for(forced, "")), str(place))
     return _call(step, str(place))
 
 
@@ -74,18 +75,18 @@ def _forced(form: Form) -> Tool | None:
     return None
 
 
-def _call(step: Act, salt: str) -> Reply:
+def _call(step: Action, salt: str) -> Reply:
     arguments = json.dumps(step.arguments)
     # JSON text may hold half of a surrogate pair, which plain UTF-8 refuses.
-    content = f"{salt}\x1f{step.name}\x1f{arguments}".encode("utf-8", "surrogatepass")
+    content = f"{salt}\x1f{step.tool}\x1f{arguments}".encode("utf-8", "surrogatepass")
     digest = blake2b(content, digest_size=12).hexdigest()
-    call = ToolCall(f"call_{digest}", step.name, arguments)
+    call = ToolCall(f"call_{digest}", step.tool, arguments)
     return Reply(None, (call,), "tool_calls")
 
 
-def _text_action(step: Act, form: Form) -> Reply:
-    action = json.dumps({"name": step.name, "arguments": step.arguments})
-    thought = f"Thought:\nThe next step is {step.name}.\n" if form.thoughts else ""
+def _text_action(step: Action, form: Form) -> Reply:
+    action = json.dumps({"name": step.tool, "arguments": step.arguments})
+    thought = f"Thought:\nThe next step is {step.tool}.\n" if form.thoughts else ""
     return Reply(f"{thought}Action:\n{action}")
 
 

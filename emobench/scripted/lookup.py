@@ -9,7 +9,7 @@ from functools import lru_cache
 from math import log
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
-from emobench.benchmarks.tasks import EnvTasks, TaskText, load_env
+from emobench.benchmarks.tasks import EnvTasks, Task, load_env
 from emobench.scripted.wording import first_person
 
 THRESHOLD = 0.3
@@ -33,7 +33,7 @@ class TaskIndex:
         self._weight = {word: log(1 + len(self._bags) / count) for word, count in frequency.items()}
         self.find = lru_cache(maxsize=8192)(self._find)
 
-    def _find(self, said: tuple[str, ...]) -> TaskText | None:
+    def _find(self, said: tuple[str, ...]) -> Task | None:
         """The task most like what was said: weighted Jaccard similarity of the word counts.
 
         Words that are in no instruction are not counted. None below the threshold.

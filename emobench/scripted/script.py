@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from emobench.benchmarks.tasks import NO_EFFECT, Act, TaskText
+from emobench.benchmarks.tasks import NO_EFFECT, Action, Task
 
 MORE = "Is there anything else I can help you with?"
 SORRY = f"I am sorry, but I was not able to complete this request for you. {MORE}"
@@ -18,7 +18,7 @@ SORRY = f"I am sorry, but I was not able to complete this request for you. {MORE
 class Script:
     """Tool calls in order, a question before the first write, and the words at the end."""
 
-    acts: tuple[Act, ...]
+    acts: tuple[Action, ...]
     confirm_at: int
     """Index of the act before which the user is asked; len(acts) or more: never."""
     confirm: str
@@ -37,12 +37,12 @@ def draw(*parts: object) -> float:
     )
 
 
-def faithful(task: TaskText) -> Script:
+def faithful(task: Task) -> Script:
     """The ground truth as it stands."""
-    return _script(task.acts, _closing(task.outputs))
+    return _script(task.actions, _closing(task.outputs))
 
 
-def with_mistake(task: TaskText, key: str) -> Script:
+def with_mistake(task: Task, key: str) -> Script:
     """One mistake that costs the reward, chosen by `key` among those the task allows."""
     possible = [script for make in MISTAKES if (script := make(task, key)) is not None]
     # A task without effective writes and outputs allows none of these: giving up would solve it.
@@ -51,7 +51,7 @@ def with_mistake(task: TaskText, key: str) -> Script:
     return possible[int(draw("kind", key) * len(possible))]
 
 
-def _script(acts: tuple[Act, ...], closing: str, mistake: str | None = None) -> Script:
+def _script(acts: tuple[Action, ...], closing: str, mistake: str | None = None) -> Script:
     writes = [index for index, act in enumerate(acts) if act.writes]
     first = writes[0] if writes else len(acts)
     listed = "; ".join(_described(acts[index]) for index in writes)
@@ -59,12 +59,12 @@ def _script(acts: tuple[Act, ...], closing: str, mistake: str | None = None) -> 
     return Script(acts, first, confirm, closing, mistake)
 
 
-def _described(act: Act) -> str:
+def _described(act: Action) -> str:
     arguments = ", ".join(
         f"{name} {value if isinstance(value, str) else json.dumps(value)}"
         for name, value in act.arguments.items()
     )
-    return f"{act.name.replace('_', ' ')} ({arguments})"
+    return f"{act.tool.replace('_', ' ')} ({arguments})"
 
 
 def _closing(outputs: tuple[str, ...]) -> str:
@@ -72,66 +72,66 @@ def _closing(outputs: tuple[str, ...]) -> str:
     return f"Your request has been taken care of.{told} {MORE}"
 
 
-def _writes(task: TaskText) -> list[int]:
+def _writes(task: Task) -> list[int]:
     """Acts that matter to the reward."""
     return [
         index
-        for index, act in enumerate(task.acts)
+        for index, act in enumerate(task.actions)
         if act.writes and (task.env, task.index, index) not in NO_EFFECT
     ]
 
 
-def _skip_write(task: TaskText, key: str) -> Script | None:
+def _skip_write(task: Task, key: str) -> Script | None:
     writes = _writes(task)
     if not writes:
         return None
     left_out = writes[int(draw("write", key) * len(writes))]
-    acts = tuple(act for index, act in enumerate(task.acts) if index != left_out)
+    acts = tuple(act for index, act in enumerate(task.actions) if index != left_out)
     return _script(acts, _closing(task.outputs), "skip_write")
 
 
-def _wrong_argument(task: TaskText, key: str) -> Script | None:
+def _wrong_argument(task: Task, key: str) -> Script | None:
     writes = _writes(task)
     if not writes:
         return None
     index = writes[int(draw("write", key) * len(writes))]
-    act = task.acts[index]
+    act = task.actions[index]
     # In this order: the argument a model gets wrong most visibly, then whatever comes last.
     names = [name for name in _MISTAKABLE if name in act.arguments] or list(act.arguments)[-1:]
     changed = {name: _wrong(act.arguments[name]) for name in names[:1]}
-    acts = list(task.acts)
-    acts[index] = Act(act.name, {**act.arguments, **changed})
+    acts = list(task.actions)
+    acts[index] = Action(act.tool, {**act.arguments, **changed})
     return _script(tuple(acts), _closing(task.outputs), "wrong_argument")
 
 
-def _give_up(task: TaskText, key: str) -> Script | None:
+def _give_up(task: Task, key: str) -> Script | None:
     if not _writes(task) and not task.outputs:
         return None
-    acts = task.acts[: _script(task.acts, "").confirm_at]
-    acts = tuple(act for act in acts if act.name != "transfer_to_human_agents")
+    acts = task.actions[: _script(task.actions, "").confirm_at]
+    acts = tuple(act for act in acts if act.tool != "transfer_to_human_agents")
     return _script(acts, SORRY, "give_up")
 
 
-def _unknown_tool(task: TaskText, key: str) -> Script | None:
+def _unknown_tool(task: Task, key: str) -> Script | None:
     given_up = _give_up(task, key)
     if given_up is None:
         return None
-    invented = Act("find_customer_record", {"user_id": task.user_id})
+    invented = Action("find_customer_record", {"user_id": task.user_id})
     return _script((*given_up.acts, invented), SORRY, "unknown_tool")
 
 
-def _wrong_output(task: TaskText, key: str) -> Script | None:
-    if not task.outputs or any(act.name == "transfer_to_human_agents" for act in task.acts):
+def _wrong_output(task: Task, key: str) -> Script | None:
+    if not task.outputs or any(act.tool == "transfer_to_human_agents" for act in task.actions):
         return None
-    script = _script(task.acts, _closing(tuple(map(_wrong, task.outputs))), "wrong_output")
+    script = _script(task.actions, _closing(tuple(map(_wrong, task.outputs))), "wrong_output")
     told = f"{script.confirm} {script.closing}".lower().replace(",", "")
     # The benchmark looks for the output anywhere in what the assistant said.
     return script if any(output.lower() not in told for output in task.outputs) else None
 
 
-def _unasked_write(task: TaskText) -> Script:
+def _unasked_write(task: Task) -> Script:
     if task.env == "airline":
-        extra = Act("send_certificate", {"user_id": task.user_id, "amount": 100})
+        extra = Action("send_certificate", {"user_id": task.user_id, "amount": 100})
     else:
         address = {
             "address1": "1 Main Street",
@@ -141,12 +141,12 @@ def _unasked_write(task: TaskText) -> Script:
             "country": "USA",
             "zip": "62701",
         }
-        extra = Act("modify_user_address", {"user_id": task.user_id, **address})
-    acts = tuple(act for act in task.acts if act.name != "transfer_to_human_agents")
+        extra = Action("modify_user_address", {"user_id": task.user_id, **address})
+    acts = tuple(act for act in task.actions if act.tool != "transfer_to_human_agents")
     return _script((*acts, extra), _closing(task.outputs), "unasked_write")
 
 
-MISTAKES: tuple[Callable[[TaskText, str], Script | None], ...] = (
+MISTAKES: tuple[Callable[[Task, str], Script | None], ...] = (
     _skip_write,
     _wrong_argument,
     _give_up,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from emobench.benchmarks.transcript import REACT_USER, STOP
 from emobench.scripted.messages import Message, Reply, system_text, text_of
 from emobench.scripted.wording import phrase, turns, variant_of_prompt
 
-STOP = "###STOP###"
 MAX_TURNS = 40
 """Then the user hangs up, whatever the agent says: no dialogue goes on for ever."""
 
@@ -67,9 +67,9 @@ def _formed(said: str, prompt: str) -> str:
 
     Its parser splits at "Thought:" and refuses a second one, hence one of each word only.
     """
-    if "Thought:" in prompt and "User Response:" in prompt:
-        said = said.replace("Thought:", "Thought -").replace("User Response:", "User Response -")
-        return f"Thought:\nI answer what I was just asked.\n\nUser Response:\n{said}"
+    if "Thought:" in prompt and REACT_USER in prompt:
+        said = said.replace("Thought:", "Thought -").replace(REACT_USER, "User Response -")
+        return f"Thought:\nI answer what I was just asked.\n\n{REACT_USER}\n{said}"
     return said
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from emobench.benchmarks.transcript import REACT_USER
+
 PHRASES: dict[str, tuple[str, ...]] = {
     "placebo": (
         "I am writing to you from my desk.",
@@ -61,7 +63,7 @@ def variant_of_prompt(prompt: str, variants: Mapping[str, str]) -> str:
 def hear(text: str) -> tuple[str, str]:
     """A user's text as (variant it sounds like, the text without those phrases)."""
     # Stock hands the react user's thought to the agent as well; its words are no request.
-    text = text.rpartition("User Response:")[2]
+    text = text.rpartition(REACT_USER)[2]
     named = _GENERIC_PATTERN.search(text)
     if named:
         return named[1], _GENERIC_PATTERN.sub(" ", text)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from emobench.benchmarks.transcript import API_OUTPUT, RESPOND, TEXT_STRATEGIES
+from emobench.benchmarks.tools import RESPOND
+from emobench.benchmarks.transcript import API_OUTPUT, TEXT_STRATEGIES
 from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell

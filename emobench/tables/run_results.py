@@ -1,14 +1,12 @@
 """Reading a run directory while it may still be written: records without transcripts, then these.
 
 A conversation is tens of kilobytes and a sweep has thousands, so a record keeps only where its
-line stands in the file; `conversations` reads the lines again, one at a time.
+line stands in the file; `analysis.transcript.conversation` reads the lines again, one at a time.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,16 +177,6 @@ def collect(run_dir: RunDir) -> Collected:
     """The plan with every cell's episodes and summary. Raises InvalidInput without a plan."""
     plan = load_plan(run_dir)
     return Collected(run_dir, plan, tuple(_cell_result(run_dir, cell) for cell in plan.cells))
-
-
-def conversations(
-    path: Path, records: Iterable[EpisodeRecord]
-) -> Iterator[tuple[EpisodeRecord, dict[str, Any]]]:
-    """The whole lines behind `records`, one at a time, in the order given."""
-    with path.open("rb") as stream:
-        for record in records:
-            stream.seek(record.offset)
-            yield record, json.loads(stream.read(record.length))
 
 
 def _cell_result(run_dir: RunDir, cell: Cell) -> CellResult:

@@ -8,11 +8,18 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emobench.analysis.transcript.conversations import seen
+from emobench.analysis.transcript.conversation import parse_conversation
 from emobench.analysis.transcript.fault import PARTIES
-from emobench.analysis.transcript.patterns import apologises, features, refuses
-from emobench.benchmarks.ground_truth import wanted
-from emobench.benchmarks.transcript import Message, ToolCall, dialogue
+from emobench.analysis.transcript.patterns import apologises, features, refuses, user_words
+from emobench.analysis.transcript.tally import summarise
+from emobench.benchmarks.tasks import task_of
+from emobench.benchmarks.transcript import (
+    Message,
+    OtherMessage,
+    ToolCall,
+    parse_transcript,
+    without_stop,
+)
 
 
 def call(id_: str, tool: str, arguments: str) -> dict[str, Any]:
@@ -20,7 +27,7 @@ def call(id_: str, tool: str, arguments: str) -> dict[str, Any]:
 
 
 def test_tool_calls_find_their_results_by_id_also_where_several_are_made_at_once() -> None:
-    said = dialogue(
+    said = parse_transcript(
         {
             "agent_strategy": "tool-calling",
             "traj": [
@@ -62,7 +69,7 @@ def test_tool_calls_find_their_results_by_id_also_where_several_are_made_at_once
 def test_a_react_agents_text_holds_calls_and_replies() -> None:
     action = '{"name": "get_order_details", "arguments": {"order_id": "#W1"}}'
     reply = '{"name": "respond", "arguments": {"content": "It is on its way."}}'
-    said = dialogue(
+    said = parse_transcript(
         {
             "agent_strategy": "react",
             "user_strategy": "react",
@@ -91,7 +98,48 @@ def test_a_react_agents_text_holds_calls_and_replies() -> None:
     )
     first = said.events[0]
     assert isinstance(first, Message)
-    assert said.spoken(first.text).strip() == "Where is it?"
+    assert said.words(first) == "Where is it?"
+
+
+def test_a_thought_is_cut_off_only_of_users_that_may_have_one() -> None:
+    traj = [{"role": "user", "content": "It said: User Response: yes. ###STOP###"}]
+    turns = {
+        name: parse_transcript({"traj": traj, "user_strategy": name}).turns
+        for name in ("llm", "react")
+    }
+    assert turns == {"llm": ("It said: User Response: yes",), "react": ("yes",)}
+    assert parse_transcript({"traj": traj}).turns == ("yes",)  # not known: it may have been react
+
+
+def test_words_are_the_same_to_all_that_count_them() -> None:
+    traj = [
+        {"role": "user", "content": "Thought:\nhm\n\nUser Response:\nBye now. '###STOP###'."},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": " ###STOP### "},
+    ]
+    said = parse_transcript({"user_strategy": "react", "traj": traj})
+    assert said.turns == ("Bye now",)
+    assert said.spoken == (("user", "Bye now"),)
+    assert user_words(said) == [["bye", "now"], []]
+    assert without_stop("###STOP### and ###STOP###, yes") == "and , yes"
+    assert len(without_stop("." * 2_000_000 + "###STOP###")) == 0
+
+
+def test_what_is_no_message_keeps_its_place() -> None:
+    traj = [
+        {"role": "system", "content": "policy"},
+        {"role": "assistant", "tool_calls": [call("a", "think", "{}")]},
+        {"role": "critic", "content": "hm"},
+        {"role": "tool", "tool_call_id": "a", "content": "ok"},
+        3,
+    ]
+    said = parse_transcript({"agent_strategy": "tool-calling", "traj": traj})
+    assert said.events == (ToolCall("think", "{}", {}, "ok", 1),)
+    assert said.others == (
+        OtherMessage("system", "policy", 0),
+        OtherMessage("critic", "hm", 1),
+        OtherMessage("other", "3", 1),
+    )
 
 
 def test_patterns_of_a_conversation() -> None:
@@ -113,7 +161,7 @@ def test_patterns_of_a_conversation() -> None:
         ]
     traj.append({"role": "assistant", "content": "I apologize. I can\u2019t cancel it."})
     traj.append({"role": "user", "content": "###STOP###"})
-    found = features(dialogue({"agent_strategy": "tool-calling", "traj": traj}))
+    found = features(parse_transcript({"agent_strategy": "tool-calling", "traj": traj}))
     assert found.steps == 6
     assert (found.user_messages, found.user_words) == (2, 2.5)
     assert (found.assistant_messages, found.assistant_words) == (1, 6)
@@ -174,8 +222,8 @@ records = st.fixed_dictionaries(
 @settings(max_examples=150)
 @given(records)
 def test_no_transcript_raises(record: dict[str, Any]) -> None:
-    said = dialogue(record)
-    one = seen(record, wanted(record))
+    said = parse_transcript(record)
+    one = summarise(parse_conversation(record))
     assert (one.fault is None) == (record["outcome"] == "solved")
     assert one.fault is None or one.fault.party in PARTIES
     assert (one.features is None) == (record["outcome"] == "infra_error")
@@ -194,8 +242,8 @@ def test_no_transcript_raises(record: dict[str, Any]) -> None:
 @given(anything)
 def test_no_ground_truth_raises(info: Any) -> None:
     record = {"outcome": "failed", "traj": [], "info": {"task": info}}
-    assert seen(record).fault is not None
-    assert wanted({"info": info}) is None or isinstance(info, dict)
+    assert summarise(parse_conversation(record)).fault is not None
+    assert task_of({"info": info}) is None or isinstance(info, dict)
 
 
 def test_a_long_text_takes_no_long_time() -> None:
@@ -204,7 +252,8 @@ def test_a_long_text_takes_no_long_time() -> None:
     text = "I cannot " * 50_000 + json.dumps({"a": "b" * 200_000})
     traj = [{"role": "assistant", "content": text}, {"role": "user", "content": text}]
     began = time.process_time()
-    one = seen({"outcome": "failed", "agent_strategy": "tool-calling", "traj": traj})
+    record = {"outcome": "failed", "agent_strategy": "tool-calling", "traj": traj}
+    one = summarise(parse_conversation(record))
     assert one.features is not None
     assert one.features.assistant_words is not None
     assert one.features.assistant_words > 100_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
-from emobench.benchmarks.tasks import TaskText, load_env
+from emobench.benchmarks.tasks import Task, load_env
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
 from emobench.scripted.wording import PHRASES
@@ -14,8 +14,8 @@ from tests.support.tau_loop import PROMPT, REACT_PROMPT, Heard, converse
 SUFFIXES = {name: f"\n\nYou are full of {name}." for name in (*PHRASES, "home-made.v2")}
 
 
-def assert_solved(task: TaskText, heard: Heard) -> None:
-    assert heard.acts == list(task.acts), (task.env, task.index)
+def assert_solved(task: Task, heard: Heard) -> None:
+    assert heard.acts == list(task.actions), (task.env, task.index)
     told = " ".join(heard.said).lower().replace(",", "")
     assert all(output.lower() in told for output in task.outputs), (task.env, task.index)
     assert heard.ended
@@ -69,7 +69,7 @@ def test_tasks_are_those_of_the_adapter() -> None:
             assert ours.instruction == theirs.instruction
             assert ours.user_id == theirs.user_id
             assert list(ours.outputs) == theirs.outputs
-            assert [(act.name, act.arguments) for act in ours.acts] == [
+            assert [(act.tool, act.arguments) for act in ours.actions] == [
                 (action.name, action.kwargs) for action in theirs.actions
             ]
         names = {tool["function"]["name"] for tool in benchmark.tools_info(env)}
@@ -86,4 +86,4 @@ def test_without_the_source_the_adapter_is_asked(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tasks, "_from_source", refuse)
     through = load_env.__wrapped__("airline")
     assert through.tools == direct.tools
-    assert [t.acts for t in through.tasks] == [t.acts for t in direct.tasks]
+    assert [t.actions for t in through.tasks] == [t.actions for t in direct.tasks]

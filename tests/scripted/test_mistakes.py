@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emobench.benchmarks.tasks import NO_EFFECT, Act, TaskText
+from emobench.benchmarks.tasks import NO_EFFECT, Action, Task
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
 from emobench.scripted.script import MISTAKES, Script, faithful, with_mistake
@@ -26,18 +26,18 @@ class Database:
         tools = benchmark.module(f"envs.{env}.tools").ALL_TOOLS
         self.tools = {tool.get_info()["function"]["name"]: tool for tool in tools}
 
-    def after(self, acts: tuple[Act, ...]) -> Any:
+    def after(self, acts: tuple[Action, ...]) -> Any:
         data = pickle.loads(self.frozen)
         for act in acts:
             # A tool's error is an observation to tau-bench, and so is an unknown tool.
             try:
-                self.tools[act.name].invoke(data=data, **act.arguments)
+                self.tools[act.tool].invoke(data=data, **act.arguments)
             except Exception:
                 continue
         return data
 
 
-def solves(script: Script, task: TaskText, database: Database, expected: Any) -> bool:
+def solves(script: Script, task: Task, database: Database, expected: Any) -> bool:
     said = script.closing
     if any(act.writes for act in script.acts):
         said += script.confirm
@@ -54,7 +54,7 @@ def test_every_mistake_costs_the_reward(library: Library, env: str) -> None:
     for task in library.indices[env].source.tasks:
         if task.index % 5 and task.index not in odd:
             continue
-        expected = database.after(task.acts)
+        expected = database.after(task.actions)
         assert solves(faithful(task), task, database, expected)
         scripts = [made for make in MISTAKES if (made := make(task, "key")) is not None]
         for script in [*scripts, with_mistake(task, "key")]:
@@ -87,7 +87,7 @@ def failures(library: Library, assistant: Assistant, suffix: str, seed: int | No
         )
         assert heard.ended
         told = " ".join(heard.said).lower().replace(",", "")
-        right = heard.acts == list(task.acts)
+        right = heard.acts == list(task.actions)
         if not right or not all(output.lower() in told for output in task.outputs):
             failed.append(task.index)
     return failed

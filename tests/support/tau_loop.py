@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from emobench.benchmarks.tasks import Act, TaskText
+from emobench.benchmarks.tasks import Action, Task
 from emobench.scripted import user
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.messages import Reply
@@ -30,7 +30,7 @@ AGENT_PROMPTS = {
 class Heard:
     """What one conversation came to."""
 
-    acts: list[Act] = field(default_factory=list)
+    acts: list[Action] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     user: list[str] = field(default_factory=list)
     steps: int = 0
@@ -38,7 +38,7 @@ class Heard:
 
 
 def converse(
-    task: TaskText,
+    task: Task,
     assistant: Assistant,
     strategy: str = "tool-calling",
     prompt: str = PROMPT,
@@ -64,7 +64,7 @@ def converse(
         heard.steps += 1
         call = parse_text(reply, strategy) if text else parse_call(reply)
         messages.append({"role": "assistant", "content": reply.content})
-        if call.name == "respond":
+        if call.tool == "respond":
             heard.said.append(call.arguments["content"])
             heard.user.append(caller.answer(heard.said[-1]))
             messages.append({"role": "user", "content": heard.user[-1]})
@@ -73,7 +73,7 @@ def converse(
             heard.acts.append(call)
             result = {"role": "user", "content": "API output: ok"}
             messages.append(result if text else {"role": "tool", "content": "ok"})
-            heard.ended = call.name == "transfer_to_human_agents"
+            heard.ended = call.tool == "transfer_to_human_agents"
         if heard.ended:
             break
     return heard
@@ -99,19 +99,19 @@ class Caller:
         return said
 
 
-def parse_call(reply: Reply) -> Act:
+def parse_call(reply: Reply) -> Action:
     if not reply.tool_calls:
         assert reply.content is not None
-        return Act("respond", {"content": reply.content})
+        return Action("respond", {"content": reply.content})
     (call,) = reply.tool_calls
     assert call.id.startswith("call_")
     assert reply.finish_reason == "tool_calls"
-    return Act(call.name, json.loads(call.arguments))
+    return Action(call.name, json.loads(call.arguments))
 
 
-def parse_text(reply: Reply, strategy: str) -> Act:
+def parse_text(reply: Reply, strategy: str) -> Action:
     assert reply.content is not None
     assert reply.content.startswith("Thought:" if strategy == "react" else "Action:")
     assert not reply.tool_calls
     action = json.loads(reply.content.split("Action:")[-1])
-    return Act(action["name"], action["arguments"])
+    return Action(action["name"], action["arguments"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.tables.run_results import collect, conversations, read_episodes
+from emobench.tables.run_results import collect, read_episodes
 from tests.support.runs import append, episode, fill, make_run, summarise
 
 
@@ -80,15 +79,6 @@ def test_a_reward_that_is_no_number_is_missing(run_dir: RunDir) -> None:
     append(run_dir, cell, [episode(cell, 0, reward=float("nan")), episode(cell, 1, reward="1")])
     append(run_dir, cell, [episode(cell, 2, "infra_error", reward=1.0)])
     assert [record.reward for record in read_episodes(path).episodes] == [None, None, None]
-
-
-def test_conversations_reads_the_very_lines(run_dir: RunDir) -> None:
-    cell = load_plan(run_dir).cells[0]
-    lines = [episode(cell, task, wall_s=task + 0.5) for task in (2, 0, 1)]
-    append(run_dir, cell, lines)
-    file = read_episodes(run_dir.cell(0).episodes)
-    read = [data for _, data in conversations(file.path, file.episodes)]
-    assert read == [json.loads(json.dumps(lines[place])) for place in (1, 2, 0)]
 
 
 def test_cells_have_the_state_that_their_files_say(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emobench.analysis.judge.labels import key_of, read_answer, request_for
-from emobench.analysis.transcript.dialogue import read
+from emobench.analysis.transcript.conversation import read_conversations, with_result
 from emobench.core.errors import InvalidInput
 from emobench.core.gates import JudgeSettings
 from emobench.core.run_dir import RunDir
 from emobench.core.worker_pool import WorkerPool
 from emobench.llm.transport import CallFailed, HttpTransport, ModelEndpoint
 from emobench.store.labels import Answer, AnswerStore
+from emobench.tables.run_results import collect
 
 MAX_FAILURES = 20
 """Failures in a row after which the judge counts as gone."""
@@ -83,7 +84,13 @@ def judge_run(
 
     Raises InvalidInput where the run has no conversation yet.
     """
-    turns = [turn for dialogue in read(run_dir, settings.sample) for turn in dialogue.turns]
+    collected = collect(run_dir)
+    chosen = with_result(collected, settings.sample)
+    turns = [
+        turn
+        for *_, conversation in read_conversations(collected, chosen)
+        for turn in conversation.transcript.turns
+    ]
     if not turns:
         raise InvalidInput(f"{run_dir.path} has no conversation with a result yet")
     with AnswerStore(run_dir.judge_answers) as store:

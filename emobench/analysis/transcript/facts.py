@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from emobench.analysis.transcript.values import Kind, Value, day_of_year, find
-from emobench.benchmarks.tasks import PACKAGES, TaskText
+from emobench.benchmarks.task_sets import PACKAGES
+from emobench.benchmarks.tasks import Task
 
 KINDS: Mapping[str, tuple[Kind, ...]] = MappingProxyType(
     {
@@ -71,13 +72,13 @@ class TaskFacts:
     """The user's one value of a kind, where the task says which."""
 
 
-def facts_of(task: TaskText) -> TaskFacts:
+def facts_of(task: Task) -> TaskFacts:
     """The facts of a task."""
     return _facts(
         task.env,
         task.user_id,
         task.instruction,
-        json.dumps([act.arguments for act in task.acts], sort_keys=True, default=str),
+        json.dumps([action.arguments for action in task.actions], sort_keys=True, default=str),
     )
 
 
@@ -110,7 +111,7 @@ def _facts(env: str, user_id: str, instruction: str, truth: str) -> TaskFacts:
 
 def values_of(env: str, text: str) -> Iterable[Value]:
     """Every value with a form of its own in a text."""
-    for kind in KINDS[env]:
+    for kind in KINDS.get(env, ()):
         for value in find(kind, text):
             yield kind, value
 

@@ -8,26 +8,23 @@ in docs/conversations.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+from emobench.analysis.transcript.conversation import Conversation
+from emobench.analysis.transcript.fidelity import EpisodeFidelity, check_fidelity
 from emobench.benchmarks.ground_truth import (
-    Wanted,
     Writes,
     compare_writes,
     differing,
     distinctive,
     mentions,
     scalars,
-    wanted,
 )
-from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.benchmarks.tasks import Task
 from emobench.benchmarks.tools import TRANSFER
-from emobench.benchmarks.transcript import Dialogue, Message, ToolCall
-
-if TYPE_CHECKING:
-    from emobench.analysis.transcript.fidelity import EpisodeFidelity
+from emobench.benchmarks.transcript import Message, ToolCall, Transcript
+from emobench.core.outcomes import Outcome
 
 AGENT, PROBABLY_AGENT = "agent", "probably agent"
 USER, SIMULATOR = "user", "user simulator"
@@ -82,17 +79,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Case:
-    record: Mapping[str, Any]
-    said: Dialogue
-    task: Wanted
+    transcript: Transcript
+    task: Task
     writes: Writes
-    conduct: EpisodeFidelity | None
-    """How the user kept to its task, where the record is whole enough to tell."""
+    fidelity: EpisodeFidelity
 
     def user_texts(self, before: ToolCall | None = None) -> list[str]:
         """What the user said, up to a call."""
         texts = []
-        for event in self.said.events:
+        for event in self.transcript.events:
             if event is before:
                 break
             if isinstance(event, Message) and event.role == "user":
@@ -102,7 +97,7 @@ class _Case:
     def results(self, before: ToolCall | None = None) -> list[str]:
         """What the tools answered, up to a call."""
         texts = []
-        for event in self.said.events:
+        for event in self.transcript.events:
             if event is before:
                 break
             if isinstance(event, ToolCall) and event.result:
@@ -110,54 +105,41 @@ class _Case:
         return texts
 
 
-def fault(record: Mapping[str, Any], said: Dialogue, task: Wanted | None = None) -> Fault | None:
-    """Who was at fault; None for a solved task. `task` is what it wanted, where the record does
-    not hold it."""
-    outcome = record.get("outcome")
-    if outcome == "solved":
+def find_fault(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Fault | None:
+    """Who was at fault; None for a solved task. `fidelity` is that of the conversation, where it
+    has been checked already."""
+    outcome, transcript, task = conversation.outcome, conversation.transcript, conversation.task
+    if outcome == Outcome.SOLVED:
         return None
-    decided = _BY_OUTCOME.get(str(outcome))
+    decided = _BY_OUTCOME.get(outcome)
     if decided is not None:
-        return Fault(decided[0], (Finding(*decided, _error(record)),))
-    conduct = _conduct(record)
-    findings = list(_simulator(conduct))
-    task = wanted(record) or task
+        return Fault(decided[0], (Finding(*decided, _error(conversation)),))
+    fidelity = fidelity or check_fidelity(conversation)
+    findings = list(_simulator(fidelity))
     if task is not None:
-        case = _Case(record, said, task, compare_writes(said, task), conduct)
+        case = _Case(transcript, task, compare_writes(transcript, task), fidelity)
         findings += [finding for rule in _RULES for finding in rule(case)]
-        if outcome == "failed" and not findings:
+        if outcome == Outcome.FAILED and not findings:
             findings += _by_elimination(case)
-    if outcome == "max_steps":
-        findings += _loop(said)
+    if outcome == Outcome.MAX_STEPS:
+        findings += _loop(transcript)
     parties = {finding.party for finding in findings}
     return Fault(parties.pop() if len(parties) == 1 else UNDETERMINED, tuple(findings))
 
 
-_BY_OUTCOME = {
-    "infra_error": (INFRASTRUCTURE, "no answer from a server"),
-    "agent_error": (AGENT, "unusable reply"),
-    "user_error": (SIMULATOR, "unusable reply of the user"),
+_BY_OUTCOME: dict[str, tuple[str, str]] = {
+    Outcome.INFRA_ERROR: (INFRASTRUCTURE, "no answer from a server"),
+    Outcome.AGENT_ERROR: (AGENT, "unusable reply"),
+    Outcome.USER_ERROR: (SIMULATOR, "unusable reply of the user"),
 }
 
 
-def _conduct(record: Mapping[str, Any]) -> EpisodeFidelity | None:
-    from emobench.analysis.transcript.dialogue import dialogue_of
-    from emobench.analysis.transcript.fidelity import check_dialogue
-
-    names = ("agent_strategy", "assistant", "variant")
-    if record.get("env") not in TASK_COUNTS or any(type(record.get(n)) is not str for n in names):
-        return None
-    if type(record.get("task_id")) is not int or type(record.get("trial")) is not int:
-        return None
-    return check_dialogue(dialogue_of(record))
-
-
-def _simulator(conduct: EpisodeFidelity | None) -> Iterator[Finding]:
-    if conduct is not None and conduct.think_leaks:
-        where = f"{conduct.think_leaks} of its messages"
+def _simulator(fidelity: EpisodeFidelity) -> Iterator[Finding]:
+    if fidelity.think_leaks:
+        where = f"{fidelity.think_leaks} of its messages"
         yield Finding(SIMULATOR, "reasoning or markup in what the user said", where)
-    if conduct is not None and conduct.role_flips:
-        where = f"{conduct.role_flips} of its messages"
+    if fidelity.role_flips:
+        where = f"{fidelity.role_flips} of its messages"
         yield Finding(SIMULATOR, "the user speaks as the agent", where)
 
 
@@ -182,7 +164,7 @@ def _wrong_values(case: _Case) -> Iterator[Finding]:
 
 def _unasked(case: _Case) -> Iterator[Finding]:
     """An unwanted write before the assistant said anything: the policy asks for consent."""
-    for event in case.said.events:
+    for event in case.transcript.events:
         if isinstance(event, Message) and event.role == "assistant":
             return
         if isinstance(event, ToolCall) and event in case.writes.unwanted:
@@ -195,15 +177,17 @@ def _needless_transfer(case: _Case) -> Iterator[Finding]:
         return
     if any(ASKS_FOR_HUMAN.search(text) for text in case.user_texts()):
         return
-    if any(call.tool == TRANSFER and not call.failed for call in case.said.calls):
+    if any(call.tool == TRANSFER and not call.failed for call in case.transcript.calls):
         yield Finding(AGENT, "a transfer that neither the task nor the user asked for", TRANSFER)
 
 
 def _empty_claim(case: _Case) -> Iterator[Finding]:
     """The assistant said that it was done, and had not written anything at all."""
-    if not case.writes.missing or any(call.writes and not call.failed for call in case.said.calls):
+    if not case.writes.missing or any(
+        call.writes and not call.failed for call in case.transcript.calls
+    ):
         return
-    for message in case.said.said("assistant"):
+    for message in case.transcript.messages("assistant"):
         claim = CLAIMS_DONE.search(message.text.replace("\u2019", "'"))
         if claim:
             yield Finding(AGENT, "it claimed to be done and had changed nothing", claim[0])
@@ -213,11 +197,11 @@ def _empty_claim(case: _Case) -> Iterator[Finding]:
 def _early_stop(case: _Case) -> Iterator[Finding]:
     """The user ended it while a wanted write was open: as the fidelity checks tell it, or without
     having named an id that only it knew."""
-    if not (case.said.stopped_by_user and case.writes.missing):
+    if not (case.transcript.stopped_by_user and case.writes.missing):
         return
-    if case.conduct is not None and case.conduct.early_stop:
+    if case.fidelity.early_stop:
         yield Finding(USER, "the user ended it too early", "")
-    seen = [*case.user_texts(), *case.results(), *(call.raw for call in case.said.calls)]
+    seen = [*case.user_texts(), *case.results(), *(call.raw for call in case.transcript.calls)]
     needed = {
         value
         for action in case.task.actions
@@ -232,16 +216,16 @@ def _early_stop(case: _Case) -> Iterator[Finding]:
 
 def _by_elimination(case: _Case) -> Iterator[Finding]:
     """No rule spoke, and the user did all that can be checked of it: then the agent is left."""
-    user = case.conduct
-    if user is None or not user.facts or not (case.writes.missing or case.writes.unwanted):
+    user = case.fidelity
+    if not user.facts or not (case.writes.missing or case.writes.unwanted):
         return
     if not (user.missed or user.invented or user.contradicted or user.early_stop):
         rule = "by elimination: the user told every fact of its task and invented none"
         yield Finding(PROBABLY_AGENT, rule, f"{user.facts} facts")
 
 
-def _loop(said: Dialogue) -> Iterator[Finding]:
-    calls = list(said.calls)
+def _loop(transcript: Transcript) -> Iterator[Finding]:
+    calls = list(transcript.calls)
     repeated = len(calls) - len({call.key for call in calls})
     if len(calls) >= LOOP_CALLS and repeated >= LOOP_SHARE * len(calls):
         yield Finding(AGENT, "the same calls until the step limit", f"{repeated} of {len(calls)}")
@@ -268,6 +252,8 @@ def _listed(values: list[str]) -> str:
     return ", ".join(values) if values else "nothing"
 
 
-def _error(record: Mapping[str, Any]) -> str:
-    error = record.get("error")
-    return str(error.get("message") or error.get("type")) if isinstance(error, dict) else ""
+def _error(conversation: Conversation) -> str:
+    if conversation.error is None:
+        return ""
+    kind, message = conversation.error
+    return message or kind

@@ -16,10 +16,11 @@ from emobench.analysis.stats.estimates import Mean
 from emobench.analysis.stats.means import UNIT, sample_mean, sample_share
 from emobench.analysis.stats.paired import sample_difference
 from emobench.analysis.stats.units import Sample
-from emobench.analysis.transcript.dialogue import Dialogue
+from emobench.analysis.transcript.conversation import Conversation
 from emobench.analysis.transcript.facts import (
     OWN,
     UNINVENTED,
+    TaskFacts,
     facts_of,
     is_conveyed,
     is_known,
@@ -77,8 +78,8 @@ class EpisodeFidelity:
     task_id: int
     episode: str
     outcome: str
-    facts: int
-    """Values in the instruction."""
+    facts: int | None
+    """Values in the instruction; None where the task is not known, and with it no value."""
     missed: tuple[str, ...]
     """Those that the user did not convey."""
     invented: tuple[str, ...]
@@ -135,45 +136,48 @@ class VariantFidelity:
     think_removed: int = 0
 
 
-def check_dialogue(dialogue: Dialogue) -> EpisodeFidelity:
+def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
     """The record of one conversation."""
-    facts = facts_of(dialogue.task)
-    turns = dialogue.turns
-    whole = "\n".join(turns)
-    missed = sorted(fact for fact in facts.told if not is_conveyed(fact, whole))
-    invented, contradicted = _strange_values(dialogue)
+    turns = conversation.transcript.turns
+    facts = None if conversation.task is None else facts_of(conversation.task)
+    missed: list[Value] = []
+    invented: set[Value] = set()
+    contradicted: set[Value] = set()
+    if facts is not None:
+        whole = "\n".join(turns)
+        missed = sorted(fact for fact in facts.told if not is_conveyed(fact, whole))
+        invented, contradicted = _strange_values(conversation, facts)
     return EpisodeFidelity(
-        condition=dialogue.condition,
-        trial=dialogue.trial,
-        task_id=dialogue.task_id,
-        episode=dialogue.episode,
-        outcome=dialogue.outcome,
-        facts=len(facts.told),
+        condition=conversation.condition,
+        trial=conversation.trial,
+        task_id=conversation.task_id,
+        episode=conversation.episode,
+        outcome=conversation.outcome,
+        facts=None if facts is None else len(facts.told),
         missed=_shown(missed),
         invented=_shown(sorted(invented)),
         contradicted=_shown(sorted(contradicted)),
-        early_stop=stopped_early(dialogue, missed),
+        early_stop=facts is not None and _stopped_early(conversation, facts, missed),
         role_flips=sum(_AGENT_SPEAKS.search(turn) is not None for turn in turns),
         think_leaks=sum(
             bool(sanitize(turn).forms) or MARKUP.search(turn) is not None for turn in turns
         ),
-        think_removed=dialogue.think_removed,
+        think_removed=conversation.think_removed,
         turns=len(turns),
     )
 
 
-def _strange_values(dialogue: Dialogue) -> tuple[set[Value], set[Value]]:
+def _strange_values(conversation: Conversation, facts: TaskFacts) -> tuple[set[Value], set[Value]]:
     """(invented, contradicted), each value once."""
-    env = dialogue.condition.env
-    facts = facts_of(dialogue.task)
+    env, task = conversation.condition.env, conversation.task
+    instruction = task.instruction.lower() if task is not None else ""
+    heard = "\n".join(text for role, text in conversation.transcript.spoken if role != "user")
     known = set(facts.known)
     invented: set[Value] = set()
     contradicted: set[Value] = set()
-    for who, text in dialogue.said:
-        if who == "tool":
-            continue
+    for role, text in conversation.transcript.spoken:
         values = set(values_in(env, text))
-        if who == "agent":
+        if role == "assistant":
             known |= values
             continue
         for value in values:
@@ -185,38 +189,32 @@ def _strange_values(dialogue: Dialogue) -> tuple[set[Value], set[Value]]:
             (contradicted if kind in OWN and kind in facts.own else invented).add(value)
         own_name = facts.own.get("name")
         if own_name:
-            heard = "\n".join(item.text for item in dialogue.said if item.who == "agent")
             contradicted |= {
                 ("name", name)
                 for name in other_names(text, own_name)
-                if name not in dialogue.task.instruction.lower() and name not in heard.lower()
+                if name not in instruction and name not in heard.lower()
             }
     return invented, contradicted
 
 
-def stopped_early(dialogue: Dialogue, missed: Iterable[Value] = ()) -> bool:
+def _stopped_early(conversation: Conversation, facts: TaskFacts, missed: Iterable[Value]) -> bool:
     """Whether the user ended the conversation before the task could be done.
 
     All of: the user ended it; a write of the ground truth was not called, counted by tool; and
     the agent was waiting for the user (its last words ask or announce something), or the user had
     kept to itself who it is. After a refusal or a goodbye the user may go.
     """
-    if not dialogue.stopped:
+    transcript, task = conversation.transcript, conversation.task
+    if task is None or not transcript.stopped_by_user:
         return False
-    wanted = Counter(act.name for act in dialogue.task.acts if act.writes)
-    called = Counter(item.text for item in dialogue.said if item.who == "tool")
-    if not wanted - called:
+    called = Counter(call.tool for call in transcript.calls)
+    if not Counter(action.tool for action in task.write_actions) - called:
         return False
-    identity = {fact for fact in facts_of(dialogue.task).told if fact[0] in _IDENTITY}
+    identity = {fact for fact in facts.told if fact[0] in _IDENTITY}
     if identity and identity <= set(missed) and not any(map(writes, called)):
         return True
-    last = next((item.text for item in reversed(dialogue.said) if item.who == "agent"), None)
+    last = next((text for role, text in reversed(transcript.spoken) if role != "user"), None)
     return last is None or _OPEN.search(_CLOSING.sub(" ", last)) is not None
-
-
-def fidelity(dialogues: Iterable[Dialogue]) -> tuple[EpisodeFidelity, ...]:
-    """The records of many conversations, one at a time."""
-    return tuple(map(check_dialogue, dialogues))
 
 
 def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
@@ -267,14 +265,16 @@ def _samples(records: Iterable[EpisodeFidelity]) -> dict[str, list[tuple[int, fl
             continue
         if record.conveyed is not None:
             samples["conveyed"].append((record.task_id, record.conveyed))
-        for name, happened in (
-            ("invented", bool(record.invented)),
-            ("contradicted", bool(record.contradicted)),
-            ("early_stops", record.early_stop),
-            ("role_flips", bool(record.role_flips)),
-            ("think_leaks", bool(record.think_leaks)),
+        of_task = record.facts is not None
+        for name, known, happened in (
+            ("invented", of_task, bool(record.invented)),
+            ("contradicted", of_task, bool(record.contradicted)),
+            ("early_stops", of_task, record.early_stop),
+            ("role_flips", True, bool(record.role_flips)),
+            ("think_leaks", True, bool(record.think_leaks)),
         ):
-            samples[name].append((record.task_id, float(happened)))
+            if known:
+                samples[name].append((record.task_id, float(happened)))
     return samples
 
 

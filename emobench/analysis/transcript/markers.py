@@ -19,7 +19,7 @@ from emobench.analysis.stats.estimates import Mean
 from emobench.analysis.stats.means import sample_mean, sample_share
 from emobench.analysis.stats.paired import sample_difference
 from emobench.analysis.stats.units import Sample
-from emobench.analysis.transcript.dialogue import Dialogue
+from emobench.analysis.transcript.conversation import Conversation
 from emobench.core.outcomes import Condition
 
 LISTS = ("reassurance", "clarification", "demands")
@@ -111,27 +111,28 @@ def mark(text: str, known_capitals: frozenset[str] = frozenset()) -> Marked:
     )
 
 
-def mark_dialogue(dialogue: Dialogue) -> tuple[Marked, ...]:
+def mark_turns(conversation: Conversation) -> tuple[Marked, ...]:
     """The markers of the user's turns, in their order."""
-    known = frozenset(_CAPITALS.findall(dialogue.task.instruction))
+    task = conversation.task
+    known = frozenset(_CAPITALS.findall(task.instruction if task is not None else ""))
     marked = []
-    for who, text in dialogue.said:
-        if who == "agent":
-            known |= frozenset(_CAPITALS.findall(text))
-        elif who == "user":
+    for role, text in conversation.transcript.spoken:
+        if role == "user":
             marked.append(mark(text, known))
+        else:
+            known |= frozenset(_CAPITALS.findall(text))
     return tuple(marked)
 
 
 def by_condition(
-    dialogues: Iterable[tuple[Condition, int, tuple[Marked, ...]]],
+    conversations: Iterable[tuple[Condition, int, tuple[Marked, ...]]],
 ) -> tuple[VariantMarkers, ...]:
     """Rates per turn of every variant, and differences from control paired by task.
 
     Takes (condition, task, marked turns) of each conversation.
     """
     samples: dict[Condition, dict[str, list[tuple[int, float]]]] = {}
-    for condition, task, turns in dialogues:
+    for condition, task, turns in conversations:
         of_arm = samples.setdefault(condition, {name: [] for name in MEASURES})
         for turn in turns:
             for name, values in of_arm.items():

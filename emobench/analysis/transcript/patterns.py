@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from emobench.benchmarks.tools import TRANSFER
-from emobench.benchmarks.transcript import Dialogue
+from emobench.benchmarks.transcript import Transcript
 
 APOLOGY = re.compile(
     r"\b(?:sorry|apolog(?:y|ies|i[sz](?:e|es|ed|ing))|my (?:mistake|bad)|(?:please|do) forgive|"
@@ -84,19 +84,19 @@ class Features:
     transferred: bool
 
 
-def user_words(said: Dialogue) -> list[list[str]]:
+def user_words(transcript: Transcript) -> list[list[str]]:
     """The words of each of the user's messages."""
-    return [words(said.spoken(message.text)) for message in said.said("user")]
+    return [words(transcript.words(message)) for message in transcript.messages("user")]
 
 
-def features(said: Dialogue, user: list[list[str]] | None = None) -> Features:
+def features(transcript: Transcript, user: list[list[str]] | None = None) -> Features:
     """The patterns of one conversation; `user` are its `user_words`, where they are known."""
-    user = user_words(said) if user is None else user
-    assistant = [message.text for message in said.said("assistant")]
-    calls = list(said.calls)
+    user = user_words(transcript) if user is None else user
+    assistant = [message.text for message in transcript.messages("assistant")]
+    calls = list(transcript.calls)
     first_write = next((call.step for call in calls if call.writes), None)
     return Features(
-        steps=said.steps,
+        steps=transcript.steps,
         user_messages=len(user),
         user_words=_mean([len(each) for each in user]),
         assistant_messages=len(assistant),

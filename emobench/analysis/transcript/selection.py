@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emobench.analysis.transcript.conversations import Seen, seen
-from emobench.benchmarks.recorded_task import task_of
+from emobench.analysis.transcript.conversation import Conversation, parse_conversation
+from emobench.analysis.transcript.tally import Summary, summarise
 from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group
 from emobench.core.plan import Plan
@@ -123,26 +123,26 @@ def counterparts(
     return {each.place: each for each in others if each.place in places}
 
 
-def read(run_dir: RunDir, found: Found) -> dict[str, Any]:
-    """The whole line of a conversation. Raises OSError where the file is gone."""
+def read(run_dir: RunDir, plan: Plan, found: Found) -> Conversation:
+    """A conversation with its text. Raises OSError where the file is gone."""
     with run_dir.cell(found.cell.number).episodes.open("rb") as stream:
         stream.seek(found.offset)
         record = parse(stream.read(found.length))
     if not isinstance(record, dict):
         raise OSError(f"{run_dir.cell(found.cell.number).episodes}: changed while it was read")
-    return record
+    return parse_conversation(record, plan.benchmark)
 
 
-def read_seen(
+def read_summaries(
     run_dir: RunDir, plan: Plan, selection: Selection
-) -> Iterator[tuple[Group, str, int, Seen]]:
+) -> Iterator[tuple[Group, str, int, Summary]]:
     """What every matching conversation shows, for `Tally`; each file is read once, and no
     transcript outlives its line."""
 
     def make(record: dict[str, Any], offset: int, length: int) -> Any:
         if not selection.takes(record):
             return None
-        return (record["task_id"], seen(record, task_of(record, plan)))
+        return (record["task_id"], summarise(parse_conversation(record, plan.benchmark)))
 
     for cell in selection.cells(plan):
         group = cell.group

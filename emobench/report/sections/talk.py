@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from emobench.analysis.stats.log_odds import WordDifference
-from emobench.analysis.transcript.conversations import (
+from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES
+from emobench.analysis.transcript.tally import (
     ConversationTable,
     VariantPattern,
     VariantWords,
 )
-from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.numbers import (
     DAGGER,

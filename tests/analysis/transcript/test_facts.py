@@ -7,7 +7,7 @@ import pytest
 from emobench.analysis.transcript.facts import facts_of, is_conveyed, is_known
 from emobench.analysis.transcript.values import Kind, Value, find
 from emobench.benchmarks.task_sets import TASK_COUNTS
-from tests.support.dialogues import task_of
+from tests.support.conversations import task_of
 
 ALL = [(env, index) for env, count in TASK_COUNTS.items() for index in range(count)]
 

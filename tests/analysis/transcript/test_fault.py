@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from emobench.analysis.transcript.fault import Fault, fault
+from emobench.analysis.transcript.conversation import parse_conversation
+from emobench.analysis.transcript.fault import Fault, find_fault
 from emobench.benchmarks.tasks import load_env
 from emobench.benchmarks.tools import writes
-from emobench.benchmarks.transcript import dialogue
 
 INSTRUCTION = (
     "You are Yusuf Rossi in 19122. You want to cancel your order #W2378156 because it is no longer "
@@ -54,7 +54,7 @@ def record(*events: tuple[str, Any], outcome: str = "failed", **changed: Any) ->
 
 
 def judged(one: dict[str, Any]) -> Fault:
-    found = fault(one, dialogue(one))
+    found = find_fault(parse_conversation(one))
     assert found is not None
     return found
 
@@ -65,7 +65,7 @@ ASK = ("assistant", "Shall I go on?")
 
 def test_a_solved_task_has_no_fault() -> None:
     one = record(("user", OPENING), outcome="solved")
-    assert fault(one, dialogue(one)) is None
+    assert find_fault(parse_conversation(one)) is None
 
 
 @pytest.mark.parametrize(
@@ -223,17 +223,17 @@ def test_the_tools_that_write_are_those_that_change_the_database(env: str) -> No
     tables = {name: json.dumps(table, sort_keys=True) for name, table in data.items()}
     changing, used = set(), set()
     for task in load_env(env).tasks:
-        for act in task.acts:
-            used.add(act.name)
-            if act.name in changing:
+        for act in task.actions:
+            used.add(act.tool)
+            if act.tool in changing:
                 continue
             try:
-                tools[act.name].invoke(data=data, **act.arguments)
+                tools[act.tool].invoke(data=data, **act.arguments)
             except Exception:  # as stock: a tool's exception is its answer
                 continue
             after = {name: json.dumps(table, sort_keys=True) for name, table in data.items()}
             if after != tables:
-                changing.add(act.name)
+                changing.add(act.tool)
                 data = load_data()
     assert changing == {name for name in used if writes(name)}
     unused = set(tools) - used

@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 
-from emobench.analysis.transcript.dialogue import Dialogue, Said, dialogue_of
-from emobench.analysis.transcript.fidelity import by_condition, check_dialogue, fidelity
+from emobench.analysis.transcript.conversation import parse_conversation
+from emobench.analysis.transcript.fidelity import by_condition, check_fidelity
+from emobench.benchmarks.adapter import load_benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.benchmarks.transcript import Event, Message, ToolCall
 from emobench.config.variants import NAMES, builtin
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
-from tests.support.dialogues import GREETING, dialogue, task_of
+from tests.support.conversations import GREETING, conversation, of_events, task_of
 from tests.support.tau_loop import converse
 
 VARIANTS = {name: builtin(name).text for name in NAMES}
+INSTALLED = load_benchmark().label
 ROSSI = (
     "Hello, I'm Yusuf Rossi, zip code 19122. About order #W2378156: the keyboard and thermostat."
 )
@@ -31,21 +34,20 @@ def test_scripted_users_convey_everything_in_every_task(library: Library, varian
         for index in range(count):
             task = task_of(env, index)
             heard = converse(task, assistant, suffix=suffix, variants=VARIANTS)
-            said: list[Said] = []
+            said: list[Event] = []
             for place, text in enumerate(heard.user):
-                said.append(Said("user", text.replace("###STOP###", "")))
-                said += [Said("agent", words) for words in heard.said[place : place + 1]]
-            said[-2:-2] = [Said("tool", act.name) for act in heard.acts]
-            whole = dialogue(env, index, "", variant=variant, stopped=heard.ended)
-            record = check_dialogue(Dialogue(**{**vars(whole), "said": tuple(said)}))
+                said.append(Message("user", text, place))
+                said += [Message("assistant", w, place) for w in heard.said[place : place + 1]]
+            said[-2:-2] = [ToolCall(act.tool, "", act.arguments, "", 0) for act in heard.acts]
+            record = check_fidelity(of_events(env, index, said, variant=variant))
             slips = (record.missed, record.invented, record.contradicted)
             assert slips == ((), (), ()), (env, index, slips)
             assert not record.early_stop and not record.role_flips and not record.think_leaks
 
 
 def test_a_good_conversation() -> None:
-    record = check_dialogue(
-        dialogue(
+    record = check_fidelity(
+        conversation(
             "retail",
             1,
             "Hi, something about my order W2378156.",
@@ -65,7 +67,9 @@ def test_a_good_conversation() -> None:
 
 
 def test_what_is_not_said_is_missed() -> None:
-    record = check_dialogue(dialogue("retail", 1, "I want to exchange a keyboard.", "Your name?"))
+    record = check_fidelity(
+        conversation("retail", 1, "I want to exchange a keyboard.", "Your name?")
+    )
     assert record.missed == (
         "item thermostat",
         "name yusuf rossi",
@@ -93,17 +97,17 @@ def test_what_is_not_said_is_missed() -> None:
 def test_values_from_nowhere(
     said: str, invented: tuple[str, ...], contradicted: tuple[str, ...]
 ) -> None:
-    record = check_dialogue(dialogue("retail", 1, ROSSI, "And?", said, "Thank you."))
+    record = check_fidelity(conversation("retail", 1, ROSSI, "And?", said, "Thank you."))
     known = {value for value in record.invented if not value.startswith("payment_id")}
     assert (tuple(known), record.contradicted) == (invented, contradicted)
 
 
 def test_what_the_agent_said_before_is_no_invention_and_after_is() -> None:
     order = "It is #W7654321."
-    heard = dialogue("retail", 1, ROSSI, f"Is it this one? {order}", order)
-    guessed = dialogue("retail", 1, f"{ROSSI} {order}", f"Yes, {order}")
-    assert check_dialogue(heard).invented == ()
-    assert check_dialogue(guessed).invented == ("order_id 7654321",)
+    heard = conversation("retail", 1, ROSSI, f"Is it this one? {order}", order)
+    guessed = conversation("retail", 1, f"{ROSSI} {order}", f"Yes, {order}")
+    assert check_fidelity(heard).invented == ()
+    assert check_fidelity(guessed).invented == ("order_id 7654321",)
 
 
 def test_what_only_a_tool_said_is_invention() -> None:
@@ -134,16 +138,17 @@ def test_what_only_a_tool_said_is_invention() -> None:
             {"role": "user", "content": "###STOP###"},
         ],
     }
-    read = dialogue_of(record)
-    assert [(each.who, each.text) for each in read.said] == [
+    read = parse_conversation(record, INSTALLED)
+    assert read.transcript.spoken == (
         ("user", ROSSI),
-        ("tool", "get_user_details"),
-        ("agent", "#W7654323?"),
+        ("assistant", "#W7654323?"),
         ("user", "#W7654321, #W7654323"),
-        ("agent", "Not JSON: bye"),
-    ]
-    assert read.stopped and read.turns == (ROSSI, "#W7654321, #W7654323")
-    assert check_dialogue(read).invented == ("order_id 7654321",)
+        ("assistant", "Not JSON: bye"),
+    )
+    assert [call.tool for call in read.transcript.calls] == ["get_user_details"]
+    assert read.transcript.stopped_by_user
+    assert read.transcript.turns == (ROSSI, "#W7654321, #W7654323")
+    assert check_fidelity(read).invented == ("order_id 7654321",)
 
 
 ASKS = "I will exchange the keyboard. Do you want to proceed (yes/no)?"
@@ -164,16 +169,18 @@ WRITE = "exchange_delivered_order_items"
     ],
 )
 def test_early_stop(last: str, tools: list[str], stopped: bool, early: bool) -> None:
-    found = check_dialogue(
-        dialogue("retail", 1, ROSSI, last, "Thanks, bye.", tools=tools, stopped=stopped)
+    found = check_fidelity(
+        conversation("retail", 1, ROSSI, last, "Thanks, bye.", tools=tools, stopped=stopped)
     )
     assert found.early_stop is early
 
 
 def test_leaving_without_a_name_is_early() -> None:
-    found = check_dialogue(dialogue("retail", 1, "Exchange my keyboard.", BYE, "Then not."))
+    found = check_fidelity(conversation("retail", 1, "Exchange my keyboard.", BYE, "Then not."))
     assert found.early_stop
-    nothing_to_do = check_dialogue(dialogue("airline", 12, "Cancel my flights.", BYE, "Then not."))
+    nothing_to_do = check_fidelity(
+        conversation("airline", 12, "Cancel my flights.", BYE, "Then not.")
+    )
     assert not nothing_to_do.early_stop
 
 
@@ -189,7 +196,7 @@ def test_leaving_without_a_name_is_early() -> None:
     ],
 )
 def test_a_user_that_speaks_as_the_agent(said: str) -> None:
-    assert check_dialogue(dialogue("retail", 1, ROSSI, "Yes?", said)).role_flips == 1
+    assert check_fidelity(conversation("retail", 1, ROSSI, "Yes?", said)).role_flips == 1
 
 
 @pytest.mark.parametrize(
@@ -204,25 +211,25 @@ def test_a_user_that_speaks_as_the_agent(said: str) -> None:
     ],
 )
 def test_a_user_that_does_not(said: str) -> None:
-    assert check_dialogue(dialogue("retail", 1, ROSSI, "Yes?", said)).role_flips == 0
+    assert check_fidelity(conversation("retail", 1, ROSSI, "Yes?", said)).role_flips == 0
 
 
 def test_leaks() -> None:
-    leaking = dialogue("retail", 1, "<think>I am a user</think> Hi", GREETING, "<tool_call>x")
-    assert check_dialogue(leaking).think_leaks == 2
+    leaking = conversation("retail", 1, "<think>I am a user</think> Hi", GREETING, "<tool_call>x")
+    assert check_fidelity(leaking).think_leaks == 2
 
 
 def test_differences_are_paired_by_task_and_cut_conversations_are_left_out() -> None:
     flip = "How can I help you today?"
     talks = [
-        dialogue("retail", 1, ROSSI, "Yes?"),
-        dialogue("retail", 2, ROSSI, "Yes?"),
-        dialogue("retail", 1, ROSSI, "Yes?", flip, variant="anger"),
-        dialogue("retail", 1, ROSSI, "Yes?", variant="anger", trial=2),
-        dialogue("retail", 3, ROSSI, "Yes?", flip, variant="anger"),
-        dialogue("retail", 2, ROSSI, "Yes?", flip, variant="anger", outcome="agent_error"),
+        conversation("retail", 1, ROSSI, "Yes?"),
+        conversation("retail", 2, ROSSI, "Yes?"),
+        conversation("retail", 1, ROSSI, "Yes?", flip, variant="anger"),
+        conversation("retail", 1, ROSSI, "Yes?", variant="anger", trial=2),
+        conversation("retail", 3, ROSSI, "Yes?", flip, variant="anger"),
+        conversation("retail", 2, ROSSI, "Yes?", flip, variant="anger", outcome="agent_error"),
     ]
-    control, anger = by_condition(fidelity(talks))
+    control, anger = by_condition(map(check_fidelity, talks))
     assert (control.conversations, control.left_out, control.differences) == (2, 0, {})
     assert (anger.conversations, anger.left_out) == (3, 1)
     assert anger.measures["role_flips"].value == pytest.approx(2 / 3)
@@ -246,6 +253,35 @@ def test_a_transcript_of_anything_is_read() -> None:
         "calls": [None, {"role": "user", "think": ["complete"]}, {"role": "user"}],
         "traj": [None, 3, {"role": "user"}, {"role": "user", "content": [{"text": ROSSI}]}],
     }
-    found = check_dialogue(dialogue_of(json.loads(json.dumps(record))))
+    found = check_fidelity(parse_conversation(json.loads(json.dumps(record)), INSTALLED))
     assert (found.turns, found.missed, found.think_removed) == (1, (), 1)
     assert not found.counts
+
+
+def test_the_tasks_of_another_version_accuse_nobody() -> None:
+    """A failure left no task in the record, and the installed benchmark is not the record's."""
+    record: dict[str, Any] = {
+        "env": "retail",
+        "agent_strategy": "tool-calling",
+        "assistant": "a",
+        "variant": "control",
+        "trial": 1,
+        "task_id": 1,
+        "outcome": "user_error",
+        "traj": [
+            {"role": "user", "content": "Order #W1234567. How can I help you today?"},
+            {"role": "assistant", "content": "Shall I go on?"},
+            {"role": "user", "content": "###STOP###"},
+        ],
+    }
+    known = check_fidelity(parse_conversation(record, INSTALLED))
+    assert known.facts and known.invented and known.missed and known.early_stop
+    for other in ({"benchmark": {"package": "tau_trait", "version": "9"}}, {"task_id": 115}):
+        unknown = check_fidelity(parse_conversation(record | other, INSTALLED))
+        assert unknown.facts is None and unknown.conveyed is None
+        assert not (unknown.invented or unknown.contradicted or unknown.missed)
+        assert not unknown.early_stop
+        assert unknown.role_flips == 1
+        (shares,) = by_condition([unknown])
+        assert shares.measures["role_flips"].tasks == 1
+        assert shares.measures["invented"].tasks == 0

@@ -10,12 +10,12 @@ from emobench.analysis.transcript.markers import (
     by_condition,
     entries,
     mark,
-    mark_dialogue,
+    mark_turns,
     pattern,
 )
 from emobench.config.variants import NAMES, builtin
 from emobench.core.outcomes import Condition
-from tests.support.dialogues import dialogue
+from tests.support.conversations import conversation
 
 
 @pytest.mark.parametrize("variant", NAMES)
@@ -53,8 +53,8 @@ def test_a_turn(text: str, marked: Marked) -> None:
 
 
 def test_capitals_that_others_wrote_first_are_no_emphasis() -> None:
-    talk = dialogue("airline", 15, "LAS to DEN, NOW", "With a GOLD card?", "GOLD, YES", "ok")
-    assert [turn.capitals for turn in mark_dialogue(talk)] == [1, 1]
+    talk = conversation("airline", 15, "LAS to DEN, NOW", "With a GOLD card?", "GOLD, YES", "ok")
+    assert [turn.capitals for turn in mark_turns(talk)] == [1, 1]
 
 
 def test_differences_from_control_are_paired_by_task() -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.stats.log_odds import WordCounts, WordDifference, word_differences
-from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, Fault, fault
+from emobench.analysis.transcript.conversation import Conversation
+from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, Fault, find_fault
+from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.analysis.transcript.patterns import (
     PATTERNS,
     Features,
@@ -23,8 +26,6 @@ from emobench.analysis.transcript.patterns import (
     user_words,
     words,
 )
-from emobench.benchmarks.ground_truth import Wanted
-from emobench.benchmarks.transcript import dialogue
 from emobench.core.outcomes import CONTROL, Group, Outcome
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Unit = tuple[Group, str, int]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Summary:
     """What is kept of one conversation until it is tallied."""
 
     features: Features | None
@@ -105,15 +106,14 @@ class ConversationTable:
     words: tuple[VariantWords, ...]
 
 
-def seen(record: Mapping[str, Any], task: Wanted | None = None) -> Seen:
-    """What a line of episodes.jsonl contributes; `task` as in `fault`. Raises nothing for odd
-    transcripts."""
-    said = dialogue(record)
-    found = fault(record, said, task)
-    if record.get("outcome") == Outcome.INFRA_ERROR:
-        return Seen(None, found, Counter())
-    user = user_words(said)
-    return Seen(features(said, user), found, Counter(word for each in user for word in each))
+def summarise(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Summary:
+    """What a conversation contributes; `fidelity` as in `find_fault`."""
+    found = find_fault(conversation, fidelity)
+    if conversation.outcome == Outcome.INFRA_ERROR:
+        return Summary(None, found, Counter())
+    user = user_words(conversation.transcript)
+    counted = Counter(word for each in user for word in each)
+    return Summary(features(conversation.transcript, user), found, counted)
 
 
 class Tally:
@@ -129,7 +129,7 @@ class Tally:
         self._words: dict[str, Counter[str]] = defaultdict(Counter)
         self._holding: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, group: Group, variant: str, task: int, one: Seen) -> None:
+    def add(self, group: Group, variant: str, task: int, one: Summary) -> None:
         """Count one conversation."""
         if one.fault is None:
             self._solved[variant] += 1
@@ -184,7 +184,7 @@ class Tally:
             label=f"{pattern.label}, {variant}, mean over {len(by_task)} tasks",
             pattern=pattern,
             variant=variant,
-            mean=sum(by_task.values()) / len(by_task) if by_task else None,
+            mean=fsum(by_task.values()) / len(by_task) if by_task else None,
             tasks=len(by_task),
             conversations=sum(count for count, _, _ in counts),
             events=sum(events for _, events, _ in counts),
@@ -259,7 +259,7 @@ def _own_words(variant: str, texts: Mapping[str, str]) -> frozenset[str]:
     return frozenset(words(texts.get(variant, ""))) - others
 
 
-def tallied(conversations: Iterable[tuple[Group, str, int, Seen]]) -> Tally:
+def tallied(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
     """A tally of all of them."""
     tally = Tally()
     for group, variant, task, one in conversations:

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emobench.analysis.transcript.conversations import (
+from emobench.analysis.transcript.fault import Fault, Finding
+from emobench.analysis.transcript.patterns import Features
+from emobench.analysis.transcript.tally import (
     ConversationTable,
-    Seen,
+    Summary,
     Tally,
     VariantPattern,
 )
-from emobench.analysis.transcript.fault import Fault, Finding
-from emobench.analysis.transcript.patterns import Features
 from emobench.core.outcomes import Group
 
 GROUP = Group("retail", "tool-calling", "a")
 OTHER = Group("retail", "tool-calling", "b")
 
 
-def conversation(steps: int, first_write: int | None = None, words: str = "hello") -> Seen:
+def conversation(steps: int, first_write: int | None = None, words: str = "hello") -> Summary:
     found = Features(
         steps=steps,
         user_messages=1,
@@ -40,7 +40,7 @@ def conversation(steps: int, first_write: int | None = None, words: str = "hello
         refusals=0,
         transferred=False,
     )
-    return Seen(found, None, Counter(words.split()))
+    return Summary(found, None, Counter(words.split()))
 
 
 def pattern(table: ConversationTable, key: str, variant: str) -> VariantPattern:
@@ -106,7 +106,7 @@ def test_infrastructure_errors_are_missing_and_counted() -> None:
     tally = Tally()
     lost = Fault("infrastructure", (Finding("infrastructure", "no answer from a server", ""),))
     tally.add(GROUP, "control", 0, conversation(3))
-    tally.add(GROUP, "control", 1, Seen(None, lost, Counter()))
+    tally.add(GROUP, "control", 1, Summary(None, lost, Counter()))
     table = tally.table(["control", "anger"], {})
     assert (table.conversations["control"], table.missing["control"]) == (1, 1)
     assert pattern(table, "steps", "control").conversations == 1

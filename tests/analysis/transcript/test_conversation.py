@@ -1,0 +1,128 @@
+"""Records as conversations, and reading those of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.analysis.transcript import conversation as module
+from emobench.analysis.transcript.conversation import (
+    parse_conversation,
+    read_conversations,
+    with_result,
+)
+from emobench.benchmarks.adapter import load_benchmark
+from emobench.benchmarks.tasks import Action, load_env, task_of
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
+from emobench.tables.run_results import collect
+from tests.support.runs import append, episode, fill, make_run
+
+RECORDED = {
+    "user_id": "a_b_1",
+    "instruction": "Cancel it.",
+    "actions": [
+        {"name": "cancel_pending_order", "kwargs": {"order_id": "#W1"}},
+        {"name": "respond", "kwargs": {"content": "Done."}},
+    ],
+    "outputs": [12],
+}
+
+
+def of(task: object, **more: Any) -> dict[str, Any]:
+    return {"env": "retail", "task_id": 1, "info": {"task": task}, **more}
+
+
+def test_a_records_own_task_comes_first() -> None:
+    task = task_of(of(RECORDED), load_benchmark().label)
+    assert task is not None
+    assert (task.env, task.index, task.user_id) == ("retail", 1, "a_b_1")
+    assert task.actions == (Action("cancel_pending_order", {"order_id": "#W1"}),)
+    assert task.actions == task.write_actions
+    assert task.outputs == ("12",)
+
+
+@pytest.mark.parametrize(
+    "task", [None, {}, {"instruction": "x"}, {**RECORDED, "actions": [{"name": "x"}]}]
+)
+def test_half_a_task_is_none_and_the_same_benchmark_stands_in(task: object) -> None:
+    label = load_benchmark().label
+    package, version = label.split(" ", 1)
+    named = {"package": package, "version": version}
+    assert task_of(of(task), label) is load_env("retail").tasks[1]
+    assert task_of(of(task, benchmark=named)) is load_env("retail").tasks[1]
+    assert task_of(of(task)) is None
+    # The record's word counts before the plan's.
+    assert task_of(of(task, benchmark={**named, "version": "0"}), label) is None
+    for odd in ({"task_id": 115}, {"task_id": True}, {"env": "telecom"}, {"env": None}):
+        assert task_of(of(task) | odd, label) is None
+
+
+def test_what_a_record_says_besides() -> None:
+    calls = [
+        {"role": "user", "think": ["x"], "prompt_tokens": 5},
+        {"role": "assistant", "think": ["x"], "completion_tokens": 2},
+        None,
+    ]
+    info = {"task": RECORDED, "reward_info": {"info": {"outputs": {"12": True, "13": False}}}}
+    found = parse_conversation(of(RECORDED, calls=calls, info=info, error={"type": "E"}))
+    assert (found.think_removed, found.calls, found.tokens) == (1, 3, 7)
+    assert found.outputs_told == {"12": True, "13": False}
+    assert found.error == ("E", "")
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    run_dir = make_run(tmp_path / "study", variants=("control", "anxiety"), tasks=3, trials=2)
+    fill(run_dir, load_plan(run_dir).cells[1:])
+    cell = load_plan(run_dir).cells[0]
+    lines = [episode(cell, task, wall_s=task + 0.5) for task in (2, 0)]
+    append(run_dir, cell, [*lines, episode(cell, 1, "infra_error")])
+    return run_dir
+
+
+def test_conversations_are_those_of_their_records(run_dir: RunDir) -> None:
+    collected = collect(run_dir)
+    read = list(read_conversations(collected, with_result(collected)))
+    assert len(read) == 11
+    for result, record, found in read:
+        assert (found.condition, found.trial) == (result.cell.condition, result.cell.trial)
+        assert (found.task_id, found.episode, found.outcome, found.wall_s) == (
+            record.task_id,
+            record.episode,
+            record.outcome,
+            record.wall_s,
+        )
+
+
+def test_a_sample_takes_the_same_pairs_in_every_variant(run_dir: RunDir) -> None:
+    sampled = [
+        (result.cell.variant, record.task_id, result.cell.trial)
+        for result, record in with_result(collect(run_dir), 4)
+    ]
+    pairs = {name: [each[1:] for each in sampled if each[0] == name] for name, *_ in sampled}
+    assert set(pairs["control"]) <= set(pairs["anxiety"])
+    assert len(pairs["anxiety"]) == 4
+
+
+def test_files_are_opened_once_in_any_order_and_few_at_a_time(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = collect(run_dir)
+    mixed = sorted(with_result(collected), key=lambda pair: pair[1].task_id)
+    opened: list[Path] = []
+    stock = Path.open
+
+    def count(path: Path, *given: Any, **named: Any) -> Any:
+        opened.append(path)
+        return stock(path, *given, **named)
+
+    want = [record.episode for _, record in mixed]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", count)
+        assert [record.episode for _, record, _ in read_conversations(collected, mixed)] == want
+    assert len(opened) == len(set(opened)) == 4
+    monkeypatch.setattr(module, "OPEN_FILES", 1)
+    assert [record.episode for _, record, _ in read_conversations(collected, mixed)] == want

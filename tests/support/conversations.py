@@ -1,0 +1,57 @@
+"""Conversations for the tests of this folder, from the benchmark's own tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emobench.analysis.transcript.conversation import Conversation
+from emobench.benchmarks.tasks import Task, load_env
+from emobench.benchmarks.transcript import STOP, Event, Message, ToolCall, Transcript
+from emobench.core.outcomes import Condition
+
+GREETING = "Hi! How can I help you today?"
+
+
+def task_of(env: str, index: int) -> Task:
+    return load_env(env).tasks[index]
+
+
+def conversation(
+    env: str,
+    index: int,
+    *said: str,
+    variant: str = "control",
+    stopped: bool = True,
+    tools: Sequence[str] = (),
+    outcome: str = "failed",
+    trial: int = 1,
+) -> Conversation:
+    """User and agent in turns, the user first; `tools` were called before the last words."""
+    events: list[Event] = [
+        Message("assistant" if place % 2 else "user", text, place)
+        for place, text in enumerate(said)
+    ]
+    events[-1:-1] = [ToolCall(name, "{}", {}, "", 0) for name in tools]
+    if stopped:
+        events.append(Message("user", STOP, len(said)))
+    return of_events(env, index, events, variant=variant, outcome=outcome, trial=trial)
+
+
+def of_events(
+    env: str,
+    index: int,
+    events: Sequence[Event],
+    *,
+    variant: str = "control",
+    outcome: str = "failed",
+    trial: int = 1,
+) -> Conversation:
+    return Conversation(
+        condition=Condition(env, "tool-calling", "assistant", variant),
+        trial=trial,
+        task_id=index,
+        episode=f"{env}-{index}-{variant}-{trial}",
+        outcome=outcome,
+        transcript=Transcript(tuple(events), len(events)),
+        task=task_of(env, index),
+    )
