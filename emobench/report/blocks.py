@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from emobench.report.scene import Figure
+from emobench.report.drawing import Figure
 
 Scalar = str | int | float | bool | None
 State = Literal["", "passed", "failed", "not_checked", "muted", "strong"]

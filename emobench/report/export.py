@@ -25,9 +25,10 @@ from emobench.analysis.stats.estimates import plain
 from emobench.analysis.transcript.tally import table_data
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import write_atomic, write_bytes_atomic
-from emobench.report import latex, page, pdf, provenance, svg, views
+from emobench.report import latex, provenance, views
 from emobench.report.blocks import Scalar, Table, blocks_of
-from emobench.report.scene import Figure
+from emobench.report.drawing import Figure, can_draw_pdf, pdf_file, svg_file
+from emobench.report.render import build_sections
 from emobench.report.study import Study
 from emobench.scheduler import cost
 
@@ -43,9 +44,10 @@ def export(study: Study, folder: Path) -> tuple[list[Path], str]:
     Raises InvalidInput where `folder` holds something else, OSError where the disk refuses.
     """
     _check(folder)
-    blocks = blocks_of(page.sections(study))
-    figures, tables = page.figures_of(blocks), page.tables_of(blocks)
-    with_pdf = pdf.available()
+    blocks = blocks_of(build_sections(study))
+    figures = [block for block in blocks if isinstance(block, Figure)]
+    tables = [block for block in blocks if isinstance(block, Table)]
+    with_pdf = can_draw_pdf()
     written = []
     for path, content in _files(study, figures, tables, with_pdf):
         target = folder / path
@@ -78,9 +80,9 @@ def _files(
     study: Study, figures: Sequence[Figure], tables: Sequence[Table], with_pdf: bool
 ) -> Iterator[tuple[str, str | bytes]]:
     for figure in figures:
-        yield f"figures/{figure.name}.svg", svg.standalone(figure)
+        yield f"figures/{figure.name}.svg", svg_file(figure)
         if with_pdf:
-            yield f"figures/{figure.name}.pdf", pdf.pdf(figure)
+            yield f"figures/{figure.name}.pdf", pdf_file(figure)
     for table in tables:
         yield f"tables/{table.name}.csv", csv_text(records_of(table))
         yield f"tables/{table.name}.tex", latex.table(table)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from emobench.report.blocks import Cell, Table
-from emobench.report.scene import Figure
+from emobench.report.drawing import Figure
 
 PREAMBLE = "% Needs \\usepackage{booktabs}"
 LONG = 45

@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,30 @@ from markupsafe import Markup, escape
 
 from emobench.core.files import write_atomic
 from emobench.core.run_dir import RunDir
-from emobench.report import page, provenance, svg, views
+from emobench.report import provenance, views
+from emobench.report.blocks import Section, Table, blocks_of
+from emobench.report.drawing import Figure, inline_svg
 from emobench.report.embedding import Limit, notice
-from emobench.report.script import script as own_script
-from emobench.report.script import style as own_style
-from emobench.report.sections.summary import answers
+from emobench.report.sections.cost import cost_section
+from emobench.report.sections.results import comparison_section, group_section
+from emobench.report.sections.summary import answers, overview_blocks
+from emobench.report.sections.talk import talk_section
+from emobench.report.sections.trust import (
+    fidelity_section,
+    gate_section,
+    manipulation_section,
+    power_section,
+)
 from emobench.report.study import Study, build_study
 from emobench.report.transcripts import redactor, script_json
 from emobench.tables.run_results import collect
 
 FOLDER = Path(__file__).parent
+SCRIPTS = ("library", "text", "compare", "filters", "list", "related", "pane", "main")
+"""In the order in which they are run: a later part uses what an earlier one names."""
+STYLES = ("report.css", "figures.css", "browser.css")
+OPEN_GROUPS = 3
+"""Of more groups the details are folded."""
 
 
 def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
@@ -39,12 +55,55 @@ def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
 
 
 def write_report(study: Study) -> Path:
-    """The page of a study that is built already. Raises OSError where it cannot be written."""
+    """Write the page of a study that is built already and return its path.
+
+    Raises OSError where it cannot be written.
+    """
     # A lone surrogate, which a model can write, has no place in a UTF-8 file.
     text = _page(study).encode("utf-8", "replace").decode("utf-8")
     path = study.collected.run_dir.report
     write_atomic(path, text)
     return path
+
+
+def build_sections(study: Study) -> list[Section]:
+    """Return the sections in reading order; coverage, conversations and provenance have a form of
+    their own."""
+    groups = study.findings.groups
+    found: list[Section] = []
+    if len(groups) == 1:
+        section = group_section(study, groups[0], "results", "")
+        found.append(replace(section, title=f"Results: {section.title}"))
+    else:
+        parts = tuple(
+            replace(
+                group_section(study, group, f"group-{number}", f"g{number}-"),
+                folded=len(groups) > OPEN_GROUPS,
+            )
+            for number, group in enumerate(groups, 1)
+        )
+        found.append(Section("results", "Results", tuple(overview_blocks(study)), parts))
+    comparison = comparison_section(study)
+    found += [comparison] if comparison else []
+    trust = (manipulation_section(study), fidelity_section(study), power_section(study))
+    gates = gate_section(study)
+    found.append(Section("trust", "Can it be trusted?", (), (gates, *trust)))
+    found += [talk_section(study), cost_section(study)]
+    return found
+
+
+def number_blocks(found: Sequence[Section]) -> Mapping[str, int]:
+    """Return the numbers by 'figure-name' and 'table-name', each kind counted through the page.
+
+    The table that holds a figure's own numbers has none.
+    """
+    numbers: dict[str, int] = {}
+    counts = {"figure": 0, "table": 0}
+    for block in blocks_of(found):
+        if isinstance(block, Figure | Table) and not (isinstance(block, Table) and block.of):
+            counts[block.kind] += 1
+            numbers[f"{block.kind}-{block.name}"] = counts[block.kind]
+    return numbers
 
 
 def _page(study: Study) -> str:
@@ -57,14 +116,14 @@ def _page(study: Study) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["drawing"] = svg.inline
-    environment.filters["code"] = _with_code
-    script, style = own_script(), own_style()
+    environment.filters["drawing"] = inline_svg
+    environment.filters["code"] = _mark_code
+    script, style = page_script(), page_style()
     return environment.get_template("report.html.j2").render(
         **_sections(study),
         script=script,
         style=style,
-        policy=_policy(script, style),
+        policy=_content_policy(script, style),
         index=script_json(study.library.index()),
         embedded_notice=notice(study.library.choice),
         chunks=study.library.chunks,
@@ -74,13 +133,13 @@ def _page(study: Study) -> str:
 def _sections(study: Study) -> dict[str, Any]:
     collected = study.collected
     sweep = collected.plan.sweep
-    found = page.sections(study)
+    found = build_sections(study)
     return {
         "sweep": sweep,
         "answers": answers(study),
         "notices": views.notices(study),
         "sections": found,
-        "numbers": page.numbered(found),
+        "numbers": number_blocks(found),
         "coverage": views.coverage(collected),
         "unfinished": views.unfinished(collected, redactor(collected.run_dir)),
         "facts": provenance.facts(study),
@@ -89,13 +148,13 @@ def _sections(study: Study) -> dict[str, Any]:
     }
 
 
-def _with_code(text: str) -> Markup:
-    """Escaped, with `commands` in the type of code."""
+def _mark_code(text: str) -> Markup:
+    """Return the text escaped, with `commands` in the type of code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _policy(script: str, style: str) -> str:
-    """Content-Security-Policy: nothing is fetched; only this script and this style run."""
+def _content_policy(script: str, style: str) -> str:
+    """Return the Content-Security-Policy: nothing is fetched; only this script and style run."""
     return (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -105,3 +164,21 @@ def _policy(script: str, style: str) -> str:
 def _digest(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def page_script() -> str:
+    """Return the page's script: one function, so that no name of it is global."""
+    parts = "\n".join(_read_part(f"browser/{name}.js") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+
+
+def page_style() -> str:
+    """Return the page's style sheet."""
+    return "\n".join(_read_part(name) for name in STYLES)
+
+
+def _read_part(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+FOLDER = Path(__file__).parent

@@ -18,12 +18,12 @@ from emobench.cli.main import main
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.report import latex, pdf
+from emobench.report import export as exports
+from emobench.report import latex
 from emobench.report.blocks import Cell, Table, heads
+from emobench.report.drawing import Figure, Text, pdf_file, svg_file
 from emobench.report.export import FINDINGS, NO_PDF, csv_text, export
-from emobench.report.scene import Figure, Text
 from emobench.report.study import Study, build_study
-from emobench.report.svg import standalone
 from emobench.tables.run_results import collect
 from tests.support.runs import append, episode, fill, make_run
 
@@ -87,15 +87,15 @@ def test_figures_are_pdf_files_of_one_page_with_their_fonts(folder: Path) -> Non
 
 def test_the_same_figure_is_the_same_file() -> None:
     figure = Figure("x", HOSTILE, HOSTILE, 200, 40, (Text(4, 20, HOSTILE),))
-    assert pdf.pdf(figure) == pdf.pdf(figure)
-    root = ElementTree.fromstring(standalone(figure))
+    assert pdf_file(figure) == pdf_file(figure)
+    root = ElementTree.fromstring(svg_file(figure))
     assert "{\\input" in str(root[0].text)
 
 
 def test_without_reportlab_the_rest_is_written(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pdf, "available", lambda: False)
+    monkeypatch.setattr(exports, "can_draw_pdf", lambda: False)
     files, notice = export(study, tmp_path / "x")
     assert notice == NO_PDF
     assert {file.suffix for file in files} == {".svg", ".csv", ".tex", ".json"}

@@ -13,11 +13,11 @@ import pytest
 from emobench.core.models import ScriptedModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
+from emobench.report.drawing import inline_svg
 from emobench.report.numbers import bounds, p_value, rate, signed
 from emobench.report.render import build_report, write_report
 from emobench.report.sections.common import short_labels
 from emobench.report.study import Study, build_study, sample_size
-from emobench.report.svg import inline
 from emobench.report.views import coverage
 from emobench.tables.run_results import collect
 from tests.support.chromium import Chromium, file_url
@@ -248,11 +248,11 @@ def test_more_conversations_than_are_read_become_a_sample(
 
 
 def test_words_of_a_model_are_text_in_a_figure(study: Study) -> None:
-    from emobench.report.figures.forest import Dot, forest, share_axis
+    from emobench.report.figures import Dot, forest, share_axis
 
     hostile = "</svg><script>alert(1)</script>"
     dot = Dot(hostile, 0.5, None, hostile, hostile, caption=hostile)
-    drawn = inline(forest("x", hostile, [dot], share_axis(hostile, None), caption=hostile))
+    drawn = inline_svg(forest("x", hostile, [dot], share_axis(hostile, None), caption=hostile))
     assert "<script" not in drawn
     assert drawn.count("</svg>") == 1
 

@@ -1,15 +1,18 @@
-"""Outcomes, what else the variant changed, and what the choices of the analysis could change."""
+"""Below a group's effects: pass^k, tasks, outcomes, mediators, and what other choices change."""
 
 from __future__ import annotations
 
+import math
 from urllib.parse import urlencode
 
 from emobench.analysis.findings import Exploratory, GroupFinding, VariantFinding
-from emobench.analysis.stats.estimates import Difference, Mean
+from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.mediators import MEDIATORS
+from emobench.analysis.stats.units import Arm
 from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
-from emobench.report.figures.bars import bars
+from emobench.report.drawing import series
+from emobench.report.figures import Curve, Point, Tile, bars, curves, heatmap
 from emobench.report.numbers import (
     DAGGER,
     bounds,
@@ -17,6 +20,8 @@ from emobench.report.numbers import (
     measure,
     p_value,
     percent,
+    plural,
+    rate,
     signed,
     spread,
 )
@@ -29,6 +34,199 @@ from emobench.report.sections.common import (
     title_of,
 )
 from emobench.report.study import Study
+
+
+def pass_k_section(group: GroupFinding, prefix: str) -> Section:
+    """The curves and their numbers; without two trials only pass^1, in words."""
+    ks = sorted({each.k for variant in group.variants for each in variant.pass_k})
+    blocks: list[Block] = []
+    defined = [k for k in ks if any(_value_at(v.pass_k, k) is not None for v in group.variants)]
+    if len(defined) > 1:
+        roles = series([each.variant for each in group.variants], group.baseline)
+        lines = [
+            Curve(
+                each.variant,
+                tuple(
+                    Point(
+                        defined.index(found.k),
+                        found.value,
+                        found.interval,
+                        f"{found.label}: {rate(found.value)} {bounds(found.interval)}",
+                    )
+                    for found in each.pass_k
+                    if found.value is not None
+                ),
+                roles[each.variant],
+            )
+            for each in group.variants
+        ]
+        blocks.append(
+            curves(
+                f"{prefix}pass-k",
+                f"pass^k by variant, {title_of(group)}",
+                lines,
+                [str(k) for k in defined],
+                axis="k: trials of a task that must all succeed",
+                value_axis="pass^k",
+                caption=f"pass^k by variant, {title_of(group)}: the chance that k trials of a task "
+                "all succeed, C(c,k)/C(n,k) averaged over tasks with the n trials counted for each "
+                "task; whiskers are 95 % score intervals over tasks.",
+            )
+        )
+    elif defined:
+        blocks.append(Remark("No task has two scored trials, so there is no pass^2 or beyond."))
+    else:
+        blocks.append(Remark("No conversation has a result yet."))
+    if defined:
+        blocks.append(_pass_k_table(group, prefix, defined))
+    return Section(f"{prefix}pass-k-section", "Reliability over trials: pass^k", tuple(blocks))
+
+
+def _pass_k_table(group: GroupFinding, prefix: str, ks: list[int]) -> Table:
+    rows, records = [], []
+    notes: dict[str, None] = {}
+    for each in group.variants:
+        cells = [Cell(each.variant)]
+        for k in ks:
+            found = next((item for item in each.pass_k if item.k == k), None)
+            if found is None:
+                cells.append(Cell("\u2013", state="muted"))
+                continue
+            few = f"{found.tasks} of {plural(found.of, 'task')}" if found.tasks < found.of else ""
+            detail = " ".join(part for part in (bounds(found.interval), few) if part)
+            mark = DAGGER if found.notes and found.value is not None else ""
+            title = "; ".join([found.label, *found.notes, found.reason]).strip("; ")
+            cells.append(Cell(rate(found.value), detail, title, mark=mark))
+            if mark:
+                notes.update(dict.fromkeys(found.notes))
+            records.append({**keys_of(group, each.variant), **_pass_k_record(found)})
+        rows.append(tuple(cells))
+    return Table(
+        f"{prefix}pass-k",
+        f"pass^k by variant, {title_of(group)}, 95 % intervals over tasks; a dash where no task "
+        "has k scored trials.",
+        heads("Variant", *(f"pass^{k}" for k in ks)),
+        tuple(rows),
+        (f"{DAGGER} {'; or '.join(notes)}.",) if notes else (),
+        tuple(records),
+    )
+
+
+def _pass_k_record(found: PassK) -> dict[str, Scalar]:
+    return {
+        "k": found.k,
+        "label": found.label,
+        "pass_k": found.value,
+        **interval_columns("pass_k", found.interval),
+        **interval_columns("pass_k_bootstrap", found.bootstrap),
+        "tasks": found.tasks,
+        "tasks_with_a_trial": found.of,
+        "notes": "; ".join([*found.notes, found.reason]).strip("; "),
+    }
+
+
+def _value_at(found: tuple[PassK, ...], k: int) -> float | None:
+    return next((each.value for each in found if each.k == k), None)
+
+
+TASKS_TITLE = "Tasks"
+
+
+def task_section(study: Study, group: GroupFinding, prefix: str) -> Section:
+    """A tile a task and variant, the tasks from easy to hard under control."""
+    identifier = f"{prefix}tasks"
+    arms = study.arms.get(group.key, {})
+    variants = [each.variant for each in group.variants if each.variant in arms]
+    if not any(int(arms[name].n.sum()) for name in variants):
+        return Section(identifier, TASKS_TITLE, (Remark("No task has a scored trial yet."),))
+    by_task = {name: _results_by_task(arms[name]) for name in variants}
+    order = _easiest_first(by_task, group.baseline)
+    rows = [
+        (name, [_task_tile(name, task, by_task[name].get(task)) for task in order])
+        for name in variants
+    ]
+    sorted_by = group.baseline if group.baseline in by_task else "all variants"
+    figure = heatmap(
+        f"{prefix}tasks",
+        f"Mean reward of each task by variant, {title_of(group)}",
+        rows,
+        [str(task) for task in order],
+        axis=f"task, from easy to hard with {sorted_by}",
+        caption=f"Mean reward of each task by variant, {title_of(group)}; tasks in the order of "
+        f"their mean reward with {sorted_by}. A stroke marks tasks without a scored trial.",
+        legend="mean reward of the task's scored trials",
+    )
+    table = Table(
+        f"{prefix}tasks",
+        f"Mean reward and scored trials of each task by variant, {title_of(group)}.",
+        heads("Task", *variants),
+        tuple(
+            (Cell(str(task)), *(_task_cell(by_task[name].get(task)) for name in variants))
+            for task in order
+        ),
+        records=tuple(
+            _task_record(group, name, task, found)
+            for name in variants
+            for task in order
+            if (found := by_task[name].get(task)) is not None
+        ),
+        folded=True,
+        of=figure.name,
+    )
+    return Section(identifier, TASKS_TITLE, (figure, table))
+
+
+_TaskResult = tuple[float, int, int, int]
+"""(mean reward, scored trials, successes, missing)."""
+
+
+def _results_by_task(arm: Arm) -> dict[int, _TaskResult]:
+    columns = (arm.means, arm.n, arm.successes, arm.missing)
+    lists = [column.tolist() for column in columns]
+    return dict(zip(arm.tasks.tolist(), zip(*lists, strict=True), strict=True))
+
+
+def _easiest_first(by_task: dict[str, dict[int, _TaskResult]], baseline: str) -> list[int]:
+    tasks = sorted({task for found in by_task.values() for task in found})
+
+    def ease(task: int) -> tuple[float, float, int]:
+        own = by_task.get(baseline, {}).get(task)
+        means = [found[task][0] for found in by_task.values() if task in found]
+        known = [value for value in means if not math.isnan(value)]
+        overall = sum(known) / len(known) if known else -1.0
+        base = own[0] if own and not math.isnan(own[0]) else (-1.0 if own else overall)
+        return (-base, -overall, task)
+
+    return sorted(tasks, key=ease)
+
+
+def _task_tile(variant: str, task: int, found: _TaskResult | None) -> Tile:
+    if found is None or math.isnan(found[0]):
+        return Tile(None, f"task {task}, {variant}: no scored trial")
+    mean, n, successes, missing = found
+    lost = f", {missing} missing" if missing else ""
+    return Tile(mean, f"task {task}, {variant}: {rate(mean)}, {successes} of {n} solved{lost}")
+
+
+def _task_cell(found: _TaskResult | None) -> Cell:
+    if found is None or math.isnan(found[0]):
+        return Cell("\u2013", state="muted")
+    return Cell(rate(found[0]), f"of {found[1]}")
+
+
+def _task_record(
+    group: GroupFinding, variant: str, task: int, found: _TaskResult
+) -> dict[str, Scalar]:
+    mean, n, successes, missing = found
+    return {
+        **keys_of(group, variant),
+        "task_id": task,
+        "mean_reward": None if math.isnan(mean) else mean,
+        "scored_trials": n,
+        "successes": successes,
+        "missing": missing,
+    }
+
 
 ROLES: dict[str, tuple[str, float]] = {
     "solved": ("good", 0.9),
@@ -51,7 +249,7 @@ def outcome_section(group: GroupFinding, prefix: str) -> Section:
     if not any(each.mean.episodes or each.mean.missing for each in group.variants):
         return Section(identifier, title, (Remark("Nothing is planned here."),))
     rows = [
-        (each.variant, {o.replace("_", " "): _share(each.outcomes.get(o)) for o in SCORED})
+        (each.variant, {o.replace("_", " "): _value_or_0(each.outcomes.get(o)) for o in SCORED})
         for each in group.variants
     ]
     blocks: list[Block] = []
@@ -70,7 +268,7 @@ def outcome_section(group: GroupFinding, prefix: str) -> Section:
     return Section(identifier, title, tuple(blocks))
 
 
-def _share(found: Mean | None) -> float:
+def _value_or_0(found: Mean | None) -> float:
     return found.value or 0.0 if found else 0.0
 
 

@@ -11,11 +11,11 @@ from emobench.analysis.gates import GATES
 from emobench.analysis.stats.estimates import FEW
 from emobench.analysis.stats.power import POWER, power_verdict
 from emobench.report.blocks import Block
-from emobench.report.figures.forest import Dot, forest, symmetric_axis
+from emobench.report.figures import Dot, forest, symmetric_axis
 from emobench.report.numbers import bounds, listed, p_phrase, percent, plural, points, rate, signed
 from emobench.report.provenance import scripted_roles
 from emobench.report.sections.common import INTERVAL, is_compared, short_labels, size_of, title_of
-from emobench.report.sections.group import effect_dots
+from emobench.report.sections.results import effect_dots
 from emobench.report.study import Study
 
 SURE = 0.05

@@ -1,13 +1,18 @@
-"""The results of one environment, assistant and agent strategy."""
+"""The results of each environment, assistant and agent strategy; assistants beside each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from emobench.analysis.findings import GroupFinding, VariantFinding
+from emobench.analysis.gates import labels
 from emobench.analysis.stats.estimates import FEW, Difference
+from emobench.analysis.stats.interaction import AssistantComparison
+from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
-from emobench.report.figures.forest import Dot, forest, share_axis, symmetric_axis
+from emobench.report.drawing import Figure, series
+from emobench.report.figures import Dot, forest, share_axis, symmetric_axis
 from emobench.report.numbers import (
     DAGGER,
     bounds,
@@ -16,7 +21,6 @@ from emobench.report.numbers import (
     rate,
     signed,
 )
-from emobench.report.scene import Figure, series
 from emobench.report.sections.common import (
     INTERVAL,
     difference_columns,
@@ -27,14 +31,14 @@ from emobench.report.sections.common import (
     size_of,
     title_of,
 )
-from emobench.report.sections.curves import pass_k_section
 from emobench.report.sections.detail import (
     mediator_section,
     outcome_section,
+    pass_k_section,
     protocol_section,
     sensitivity_section,
+    task_section,
 )
-from emobench.report.sections.heat import heat_section
 from emobench.report.study import Study
 
 
@@ -43,7 +47,7 @@ def group_section(study: Study, group: GroupFinding, identifier: str, prefix: st
     blocks: list[Block] = [*effect_blocks(study, group, prefix)]
     parts = [
         pass_k_section(group, prefix),
-        heat_section(study, group, prefix),
+        task_section(study, group, prefix),
         outcome_section(group, prefix),
         mediator_section(group, prefix),
         sensitivity_section(study, group, prefix),
@@ -172,17 +176,17 @@ def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> T
         if compared
         else f"Mean reward by variant, {title_of(group)}, {size}, {INTERVAL}.",
         tuple(head),
-        tuple(_row(study, group, each, compared) for each in group.variants),
+        tuple(_effect_row(study, group, each, compared) for each in group.variants),
         (
             *notes,
             "Missing: infrastructure errors and planned conversations that are not there; they "
             "enter no mean (see sensitivity).",
         ),
-        tuple(_record(study, group, each) for each in group.variants),
+        tuple(_effect_record(study, group, each) for each in group.variants),
     )
 
 
-def _row(
+def _effect_row(
     study: Study, group: GroupFinding, each: VariantFinding, compared: bool
 ) -> tuple[Cell, ...]:
     mean = each.mean
@@ -241,7 +245,7 @@ def _notes(each: VariantFinding) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str, Scalar]:
+def _effect_record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str, Scalar]:
     """Unrounded, with the labels."""
     row: dict[str, Scalar] = {
         **keys_of(group, each.variant),
@@ -260,3 +264,115 @@ def _record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str
         **interval_columns("odds_ratio", odds.interval if odds else None),
         "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
     }
+
+
+MOST_DOTS = 60
+"""Rows of a figure; of more there is only the table."""
+
+
+def comparison_section(study: Study) -> Section | None:
+    """None with one assistant: there is nothing to compare."""
+    findings = study.findings
+    if not findings.assistants and not findings.interactions:
+        return None
+    parts = []
+    for found, identifier, title, what in (
+        (
+            findings.interactions,
+            "interaction",
+            "Does a variant's effect differ between assistants?",
+            "Difference in a variant's effect on mean reward, first minus second assistant",
+        ),
+        (
+            findings.assistants,
+            "assistants",
+            "Assistants under each variant",
+            "Difference in mean reward, first minus second assistant, under each variant",
+        ),
+    ):
+        if found:
+            blocks: list[Block] = []
+            if len(found) <= MOST_DOTS:
+                blocks.append(_comparison_figure(found, identifier, what))
+            blocks.append(_comparison_table(study, found, identifier, what))
+            parts.append(Section(identifier, title, tuple(blocks)))
+    return Section("comparison", "Assistants compared", (), tuple(parts))
+
+
+def _comparison_figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figure:
+    dots: list[Dot] = []
+    heading = ""
+    for each in found:
+        pair = f"{each.first} minus {each.second}, {each.env} / {each.agent_strategy}"
+        if pair != heading:
+            dots.append(Dot(pair, heading=True))
+            heading = pair
+        gap = each.difference
+        caption = f"{gap.label}: {signed(gap.value)} {bounds(gap.interval, True)}"
+        dots.append(Dot(each.variant, gap.value, gap.interval, effect_text(gap), caption=caption))
+    return forest(
+        name,
+        what,
+        dots,
+        symmetric_axis("difference, paired by task", dots),
+        caption=f"{what}; paired by task, 95 % intervals clustered by task. Exploratory.",
+    )
+
+
+def _comparison_labels(study: Study, each: AssistantComparison) -> str:
+    """The gates that the variant does not pass with either assistant."""
+    conditions = [
+        Condition(each.env, each.agent_strategy, assistant, each.variant)
+        for assistant in (each.first, each.second)
+    ]
+    return short_labels(
+        mark for condition in conditions for mark in labels(study.checks.gates, condition)
+    )
+
+
+def _comparison_table(
+    study: Study, found: Sequence[AssistantComparison], name: str, what: str
+) -> Table:
+    return Table(
+        name,
+        f"{what}; paired by task, 95 % intervals clustered by task.",
+        (
+            *(Head(name, numeric=False) for name in ("Assistants", "Environment", "Strategy")),
+            *heads("Variant", "Difference", "p adjusted", "Tasks"),
+        ),
+        tuple(
+            (
+                Cell(f"{each.first} minus {each.second}"),
+                Cell(each.env),
+                Cell(each.agent_strategy),
+                Cell(
+                    each.variant, _comparison_labels(study, each) if name == "interaction" else ""
+                ),
+                Cell(
+                    signed(each.difference.value),
+                    bounds(each.difference.interval, True) or each.difference.reason,
+                    each.difference.label,
+                    mark=DAGGER if each.difference.notes else "",
+                ),
+                Cell(p_value(each.difference.p_adjusted), title=each.difference.adjustment),
+                Cell(f"{each.difference.tasks:,}"),
+            )
+            for each in found
+        ),
+        (
+            "p from sign flips, adjusted by Benjamini and Hochberg over one environment and "
+            f"strategy: exploratory. {DAGGER} Few tasks, or few that differ.",
+        ),
+        tuple(
+            {
+                "env": each.env,
+                "agent_strategy": each.agent_strategy,
+                "first": each.first,
+                "second": each.second,
+                "variant": each.variant,
+                **difference_columns(each.difference),
+            }
+            for each in found
+        ),
+        folded=len(found) > 2 * MOST_DOTS,
+    )

@@ -1,21 +1,160 @@
-"""The simulated user: the emotion as a judge saw it, how it writes, whether it stayed on task."""
+"""Can it be trusted: the gates, the simulated user as a judge and rules saw it, and power."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
 from emobench.analysis.stats.estimates import FEW, Difference, Interval, Mean
+from emobench.analysis.stats.power import POWER, power_verdict
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
-from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
-from emobench.report.figures.curves import Curve, Point, curves
-from emobench.report.figures.heatmap import Tile, heatmap
-from emobench.report.numbers import DAGGER, DASH, measure, percent, plural, rate, signed
-from emobench.report.scene import series
+from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
+from emobench.report.drawing import series
+from emobench.report.figures import Curve, Point, Tile, curves, heatmap
+from emobench.report.numbers import DAGGER, DASH, measure, percent, plural, points, rate, signed
 from emobench.report.sections.common import condition_keys, interval_columns
 from emobench.report.study import Study
 from emobench.store.labels import LABELS
+
+WORDS: dict[str, str] = {"passed": "passed", "failed": "failed", "not_checked": "not checked"}
+
+
+def gate_section(study: Study) -> Section:
+    """Every gate of every variant, and why those fail that do."""
+    results: dict[Condition, dict[str, GateResult]] = {}
+    for each in study.checks.gates:
+        results.setdefault(each.condition, {})[each.gate] = each
+    if not results:
+        return Section("gates", "Gates", (Remark("Nothing is planned."),))
+    several = len({condition.group for condition in results}) > 1
+    table = Table(
+        "gates",
+        "Gates of each variant: thresholds declared in the sweep file before the data. What a "
+        "variant does not pass stands beside its effect wherever that is shown.",
+        heads("Variant", *GATES),
+        tuple(
+            (
+                Cell(str(condition) if several else condition.variant),
+                *(_verdict_cell(found.get(gate)) for gate in GATES),
+            )
+            for condition, found in results.items()
+        ),
+        records=tuple(
+            {
+                **condition_keys(each.condition),
+                "gate": each.gate,
+                "verdict": each.verdict,
+                "reason": each.reason,
+            }
+            for each in study.checks.gates
+        ),
+    )
+    blocks: list[Block] = [table, *_reasons(study, several)]
+    return Section("gates", "Gates", tuple(blocks))
+
+
+def _verdict_cell(found: GateResult | None) -> Cell:
+    if found is None:
+        return Cell(DASH, title="this gate needs a contrast", state="muted")
+    state: State = found.verdict
+    near = found.verdict != "not_checked" and any(each.near for each in found.criteria)
+    return Cell(
+        WORDS[found.verdict], title=found.reason, state=state, detail="near" if near else ""
+    )
+
+
+def _reasons(study: Study, several: bool) -> Iterator[Block]:
+    """The same reason of several variants stands once."""
+    whose: dict[tuple[str, str, str], list[str]] = {}
+    for each in study.checks.gates:
+        if each.verdict != "passed":
+            key = (each.gate, WORDS[each.verdict], each.reason)
+            name = str(each.condition) if several else each.condition.variant
+            whose.setdefault(key, []).append(name)
+    items = tuple(
+        (f"{gate}, {verdict}", f"{', '.join(names)}: {reason}")
+        for (gate, verdict, reason), names in whose.items()
+    )
+    if items:
+        yield Items(items, "Reasons")
+    if any(c.near for each in study.checks.gates for c in each.criteria):
+        yield Remark(
+            "The interval of its figure holds the threshold: more data might turn it.", "Near."
+        )
+    if study.checks.thresholds_changed:
+        yield Remark(
+            f"The thresholds were changed on {study.checks.thresholds_changed}, when there were "
+            "results already: they are no longer declared before the data.",
+            "Changed thresholds.",
+        )
+
+
+def power_section(study: Study) -> Section:
+    """The smallest drop that the design can see."""
+    wanted = study.checks.thresholds.smallest_effect
+    verdict = power_verdict(study.cells, wanted)
+    if not verdict.designs:
+        reason = "No variant is compared with control, so there is no effect to detect."
+        return Section("power", "Power", (Remark(reason),))
+    rows, records = [], []
+    for each in verdict.designs:
+        design = each.design
+        rows.append(
+            (
+                Cell(f"{design.env} / {design.assistant} / {design.agent_strategy}"),
+                Cell(f"{design.tasks:,}"),
+                Cell(f"{design.trials:,}"),
+                Cell(f"{design.variants:,}"),
+                Cell(
+                    points(each.smallest) if each.smallest is not None else "none",
+                    state="passed" if each.enough else "failed",
+                ),
+                Cell(points(wanted)),
+                Cell(f"{each.trials_needed:,}" if each.trials_needed else "no number"),
+                Cell(f"{each.tasks_needed:,}" if each.tasks_needed else "no number"),
+            )
+        )
+        record: dict[str, Scalar] = {
+            "env": design.env,
+            "assistant": design.assistant,
+            "agent_strategy": design.agent_strategy,
+            "tasks": design.tasks,
+            "trials": design.trials,
+            "variants": design.variants,
+            "alpha": each.alpha,
+            "power": each.power,
+            "smallest_drop": each.smallest,
+            "wanted": each.wanted,
+            "trials_needed": each.trials_needed,
+            "tasks_needed": each.tasks_needed,
+        }
+        records.append(record)
+    table = Table(
+        "power",
+        f"Smallest drop in mean reward, in points of 100, that the planned design finds with "
+        f"{percent(POWER)} power, two-sided, at Holm's first step; and what the smallest effect of "
+        "interest would take.",
+        heads(
+            "Group",
+            "Tasks",
+            "Trials",
+            "Variants",
+            "Smallest drop",
+            "Wanted",
+            "Trials needed",
+            "Tasks needed",
+        ),
+        tuple(rows),
+        (
+            "From the difficulty of published gpt-4o results, not from this data: "
+            "`emobench power SWEEP --pilot RUN_DIR` takes a run's own.",
+        ),
+        tuple(records),
+    )
+    return Section("power", "Power", (table,))
+
 
 FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
@@ -31,12 +170,12 @@ def manipulation_section(study: Study) -> Section:
             Remark("No judge has labelled the users' turns; `emobench judge RUN_DIR` asks one.")
         )
     else:
-        blocks += _judged(study, main)
-    blocks += _markers(study)
+        blocks += _judge_blocks(study, main)
+    blocks += _marker_tables(study)
     return Section(identifier, title, tuple(blocks))
 
 
-def _judged(study: Study, main: Manipulation) -> Iterator[Block]:
+def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
     several = len({each.condition.group for each in main.conditions}) > 1
     arms = [each for each in main.conditions if each.judged]
     yield heatmap(
@@ -72,7 +211,7 @@ def _judged(study: Study, main: Manipulation) -> Iterator[Block]:
         yield curves(
             "decay",
             "Share of turns recognised, over the course of the conversation",
-            [_decay(each, turns, roles[each.condition.variant]) for each in emotional],
+            [_decay_curve(each, turns, roles[each.condition.variant]) for each in emotional],
             turns,
             axis="the user's turn, from 1",
             value_axis="share of turns recognised",
@@ -94,7 +233,7 @@ def _judged(study: Study, main: Manipulation) -> Iterator[Block]:
         )
 
 
-def _decay(each: VariantManipulation, turns: list[str], role: str) -> Curve:
+def _decay_curve(each: VariantManipulation, turns: list[str], role: str) -> Curve:
     points_ = tuple(
         Point(
             turns.index(point.turn),
@@ -127,7 +266,7 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
                 Cell(f"{each.judged:,}", f"of {each.turns:,}"),
                 Cell(f"{each.missing:,}"),
                 _share_cell(each.recognised),
-                _paired_cell(each.above_control),
+                _difference_cell(each.above_control),
                 _share_cell(each.conversations_recognised),
                 Cell(measure(each.intensity.value), title=each.intensity.label),
             )
@@ -152,7 +291,7 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
     )
 
 
-def _markers(study: Study) -> Iterator[Block]:
+def _marker_tables(study: Study) -> Iterator[Block]:
     found = study.checks.markers
     if not found:
         return
@@ -168,23 +307,23 @@ def _markers(study: Study) -> Iterator[Block]:
             (
                 Cell(_named(each.condition, several)),
                 Cell(f"{each.turns:,}"),
-                *(_marker(each.measures[name], each.differences.get(name)) for name in names),
+                *(_marker_cell(each.measures[name], each.differences.get(name)) for name in names),
             )
             for each in found
         ),
         (FEW_NOTE,),
         tuple(
-            {**condition_keys(each.condition), "marker": name, **_measured(each.measures[name])}
+            {**condition_keys(each.condition), "marker": name, **_mean_record(each.measures[name])}
             for each in found
             for name in names
         ),
     )
 
 
-def _marker(own: Mean, gap: Difference | None) -> Cell:
+def _marker_cell(own: Mean, gap: Difference | None) -> Cell:
     detail = signed(gap.value) if gap is not None and gap.value else ""
     title = gap.label if gap else own.label
-    return Cell(measure(own.value), detail, title, mark=_few(own))
+    return Cell(measure(own.value), detail, title, mark=_few_mark(own))
 
 
 def fidelity_section(study: Study) -> Section:
@@ -215,13 +354,13 @@ def fidelity_section(study: Study) -> Section:
                 Cell(
                     f"{each.conversations:,}", f"{each.left_out} cut short" if each.left_out else ""
                 ),
-                *(_fidelity(each.measures[n], each.differences.get(n)) for n in names),
+                *(_fidelity_cell(each.measures[n], each.differences.get(n)) for n in names),
             )
             for each in found
         ),
         (FEW_NOTE,),
         tuple(
-            {**condition_keys(each.condition), "measure": name, **_measured(each.measures[name])}
+            {**condition_keys(each.condition), "measure": name, **_mean_record(each.measures[name])}
             for each in found
             for name in names
         ),
@@ -234,14 +373,14 @@ def fidelity_section(study: Study) -> Section:
     return Section(identifier, title, (table, remark))
 
 
-def _fidelity(own: Mean, gap: Difference | None) -> Cell:
+def _fidelity_cell(own: Mean, gap: Difference | None) -> Cell:
     detail = ""
     if gap is not None and gap.value:
         detail = signed(100 * gap.value, 1)
         detail += f" {_points(gap.interval, 1)}" if gap.interval else ""
     title = gap.label if gap else own.label
     text = percent(own.value)
-    return Cell(text, detail, title, mark=_few(own))
+    return Cell(text, detail, title, mark=_few_mark(own))
 
 
 def _share_cell(found: Mean | None) -> Cell:
@@ -249,15 +388,15 @@ def _share_cell(found: Mean | None) -> Cell:
         return Cell(DASH, state="muted")
     interval = found.interval
     detail = f"[{percent(interval.low)}, {percent(interval.high)}]" if interval else ""
-    return Cell(percent(found.value), detail, found.label, mark=_few(found))
+    return Cell(percent(found.value), detail, found.label, mark=_few_mark(found))
 
 
-def _few(found: Mean) -> str:
+def _few_mark(found: Mean) -> str:
     """A mark where something happened, or failed to, but rarely."""
     return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
 
 
-def _paired_cell(found: Difference | None) -> Cell:
+def _difference_cell(found: Difference | None) -> Cell:
     if found is None or found.value is None:
         return Cell(DASH, state="muted")
     detail = _points(found.interval, 0) if found.interval else ""
@@ -272,7 +411,7 @@ def _named(condition: Condition, several: bool) -> str:
     return str(condition) if several else condition.variant
 
 
-def _measured(found: Mean) -> dict[str, Scalar]:
+def _mean_record(found: Mean) -> dict[str, Scalar]:
     return {
         "label": found.label,
         "value": found.value,

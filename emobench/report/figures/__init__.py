@@ -1,1 +1,0 @@
-"""The figures: plain values in, shapes out."""
