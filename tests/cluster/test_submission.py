@@ -23,7 +23,7 @@ from emobench.store.jobs import JobRecord, read_jobs
 from tests.cluster.lab import Lab
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
-from tests.support.serving import finish_cell
+from tests.support.runs import finish_cell
 
 SLURM = SlurmScheduler()
 SMALL = {"cpus": 1, "mem": "200M", "time": "10"}

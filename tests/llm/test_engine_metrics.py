@@ -11,7 +11,8 @@ from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load, ask_load, load_of, was_busy
 from emobench.store.events import EventLog, read_events
 from tests.support.processes import until
-from tests.support.serving import finish_cell, make_run, supervising, until_state
+from tests.support.runs import finish_cell
+from tests.support.serving import make_run, supervising, until_state
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.

@@ -19,7 +19,7 @@ from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
-from tests.support.plans import ASSISTANT, CUDA, GAUDI, make_plan, scripted
+from tests.support.plans import ASSISTANT, CUDA, GAUDI, make_plan, scripted, variant
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN_DIR = RunDir(Path("/scratch/me/runs/study"))
@@ -61,7 +61,7 @@ def _plan(profile: str) -> Plan:
 
 @pytest.mark.parametrize("profile", [*PLANS, *(f"shipped-{name}" for name in SHIPPED)])
 def test_scripts_are_the_golden_files(profile: str) -> None:
-    """Regenerate after a wanted change: EMOBENCH_GOLDEN=write pytest tests/slurm."""
+    """Regenerate after a wanted change: EMOBENCH_GOLDEN=write pytest tests/scheduler."""
     folder = GOLDEN / profile
     texts = render(_plan(profile), RUN_DIR, TEMPLATES)
     # A copy of the package's own file, which tests/serving/test_guard.py compares.
@@ -128,7 +128,8 @@ def test_a_folder_that_python_would_take_for_two_is_refused(folder: str) -> None
 
 def test_scripted_settings_carry_the_variants_texts() -> None:
     settings = json.loads(render(_plan("scripted"), RUN_DIR, TEMPLATES)["settings_user.json"])
-    assert settings["variants"] == {"control": "", "frustration": "You are fed up."}
+    texts = {name: variant(name).text for name in ("control", "frustration")}
+    assert settings["variants"] == texts
     assert settings["latency_ms"] == 5
 
 

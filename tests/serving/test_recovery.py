@@ -19,7 +19,9 @@ from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
 from tests.support import processes
-from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support.plans import LOCAL
+from tests.support.runs import finish_cell
+from tests.support.serving import make_run, supervising, until_state
 
 DEVICE = "RuntimeError: synStatus=26 [Generic failure] Device acquire failed."
 

@@ -26,9 +26,10 @@ from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, locate_server, now, publish, read_endpoint
 from emobench.store.jobs import write_jobs
 from tests.support.jobs import local_record
-from tests.support.plans import make_plan, scripted
+from tests.support.plans import LOCAL, make_plan, scripted
 from tests.support.processes import until
-from tests.support.serving import LOCAL, finish_cell, make_run, supervising, until_state
+from tests.support.runs import finish_cell
+from tests.support.serving import make_run, supervising, until_state
 
 READY = Endpoint(
     server="user",

@@ -28,16 +28,10 @@ from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import api_key, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs
 from tests.support.jobs import ended_record, local_record
-from tests.support.plans import CUDA, make_plan, scripted
+from tests.support.plans import CUDA, LOCAL, make_plan, scripted
 from tests.support.processes import until
-from tests.support.serving import (
-    LOCAL,
-    assert_stays,
-    finish_cell,
-    make_run,
-    supervising,
-    until_state,
-)
+from tests.support.runs import finish_cell
+from tests.support.serving import assert_stays, make_run, supervising, until_state
 
 
 def change(run_dir: RunDir, **settings: Any) -> None:

@@ -16,14 +16,9 @@ from emobench.store.endpoints import Endpoint, api_key, read_endpoint
 from emobench.store.jobs import write_jobs
 from tests.support import processes
 from tests.support.jobs import ended_record, local_record
-from tests.support.serving import (
-    LOCAL,
-    assert_stays,
-    finish_cell,
-    make_run,
-    supervising,
-    until_state,
-)
+from tests.support.plans import LOCAL
+from tests.support.runs import finish_cell
+from tests.support.serving import assert_stays, make_run, supervising, until_state
 
 
 def _engine_pids(endpoint: Endpoint) -> list[int]:

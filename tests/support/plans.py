@@ -1,18 +1,19 @@
-"""Plans for these tests, built without a sweep file."""
+"""Plans, built without a sweep file."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emobench.config.expand import blocks_of, expand
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
-from emobench.core.plan import CellBlock, Plan
-from emobench.core.sweep import Cell, Matrix, Sweep, Variant
+from emobench.core.plan import Plan
+from emobench.core.sweep import AgentStrategy, Env, Matrix, Sweep, Variant
 
-CONTROL = Variant(name="control", version="1", text="", sha256="0" * 64)
-FRUSTRATION = Variant(name="frustration", version="1", text="You are fed up.", sha256="1" * 64)
-
+LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
 CUDA = ClusterProfile(
     name="cuda",
     scheduler="slurm",
@@ -56,69 +57,57 @@ ASSISTANT = VllmModel(
 )
 
 
+def variant(name: str) -> Variant:
+    """A variant with a text of its own; control has none."""
+    text = "" if name == "control" else f"How you come across:\n- You show {name}."
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Variant(name=name, version="1", text=text, sha256=digest)
+
+
 def make_plan(
-    profile: ClusterProfile,
-    logs: Path | str,
+    profile: ClusterProfile = LOCAL,
+    logs: Path | str = "/tmp/logs",
     user: RoleModel = USER,
-    assistants: dict[str, RoleModel] | None = None,
+    assistants: Mapping[str, RoleModel] | None = None,
+    *,
+    name: str = "study",
+    envs: Sequence[Env] = ("retail",),
+    strategies: Sequence[AgentStrategy] = ("tool-calling",),
+    variants: Sequence[str] = ("control", "frustration"),
+    tasks: int = 2,
     trials: int = 2,
     block_size: int = 1000,
-    name: str = "study",
     **sweep: Any,
 ) -> Plan:
-    """Two variants times `trials` cells of retail tool-calling for each assistant."""
-    models: dict[str, RoleModel] = {"qwen3-4b": ASSISTANT} if assistants is None else assistants
-    cells = [
-        Cell(
-            number=number,
-            assistant=assistant,
-            env="retail",
-            agent_strategy="tool-calling",
-            variant=variant,
-            trial=trial,
-            tasks=(0, 1),
-        )
-        for number, (assistant, trial, variant) in enumerate(
-            (assistant, trial, variant)
-            for assistant in models
-            for trial in range(1, trials + 1)
-            for variant in ("control", "frustration")
-        )
-    ]
-    blocks = []
-    for position, assistant in enumerate(models):
-        for part, start in enumerate(range(0, 2 * trials, block_size)):
-            blocks.append(
-                CellBlock(
-                    name=assistant if part == 0 else f"{assistant}_{part + 1}",
-                    assistant=assistant,
-                    first_cell=position * 2 * trials + start,
-                    size=min(block_size, 2 * trials - start),
-                )
-            )
+    """What a sweep file of these values would be planned as."""
+    models: dict[str, RoleModel] = dict(
+        {"qwen3-4b": ASSISTANT} if assistants is None else assistants
+    )
+    resolved = Sweep(
+        name=name,
+        matrix=Matrix(
+            env=tuple(envs),
+            agent_strategy=tuple(strategies),
+            variant=tuple(variants),
+            assistant=tuple(models),
+        ),
+        trials=trials,
+        tasks={env: tuple(range(tasks)) for env in envs},
+        user=user,
+        assistants=models,
+        variants={name: variant(name) for name in variants},
+        **sweep,
+    )
+    cells = expand(resolved)
     return Plan(
         emobench="0.1.0",
         benchmark="tau_trait 0.1.1",
-        sweep_file="study.yaml",
+        sweep_file=f"/home/somebody/sweeps/{name}.yaml",
         created="2026-01-01T00:00:00+00:00",
-        sweep=Sweep(
-            name=name,
-            matrix=Matrix(
-                env=("retail",),
-                agent_strategy=("tool-calling",),
-                variant=("control", "frustration"),
-                assistant=tuple(models),
-            ),
-            trials=trials,
-            tasks={"retail": (0, 1)},
-            user=user,
-            assistants=models,
-            variants={"control": CONTROL, "frustration": FRUSTRATION},
-            **sweep,
-        ),
+        sweep=resolved,
         profile=profile,
         cells=tuple(cells),
-        blocks=tuple(blocks),
+        blocks=tuple(blocks_of(cells, block_size)),
         logs=str(logs),
     )
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from emobench.config.identity import cell_content, content_hash
-from emobench.core.cluster import ClusterProfile
+from emobench.core.files import write_json
 from emobench.core.models import RoleModel, ScriptedModel
-from emobench.core.plan import CellBlock, Plan, load_plan, save_plan
+from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.core.sweep import AgentStrategy, Cell, Env, Matrix, Sweep, Variant
+from emobench.core.sweep import Cell
 from emobench.report.render import build_report
 from emobench.tables.collection import Request, collect_into
+from tests.support.plans import make_plan, variant
 
 VARIANTS = ("control", "placebo", "frustration", "anxiety")
 OPENINGS = {
@@ -33,43 +34,20 @@ WIKI = "# Retail agent policy\n\n" + "- Authenticate the user before anything el
 def make_run(
     path: Path,
     *,
-    variants: Sequence[str] = VARIANTS,
-    envs: Sequence[Env] = ("retail",),
-    strategies: Sequence[AgentStrategy] = ("tool-calling",),
-    assistants: Mapping[str, RoleModel] | None = None,
     user: RoleModel | None = None,
+    assistants: Mapping[str, RoleModel] | None = None,
+    variants: Sequence[str] = VARIANTS,
     tasks: int = 6,
-    trials: int = 2,
-    description: str = "",
+    **options: Any,
 ) -> RunDir:
-    """A run directory with a plan and no episode yet."""
-    models = dict(assistants or {"scripted": ScriptedModel()})
-    cells = _cells(list(models), envs, strategies, variants, tasks, trials)
-    sweep = Sweep(
-        name=path.name,
-        description=description,
-        matrix=Matrix(
-            env=tuple(envs),
-            agent_strategy=tuple(strategies),
-            variant=tuple(variants),
-            assistant=tuple(models),
-        ),
-        trials=trials,
-        tasks={env: tuple(range(tasks)) for env in envs},
+    """A run directory with a plan (`options`: make_plan's) and no episode yet."""
+    plan = make_plan(
         user=user or ScriptedModel(),
-        assistants=models,
-        variants={name: variant(name) for name in variants},
-    )
-    plan = Plan(
-        emobench="0.1.0",
-        benchmark="tau_trait 0.1.1",
-        sweep_file=f"/home/somebody/sweeps/{path.name}.yaml",
-        created="2026-11-20T09:00:00+00:00",
-        sweep=sweep,
-        profile=ClusterProfile(name="local", scheduler="local"),
-        cells=tuple(cells),
-        blocks=tuple(_blocks(cells)),
-        logs="/tmp/logs",
+        assistants=assistants or {"scripted": ScriptedModel()},
+        name=path.name,
+        variants=variants,
+        tasks=tasks,
+        **options,
     )
     path.mkdir(parents=True)
     run_dir = RunDir(path)
@@ -108,15 +86,14 @@ def append(run_dir: RunDir, cell: Cell, lines: Sequence[dict[str, Any]]) -> None
 
 
 def summarise(run_dir: RunDir, cell: Cell, status: str, **extra: Any) -> None:
-    summary = {"schema": 1, "cell": cell.number, "title": cell.title, "status": status, **extra}
-    run_dir.cell(cell.number).folder.mkdir(parents=True, exist_ok=True)
-    run_dir.cell(cell.number).summary.write_text(json.dumps(summary), encoding="utf-8")
+    finish_cell(run_dir, cell.number, status, title=cell.title, **extra)
 
 
-def variant(name: str) -> Variant:
-    text = "" if name == "control" else f"How you come across:\n- You show {name}."
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Variant(name=name, version="1", text=text, sha256=digest)
+def finish_cell(run_dir: RunDir, number: int, status: str = "done", **fields: object) -> None:
+    """Write the cell's summary as a run does."""
+    run_dir.cell(number).folder.mkdir(parents=True, exist_ok=True)
+    summary = {"schema": 1, "cell": number, "status": status, "expected": 2, **fields}
+    write_json(run_dir.cell(number).summary, summary)
 
 
 def episode(
@@ -212,46 +189,6 @@ def conversation(cell: Cell, task: int, messages: int) -> list[dict[str, Any]]:
         },
         {"role": "user", "content": "Thank you, that is all. ###STOP###"},
     ]
-
-
-def _cells(
-    assistants: Sequence[str],
-    envs: Sequence[Env],
-    strategies: Sequence[AgentStrategy],
-    variants: Sequence[str],
-    tasks: int,
-    trials: int,
-) -> list[Cell]:
-    keys = [
-        (assistant, env, strategy, name, trial)
-        for assistant in assistants
-        for env in envs
-        for strategy in strategies
-        for trial in range(1, trials + 1)
-        for name in variants
-    ]
-    return [
-        Cell(
-            number=number,
-            assistant=assistant,
-            env=env,
-            agent_strategy=strategy,
-            variant=name,
-            trial=trial,
-            tasks=tuple(range(tasks)),
-        )
-        for number, (assistant, env, strategy, name, trial) in enumerate(keys)
-    ]
-
-
-def _blocks(cells: Sequence[Cell]) -> list[CellBlock]:
-    names = list(dict.fromkeys(cell.assistant for cell in cells))
-    blocks = []
-    for name in names:
-        numbers = [cell.number for cell in cells if cell.assistant == name]
-        block = CellBlock(name=name, assistant=name, first_cell=numbers[0], size=len(numbers))
-        blocks.append(block)
-    return blocks
 
 
 def real_episode(run_dir: RunDir, cell: Cell, task: int, outcome: str, **changed: Any) -> Any:

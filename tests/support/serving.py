@@ -11,16 +11,15 @@ from pathlib import Path
 
 from emobench.config.templates import shipped_templates
 from emobench.core.cluster import ClusterProfile
-from emobench.core.files import write_json
 from emobench.core.models import RoleModel
-from emobench.core.plan import save_plan
+from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
 from emobench.store.endpoints import Endpoint, now, read_endpoint
-from tests.support.plans import make_plan, scripted
+from tests.support import runs
+from tests.support.plans import LOCAL, scripted
 from tests.support.processes import until
 
-LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
 READY = Endpoint(
     server="user",
     role="user",
@@ -41,22 +40,22 @@ def make_run(
     folder: Path, profile: ClusterProfile = LOCAL, user: RoleModel | None = None, trials: int = 1
 ) -> RunDir:
     """A run of two scripted servers (user, assistant_a) and 2 * `trials` cells, not started."""
-    run_dir = RunDir(folder / "run")
-    for path in (run_dir.scripts, folder / "logs"):
-        path.mkdir(parents=True, exist_ok=True)
-    models: dict[str, RoleModel] = {"a": scripted()}
-    plan = make_plan(profile, folder / "logs", user or scripted(), models, trials=trials)
-    save_plan(run_dir, plan)
-    for name, text in render(plan, run_dir, [shipped_templates()]).items():
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    run_dir = runs.make_run(
+        folder / "run",
+        profile=profile,
+        logs=logs,
+        user=user,
+        assistants={"a": scripted()},
+        variants=("control", "frustration"),
+        tasks=2,
+        trials=trials,
+    )
+    run_dir.scripts.mkdir()
+    for name, text in render(load_plan(run_dir), run_dir, [shipped_templates()]).items():
         (run_dir.scripts / name).write_text(text)
     return run_dir
-
-
-def finish_cell(run_dir: RunDir, number: int, status: str = "done", **fields: object) -> None:
-    """Write the cell's summary as a run does."""
-    run_dir.cell(number).folder.mkdir(parents=True, exist_ok=True)
-    summary = {"schema": 1, "cell": number, "status": status, "expected": 2, **fields}
-    write_json(run_dir.cell(number).summary, summary)
 
 
 @contextmanager
