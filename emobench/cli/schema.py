@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from emobench.config.schema import sweep_file_schema
+    from emobench.config.reference import sweep_file_schema
 
     print(json.dumps(sweep_file_schema(), indent=2))
     return 0

@@ -1,18 +1,25 @@
-"""Checks of a document's parts: every mistake is collected with its file, line, key and value."""
+"""Read a document into a model: every mistake is collected with its file, line, key and value."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from emobench.config.words import expected, listing, show
+from emobench.config.words import expected, members
 from emobench.config.yaml_lines import Document, KeyPath, dotted
-from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
+from emobench.core.fields import MISSING, MISTAKE
+from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
 
 M = TypeVar("M", bound=BaseModel)
+ENGINES: dict[str, type[VllmModel | OpenAIModel | ScriptedModel]] = {
+    "vllm": VllmModel,
+    "openai": OpenAIModel,
+    "scripted": ScriptedModel,
+}
 
 
 class Reader:
@@ -39,142 +46,141 @@ class Reader:
         )
 
     def finish(self) -> None:
-        """Raises InvalidInput with everything that was noted, in the order of the file."""
+        """Raise InvalidInput with everything that was noted, in the order of the file."""
         if self.problems:
             raise InvalidInput(sorted(self.problems, key=lambda problem: problem.line))
 
-    def missing(self, path: KeyPath, allowed: str) -> None:
-        """Note a key that has to be there, unless it is there with a mistake."""
-        if all(problem.key != dotted(path) for problem in self.problems):
-            self.refuse(path, "this key is missing", allowed=allowed)
+    def model(
+        self,
+        cls: type[M],
+        data: Mapping[str, Any],
+        context: object = None,
+        places: Mapping[KeyPath, KeyPath] | None = None,
+    ) -> M | None:
+        """Return the data as a model, or None after noting all that is wrong with it.
 
-    def wanted(self, path: KeyPath, what: str, value: object) -> None:
-        """Note that something else was found than what is wanted."""
-        self.refuse(path, f"found {show(value)}", value, allowed=what)
-
-    def mapping(self, path: KeyPath, value: object, what: str) -> dict[str, Any] | None:
-        """The value if it is a mapping with at least one key."""
-        if isinstance(value, dict) and value:
-            return value
-        self.wanted(path, what, value)
-        return None
-
-    def keys(self, path: KeyPath, data: Mapping[str, Any], allowed: Iterable[str]) -> None:
-        """Note every key that is not among the allowed ones."""
-        names = list(allowed)
-        for key in data:
-            if key not in names:
-                self.unknown_key((*path, key), key, names)
-
-    def unknown_key(self, path: KeyPath, key: str, names: Iterable[str], hint: str = "") -> None:
-        names = list(names)
-        self.refuse(path, "unknown key", key, listing(names), hint or nearest(key, names))
-
-    def choice(
-        self, path: KeyPath, value: object, names: Iterable[str], what: str, where: str = ""
-    ) -> bool:
-        """Whether the value is one of the names; notes the mistake otherwise."""
-        names = list(names)
-        if isinstance(value, str) and value in names:
-            return True
-        hint = nearest(value, names) if isinstance(value, str) else ""
-        self.refuse(path, f"unknown {what} {show(value)}{where}", value, listing(names), hint)
-        return False
-
-    def scalar_or_list(self, path: KeyPath, value: object) -> list[tuple[KeyPath, Any]]:
-        """The items with their paths; a single value counts as a list of one."""
-        if isinstance(value, list):
-            if not value:
-                self.refuse(path, "an empty list", value, hint="give at least one value")
-            return [((*path, i), item) for i, item in enumerate(value)]
-        return [(path, value)]
-
-    def model(self, cls: type[M], data: Mapping[str, Any], path: KeyPath = ()) -> M | None:
-        """The data as a model, or None after noting what is wrong with it."""
+        `places` says where the file has what stands elsewhere in the model.
+        """
         try:
-            # JSON mode is strict about types, yet takes lists for tuples.
-            return cls.model_validate_json(json.dumps(data), strict=True)
+            return cls.model_validate(data, strict=True, context=context)
         except ValidationError as error:
-            # A union reports a value once for each member; the deepest place says most.
-            found = {_inside(data, item["loc"])[0]: dict(item) for item in error.errors()}
-            for place, item in found.items():
-                if not any(other[: len(place)] == place != other for other in found):
-                    self._translate(cls, data, path, item)
+            found = [
+                (_moved(item["loc"], places or {}), item)
+                for item in error.errors(include_url=False)
+            ]
+            # A misspelt key comes before the one that is missing for it.
+            for place, item in sorted(
+                _deepest(found, data), key=lambda item: item[1]["type"] == "missing"
+            ):
+                self._translate(cls, data, place, item)
             return None
 
     def _translate(
-        self,
-        cls: type[BaseModel],
-        data: Mapping[str, Any],
-        base: KeyPath,
-        error: dict[str, Any],
+        self, cls: type[BaseModel], data: Mapping[str, Any], place: KeyPath, error: ErrorDetails
     ) -> None:
-        kind, location = error["type"], tuple(error["loc"])
-        if kind == "extra_forbidden":
-            owner = _model_in(_annotation(cls, location[:-1])[0])
-            self.unknown_key((*base, *location), str(location[-1]), owner.model_fields)
-            return
-        if kind == "missing":
-            annotation, metadata = _annotation(cls, location)
-            self.missing((*base, *location), expected(annotation, metadata))
-            return
-        inside, value = _inside(data, location)
-        annotation, metadata = _annotation(cls, inside)
-        if location[-1:] == ("[key]",):
-            value, annotation = inside[-1], get_args(_annotation(cls, inside[:-1])[0])[0]
-        what = expected(annotation, metadata)
-        # An unquoted number where text belongs is the commonest slip.
-        number_as_text = kind == "string_type" and isinstance(value, bool | int | float)
-        names = what.split(", ") if kind == "literal_error" else []
-        hint = nearest(value, names) if isinstance(value, str) else ""
-        self.refuse(
-            (*base, *inside),
-            f"found {show(value)}",
-            value,
-            what,
-            "put it in quotes" if number_as_text else hint,
+        """Note one of pydantic's errors in our words; `place` is where the file has it."""
+        kind, location = error["type"], error["loc"]
+        path, value = _inside(data, place)
+        if kind == MISTAKE:
+            said = error["ctx"]
+            if said["message"] == MISSING:
+                path = (*path, location[-1])
+            self.refuse(path, said["message"], error["input"], said["allowed"], said["hint"])
+        elif kind == "extra_forbidden":
+            kinds = members(_field_at(cls, location[:-1])[0])
+            (owner,) = (kind for kind in kinds if hasattr(kind, "model_fields"))
+            self._refuse_key(path, str(path[-1]), owner)
+        elif kind == "missing":
+            path = (*_inside(data, place[:-1])[0], place[-1])
+            if all(problem.key != dotted(path) for problem in self.problems):
+                allowed = expected(*_field_at(cls, location))
+                self.refuse(path, MISSING, allowed=allowed)
+        else:
+            if location[-1] == "[key]":
+                value, (annotation, _) = path[-1], _field_at(cls, location[:-2])
+                kinds = [kind for kind in members(annotation) if get_origin(kind) is dict]
+                annotation, metadata = get_args(kinds[0])[0], ()
+            else:
+                annotation, metadata = _field_at(cls, location)
+            what = expected(annotation, metadata)
+            hint = nearest(value, what.split(", ")) if isinstance(value, str) else ""
+            if kind == "string_type" and isinstance(value, bool | int | float):
+                hint = "put it in quotes"  # the commonest slip
+            elif kind == "too_short" and value == []:
+                hint = "give at least one value"
+            self.refuse(path, f"found {show(value)}", value, what, hint)
+
+    def _refuse_key(self, path: KeyPath, key: str, owner: Any) -> None:
+        names = owner.model_fields
+        hint = nearest(key, names)
+        if owner in ENGINES.values():
+            engine = names["engine"].default
+            others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
+            if others:
+                hint = f"'{key}' belongs to engine {others[0]}; this model's engine is {engine}"
+        self.refuse(path, "unknown key", key, listing(names), hint)
+
+
+def _moved(location: KeyPath, places: Mapping[KeyPath, KeyPath]) -> KeyPath:
+    for path, place in places.items():
+        if location[: len(path)] == path:
+            return (*place, *location[len(path) :])
+    return location
+
+
+def _deepest(
+    errors: list[tuple[KeyPath, ErrorDetails]], data: Mapping[str, Any]
+) -> list[tuple[KeyPath, ErrorDetails]]:
+    """Return one error for each place; a union reports a value once for each of its members."""
+    apart = [item for item in errors if item[1]["type"] in ("missing", MISTAKE)]
+    found = {
+        _inside(data, place)[0]: (place, error)
+        for place, error in errors
+        if error["type"] not in ("missing", MISTAKE)
+        # A list counts as too short where none of its items is right.
+        and not (
+            error["type"] == "too_short"
+            and any(place == other[: len(place)] != other for other, _ in errors)
         )
+    }
+    return apart + [
+        item
+        for path, item in found.items()
+        if not any(other[: len(path)] == path != other for other in found)
+    ]
 
 
-def _inside(whole: Any, location: KeyPath) -> tuple[KeyPath, Any]:
+def _inside(whole: Any, location: Iterable[str | int]) -> tuple[KeyPath, Any]:
     """The part of an error's location that exists in the data, and the value there."""
     path: KeyPath = ()
     data = whole
     for part in location:
-        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        in_list = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
         if not in_list and not (isinstance(data, dict) and part in data):
-            continue  # the tag of a union's member, or a missing key
+            continue  # the tag of a union's member, a short form, or a missing key
         data = data[part]
         path = (*path, part)
     return path, data
 
 
-def _annotation(cls: type[BaseModel], path: KeyPath) -> tuple[Any, list[Any]]:
-    """Type and constraints at a path inside a model."""
+def _field_at(cls: type[BaseModel], location: Iterable[str | int]) -> tuple[Any, tuple[Any, ...]]:
+    """Type and metadata at an error's location inside a model."""
     annotation: Any = cls
-    metadata: list[Any] = []
-    for part in path:
-        annotation = _model_in(annotation) if isinstance(part, str) else annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            field = annotation.model_fields[str(part)]
-            annotation, metadata = field.annotation, list(field.metadata)
-        else:
-            items = _container_in(annotation)
-            annotation, metadata = items, []
+    metadata: tuple[Any, ...] = ()
+    for part in location:
+        for kind in members(annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                if part in kind.model_fields:
+                    field = kind.model_fields[str(part)]
+                    annotation, metadata = field.annotation, tuple(field.metadata)
+                    break
+                if "engine" in kind.model_fields and kind.model_fields["engine"].default == part:
+                    annotation, metadata = kind, ()
+                    break
+            elif isinstance(part, int) and get_origin(kind) is tuple:
+                annotation, metadata = get_args(kind)[0], ()
+                break
+            elif isinstance(part, str) and get_origin(kind) is dict and "[" not in part:
+                annotation, metadata = get_args(kind)[1], ()
+                break
     return annotation, metadata
-
-
-def _model_in(annotation: Any) -> Any:
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return annotation
-
-
-def _container_in(annotation: Any) -> Any:
-    for kind in (annotation, *get_args(annotation)):
-        if get_origin(kind) is tuple:
-            return get_args(kind)[0]
-        if get_origin(kind) is dict:
-            return get_args(kind)[1]
-    return Any

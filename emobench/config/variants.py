@@ -7,14 +7,11 @@ from hashlib import sha256
 from importlib.resources import files
 
 from emobench.core.errors import InvalidInput, Problem, nearest
-from emobench.core.sweep import Variant
-
-NAMES = ("control", "placebo", "frustration", "anxiety", "anger", "confusion")
-CONTROL = "control"
+from emobench.core.sweep import BUILTIN_VARIANTS, Variant
 
 
 def make_variant(name: str, text: str, version: str) -> Variant:
-    """A variant with the hash of its text; surrounding white space does not count."""
+    """Return a variant with the hash of its text; surrounding white space does not count."""
     text = text.strip()
     return Variant(
         name=name, version=version, text=text, sha256=sha256(text.encode("utf-8")).hexdigest()
@@ -23,16 +20,16 @@ def make_variant(name: str, text: str, version: str) -> Variant:
 
 @cache
 def builtin(name: str) -> Variant:
-    """A shipped variant by name. Raises InvalidInput for any other name."""
+    """Return a shipped variant by name. Raises InvalidInput for any other name."""
     import yaml
 
-    if name not in NAMES:
+    if name not in BUILTIN_VARIANTS:
         raise InvalidInput(
             Problem(
                 "unknown variant",
                 key=name,
-                allowed=", ".join(NAMES),
-                hint=nearest(name, NAMES) or "define it in the sweep file under 'variants'",
+                allowed=", ".join(BUILTIN_VARIANTS),
+                hint=nearest(name, BUILTIN_VARIANTS) or "define it under 'variants'",
             )
         )
     data = yaml.safe_load(

@@ -1,4 +1,4 @@
-"""What a field accepts, in plain words, and what was found instead."""
+"""What a field accepts, in plain words."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from emobench.core.errors import listing
+from emobench.core.fields import Accepts, OneOrMany
+
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": (
         "a name of at most 64 letters, digits, '.', '_' and '-' that starts with a letter or digit"
     ),
-    r"^[^\r\n\"'\\`$]+$": "one line of text without quotes, backslash, ` and $",
+    r"^[^\r\n\"'\\`$]+$": "one line of text without quotes, backslash, backtick and $",
+    r"^-[^\r\n\"'\\`$]+$": (
+        "an option on one line, such as --mail-type=FAIL, without quotes, backslash, backtick and $"
+    ),
     r"^[^\r\n]+$": "one line of text",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of an environment variable (letters, digits and '_')",
     r"^https?://[^\s]+$": "an address that starts with http:// or https://",
+    r"^[0-9]+[KMGT]?$": "a number with K, M, G or T, e.g. 8G",
+    r"^([0-9]+(:[0-9]{1,2}){0,2}|[0-9]+-[0-9]{1,2}(:[0-9]{1,2}){0,2}|UNLIMITED)$": (
+        "minutes, HH:MM:SS or D-HH:MM:SS"
+    ),
+    r"\S": "text, not empty (control is the variant without one)",
 }
 
 
-def show(value: object) -> str:
-    """A value from a file, short enough for a message."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping" if value else "an empty mapping"
-    if isinstance(value, list | tuple):
-        return "a list" if value else "an empty list"
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
-    return str(value)
-
-
-def listing(names: Iterable[object], limit: int = 30) -> str:
-    """Names with commas; the end of a long list is counted instead."""
-    every = [str(name) for name in names]
-    more = f" and {len(every) - limit} more" if len(every) > limit else ""
-    return ", ".join(every[:limit]) + more
+def members(annotation: Any) -> list[Any]:
+    """Return the types that a type may stand for, without None and without metadata."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return members(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [kind for part in get_args(annotation) for kind in members(part)]
+    return [] if annotation is type(None) else [annotation]
 
 
 def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """What a field of this type and these constraints accepts, e.g. 'a number from 0 to 2'."""
+    """Return what a field of this type and metadata accepts, e.g. 'a number from 0 to 2'."""
     metadata = list(metadata)
+    for item in metadata:
+        if isinstance(item, Accepts):
+            return item.words
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
@@ -54,7 +56,9 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         return " or ".join(expected(kind, metadata) for kind in kinds)
     if origin is tuple:
-        return f"a list of: {expected(get_args(annotation)[0])}"
+        item = expected(get_args(annotation)[0])
+        alone = any(isinstance(entry, OneOrMany) for entry in metadata)
+        return f"{item}; or a list" if alone else f"a list of: {item}"
     if origin is dict:
         return f"a mapping of names to: {expected(get_args(annotation)[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -74,11 +78,7 @@ def _plain(annotation: Any, metadata: list[Any]) -> str:
     if annotation is int and "lt" in limits:
         limits["le"] = limits.pop("lt") - 1
     if annotation in (int, float):
-        return (
-            "a whole number" * (annotation is int)
-            + "a number" * (annotation is float)
-            + (_range(limits))
-        )
+        return ("a whole number" if annotation is int else "a number") + _range(limits)
     if "pattern" in limits:
         return PATTERNS[limits["pattern"]]
     return "text, not empty" if limits.get("min_length") else "text"

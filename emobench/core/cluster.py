@@ -2,77 +2,130 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from emobench.core.models import Strict
+from emobench.core.fields import EnvName, FromNumber, Items, Mistakes, SafeName, Strict
 
-# A value that stands in an #SBATCH line: one line, no quote and no backslash.
-SbatchValue = Annotated[str, Field(pattern=r"^[^\r\n\"'\\`$]+$")]
+_EMPTIES_ENVIRONMENT = ("-e", "--cleanenv", "-C", "--containall")
+
+
+def _refuse_count(gres: str) -> str:
+    # A type may be a number too (gpu:4090); a count is short.
+    if re.search(r":[0-9]{1,2}$", gres):
+        hint = f"write {gres.rsplit(':', 1)[0]}: the count comes from the model's tensor_parallel"
+        mistakes = Mistakes()
+        mistakes.add((), f"{gres!r} has a count", gres, hint=hint)
+        mistakes.finish()
+    return gres
+
+
+# Values that stand in an #SBATCH line: one line, no quote and no backslash.
+_Line = Annotated[str, Field(pattern=r"^[^\r\n\"'\\`$]+$")]
+SbatchValue = Annotated[_Line, FromNumber()]
+SbatchOption = Annotated[str, Field(pattern=r"^-[^\r\n\"'\\`$]+$")]
+Gres = Annotated[_Line, AfterValidator(_refuse_count)]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$"), FromNumber()]
+TimeLimit = Annotated[
+    str,
+    Field(pattern=r"^([0-9]+(:[0-9]{1,2}){0,2}|[0-9]+-[0-9]{1,2}(:[0-9]{1,2}){0,2}|UNLIMITED)$"),
+    FromNumber(),
+]
 OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class JobResources(Strict):
     """What one kind of job asks Slurm for."""
 
     partition: SbatchValue | None = None
+    """As sbatch takes it; unset: the site's default."""
     account: SbatchValue | None = None
+    """As sbatch takes it; unset: the site's default."""
     qos: SbatchValue | None = None
+    """As sbatch takes it; unset: the site's default."""
     constraint: SbatchValue | None = None
+    """As sbatch takes it; unset: none."""
     cpus: int = Field(default=2, ge=1)
-    mem: SbatchValue | None = None
-    """As sbatch takes it: 8G, 4000M."""
-    time: SbatchValue | None = None
-    """As sbatch takes it: D-HH:MM:SS, HH:MM:SS or minutes."""
-    sbatch: tuple[SbatchValue, ...] = ()
-    """Further sbatch options as they are, e.g. '--mail-type=FAIL'."""
+    """On a server: for each card."""
+    mem: Memory | None = None
+    """`8G`, `4000M`. On a server: for each card; unset: the site's default."""
+    time: TimeLimit | None = None
+    """Minutes, `HH:MM:SS` or `D-HH:MM:SS`; unset: the site's default."""
+    sbatch: Items[SbatchOption] = ()
+    """Further options of sbatch as they are, e.g. `--mail-type=FAIL`."""
 
 
 class ServerResources(JobResources):
     """A server job; cpus and mem are for one accelerator (or for the job if it has none)."""
 
-    gres: SbatchValue | None = None
-    """GRES without the count, e.g. gpu:h100, gpu:hl225, hpu."""
+    gres: Gres | None = None
+    """Servers only, **without the count**: `gpu:h100`, `gpu:hl225`, `hpu`."""
 
 
 class Container(Strict):
     """The image that `vllm serve` runs in; emobench itself stays outside."""
 
     runtime: Literal["apptainer", "enroot"]
+    """What runs it."""
     image: OneLine
-    """Path of a .sif or .sqsh file on the nodes, or whatever else the runtime takes."""
-    options: tuple[OneLine, ...] = ()
+    """Whole path of a .sif or .sqsh file on the nodes, or whatever else the runtime takes; `~` and
+    `$` are not expanded."""
+    options: Items[OneLine] = ()
     """Further options of `apptainer exec` or `enroot start`, one word each."""
-    bind: tuple[OneLine, ...] = ()
-    """Folders of the host: path, or path:path in the container."""
+    bind: Items[OneLine] = ()
+    """Folders of the host that vLLM has to see: path, or path:path in the container."""
+
+    @model_validator(mode="after")
+    def _keep_environment(self) -> Container:
+        mistakes = Mistakes()
+        for i, option in enumerate(self.options if self.runtime == "apptainer" else ()):
+            if option in _EMPTIES_ENVIRONMENT:
+                hint = (
+                    "vLLM would run without its key; PYTHONNOUSERSITE in server_env keeps "
+                    "~/.local out"
+                )
+                message = f"{option!r} keeps the environment out of the container"
+                mistakes.add(("options", i), message, option, hint=hint)
+        mistakes.finish()
+        return self
 
 
 class ClusterProfile(Strict):
-    name: str
+    """A site: what its Slurm wants to be told, and what its nodes need."""
+
+    name: Annotated[SafeName, FromNumber()]
+    """Default: the file's name."""
     description: str = ""
+    """Of the site, in words."""
     scheduler: Literal["slurm", "local"]
+    """Where jobs run: Slurm, or this machine."""
     accelerator: Literal["none", "cuda", "gaudi"] = "none"
+    """Kind of the servers' cards."""
     user_server: ServerResources = ServerResources()
+    """What the job of the user's server asks for."""
     assistant_server: ServerResources = ServerResources()
+    """What the job of an assistant's server asks for."""
     array: JobResources = JobResources()
+    """What a task of the array, one cell, asks for."""
     python: str | None = None
-    """Interpreter of the environment that emobench is installed in; None: the submitting one."""
-    client_setup: tuple[str, ...] = ()
-    """Shell lines before emobench starts on a node, as they are (the site's, not the sweep's)."""
-    server_setup: tuple[str, ...] = ()
-    """Shell lines before `vllm serve`, e.g. module load, source activate."""
+    """Interpreter on the nodes that emobench is installed for; unset: the submitting one."""
+    client_setup: Items[str] = ()
+    """Shell lines before emobench starts on a node, as they are."""
+    server_setup: Items[str] = ()
+    """Shell lines before `vllm serve`, as they are: `module load`, `source activate`."""
     container: Container | None = None
-    """None: `vllm` is a command after `server_setup`."""
-    server_env: dict[EnvName, str] = Field(default_factory=dict)
+    """The image that `vllm serve` runs in; unset: `vllm` is a command after `server_setup`."""
+    server_env: dict[EnvName, Annotated[str, FromNumber()]] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
     throttle: int | None = Field(default=None, ge=1)
-    """Cells at a time within one array; None: from what the servers can batch."""
+    """Cells at a time within one array (without Slurm, of all arrays together); unset: from what
+    the servers can batch."""
     max_array_size: int | None = Field(default=None, ge=2)
-    """None: asked of the site (scontrol show config)."""
+    """Slurm's MaxArraySize, at which arrays are split; unset: asked of the site."""
     server_deadline_min: float = Field(default=30, gt=0)
     """Minutes from the start of a server's job until it has to answer."""
     handover_lead_min: float | None = Field(default=None, gt=0)
     """Minutes before a server's time limit at which its successor is submitted, at most half of the
-    limit; None: server_deadline_min."""
+    limit; unset: `server_deadline_min`."""

@@ -67,6 +67,28 @@ class ServersGone(EmobenchError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint naming the closest valid name, or an empty string."""
+    """Return a hint naming the closest valid name, or an empty string."""
     matches = get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f"did you mean '{matches[0]}'?" if matches else ""
+
+
+def show(value: object) -> str:
+    """Return a value from a file, short enough for a message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    return str(value)
+
+
+def listing(names: Iterable[object], limit: int = 30) -> str:
+    """Return names with commas; the end of a long list is counted instead."""
+    every = [str(name) for name in names]
+    more = f" and {len(every) - limit} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more

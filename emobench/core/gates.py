@@ -5,13 +5,9 @@ Neither touches a conversation, so neither is part of an episode's identity.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
-from emobench.core.models import Strict
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from emobench.core.fields import EnvName, NonEmpty, Share, Strict, Url
 
 
 class ManipulationGate(Strict):
@@ -52,19 +48,21 @@ class Gates(Strict):
     smallest_effect: float = Field(default=0.1, gt=0, le=1)
     """Smallest drop in mean reward that the study must be able to detect."""
     manipulation: ManipulationGate = ManipulationGate()
+    """Is the emotion visible?"""
     fidelity: FidelityGate = FidelityGate()
+    """Did the user stay with the task?"""
 
 
 class JudgeSettings(Strict):
     """The model that names the emotion of a user's turn: a server of the sweep, or an endpoint."""
 
-    server: str | None = Field(default=None, min_length=1)
+    server: NonEmpty | None = None
     """`user` or an assistant's name; in place of `model`."""
-    model: str | None = Field(default=None, min_length=1)
+    model: NonEmpty | None = None
     """The id that the endpoint knows."""
-    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
+    base_url: Url | None = None
     """An OpenAI-compatible address, ending in /v1."""
-    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: EnvName = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key."""
     concurrency: int = Field(default=8, ge=1, le=512)
     """Requests at a time."""

@@ -4,63 +4,68 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Strict(BaseModel):
-    """Base of everything read from YAML: unknown keys are errors, values are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
+from emobench.core.fields import EnvName, Items, NonEmpty, Share, Strict, Url
 
 
 class Sampling(Strict):
     """What is sent with every request of the role. Unset values are the server's defaults."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
+    """Unset: the server's default."""
     top_p: float | None = Field(default=None, gt=0, le=1)
+    """Unset: the server's default."""
     max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a reply; unset: the server's default."""
 
 
 class VllmModel(Sampling):
     """A vLLM server that this sweep starts as a job of its own."""
 
     engine: Literal["vllm"] = "vllm"
-    model: str = Field(min_length=1)
+    """Default: the file's `engine`."""
+    model: NonEmpty
     """Hugging Face id, or a folder: an absolute path on the cluster, or one relative to the sweep
     file that begins with ./ or ../."""
     revision: str | None = None
+    """Branch, tag or commit of the model on Hugging Face; unset: the newest."""
     dtype: str | None = None
+    """Such as `bfloat16`; unset: the model's."""
     max_model_len: int = Field(default=32768, ge=1024)
-    served_name: str | None = Field(default=None, min_length=1)
-    """The id that clients send; default: `model`."""
+    """Tokens of a conversation; tau-bench's policies and tools alone take about 4,600."""
+    served_name: NonEmpty | None = None
+    """The id that clients send; unset: `model`. Shorter in reports where `model` is a path."""
     tensor_parallel: int = Field(default=1, ge=1, le=64)
     """Cards that share each layer."""
     pipeline_parallel: int = Field(default=1, ge=1, le=64)
     """Groups of cards that hold the layers one after the other."""
     data_parallel: int = Field(default=1, ge=1, le=64)
-    """Copies of the model behind the server's one address."""
+    """Copies of the model behind the server's one address; not together with `nodes`."""
     nodes: int = Field(default=1, ge=1, le=64)
     """Nodes that the cards are spread over evenly."""
     max_num_seqs: int | None = Field(default=None, ge=1, le=65_536)
-    """Requests that one copy of the model computes at a time."""
+    """Requests that one copy of the model computes at a time; unset: vLLM's default."""
     replicas: int = Field(default=1, ge=1, le=64)
     """Jobs that each serve the whole model; the cells are spread over them."""
     reuse: bool = False
     """Share the running server of another sweep beside this one, where one fits."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of a card's memory that vLLM takes; unset: vLLM's default."""
     tool_call_parser: str | None = None
-    """Assistants only: a parser on the user's server pollutes the user."""
+    """Assistants only, and needed there for `tool-calling`: a parser on the user's server pollutes
+    the user."""
     reasoning_parser: str | None = None
-    chat_template: str | None = Field(default=None, min_length=1)
-    """A file: relative to the sweep file, or an absolute path on the cluster."""
+    """`qwen3`, `deepseek_r1`, `openai_gptoss`, ...: takes the reasoning out of the replies."""
+    chat_template: NonEmpty | None = None
+    """A file: relative to the sweep file, or an absolute path on the nodes or in the container;
+    unset: the model's."""
     chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Variables of the chat template, by default for every request. On the user's server
     `enable_thinking` is false unless it is set here."""
     seed: int | None = Field(default=None, ge=0)
-    extra_args: tuple[str, ...] = ()
+    """Of the engine; requests carry seeds of their own. Unset: vLLM's default."""
+    extra_args: Items[str] = ()
     """Further arguments of `vllm serve`, passed as they are."""
 
     @property
@@ -78,10 +83,12 @@ class OpenAIModel(Sampling):
     """An endpoint that exists already: a hosted API, or any OpenAI-compatible base URL."""
 
     engine: Literal["openai"] = "openai"
-    model: str = Field(min_length=1)
-    base_url: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
-    """None: the provider's own address."""
-    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Default: the file's `engine`."""
+    model: NonEmpty
+    """The id that the endpoint knows."""
+    base_url: Url | None = None
+    """An OpenAI-compatible address; unset: the provider's own."""
+    api_key_env: EnvName = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never stored."""
     provider: str = "openai"
     """litellm's name of the provider."""
@@ -110,26 +117,39 @@ class OpenAIModel(Sampling):
 class Faults(Strict):
     """Probability per request of each injected fault, for tests and drills."""
 
-    http_500: float = Field(default=0, ge=0, le=1)
-    hang: float = Field(default=0, ge=0, le=1)
-    disconnect: float = Field(default=0, ge=0, le=1)
-    bad_tool_json: float = Field(default=0, ge=0, le=1)
-    think_complete: float = Field(default=0, ge=0, le=1)
-    think_unterminated: float = Field(default=0, ge=0, le=1)
-    think_closing_only: float = Field(default=0, ge=0, le=1)
-    null_content: float = Field(default=0, ge=0, le=1)
+    http_500: Share = 0.0
+    """An answer of status 500."""
+    hang: Share = 0.0
+    """No answer for `hang_seconds`."""
+    disconnect: Share = 0.0
+    """The connection is cut."""
+    bad_tool_json: Share = 0.0
+    """A tool call whose arguments are no JSON."""
+    think_complete: Share = 0.0
+    """Reasoning markup before the reply."""
+    think_unterminated: Share = 0.0
+    """Reasoning markup that does not end."""
+    think_closing_only: Share = 0.0
+    """The end of reasoning markup alone."""
+    null_content: Share = 0.0
+    """A reply with neither text nor tool call."""
     hang_seconds: float = Field(default=3600, gt=0)
+    """How long `hang` lasts."""
 
 
 class ScriptedModel(Sampling):
     """The scripted server of this package: plays the role from the task's ground truth."""
 
     engine: Literal["scripted"] = "scripted"
-    model: str = Field(default="scripted", min_length=1)
-    mistakes: Probability | dict[str, Probability] = 0.0
+    """Default: the file's `engine`."""
+    model: NonEmpty = "scripted"
+    """The name that it goes by."""
+    mistakes: Share | dict[str, Share] = 0.0
     """Probability that the assistant fails a task, or one by variant (others: 0)."""
     latency_ms: float = Field(default=0, ge=0, le=600_000)
+    """Milliseconds before each reply."""
     faults: Faults = Faults()
+    """Probability per request of each injected fault."""
     accelerators: int = Field(default=0, ge=0, le=64)
     """Cards asked of Slurm all the same, to try out a site without a model."""
     replicas: int = Field(default=1, ge=1, le=64)

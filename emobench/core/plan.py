@@ -8,8 +8,9 @@ from pydantic import Field
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.fields import Strict
 from emobench.core.files import read_json, write_json
-from emobench.core.models import RoleModel, Strict
+from emobench.core.models import RoleModel
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 

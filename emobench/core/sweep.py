@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from emobench.core.fields import Axis, FromNumber, Known, OneOrMany, SafeName, Strict
 from emobench.core.gates import Gates, JudgeSettings
-from emobench.core.models import RoleModel, Strict
+from emobench.core.models import RoleModel
 from emobench.core.outcomes import Condition, Group
 
 Env = Literal["retail", "airline"]
@@ -20,9 +21,15 @@ ProbeMode = Annotated[
     Literal["off", "warn", "enforce"],
     # A bare `off` is false to some YAML readers, and false is what ours tells people to write.
     BeforeValidator(lambda value: "off" if value is False else value),
+    WithJsonSchema({"enum": ["off", "warn", "enforce", False]}),
 ]
-SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Names that become file names, job names and array names."""
+BUILTIN_VARIANTS = ("control", "placebo", "frustration", "anxiety", "anger", "confusion")
+VariantName = Annotated[
+    str,
+    Known("variant"),
+    WithJsonSchema({"anyOf": [{"enum": list(BUILTIN_VARIANTS)}, {"type": "string"}]}),
+]
+AssistantName = Annotated[str, Known("assistant")]
 
 
 class Variant(Strict):
@@ -69,11 +76,20 @@ class Fidelity(Strict):
 class CellFilter(Strict):
     """Cells that match every given key (a value or a list of values)."""
 
-    env: tuple[Env, ...] | None = None
-    agent_strategy: tuple[AgentStrategy, ...] | None = None
-    variant: tuple[str, ...] | None = None
-    assistant: tuple[str, ...] | None = None
-    trial: tuple[int, ...] | None = None
+    env: Axis[Env] | None = None
+    agent_strategy: Axis[AgentStrategy] | None = None
+    variant: Axis[VariantName] | None = None
+    assistant: Axis[AssistantName] | None = None
+    trial: (
+        Annotated[
+            tuple[int, ...],
+            Field(min_length=1),
+            OneOrMany(),
+            AfterValidator(lambda trials: tuple(dict.fromkeys(trials))),
+        ]
+        | None
+    ) = None
+    """Trial numbers, from 1."""
 
 
 class Include(Strict):
@@ -88,21 +104,31 @@ class Include(Strict):
 
 
 class Matrix(Strict):
-    env: tuple[Env, ...] = Field(min_length=1)
-    agent_strategy: tuple[AgentStrategy, ...] = Field(min_length=1)
-    variant: tuple[str, ...] = Field(min_length=1)
-    assistant: tuple[str, ...] = Field(min_length=1)
+    """What is crossed with what: the cells are all combinations, `trials` times."""
+
+    env: Axis[Env]
+    """Environments of tau-bench."""
+    agent_strategy: Axis[AgentStrategy] = ("tool-calling",)
+    """How the agent calls its tools."""
+    variant: Axis[VariantName]
+    """Conditions of the simulated user: built-in, or from `variants`."""
+    assistant: Axis[AssistantName] = ()
+    """Names from `assistants`; a plan has them all."""
 
 
 class Settings(Strict):
     """The keys of a sweep that stand in the file as they are, without shorthand."""
 
-    name: SafeName
+    name: Annotated[SafeName, FromNumber()]
+    """Of the study and of `runs/<name>/`; default: the file's name without `.yaml`."""
     description: str = ""
+    """What the study asks, for its report."""
     trials: int = Field(ge=1, le=1000)
     """Repetitions of each cell; pass^k needs k of them."""
     seed: int = Field(default=10, ge=0, lt=2**31)
+    """Of the whole study."""
     user_strategy: UserStrategy = "llm"
+    """tau-bench's strategy of the simulated user. `human` is refused: a sweep runs unattended."""
     max_steps: int = Field(default=30, ge=1, le=1000)
     """Agent steps in an episode; tau-bench's own limit is 30."""
     concurrency: int | None = Field(default=None, ge=1, le=512)
@@ -112,13 +138,16 @@ class Settings(Strict):
     idle_limit_min: float = Field(default=60, ge=0, le=100_000)
     """Minutes without a request after which a server leaves; 0: never."""
     keep_servers_min: float = Field(default=0, ge=0, le=100_000)
-    """Minutes that the servers stay after the last cell, for work by hand."""
+    """Minutes that the servers stay after the last cell, for work by hand; also
+    `emobench sweep --keep-servers MIN`."""
     max_gpu_hours: float | None = Field(default=None, gt=0)
     """Accelerator-hours of all server jobs after which the sweep is stopped; unset: no limit."""
     timeout_s: float = Field(default=600, gt=0, le=86_400)
     """Seconds that a model may take for one reply before the call counts as unanswered."""
     probe: ProbeMode = "enforce"
-    """Endpoints are asked before a cell's first episode: enforce ends a cell that can only fail."""
+    """Whether endpoints are asked before a cell's first episode: `enforce` ends a cell that could
+    only fail, `warn` writes that into its log and goes on, `false` (or `"off"`, in quotes) asks
+    nothing."""
 
 
 class Sweep(Settings):

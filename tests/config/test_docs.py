@@ -9,12 +9,9 @@ import pytest
 import yaml
 
 from emobench.config.expand import expand
-from emobench.config.load import SHORTHAND_KEYS
+from emobench.config.reference import TABLES, with_tables
 from emobench.config.templates import shipped_sweeps
-from emobench.core.cluster import ClusterProfile, Container, ServerResources
-from emobench.core.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
-from emobench.core.models import Faults, OpenAIModel, ScriptedModel, VllmModel
-from emobench.core.sweep import Fidelity, Settings
+from emobench.core.sweep import Fidelity
 from tests.support.sweep_files import load
 
 DOCS = shipped_sweeps().parent / "docs"
@@ -23,16 +20,20 @@ CLUSTER_PAGE = (DOCS / "clusters.md").read_text("utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", SWEEP_PAGE, flags=re.DOTALL)
 
 
+def test_the_tables_are_what_the_models_say() -> None:
+    for page in (SWEEP_PAGE, CLUSTER_PAGE):
+        assert page == with_tables(page), "python -m emobench.config.reference writes them"
+    marks = re.findall(r"<!-- table (\w+) -->", SWEEP_PAGE + CLUSTER_PAGE)
+    assert sorted(marks) == sorted(TABLES)
+
+
 def test_every_key_is_documented() -> None:
-    keys = {*SHORTHAND_KEYS}
-    declared = (Gates, ManipulationGate, FidelityGate, JudgeSettings)
-    for model in (Settings, VllmModel, OpenAIModel, ScriptedModel, Faults, *declared):
-        keys |= set(model.model_fields)
-    assert {key for key in keys if f"`{key}`" not in SWEEP_PAGE} == set()
+    for model in TABLES.values():
+        for name, field in model.model_fields.items():
+            assert field.description or name == "engine", f"{model.__name__}.{name}"
+            assert f"| `{name}` |" in SWEEP_PAGE + CLUSTER_PAGE or name == "engine"
     fidelity = (DOCS / "fidelity.md").read_text("utf-8")
     assert {key for key in Fidelity.model_fields if f"`{key}`" not in fidelity} == set()
-    site = {key for c in (ClusterProfile, Container, ServerResources) for key in c.model_fields}
-    assert {key for key in site if f"`{key}`" not in CLUSTER_PAGE} == set()
 
 
 def test_the_first_example_is_a_whole_file(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
         (SCRIPTED + "include: {agent_strategy: few-shot}\n", 1, "few_shot_displays", "retail"),
         (SCRIPTED + "few_shot_displays: {retail: x}\n", 6, "few_shot_displays.retail", "no such"),
         (SCRIPTED + "variants: {anger: x}\n", 6, "variants.anger", "built-in"),
-        (SCRIPTED + "variants: {mine: '  '}\n", 6, "variants.mine.text", "not empty"),
+        (SCRIPTED + "variants: {mine: '  '}\n", 6, "variants.mine", "not empty"),
         (SCRIPTED + "variants: {mine: {version: 1}}\n", 6, "variants.mine", "text or file"),
         (SCRIPTED + "variants: {mine: {file: x}}\n", 6, "variants.mine.file", "no such file"),
         (SCRIPTED + "variants: {a/b: x}\n", 6, "variants.a/b", "letters, digits"),
@@ -90,7 +90,7 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
         (replaced("user: Qwen/Qwen3-32B\n", "", VLLM), 1, "user", "missing"),
         (replaced("user: Qwen/Qwen3-32B", "user: 4", VLLM), 3, "user", "a model id"),
         (replaced("[Qwen/Qwen3-4B]", "[a/x, b/x]", VLLM), 4, "assistants[1]", "named 'x'"),
-        (replaced("Qwen/Qwen3-32B", '"a\\nb"', VLLM), 3, "user.model", "more than one line"),
+        (replaced("Qwen/Qwen3-32B", '"a\\nb"', VLLM), 3, "user", "more than one line"),
         (
             replaced("Qwen/Qwen3-32B", "{model: x, tool_call_parser: hermes}", VLLM),
             3,

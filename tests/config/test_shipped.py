@@ -10,7 +10,7 @@ import pytest
 
 from emobench.config.expand import expand
 from emobench.config.load import load_profile, load_sweep
-from emobench.config.schema import sweep_file_schema
+from emobench.config.reference import sweep_file_schema
 from emobench.config.templates import shipped_sweeps, shipped_templates
 from emobench.config.words import PATTERNS
 from emobench.config.yaml_lines import load_yaml

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.identity import cell_content
-from emobench.config.schema import sweep_file_schema
+from emobench.config.reference import sweep_file_schema
 from emobench.core.errors import InvalidInput
 from emobench.probe.report import Call
 from emobench.probe.verdict import judge_speed

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import Benchmark, load_benchmark
-from emobench.config.variants import NAMES, builtin
+from emobench.config.variants import builtin
 from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel
-from emobench.core.sweep import Cell, Matrix, Sweep
+from emobench.core.sweep import BUILTIN_VARIANTS, Cell, Matrix, Sweep
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.runner.completion import complete
 from emobench.runner.episode import CellContext, run_episode
@@ -140,7 +140,7 @@ def test_a_person_at_the_keyboard_is_refused() -> None:
 
 
 def test_texts_are_rich_alike_and_keep_the_facts() -> None:
-    lengths = {name: len(builtin(name).text) for name in NAMES}
+    lengths = {name: len(builtin(name).text) for name in BUILTIN_VARIANTS}
     assert lengths.pop("control") == 0
     assert max(lengths.values()) < 1.1 * min(lengths.values())
     last_lines = [builtin(name).text.splitlines()[-1] for name in lengths]

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.config.variants import NAMES, builtin
+from emobench.config.variants import builtin
+from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.runner.injection import UserRequest, seams
 from tests.support.scripted import Launch
 
-VARIANTS = {name: builtin(name).text for name in NAMES}
+VARIANTS = {name: builtin(name).text for name in BUILTIN_VARIANTS}
 
 
 def solve(url: str, env: str, task: int, strategy: str, user: str, variant: str) -> Any:
@@ -46,7 +47,7 @@ def test_reward_is_one(
     launch: Launch, env: str, task: int, strategy: str, user: str, variant: str
 ) -> None:
     # Every other variant fails: the reward shows that this one was recognised.
-    mistakes = dict.fromkeys(set(NAMES) - {variant}, 1.0)
+    mistakes = dict.fromkeys(set(BUILTIN_VARIANTS) - {variant}, 1.0)
     client = launch(mistakes=mistakes, variants=VARIANTS)
     result = solve(client.url, env, task, strategy, user, variant)
     assert result.reward == 1.0, result.messages[-4:]

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from emobench.analysis.judge.labels import SYSTEM, key_of, messages_for, read_answer, request_for
-from emobench.config.variants import NAMES, builtin
+from emobench.config.variants import builtin
+from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL, Label
 
 
@@ -16,14 +17,14 @@ def offered(turn: str) -> list[str]:
 
 
 def test_the_labels_are_the_catalogues() -> None:
-    assert {NEUTRAL, *EMOTIONS} == {NEUTRAL, *NAMES} - {"control", "placebo"}
+    assert {NEUTRAL, *EMOTIONS} == {NEUTRAL, *BUILTIN_VARIANTS} - {"control", "placebo"}
 
 
 def test_the_judge_sees_the_turn_and_nothing_of_its_condition() -> None:
     asked = " ".join(message["content"] for message in messages_for("My order is late."))
     assert "My order is late." in asked
     assert not re.search(r"control|placebo|variant|simulat|tau", asked)
-    for name in NAMES:
+    for name in BUILTIN_VARIANTS:
         for sentence in re.split(r"[.;:]", builtin(name).text):
             assert len(sentence.split()) < 4 or sentence.strip() not in asked
 

@@ -12,13 +12,14 @@ from emobench.analysis.transcript.fidelity import by_condition, check_fidelity
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.transcript import Event, Message, ToolCall
-from emobench.config.variants import NAMES, builtin
+from emobench.config.variants import builtin
+from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
 from tests.support.conversations import GREETING, conversation, of_events, task_of
 from tests.support.tau_loop import converse
 
-VARIANTS = {name: builtin(name).text for name in NAMES}
+VARIANTS = {name: builtin(name).text for name in BUILTIN_VARIANTS}
 INSTALLED = load_benchmark().label
 ROSSI = (
     "Hello, I'm Yusuf Rossi, zip code 19122. About order #W2378156: the keyboard and thermostat."

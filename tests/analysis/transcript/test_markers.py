@@ -13,12 +13,13 @@ from emobench.analysis.transcript.markers import (
     mark_turns,
     pattern,
 )
-from emobench.config.variants import NAMES, builtin
+from emobench.config.variants import builtin
 from emobench.core.outcomes import Condition
+from emobench.core.sweep import BUILTIN_VARIANTS
 from tests.support.conversations import conversation
 
 
-@pytest.mark.parametrize("variant", NAMES)
+@pytest.mark.parametrize("variant", BUILTIN_VARIANTS)
 def test_no_entry_occurs_in_a_variants_text(variant: str) -> None:
     text = " ".join(builtin(variant).text.lower().split())
     assert [entry for each in entries().values() for entry in each if entry in text] == []

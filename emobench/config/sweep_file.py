@@ -1,0 +1,485 @@
+"""The sweep file as users write it: its keys, their short forms, and the checks of their values.
+
+The JSON schema and the reference page are made of these models (`emobench.config.reference`).
+Validation takes a `Context`: what the file declares elsewhere, and the folder that it stands in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
+
+from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.config.reader import ENGINES
+from emobench.config.vllm_arguments import SET_BY_KEY, SET_BY_SCRIPT, flag_of
+from emobench.config.yaml_lines import KeyPath
+from emobench.core.errors import listing, nearest, show
+from emobench.core.fields import (
+    MISSING,
+    Accepts,
+    Declared,
+    FromNumber,
+    JsonSchema,
+    Mistakes,
+    NonEmpty,
+    OneOrMany,
+    SafeName,
+    Shorthand,
+    Strict,
+    Word,
+)
+from emobench.core.gates import Gates, JudgeSettings
+from emobench.core.models import RoleModel, ScriptedModel, VllmModel
+from emobench.core.ranges import parse_ranges
+from emobench.core.run_dir import slug
+from emobench.core.sweep import (
+    AGENT_STRATEGIES,
+    BUILTIN_VARIANTS,
+    ENVS,
+    USER_STRATEGIES,
+    CellFilter,
+    Env,
+    Fidelity,
+    Matrix,
+    Settings,
+    UserStrategy,
+)
+
+_TASKS = "all, a range such as 0-19, a list such as [0, 3, 7], or one of these for each env"
+_TOOL_CALLING = ("--tool-call-parser", "--enable-auto-tool-choice")
+_POLLUTES = (
+    "a tool-call parser works on the whole server: behind it the simulated user starts to emit "
+    "tool and reasoning markup; set it on the assistants only"
+)
+
+
+@dataclass(frozen=True)
+class Context(Declared):
+    """What the values of a sweep file are checked against."""
+
+    folder: Path
+    """Relative paths start here."""
+    engine: str
+    """Of roles that name none."""
+    trials: int
+    matrix: Mapping[str, list[str]]
+    """What the matrix names on an axis."""
+    envs: list[str]
+    """Of the matrix and of `include`."""
+    places: Mapping[str, KeyPath]
+    """Where each assistant stands in the file."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of the files that were read so far, by absolute path, in hex."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], folder: Path) -> Context:
+        """Return the context of a file that may have mistakes, which validation tells."""
+        engine, trials = data.get("engine"), data.get("trials")
+        own = data.get("variants")
+        places = {name: path for path, name, _ in named_assistants(data.get("assistants"))}
+        names: dict[str, list[str]] = {
+            "env": list(ENVS),
+            "agent_strategy": list(AGENT_STRATEGIES),
+            "variant": [*BUILTIN_VARIANTS, *(own if isinstance(own, dict) else ())],
+            "assistant": list(places),
+        }
+        given = data.get("matrix")
+        defaults = {"agent_strategy": ["tool-calling"], "assistant": names["assistant"]}
+        axes = {**defaults, **(given if isinstance(given, dict) else {})}
+        matrix = {
+            axis: [name for name in known if name in _as_list(axes.get(axis, []))]
+            for axis, known in names.items()
+        }
+        added = [item for item in _as_list(data.get("include", [])) if isinstance(item, dict)]
+        envs = [*matrix["env"], *(env for item in added for env in _as_list(item.get("env", [])))]
+        return cls(
+            folder=folder,
+            engine=engine if isinstance(engine, str) and engine in ENGINES else "vllm",
+            trials=trials if type(trials) is int and 1 <= trials <= 1000 else 1000,
+            names=names,
+            matrix=matrix,
+            envs=[env for env in ENVS if env in envs],
+            places=places,
+        )
+
+    def read(self, path: str) -> tuple[str, bytes]:
+        """Return the absolute path and the bytes of a file. Raises OSError or ValueError."""
+        file = self.folder / path
+        content = file.read_bytes()
+        self.sha256[str(file)] = sha256(content).hexdigest()
+        return str(file), content
+
+
+def _context(info: ValidationInfo) -> Context:
+    assert isinstance(info.context, Context)
+    return info.context
+
+
+def _as_list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def named_assistants(value: object) -> Iterator[tuple[KeyPath, str, object]]:
+    """Yield path, name and settings of each assistant; in a list the ids give the names."""
+    base: KeyPath = ("assistants",)
+    if isinstance(value, dict):
+        yield from (((*base, name), name, item) for name, item in value.items())
+        return
+    alone = not isinstance(value, list | tuple)
+    for i, item in enumerate(_as_list(value)):
+        model = item.get("model", "scripted") if isinstance(item, dict) else item
+        name = slug(model)[:64].rstrip(".-") if isinstance(model, str) else f"assistant-{i}"
+        yield base if alone else (*base, i), name, item
+
+
+def _name_assistants(value: Any) -> dict[str, object]:
+    mistakes = Mistakes()
+    if not value or not isinstance(value, str | list | tuple | dict):
+        mistakes.add((), f"found {show(value)}", value, _ASSISTANTS.words)
+    found: dict[str, object] = {}
+    for path, name, item in named_assistants(value):
+        if name in found:
+            hint = "name them: write 'assistants' as a mapping of names to models"
+            mistakes.add(path[1:], f"a second assistant named '{name}'", item, hint=hint)
+        found[name] = item
+    mistakes.finish()
+    return found
+
+
+class _ListOfModels:
+    """The schema of models that may also stand in a list, or alone."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchema:
+        named = handler(schema)
+        (model,) = named.get("patternProperties", {0: named.get("additionalProperties")}).values()
+        # Schemas take any name of an assistant here; the loader has better words for a bad one.
+        named = {"type": "object", "additionalProperties": model, "minProperties": 1}
+        models = {"type": "array", "items": model, "minItems": 1}
+        return {"anyOf": [{"type": "string"}, models, named]}
+
+
+def _add_engine(value: Any, info: ValidationInfo) -> Any:
+    """Name the engine of a role that names none; the engine says which keys there are."""
+    if not isinstance(value, dict):
+        return value
+    engine = value.get("engine", _context(info).engine)
+    mistakes = Mistakes()
+    mistakes.check_name(("engine",), "engine", engine, [*ENGINES])
+    mistakes.finish()
+    return {**value, "engine": engine}
+
+
+def _check_role(model: RoleModel, info: ValidationInfo) -> RoleModel:
+    """Refuse what only vLLM or a shell would stumble over; make relative paths absolute."""
+    mistakes = Mistakes()
+    for key, value in model:
+        if isinstance(value, str) and re.search(r"[\t\r\n\u2028\u2029]", value):
+            mistakes.add((key,), "more than one line, or a tab", value, "one line of text")
+    if isinstance(model, ScriptedModel) and isinstance(model.mistakes, dict):
+        for name in model.mistakes:
+            known = _context(info).names["variant"]
+            mistakes.check_name(("mistakes", name), "variant", name, known)
+    if isinstance(model, VllmModel):
+        model = _check_vllm(model, _context(info), mistakes)
+    mistakes.finish()
+    return model
+
+
+def _check_vllm(model: VllmModel, context: Context, mistakes: Mistakes) -> VllmModel:
+    for i, argument in enumerate(model.extra_args):
+        flag = flag_of(argument)
+        hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else ""
+        if key := SET_BY_KEY.get(flag):
+            hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
+        if flag == "--served-model-name":
+            hint = "write it as served_name: the clients have to know it"
+        if hint:
+            message = f"{show(argument)} is not allowed"
+            mistakes.add(("extra_args", i), message, argument, hint=hint)
+    if model.accelerators % model.nodes:
+        message = f"{model.accelerators} cards cannot be spread evenly over {model.nodes} nodes"
+        hint = "tensor_parallel times pipeline_parallel has to be a multiple of nodes"
+        mistakes.add(("nodes",), message, model.nodes, hint=hint)
+    if model.nodes > 1 and model.data_parallel > 1:
+        hint = "leave one of them out; data_parallel is for one node"
+        mistakes.add(("data_parallel",), "data_parallel together with nodes", hint=hint)
+    if model.model.startswith(("./", "../")):
+        # No model id begins so, and the server's job may start elsewhere. Not resolved: where a
+        # link leads today says less than its name.
+        folder = os.path.normpath(context.folder / model.model)
+        model = model.model_copy(update={"model": folder})
+    if (template := model.chat_template) is not None:
+        try:
+            path, _ = context.read(template)
+            model = model.model_copy(update={"chat_template": path})
+        except (OSError, ValueError) as error:
+            # An absolute path may be one of the nodes', or of a container.
+            if not Path(template).is_absolute():
+                said = getattr(error, "strerror", None) or "no path"
+                hint = (
+                    f"looked for {context.folder / template}; an absolute path may also be one "
+                    "that only the nodes have"
+                )
+                mistakes.add(("chat_template",), f"cannot be read: {said}", hint=hint)
+    return model
+
+
+def _check_user(model: RoleModel) -> RoleModel:
+    mistakes = Mistakes()
+    if isinstance(model, VllmModel):
+        if model.tool_call_parser is not None:
+            mistakes.add(("tool_call_parser",), "not on the user's server", hint=_POLLUTES)
+        for i, argument in enumerate(model.extra_args):
+            if flag_of(argument) in _TOOL_CALLING:
+                message = f"{show(argument)} is not for the user"
+                mistakes.add(("extra_args", i), message, argument, hint=_POLLUTES)
+    mistakes.finish()
+    return model
+
+
+def _check_cells(cells: CellFilter, info: ValidationInfo) -> CellFilter:
+    """Refuse a filter that says nothing, and trials beyond the last."""
+    mistakes = Mistakes()
+    if not cells.model_fields_set:
+        mistakes.add((), "found an empty mapping", {}, listing(CellFilter.model_fields))
+    for key in cells.model_fields_set:
+        if getattr(cells, key) is None:
+            mistakes.add((key,), "has no value", hint="give one, or remove the key")
+    last = _context(info).trials
+    for i, trial in enumerate(cells.trial or ()):
+        if not 1 <= trial <= last:
+            mistakes.add(("trial", i), f"found {trial}", trial, f"trial numbers from 1 to {last}")
+    mistakes.finish()
+    return cells
+
+
+def _check_excluded(cells: CellFilter, info: ValidationInfo) -> CellFilter:
+    """Refuse what the matrix does not have, which excludes nothing."""
+    mistakes = Mistakes()
+    for axis, known in _context(info).matrix.items():
+        for i, name in enumerate(getattr(cells, axis) or ()):
+            mistakes.check_name((axis, i), axis, name, known, " in this sweep's matrix")
+    mistakes.finish()
+    return cells
+
+
+def _read_tasks(value: Any, info: ValidationInfo) -> dict[str, tuple[int, ...]]:
+    """Return the task indices of each environment that cells use."""
+    mistakes = Mistakes()
+    envs: list[str] = _context(info).envs
+    if isinstance(value, dict):
+        for key in value:
+            if key not in ENVS:
+                mistakes.add((key,), "unknown key", key, listing(ENVS), nearest(str(key), ENVS))
+        for env in envs:
+            if env not in value:
+                mistakes.add((env,), MISSING, allowed=_TASKS)
+        tasks = {e: _indices(mistakes, (e,), value[e], e) for e in envs if e in value}
+    else:
+        tasks = {env: _indices(mistakes, (), value, env) for env in envs}
+    mistakes.finish()
+    return tasks
+
+
+def _indices(mistakes: Mistakes, path: KeyPath, value: object, env: str) -> tuple[int, ...]:
+    count = TASK_COUNTS[env]
+    if value == "all":
+        return tuple(range(count))
+    if value == []:
+        mistakes.add(path, "found an empty list", value, _TASKS, "give at least one value")
+    indices: set[int] = set()
+    for i, item in enumerate(_as_list(value)):
+        place = (*path, i)
+        if type(item) not in (int, str):
+            mistakes.add(place, f"found {show(item)}", item, _TASKS)
+            continue
+        try:
+            ranges = [range(item, item + 1)] if isinstance(item, int) else parse_ranges(item)
+        except ValueError as error:
+            mistakes.add(place, f"found {show(item)}: {error}", item, _TASKS)
+            continue
+        if all(each.start >= 0 and each.stop <= count for each in ranges):
+            indices.update(index for each in ranges for index in each)
+        else:
+            allowed = f"0 to {count - 1} ({env} has {count} tasks)"
+            hint = "" if path else "for each env: {retail: ..., airline: ...}"
+            mistakes.add(place, f"{show(item)} is out of range for {env}", item, allowed, hint)
+    return tuple(sorted(indices))
+
+
+def _tasks_schema() -> JsonSchema:
+    item: JsonSchema = {"type": ["integer", "string"], "minimum": 0}
+    one: JsonSchema = {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+    envs = {"type": "object", "properties": dict.fromkeys(ENVS, one), "minProperties": 1}
+    return {"anyOf": [*one["anyOf"], {**envs, "additionalProperties": False}]}
+
+
+class OwnVariant(Strict):
+    """A variant of the sweep's own."""
+
+    text: str | None = Field(default=None, pattern=r"\S")
+    """The suffix to the user's system prompt; space before and after it does not count."""
+    file: NonEmpty | None = None
+    """A UTF-8 text file that holds it, relative to the sweep file; in place of `text`."""
+    version: Annotated[str, FromNumber((int, float))] = "1"
+    """For your own records; what identifies a variant is the SHA-256 of its text."""
+
+
+_VARIANT = "text, or a mapping with text or file, and version"
+
+
+def _read_variant(variant: OwnVariant, info: ValidationInfo) -> OwnVariant:
+    mistakes = Mistakes()
+    text = variant.text
+    if (text is None) == (variant.file is None):
+        mistakes.add((), "give either text or file", allowed=_VARIANT)
+    elif variant.file is not None:
+        place = ("file",)
+        try:
+            text = _context(info).read(variant.file)[1].decode("utf-8-sig")
+            if not text.strip():
+                mistakes.add(place, f"{show(variant.file)} is empty", variant.file)
+        except UnicodeDecodeError:
+            mistakes.add(place, f"{show(variant.file)} is not UTF-8 text", variant.file)
+        except (OSError, ValueError):
+            _refuse_file(mistakes, place, variant.file, _context(info))
+    mistakes.finish()
+    return variant.model_copy(update={"text": text})
+
+
+def _refuse_file(mistakes: Mistakes, place: KeyPath, path: str, context: Context) -> None:
+    hint = f"looked for {context.folder / path}"
+    mistakes.add(place, f"no such file, or not readable: {show(path)}", path, hint=hint)
+
+
+def _read_example_file(path: str, info: ValidationInfo) -> str:
+    """Return the absolute path of a file of few-shot examples."""
+    try:
+        return str(_context(info).read(path)[0])
+    except (OSError, ValueError):
+        mistakes = Mistakes()
+        _refuse_file(mistakes, (), path, _context(info))
+        mistakes.finish()
+        raise
+
+
+def _refuse_builtin(name: str) -> str:
+    mistakes = Mistakes()
+    if name in BUILTIN_VARIANTS:
+        message = f"'{name}' is a built-in variant and cannot be redefined"
+        mistakes.add((), message, name, hint="choose another name")
+    mistakes.finish()
+    return name
+
+
+def _refuse_human(strategy: Any) -> Any:
+    mistakes = Mistakes()
+    if strategy == "human":
+        hint = "a sweep runs unattended: nobody is there to type the user's replies"
+        mistakes.add((), "'human' is not possible", strategy, listing(USER_STRATEGIES), hint)
+    mistakes.finish()
+    return strategy
+
+
+def _check_judge(judge: JudgeSettings, info: ValidationInfo) -> JudgeSettings:
+    """Hold the judge to a server of the sweep, or to an endpoint that is named fully."""
+    mistakes = Mistakes()
+    if judge.server is not None:
+        servers = ["user", *_context(info).names["assistant"]]
+        mistakes.check_name(("server",), "server", judge.server, servers)
+        for key in ("model", "base_url", "api_key_env"):
+            if key in judge.model_fields_set:
+                hint = "a server of the sweep has its own; leave this out, or leave server out"
+                mistakes.add((key,), "together with server", getattr(judge, key), hint=hint)
+    else:
+        what = "model and base_url, or server: user or an assistant's name"
+        for key in ("model", "base_url"):
+            if getattr(judge, key) is None:
+                mistakes.add((key,), MISSING, allowed=what)
+    mistakes.finish()
+    return judge
+
+
+_ROLE = Accepts("a model id, or a mapping with 'model' and its settings")
+_ASSISTANTS = Accepts("a mapping of names to models, or a list of model ids")
+_Cells = Annotated[CellFilter, AfterValidator(_check_cells)]
+_Excluded = Annotated[_Cells, AfterValidator(_check_excluded)]
+_CELLS = Accepts(f"a mapping with some of: {', '.join(CellFilter.model_fields)}; or a list of such")
+Role = Annotated[
+    RoleModel,
+    BeforeValidator(_add_engine),
+    Shorthand("model"),
+    AfterValidator(_check_role),
+    _ROLE,
+]
+
+
+class SweepFile(Settings):
+    """One study: a matrix of cells, the models, and where to run them."""
+
+    user_strategy: Annotated[UserStrategy, BeforeValidator(_refuse_human)] = "llm"
+    """tau-bench's strategy of the simulated user. `human` is refused: a sweep runs unattended."""
+    cluster: NonEmpty = "local"
+    """A cluster profile: its name, or a path relative to the sweep file, then to the current
+    folder."""
+    engine: Literal["vllm", "openai", "scripted"] = "vllm"
+    """Of every role that names none."""
+    matrix: Matrix
+    """What is crossed with what."""
+    tasks: Annotated[
+        dict[Env, tuple[int, ...]],
+        BeforeValidator(_read_tasks),
+        WithJsonSchema(_tasks_schema()),
+        Accepts(_TASKS),
+    ] = Field(default="all", validate_default=True)
+    """Which tasks, counted from 0 in tau-bench's test split."""
+    exclude: Annotated[tuple[_Excluded, ...], OneOrMany(), _CELLS] = ()
+    """Cells to leave out of the matrix: those that match every given key."""
+    include: Annotated[tuple[_Cells, ...], OneOrMany(), _CELLS] = ()
+    """Cells beside the matrix; a key that is left out has the matrix's values."""
+    user: Annotated[Role, AfterValidator(_check_user)]
+    """The model of the simulated user; not needed with `engine: scripted`."""
+    assistants: Annotated[
+        dict[SafeName, Role], BeforeValidator(_name_assistants), _ListOfModels(), _ASSISTANTS
+    ]
+    """The models under test; not needed with `engine: scripted`."""
+    variants: Annotated[
+        dict[
+            Annotated[SafeName, AfterValidator(_refuse_builtin)],
+            Annotated[OwnVariant, Shorthand("text"), AfterValidator(_read_variant)],
+        ],
+        Accepts(f"a mapping of names to {_VARIANT}"),
+    ] = Field(default={}, min_length=1)
+    """Variants of your own, beside the built-in ones."""
+    few_shot_displays: Annotated[
+        dict[Env, Annotated[str, AfterValidator(_read_example_file)]],
+        Accepts("a mapping of env to a file of examples"),
+    ] = Field(default={}, min_length=1)
+    """Files of examples for agent strategy few-shot, relative to the sweep file."""
+    fidelity: Annotated[
+        Fidelity,
+        Word("stock", Fidelity.stock),
+        Accepts("stock, or a mapping of repairs to true or false"),
+    ] = Fidelity()
+    """Departures from stock tau-bench: `stock` for none, or repairs by name."""
+    gates: Gates = Gates()
+    """Thresholds of the checks before a headline, declared before the data."""
+    judge: Annotated[JudgeSettings, AfterValidator(_check_judge)] | None = None
+    """The model that labels the users' turns: a server of this sweep, or an endpoint."""

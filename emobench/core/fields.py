@@ -1,0 +1,202 @@
+"""How fields of the models that stand in YAML are written: short forms, and mistakes in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from emobench.core.errors import listing, nearest, show
+
+JsonSchema = dict[str, Any]
+MISTAKE = "mistake"
+"""Type of the validation errors that carry a message, what is allowed, and a hint."""
+MISSING = "this key is missing"
+
+
+class Strict(BaseModel):
+    """Base of everything read from YAML: unknown keys are errors, values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass
+class Mistakes:
+    """The mistakes found inside one field's value, each at its place below it."""
+
+    found: list[InitErrorDetails] = field(default_factory=list)
+
+    def add(
+        self,
+        place: tuple[str | int, ...],
+        message: str,
+        value: object = None,
+        allowed: str = "",
+        hint: str = "",
+    ) -> None:
+        """Note a mistake."""
+        context = {"message": message, "allowed": allowed, "hint": hint}
+        error = PydanticCustomError(MISTAKE, "{message}", context)
+        self.found.append(InitErrorDetails(type=error, loc=place, input=value))
+
+    def check_name(
+        self,
+        place: tuple[str | int, ...],
+        what: str,
+        name: object,
+        known: Sequence[str],
+        where: str = "",
+    ) -> None:
+        """Note a name that is not known, with the nearest; where none is, others have told."""
+        if known and name not in known:
+            message = f"unknown {what.replace('_', ' ')} {show(name)}{where}"
+            hint = nearest(name, known) if isinstance(name, str) else ""
+            self.add(place, message, name, listing(known), hint)
+
+    def finish(self) -> None:
+        """Raise the ValidationError of what was noted, if anything was."""
+        if self.found:
+            raise ValidationError.from_exception_data("mistakes", self.found)
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """What a field takes, in words, where its type says it badly."""
+
+    words: str
+
+
+class Form:
+    """Base of a short form: what is written becomes what the type wants before it is checked."""
+
+    def expand(self, value: Any) -> Any:
+        """Return the long form; a value that is no short form as it is."""
+        raise NotImplementedError
+
+    def extend_schema(self, schema: JsonSchema) -> JsonSchema:
+        """Return the JSON schema that takes the short form too."""
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.expand, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchema:
+        return self.extend_schema(handler(schema))
+
+
+class OneOrMany(Form):
+    """A list, or a single value that counts as a list of one."""
+
+    def expand(self, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+    def extend_schema(self, schema: JsonSchema) -> JsonSchema:
+        return {"anyOf": [schema["items"], schema]}
+
+
+@dataclass(frozen=True)
+class FromNumber(Form):
+    """Text; a plain number is the text that it is written as."""
+
+    kinds: tuple[type, ...] = (int,)
+
+    def expand(self, value: Any) -> Any:
+        return str(value) if type(value) in self.kinds else value
+
+    def extend_schema(self, schema: JsonSchema) -> JsonSchema:
+        return {**schema, "type": ["string", "integer" if self.kinds == (int,) else "number"]}
+
+
+@dataclass(frozen=True)
+class Shorthand(Form):
+    """A mapping, or text that stands for a mapping with this one key."""
+
+    key: str
+
+    def expand(self, value: Any) -> Any:
+        return {self.key: value} if isinstance(value, str) else value
+
+    def extend_schema(self, schema: JsonSchema) -> JsonSchema:
+        return {"anyOf": [{"type": "string"}, schema]}
+
+
+@dataclass(frozen=True)
+class Word(Form):
+    """A value, or a word that stands for what `make` returns."""
+
+    word: str
+    make: Callable[[], Any]
+
+    def expand(self, value: Any) -> Any:
+        return self.make() if isinstance(value, str) and value == self.word else value
+
+    def extend_schema(self, schema: JsonSchema) -> JsonSchema:
+        return {"anyOf": [{"const": self.word}, schema]}
+
+
+def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    mistakes = Mistakes()
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            mistakes.add((i,), f"'{value}' is given twice", value, hint="keep one")
+    mistakes.finish()
+    return values
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Context of the validation of a file: the names that it declares, by what they name."""
+
+    names: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A name that the file declares; any name where there is no file."""
+
+    axis: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(info.context, Declared):
+            mistakes = Mistakes()
+            mistakes.check_name((), self.axis, value, info.context.names[self.axis])
+            mistakes.finish()
+        return value
+
+
+T = TypeVar("T")
+Items = Annotated[tuple[T, ...], OneOrMany()]
+"""Any number of values; a single one may stand without a list."""
+Axis = Annotated[tuple[T, ...], Field(min_length=1), OneOrMany(), AfterValidator(_refuse_repeats)]
+"""Distinct values, one or more."""
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SafeName = Annotated[str, Field(pattern=NAME)]
+"""Names that become file names, job names and array names."""
+NonEmpty = Annotated[str, Field(min_length=1)]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable."""
+Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability or a share."""
