@@ -72,7 +72,7 @@ class Drill(Site):
     def finish(self) -> list[dict[str, Any]]:
         """Wait for the end; every episode is there, once, and nobody is left in the queue."""
         try:
-            until(lambda: not self.lab.queue(), "the sweep's jobs to end", 90, poll=0.3)
+            until(lambda: not self.lab.queue(), "the sweep's jobs to end", poll=0.3)
         except TimeoutError as error:
             ends = [f.name + ": " + f.read_text()[-300:] for f in self.folder.glob("logs/*")]
             queue = self.lab.run("squeue", "-o", "%i %j %T %r %N").stdout

@@ -18,6 +18,7 @@ from typing import NoReturn
 from tests.cluster.configuration import NODES
 from tests.cluster.daemons import NAMES, SEARCH_PATH, SYSTEM_TABLES, Daemons, LabError, environment
 from tests.support import processes
+from tests.support.processes import PATIENCE_S
 
 COMMANDS = (*NAMES, "sbatch", "srun", "squeue", "sacct", "sacctmgr", "sinfo", "scontrol", "scancel")
 LIVE_STATES = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING", "COMPLETING")
@@ -91,7 +92,7 @@ class Lab:
     def run(
         self,
         *argv: str | Path,
-        timeout: float = 30.0,
+        timeout: float = 120.0,
         check: bool = True,
         cwd: str | Path | None = None,
         stdin: str = "",
@@ -118,12 +119,12 @@ class Lab:
         lines = self.run("squeue", "--all", "--noheader", "--array", "-o", "%i %T").stdout
         return dict(_pair(line, " ") for line in lines.splitlines())
 
-    def wait_idle(self, seconds: float = 20.0) -> None:
+    def wait_idle(self) -> None:
         """Return once no job is in the queue and all four nodes are idle; else TimeoutError."""
-        processes.until(lambda: not self.queue(), "an empty queue", seconds, poll=0.1)
-        processes.until(self._nodes_idle, "four idle nodes", seconds, poll=0.1)
+        processes.until(lambda: not self.queue(), "an empty queue", poll=0.1)
+        processes.until(self._nodes_idle, "four idle nodes", poll=0.1)
 
-    def wait_jobs(self, *jobs: str, seconds: float = 60.0) -> dict[str, str]:
+    def wait_jobs(self, *jobs: str, seconds: float = PATIENCE_S) -> dict[str, str]:
         """Wait until every task of `jobs` ended; id (array tasks "12_3") to state.
 
         `jobs` are ids of jobs, not of tasks. The states are the controller's: sacct lags behind,

@@ -13,7 +13,7 @@ from emobench.config.profile import load_profile
 from tests.cluster.lab import Lab
 from tests.support.processes import until
 
-RELEASE_S = 30.0
+RELEASE_S = 60.0
 """From the last cell's end until the servers' jobs have ended."""
 SWEEP = """\
 name: tiny
@@ -52,7 +52,7 @@ class Site:
 
     def emobench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = (sys.executable, "-m", "emobench.cli", *arguments)
-        return self.lab.run(*command, cwd=self.folder, timeout=150, check=False)
+        return self.lab.run(*command, cwd=self.folder, timeout=300, check=False)
 
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.emobench("status", "runs/tiny", "--json").stdout))
@@ -63,7 +63,7 @@ class Site:
         return next(str(job["job_id"]) for job in reversed(jobs) if job["name"] == name)
 
     def wait_until_ended(self) -> dict[str, Any]:
-        until(lambda: not self.lab.queue(), "the sweep's jobs to end", 120, poll=0.3)
+        until(lambda: not self.lab.queue(), "the sweep's jobs to end", poll=0.3)
         return self.status()
 
     def wait_for_cell(self) -> None:

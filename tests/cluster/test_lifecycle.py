@@ -27,7 +27,7 @@ def site(lab: Lab, tmp_path: Path) -> Site:
 def release_s(site: Site) -> float:
     """Seconds from the end of the last task to the end of the last server, once all have ended."""
     servers = [site.job(name) for name in ("user", "assistant_scripted")]
-    ends = site.lab.wait_jobs(site.job("scripted"), *servers, seconds=90)
+    ends = site.lab.wait_jobs(site.job("scripted"), *servers)
     assert {ends[server] for server in servers} <= {"COMPLETED", "CANCELLED"}
     seconds = ended_at(site, *servers) - ended_at(site, site.job("scripted"))
     print(f"released {seconds:.0f} s after the last task")
@@ -97,7 +97,7 @@ def test_the_clean_up_job_releases_servers_that_cannot_leave(site: Site) -> None
     with stopped_supervisor(site, "user") as pid:
         site.lab.run("scancel", site.job("scripted"))
         servers = [site.job("user"), site.job("assistant_scripted")]
-        ends = site.lab.wait_jobs(*servers, site.job("cleanup"), seconds=90)
+        ends = site.lab.wait_jobs(*servers, site.job("cleanup"))
         assert {ends[server] for server in servers} == {"CANCELLED"}
         assert ends[site.job("cleanup")] == "COMPLETED"
         assert not processes.comm(pid)
@@ -174,7 +174,7 @@ def test_an_idle_server_leaves_and_the_next_submission_brings_it_back(site: Site
         site.lab.run("scontrol", "update", "partitionname=cuda_high", "state=up")
     begun = time.monotonic()
     status = site.wait_until_ended()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 90
     assert status["cells"]["failed"] == 2
     assert "idle for" in status["problems"][0]["reason"]
     assert "run the same `emobench sweep` command again" in status["problems"][0]["reason"]
@@ -228,12 +228,9 @@ def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(sit
     # The limit is reached after 21 s, half way through the conversations.
     tasks = "0-49"
     limit = 0.0175
-    assert (
-        site.sweep(
-            more=BUDGET.format(limit=limit), tasks=tasks, latency="500, accelerators: 2"
-        ).returncode
-        == 0
-    )
+    slow, fast = "500, accelerators: 2", "10, accelerators: 2"
+    done = site.sweep(more=BUDGET.format(limit=limit), tasks=tasks, latency=slow)
+    assert done.returncode == 0, done.stderr
     status = site.wait_until_ended()
     assert status["limit"]["reached"]
     # 3 cards; a check every 2 s, 25 s for the cells and 20 s for the engines to end.
@@ -250,17 +247,13 @@ def test_a_limit_of_accelerator_hours_stops_the_sweep_and_raising_it_resumes(sit
     shown = site.emobench("status", "runs/tiny").stdout
     assert "max_gpu_hours reached, the sweep is stopped; raise it" in shown
 
-    refused = site.sweep(
-        more=BUDGET.format(limit=limit), tasks=tasks, latency="500, accelerators: 2"
-    )
+    refused = site.sweep(more=BUDGET.format(limit=limit), tasks=tasks, latency=slow)
     assert refused.returncode == 2
     assert "max_gpu_hours" in refused.stderr
     assert "raise it and run the same command again" in refused.stderr
     assert not site.lab.queue()
 
-    done = site.sweep(
-        "--wait", more=BUDGET.format(limit=4), tasks=tasks, latency="10, accelerators: 2"
-    )
+    done = site.sweep("--wait", more=BUDGET.format(limit=4), tasks=tasks, latency=fast)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "limit       4 accelerator-hours" in done.stdout
     assert results(site.run_dir).keys()

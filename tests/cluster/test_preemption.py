@@ -32,7 +32,6 @@ def restarts(drill: Drill, job: str) -> int:
 
 
 @pytest.mark.parametrize("partition", ["cuda", "cuda_grace"])
-@pytest.mark.timeout(200)
 def test_a_server_comes_back_and_conversations_go_on(drill: Drill, partition: str) -> None:
     # The server alone on the node that is taken; cells and their clean-up stay on the other.
     drill.profile["user_server"].update(partition=partition, sbatch=["--nodelist=cuda2"])
@@ -53,7 +52,6 @@ def test_a_server_comes_back_and_conversations_go_on(drill: Drill, partition: st
 
 
 @pytest.mark.parametrize("partition", ["cuda", "cuda_grace"])
-@pytest.mark.timeout(200)
 def test_cells_go_on_where_they_were(drill: Drill, partition: str) -> None:
     drill.profile["user_server"]["sbatch"] = ["--nodelist=cuda2"]
     drill.profile["array"].update(partition=partition, sbatch=["--nodelist=cuda1"])

@@ -93,17 +93,16 @@ def lease_both(first: Sharing, second: Sharing, *, tasks: tuple[int, int]) -> No
 def left_in_time(first: Sharing, *arrays: str) -> None:
     """The servers have left by themselves, soon after the last cell of both sweeps."""
     servers = [first.job(name) for name in SERVERS]
-    ends = first.lab.wait_jobs(*servers, *arrays, seconds=120)
+    ends = first.lab.wait_jobs(*servers, *arrays)
     assert {ends[server] for server in servers} == {"COMPLETED"}
     assert ended_at(first, *servers) - ended_at(first, *arrays) <= RELEASE_S
     until(lambda: not first.lab.queue(), "nothing in the queue", poll=0.3)
     assert not list(RunDir(first.run_dir).endpoints.glob("leases/*/*.json"))
 
 
-@pytest.mark.timeout(240)
 def test_the_owner_ends_first(first: Sharing, second: Sharing) -> None:
     lease_both(first, second, tasks=(8, 20))
-    first.lab.wait_jobs(first.job("scripted"), first.job("cleanup"), seconds=120)
+    first.lab.wait_jobs(first.job("scripted"), first.job("cleanup"))
     assert first.complete()
     assert not second.complete()
     log = first.folder / "logs" / f"cleanup_{first.job('cleanup')}.log"
@@ -125,10 +124,9 @@ def test_the_owner_ends_first(first: Sharing, second: Sharing) -> None:
     assert used == own
 
 
-@pytest.mark.timeout(240)
 def test_the_other_sweep_ends_first(first: Sharing, second: Sharing) -> None:
     lease_both(first, second, tasks=(24, 4))
-    second.lab.wait_jobs(second.job("scripted"), second.job("cleanup"), seconds=120)
+    second.lab.wait_jobs(second.job("scripted"), second.job("cleanup"))
     assert second.complete()
     assert not first.complete()
     left_in_time(first, first.job("scripted"), second.job("scripted"))
@@ -137,7 +135,6 @@ def test_the_other_sweep_ends_first(first: Sharing, second: Sharing) -> None:
         assert sweep.complete()
 
 
-@pytest.mark.timeout(240)
 def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     first: Sharing, second: Sharing
 ) -> None:
@@ -152,7 +149,7 @@ def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     forced = first.emobench("cancel", "runs/tiny", "--force")
     assert "user" in forced.stdout and "stays" not in forced.stdout
     # Its own servers are gone for good: the cells end, and the same command goes on.
-    second.lab.wait_jobs(second.job("scripted"), seconds=120)
+    second.lab.wait_jobs(second.job("scripted"))
     assert not second.complete()
     again = second.emobench("sweep", "tiny.yaml")
     assert again.returncode == 0, again.stdout + again.stderr
@@ -161,7 +158,6 @@ def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     second.finish()
 
 
-@pytest.mark.timeout(300)
 def test_a_lease_outlasts_a_hand_over(first: Sharing, second: Sharing) -> None:
     for role in ("user_server", "assistant_server"):
         # Else the early warning of these short jobs would come with their start.
@@ -169,7 +165,7 @@ def test_a_lease_outlasts_a_hand_over(first: Sharing, second: Sharing) -> None:
     first.profile["handover_lead_min"] = 0.5
     lease_both(first, second, tasks=(4, 30))
     before = first.endpoint("user")
-    first.lab.wait_jobs(first.job("scripted"), seconds=120)
+    first.lab.wait_jobs(first.job("scripted"))
     first.lab.run("scontrol", "update", f"jobid={before.job_id}", "EndTime=now+31")
     until(lambda: first.endpoint("user").job_id != before.job_id, "a successor", poll=0.2)
     assert not second.complete()

@@ -30,21 +30,19 @@ def quickstart(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     for name, cluster in (("slurm", "lab"), ("local", "local")):
         options = ["--cluster", cluster, "--run-dir", f"runs/{name}", "--wait"]
         command = (sys.executable, "-m", "emobench.sweep", "quickstart.yaml", *options)
-        done = lab.run(*command, cwd=folder, timeout=170, check=False)
+        done = lab.run(*command, cwd=folder, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"runs/{name}/report.html" in done.stdout
     yield folder
     shutil.rmtree(folder)
 
 
-@pytest.mark.timeout(360)
 def test_the_quickstart_gives_the_same_results_as_on_one_machine(quickstart: Path) -> None:
     here, there = results(quickstart / "runs/local"), results(quickstart / "runs/slurm")
     assert len(here) == 24
     assert here == there
 
 
-@pytest.mark.timeout(360)
 def test_it_ran_as_a_user_job_an_assistant_job_and_an_array(quickstart: Path, lab: Lab) -> None:
     jobs = json.loads((quickstart / "runs/slurm/jobs.json").read_text())["jobs"]
     user, assistant, array, _ = [job["job_id"] for job in jobs]

@@ -12,7 +12,7 @@ from pathlib import Path
 PROC = Path("/proc")
 
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 """How long to wait for what is certain to come, however loaded the machine is."""
 
 
