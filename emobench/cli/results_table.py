@@ -6,7 +6,7 @@ from emobench.analysis.assessment import assess_collected
 from emobench.analysis.gates import Label, labels
 from emobench.analysis.pooled import VariantRow, ks_of, variant_rows
 from emobench.core.run_dir import RunDir
-from emobench.report.numbers import bounds, plural, rate, signed
+from emobench.report.numbers import format_change, format_interval, format_number, plural
 from emobench.report.sections.common import short_labels
 from emobench.report.study import sample_size
 from emobench.tables.run_results import Collected, collect
@@ -63,9 +63,9 @@ def _cells(row: VariantRow) -> list[str]:
     return [
         row.variant,
         f"{row.mean.episodes}/{row.planned}",
-        rate(row.mean.value),
-        *(rate(each.value) for each in row.passes),
-        "" if gap is None else signed(gap.value),
-        "" if gap is None else bounds(gap.interval, difference=True),
+        format_number(row.mean.value),
+        *(format_number(each.value) for each in row.passes),
+        "" if gap is None else format_change(gap.value),
+        "" if gap is None else format_interval(gap.interval, change=True),
         str(row.infra_errors),
     ]

@@ -112,7 +112,7 @@ class Figure:
     """Takes the whole width of the page."""
 
 
-def series(variants: list[str], control: str) -> dict[str, str]:
+def assign_roles(variants: list[str], control: str) -> dict[str, str]:
     """A role for each variant's lines."""
     others = [name for name in variants if name != control]
     roles = {name: f"s{place % SERIES + 1}" for place, name in enumerate(others)}

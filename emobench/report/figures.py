@@ -43,7 +43,9 @@ class Axis:
     reference: float | None = None
 
 
-def forest(name: str, title: str, dots: Sequence[Dot], axis: Axis, *, caption: str = "") -> Figure:
+def draw_forest(
+    name: str, title: str, dots: Sequence[Dot], axis: Axis, *, caption: str = ""
+) -> Figure:
     """A row a dot, with the numbers at the right."""
     bottom = FOREST_TOP + FOREST_ROW * len(dots)
     written = [max(VALUE_WIDTH * len(dot.text), NOTE_WIDTH * len(dot.note)) for dot in dots]
@@ -99,12 +101,12 @@ def share_axis(label: str, reference: float | None) -> Axis:
     return Axis(label, 0.0, 1.0, tuple((n / 4, f"{n / 4:g}") for n in range(5)), reference)
 
 
-def shortened(label: str, longest: int = LONGEST_LABEL) -> str:
+def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
     return label if len(label) <= longest else label[: longest - 1] + "\u2026"
 
 
 def _dot_row(dot: Dot, at: float | None, y: float, width: float) -> list[Shape]:
-    shapes: list[Shape] = [Text(LABELS - 14, y + 4, shortened(dot.label), anchor="end")]
+    shapes: list[Shape] = [Text(LABELS - 14, y + 4, shorten(dot.label), anchor="end")]
     if at is None:
         shapes.append(Text(LABELS + 8, y + 4, dot.text, "muted", size=12))
     else:
@@ -128,7 +130,7 @@ BAR_PLOT = 430.0
 BAR_ROW, BAR_TOP = 28.0, 8.0
 
 
-def bars(
+def draw_bars(
     name: str,
     title: str,
     rows: Sequence[tuple[str, Mapping[str, float]]],
@@ -142,7 +144,7 @@ def bars(
     bottom = BAR_TOP + BAR_ROW * len(rows)
     for number, (label, shares) in enumerate(rows):
         y = BAR_TOP + BAR_ROW * number
-        shapes.append(Text(LABELS - 12, y + BAR_ROW / 2 + 3, shortened(label), anchor="end"))
+        shapes.append(Text(LABELS - 12, y + BAR_ROW / 2 + 3, shorten(label), anchor="end"))
         x = LABELS
         for part, (role, share) in roles.items():
             width = shares.get(part, 0.0) * BAR_PLOT
@@ -192,7 +194,7 @@ class Curve:
     role: str
 
 
-def curves(
+def draw_curves(
     name: str,
     title: str,
     lines: Sequence[Curve],
@@ -266,7 +268,7 @@ def _curve_labels(
         before = place
         curve = lines[number]
         at = CURVE_LEFT + CURVE_PLOT + 34 if place == last else x(place) + 18
-        text = shortened(curve.label, 20)
+        text = shorten(curve.label, 20)
         placed.append(Text(at, lowest + 4, text, curve.role, size=12.5, bold=True))
     return placed
 
@@ -286,7 +288,7 @@ class Tile:
     title: str
 
 
-def heatmap(
+def draw_heatmap(
     name: str,
     title: str,
     rows: Sequence[tuple[str, Sequence[Tile]]],
@@ -304,7 +306,7 @@ def heatmap(
     shapes: list[Shape] = []
     for number, (label, tiles) in enumerate(rows):
         y = TILE_TOP + number * TILE_HEIGHT
-        shapes.append(Text(LABELS - 12, y + TILE_HEIGHT / 2 + 4, shortened(label), anchor="end"))
+        shapes.append(Text(LABELS - 12, y + TILE_HEIGHT / 2 + 4, shorten(label), anchor="end"))
         for place, tile in enumerate(tiles):
             shapes += _tile(tile, LABELS + place * size, y, size, role)
     every = max(1, int(-(-22 // size))) if size < TILE_WITH_NUMBER else 1

@@ -4,91 +4,97 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from emobench.analysis.stats.estimates import Interval
+from emobench.analysis.stats.estimates import Difference, Interval, Mean, PassK
 
 MINUS = "\u2212"
 DASH = "\u2013"
 DAGGER = "\u2020"
 
 
-def rate(value: float | None) -> str:
-    """0.83, or a dash where it is undefined."""
-    return DASH if value is None else f"{value:.2f}".replace("-", MINUS)
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """+0.08, 0.00 or a minus sign in print; a dash where it is undefined."""
+def format_number(value: float | None, digits: int | None = 2) -> str:
+    """Return 0.83, or a dash where it is undefined. Without `digits` it has about three figures:
+    0.42, 12.3, 1,234."""
     if value is None:
         return DASH
-    text = f"{value:+.{digits}f}"
-    return text[1:] if not float(text) else text.replace("-", MINUS)
+    return _written(value, "", digits).replace("-", MINUS)
 
 
-def bounds(interval: Interval | None, difference: bool = False) -> str:
-    """[0.41, 0.96], or an empty string."""
+def format_change(value: float | None, digits: int | None = 2) -> str:
+    """Return +0.08, 0.00 or a minus sign in print; a dash where it is undefined."""
+    if value is None:
+        return DASH
+    text = _written(value, "+", digits)
+    return text.replace("-", MINUS) if text.strip("+-0.,") else text[1:]
+
+
+def format_interval(
+    interval: Interval | None,
+    digits: int | None = 2,
+    *,
+    change: bool = False,
+    scale: float = 1.0,
+) -> str:
+    """Return [0.41, 0.96], or an empty string; with `change` the ends have signs."""
     if interval is None:
         return ""
-    write = signed if difference else rate
-    return f"[{write(interval.low)}, {write(interval.high)}]"
+    write = format_change if change else format_number
+    return f"[{write(scale * interval.low, digits)}, {write(scale * interval.high, digits)}]"
 
 
-def p_value(p: float | None) -> str:
-    """0.034, or < 0.001; a dash where it is undefined."""
+def format_mean(found: Mean | PassK) -> str:
+    """Return '0.83 [0.41, 0.96]'."""
+    return f"{format_number(found.value)} {format_interval(found.interval)}".strip()
+
+
+def format_difference(found: Difference, digits: int | None = 2, *, scale: float = 1.0) -> str:
+    """Return '+0.08 [-0.12, 0.28]'."""
+    value = None if found.value is None else scale * found.value
+    interval = format_interval(found.interval, digits, change=True, scale=scale)
+    return f"{format_change(value, digits)} {interval}".strip()
+
+
+def _written(value: float, sign: str, digits: int | None) -> str:
+    if digits is not None:
+        return f"{value:{sign}.{digits}f}"
+    size = abs(value)
+    return f"{value:{sign},.{2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+def format_p(p: float | None) -> str:
+    """Return 0.034, or < 0.001; a dash where it is undefined."""
     if p is None:
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_phrase(p: float | None) -> str:
-    """'p = 0.034', 'p < 0.001' or an empty string."""
-    text = p_value(p)
+def format_p_phrase(p: float | None) -> str:
+    """Return 'p = 0.034', 'p < 0.001' or an empty string."""
+    text = format_p(p)
     return "" if p is None else f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def measure(value: float | None) -> str:
-    """A mean of anything with three figures: 0.42, 12.3, 1,234."""
-    if value is None:
-        return DASH
-    size = abs(value)
-    digits = 2 if size < 10 else 1 if size < 100 else 0
-    return f"{value:,.{digits}f}".replace("-", MINUS)
-
-
-def change(value: float | None) -> str:
-    """A difference of such means: +0.42, \u221212.3, 0.00."""
-    if value is None:
-        return DASH
-    size = abs(value)
-    digits = 2 if size < 10 else 1 if size < 100 else 0
-    text = f"{value:+,.{digits}f}"
-    return text[1:] if not text.strip("+-0.,") else text.replace("-", MINUS)
-
-
-def spread(interval: Interval | None) -> str:
-    """The interval of such a difference."""
-    return f"[{change(interval.low)}, {change(interval.high)}]" if interval else ""
-
-
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
+    """Return 83 %, or a dash where it is undefined."""
     return DASH if share is None else f"{100 * share:.0f} %"
 
 
-def points(share: float | None) -> str:
-    """A share as points of a hundred: 11.8."""
+def format_points(share: float | None) -> str:
+    """Return a share as points of a hundred: 11.8."""
     return DASH if share is None else f"{round(100 * share, 1):g}"
 
 
 def plural(count: int, noun: str) -> str:
+    """Return '1 task' or '1,200 tasks'."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def listed(words: list[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+def join_words(words: list[str]) -> str:
+    """Return 'a', 'a and b', 'a, b and c'."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def when(stamp: str) -> str:
-    """An ISO time as 2026-11-20 09:00:00 UTC; as it is where it is none."""
+def format_time(stamp: str) -> str:
+    """Return an ISO time as 2026-11-20 09:00:00 UTC; as it is where it is none."""
     try:
         time = datetime.fromisoformat(stamp)
     except ValueError:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from emobench.config.capacity import concurrency_of
 from emobench.core.models import RoleModel
 from emobench.core.ranges import format_ranges
-from emobench.report.numbers import DASH, plural, when
+from emobench.report.numbers import DASH, format_time, plural
 from emobench.report.study import Study
 from emobench.report.transcripts import HIDDEN
 from emobench.scheduler.cost import line, summary
@@ -70,10 +70,16 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("Server incarnations", _incarnations(collected)),
         ("Jobs", "" if study.runs else _jobs(collected)),
         ("Cost", "" if study.runs else _cost(collected)),
-        ("Planned", when(plan.created)),
-        ("First conversation", when(min((r.started for r in records if r.started), default=""))),
-        ("Last conversation", when(max((r.started for r in records if r.started), default=""))),
-        ("Report written", when(datetime.now(UTC).isoformat())),
+        ("Planned", format_time(plan.created)),
+        (
+            "First conversation",
+            format_time(min((r.started for r in records if r.started), default="")),
+        ),
+        (
+            "Last conversation",
+            format_time(max((r.started for r in records if r.started), default="")),
+        ),
+        ("Report written", format_time(datetime.now(UTC).isoformat())),
     ]
     return [(label, value) for label, value in rows if value]
 
@@ -131,7 +137,7 @@ def _gates(study: Study) -> str:
     thresholds = study.checks.thresholds.model_dump()
     changed = study.checks.thresholds_changed
     return _plain(thresholds)[1:-1] + (
-        f"; changed {when(changed)}, after results" if changed else ""
+        f"; changed {format_time(changed)}, after results" if changed else ""
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.assessment import Assessor, Checks, conforms
 from emobench.analysis.effects import effects
 from emobench.analysis.findings import Findings, GroupFinding
-from emobench.analysis.gates import GateResult, Label, labels
+from emobench.analysis.gates import Label, labels
+from emobench.analysis.pooled import variants_of
+from emobench.analysis.stats.power import PowerVerdict, power_verdict
 from emobench.analysis.stats.units import Arm, arms, units
 from emobench.analysis.transcript.conversation import chosen_pairs, read_conversations
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.analysis.transcript.tally import ConversationTable, Tally, summarise
-from emobench.core.outcomes import CONTROL, Condition, Group, Outcome
+from emobench.core.outcomes import Group, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.report.embedding import Limit, choose, units_of
@@ -73,19 +76,16 @@ class Study:
     @property
     def variants(self) -> list[str]:
         """As planned, control first."""
-        names = dict.fromkeys(cell.variant for cell in self.cells)
-        return sorted(names, key=lambda name: name != CONTROL)
+        return variants_of(self.cells)
 
-    def condition(self, group: GroupFinding, variant: str) -> Condition:
-        return group.key.condition(variant)
-
-    def gates(self, group: GroupFinding, variant: str) -> tuple[GateResult, ...]:
-        condition = self.condition(group, variant)
-        return tuple(each for each in self.checks.gates if each.condition == condition)
+    @cached_property
+    def power(self) -> PowerVerdict:
+        """What the planned design can detect."""
+        return power_verdict(self.cells, self.checks.thresholds.smallest_effect)
 
     def labels(self, group: GroupFinding, variant: str) -> tuple[Label, ...]:
-        """What has to stand beside a variant's effect."""
-        return labels(self.checks.gates, self.condition(group, variant))
+        """Return what has to stand beside a variant's effect."""
+        return labels(self.checks.gates, group.key.condition(variant))
 
 
 def build_study(collected: Collected, limit: Limit | None = None) -> Study:
@@ -128,8 +128,7 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
     conforming = None
     if sample is None and assessment.episodes:
         frame, conforming = _with_protocol(frame, assessment.episodes), CONFORMS
-    variants = list(dict.fromkeys(cell.variant for cell in collected.plan.cells))
-    variants.sort(key=lambda name: name != CONTROL)
+    variants = variants_of(collected.plan.cells)
     texts = {name: each.text for name, each in collected.plan.sweep.variants.items()}
     return Study(
         collected=collected,

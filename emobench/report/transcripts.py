@@ -17,7 +17,7 @@ from emobench.benchmarks.transcript import Event, Message, Transcript, text_of
 from emobench.core.outcomes import CONTROL, OUTCOMES
 from emobench.core.run_dir import RunDir
 from emobench.report.embedding import Choice
-from emobench.report.numbers import when
+from emobench.report.numbers import format_time
 from emobench.tables.run_results import CellResult, EpisodeRecord
 
 CHUNK_BYTES = 400_000
@@ -87,7 +87,7 @@ class Library:
             "error": self._redact(record.error),
             "attempt": record.attempt,
             "wall": round(record.wall_s, 2),
-            "started": when(record.started),
+            "started": format_time(record.started),
             "seed": conversation.seed,
             "calls": conversation.calls,
             "tokens": conversation.tokens,

@@ -91,7 +91,7 @@ def _probes(collected: Collected) -> Iterator[str]:
 
 def coverage(collected: Collected) -> dict[str, Any]:
     """The grid: a row for each assistant, env, strategy and trial; a column for each variant."""
-    variants = variants_of([result.cell for result in collected.cells])
+    variants = variants_of(result.cell for result in collected.cells)
     grid: dict[tuple[str, str, str, int], dict[str, CellResult]] = {}
     for result in collected.cells:
         cell = result.cell

@@ -17,7 +17,7 @@ from emobench.cli.results_table import text_table
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import AgentStrategy, Cell, Env
-from emobench.report.numbers import bounds, rate, signed
+from emobench.report.numbers import format_change, format_interval, format_number
 from emobench.runs.watching.episodes import EpisodeScan
 from emobench.runs.watching.state import Seen, watch_state
 from emobench.tables.run_results import collect
@@ -113,8 +113,8 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
         ]
         gate = sample_share("x", solved)
         assert (gate.value, gate.interval, gate.t) == (found.mean.value, interval, found.mean.t)
-        assert f" {rate(found.mean.value)} " in lines[row.variant]
-        assert f"{rate(found.mean.value)} {bounds(interval)}" in page
+        assert f" {format_number(found.mean.value)} " in lines[row.variant]
+        assert f"{format_number(found.mean.value)} {format_interval(interval)}" in page
         if found.contrast is not None:
             difference = found.contrast.difference
             assert row.difference is not None
@@ -124,15 +124,15 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
                 difference.tasks,
                 difference.label,
             )
-            assert f" {signed(difference.value)} " in lines[row.variant]
-            assert bounds(difference.t, difference=True) in lines[row.variant]
+            assert f" {format_change(difference.value)} " in lines[row.variant]
+            assert format_interval(difference.t, change=True) in lines[row.variant]
 
 
 def test_few_failures_have_the_interval_of_the_report(tmp_path: Path) -> None:
     one = rows_of(run_with(tmp_path / "one", ONE_FAILURE))["control"].mean
-    assert bounds(one.interval) == "[0.93, 1.00]"
+    assert format_interval(one.interval) == "[0.93, 1.00]"
     none = rows_of(run_with(tmp_path / "none", {}))["control"].mean
-    assert bounds(none.interval) == "[0.82, 1.00]"
+    assert format_interval(none.interval) == "[0.82, 1.00]"
     assert one.notes == none.notes == ("fewer than 10 tasks with a failure",)
 
 

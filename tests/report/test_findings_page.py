@@ -14,7 +14,7 @@ from emobench.core.models import ScriptedModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.drawing import inline_svg
-from emobench.report.numbers import bounds, p_value, rate, signed
+from emobench.report.numbers import format_change, format_interval, format_number, format_p
 from emobench.report.render import build_report, write_report
 from emobench.report.sections.common import short_labels
 from emobench.report.study import Study, build_study, sample_size
@@ -136,20 +136,23 @@ def test_means_differences_and_pass_k_are_those_of_the_files(
     for variant, tasks in by_variant.items():
         everything = [reward for each in tasks.values() for reward in each]
         assert main[variant][0].startswith(f"{len(everything)} of 42")
-        assert main[variant][2].startswith(rate(statistics.mean(everything)))
+        assert main[variant][2].startswith(format_number(statistics.mean(everything)))
         for k in (1, 2, 3):
             known = [
                 comb(int(sum(each)), k) / comb(len(each), k)
                 for each in tasks.values()
                 if len(each) >= k
             ]
-            assert curve[variant][k - 1].startswith(rate(statistics.mean(known)))
+            assert curve[variant][k - 1].startswith(format_number(statistics.mean(known)))
         if variant == "control":
             continue
         gaps = [statistics.mean(each) - control[task] for task, each in tasks.items()]
         mean, error = statistics.mean(gaps), statistics.stdev(gaps) / len(gaps) ** 0.5
         low, high = mean - 2.1603687 * error, mean + 2.1603687 * error  # t(0.975, 13)
-        assert main[variant][3] == f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+        assert (
+            main[variant][3]
+            == f"{format_change(mean)} [{format_change(low)}, {format_change(high)}]"
+        )
     assert main["anxiety"][1] == str(LOST)
 
 
@@ -158,17 +161,23 @@ def test_the_page_shows_the_findings(page: Chromium, study: Study) -> None:
     main = rows(page, "main")
     forest = page.evaluate("document.querySelector('#figure-effects').textContent")
     for each in group.variants:
-        assert main[each.variant][2] == f"{rate(each.mean.value)} {bounds(each.mean.interval)}"
+        assert (
+            main[each.variant][2]
+            == f"{format_number(each.mean.value)} {format_interval(each.mean.interval)}"
+        )
         if each.contrast is not None:
             found = each.contrast.difference
-            assert main[each.variant][4] == p_value(found.p_adjusted)
+            assert main[each.variant][4] == format_p(found.p_adjusted)
             assert found.label in forest
-            assert f"{signed(found.value)}  {bounds(found.interval, True)}" in forest
+            assert (
+                f"{format_change(found.value)}  {format_interval(found.interval, change=True)}"
+                in forest
+            )
     sensitivity = rows(page, "sensitivity")["anxiety"]
     anxiety = next(each for each in group.variants if each.variant == "anxiety")
     assert anxiety.contrast is not None
     assert [cell.split(" ")[0] for cell in sensitivity[2:]] == [
-        signed(each.value) for each in anxiety.contrast.sensitivity
+        format_change(each.value) for each in anxiety.contrast.sensitivity
     ]
 
 
@@ -248,11 +257,11 @@ def test_more_conversations_than_are_read_become_a_sample(
 
 
 def test_words_of_a_model_are_text_in_a_figure(study: Study) -> None:
-    from emobench.report.figures import Dot, forest, share_axis
+    from emobench.report.figures import Dot, draw_forest, share_axis
 
     hostile = "</svg><script>alert(1)</script>"
     dot = Dot(hostile, 0.5, None, hostile, hostile, caption=hostile)
-    drawn = inline_svg(forest("x", hostile, [dot], share_axis(hostile, None), caption=hostile))
+    drawn = inline_svg(draw_forest("x", hostile, [dot], share_axis(hostile, None), caption=hostile))
     assert "<script" not in drawn
     assert drawn.count("</svg>") == 1
 
@@ -273,7 +282,7 @@ def test_assistants_and_interactions_are_compared(tmp_path: Path, browser: Chrom
     (interaction,) = study.findings.interactions
     shown = rows(browser, "interaction")["first minus second"]
     found = interaction.difference
-    written = f"{signed(found.value)} {bounds(found.interval, True)}"
+    written = f"{format_change(found.value)} {format_interval(found.interval, change=True)}"
     assert shown[3].replace("\u2020", "") == written
     assert "fails " in shown[2] and "power" in shown[2]
     assert len(study.findings.groups) == 2

@@ -116,6 +116,10 @@ class Sensitivity:
     p_permutation: float | None
     reason: str = ""
 
+    @property
+    def interval(self) -> Interval | None:
+        return self.t
+
 
 @dataclass(frozen=True)
 class OddsRatio:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from emobench.analysis.stats.estimates import Difference, size
+from emobench.analysis.stats.means import CLUSTERED
 from emobench.analysis.stats.multiplicity import benjamini_hochberg
-from emobench.analysis.stats.paired import paired_difference
+from emobench.analysis.stats.paired import REWARD_BOUNDS, paired_difference
 from emobench.analysis.stats.units import Arm, shared
 from emobench.core.outcomes import Group
 
@@ -35,56 +36,56 @@ class AssistantComparison:
 def comparisons(
     groups: Mapping[Group, Mapping[str, Arm]], variants: Sequence[str]
 ) -> list[AssistantComparison]:
-    """First minus second assistant under each variant, adjusted over all of one environment and
-    agent strategy by Benjamini-Hochberg."""
-    found = []
-    for env, strategy, first, second in _pairs(groups):
-        sides = [groups[Group(env, strategy, name)] for name in (first, second)]
-        for variant in variants:
-            if not all(variant in side for side in sides):
-                continue
-            values = {
-                name: (side[variant].tasks, side[variant].means)
-                for name, side in zip((first, second), sides, strict=True)
-            }
-            rows, left_out = shared(values, first, second)
-            label = (
-                f"difference in mean reward, {first} minus {second}, {variant} users, "
-                f"{env}/{strategy}, {_size(rows.shape[1], [side[variant] for side in sides])}, "
-                "95 % interval clustered by task"
-            )
-            difference = paired_difference(label, rows[0] - rows[1], left_out=left_out)
-            found.append(AssistantComparison(env, strategy, first, second, variant, difference))
-    return _adjusted(found)
+    """Return first minus second assistant under each variant, adjusted over all of one environment
+    and agent strategy by Benjamini-Hochberg."""
+    return _compare(
+        groups,
+        [(variant,) for variant in variants],
+        "difference in mean reward, {first} minus {second}, {variant} users",
+        REWARD_BOUNDS,
+    )
 
 
 def interactions(
     groups: Mapping[Group, Mapping[str, Arm]], baseline: str, variants: Sequence[str]
 ) -> list[AssistantComparison]:
-    """(variant minus baseline with the first assistant) minus (the same with the second)."""
+    """Return (variant minus baseline with the first assistant) minus (the same with the second)."""
+    return _compare(
+        groups,
+        [(variant, baseline) for variant in variants],
+        "difference in the effect of {variant} on mean reward, {first} minus {second}",
+        INTERACTION_BOUNDS,
+    )
+
+
+def _compare(
+    groups: Mapping[Group, Mapping[str, Arm]],
+    conditions: Sequence[tuple[str, ...]],
+    what: str,
+    bounds: tuple[float, float],
+) -> list[AssistantComparison]:
+    """By pair of assistants and condition: (variant,), or (variant, baseline) whose difference is
+    compared."""
     found = []
     for env, strategy, first, second in _pairs(groups):
         sides = {name: groups[Group(env, strategy, name)] for name in (first, second)}
-        for variant in variants:
-            if not all(variant in side and baseline in side for side in sides.values()):
+        for names in conditions:
+            if not all(name in side for side in sides.values() for name in names):
                 continue
-            four = {
-                f"{name} {which}": side[which]
-                for name, side in sides.items()
-                for which in (variant, baseline)
-            }
-            values = {name: (arm.tasks, arm.means) for name, arm in four.items()}
+            held = {f"{who} {name}": side[name] for who, side in sides.items() for name in names}
+            values = {key: (arm.tasks, arm.means) for key, arm in held.items()}
             rows, left_out = shared(values, *values)
+            one, other = (rows[: len(names)], rows[len(names) :])
+            gaps = (
+                one[0] - other[0] if len(names) == 1 else (one[0] - one[1]) - (other[0] - other[1])
+            )
+            trials = [count for arm in held.values() for count in arm.n.tolist()]
             label = (
-                f"difference in the effect of {variant} on mean reward, {first} minus {second}, "
-                f"{env}/{strategy}, {_size(rows.shape[1], list(four.values()))}, "
-                "95 % interval clustered by task"
+                f"{what.format(first=first, second=second, variant=names[0])}, {env}/{strategy}, "
+                f"{size(gaps.size, trials)}, {CLUSTERED}"
             )
-            gaps = (rows[0] - rows[1]) - (rows[2] - rows[3])
-            difference = paired_difference(
-                label, gaps, left_out=left_out, bounds=INTERACTION_BOUNDS
-            )
-            found.append(AssistantComparison(env, strategy, first, second, variant, difference))
+            difference = paired_difference(label, gaps, left_out=left_out, bounds=bounds)
+            found.append(AssistantComparison(env, strategy, first, second, names[0], difference))
     return _adjusted(found)
 
 
@@ -97,10 +98,6 @@ def _pairs(groups: Mapping[Group, Mapping[str, Arm]]) -> list[tuple[str, str, st
         for setting, assistants in by_setting.items()
         for first, second in combinations(assistants, 2)
     ]
-
-
-def _size(tasks: int, arms: Sequence[Arm]) -> str:
-    return size(tasks, [count for arm in arms for count in arm.n.tolist()])
 
 
 def _adjusted(found: list[AssistantComparison]) -> list[AssistantComparison]:

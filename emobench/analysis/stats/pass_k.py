@@ -28,11 +28,6 @@ def pass_k_by_task(successes: Ints, n: Ints, k: int) -> Floats:
     return values
 
 
-def pass_k(what: str, successes: Ints, n: Ints, k: int) -> PassK:
-    """The mean over the tasks with at least k scored trials, each counting once."""
-    return pass_k_curve(what, successes, n, (k,))[0]
-
-
 def pass_k_curve(
     what: str, successes: Ints, n: Ints, ks: Iterable[int], tasks: Ints | None = None
 ) -> tuple[PassK, ...]:

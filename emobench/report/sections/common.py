@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlencode
 
 from emobench.analysis.findings import GroupFinding
 from emobench.analysis.gates import Label
-from emobench.analysis.stats.estimates import Difference, Interval
+from emobench.analysis.stats.estimates import Difference, Interval, Sensitivity
+from emobench.analysis.stats.paired import undefined
 from emobench.core.outcomes import Condition
-from emobench.report.blocks import Scalar
-from emobench.report.numbers import plural
+from emobench.report.blocks import Cell, Scalar, State
+from emobench.report.numbers import DASH, format_change, format_interval, plural
 from emobench.report.study import Study
 
-INTERVAL = "95 % interval clustered by task"
+BLANK = Cell(DASH, state="muted")
 
 
 def title_of(group: GroupFinding) -> str:
@@ -43,13 +45,24 @@ def short_labels(labels: Iterable[Label]) -> str:
     return "; ".join(parts)
 
 
+def conversations_link(group: GroupFinding, variant: str, **filters: str) -> str:
+    """Return the address at which the page lists a variant's conversations."""
+    names = ("env", "assistant", "strategy", "variant")
+    values = (group.env, group.assistant, group.agent_strategy, variant)
+    return "#" + urlencode({**dict(zip(names, values, strict=True)), **filters})
+
+
+def difference_cell(
+    found: Difference | Sensitivity, *, reason: str = "", state: State = "", mark: str = ""
+) -> Cell:
+    """Return a difference with its interval; `reason` stands where there is none."""
+    detail = format_interval(found.interval, change=True) or reason
+    return Cell(format_change(found.value), detail, found.label, state=state, mark=mark)
+
+
 def keys_of(group: GroupFinding, variant: str) -> dict[str, Scalar]:
-    return {
-        "env": group.env,
-        "agent_strategy": group.agent_strategy,
-        "assistant": group.assistant,
-        "variant": variant,
-    }
+    """Return a variant of a group as columns of a table."""
+    return {**group.key._asdict(), "variant": variant}
 
 
 def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
@@ -63,23 +76,21 @@ def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
 
 def difference_columns(found: Difference | None) -> dict[str, Scalar]:
     """A difference as columns of a table."""
+    if found is None:
+        return dict.fromkeys(difference_columns(undefined("", "")))
     return {
-        "difference_label": found.label if found else None,
-        "difference": found.value if found else None,
-        **interval_columns("difference", found.t if found else None),
-        **interval_columns("difference_bootstrap", found.bootstrap if found else None),
-        "p_permutation": found.p_permutation if found else None,
-        "p_adjusted": found.p_adjusted if found else None,
-        "adjustment": found.adjustment if found else None,
-        "tasks": found.tasks if found else None,
-        "notes": "; ".join([*found.notes, found.reason]).strip("; ") if found else None,
+        "difference_label": found.label,
+        "difference": found.value,
+        **interval_columns("difference", found.t),
+        **interval_columns("difference_bootstrap", found.bootstrap),
+        "p_permutation": found.p_permutation,
+        "p_adjusted": found.p_adjusted,
+        "adjustment": found.adjustment,
+        "tasks": found.tasks,
+        "notes": "; ".join([*found.notes, found.reason]).strip("; "),
     }
 
 
 def condition_keys(condition: Condition) -> dict[str, Scalar]:
-    return {
-        "env": condition.env,
-        "agent_strategy": condition.agent_strategy,
-        "assistant": condition.assistant,
-        "variant": condition.variant,
-    }
+    """Return a condition as columns of a table."""
+    return {**condition.group._asdict(), "variant": condition.variant}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from emobench.report.blocks import Cell, Remark, Section, Table, heads
+from emobench.report.sections.common import BLANK
 from emobench.report.study import Study
 from emobench.scheduler.cost import JobCost, line, number, summary
 
@@ -73,18 +74,17 @@ def _row(kind: str, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
         return Cell(number(seconds / HOUR))
 
     server = kind == "server"
-    blank = Cell("\u2013", state="muted")
     cards = sorted({row.run.accelerators for row in rows})
     return (
         Cell(f"{name} ({'server' if server else 'cells'})"),
         Cell(f"{len(rows):,}"),
-        Cell(" to ".join(map(str, dict.fromkeys((cards[0], cards[-1]))))) if server else blank,
+        Cell(" to ".join(map(str, dict.fromkeys((cards[0], cards[-1]))))) if server else BLANK,
         hours(sum(row.spent.queued_s for row in rows)),
         hours(sum(row.spent.running_s for row in rows)),
-        hours(sum(row.spent.loading_s for row in rows)) if server else blank,
-        hours(sum(row.spent.serving_s for row in rows)) if server else blank,
-        hours(sum(row.spent.idle_s for row in rows)) if server else blank,
-        hours(sum(row.accelerator_s for row in rows)) if server else blank,
+        hours(sum(row.spent.loading_s for row in rows)) if server else BLANK,
+        hours(sum(row.spent.serving_s for row in rows)) if server else BLANK,
+        hours(sum(row.spent.idle_s for row in rows)) if server else BLANK,
+        hours(sum(row.accelerator_s for row in rows)) if server else BLANK,
     )
 
 

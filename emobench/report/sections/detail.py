@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-from urllib.parse import urlencode
 
 from emobench.analysis.findings import Exploratory, GroupFinding, VariantFinding
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
-from emobench.analysis.stats.mediators import MEDIATORS
+from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES
 from emobench.analysis.stats.units import Arm
-from emobench.core.outcomes import OUTCOMES, Outcome
+from emobench.core.outcomes import Outcome
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
-from emobench.report.drawing import series
-from emobench.report.figures import Curve, Point, Tile, bars, curves, heatmap
+from emobench.report.drawing import assign_roles
+from emobench.report.figures import Curve, Point, Tile, draw_bars, draw_curves, draw_heatmap
 from emobench.report.numbers import (
     DAGGER,
-    bounds,
-    change,
-    measure,
-    p_value,
-    percent,
+    format_difference,
+    format_interval,
+    format_mean,
+    format_number,
+    format_p,
+    format_percent,
     plural,
-    rate,
-    signed,
-    spread,
 )
 from emobench.report.sections.common import (
+    BLANK,
+    conversations_link,
+    difference_cell,
     difference_columns,
     interval_columns,
     is_compared,
@@ -42,7 +42,7 @@ def pass_k_section(group: GroupFinding, prefix: str) -> Section:
     blocks: list[Block] = []
     defined = [k for k in ks if any(_value_at(v.pass_k, k) is not None for v in group.variants)]
     if len(defined) > 1:
-        roles = series([each.variant for each in group.variants], group.baseline)
+        roles = assign_roles([each.variant for each in group.variants], group.baseline)
         lines = [
             Curve(
                 each.variant,
@@ -51,7 +51,7 @@ def pass_k_section(group: GroupFinding, prefix: str) -> Section:
                         defined.index(found.k),
                         found.value,
                         found.interval,
-                        f"{found.label}: {rate(found.value)} {bounds(found.interval)}",
+                        f"{found.label}: {format_mean(found)}",
                     )
                     for found in each.pass_k
                     if found.value is not None
@@ -61,7 +61,7 @@ def pass_k_section(group: GroupFinding, prefix: str) -> Section:
             for each in group.variants
         ]
         blocks.append(
-            curves(
+            draw_curves(
                 f"{prefix}pass-k",
                 f"pass^k by variant, {title_of(group)}",
                 lines,
@@ -90,13 +90,13 @@ def _pass_k_table(group: GroupFinding, prefix: str, ks: list[int]) -> Table:
         for k in ks:
             found = next((item for item in each.pass_k if item.k == k), None)
             if found is None:
-                cells.append(Cell("\u2013", state="muted"))
+                cells.append(BLANK)
                 continue
             few = f"{found.tasks} of {plural(found.of, 'task')}" if found.tasks < found.of else ""
-            detail = " ".join(part for part in (bounds(found.interval), few) if part)
+            detail = " ".join(part for part in (format_interval(found.interval), few) if part)
             mark = DAGGER if found.notes and found.value is not None else ""
             title = "; ".join([found.label, *found.notes, found.reason]).strip("; ")
-            cells.append(Cell(rate(found.value), detail, title, mark=mark))
+            cells.append(Cell(format_number(found.value), detail, title, mark=mark))
             if mark:
                 notes.update(dict.fromkeys(found.notes))
             records.append({**keys_of(group, each.variant), **_pass_k_record(found)})
@@ -146,7 +146,7 @@ def task_section(study: Study, group: GroupFinding, prefix: str) -> Section:
         for name in variants
     ]
     sorted_by = group.baseline if group.baseline in by_task else "all variants"
-    figure = heatmap(
+    figure = draw_heatmap(
         f"{prefix}tasks",
         f"Mean reward of each task by variant, {title_of(group)}",
         rows,
@@ -205,13 +205,15 @@ def _task_tile(variant: str, task: int, found: _TaskResult | None) -> Tile:
         return Tile(None, f"task {task}, {variant}: no scored trial")
     mean, n, successes, missing = found
     lost = f", {missing} missing" if missing else ""
-    return Tile(mean, f"task {task}, {variant}: {rate(mean)}, {successes} of {n} solved{lost}")
+    return Tile(
+        mean, f"task {task}, {variant}: {format_number(mean)}, {successes} of {n} solved{lost}"
+    )
 
 
 def _task_cell(found: _TaskResult | None) -> Cell:
     if found is None or math.isnan(found[0]):
-        return Cell("\u2013", state="muted")
-    return Cell(rate(found[0]), f"of {found[1]}")
+        return BLANK
+    return Cell(format_number(found[0]), f"of {found[1]}")
 
 
 def _task_record(
@@ -236,7 +238,6 @@ ROLES: dict[str, tuple[str, float]] = {
     "context_overflow": ("warn", 0.5),
     "user_error": ("s4", 0.7),
 }
-SCORED = [outcome for outcome in OUTCOMES if outcome != Outcome.INFRA_ERROR]
 EXPLORATORY = (
     "Differences are paired by task; p from sign flips, adjusted by Benjamini and Hochberg over "
     "this table: exploratory."
@@ -249,17 +250,20 @@ def outcome_section(group: GroupFinding, prefix: str) -> Section:
     if not any(each.mean.episodes or each.mean.missing for each in group.variants):
         return Section(identifier, title, (Remark("Nothing is planned here."),))
     rows = [
-        (each.variant, {o.replace("_", " "): _value_or_0(each.outcomes.get(o)) for o in SCORED})
+        (
+            each.variant,
+            {o.replace("_", " "): _value_or_0(each.outcomes.get(o)) for o in SCORED_OUTCOMES},
+        )
         for each in group.variants
     ]
     blocks: list[Block] = []
     if any(each.mean.episodes for each in group.variants):
         blocks.append(
-            bars(
+            draw_bars(
                 f"{prefix}outcomes",
                 f"How the conversations ended by variant, {title_of(group)}",
                 rows,
-                {outcome.replace("_", " "): ROLES[outcome] for outcome in SCORED},
+                {outcome.replace("_", " "): ROLES[outcome] for outcome in SCORED_OUTCOMES},
                 caption=f"How the conversations ended by variant, {title_of(group)}: shares of "
                 "scored conversations.",
             )
@@ -276,13 +280,16 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
     rows = []
     for each in group.variants:
         cells = [Cell(each.variant), Cell(f"{each.mean.episodes:,}")]
-        cells += [_outcome_cell(group, each, outcome) for outcome in (*SCORED, Outcome.INFRA_ERROR)]
+        cells += [
+            _outcome_cell(group, each, outcome)
+            for outcome in (*SCORED_OUTCOMES, Outcome.INFRA_ERROR)
+        ]
         rows.append(tuple(cells))
     return Table(
         f"{prefix}outcomes",
         f"How the conversations ended, {title_of(group)}: counts, and shares of the scored ones; "
         "95 % intervals on hover and in the exports. A count leads to its conversations.",
-        heads("Variant", "Scored", *(o.replace("_", " ") for o in SCORED), "missing"),
+        heads("Variant", "Scored", *(o.replace("_", " ") for o in SCORED_OUTCOMES), "missing"),
         tuple(rows),
         (
             f"{DAGGER} Fewer than 10 events, or fewer than 10 others: the rate says little. Agent "
@@ -311,16 +318,18 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
 def _outcome_cell(group: GroupFinding, each: VariantFinding, outcome: str) -> Cell:
     found = each.outcomes.get(outcome)
     if found is None or found.value is None:
-        return Cell("\u2013", state="muted")
+        return BLANK
     count = found.events
-    title = f"{found.label}: {percent(found.value)} {bounds(found.interval)}"
+    title = f"{found.label}: {format_percent(found.value)} {format_interval(found.interval)}"
     if not count:
         return Cell("0", title=title, state="muted")
-    keys = ("env", "assistant", "strategy", "variant", "outcome")
-    values = (group.env, group.assistant, group.agent_strategy, each.variant, outcome)
-    link = "#" + urlencode(dict(zip(keys, values, strict=True)))
+    link = conversations_link(group, each.variant, outcome=outcome)
     return Cell(
-        f"{count:,}", percent(found.value), title, link, mark=DAGGER if found.few_events else ""
+        f"{count:,}",
+        format_percent(found.value),
+        title,
+        link,
+        mark=DAGGER if found.few_events else "",
     )
 
 
@@ -351,13 +360,13 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
             gap = _difference(each.contrast.mediators, column) if each.contrast else None
             detail = ""
             if gap is not None and gap.value is not None:
-                detail = f"{change(gap.value)} {spread(gap.interval)}".strip()
+                detail = format_difference(gap, None)
             sure = gap is not None and gap.p_adjusted is not None and gap.p_adjusted < 0.05
             label = gap.label if gap else mean.label if mean else ""
-            p = f"; adjusted p {p_value(gap.p_adjusted)}" if gap else ""
+            p = f"; adjusted p {format_p(gap.p_adjusted)}" if gap else ""
             cells.append(
                 Cell(
-                    measure(mean.value if mean else None),
+                    format_number(mean.value if mean else None, None),
                     detail,
                     f"{label}{p}",
                     state="strong" if sure else "",
@@ -408,9 +417,9 @@ def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Secti
         main = each.contrast.difference
         marks = short_labels(study.labels(group, each.variant))
         cells = [Cell(each.variant, marks), Cell(f"{each.mean.missing:,}")]
-        cells.append(Cell(signed(main.value), bounds(main.interval, True), main.label))
+        cells.append(difference_cell(main))
         for found in each.contrast.sensitivity:
-            cells.append(Cell(signed(found.value), bounds(found.t, True), found.label))
+            cells.append(difference_cell(found))
             records.append(
                 {
                     **keys_of(group, each.variant),
@@ -457,10 +466,8 @@ def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
         rows.append(
             (
                 Cell(each.variant, short_labels(study.labels(group, each.variant))),
-                Cell(signed(main.value), bounds(main.interval, True), main.label),
-                Cell(
-                    signed(found.value), bounds(found.interval, True) or found.reason, found.label
-                ),
+                difference_cell(main),
+                difference_cell(found, reason=found.reason),
                 Cell(f"{found.tasks:,}"),
             )
         )

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlencode
 
 from emobench.analysis.findings import GroupFinding, VariantFinding
 from emobench.analysis.gates import labels
 from emobench.analysis.stats.estimates import FEW, Difference
 from emobench.analysis.stats.interaction import AssistantComparison
+from emobench.analysis.stats.means import CLUSTERED
 from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
-from emobench.report.drawing import Figure, series
-from emobench.report.figures import Dot, forest, share_axis, symmetric_axis
+from emobench.report.drawing import Figure, assign_roles
+from emobench.report.figures import Dot, draw_forest, share_axis, symmetric_axis
 from emobench.report.numbers import (
     DAGGER,
-    bounds,
-    p_phrase,
-    p_value,
-    rate,
-    signed,
+    format_change,
+    format_difference,
+    format_interval,
+    format_mean,
+    format_number,
+    format_p,
+    format_p_phrase,
 )
 from emobench.report.sections.common import (
-    INTERVAL,
+    BLANK,
+    conversations_link,
+    difference_cell,
     difference_columns,
     interval_columns,
     is_compared,
@@ -70,20 +74,20 @@ def effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]
 def effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> Figure:
     dots = effect_dots(study, group)
     axis = symmetric_axis(f"difference in mean reward from {group.baseline}, paired by task", dots)
-    return forest(
+    return draw_forest(
         f"{prefix}effects",
         f"Difference in mean reward from {group.baseline} by variant, {title_of(group)}, {size}",
         dots,
         axis,
         caption=f"Difference in mean reward, variant minus {group.baseline}, {title_of(group)}, "
-        f"{size}, {INTERVAL} (Student's t over tasks); p from sign flips, adjusted by Holm over "
+        f"{size}, {CLUSTERED} (Student's t over tasks); p from sign flips, adjusted by Holm over "
         f"the variants. Left of the dashed line the variant does worse than {group.baseline}. "
         "Beside each effect stand the gates that its variant does not pass.",
     )
 
 
 def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
-    roles = series([each.variant for each in group.variants], group.baseline)
+    roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = []
     for each in group.variants:
         if each.contrast is None:
@@ -98,7 +102,7 @@ def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
                 effect_text(found),
                 short_labels(marks),
                 any(mark.verdict == "failed" for mark in marks),
-                f"{found.label}: {signed(found.value)} {bounds(found.interval, True)}",
+                f"{found.label}: {format_difference(found)}",
                 roles[each.variant],
             )
         )
@@ -109,7 +113,11 @@ def effect_text(found: Difference) -> str:
     """'-0.12 [-0.20, -0.04]  p = 0.012', or why there is none."""
     if found.value is None:
         return found.reason or "no pair of tasks yet"
-    parts = [signed(found.value), bounds(found.interval, True), p_phrase(found.p_adjusted)]
+    parts = [
+        format_change(found.value),
+        format_interval(found.interval, change=True),
+        format_p_phrase(found.p_adjusted),
+    ]
     return "  ".join(part for part in parts if part)
 
 
@@ -132,27 +140,27 @@ def label_blocks(study: Study, group: GroupFinding) -> list[Block]:
 
 
 def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
-    roles = series([each.variant for each in group.variants], group.baseline)
+    roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = [
         Dot(
             each.variant,
             each.mean.value,
             each.mean.interval,
-            f"{rate(each.mean.value)}  {bounds(each.mean.interval)}"
+            f"{format_number(each.mean.value)}  {format_interval(each.mean.interval)}"
             if each.mean.value is not None
             else "no result yet",
-            caption=f"{each.mean.label}: {rate(each.mean.value)} {bounds(each.mean.interval)}",
+            caption=f"{each.mean.label}: {format_mean(each.mean)}",
             role=roles[each.variant],
         )
         for each in group.variants
     ]
     base = next((each.mean.value for each in group.variants if each.contrast is None), None)
-    return forest(
+    return draw_forest(
         f"{prefix}mean-reward",
         f"Mean reward by variant, {title_of(group)}, {size}",
         dots,
         share_axis("mean reward", base),
-        caption=f"Mean reward by variant, {title_of(group)}, {size}, {INTERVAL} (score interval)"
+        caption=f"Mean reward by variant, {title_of(group)}, {size}, {CLUSTERED} (score interval)"
         + (f"; {group.baseline} as the dashed line." if base is not None else "."),
     )
 
@@ -171,10 +179,10 @@ def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> T
     return Table(
         f"{prefix}main",
         f"Mean reward by variant and difference from {group.baseline}, {title_of(group)}, {size}, "
-        f"{INTERVAL}. p: sign-flip permutation over tasks, adjusted by Holm; odds ratio of "
+        f"{CLUSTERED}. p: sign-flip permutation over tasks, adjusted by Holm; odds ratio of "
         f"success: GEE, a check on the other numbers, with an interval from {FEW} tasks on."
         if compared
-        else f"Mean reward by variant, {title_of(group)}, {size}, {INTERVAL}.",
+        else f"Mean reward by variant, {title_of(group)}, {size}, {CLUSTERED}.",
         tuple(head),
         tuple(_effect_row(study, group, each, compared) for each in group.variants),
         (
@@ -190,14 +198,7 @@ def _effect_row(
     study: Study, group: GroupFinding, each: VariantFinding, compared: bool
 ) -> tuple[Cell, ...]:
     mean = each.mean
-    link = "#" + urlencode(
-        {
-            "env": group.env,
-            "assistant": group.assistant,
-            "strategy": group.agent_strategy,
-            "variant": each.variant,
-        }
-    )
+    link = conversations_link(group, each.variant)
     mark = DAGGER if _notes(each) else ""
     cells = [
         Cell(each.variant, mark=mark),
@@ -207,28 +208,22 @@ def _effect_row(
             link=link if mean.episodes else "",
         ),
         Cell(f"{mean.missing:,}", state="" if mean.missing else "muted"),
-        Cell(rate(mean.value), bounds(mean.interval), mean.label or mean.reason),
+        Cell(format_number(mean.value), format_interval(mean.interval), mean.label or mean.reason),
     ]
     if not compared:
         return tuple(cells)
     if each.contrast is None:
-        blank = Cell("\u2013", state="muted")
         verdict = short_labels(study.labels(group, each.variant)) or "passed"
-        return (*cells, blank, blank, blank, blank, Cell(verdict, state="muted"))
+        return (*cells, BLANK, BLANK, BLANK, BLANK, Cell(verdict, state="muted"))
     found, odds = each.contrast.difference, each.contrast.odds_ratio
     marks = study.labels(group, each.variant)
     failed = any(mark.verdict == "failed" for mark in marks)
     return (
         *cells,
-        Cell(
-            signed(found.value),
-            bounds(found.interval, True) or found.reason,
-            found.label,
-            state="strong",
-        ),
-        Cell(p_value(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
+        difference_cell(found, reason=found.reason, state="strong"),
+        Cell(format_p(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
         Cell(f"{found.tasks:,}", f"{found.left_out} left out" if found.left_out else ""),
-        Cell(rate(odds.value), bounds(odds.interval), odds.reason or odds.label),
+        Cell(format_number(odds.value), format_interval(odds.interval), odds.reason or odds.label),
         Cell(
             short_labels(marks) or "passed",
             state="failed" if failed else "not_checked" if marks else "passed",
@@ -308,9 +303,9 @@ def _comparison_figure(found: Sequence[AssistantComparison], name: str, what: st
             dots.append(Dot(pair, heading=True))
             heading = pair
         gap = each.difference
-        caption = f"{gap.label}: {signed(gap.value)} {bounds(gap.interval, True)}"
+        caption = f"{gap.label}: {format_difference(gap)}"
         dots.append(Dot(each.variant, gap.value, gap.interval, effect_text(gap), caption=caption))
-    return forest(
+    return draw_forest(
         name,
         what,
         dots,
@@ -348,13 +343,12 @@ def _comparison_table(
                 Cell(
                     each.variant, _comparison_labels(study, each) if name == "interaction" else ""
                 ),
-                Cell(
-                    signed(each.difference.value),
-                    bounds(each.difference.interval, True) or each.difference.reason,
-                    each.difference.label,
+                difference_cell(
+                    each.difference,
+                    reason=each.difference.reason,
                     mark=DAGGER if each.difference.notes else "",
                 ),
-                Cell(p_value(each.difference.p_adjusted), title=each.difference.adjustment),
+                Cell(format_p(each.difference.p_adjusted), title=each.difference.adjustment),
                 Cell(f"{each.difference.tasks:,}"),
             )
             for each in found

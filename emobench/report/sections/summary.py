@@ -9,12 +9,22 @@ from dataclasses import dataclass
 from emobench.analysis.findings import GroupFinding, VariantFinding
 from emobench.analysis.gates import GATES
 from emobench.analysis.stats.estimates import FEW
-from emobench.analysis.stats.power import POWER, power_verdict
+from emobench.analysis.stats.means import CLUSTERED
+from emobench.analysis.stats.power import POWER
 from emobench.report.blocks import Block
-from emobench.report.figures import Dot, forest, symmetric_axis
-from emobench.report.numbers import bounds, listed, p_phrase, percent, plural, points, rate, signed
+from emobench.report.figures import Dot, draw_forest, symmetric_axis
+from emobench.report.numbers import (
+    format_difference,
+    format_mean,
+    format_number,
+    format_p_phrase,
+    format_percent,
+    format_points,
+    join_words,
+    plural,
+)
 from emobench.report.provenance import scripted_roles
-from emobench.report.sections.common import INTERVAL, is_compared, short_labels, size_of, title_of
+from emobench.report.sections.common import is_compared, short_labels, size_of, title_of
 from emobench.report.sections.results import effect_dots
 from emobench.report.study import Study
 
@@ -49,13 +59,13 @@ def overview_blocks(study: Study) -> list[Block]:
         dots.append(Dot(f"{title_of(group)}, {size_of(study, group)}", heading=True))
         dots += effect_dots(study, group)
     return [
-        forest(
+        draw_forest(
             "overview",
             "Difference in mean reward from control by variant, every group",
             dots,
             symmetric_axis("difference in mean reward from control, paired by task", dots),
             caption="Difference in mean reward, variant minus control, in every environment, "
-            f"assistant and agent strategy, {INTERVAL}; p from sign flips, adjusted by Holm over "
+            f"assistant and agent strategy, {CLUSTERED}; p from sign flips, adjusted by Holm over "
             "the variants of the group. Beside each effect stand the gates that its variant does "
             "not pass there.",
         )
@@ -88,13 +98,12 @@ def _effects(study: Study) -> Iterator[str]:
 def _one(study: Study, group: GroupFinding) -> str:
     base = next((each for each in group.variants if each.contrast is None), None)
     if base is None:
-        rates = ", ".join(f"{e.variant} {rate(e.mean.value)}" for e in group.variants)
+        rates = ", ".join(f"{e.variant} {format_number(e.mean.value)}" for e in group.variants)
         return (
             f"Mean reward is {rates}. There is no {group.baseline} here, so no variant can be "
             "compared with it."
         )
-    text = f"Mean reward with {base.variant} is {rate(base.mean.value)}"
-    text += f" {bounds(base.mean.interval)}." if base.mean.interval else "."
+    text = f"Mean reward with {base.variant} is {format_mean(base.mean)}."
     compared = [each for each in group.variants if _value(each) is not None]
     if not compared:
         return f"{text} No variant can be compared with it yet."
@@ -106,11 +115,11 @@ def _one(study: Study, group: GroupFinding) -> str:
     ):
         if found:
             found.sort(key=lambda each: -abs(_value(each) or 0))
-            effects = listed([_effect(study, group, each) for each in found])
+            effects = join_words([_effect(study, group, each) for each in found])
             parts.append(f"It is {name} with {effects}.")
     rest = [each for each in compared if each not in shown]
     if rest:
-        effects = listed([_effect(study, group, each) for each in rest])
+        effects = join_words([_effect(study, group, each) for each in rest])
         parts.append(f"No difference was shown with {effects}.")
     return " ".join([text, *parts])
 
@@ -119,8 +128,8 @@ def _effect(study: Study, group: GroupFinding, each: VariantFinding) -> str:
     """'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001; fails power)'."""
     assert each.contrast is not None
     found = each.contrast.difference
-    numbers = f"{signed(found.value)} {bounds(found.interval, True)}".strip()
-    p = p_phrase(found.p_adjusted)
+    numbers = format_difference(found)
+    p = format_p_phrase(found.p_adjusted)
     text = f"{numbers}, adjusted {p}" if p else numbers
     marks = short_labels(study.labels(group, each.variant))
     return f"{each.variant} ({text}; {marks})" if marks else f"{each.variant} ({text})"
@@ -136,10 +145,10 @@ def _many(study: Study, groups: list[GroupFinding]) -> str:
     bases = [v.mean.value for g in groups for v in g.variants if v.contrast is None]
     means = sorted(value for value in bases if value is not None)
     return (
-        f"Mean reward with {groups[0].baseline} is {rate(means[0])} to {rate(means[-1])}. "
-        f"Of {len(effects)} effects in {len(groups)} groups, {len(lower)} are drops and "
-        f"{len(higher)} are gains with an adjusted p below {SURE}. The lowest is "
-        f"{_effect(study, group, most)} in {title_of(group)}."
+        f"Mean reward with {groups[0].baseline} is {format_number(means[0])} to "
+        f"{format_number(means[-1])}. Of {len(effects)} effects in {len(groups)} groups, "
+        f"{len(lower)} are drops and {len(higher)} are gains with an adjusted p "
+        f"below {SURE}. The lowest is {_effect(study, group, most)} in {title_of(group)}."
     )
 
 
@@ -153,7 +162,7 @@ def _sure(each: VariantFinding) -> bool:
 
 
 def _power(study: Study) -> str:
-    found = power_verdict(study.cells, study.checks.thresholds.smallest_effect)
+    found = study.power
     if not found.designs:
         return "No variant is compared with control, so there is no effect to detect."
     smallest = [each.smallest for each in found.designs]
@@ -162,12 +171,12 @@ def _power(study: Study) -> str:
     size = f"{plural(design.tasks, 'task')} \u00d7 {plural(design.trials, 'trial')}"
     where = size if len(found.designs) == 1 else f"the {len(found.designs)} groups of this design"
     if len(known) < len(smallest):
-        finds = f"{where} cannot find even a drop to nothing with {percent(POWER)} power"
+        finds = f"{where} cannot find even a drop to nothing with {format_percent(POWER)} power"
     else:
-        low, high = points(min(known)), points(max(known))
+        low, high = format_points(min(known)), format_points(max(known))
         span = low if low == high else f"{low} to {high}"
-        finds = f"{where} can find drops from {span} points on with {percent(POWER)} power"
-    wanted = points(found.wanted)
+        finds = f"{where} can find drops from {span} points on with {format_percent(POWER)} power"
+    wanted = format_points(found.wanted)
     text = f"{finds[0].upper()}{finds[1:]}; the smallest of interest was declared as {wanted}."
     if not found.passed:
         text += " The design is underpowered for that."

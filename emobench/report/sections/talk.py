@@ -12,12 +12,11 @@ from emobench.analysis.transcript.tally import (
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.numbers import (
     DAGGER,
-    change,
-    measure,
-    p_value,
-    percent,
+    format_difference,
+    format_number,
+    format_p,
+    format_percent,
     plural,
-    spread,
 )
 from emobench.report.sections.common import difference_columns
 from emobench.report.study import Study
@@ -96,21 +95,14 @@ def _patterns(table: ConversationTable) -> Table:
 def _pattern(each: VariantPattern) -> Cell:
     gap = each.difference
     few = 0 < each.events < FEW
-    text = percent(each.mean) if each.pattern.share else measure(each.mean)
+    text = format_percent(each.mean) if each.pattern.share else format_number(each.mean, None)
     if gap is None or gap.value is None:
         return Cell(text, title=each.label, mark=DAGGER if few else "")
     sure = gap.p_adjusted is not None and gap.p_adjusted < 0.05
     scale = 100.0 if each.pattern.share else 1.0
-    detail = f"{change(scale * gap.value)} {_spread(each, scale)}".strip()
-    title = f"{gap.label}; adjusted p {p_value(gap.p_adjusted)}"
+    detail = format_difference(gap, None, scale=scale)
+    title = f"{gap.label}; adjusted p {format_p(gap.p_adjusted)}"
     return Cell(text, detail, title, state="strong" if sure else "", mark=DAGGER if few else "")
-
-
-def _spread(each: VariantPattern, scale: float) -> str:
-    from emobench.analysis.stats.estimates import Interval
-
-    found = each.difference.interval if each.difference else None
-    return spread(Interval(scale * found.low, scale * found.high) if found else None)
 
 
 def _word_section(table: ConversationTable) -> Section:
@@ -180,7 +172,9 @@ def _fault_section(table: ConversationTable) -> Section:
             *(
                 Cell(
                     f"{each.parties[party]:,}",
-                    percent(each.parties[party] / each.unsolved) if each.parties[party] else "",
+                    format_percent(each.parties[party] / each.unsolved)
+                    if each.parties[party]
+                    else "",
                     mark=DAGGER if 0 < each.parties[party] < FEW else "",
                     state="" if each.parties[party] else "muted",
                 )

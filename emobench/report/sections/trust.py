@@ -6,15 +6,25 @@ from collections.abc import Iterator
 
 from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
-from emobench.analysis.stats.estimates import FEW, Difference, Interval, Mean
-from emobench.analysis.stats.power import POWER, power_verdict
+from emobench.analysis.stats.estimates import FEW, Difference, Mean
+from emobench.analysis.stats.power import POWER
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
-from emobench.report.drawing import series
-from emobench.report.figures import Curve, Point, Tile, curves, heatmap
-from emobench.report.numbers import DAGGER, DASH, measure, percent, plural, points, rate, signed
-from emobench.report.sections.common import condition_keys, interval_columns
+from emobench.report.drawing import assign_roles
+from emobench.report.figures import Curve, Point, Tile, draw_curves, draw_heatmap
+from emobench.report.numbers import (
+    DAGGER,
+    DASH,
+    format_change,
+    format_difference,
+    format_interval,
+    format_number,
+    format_percent,
+    format_points,
+    plural,
+)
+from emobench.report.sections.common import BLANK, condition_keys, interval_columns
 from emobench.report.study import Study
 from emobench.store.labels import LABELS
 
@@ -93,8 +103,7 @@ def _reasons(study: Study, several: bool) -> Iterator[Block]:
 
 def power_section(study: Study) -> Section:
     """The smallest drop that the design can see."""
-    wanted = study.checks.thresholds.smallest_effect
-    verdict = power_verdict(study.cells, wanted)
+    verdict = study.power
     if not verdict.designs:
         reason = "No variant is compared with control, so there is no effect to detect."
         return Section("power", "Power", (Remark(reason),))
@@ -108,10 +117,10 @@ def power_section(study: Study) -> Section:
                 Cell(f"{design.trials:,}"),
                 Cell(f"{design.variants:,}"),
                 Cell(
-                    points(each.smallest) if each.smallest is not None else "none",
+                    format_points(each.smallest) if each.smallest is not None else "none",
                     state="passed" if each.enough else "failed",
                 ),
-                Cell(points(wanted)),
+                Cell(format_points(verdict.wanted)),
                 Cell(f"{each.trials_needed:,}" if each.trials_needed else "no number"),
                 Cell(f"{each.tasks_needed:,}" if each.tasks_needed else "no number"),
             )
@@ -134,8 +143,8 @@ def power_section(study: Study) -> Section:
     table = Table(
         "power",
         f"Smallest drop in mean reward, in points of 100, that the planned design finds with "
-        f"{percent(POWER)} power, two-sided, at Holm's first step; and what the smallest effect of "
-        "interest would take.",
+        f"{format_percent(POWER)} power, two-sided, at Holm's first step; and what the smallest "
+        "effect of interest would take.",
         heads(
             "Group",
             "Tasks",
@@ -178,7 +187,7 @@ def manipulation_section(study: Study) -> Section:
 def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
     several = len({each.condition.group for each in main.conditions}) > 1
     arms = [each for each in main.conditions if each.judged]
-    yield heatmap(
+    yield draw_heatmap(
         "confusion",
         "Labels of the users' turns by variant: confusion matrix",
         [
@@ -203,12 +212,12 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
     )
     yield _judge_table(main, arms, several)
     order = list(dict.fromkeys(each.condition.variant for each in arms))
-    roles = series(order, "control")
+    roles = assign_roles(order, "control")
     emotional = [each for each in arms if each.target not in (None, "neutral") and each.decay]
     if emotional and not several:
         turns = list(dict.fromkeys(point.turn for each in emotional for point in each.decay))
         turns.sort(key=lambda turn: int(turn.rstrip("+")))
-        yield curves(
+        yield draw_curves(
             "decay",
             "Share of turns recognised, over the course of the conversation",
             [_decay_curve(each, turns, roles[each.condition.variant]) for each in emotional],
@@ -224,8 +233,9 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
             tuple(
                 (
                     each.what,
-                    f"agree on {percent(each.observed)} of {each.turns:,} turns, Cohen's kappa "
-                    f"{rate(each.kappa) if each.kappa is not None else 'undefined'}",
+                    f"agree on {format_percent(each.observed)} of {each.turns:,} turns, "
+                    "Cohen's kappa "
+                    f"{'undefined' if each.kappa is None else format_number(each.kappa)}",
                 )
                 for each in agreements
             ),
@@ -238,8 +248,8 @@ def _decay_curve(each: VariantManipulation, turns: list[str], role: str) -> Curv
         Point(
             turns.index(point.turn),
             point.recognised,
-            caption=f"{each.condition.variant}, turn {point.turn}: {rate(point.recognised)} of "
-            f"{point.turns} turns",
+            caption=f"{each.condition.variant}, turn {point.turn}: "
+            f"{format_number(point.recognised)} of {point.turns} turns",
         )
         for point in each.decay
         if point.recognised is not None
@@ -268,7 +278,7 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
                 _share_cell(each.recognised),
                 _difference_cell(each.above_control),
                 _share_cell(each.conversations_recognised),
-                Cell(measure(each.intensity.value), title=each.intensity.label),
+                Cell(format_number(each.intensity.value, None), title=each.intensity.label),
             )
             for each in arms
         ),
@@ -321,9 +331,9 @@ def _marker_tables(study: Study) -> Iterator[Block]:
 
 
 def _marker_cell(own: Mean, gap: Difference | None) -> Cell:
-    detail = signed(gap.value) if gap is not None and gap.value else ""
+    detail = format_change(gap.value) if gap is not None and gap.value else ""
     title = gap.label if gap else own.label
-    return Cell(measure(own.value), detail, title, mark=_few_mark(own))
+    return Cell(format_number(own.value, None), detail, title, mark=_few_mark(own))
 
 
 def fidelity_section(study: Study) -> Section:
@@ -376,19 +386,20 @@ def fidelity_section(study: Study) -> Section:
 def _fidelity_cell(own: Mean, gap: Difference | None) -> Cell:
     detail = ""
     if gap is not None and gap.value:
-        detail = signed(100 * gap.value, 1)
-        detail += f" {_points(gap.interval, 1)}" if gap.interval else ""
+        detail = format_difference(gap, 1, scale=100)
     title = gap.label if gap else own.label
-    text = percent(own.value)
+    text = format_percent(own.value)
     return Cell(text, detail, title, mark=_few_mark(own))
 
 
 def _share_cell(found: Mean | None) -> Cell:
     if found is None or found.value is None:
-        return Cell(DASH, state="muted")
+        return BLANK
     interval = found.interval
-    detail = f"[{percent(interval.low)}, {percent(interval.high)}]" if interval else ""
-    return Cell(percent(found.value), detail, found.label, mark=_few_mark(found))
+    detail = (
+        f"[{format_percent(interval.low)}, {format_percent(interval.high)}]" if interval else ""
+    )
+    return Cell(format_percent(found.value), detail, found.label, mark=_few_mark(found))
 
 
 def _few_mark(found: Mean) -> str:
@@ -398,13 +409,9 @@ def _few_mark(found: Mean) -> str:
 
 def _difference_cell(found: Difference | None) -> Cell:
     if found is None or found.value is None:
-        return Cell(DASH, state="muted")
-    detail = _points(found.interval, 0) if found.interval else ""
-    return Cell(signed(100 * found.value, 0), detail, found.label)
-
-
-def _points(interval: Interval, digits: int) -> str:
-    return f"[{signed(100 * interval.low, digits)}, {signed(100 * interval.high, digits)}]"
+        return BLANK
+    detail = format_interval(found.interval, 0, change=True, scale=100)
+    return Cell(format_change(100 * found.value, 0), detail, found.label)
 
 
 def _named(condition: Condition, several: bool) -> str:

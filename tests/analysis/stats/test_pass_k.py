@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from emobench.analysis.stats.pass_k import pass_k, pass_k_by_task, pass_k_curve
+from emobench.analysis.stats.pass_k import pass_k_by_task, pass_k_curve
 from tests.support.frames import arm, random_rewards
 
 
@@ -27,11 +27,11 @@ def test_by_enumeration_of_draws(trials: int) -> None:
 
 def test_tasks_with_too_few_trials_are_left_out_and_said() -> None:
     held = arm({0: [1, 1, 1, 0], 1: [1, None, None, 1], 2: [0, None, None, None], 3: [None]})
-    found = pass_k("control", held.successes, held.n, 2)
+    (found,) = pass_k_curve("control", held.successes, held.n, (2,))
     assert found.value == pytest.approx((3 / 6 + 1) / 2)
     assert (found.tasks, found.of) == (2, 3)
     assert "1 of 3 tasks have fewer than 2 trials" in found.notes
-    none = pass_k("control", held.successes, held.n, 5)
+    (none,) = pass_k_curve("control", held.successes, held.n, (5,))
     assert (none.value, none.interval, none.bootstrap) == (None, None, None)
     assert none.reason == "no task has 5 scored trials"
 
