@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from emobench.benchmarks.tasks import canonical
 from emobench.benchmarks.tools import RESPOND, writes
@@ -27,7 +27,7 @@ REACT_USER = "User Response:"
 LONGEST = 20_000
 """Characters of a message that rules look at: a model caught in a loop writes megabytes."""
 _AROUND_STOP = ".'\"`*"
-_UNKNOWN = "Unknown action"
+_UNKNOWN = "Unknown action "
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class ToolCall:
     @property
     def failed(self) -> bool:
         """The tool answered with an error, or does not exist."""
-        return self.result is not None and self.result.startswith(("Error", _UNKNOWN))
+        return self.result is not None and is_error(self.result)
 
     @property
     def writes(self) -> bool:
@@ -142,16 +142,139 @@ class Transcript:
 
 def parse_transcript(record: Mapping[str, Any]) -> Transcript:
     """The transcript of a line of episodes.jsonl, or of tau-bench's own results."""
-    transcript = record.get("traj")
-    parser = _Parser(record.get("agent_strategy") in TEXT_STRATEGIES)
-    for message in transcript if isinstance(transcript, list) else ():
-        parser.add(message)
-    return Transcript(
-        tuple(parser.events),
-        parser.step,
-        record.get("user_strategy", "react") == "react",
-        tuple(parser.others),
+    events: list[Event] = []
+    others: list[OtherMessage] = []
+    places: list[int] = []
+    """Of the calls, by number, among the events."""
+    step = 0
+    for one in read_messages(record.get("traj"), record.get("agent_strategy")):
+        if one.role == "assistant":
+            step += 1
+            for number, (tool, given) in enumerate(one.calls):
+                places.append(len(events))
+                raw = given if isinstance(given, str) else "" if given is None else canonical(given)
+                arguments = given if isinstance(given, dict) else _parse_object(raw)
+                aside = "" if number else one.aside
+                events.append(ToolCall(tool, raw, arguments, None, step, aside))
+            if not one.calls:
+                events.append(Message("assistant", one.said, step, one.aside))
+        elif one.role == "user":
+            events.append(Message("user", one.text, step))
+        elif one.role != "tool":
+            others.append(OtherMessage(one.role, one.text, len(events)))
+        elif one.answers is None:
+            events.append(ToolCall(one.tool, "", None, one.text, step))
+        else:
+            call = events[places[one.answers]]
+            assert isinstance(call, ToolCall)
+            events[places[one.answers]] = replace(call, result=one.text)
+    react_user = record.get("user_strategy", "react") == "react"
+    return Transcript(tuple(events), step, react_user, tuple(others))
+
+
+class RawMessage(NamedTuple):
+    """A message as it stands in a record, told what it is."""
+
+    place: int
+    """In the transcript, from 0."""
+    role: str
+    """user, assistant, tool, or what else the message calls itself."""
+    text: str
+    """Its content; of a tool's answer without `API_OUTPUT`."""
+    tool: str = ""
+    """The first tool that it calls, or the one that answers."""
+    answers: int | None = None
+    """The call that a tool answers, by its number in the transcript."""
+    calls: tuple[tuple[str, object], ...] = ()
+    """(tool, arguments as they stand there) of an assistant's message."""
+    said: str = ""
+    """What an assistant's message without calls says to the user."""
+    aside: str = ""
+    """What stands beside in an assistant's message."""
+
+
+def read_messages(transcript: object, agent_strategy: object) -> Iterator[RawMessage]:
+    """The messages of a record's transcript. A null is none."""
+    textual = agent_strategy in TEXT_STRATEGIES
+    waiting: list[tuple[object, int, str]] = []
+    """(id, number, tool) of the latest calls without an answer."""
+    calls = 0
+    for place, message in enumerate(transcript if isinstance(transcript, list) else ()):
+        if not isinstance(message, dict):
+            if message is not None:
+                yield RawMessage(place, "other", text_of(message))
+            continue
+        role, text = message.get("role"), text_of(message.get("content"))
+        if role == "assistant":
+            ids: tuple[object, ...] = (None,)
+            if textual:
+                one = _read_action(place, text)
+            else:
+                one, ids = _read_reply(place, text, message.get("tool_calls"))
+            waiting = []
+            for id_, (tool, _) in zip(ids, one.calls, strict=False):
+                waiting.append((id_, calls, tool))
+                calls += 1
+            yield one
+        elif role in ("tool", "function"):
+            yield _read_result(place, text, message, waiting)
+        elif role != "user":
+            yield RawMessage(place, text_of(role) or "other", text)
+        elif textual and waiting and text.startswith(API_OUTPUT):
+            yield _read_result(place, text.removeprefix(API_OUTPUT), {}, waiting)
+        else:
+            yield RawMessage(place, "user", text)
+
+
+def _read_reply(place: int, text: str, listed: object) -> tuple[RawMessage, tuple[object, ...]]:
+    """A message of an agent that calls tools in a field of its own, and the calls' ids."""
+    calls: list[tuple[str, object]] = []
+    ids: list[object] = []
+    for call in listed if isinstance(listed, list) else ():
+        if isinstance(call, dict):
+            function = call.get("function")
+            function = function if isinstance(function, dict) else {}
+            calls.append((text_of(function.get("name")), function.get("arguments")))
+            ids.append(call.get("id"))
+    if not calls:
+        return RawMessage(place, "assistant", text, "", None, (), text), ()
+    return RawMessage(place, "assistant", text, calls[0][0], None, tuple(calls), "", text), tuple(
+        ids
     )
+
+
+def _read_action(place: int, text: str) -> RawMessage:
+    """A message of an act or react agent."""
+    # As stock parses it: what follows the last "Action:", and a plain reply where that is no JSON.
+    before, _, action = text.rpartition("Action:")
+    aside = before.strip().removeprefix("Thought:").strip()
+    parsed = _parse_object(action)
+    if parsed is None or "name" not in parsed or "arguments" not in parsed:
+        return RawMessage(place, "assistant", text, said=action.strip(), aside=aside)
+    name, given = parsed["name"], parsed["arguments"]
+    if name == RESPOND:
+        said = text_of(given.get("content") if isinstance(given, dict) else given)
+        return RawMessage(place, "assistant", text, said=said, aside=aside)
+    tool = text_of(name)
+    return RawMessage(place, "assistant", text, tool, calls=((tool, given),), aside=aside)
+
+
+def _read_result(
+    place: int, text: str, message: dict[str, Any], waiting: list[tuple[object, int, str]]
+) -> RawMessage:
+    """A tool's answer, to the call that it names, else to the first that waits."""
+    wanted = message.get("tool_call_id")
+    named = (call for call in waiting if wanted is not None and call[0] == wanted)
+    call = next(named, waiting[0] if waiting else None)
+    if call is None:
+        return RawMessage(place, "tool", text, text_of(message.get("name")))
+    waiting.remove(call)
+    return RawMessage(place, "tool", text, call[2], call[1])
+
+
+def is_error(result: str) -> bool:
+    """Whether a tool's answer is an error, or that there is no such tool."""
+    return result.startswith(("Error:", _UNKNOWN))
 
 
 def without_stop(text: str) -> str:
@@ -180,97 +303,17 @@ def _trim(text: str, left: int, right: int) -> str:
 
 def text_of(content: object) -> str:
     """A message's content as text; null is empty, parts are joined."""
-    if content is None:
-        return ""
     if isinstance(content, str):
         return content
+    if content is None:
+        return ""
     if isinstance(content, list):
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "\n".join(part for part in parts if isinstance(part, str))
     return canonical(content)
 
 
-class _Parser:
-    def __init__(self, textual: bool) -> None:
-        self.events: list[Event] = []
-        self.others: list[OtherMessage] = []
-        self.step = 0
-        self._textual = textual
-        self._waiting: list[tuple[object, int]] = []
-        """(id, place among the events) of calls without a result."""
-
-    def add(self, message: object) -> None:
-        if not isinstance(message, dict):
-            if message is not None:
-                self.others.append(OtherMessage("other", text_of(message), len(self.events)))
-            return
-        role, text = message.get("role"), text_of(message.get("content"))
-        if role == "assistant":
-            self.step += 1
-            self._waiting.clear()
-            if self._textual:
-                self._add_action(text)
-            else:
-                self._add_reply(message, text)
-        elif role in ("tool", "function"):
-            self._add_result(message, text)
-        elif role == "user":
-            if self._textual and self._waiting and text.startswith(API_OUTPUT):
-                self._add_result({}, text.removeprefix(API_OUTPUT))
-            else:
-                self.events.append(Message("user", text, self.step))
-        else:
-            self.others.append(OtherMessage(text_of(role) or "other", text, len(self.events)))
-
-    def _add_reply(self, message: dict[str, Any], text: str) -> None:
-        calls = message.get("tool_calls")
-        found = [call for call in calls if isinstance(call, dict)] if type(calls) is list else []
-        if not found:
-            self.events.append(Message("assistant", text, self.step))
-        for place, call in enumerate(found):
-            function = call.get("function")
-            function = function if isinstance(function, dict) else {}
-            given = function.get("arguments")
-            self._waiting.append((call.get("id"), len(self.events)))
-            self._add_call(function.get("name"), given, text if place == 0 else "")
-
-    def _add_action(self, text: str) -> None:
-        # As stock parses it: what follows the last "Action:", and a plain reply where that is no
-        # JSON.
-        before, _, action = text.rpartition("Action:")
-        aside = before.strip().removeprefix("Thought:").strip()
-        parsed = _parsed(action)
-        if parsed is None or "name" not in parsed or "arguments" not in parsed:
-            self.events.append(Message("assistant", action.strip(), self.step, aside))
-            return
-        name, given = parsed["name"], parsed["arguments"]
-        if name == RESPOND:
-            said = given.get("content") if isinstance(given, dict) else given
-            self.events.append(Message("assistant", text_of(said), self.step, aside))
-            return
-        self._waiting.append((None, len(self.events)))
-        self._add_call(name, given, aside)
-
-    def _add_call(self, name: object, given: object, aside: str) -> None:
-        raw = given if isinstance(given, str) else "" if given is None else canonical(given)
-        arguments = given if isinstance(given, dict) else _parsed(raw)
-        self.events.append(ToolCall(text_of(name), raw, arguments, None, self.step, aside))
-
-    def _add_result(self, message: dict[str, Any], text: str) -> None:
-        wanted = message.get("tool_call_id")
-        places = [place for id_, place in self._waiting if wanted is not None and id_ == wanted]
-        place = places[0] if places else self._waiting[0][1] if self._waiting else None
-        if place is None:
-            name = text_of(message.get("name"))
-            self.events.append(ToolCall(name, "", None, text, self.step))
-            return
-        self._waiting = [pair for pair in self._waiting if pair[1] != place]
-        call = self.events[place]
-        assert isinstance(call, ToolCall)
-        self.events[place] = replace(call, result=text)
-
-
-def _parsed(raw: str) -> dict[str, Any] | None:
+def _parse_object(raw: str) -> dict[str, Any] | None:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):

@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from emobench.benchmarks.transcript import read_messages
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import SUCCESS
 from emobench.core.sweep import AgentStrategy, Env, UserStrategy
 from emobench.tables.compatibility import PUBLISHED
 from emobench.tables.published_file import check_env, no_results_file, results_in
-from emobench.tables.rows import told
 from emobench.tables.stock_errors import outcome_of_error
 
 
@@ -153,11 +153,11 @@ def record_of(
     """A result as a line of episodes.jsonl; what it does not say is null."""
     outcome, reward, error = outcome_of(result)
     said = [
-        call
-        for _, role, _, call in told(result["traj"], described.agent_strategy)
-        if role == "assistant"
+        one
+        for one in read_messages(result["traj"], described.agent_strategy)
+        if one.role == "assistant"
     ]
-    calls = sum(call is not None for call in said)
+    calls = sum(bool(one.calls) for one in said)
     control = described.variant == "control"
     identity = [assistant, described.env, described.agent_strategy, described.variant, *found.copy]
     return {

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from emobench.benchmarks.tools import RESPOND
-from emobench.benchmarks.transcript import API_OUTPUT, TEXT_STRATEGIES
+from emobench.benchmarks.transcript import is_error, read_messages
 from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
-from emobench.store.lines import parse
+from emobench.tables.columns import ROLES
 
 INT16, INT32, INT64 = 2**15 - 1, 2**31 - 1, 2**63 - 1
-TOOL_ERRORS = ("Error: ", "Error:", "Unknown action ")
-"""How tau-bench's environments and tools begin an answer that is an error."""
 
 
 class CellFacts(NamedTuple):
@@ -107,41 +103,13 @@ def turn_rows(
     System prompts are left out; `position` counts them all the same.
     """
     rows: list[tuple[Any, ...]] = []
-    messages = record.get("traj")
-    for position, role, content, tool in told(
-        messages if isinstance(messages, list) else [], agent_strategy
-    ):
-        wrong = role == "tool" and content.startswith(TOOL_ERRORS)
-        row = (min(position, INT16), role, len(content), len(content.split()), tool, wrong)
-        rows.append((*row, text(content) or "") if with_text else row)
+    for one in read_messages(record.get("traj"), agent_strategy):
+        if one.role in ROLES:
+            wrong = one.role == "tool" and is_error(one.text)
+            size = (len(one.text), len(one.text.split()))
+            row = (min(one.place, INT16), one.role, *size, text(one.tool), wrong)
+            rows.append((*row, text(one.text) or "") if with_text else row)
     return rows
-
-
-def told(messages: list[Any], agent_strategy: str) -> Iterator[tuple[int, str, str, str | None]]:
-    """(place in the transcript, role, text, tool) of each message but system prompts.
-
-    The react and act agents write their calls as text and get the answers as the user's words;
-    here they are what they are: calls and answers of a tool.
-    """
-    # Not analysis.dialogue: its events are no rows (a message may be several calls, a thought is
-    # apart), and it takes several times as long for every episode of a collection.
-    written = agent_strategy in TEXT_STRATEGIES
-    called: str | None = None
-    for position, message in enumerate(messages):
-        if not isinstance(message, dict):
-            continue
-        role, content = message.get("role"), message.get("content")
-        content = content if isinstance(content, str) else ""
-        if role == "assistant":
-            called = _written_call(content) if written else _first_call(message.get("tool_calls"))
-            yield position, "assistant", content, called
-        elif role == "tool":
-            yield position, "tool", content, text(message.get("name")) or called
-        elif role == "user":
-            if written and called is not None and content.startswith(API_OUTPUT):
-                yield position, "tool", content[len(API_OUTPUT) :], called
-            else:
-                yield position, "user", content, None
 
 
 def number(value: object) -> float | None:
@@ -218,19 +186,3 @@ def _microseconds(stamp: object) -> int | None:
         return None if time.tzinfo is None else round(time.timestamp() * 1_000_000)
     except (ValueError, OverflowError):
         return None
-
-
-def _first_call(calls: object) -> str | None:
-    """The name of the call that tau-bench carries out: the first one."""
-    if not isinstance(calls, list) or not calls or not isinstance(calls[0], dict):
-        return None
-    function = calls[0].get("function")
-    return text(function.get("name")) if isinstance(function, dict) else None
-
-
-def _written_call(content: str) -> str | None:
-    """The tool that a react or act message calls, read as its agent reads it."""
-    action = content.rsplit("Action:", 1)[-1].strip()
-    data = parse(action.encode("utf-8", "replace")) if action.startswith("{") else None
-    name = data.get("name") if isinstance(data, dict) else None
-    return None if name == RESPOND else text(name)

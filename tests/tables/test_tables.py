@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emobench.benchmarks.transcript import parse_transcript
 from emobench.config.templates import shipped_sweeps
 from emobench.core.outcomes import OUTCOMES
 from emobench.core.plan import load_plan
@@ -150,10 +149,6 @@ def test_calls_that_react_agents_write_are_calls() -> None:
         (5, "user", None, False),
         (6, "assistant", None, False),
     ]
-    # The analysis reads transcripts by itself: it must see the same calls and the same words.
-    events = parse_transcript({"agent_strategy": "react", "traj": messages})
-    assert [call.tool for call in events.calls] == [row[4] for row in rows if row[1] == "tool"]
-    assert len(list(events.messages("user"))) == sum(row[1] == "user" for row in rows)
     assert [row[1] for row in turn_rows({"traj": messages}, "tool-calling", False)].count(
         "user"
     ) == 3
