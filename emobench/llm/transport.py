@@ -64,6 +64,11 @@ class ModelEndpoint:
         """What a server of our own has to prove; None where it is none."""
         return Identity(self.server, self.incarnation) if self.server else None
 
+    @property
+    def direct(self) -> bool:
+        """Whether it is an OpenAI-compatible URL that is reached without a proxy."""
+        return self.provider == "openai" and self.url is not None and not needs_proxy(self.url)
+
     def __repr__(self) -> str:  # the key stays out of tracebacks and logs
         return f"{self.model} at {self.url or self.provider}"
 
@@ -124,10 +129,7 @@ def make_transport(
     endpoint: ModelEndpoint, stock: Callable[..., Any], *, through_litellm: bool
 ) -> Transport:
     """The lean client where it can serve, litellm otherwise (or where stock's own is asked for)."""
-    lean = (
-        endpoint.provider == "openai" and endpoint.url is not None and not needs_proxy(endpoint.url)
-    )
-    if lean and not through_litellm:
+    if endpoint.direct and not through_litellm:
         return HttpTransport(endpoint)
     return LitellmTransport(endpoint, stock)
 

@@ -25,7 +25,7 @@ from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Cell
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe.report import ProbeReport
-from emobench.probe.session import can_probe, probe
+from emobench.probe.session import probe
 
 TIMEOUT_S = 300.0
 """Of each call: a server's first one may still compile."""
@@ -65,7 +65,7 @@ def probe_cell(
     failures: list[str] = []
     for role, server in servers.items():
         endpoint = endpoints[role]
-        if not can_probe(endpoint):
+        if not endpoint.direct:
             continue
         if plan.sweep.fidelity.send_seed:
             endpoint = replace(endpoint, sampling={**endpoint.sampling, "seed": plan.sweep.seed})

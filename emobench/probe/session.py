@@ -1,20 +1,26 @@
-"""The probe's calls: a few, in a fixed order, each bounded by a time-out."""
+"""The probe's calls: a few, in a fixed order, each bounded by a time-out.
+
+They are moments of a customer-service conversation in which there is one sensible thing to do. The
+policy, the tools and the user's rules come from the installed benchmark, as in a run; what is said
+was written for the probe, about people and orders that the benchmark knows.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from emobench.benchmarks.adapter import Benchmark
-from emobench.llm import client, transport
-from emobench.llm.client import ChatClient, Unreachable
+from emobench.llm import transport
+from emobench.llm.client import Answer, ChatClient, Unreachable
 from emobench.llm.replies import Seen, Step, as_step, read, shorten
 from emobench.llm.transport import ModelEndpoint, Role
-from emobench.probe import situations, verdict
+from emobench.probe import report
 from emobench.probe.report import Call, Check, ProbeReport, State
-from emobench.probe.situations import Messages
 
 MAX_TOKENS = 2048
 """Of a reply, where the endpoint sets none: a model that babbles must not hold the probe up."""
@@ -25,12 +31,6 @@ _LIMIT_REFUSED = re.compile(r"max_(?:completion_)?tokens")
 
 class _Lost(Exception):
     """The endpoint does not answer chat calls at all."""
-
-
-def can_probe(endpoint: ModelEndpoint) -> bool:
-    """Whether the endpoint is an OpenAI-compatible URL that is reached without a proxy."""
-    url = endpoint.url
-    return endpoint.provider == "openai" and url is not None and not client.needs_proxy(url)
 
 
 def probe(
@@ -56,13 +56,13 @@ def probe(
                 checks += _agent_with_tools(session, benchmark, env)
             else:
                 checks += _talk(session, benchmark, env, role)
-            checks.append(verdict.judge_speed(session.calls))
+            checks.append(report.judge_speed(session.calls))
     except _Lost as lost:
         state: State = "unreachable"
         checks = [Check("address", "fatal", str(lost), "no model answers here", "is it running?")]
         words = f"not reachable: {lost}"
     else:
-        state, words = verdict.judge(checks, role)
+        state, words = report.judge(checks, role)
     finally:
         session.close()
     return ProbeReport(
@@ -83,13 +83,13 @@ def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list
     def ask(what: str, messages: Messages, choice: str) -> Step:
         return as_step(session.ask(what, messages, tools=tools, tool_choice=choice), tools)
 
-    dialogue = situations.mid_dialogue(benchmark, env)
+    dialogue = mid_dialogue(benchmark, env)
     steps = [ask("auto", dialogue, "auto")]
-    if verdict.is_final(steps[0]):
-        return [verdict.judge_auto(steps)]
+    if report.is_final(steps[0]):
+        return [report.judge_auto(steps)]
     if steps[0].kind != "called":
-        steps.append(ask("auto, one message", situations.first_message(benchmark, env), "auto"))
-    steps.append(ask("auto, two lookups", situations.after_a_result(benchmark, env), "auto"))
+        steps.append(ask("auto, one message", first_message(benchmark, env), "auto"))
+    steps.append(ask("auto, two lookups", after_a_result(benchmark, env), "auto"))
     if all(step.kind == "server_error" for step in steps):
         # Is it the tools, or is the server on its way out?
         plain = session.ask("without tools", dialogue)
@@ -97,29 +97,29 @@ def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list
             raise _Lost(f"chat calls fail: HTTP {plain.status}: {shorten(plain.error)}")
         # It may have come back meanwhile.
         steps = [ask("auto", dialogue, "auto"), steps[-1]]
-    checks = [verdict.judge_auto(steps)]
+    checks = [report.judge_auto(steps)]
     required = ask("required", dialogue, "required")
-    if required.kind == "called" or verdict.is_final(required):
-        checks.append(verdict.judge_required(required))
+    if required.kind == "called" or report.is_final(required):
+        checks.append(report.judge_required(required))
     else:
-        again = ask("required", situations.first_message(benchmark, env), "required")
-        checks.append(verdict.judge_required(again))
-    checks += verdict.judge_result(steps[-1])
+        again = ask("required", first_message(benchmark, env), "required")
+        checks.append(report.judge_required(again))
+    checks += report.judge_result(steps[-1])
     forms = [form for step in (*steps, required) for form in step.think]
-    return [*checks, verdict.judge_think(forms)]
+    return [*checks, report.judge_think(forms)]
 
 
 def _talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list[Check]:
     if role == "user":
-        turns = situations.user_turns(benchmark, env)
+        turns = user_turns(benchmark, env)
     else:
-        dialogue = situations.mid_dialogue(benchmark, env)
+        dialogue = mid_dialogue(benchmark, env)
         turns = (dialogue[:2], dialogue[:4])
     seens = [session.ask(f"turn {n}", messages) for n, messages in enumerate(turns, 1)]
     for seen in seens:
         if seen.status >= 500:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
-    return verdict.judge_text(seens, role)
+    return report.judge_text(seens, role)
 
 
 class _Session:
@@ -143,9 +143,9 @@ class _Session:
             raise _Lost(f"HTTP {answer.status} from {self.url}/models")
         model, data = self._endpoint.model, answer.json()
         error = "" if answer.status == 200 else read(answer, self._endpoint.api_key).error
-        checks = verdict.judge_models(answer.status, data, error, model, self.url)
+        checks = report.judge_models(answer.status, data, error, model, self.url)
         if all(check.result != "fatal" for check in checks):
-            checks.append(verdict.judge_context(data, model, role))
+            checks.append(report.judge_context(data, model, role))
         return checks
 
     def ask(self, what: str, messages: Messages, **more: Any) -> Seen:
@@ -164,7 +164,7 @@ class _Session:
         limit = {"max_tokens": MAX_TOKENS} if self._limited else {}
         started = 0.0
 
-        def send() -> client.Answer:
+        def send() -> Answer:
             nonlocal started
             started = time.monotonic()
             return self._client.chat({**request, **limit})
@@ -178,7 +178,7 @@ class _Session:
             self.calls.append(Call(what, took, *seen.tokens))
         return seen
 
-    def _insist(self, send: Callable[[], client.Answer]) -> client.Answer:
+    def _insist(self, send: Callable[[], Answer]) -> Answer:
         """Send again where the server failed; a time-out is not waited for twice."""
         for pause in (*transport.RETRY_AFTER_S, None):
             try:
@@ -190,3 +190,127 @@ class _Session:
                     raise _Lost(f"{self.url}: {error}") from error
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
+
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The words of one environment."""
+
+    dialogue: tuple[str, ...]
+    """User and assistant in turn; whoever the user is has been told, so a lookup is next."""
+    opening: str
+    """A single message that asks for a lookup."""
+    two_lookups: str
+    """Instead of the dialogue's end: wants two lookups that do not need each other."""
+    known: tuple[str, dict[str, str], str]
+    """The call that made the user known, and its result."""
+    instruction: str
+    """To the simulated user."""
+    question: str
+    """The agent's second question to it."""
+
+
+_SCENES = {
+    "retail": _Scene(
+        dialogue=(
+            "Hi! I want to change order #W8665881 to be delivered to Suite 641 instead.",
+            "I can help with that. Could you tell me your name and zip code, so that I find your "
+            "profile?",
+            "I am Fatima Johnson in 78712.",
+            "Thank you. Is there anything else that I should know before I look you up?",
+            "No, that is all. Please look me up now.",
+        ),
+        opening="Hello, my name is Fatima Johnson and my zip code is 78712. Has my order "
+        "#W8665881 been shipped yet?",
+        two_lookups="No, but please look up two of my orders as well, and tell me the status of "
+        "both: #W8665881 and #W9389413.",
+        known=(
+            "find_user_id_by_name_zip",
+            {"first_name": "Fatima", "last_name": "Johnson", "zip": "78712"},
+            "fatima_johnson_7581",
+        ),
+        instruction="You are Fatima Johnson in 78712. You want to change order #W8665881 to be "
+        "delivered to Suite 641 instead.",
+        question="I can help with that. Could you tell me your name and zip code?",
+    ),
+    "airline": _Scene(
+        dialogue=(
+            "Hi! I want to change my upcoming one-stop flight from LAS to IAH to a nonstop flight. "
+            "My reservation ID is 1N99U6.",
+            "I can help with that. Could you tell me your user id?",
+            "My user id is james_taylor_7043.",
+            "Thank you. Is there anything else that I should know before I look it up?",
+            "I also want to remove my checked bag. Please look up my reservation now.",
+        ),
+        opening="Hello, my user id is james_taylor_7043. How many bags does my reservation 1N99U6 "
+        "include?",
+        two_lookups="I also want to remove my checked bag. Please look up two of my reservations "
+        "and tell me the cabin of both: 1N99U6 and 2DQPLK.",
+        known=(
+            "get_user_details",
+            {"user_id": "james_taylor_7043"},
+            '{"name": {"first_name": "James", "last_name": "Taylor"}, "membership": "regular", '
+            '"reservations": ["1N99U6", "2DQPLK"]}',
+        ),
+        instruction="Your user id is james_taylor_7043. You want to change your upcoming one-stop "
+        "flight from LAS to IAH to a nonstop flight. Your reservation ID is 1N99U6.",
+        question="I can help with that. Could you tell me your user id?",
+    ),
+}
+GREETING = "Hi! How can I help you today?"
+
+
+def mid_dialogue(benchmark: Benchmark, env: str) -> Messages:
+    """The user has said who they are and wants to be looked up."""
+    messages: Messages = [{"role": "system", "content": benchmark.wiki(env)}]
+    for number, text in enumerate(_SCENES[env].dialogue):
+        messages.append({"role": ("user", "assistant")[number % 2], "content": text})
+    return messages
+
+
+def first_message(benchmark: Benchmark, env: str) -> Messages:
+    """One message with all that a lookup needs."""
+    return [
+        {"role": "system", "content": benchmark.wiki(env)},
+        {"role": "user", "content": _SCENES[env].opening},
+    ]
+
+
+def after_a_result(benchmark: Benchmark, env: str) -> Messages:
+    """A tool has answered; two independent lookups are next."""
+    scene = _SCENES[env]
+    name, arguments, result = scene.known
+    call = {
+        "id": "call_0123456789ab",
+        "type": "function",
+        "function": {"name": name, "arguments": json.dumps(arguments)},
+    }
+    return [
+        *mid_dialogue(benchmark, env)[:-1],
+        {"role": "user", "content": scene.two_lookups},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "name": name, "content": result},
+    ]
+
+
+def user_turns(benchmark: Benchmark, env: str) -> tuple[Messages, Messages]:
+    """What a user simulator is sent for its first and for its second turn."""
+    scene = _SCENES[env]
+    stock = benchmark.user_class("llm")
+    # The method alone: the constructor holds a conversation.
+    user: Any = object.__new__(stock)
+    user.trait_dict = None
+    prompt = str(user.build_system_prompt(scene.instruction))
+    first: Messages = [
+        {"role": "system", "content": prompt},
+        {"role": "user", "content": GREETING},
+    ]
+    second = [
+        *first,
+        {"role": "assistant", "content": scene.dialogue[0]},
+        {"role": "user", "content": scene.question},
+    ]
+    return first, second

@@ -12,11 +12,21 @@ from typing import Any
 
 from emobench.benchmarks.tasks import Action, Task
 from emobench.benchmarks.transcript import API_OUTPUT
-from emobench.scripted.form import Form, Tool, act, arguments_for, form_of, say
 from emobench.scripted.lookup import Library, words
-from emobench.scripted.messages import Message, Reply, system_text, text_of
+from emobench.scripted.messages import (
+    Form,
+    Message,
+    Reply,
+    Tool,
+    act,
+    arguments_for,
+    form_of,
+    say,
+    system_text,
+    text_of,
+)
 from emobench.scripted.script import MORE, Script, draw, faithful, with_mistake
-from emobench.scripted.wording import hear
+from emobench.scripted.user import hear
 
 GREETING = "Hello! How can I help you today?"
 WHO = (

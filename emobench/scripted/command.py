@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return 0 after a stop by signal, 1 if the address is taken, 2 for wrong settings."""
-    from emobench.scripted.server import serve
-    from emobench.scripted.settings import ServerSettings, load_settings
+    from emobench.scripted.server import ServerSettings, load_settings, serve
 
     try:
         scripted = load_settings(arguments.settings)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from emobench.analysis.judge.labels import SYSTEM
 from emobench.scripted.messages import Message, Reply, system_text, text_of
 from emobench.scripted.script import draw
-from emobench.scripted.wording import hear
+from emobench.scripted.user import hear
 from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL
 
 

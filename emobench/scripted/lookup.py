@@ -10,7 +10,7 @@ from math import log
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.tasks import EnvTasks, Task, load_env
-from emobench.scripted.wording import first_person
+from emobench.scripted.user import first_person
 
 THRESHOLD = 0.3
 """Least similarity at which a task counts as recognised; the scripted user reaches above 0.9."""

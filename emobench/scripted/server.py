@@ -3,27 +3,124 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
+from collections import Counter
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from pydantic import Field, ValidationError
 
+from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.models import ScriptedModel
 from emobench.llm import guard
 from emobench.scripted import judge, protocol, user
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.faults import FaultDice, spoil
 from emobench.scripted.lookup import Library
 from emobench.scripted.messages import Reply
-from emobench.scripted.metrics import Metrics
 from emobench.scripted.protocol import ChatRequest, RequestRefused
-from emobench.scripted.settings import ServerSettings
 from emobench.serving import canary
 
 GRACE_SECONDS = 3.0
 """What requests under way get at SIGTERM; hanging ones are cut off then."""
 MAX_BODY = 64 * 2**20
+
+Role = Literal["user", "assistant", "both", "judge"]
+
+
+class ScriptedSettings(ScriptedModel):
+    """The settings file: a scripted model's keys and `variants`."""
+
+    variants: dict[str, str] = Field(default_factory=dict)
+    """Suffix of the user's system prompt by variant; an empty one (control) is never matched."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Everything `serve` needs."""
+
+    role: Role = "both"
+    model: str = "scripted"
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: a free one."""
+    seed: int = 0
+    api_key: str | None = field(default=None, repr=False)
+    """None: no key is asked for."""
+    incarnation: str = ""
+    server: str = ""
+    """What it proves to be, with the key."""
+    scripted: ScriptedSettings = field(default_factory=ScriptedSettings)
+
+
+def load_settings(path: Path | None) -> ScriptedSettings:
+    """Raises InvalidInput, naming each wrong key."""
+    if path is None:
+        return ScriptedSettings()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(Problem(f"cannot be read: {error.strerror}", str(path))) from None
+    except ValueError as error:
+        raise InvalidInput(Problem(f"is no JSON: {error}", str(path))) from None
+    try:
+        return ScriptedSettings.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(
+            Problem(
+                detail["msg"],
+                str(path),
+                key=".".join(map(str, detail["loc"])),
+                hint=nearest(str(detail["loc"][-1]), ScriptedSettings.model_fields)
+                if detail["type"] == "extra_forbidden"
+                else "",
+            )
+            for detail in error.errors()
+        ) from None
+
+
+@dataclass
+class Metrics:
+    model: str
+    running: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    finished: Counter[str] = field(default_factory=Counter)
+    """Completions by finish reason."""
+    responses: Counter[int] = field(default_factory=Counter)
+    """HTTP responses of /v1 by status."""
+
+    def text(self) -> str:
+        # The label's value is quoted as the format prescribes.
+        quoted = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        label = f'model_name="{quoted}"'
+        values: list[tuple[str, str, list[tuple[str, int]]]] = [
+            ("vllm:num_requests_running", "gauge", [("", self.running)]),
+            ("vllm:num_requests_waiting", "gauge", [("", 0)]),
+            ("vllm:prompt_tokens_total", "counter", [("", self.prompt_tokens)]),
+            ("vllm:generation_tokens_total", "counter", [("", self.generation_tokens)]),
+            (
+                "vllm:request_success_total",
+                "counter",
+                [(f',finished_reason="{why}"', n) for why, n in sorted(self.finished.items())],
+            ),
+            (
+                "http_requests_total",
+                "counter",
+                [(f',status="{status}"', n) for status, n in sorted(self.responses.items())],
+            ),
+        ]
+        lines: list[str] = []
+        for name, kind, samples in values:
+            lines.append(f"# TYPE {name} {kind}")
+            lines += [f"{name}{{{label}{more}}} {value}" for more, value in samples]
+        return "\n".join(lines) + "\n"
 
 
 class ScriptedServer:

@@ -7,13 +7,17 @@ process. Exit codes: 0 left in order, 1 failed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import select
+import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
@@ -22,7 +26,6 @@ from emobench.llm.client import Unreachable, check_health
 from emobench.scheduler.render import serve_script
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.scheduler.slurm_commands import requeue_if_preempted
-from emobench.serving.announce import Announcer
 from emobench.serving.canary import calls_tools
 from emobench.serving.engine import Engine, own_address
 from emobench.serving.failure_diagnosis import Cause, diagnose, diagnose_slow_start, may_recover
@@ -31,7 +34,6 @@ from emobench.serving.leases import Leases
 from emobench.serving.need import QUEUE_CHECK_S, Need
 from emobench.serving.readiness import Readiness
 from emobench.serving.shutdown_policy import BUDGET_CHECK_S, Limits
-from emobench.serving.wakeable import Wakeable
 from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key, now
 from emobench.store.events import EventLog
 
@@ -63,6 +65,101 @@ class Failed(Exception):
     def __init__(self, reason: str, cause: str) -> None:
         super().__init__(reason)
         self.cause = cause
+
+
+class Wakeable:
+    """Sleeps that end early with a signal; remembers which one asked to stop."""
+
+    def __init__(self) -> None:
+        self.stop = ""
+        self._read, self._write = os.pipe()
+        for descriptor in (self._read, self._write):
+            os.set_blocking(descriptor, False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def sleep(self, seconds: float) -> None:
+        if select.select([self._read], [], [], seconds)[0]:
+            os.read(self._read, 4096)
+
+    def wake(self) -> None:
+        """End the sleep now; from any thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b"\0")
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop = signal.Signals(number).name
+
+
+class Announcer:
+    """Keeps the endpoint, and writes it where its clients look."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        handover: Handover,
+        limits: Limits,
+        leases: Leases,
+        heartbeat_s: float,
+    ) -> None:
+        self.endpoint = endpoint
+        self._handover, self._limits, self._leases = handover, limits, leases
+        self._heartbeat_s = heartbeat_s
+        self._engine: Engine | None = None
+        self._beat = float("-inf")
+
+    def started(self, engine: Engine) -> None:
+        """A new start of the engine, which has another address and incarnation."""
+        self._engine = engine
+        self.endpoint = replace(
+            self.endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation, warnings=()
+        )
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """What the first requests showed, for the next announcement."""
+        self.endpoint = replace(self.endpoint, warnings=tuple(warnings))
+
+    def say(self, state: State, reason: str = "", cause: str = "") -> None:
+        """Write the endpoint file now."""
+        # Only a server that may go on takes another sweep's lease into account.
+        leases = self._leases.ids if state == "ready" and not self._limits.closing else ()
+        self.endpoint = replace(
+            self.endpoint,
+            state=state,
+            reason=reason,
+            cause=cause,
+            final=self._limits.final,
+            kept_until=self._limits.kept_until,
+            leases=leases,
+            max_concurrency=self._engine.max_concurrency if self._engine else None,
+        )
+        try:
+            self._handover.publish(self.endpoint)
+        except OSError as error:
+            # A full disk must not end a server that works; the next beat tries again.
+            print(f"emobench: cannot write the endpoint file: {error}", flush=True)
+        self._beat = time.monotonic()
+
+    def beat(self, state: State, reason: str = "") -> None:
+        """Write it where the heartbeat is due, or where another sweep waits for an answer."""
+        asked = self._leases.look()
+        if asked or time.monotonic() - self._beat >= self._heartbeat_s:
+            self.say(state, reason)
+
+    def banner(self) -> None:
+        """Tell the job's log where the server is."""
+        assert self._engine is not None
+        seconds = time.monotonic() - self._engine.started
+        print("=" * 72)
+        print(f"emobench: server {self.endpoint.server} is ready after {seconds:.0f} s")
+        print(f"  Node:  {self.endpoint.host}")
+        print(f"  Model: {self.endpoint.model}")
+        print(f"  URL:   {self.endpoint.url}")
+        for warning in self.endpoint.warnings:
+            print(f"  Warning: {warning}")
+        print("=" * 72, flush=True)
 
 
 class Supervisor:

@@ -11,7 +11,8 @@ import pytest
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.llm.replies import looks_like_call, misfit
 from emobench.llm.transport import ModelEndpoint, Role
-from emobench.probe import Check, ProbeReport, probe
+from emobench.probe.report import Check, ProbeReport
+from emobench.probe.session import probe
 from tests.support.model_server import (
     LOOKUP,
     ORDER,

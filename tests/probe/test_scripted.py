@@ -8,7 +8,8 @@ import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.llm.transport import ModelEndpoint, Role
-from emobench.probe import ProbeReport, probe
+from emobench.probe.report import ProbeReport
+from emobench.probe.session import probe
 from tests.support.scripted import Launch
 
 

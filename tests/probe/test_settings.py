@@ -9,8 +9,7 @@ import pytest
 from emobench.config.identity import cell_content
 from emobench.config.reference import sweep_file_schema
 from emobench.core.errors import InvalidInput
-from emobench.probe.report import Call
-from emobench.probe.verdict import judge_speed
+from emobench.probe.report import Call, judge_speed
 from tests.support.sweep_files import load
 
 STUDY = "engine: scripted\nmatrix: {env: retail, variant: control}\ntrials: 1\ntasks: 0\n"

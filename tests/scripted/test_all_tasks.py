@@ -8,7 +8,7 @@ from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.tasks import Task, load_env
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
-from emobench.scripted.wording import PHRASES
+from emobench.scripted.user import PHRASES
 from tests.support.tau_loop import PROMPT, REACT_PROMPT, Heard, converse
 
 SUFFIXES = {name: f"\n\nYou are full of {name}." for name in (*PHRASES, "home-made.v2")}

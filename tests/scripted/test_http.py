@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emobench.scripted.protocol import RequestRefused, parse_request
-from emobench.scripted.server import ScriptedServer
-from emobench.scripted.settings import ServerSettings
+from emobench.scripted.server import ScriptedServer, ServerSettings
 from tests.support.scripted import Launch
 from tests.support.tau_loop import PROMPT
 

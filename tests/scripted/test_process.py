@@ -62,7 +62,7 @@ def test_stops_although_a_request_hangs(tmp_path: Path) -> None:
 def test_does_not_import_the_benchmark() -> None:
     code = (
         "import sys; from emobench.scripted.server import build_app; "
-        "from emobench.scripted.settings import ServerSettings; "
+        "from emobench.scripted.server import ServerSettings; "
         "build_app(ServerSettings()); "
         "print([m for m in ('litellm', 'tau_trait', 'tau_bench') if m in sys.modules])"
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from emobench.scripted import user
-from emobench.scripted.wording import PHRASES, first_person, hear, phrase
+from emobench.scripted.user import PHRASES, first_person, hear, phrase
 from tests.support.tau_loop import PROMPT, REACT_PROMPT
 
 INSTRUCTION = (

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from emobench.scripted.lookup import Library
-from emobench.scripted.server import start
-from emobench.scripted.settings import ScriptedSettings, ServerSettings
+from emobench.scripted.server import ScriptedSettings, ServerSettings, start
 
 
 @dataclass(frozen=True)

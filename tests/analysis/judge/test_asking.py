@@ -14,7 +14,7 @@ from emobench.analysis.judge.asking import Asked, Judge, ask_all
 from emobench.analysis.judge.labels import key_of
 from emobench.llm import transport
 from emobench.llm.transport import ModelEndpoint
-from emobench.scripted.wording import PHRASES
+from emobench.scripted.user import PHRASES
 from emobench.store.labels import Answer, AnswerStore, JudgeBusy, Label, read_answers
 from tests.support.model_server import Reply, recording
 from tests.support.scripted import Launch
