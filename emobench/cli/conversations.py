@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +21,7 @@ from emobench.analysis.transcript.selection import (
 from emobench.benchmarks.tasks import Task
 from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.conversation_view import Shown, show
-from emobench.cli.terminal import Line, cut, flat, paint, typed_path
+from emobench.cli.terminal import Line, cut, flat, show_lines, typed_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL
 from emobench.core.plan import Plan, find_run_dir, load_plan
@@ -78,8 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
     plan = load_plan(run_dir)
     selection = _selection(arguments)
     selection.check(plan)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     if arguments.table:
         return _table(run_dir, plan, selection, arguments.json)
     found = find(run_dir, plan, selection)
@@ -97,11 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = [one for pair in pairs for one in pair] if arguments.side_by_side else found
         _print_json(run_dir, plan, chosen, arguments.full)
     elif pairs:
-        _print(_side_by_side(run_dir, plan, pairs, arguments.full))
+        show_lines(_side_by_side(run_dir, plan, pairs, arguments.full))
     elif len(found) <= SHOWN and not arguments.list:
-        _print(_shown(run_dir, plan, found, arguments.full))
+        show_lines(_shown(run_dir, plan, found, arguments.full))
     else:
-        _print(_listed(run_dir, plan, found))
+        show_lines(_listed(run_dir, plan, found))
     return 0
 
 
@@ -118,7 +114,7 @@ def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> 
     if as_json:
         print(json.dumps(table_data(table)))
     else:
-        _print(table_lines(table, _columns()))
+        show_lines(table_lines(table, _columns()))
     return 0
 
 
@@ -257,17 +253,6 @@ def _wanted(task: Task) -> dict[str, Any]:
 
 def _conversation(run_dir: RunDir, plan: Plan, found: Found) -> Shown:
     return Shown.of(found, read(run_dir, plan, found))
-
-
-def _print(lines: Iterable[Line]) -> None:
-    color = (
-        sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM", "dumb") != "dumb"
-    )
-    for line in lines:
-        print(paint(line, color))
-    sys.stdout.flush()  # a reader that went away is noticed here, and not at the exit
 
 
 def _columns() -> int:

@@ -6,15 +6,19 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from emobench.cli.terminal import typed_path
+from emobench.cli.terminal import show, table, typed_path
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.logs import LogIndex, Target, find_target, tail
 from emobench.store.jobs import read_jobs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 POLL_S = 0.5
 LOOK_S = 2.0
@@ -53,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     run_dir = find_run_dir(words.pop(0) if named else None)
     plan = load_plan(run_dir)
     if not words:
-        print(listing(_index(plan, run_dir)))
+        show(*listing(_index(plan, run_dir)))
         return 0
     if arguments.lines < 0:
         raise InvalidInput(f"-n {arguments.lines}: give a number of lines, 0 or more")
@@ -73,9 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def listing(index: LogIndex) -> str:
-    """What there is: kind, file, size and last line."""
-    rows: list[tuple[str, str, str, str]] = []
+def listing(index: LogIndex) -> Sequence[RenderableType]:
+    """Return what there is: kind, file, size and last line."""
+    from rich.filesize import decimal
+
+    rows: list[tuple[str, ...]] = []
     targets = index.with_logs()
     cells = [target for target in targets if target.cell >= 0]
     left_out = {target.cell for target in cells[LISTED_CELLS:]}
@@ -84,20 +90,17 @@ def listing(index: LogIndex) -> str:
             continue
         for path in index.of(target):
             try:
-                text = tail(path, 1)[0].decode(errors="replace").strip()
-                rows.append((str(target), typed_path(path), size(path.stat().st_size), text))
+                last = tail(path, 1)[0].decode(errors="replace").strip()[:100]
+                size = decimal(path.stat().st_size)
             except OSError as error:
-                rows.append((str(target), typed_path(path), "-", str(error.strerror)))
+                size, last = "-", str(error.strerror)
+            rows.append((str(target), typed_path(path), size, last))
     if not rows:
-        return "no logs yet: nothing of this run has started"
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3][:100]}"
-        for row in rows
-    ]
-    if left_out:
-        lines.append(f"... and {len(left_out)} more cells: emobench logs RUN_DIR cell N")
-    return "\n".join(line.rstrip() for line in lines)
+        return ["no logs yet: nothing of this run has started"]
+    more = f"... and {len(left_out)} more cells: emobench logs RUN_DIR cell N"
+    heads = ("server or cell", "file", "size", "last line")
+    made = table(heads, rows, left=4, elastic=3, one_line=True)
+    return [made, more] if left_out else [made]
 
 
 def follow(
@@ -195,18 +198,6 @@ class _Follower:
             return os.fstat(self._descriptor).st_nlink == 0
         except OSError:
             return True
-
-
-def size(count: int) -> str:
-    """Bytes for people: 812 B, 4.1 kB, 12 MB."""
-    if count < 1000:
-        return f"{count} B"
-    for unit in ("kB", "MB", "GB"):
-        value = count / 1000
-        if value < 1000 or unit == "GB":
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-        count = int(value)
-    return str(count)
 
 
 def _index(plan: Plan, run_dir: RunDir) -> LogIndex:

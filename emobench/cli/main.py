@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import re
 import sys
@@ -124,6 +125,8 @@ def main(argv: Sequence[str] | None = None, *, command: str = "", prog: str = ""
     argparse does.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     if not command:
         if not words or words[0] not in COMMANDS:
             _refuse(words)

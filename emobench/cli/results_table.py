@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from emobench.analysis.assessment import assess_collected
 from emobench.analysis.gates import Label, labels
 from emobench.analysis.pooled import VariantRow, ks_of, variant_rows
+from emobench.cli.terminal import table
 from emobench.core.run_dir import RunDir
 from emobench.report.numbers import format_change, format_interval, format_number, plural
 from emobench.report.sections.common import short_labels
 from emobench.report.study import sample_size
 from emobench.tables.run_results import Collected, collect
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 TERMINAL_KS = 4
 
 
-def text_table(run_dir: RunDir) -> str:
-    """One line a variant, over all cells of the run, with the gates that it does not pass.
+def results(run_dir: RunDir) -> tuple[Table, str]:
+    """Return one row a variant, over all cells of the run, and what has to stand below them.
 
     Reads the conversations, or a sample of many. Raises InvalidInput without a plan.
     """
     collected = collect(run_dir)
     ks = ks_of(collected.plan.sweep.trials)[:TERMINAL_KS]
-    rows = variant_rows(collected, ks)
-    head = ["variant", "episodes", "reward", *(f"pass^{k}" for k in ks), "vs control"]
-    head += ["95% interval", "infra errors"]
-    lines = [head, *map(_cells, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    text.insert(1, "  ".join("-" * width for width in widths))
+    heads = ["variant", "episodes", "reward", *(f"pass^{k}" for k in ks), "vs control"]
+    heads += ["95% interval", "infra"]
+    rows = map(_cells, variant_rows(collected, ks))
     tasks = sum(len(tasks) for tasks in collected.plan.sweep.tasks.values())
     trials = plural(collected.plan.sweep.trials, "trial")
-    text.append(f"{plural(tasks, 'task')} x {trials}; differences are paired by task")
+    notes = [f"{plural(tasks, 'task')} x {trials}; differences are paired by task"]
     groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"
-        text.append(f"{together}; the report has each of the {len(groups)} alone")
-    return "\n".join([*text, *_gates(collected)])
+        notes.append(f"{together}; the report has each of the {len(groups)} alone")
+    return table(heads, rows), "\n".join([*notes, *_gates(collected)])
 
 
 def _gates(collected: Collected) -> list[str]:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from emobench.cli.arguments import add_json, add_run_dir
+from emobench.cli.terminal import show, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PROBLEMS = 10
+"""Failed cells that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,18 +28,24 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.runs.status import gather
 
     status = gather(find_run_dir(arguments.run_dir), cost=True)
-    print(json.dumps(status, indent=2) if arguments.json else show(status))
+    if arguments.json:
+        print(json.dumps(status, indent=2))
+    else:
+        show_status(status)
     return 0
 
 
-def show(status: Mapping[str, Any]) -> str:
-    """The status as a person reads it in a terminal."""
+def show_status(status: Mapping[str, Any]) -> None:
+    show(*render(status))
+
+
+def render(status: Mapping[str, Any]) -> tuple[str, Table, str]:
+    """Return what a person reads: servers and progress, variants, and what failed."""
     from emobench.runs.status import STATES
     from emobench.scheduler.cost import line as cost_line
     from emobench.serving.budget import limit_line
 
     cells, episodes = status["cells"], status["episodes"]
-    done = episodes["finished"], episodes["expected"]
     lines = [f"{status['sweep']}  ({status['run_dir']})"]
     if status["scripted"]:
         lines.append("scripted models: this tests the pipeline and is no finding")
@@ -48,28 +61,32 @@ def show(status: Mapping[str, Any]) -> str:
         warnings = [server["warning"], *server["warnings"]]
         lines += [f"         warning: {each}" for each in warnings if each]
     counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
+    outcomes = ", ".join(f"{n} {name}" for name, n in episodes["outcomes"].items())
     lines.append(f"cells    {counted or '0'} of {cells['total']}")
-    lines.append(f"episodes {done[0]} of {done[1]}" + _outcomes(episodes["outcomes"]))
+    lines.append(f"episodes {episodes['finished']} of {episodes['expected']}")
+    lines[-1] += f": {outcomes}" if outcomes else ""
     if "cost" in status:
         lines.append(f"cost     {cost_line(status['cost'])}")
     if status.get("limit"):
         lines.append(f"limit    {limit_line(status['limit'])}")
-    lines.append("")
-    width = max(len(row["variant"]) for row in status["variants"])
-    lines.append(f"{'variant':<{width}}  episodes  mean reward")
-    for row in status["variants"]:
-        mean = "-" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}"
-        lines.append(f"{row['variant']:<{width}}  {row['episodes']:>8}  {mean:>11}")
-    for problem in status["problems"][:10]:
-        lines += ["", f"cell {problem['cell']} failed: {problem['title']}: {problem['reason']}"]
+    rows = [
+        (
+            row["variant"],
+            row["episodes"],
+            "-" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}",
+        )
+        for row in status["variants"]
+    ]
+    variants = table(("variant", "episodes", "mean reward"), rows)
+    return "\n".join([*lines, ""]), variants, "\n".join(_problems(status))
+
+
+def _problems(status: Mapping[str, Any]) -> Iterator[str]:
+    for problem in status["problems"][:PROBLEMS]:
+        yield f"\ncell {problem['cell']} failed: {problem['title']}: {problem['reason']}"
         if problem["log"]:
-            lines.append(f"  log: {problem['log']}")
-    if len(status["problems"]) > 10:
-        lines.append(f"... and {len(status['problems']) - 10} more failed cells (--json has all)")
+            yield f"  log: {problem['log']}"
+    if len(status["problems"]) > PROBLEMS:
+        yield f"... and {len(status['problems']) - PROBLEMS} more failed cells (--json has all)"
     if status["problems"] and not status["live"]:
-        lines += ["", "run the same `emobench sweep` command again: it runs what is missing"]
-    return "\n".join(lines)
-
-
-def _outcomes(outcomes: Mapping[str, int]) -> str:
-    return ": " + ", ".join(f"{n} {name}" for name, n in outcomes.items()) if outcomes else ""
+        yield "\nrun the same `emobench sweep` command again: it runs what is missing"

@@ -37,8 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
+    from emobench.cli.status import show_status
+    from emobench.cli.watch import show_results, wait
     from emobench.core.plan import servers_of
+    from emobench.report.render import build_report
     from emobench.runs.planning import prepare
+    from emobench.runs.status import gather
     from emobench.runs.submission import submit, write_scripts
     from emobench.serving.preflight import check_servers
     from emobench.serving.shutdown_policy import cost_of_keeping
@@ -90,11 +94,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"last cell: at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
             f"end them with: emobench cancel {typed_path(run_dir.path)}"
         )
-    code = 0
+    finished = not outcome.missing and not outcome.live
     if arguments.wait:
-        from emobench.cli.progress import follow
-
-        code = follow(run_dir, say)
+        finished = wait(run_dir, quiet=arguments.json).finished
+        report = build_report(run_dir)
+        if not arguments.json:
+            if not finished:
+                show_status(gather(run_dir))
+            show_results(run_dir)
+            say(f"report: {report}")
     elif outcome.missing or outcome.live:
         say(f"follow it:  emobench status {typed_path(run_dir.path)}")
         say(f"logs:       tail -f {typed_path(plan.logs)}/*")
@@ -110,11 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
                     "leased": {
                         name: str(place.run_dir.path) for name, place in outcome.leased.items()
                     },
-                    "finished": not outcome.missing and not outcome.live if code == 0 else False,
+                    "finished": finished,
                 }
             )
         )
-    return code
+    return 1 if arguments.wait and not finished else 0
 
 
 def headline(plan: Plan, run_dir: RunDir) -> str:

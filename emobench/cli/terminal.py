@@ -1,23 +1,37 @@
-"""What the commands print with: text of models that cannot act on a terminal, and fits it."""
+"""What the commands print with: text of models that cannot act on a terminal, tables, colours.
+
+rich is imported by what needs it: most commands answer without it.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-import unicodedata
-from functools import lru_cache
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
 STYLES = {
-    "bold": "1",
-    "dim": "2",
-    "user": "1;36",
-    "assistant": "1;32",
-    "call": "33",
-    "write": "1;33",
-    "error": "1;31",
-    "good": "32",
-    "mark": "1;35",
+    "user": "bold cyan",
+    "assistant": "bold green",
+    "call": "yellow",
+    "write": "bold yellow",
+    "error": "bold red",
+    "good": "green",
+    "warn": "yellow",
+    "mark": "bold magenta",
 }
+WIDEST = 10_000
+"""Columns of what is not cut."""
+GAP, ELASTIC = 2, 12
+"""Columns between those of a table, and what is left of one that gives way to the others."""
 Line = tuple[tuple[str, str], ...]
 """(style, text) pieces of one line; the style may be empty."""
 
@@ -40,7 +54,7 @@ def visible(text: str) -> str:
     >>> visible("a\\x1b[2J\\r\\nb")
     'a\\\\x1b[2J\\nb'
     """
-    return _UNSAFE.sub(_written, text.replace("\r\n", "\n").replace("\t", "    "))
+    return _UNSAFE.sub(_write_out, text.replace("\r\n", "\n").replace("\t", "    "))
 
 
 def flat(text: str) -> str:
@@ -50,22 +64,20 @@ def flat(text: str) -> str:
 
 def width(text: str) -> int:
     """Columns that a visible text takes."""
-    return len(text) if text.isascii() else sum(_columns(char) for char in text)
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def cut(text: str, columns: int) -> str:
     """The text in at most so many columns, with ... where some is left out."""
+    from rich.cells import set_cell_size
+
     if len(text) <= columns and width(text) <= columns:
         return text
-    room, kept = columns - 3, []
-    if room < 0:
-        return "." * columns
-    for char in text[: columns + 1]:
-        room -= _columns(char)
-        if room < 0:
-            break
-        kept.append(char)
-    return "".join(kept).rstrip() + "..."
+    return set_cell_size(text, columns - 3).rstrip() + "..." if columns >= 3 else "." * columns
 
 
 def pad(text: str, columns: int) -> str:
@@ -75,69 +87,140 @@ def pad(text: str, columns: int) -> str:
 def wrap(text: str, columns: int) -> list[str]:
     """Visible text in lines of at most `columns`, broken at spaces where that is possible. What is
     indented stays so."""
+    from rich.text import Text
+
+    screen = _unused_console()
     lines: list[str] = []
     for paragraph in text.split("\n"):
         bare = paragraph.strip()
         indent = " " * min(len(paragraph) - len(paragraph.lstrip()), columns // 4) if bare else ""
-        lines += [indent + line for line in _wrap_line(bare, max(2, columns - len(indent)))]
+        parts = Text(bare).wrap(screen, max(2, columns - len(indent)))
+        lines += [(indent + part.plain).rstrip() for part in parts] or [""]
     return lines
-
-
-def paint(line: Line, color: bool) -> str:
-    """The line as it is printed."""
-    if not color:
-        return "".join(text for _, text in line).rstrip()
-    return "".join(
-        f"\x1b[{STYLES[style]}m{text}\x1b[0m" if style and text else text for style, text in line
-    ).rstrip()
 
 
 def line_width(line: Line) -> int:
     return sum(width(text) for _, text in line)
 
 
-def _wrap_line(text: str, columns: int) -> list[str]:
-    if len(text) <= columns and width(text) <= columns:
-        return [text]
-    lines: list[str] = []
-    current, used = "", 0
-    for word in re.findall(r"\s*\S+", text):
-        size = width(word)
-        if used + size <= columns:
-            current, used = current + word, used + size
-            continue
-        if current.strip():
-            lines.append(current)
-        word = word.lstrip()
-        *whole, current = _pieces(word, columns)
-        lines += whole
-        used = width(current)
-    return [*lines, current]
+def uses_colour(file: TextIO | None = None) -> bool:
+    """Whether it is a terminal, and nothing speaks against colour."""
+    terminal = (file or sys.stdout).isatty()
+    return terminal and not os.environ.get("NO_COLOR") and not is_dumb()
 
 
-def _pieces(word: str, columns: int) -> list[str]:
-    """A word in pieces that fit."""
-    if word.isascii():
-        return [word[start : start + columns] for start in range(0, len(word), columns)] or [""]
-    pieces, current, used = [], "", 0
-    for char in word:
-        size = _columns(char)
-        if used + size > columns:
-            pieces.append(current)
-            current, used = "", 0
-        current, used = current + char, used + size
-    return [*pieces, current]
+def is_dumb() -> bool:
+    """Whether the terminal can only append."""
+    return os.environ.get("TERM", "dumb") in ("dumb", "unknown")
 
 
-def _written(match: re.Match[str]) -> str:
+def console(file: TextIO | None = None, columns: int | None = None) -> Console:
+    """Return rich's console for this process's output, or for plain text in a file.
+
+    No text is markup in it.
+    """
+    from rich.console import Console
+    from rich.theme import Theme
+
+    return Console(
+        file=file,
+        width=columns,
+        color_system="auto" if file is None and uses_colour() else None,
+        force_terminal=None if file is None else False,
+        theme=Theme(STYLES),
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    left: int = 1,
+    *,
+    elastic: int = 0,
+    one_line: bool = False,
+) -> Table:
+    """Return a table without rules: the first `left` columns are words, the others figures.
+
+    A cell is text, which is made visible here, or a pair of a style and text. In a narrow window
+    the cells of the `elastic` column are folded, or with `one_line` cut.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+    for number, head in enumerate(heads):
+        made.add_column(
+            flat(head),
+            justify="left" if number < left else "right",
+            overflow="crop" if one_line else "fold",
+            no_wrap=number != elastic,
+        )
+    widths = list(map(width, heads))
+    for row in rows:
+        pairs = [cell if isinstance(cell, tuple) else ("", cell) for cell in row]
+        cells = [Text(flat(str(text)), style, no_wrap=one_line or None) for style, text in pairs]
+        widths = [max(pair) for pair in zip(widths, (cell.cell_len for cell in cells), strict=True)]
+        made.add_row(*cells)
+    # Figures are never cut: in a window that is narrower the terminal breaks the lines.
+    widths[elastic] = min(widths[elastic], ELASTIC)
+    made.min_width = sum(widths) + GAP * (len(widths) - 1)
+    return made
+
+
+def show(*parts: RenderableType) -> None:
+    """Print texts and tables; a string is made visible here, and a pipe gets whole lines."""
+    screen = console()
+    if screen.color_system is None:
+        print(plain(*parts, columns=screen.width if screen.is_terminal else None))
+    else:
+        window = screen.width
+        for part in parts:
+            screen.width = max(window, getattr(part, "min_width", None) or 0)
+            screen.print(visible(part) if isinstance(part, str) else part, soft_wrap=_is_text(part))
+    sys.stdout.flush()  # a reader that went away is noticed here, and not at the exit
+
+
+def show_lines(lines: Iterable[Line]) -> None:
+    """Print lines whose text is visible already, each as it comes."""
+    from rich.text import Text
+
+    screen = console()
+    for line in lines:
+        if screen.color_system is None:
+            print("".join(text for _, text in line).rstrip())
+        else:
+            screen.print(Text.assemble(*((text, style) for style, text in line)), soft_wrap=True)
+    sys.stdout.flush()
+
+
+def plain(*parts: RenderableType, columns: int | None = None) -> str:
+    """Return the same without styles; without `columns` a table is as wide as it needs."""
+    made = StringIO()
+    for part in parts:
+        screen = console(made, max(columns or WIDEST, getattr(part, "min_width", None) or 0))
+        if columns is None and not _is_text(part):
+            screen.width = max(1, screen.measure(part).maximum)
+        screen.print(visible(part) if isinstance(part, str) else part, soft_wrap=_is_text(part))
+    return "\n".join(line.rstrip() for line in made.getvalue().splitlines())
+
+
+@cache
+def _unused_console() -> Console:
+    """One for what asks for a console and prints nothing."""
+    return console(StringIO(), WIDEST)
+
+
+def _is_text(part: RenderableType) -> bool:
+    from rich.text import Text
+
+    return isinstance(part, str | Text)
+
+
+def _write_out(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-@lru_cache(maxsize=4096)
-def _columns(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

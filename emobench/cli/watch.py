@@ -1,23 +1,27 @@
-"""`emobench watch`: look again and again, and show it, until the sweep is over."""
+"""`emobench watch`, and `emobench sweep --wait`: look at a run again and again until it is over."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from emobench.cli.arguments import add_json, add_run_dir
-from emobench.cli.terminal import typed_path
-from emobench.cli.watch_screen import block, changes
-from emobench.core.errors import InvalidInput
-from emobench.core.plan import find_run_dir
-from emobench.core.run_dir import RunDir
-from emobench.runs.watching.state import WatchState, as_data
-from emobench.runs.watching.watch import Watch
+from emobench.cli.arguments import add_json, add_run_dir, number
+from emobench.cli.terminal import console, is_dumb, show, typed_path
 
-SCREEN_INTERVAL_S, PLAIN_INTERVAL_S = 2.0, 10.0
+if TYPE_CHECKING:
+    from emobench.core.run_dir import RunDir
+    from emobench.runs.watching.state import WatchState
+    from emobench.runs.watching.watch import Watch
+
+SCREEN_INTERVAL_S, LINE_INTERVAL_S = 2.0, 10.0
+KEY_POLL_S = 0.25
+"""How soon a key or another size of the window is noticed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,82 +34,173 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="look once and end")
     parser.add_argument(
         "--interval",
-        type=float,
+        type=number(float, lambda s: 0.2 <= s <= 3600, "seconds, from 0.2 to 3600"),
         metavar="S",
         help=f"seconds between looks (default: {SCREEN_INTERVAL_S:g} in a terminal, else "
-        f"{PLAIN_INTERVAL_S:g})",
+        f"{LINE_INTERVAL_S:g})",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: every cell is done (or --once); 1: it ended with missing ones; 130: Ctrl-C."""
+    """Exit code 0: every cell is done (or --once); 1: it ended with missing ones; 130: left."""
+    from emobench.core.plan import find_run_dir
+    from emobench.runs.watching.watch import Watch
+
     run_dir = find_run_dir(arguments.run_dir)
-    on_screen = sys.stdout.isatty() and not arguments.json and not arguments.once
-    interval_s = arguments.interval
-    if interval_s is None:
-        interval_s = SCREEN_INTERVAL_S if on_screen else PLAIN_INTERVAL_S
-    if not 0.2 <= interval_s <= 3600:
-        raise InvalidInput(f"--interval {interval_s:g}: give seconds, from 0.2 to 3600")
     watch = Watch(run_dir)
-    show = _json if arguments.json else _plain()
+    on_screen = _can_draw() and not arguments.json
     try:
         if arguments.once:
-            state = watch.look(None)
-            if any(row.looks for row in state.servers):
-                time.sleep(1.0)  # tokens a second take two looks
-                state = watch.look(None)
-            show(state)
+            _look_once(watch, arguments.json)
             return 0
-        if not (on_screen and _on_screen(watch, interval_s)):
-            _repeat(watch, interval_s, show)
+        if on_screen:
+            _draw(watch, arguments.interval or SCREEN_INTERVAL_S)
+        else:
+            follow(watch, arguments.interval or LINE_INTERVAL_S, _json if arguments.json else None)
     except KeyboardInterrupt:
-        return _left(run_dir)
+        return _say_left(run_dir)
     if watch.state is None or not watch.over:
-        return _left(run_dir)
+        return _say_left(run_dir)
     if not arguments.json:
-        _ending(run_dir, watch.state)
+        _show_end(run_dir, watch.state)
     return 0 if watch.state.finished else 1
 
 
-def _repeat(watch: Watch, interval_s: float, show: Callable[[WatchState], None]) -> None:
+def wait(run_dir: RunDir, *, quiet: bool = False) -> WatchState:
+    """Follow a run to its end on one line, or a line a change; return how it ended."""
+    from emobench.runs.watching.watch import Watch
+
+    watch = Watch(run_dir)
+    if quiet or not _can_draw():
+        return follow(watch, SCREEN_INTERVAL_S, (lambda state: None) if quiet else None)
+    from rich.live import Live
+    from rich.text import Text
+
+    from emobench.cli.watch_screen import line
+
+    with Live(console=console(), auto_refresh=False) as live:
+
+        def redraw(state: WatchState) -> None:
+            live.update(Text(line(state), no_wrap=True, overflow="crop"), refresh=True)
+
+        return follow(watch, SCREEN_INTERVAL_S, redraw)
+
+
+def follow(
+    watch: Watch, interval_s: float, show_state: Callable[[WatchState], None] | None = None
+) -> WatchState:
+    """Look until the run is over; by default a line is printed where something changed."""
+    show_state = show_state or _print_changes()
     while True:
         # Nobody waits for a line as for a screen: all that is there is read.
-        show(watch.look(None))
+        show_state(state := watch.look(None))
         if watch.over:
-            return
+            return state
         time.sleep(interval_s)
 
 
-def _on_screen(watch: Watch, interval_s: float) -> bool:
-    """False where this terminal cannot be drawn on."""
-    try:
-        from emobench.cli.watch_terminal import Unusable, run
-    except ImportError:  # a Python without curses
-        return False
-    try:
-        run(watch, interval_s)
-    except Unusable:
-        return False
-    return True
+def show_results(run_dir: RunDir) -> None:
+    """Print the table of results, and what has to stand below it."""
+    from emobench.cli.results_table import results
+
+    rows, notes = results(run_dir)
+    show("", rows, notes, "")
 
 
-def _plain() -> Callable[[WatchState], None]:
+def _can_draw() -> bool:
+    return sys.stdout.isatty() and not is_dumb()
+
+
+def _look_once(watch: Watch, as_json: bool) -> None:
+    state = watch.look(None)
+    if any(row.looks for row in state.servers):
+        time.sleep(1.0)  # tokens a second take two looks
+        state = watch.look(None)
+    if as_json:
+        _json(state)
+    else:
+        _show_all(state)
+
+
+def _draw(watch: Watch, interval_s: float) -> None:
+    """Show looks on a screen of their own until the run is over or q is pressed."""
+    from rich.live import Live
+
+    from emobench.cli.watch_screen import screen
+
+    # The first look may take seconds; an error of it belongs on the ordinary screen.
+    state = watch.look()
+    terminal = console()
+    with _keys() as pressed, Live(console=terminal, screen=True, auto_refresh=False) as live:
+        while True:
+            size = terminal.size
+            live.update(screen(state, size.width, size.height), refresh=True)
+            if watch.over:
+                return
+            deadline = time.monotonic() + interval_s
+            while (left := deadline - time.monotonic()) > 0 and terminal.size == size:
+                if pressed(min(left, KEY_POLL_S)) in ("q", "Q"):
+                    return
+            if left <= 0:
+                state = watch.look()
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], str]]:
+    """What waits so many seconds for a key, and returns it or nothing."""
+    import select
+    import termios
+    import tty
+
+    if not sys.stdin.isatty():
+
+        def slept(seconds: float) -> str:
+            time.sleep(seconds)
+            return ""
+
+        yield slept
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def pressed(seconds: float) -> str:
+        ready, _, _ = select.select([descriptor], [], [], seconds)
+        return os.read(descriptor, 1).decode(errors="replace") if ready else ""
+
+    try:
+        tty.setcbreak(descriptor)
+        yield pressed
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _print_changes() -> Callable[[WatchState], None]:
+    from emobench.cli.watch_screen import changes, line
+
     last: tuple[object, ...] = ()
 
-    def show(state: WatchState) -> None:
+    def show_state(state: WatchState) -> None:
         nonlocal last
         if (now := changes(state)) != last:
             last = now
-            print(block(state), flush=True)
+            print(line(state), flush=True)
 
-    return show
+    return show_state
+
+
+def _show_all(state: WatchState) -> None:
+    from emobench.cli.watch_screen import screen
+
+    show(screen(state, console().width))
 
 
 def _json(state: WatchState) -> None:
+    from emobench.runs.watching.state import as_data
+
     print(json.dumps(as_data(state)), flush=True)
 
 
-def _left(run_dir: RunDir) -> int:
+def _say_left(run_dir: RunDir) -> int:
     place = typed_path(run_dir.path)
     print(
         f"emobench: left; the jobs go on. `emobench watch {place}` looks again, "
@@ -115,16 +210,12 @@ def _left(run_dir: RunDir) -> int:
     return 130
 
 
-def _ending(run_dir: RunDir, state: WatchState) -> None:
-    from emobench.cli.results_table import text_table
-
+def _show_end(run_dir: RunDir, state: WatchState) -> None:
     if not state.finished:
-        print(block(state))
-    print()
-    print(text_table(run_dir))
+        _show_all(state)
+    show_results(run_dir)
     place = typed_path(run_dir.path)
-    print()
-    print(
+    show(
         f"over: emobench report {place} writes the report"
         if state.finished
         else f"over, with cells missing: emobench status {place} says why"

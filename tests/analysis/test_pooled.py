@@ -13,7 +13,8 @@ from emobench.analysis.pooled import VariantRow, variant_rows
 from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.means import sample_share
 from emobench.analysis.stats.student import t_quantile
-from emobench.cli.results_table import text_table
+from emobench.cli.results_table import results
+from emobench.cli.terminal import plain
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import AgentStrategy, Cell, Env
@@ -90,7 +91,7 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
     }
     planned = dict.fromkeys(findings, 80)
     screen = watch_state(None, Seen(status, planned, scan.variants), {}, NOW).variants
-    lines = {line.split()[0]: line for line in text_table(run_dir).splitlines()}
+    lines = {line.split()[0]: line for line in plain(*results(run_dir)).splitlines() if line}
     page = page_text(run_dir)
 
     for row in variant_rows(collect(run_dir), (1, 2, 4)):

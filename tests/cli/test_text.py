@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emobench.cli.terminal import cut, flat, line_width, paint, visible, width, wrap
+from emobench.cli.terminal import cut, flat, line_width, plain, table, visible, width, wrap
 
 hostile = st.text(
     st.one_of(
@@ -58,8 +58,29 @@ def test_indented_text_stays_indented() -> None:
     assert wrap("  one two three", 9) == ["  one two", "  three"]
 
 
-def test_styles_cost_no_columns_and_can_be_left_out() -> None:
-    line = (("bold", "a"), ("", " "), ("error", "b"))
-    assert line_width(line) == 3
-    assert paint(line, color=False) == "a b"
-    assert paint(line, color=True) == "\x1b[1ma\x1b[0m \x1b[1;31mb\x1b[0m"
+def test_styles_cost_no_columns() -> None:
+    assert line_width((("bold", "a"), ("", " "), ("error", "b"))) == 3
+
+
+@given(hostile)
+def test_a_table_cannot_act_either(text: str) -> None:
+    shown = plain(table(("head", "other"), [(text, 1), (("error", text), 2)]), text)
+    assert not {unicodedata.category(char) for char in shown if char != "\n"} & {"Cc", "Cs"}
+
+
+def test_a_table_is_whole_in_a_pipe_and_folded_in_a_narrow_window() -> None:
+    long = "word " * 60
+    made = table(("variant", "n"), [(long, 5), ("b", 12)])
+    assert plain(made).splitlines()[1] == f"{long.strip()}   5"
+    narrow = plain(made, columns=30).splitlines()
+    assert max(map(len, narrow)) <= 30
+    assert "".join(narrow).count("word") == 60
+
+
+def test_figures_are_whole_in_any_window() -> None:
+    made = table(
+        ("variant", "reward", "vs control"), [("a long name of a variant", 0.8125, -0.125)]
+    )
+    for columns in (1, 20, 40, 80):
+        shown = plain(made, columns=columns)
+        assert "0.8125" in shown and "-0.125" in shown

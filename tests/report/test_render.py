@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.results_table import text_table
+from emobench.cli.results_table import results
+from emobench.cli.terminal import plain
 from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
@@ -65,12 +66,12 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     for cell in load_plan(run_dir).cells:
         ended = outcomes[cell.variant, cell.trial]
         append(run_dir, cell, [episode(cell, task, ended[task]) for task in (0, 1)])
-    lines = text_table(run_dir).splitlines()
+    lines = plain(*results(run_dir)).splitlines()
     assert lines[0].split()[:5] == ["variant", "episodes", "reward", "pass^1", "pass^2"]
-    assert lines[2].split() == ["control", "4/4", "0.75", "0.75", "0.50", "0"]
+    assert lines[1].split() == ["control", "4/4", "0.75", "0.75", "0.50", "0"]
     # Task 0: 1 -> 0.5; task 1: 0.5 -> 0 with one trial missing.
-    assert lines[3].split()[:6] == ["frustration", "3/4", "0.33", "0.25", "0.00", "\u22120.50"]
-    assert lines[3].split()[-1] == "1"
+    assert lines[2].split()[:6] == ["frustration", "3/4", "0.33", "0.25", "0.00", "\u22120.50"]
+    assert lines[2].split()[-1] == "1"
     # Two tasks can show nothing, and no judge was asked.
     assert lines[-1].startswith("gates: fails ")
     assert "power" in lines[-1]

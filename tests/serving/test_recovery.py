@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.status import show
-from emobench.cli.watch_screen import block, screen
+from emobench.cli.status import render
+from emobench.cli.terminal import plain
+from emobench.cli.watch_screen import screen
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.status import gather
@@ -153,9 +154,8 @@ def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
     assert (server["state"], server["cause"]) == ("failed", "argument")
     seen = Seen(status=status, planned={"control": 1})
     state = watch_state(None, seen, {}, time.time())
-    wide = ["".join(text for text, _ in line) for line in screen(state, 200, 60)]
-    for lines in (show(status).splitlines(), block(state).splitlines(), wide):
-        stripped = [line.strip() for line in lines]
+    for shown in (plain(*render(status)), plain(screen(state, 200, 60), columns=200)):
+        stripped = [line.strip() for line in shown.splitlines()]
         assert any(line.startswith("what to do: correct extra_args") for line in stripped)
         assert (
             "vLLM does not take an argument: vllm: error: unrecognized arguments: --nosuch"

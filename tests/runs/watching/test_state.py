@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.watch_screen import block, changes, duration, plain, screen
+from emobench.cli.terminal import plain
+from emobench.cli.watch_screen import changes, duration, line, screen
 from emobench.llm.engine_metrics import Load
 from emobench.runs.watching.episodes import Tally, Trouble
 from emobench.runs.watching.state import Seen, WatchState, as_data, watch_state
@@ -186,15 +187,21 @@ def full() -> WatchState:
 
 
 @pytest.mark.parametrize("width", [10, 40, 80, 140, 300])
-@pytest.mark.parametrize("height", [1, 5, 12, 24, 40, 100])
+@pytest.mark.parametrize("height", [21, 24, 40, 100])
 def test_the_screen_fits_any_window(width: int, height: int) -> None:
-    lines = screen(full(), width, height)
+    lines = plain(screen(full(), width, height), columns=width).splitlines()
     assert 0 < len(lines) <= height
-    assert max(sum(len(text) for text, _ in line) for line in lines) <= width
+    assert max(map(len, lines)) <= width
+    assert lines[-1] == "Ctrl-C or q leaves; the jobs go on"[:width].rstrip()
 
 
-def test_a_small_screen_shows_what_matters_and_says_what_it_left_out() -> None:
-    text = plain(screen(full(), 80, 24))
+def test_a_large_screen_has_room_between_its_parts() -> None:
+    assert plain(screen(full(), 80, 100), columns=80).count("\n\n") == 5
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_small_screen_shows_what_matters_and_says_what_it_left_out(width: int) -> None:
+    text = plain(screen(full(), width, 24), columns=width)
     assert "user" in text and "failed" in text
     assert "more servers" in text
     assert "more variants: a taller window shows them" in text
@@ -207,17 +214,22 @@ def test_a_small_screen_shows_what_matters_and_says_what_it_left_out() -> None:
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     look = seen(newest_error=Trouble(NOW, "cell 1", "red \x1b[31m and a bell \a"))
-    lines = screen(watch_state(None, look, {}, NOW), 200, 40)
-    assert "\x1b" not in plain(lines) and "\a" not in plain(lines)
+    state = watch_state(None, look, {}, NOW)
+    for text in (plain(screen(state, 200, 40), columns=200), line(state)):
+        assert "\x1b" not in text and "\a" not in text
+        assert "red \\x1b[31m and a bell \\x07" in text
 
 
-def test_blocks_are_printed_where_something_changed() -> None:
+def test_lines_are_printed_where_something_changed() -> None:
     first = looks((0, load(0)))
     assert changes(first) == changes(looks((0, load(0)), (9, load(99))))
     assert changes(first) != changes(watch_state(None, seen(finished=31), {"user": load(0)}, NOW))
-    text = block(looks((0, load(0)), (10, load(420))))
-    assert "server user: ready on cuda1  42 tok/s  3 running  1 waiting" in text
-    assert "episodes: 30/90" in text
+    state = looks((0, load(0)), (10, load(420)))
+    assert "episodes: 30/90  servers: user ready" in line(state)
+    assert "\n" not in line(full())
+    shown = plain(screen(state, 100, 40), columns=100)
+    (user,) = [row.split() for row in shown.splitlines() if row.startswith("user")]
+    assert user == ["user", "ready", "cuda1", "12", "abcdef", "13", "s", "42", "3", "1"]
 
 
 def test_json_has_everything_but_the_looks() -> None:
