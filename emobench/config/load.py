@@ -61,7 +61,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
         Include.model_validate({**matrix.model_dump(), **cells.model_dump(exclude_none=True)})
         for cells in file.include
     )
-    number = _count(matrix, file.trials) + sum(_count(item, file.trials) for item in include)
+    number = sum(_count(item, file.trials) for item in (matrix, *include))
     if number > MAX_CELLS:
         message = f"{number:,} cells; one sweep has at most {MAX_CELLS:,}"
         reader.refuse(("matrix",), message, hint="split the study into several sweep files")
@@ -124,7 +124,7 @@ def _find_cluster(reader: Reader, value: object, folder: Path, override: str | N
     return str(file) if is_path(value) else value
 
 
-def _count(item: Matrix | Include, trials: int) -> int:
+def _count(item: Matrix, trials: int) -> int:
     axes = (item.env, item.agent_strategy, item.variant, item.assistant)
     return math.prod(map(len, axes)) * trials
 

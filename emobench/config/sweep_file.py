@@ -18,11 +18,10 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetJsonSchemaHandler,
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import PydanticCustomError
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.reader import ENGINES
@@ -33,6 +32,7 @@ from emobench.core.fields import (
     MISSING,
     Accepts,
     Declared,
+    Form,
     FromNumber,
     JsonSchema,
     Mistakes,
@@ -42,6 +42,8 @@ from emobench.core.fields import (
     Shorthand,
     Strict,
     Word,
+    mistake,
+    unknown,
 )
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
@@ -117,10 +119,15 @@ class Context(Declared):
             places=places,
         )
 
-    def read(self, path: str) -> tuple[str, bytes]:
-        """Return the absolute path and the bytes of a file. Raises OSError or ValueError."""
+    def read(self, path: str, advice: str = "") -> tuple[str, bytes]:
+        """Return the absolute path and the bytes of a file; a mistake where it has none."""
         file = self.folder / path
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or "no path"
+            hint = f"looked for {file}{advice}"
+            raise mistake(f"cannot be read: {said}: {show(path)}", hint=hint) from None
         self.sha256[str(file)] = sha256(content).hexdigest()
         return str(file), content
 
@@ -147,32 +154,27 @@ def named_assistants(value: object) -> Iterator[tuple[KeyPath, str, object]]:
         yield base if alone else (*base, i), name, item
 
 
-def _name_assistants(value: Any) -> dict[str, object]:
-    mistakes = Mistakes()
-    if not value or not isinstance(value, str | list | tuple | dict):
-        mistakes.add((), f"found {show(value)}", value, _ASSISTANTS.words)
-    found: dict[str, object] = {}
-    for path, name, item in named_assistants(value):
-        if name in found:
-            hint = "name them: write 'assistants' as a mapping of names to models"
-            mistakes.add(path[1:], f"a second assistant named '{name}'", item, hint=hint)
-        found[name] = item
-    mistakes.finish()
-    return found
+class _NamedModels(Form):
+    """Models by name; a list, or one alone, is named by the ids."""
 
+    def expand(self, value: Any) -> dict[str, object]:
+        if not value or not isinstance(value, str | list | tuple | dict):
+            raise mistake(f"found {show(value)}", _ASSISTANTS.words)
+        mistakes = Mistakes()
+        found: dict[str, object] = {}
+        for path, name, item in named_assistants(value):
+            if name in found:
+                hint = "name them: write 'assistants' as a mapping of names to models"
+                error = mistake(f"a second assistant named '{name}'", hint=hint)
+                mistakes.add(*path[1:], error=error, value=item)
+            found[name] = item
+        mistakes.finish()
+        return found
 
-class _ListOfModels:
-    """The schema of models that may also stand in a list, or alone."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchema:
-        named = handler(schema)
-        (model,) = named.get("patternProperties", {0: named.get("additionalProperties")}).values()
-        # Schemas take any name of an assistant here; the loader has better words for a bad one.
-        named = {"type": "object", "additionalProperties": model, "minProperties": 1}
+    def extend_schema(self, schema: JsonSchema) -> JsonSchema:
+        (model,) = schema["patternProperties"].values()
         models = {"type": "array", "items": model, "minItems": 1}
-        return {"anyOf": [{"type": "string"}, models, named]}
+        return {"anyOf": [{"type": "string"}, models, {**schema, "minProperties": 1}]}
 
 
 def _add_engine(value: Any, info: ValidationInfo) -> Any:
@@ -180,9 +182,10 @@ def _add_engine(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, dict):
         return value
     engine = value.get("engine", _context(info).engine)
-    mistakes = Mistakes()
-    mistakes.check_name(("engine",), "engine", engine, [*ENGINES])
-    mistakes.finish()
+    if engine not in [*ENGINES]:
+        mistakes = Mistakes()
+        mistakes.add("engine", error=unknown("engine", engine, [*ENGINES]), value=engine)
+        mistakes.finish()
     return {**value, "engine": engine}
 
 
@@ -191,11 +194,12 @@ def _check_role(model: RoleModel, info: ValidationInfo) -> RoleModel:
     mistakes = Mistakes()
     for key, value in model:
         if isinstance(value, str) and re.search(r"[\t\r\n\u2028\u2029]", value):
-            mistakes.add((key,), "more than one line, or a tab", value, "one line of text")
+            error = mistake("more than one line, or a tab", "one line of text")
+            mistakes.add(key, error=error, value=value)
     if isinstance(model, ScriptedModel) and isinstance(model.mistakes, dict):
-        for name in model.mistakes:
-            known = _context(info).names["variant"]
-            mistakes.check_name(("mistakes", name), "variant", name, known)
+        known = _context(info).names["variant"]
+        for name in set(model.mistakes).difference(known):
+            mistakes.add("mistakes", name, error=unknown("variant", name, known), value=name)
     if isinstance(model, VllmModel):
         model = _check_vllm(model, _context(info), mistakes)
     mistakes.finish()
@@ -211,15 +215,16 @@ def _check_vllm(model: VllmModel, context: Context, mistakes: Mistakes) -> VllmM
         if flag == "--served-model-name":
             hint = "write it as served_name: the clients have to know it"
         if hint:
-            message = f"{show(argument)} is not allowed"
-            mistakes.add(("extra_args", i), message, argument, hint=hint)
+            error = mistake(f"{show(argument)} is not allowed", hint=hint)
+            mistakes.add("extra_args", i, error=error, value=argument)
     if model.accelerators % model.nodes:
         message = f"{model.accelerators} cards cannot be spread evenly over {model.nodes} nodes"
         hint = "tensor_parallel times pipeline_parallel has to be a multiple of nodes"
-        mistakes.add(("nodes",), message, model.nodes, hint=hint)
+        mistakes.add("nodes", error=mistake(message, hint=hint), value=model.nodes)
     if model.nodes > 1 and model.data_parallel > 1:
         hint = "leave one of them out; data_parallel is for one node"
-        mistakes.add(("data_parallel",), "data_parallel together with nodes", hint=hint)
+        error = mistake("data_parallel together with nodes", hint=hint)
+        mistakes.add("data_parallel", error=error, value=model.data_parallel)
     if model.model.startswith(("./", "../")):
         # No model id begins so, and the server's job may start elsewhere. Not resolved: where a
         # link leads today says less than its name.
@@ -227,17 +232,13 @@ def _check_vllm(model: VllmModel, context: Context, mistakes: Mistakes) -> VllmM
         model = model.model_copy(update={"model": folder})
     if (template := model.chat_template) is not None:
         try:
-            path, _ = context.read(template)
-            model = model.model_copy(update={"chat_template": path})
-        except (OSError, ValueError) as error:
+            advice = "; an absolute path may also be one that only the nodes have"
+            template, _ = context.read(template, advice)
+            model = model.model_copy(update={"chat_template": template})
+        except PydanticCustomError as error:
             # An absolute path may be one of the nodes', or of a container.
             if not Path(template).is_absolute():
-                said = getattr(error, "strerror", None) or "no path"
-                hint = (
-                    f"looked for {context.folder / template}; an absolute path may also be one "
-                    "that only the nodes have"
-                )
-                mistakes.add(("chat_template",), f"cannot be read: {said}", hint=hint)
+                mistakes.add("chat_template", error=error, value=template)
     return model
 
 
@@ -245,27 +246,29 @@ def _check_user(model: RoleModel) -> RoleModel:
     mistakes = Mistakes()
     if isinstance(model, VllmModel):
         if model.tool_call_parser is not None:
-            mistakes.add(("tool_call_parser",), "not on the user's server", hint=_POLLUTES)
+            error = mistake("not on the user's server", hint=_POLLUTES)
+            mistakes.add("tool_call_parser", error=error, value=model.tool_call_parser)
         for i, argument in enumerate(model.extra_args):
             if flag_of(argument) in _TOOL_CALLING:
-                message = f"{show(argument)} is not for the user"
-                mistakes.add(("extra_args", i), message, argument, hint=_POLLUTES)
+                error = mistake(f"{show(argument)} is not for the user", hint=_POLLUTES)
+                mistakes.add("extra_args", i, error=error, value=argument)
     mistakes.finish()
     return model
 
 
 def _check_cells(cells: CellFilter, info: ValidationInfo) -> CellFilter:
     """Refuse a filter that says nothing, and trials beyond the last."""
-    mistakes = Mistakes()
     if not cells.model_fields_set:
-        mistakes.add((), "found an empty mapping", {}, listing(CellFilter.model_fields))
+        raise mistake("found an empty mapping", listing(CellFilter.model_fields))
+    mistakes = Mistakes()
     for key in cells.model_fields_set:
         if getattr(cells, key) is None:
-            mistakes.add((key,), "has no value", hint="give one, or remove the key")
+            mistakes.add(key, error=mistake("has no value", hint="give one, or remove the key"))
     last = _context(info).trials
     for i, trial in enumerate(cells.trial or ()):
         if not 1 <= trial <= last:
-            mistakes.add(("trial", i), f"found {trial}", trial, f"trial numbers from 1 to {last}")
+            error = mistake(f"found {trial}", f"trial numbers from 1 to {last}")
+            mistakes.add("trial", i, error=error, value=trial)
     mistakes.finish()
     return cells
 
@@ -275,7 +278,9 @@ def _check_excluded(cells: CellFilter, info: ValidationInfo) -> CellFilter:
     mistakes = Mistakes()
     for axis, known in _context(info).matrix.items():
         for i, name in enumerate(getattr(cells, axis) or ()):
-            mistakes.check_name((axis, i), axis, name, known, " in this sweep's matrix")
+            if known and name not in known:
+                error = unknown(axis, name, known, " in this sweep's matrix")
+                mistakes.add(axis, i, error=error, value=name)
     mistakes.finish()
     return cells
 
@@ -285,12 +290,11 @@ def _read_tasks(value: Any, info: ValidationInfo) -> dict[str, tuple[int, ...]]:
     mistakes = Mistakes()
     envs: list[str] = _context(info).envs
     if isinstance(value, dict):
-        for key in value:
-            if key not in ENVS:
-                mistakes.add((key,), "unknown key", key, listing(ENVS), nearest(str(key), ENVS))
-        for env in envs:
-            if env not in value:
-                mistakes.add((env,), MISSING, allowed=_TASKS)
+        for key in [key for key in value if key not in ENVS]:
+            error = mistake("unknown key", listing(ENVS), nearest(str(key), ENVS))
+            mistakes.add(key, error=error, value=key)
+        for env in [env for env in envs if env not in value]:
+            mistakes.add(env, error=mistake(MISSING, _TASKS))
         tasks = {e: _indices(mistakes, (e,), value[e], e) for e in envs if e in value}
     else:
         tasks = {env: _indices(mistakes, (), value, env) for env in envs}
@@ -303,24 +307,24 @@ def _indices(mistakes: Mistakes, path: KeyPath, value: object, env: str) -> tupl
     if value == "all":
         return tuple(range(count))
     if value == []:
-        mistakes.add(path, "found an empty list", value, _TASKS, "give at least one value")
+        error = mistake("found an empty list", _TASKS, "give at least one value")
+        mistakes.add(*path, error=error, value=value)
     indices: set[int] = set()
     for i, item in enumerate(_as_list(value)):
-        place = (*path, i)
-        if type(item) not in (int, str):
-            mistakes.add(place, f"found {show(item)}", item, _TASKS)
-            continue
+        error = mistake(f"found {show(item)}", _TASKS)
         try:
+            if isinstance(item, bool) or not isinstance(item, int | str):
+                raise error
             ranges = [range(item, item + 1)] if isinstance(item, int) else parse_ranges(item)
-        except ValueError as error:
-            mistakes.add(place, f"found {show(item)}: {error}", item, _TASKS)
-            continue
-        if all(each.start >= 0 and each.stop <= count for each in ranges):
+            if any(each.start < 0 or each.stop > count for each in ranges):
+                allowed = f"0 to {count - 1} ({env} has {count} tasks)"
+                hint = "" if path else "for each env: {retail: ..., airline: ...}"
+                raise mistake(f"{show(item)} is out of range for {env}", allowed, hint)
             indices.update(index for each in ranges for index in each)
-        else:
-            allowed = f"0 to {count - 1} ({env} has {count} tasks)"
-            hint = "" if path else "for each env: {retail: ..., airline: ...}"
-            mistakes.add(place, f"{show(item)} is out of range for {env}", item, allowed, hint)
+        except PydanticCustomError as error:
+            mistakes.add(*path, i, error=error, value=item)
+        except ValueError as said:
+            mistakes.add(*path, i, error=mistake(f"found {said}", _TASKS), value=item)
     return tuple(sorted(indices))
 
 
@@ -346,73 +350,56 @@ _VARIANT = "text, or a mapping with text or file, and version"
 
 
 def _read_variant(variant: OwnVariant, info: ValidationInfo) -> OwnVariant:
+    """Return the variant with its text, from its file where it names one."""
+    if (variant.text is None) == (variant.file is None):
+        raise mistake("give either text or file", _VARIANT)
+    if variant.file is None:
+        return variant
     mistakes = Mistakes()
-    text = variant.text
-    if (text is None) == (variant.file is None):
-        mistakes.add((), "give either text or file", allowed=_VARIANT)
-    elif variant.file is not None:
-        place = ("file",)
-        try:
-            text = _context(info).read(variant.file)[1].decode("utf-8-sig")
-            if not text.strip():
-                mistakes.add(place, f"{show(variant.file)} is empty", variant.file)
-        except UnicodeDecodeError:
-            mistakes.add(place, f"{show(variant.file)} is not UTF-8 text", variant.file)
-        except (OSError, ValueError):
-            _refuse_file(mistakes, place, variant.file, _context(info))
+    text = ""
+    try:
+        text = _context(info).read(variant.file)[1].decode("utf-8-sig")
+        if not text.strip():
+            raise mistake(f"{show(variant.file)} is empty")
+    except UnicodeDecodeError:
+        error = mistake(f"{show(variant.file)} is not UTF-8 text")
+        mistakes.add("file", error=error, value=variant.file)
+    except PydanticCustomError as error:
+        mistakes.add("file", error=error, value=variant.file)
     mistakes.finish()
     return variant.model_copy(update={"text": text})
 
 
-def _refuse_file(mistakes: Mistakes, place: KeyPath, path: str, context: Context) -> None:
-    hint = f"looked for {context.folder / path}"
-    mistakes.add(place, f"no such file, or not readable: {show(path)}", path, hint=hint)
-
-
-def _read_example_file(path: str, info: ValidationInfo) -> str:
-    """Return the absolute path of a file of few-shot examples."""
-    try:
-        return str(_context(info).read(path)[0])
-    except (OSError, ValueError):
-        mistakes = Mistakes()
-        _refuse_file(mistakes, (), path, _context(info))
-        mistakes.finish()
-        raise
-
-
 def _refuse_builtin(name: str) -> str:
-    mistakes = Mistakes()
     if name in BUILTIN_VARIANTS:
         message = f"'{name}' is a built-in variant and cannot be redefined"
-        mistakes.add((), message, name, hint="choose another name")
-    mistakes.finish()
+        raise mistake(message, hint="choose another name")
     return name
 
 
 def _refuse_human(strategy: Any) -> Any:
-    mistakes = Mistakes()
     if strategy == "human":
         hint = "a sweep runs unattended: nobody is there to type the user's replies"
-        mistakes.add((), "'human' is not possible", strategy, listing(USER_STRATEGIES), hint)
-    mistakes.finish()
+        raise mistake("'human' is not possible", listing(USER_STRATEGIES), hint)
     return strategy
 
 
 def _check_judge(judge: JudgeSettings, info: ValidationInfo) -> JudgeSettings:
     """Hold the judge to a server of the sweep, or to an endpoint that is named fully."""
     mistakes = Mistakes()
-    if judge.server is not None:
-        servers = ["user", *_context(info).names["assistant"]]
-        mistakes.check_name(("server",), "server", judge.server, servers)
-        for key in ("model", "base_url", "api_key_env"):
-            if key in judge.model_fields_set:
-                hint = "a server of the sweep has its own; leave this out, or leave server out"
-                mistakes.add((key,), "together with server", getattr(judge, key), hint=hint)
+    servers = ["user", *_context(info).names["assistant"]]
+    if judge.server is None:
+        for key in [key for key in ("model", "base_url") if getattr(judge, key) is None]:
+            what = "model and base_url, or server: user or an assistant's name"
+            mistakes.add(key, error=mistake(MISSING, what))
     else:
-        what = "model and base_url, or server: user or an assistant's name"
-        for key in ("model", "base_url"):
-            if getattr(judge, key) is None:
-                mistakes.add((key,), MISSING, allowed=what)
+        if judge.server not in servers:
+            error = unknown("server", judge.server, servers)
+            mistakes.add("server", error=error, value=judge.server)
+        hint = "a server of the sweep has its own; leave this out, or leave server out"
+        for key in judge.model_fields_set.intersection(("model", "base_url", "api_key_env")):
+            error = mistake("together with server", hint=hint)
+            mistakes.add(key, error=error, value=getattr(judge, key))
     mistakes.finish()
     return judge
 
@@ -456,9 +443,7 @@ class SweepFile(Settings):
     """Cells beside the matrix; a key that is left out has the matrix's values."""
     user: Annotated[Role, AfterValidator(_check_user)]
     """The model of the simulated user; not needed with `engine: scripted`."""
-    assistants: Annotated[
-        dict[SafeName, Role], BeforeValidator(_name_assistants), _ListOfModels(), _ASSISTANTS
-    ]
+    assistants: Annotated[dict[SafeName, Role], _NamedModels(), _ASSISTANTS]
     """The models under test; not needed with `engine: scripted`."""
     variants: Annotated[
         dict[
@@ -469,7 +454,7 @@ class SweepFile(Settings):
     ] = Field(default={}, min_length=1)
     """Variants of your own, beside the built-in ones."""
     few_shot_displays: Annotated[
-        dict[Env, Annotated[str, AfterValidator(_read_example_file)]],
+        dict[Env, Annotated[str, AfterValidator(lambda path, info: info.context.read(path)[0])]],
         Accepts("a mapping of env to a file of examples"),
     ] = Field(default={}, min_length=1)
     """Files of examples for agent strategy few-shot, relative to the sweep file."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from emobench.core.fields import EnvName, FromNumber, Items, Mistakes, SafeName, Strict
+from emobench.core.fields import EnvName, FromNumber, Items, Mistakes, SafeName, Strict, mistake
 
 _EMPTIES_ENVIRONMENT = ("-e", "--cleanenv", "-C", "--containall")
 
@@ -16,9 +16,7 @@ def _refuse_count(gres: str) -> str:
     # A type may be a number too (gpu:4090); a count is short.
     if re.search(r":[0-9]{1,2}$", gres):
         hint = f"write {gres.rsplit(':', 1)[0]}: the count comes from the model's tensor_parallel"
-        mistakes = Mistakes()
-        mistakes.add((), f"{gres!r} has a count", gres, hint=hint)
-        mistakes.finish()
+        raise mistake(f"{gres!r} has a count", hint=hint)
     return gres
 
 
@@ -86,8 +84,8 @@ class Container(Strict):
                     "vLLM would run without its key; PYTHONNOUSERSITE in server_env keeps "
                     "~/.local out"
                 )
-                message = f"{option!r} keeps the environment out of the container"
-                mistakes.add(("options", i), message, option, hint=hint)
+                error = mistake(f"{option!r} keeps the environment out of the container", hint=hint)
+                mistakes.add("options", i, error=error, value=option)
         mistakes.finish()
         return self
 

@@ -32,38 +32,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def mistake(message: str, allowed: str = "", hint: str = "") -> PydanticCustomError:
+    """Return the error of a validator that refuses its value, for it to raise."""
+    context = {"message": message, "allowed": allowed, "hint": hint}
+    return PydanticCustomError(MISTAKE, "{message}", context)
+
+
+def unknown(what: str, name: object, known: Sequence[str], where: str = "") -> PydanticCustomError:
+    """Return the error of a name that is none of those known, with the nearest."""
+    message = f"unknown {what.replace('_', ' ')} {show(name)}{where}"
+    return mistake(message, listing(known), nearest(name, known) if isinstance(name, str) else "")
+
+
 @dataclass
 class Mistakes:
     """The mistakes found inside one field's value, each at its place below it."""
 
     found: list[InitErrorDetails] = field(default_factory=list)
 
-    def add(
-        self,
-        place: tuple[str | int, ...],
-        message: str,
-        value: object = None,
-        allowed: str = "",
-        hint: str = "",
-    ) -> None:
-        """Note a mistake."""
-        context = {"message": message, "allowed": allowed, "hint": hint}
-        error = PydanticCustomError(MISTAKE, "{message}", context)
+    def add(self, *place: str | int, error: PydanticCustomError, value: object = None) -> None:
+        """Note the error of what stands at a place."""
         self.found.append(InitErrorDetails(type=error, loc=place, input=value))
-
-    def check_name(
-        self,
-        place: tuple[str | int, ...],
-        what: str,
-        name: object,
-        known: Sequence[str],
-        where: str = "",
-    ) -> None:
-        """Note a name that is not known, with the nearest; where none is, others have told."""
-        if known and name not in known:
-            message = f"unknown {what.replace('_', ' ')} {show(name)}{where}"
-            hint = nearest(name, known) if isinstance(name, str) else ""
-            self.add(place, message, name, listing(known), hint)
 
     def finish(self) -> None:
         """Raise the ValidationError of what was noted, if anything was."""
@@ -154,7 +143,9 @@ def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     mistakes = Mistakes()
     for i, value in enumerate(values):
         if value in values[:i]:
-            mistakes.add((i,), f"'{value}' is given twice", value, hint="keep one")
+            mistakes.add(
+                i, error=mistake(f"'{value}' is given twice", hint="keep one"), value=value
+            )
     mistakes.finish()
     return values
 
@@ -178,10 +169,10 @@ class Known:
         return core_schema.with_info_before_validator_function(self._check, handler(source))
 
     def _check(self, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(info.context, Declared):
-            mistakes = Mistakes()
-            mistakes.check_name((), self.axis, value, info.context.names[self.axis])
-            mistakes.finish()
+        known = info.context.names[self.axis] if isinstance(info.context, Declared) else ()
+        # Where none is known, the mistake is where they are declared.
+        if known and value not in known:
+            raise unknown(self.axis, value, known)
         return value
 
 

@@ -30,6 +30,12 @@ VariantName = Annotated[
     WithJsonSchema({"anyOf": [{"enum": list(BUILTIN_VARIANTS)}, {"type": "string"}]}),
 ]
 AssistantName = Annotated[str, Known("assistant")]
+Trials = Annotated[
+    tuple[int, ...],
+    Field(min_length=1),
+    OneOrMany(),
+    AfterValidator(lambda trials: tuple(dict.fromkeys(trials))),
+]
 
 
 class Variant(Strict):
@@ -80,27 +86,8 @@ class CellFilter(Strict):
     agent_strategy: Axis[AgentStrategy] | None = None
     variant: Axis[VariantName] | None = None
     assistant: Axis[AssistantName] | None = None
-    trial: (
-        Annotated[
-            tuple[int, ...],
-            Field(min_length=1),
-            OneOrMany(),
-            AfterValidator(lambda trials: tuple(dict.fromkeys(trials))),
-        ]
-        | None
-    ) = None
+    trial: Trials | None = None
     """Trial numbers, from 1."""
-
-
-class Include(Strict):
-    """Cells beside the matrix: the product of the given values."""
-
-    env: tuple[Env, ...]
-    agent_strategy: tuple[AgentStrategy, ...]
-    variant: tuple[str, ...]
-    assistant: tuple[str, ...]
-    trial: tuple[int, ...] | None = None
-    """None: all trials of the sweep."""
 
 
 class Matrix(Strict):
@@ -114,6 +101,13 @@ class Matrix(Strict):
     """Conditions of the simulated user: built-in, or from `variants`."""
     assistant: Axis[AssistantName] = ()
     """Names from `assistants`; a plan has them all."""
+
+
+class Include(Matrix):
+    """Cells beside the matrix: the product of the given values."""
+
+    trial: Trials | None = None
+    """None: all trials of the sweep."""
 
 
 class Settings(Strict):

@@ -59,11 +59,11 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
         (SCRIPTED + "exclude: {env: retail}\n", 6, "exclude", "leaves no cell"),
         (SCRIPTED + "include: {assistant: x}\n", 6, "include.assistant", "good, bad"),
         (SCRIPTED + "include: {agent_strategy: few-shot}\n", 1, "few_shot_displays", "retail"),
-        (SCRIPTED + "few_shot_displays: {retail: x}\n", 6, "few_shot_displays.retail", "no such"),
+        (SCRIPTED + "few_shot_displays: {retail: x}\n", 6, "few_shot_displays.retail", "No such"),
         (SCRIPTED + "variants: {anger: x}\n", 6, "variants.anger", "built-in"),
         (SCRIPTED + "variants: {mine: '  '}\n", 6, "variants.mine", "not empty"),
         (SCRIPTED + "variants: {mine: {version: 1}}\n", 6, "variants.mine", "text or file"),
-        (SCRIPTED + "variants: {mine: {file: x}}\n", 6, "variants.mine.file", "no such file"),
+        (SCRIPTED + "variants: {mine: {file: x}}\n", 6, "variants.mine.file", "No such file"),
         (SCRIPTED + "variants: {a/b: x}\n", 6, "variants.a/b", "letters, digits"),
         (replaced("0.9", "1.1"), 5, "assistants.bad.mistakes", "from 0 to 1"),
         (
@@ -151,7 +151,7 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
             replaced("Qwen/Qwen3-32B", "{model: x, chat_template: no/such.jinja}", VLLM),
             3,
             "user.chat_template",
-            "No such file|looked for",
+            "No such file|looked for|only the nodes have",
         ),
         (
             replaced("Qwen/Qwen3-32B", "{model: x, chat_template_kwargs: {a: [1]}}", VLLM),
