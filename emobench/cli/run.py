@@ -81,11 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         _name_log(f"run_{cells[number].env}_{cells[number].agent_strategy}", assistant.model)
     code = run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
     if code and arguments.cell is not None:
-        from emobench.core.files import read_json
         from emobench.scheduler.slurm_commands import requeue_if_preempted
+        from emobench.store.summaries import read_summary
 
-        summary = read_json(run_dir.cell(number).summary) or {}
-        if summary.get("exit_reason") == "interrupted":
+        summary = read_summary(run_dir, number)
+        if summary is not None and summary.exit_reason == "interrupted":
             requeue_if_preempted()
     return code
 

@@ -41,7 +41,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Condition:
-    """A variant in its group."""
+    """A variant in its group: variants are compared within one group."""
 
     env: str
     agent_strategy: str

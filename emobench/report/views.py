@@ -76,11 +76,10 @@ def _probes(collected: Collected) -> Iterator[str]:
     """What `probe: warn` let through."""
     found: Counter[tuple[str, str, str]] = Counter()
     for result in collected.cells:
-        probes = (result.summary or {}).get("probe")
-        for role, probe in probes.items() if isinstance(probes, dict) else ():
-            if isinstance(probe, dict) and probe.get("state") == "not_usable":
+        for role, probe in result.summary.probe.items() if result.summary else ():
+            if probe.get("state") == "not_usable":
                 name = role if role == "user" else result.cell.assistant
-                found[(str(name), str(role), str(probe.get("verdict") or ""))] += 1
+                found[(name, role, str(probe.get("verdict") or ""))] += 1
     for (name, role, verdict), cells in found.items():
         who = "user" if role == "user" else f"assistant {name}"
         yield (
@@ -131,11 +130,11 @@ def unfinished(collected: Collected, redact: Callable[[str], str]) -> dict[str, 
     found = [
         {
             "title": result.cell.title,
-            "reason": result.says("exit_reason") or result.says("status"),
-            "message": redact(result.says("message")),
+            "reason": result.summary.exit_reason or result.summary.status,
+            "message": redact(result.summary.message),
         }
         for result in collected.cells
-        if result.state != "done" and result.says("status") not in ("", "running")
+        if result.state != "done" and result.summary and result.summary.has_failed
     ]
     return {"shown": found[:MOST_PROBLEMS], "more": max(0, len(found) - MOST_PROBLEMS)}
 
@@ -149,7 +148,8 @@ def _covered(results: list[CellResult]) -> dict[str, Any] | None:
     cell = results[0].cell
     one = len(results) == 1
     names = ("assistant", "env", "strategy", "variant", *(("trial",) if one else ()))
-    reason = results[0].says("exit_reason") if one and state in ("failed", "partial") else ""
+    summary = results[0].summary if one and state in ("failed", "partial") else None
+    reason = summary.exit_reason if summary else ""
     lost = sum(result.infra_errors for result in results)
     infra = plural(lost, "infrastructure error") if lost else ""
     title = cell.title if one else f"{len(results)} cells"

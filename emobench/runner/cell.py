@@ -12,7 +12,7 @@ from typing import Any
 from emobench.config.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.core.errors import InvalidInput, ServersGone
-from emobench.core.files import read_json, write_atomic
+from emobench.core.files import write_atomic
 from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
@@ -20,7 +20,7 @@ from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.store.episodes import EpisodeStore, dump
-from emobench.store.summaries import CellSummary
+from emobench.store.summaries import SummaryWriter, summary_in
 
 MAX_ATTEMPTS = 3
 """Times an episode is begun in one run of a cell before its infrastructure error stands."""
@@ -60,7 +60,7 @@ def run_cell(
     stop = _Stop()
     with EpisodeStore(run_dir.cell(number)) as store, _stop_on_signals(stop):
         _refuse_other_content(store, content)
-        summary = CellSummary(plan, run_dir, cell, content)
+        summary = SummaryWriter(plan, run_dir, cell, content)
         missing = [task for task in cell.tasks if task not in store.finished()]
         progress(f"cell {number}: {cell.title}: {len(missing)} of {len(cell.tasks)} tasks to run")
         reason, message = "completed", ""
@@ -88,7 +88,7 @@ def run_cell(
             summary.end(store, "incomplete", reason, message)
             code = INCOMPLETE
         _write_stock_results(store, cell)
-        ending = f"cell {number}: {summary.fields['status']} ({summary.fields['exit_reason']})"
+        ending = f"cell {number}: {summary.summary.status} ({summary.summary.exit_reason})"
         progress(f"{ending}: {message}" if code and message else ending)
         return code
 
@@ -102,8 +102,8 @@ def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) ->
     ]
     if not others:
         return
-    before = (read_json(store.paths.summary) or {}).get("content")
-    differing = differing_keys(before, content) if isinstance(before, dict) else []
+    before = summary_in(store.paths.summary)
+    differing = differing_keys(before.content, content) if before and before.content else []
     raise InvalidInput(
         f"{store.paths.episodes} holds {len(others)} episodes of other content"
         + ("; differing:\n  " + "\n  ".join(differing) if differing else "")
@@ -120,7 +120,7 @@ class _CellRun:
         run_dir: RunDir,
         cell: Cell,
         store: EpisodeStore,
-        summary: CellSummary,
+        summary: SummaryWriter,
         stop: _Stop,
         progress: Callable[[str], None],
     ) -> None:
@@ -159,7 +159,7 @@ class _CellRun:
             self.stop.is_set,
             self.progress,
         )
-        self.summary.fields["probe"] = found.roles
+        self.summary.note_probe(found.roles)
         return ("probe_failed", found.failure) if found.failure else None
 
     def converse(self, missing: Sequence[int]) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from emobench.scheduler.render import server_log
 from emobench.store.endpoints import locate_server, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
+from emobench.store.summaries import read_summary
 
 TAIL_BLOCK = 1 << 16
 
@@ -80,9 +81,9 @@ class LogIndex:
             for job in self._jobs
             if job.kind is JobKind.ARRAY and cell in job.cells and job.name in self._first
         }
-        summary = read_json(self._run_dir.cell(cell).summary) or {}
-        if summary.get("job_id"):
-            ids.setdefault(str(summary["job_id"]), seconds(summary.get("started")) or 0.0)
+        summary = read_summary(self._run_dir, cell)
+        if summary is not None and summary.job_id:
+            ids.setdefault(summary.job_id, seconds(summary.started) or 0.0)
         return self._existing((when, f"run_{job_id}") for job_id, when in ids.items())
 
     def with_logs(self) -> list[Target]:

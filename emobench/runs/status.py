@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from emobench.core.files import read_json
@@ -20,6 +21,7 @@ from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.serving.budget import state_of_limit
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
+from emobench.store.summaries import CellSummary, read_summary
 
 STATES = ("done", "running", "failed", "waiting")
 
@@ -47,14 +49,15 @@ def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
 
 
 def cell_state(
-    cell: Cell, summary: Mapping[str, Any] | None, job: str | None, states: Mapping[str, JobState]
+    cell: Cell, summary: CellSummary | None, job: str | None, states: Mapping[str, JobState]
 ) -> tuple[str, str]:
     """(done | running | failed | waiting, reason) of one cell."""
-    status = summary["status"] if summary else None
-    if status == "done" and summary and summary["expected"] >= len(cell.tasks):
+    status = summary.status if summary else None
+    failed = summary is not None and summary.has_failed
+    if summary is not None and summary.is_done(cell):
         return "done", ""
     if job is None:
-        if status in ("failed", "incomplete"):
+        if failed:
             return "failed", _reason(summary)
         # Begun by hand, or never submitted.
         return ("running", "") if status == "running" else ("waiting", "not submitted")
@@ -63,10 +66,10 @@ def cell_state(
         assert state is not None
         if state.phase is Phase.QUEUED:
             return "waiting", state.reason
-        if status in ("failed", "incomplete") and "_" not in job:
+        if failed and "_" not in job:
             return "failed", _reason(summary)  # one local job runs many cells
         return ("running", "") if status == "running" else ("waiting", "starting")
-    if status in ("failed", "incomplete"):
+    if failed:
         return "failed", _reason(summary)
     if state is None:
         return "failed", "its job is gone from the queue and left no word; see its log"
@@ -100,11 +103,11 @@ def sweep_status(
     run_dir: RunDir,
     jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
-    summary_of: Callable[[int], Mapping[str, Any] | None] | None = None,
+    summary_of: Callable[[int], CellSummary | None] | None = None,
     logs: bool = True,
 ) -> dict[str, Any]:
     """The state by what the queue said; `summary_of` reads a cell's summary by its number."""
-    read = summary_of or (lambda number: read_json(run_dir.cell(number).summary))
+    read = summary_of or partial(read_summary, run_dir)
     counts: Counter[str] = Counter()
     problems: list[dict[str, Any]] = []
     reward: dict[str, list[tuple[float, int]]] = {name: [] for name in plan.sweep.variants}
@@ -118,19 +121,17 @@ def sweep_status(
         counts[state] += 1
         expected += len(cell.tasks)
         if summary:
-            finished += summary["finished"]
-            outcomes.update(summary["outcomes"])
-            if summary["mean_reward"] is not None:
-                reward.setdefault(cell.variant, []).append(
-                    (summary["mean_reward"], summary["finished"])
-                )
+            finished += summary.finished
+            outcomes.update(summary.outcomes)
+            if summary.mean_reward is not None:
+                reward.setdefault(cell.variant, []).append((summary.mean_reward, summary.finished))
         if state == "failed":
             problems.append(
                 {
                     "cell": cell.number,
                     "title": cell.title,
                     "reason": reason,
-                    "ended": (summary or {}).get("ended"),
+                    "ended": summary.ended if summary else None,
                     "log": "",
                 }
             )
@@ -170,10 +171,8 @@ def sweep_status(
     }
 
 
-def _reason(summary: Mapping[str, Any] | None) -> str:
-    if summary is None:
-        return ""
-    return " ".join(str(summary["message"] or summary["exit_reason"]).split())
+def _reason(summary: CellSummary | None) -> str:
+    return " ".join((summary.message or summary.exit_reason).split()) if summary else ""
 
 
 def _exit(state: JobState) -> str:

@@ -33,6 +33,7 @@ from emobench.serving.leases import who_leases
 from emobench.serving.reuse import give_back, holds, lease_servers
 from emobench.store.endpoints import ServerLocation, locate_server, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, OnJob, read_jobs
+from emobench.store.summaries import read_summary
 
 LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
 """Keys that servers take anew while they run."""
@@ -136,7 +137,7 @@ def missing_cells(
     for block in plan.blocks:
         for number in block.cells:
             cell, job = plan.cells[number], ids.get(number)
-            summary = read_json(run_dir.cell(number).summary)
+            summary = read_summary(run_dir, number)
             if cell_state(cell, summary, job, states)[0] == "done":
                 continue
             if job is not None and is_live(state_of(job, states)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from emobench.core.files import read_json
@@ -16,8 +17,9 @@ from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.endpoints import read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord
+from emobench.store.summaries import CellSummary, read_summary
 
-SummaryOf = Callable[[int], Mapping[str, Any] | None]
+SummaryOf = Callable[[int], CellSummary | None]
 
 
 def ask_accounts(
@@ -90,7 +92,7 @@ class _Reader:
     ) -> None:
         self._plan, self._run_dir = plan, run_dir
         self._states, self._accounts, self._events = states, accounts, events
-        self._summary = summary_of or (lambda number: read_json(run_dir.cell(number).summary))
+        self._summary = summary_of or partial(read_summary, run_dir)
         self._first = {block.name: block.first_cell for block in plan.blocks}
 
     def runs(self, job: JobRecord) -> list[JobRun]:
@@ -155,12 +157,12 @@ class _Reader:
         )
 
     def _recorded_task(self, job: JobRecord, task: str, cell: int) -> list[JobRun]:
-        summary = self._summary(cell) or {}
+        summary = self._summary(cell) or CellSummary()
         live = self._live(task) or self._live(job.job_id)
-        started = seconds(summary.get("started")) if summary.get("job_id") == task else None
+        started = seconds(summary.started) if summary.job_id == task else None
         if started is None and not live:
             return []  # nothing is recorded of it
-        ended = seconds(summary.get("ended")) if started is not None else None
+        ended = seconds(summary.ended) if started is not None else None
         if ended is None and not live:
             ended = started
         submitted = job.submitted_at

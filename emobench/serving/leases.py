@@ -21,6 +21,7 @@ from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, QUEUE_CHECK_S, blocks_of_server
 from emobench.store.endpoints import STALE_S
 from emobench.store.jobs import JobKind, read_jobs
+from emobench.store.summaries import read_summary
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def who_needs_lease(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
         return f"the sweep {of}, just submitted" if lease.age_s() < STALE_S else ""
     blocks = blocks_of_server(plan, lease.instance)
     cells = [plan.cells[n] for block in plan.blocks if block.name in blocks for n in block.cells]
-    summaries = (read_json(run_dir.cell(cell.number).summary) or {} for cell in cells)
+    summaries = (read_summary(run_dir, cell.number) for cell in cells)
     if all(
-        summary.get("status") == "done" and summary.get("expected", 0) >= len(cell.tasks)
+        summary is not None and summary.is_done(cell)
         for cell, summary in zip(cells, summaries, strict=True)
     ):
         return ""

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from emobench.core.files import read_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, load_plan, server_of
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
+from emobench.store.summaries import read_summary
 
 QUEUE_CHECK_S = 10.0
 """With the engine's time to end this keeps a server's release within 30 s of the last cell."""
@@ -84,7 +84,6 @@ class Need:
         """The newest: a sweep that is submitted again may add cells and change limits."""
         blocks = blocks_of_server(plan, self._server)
         self._cells = [n for block in plan.blocks if block.name in blocks for n in block.cells]
-        self._expected = {number: len(plan.cells[number].tasks) for number in self._cells}
 
     def why_leave(self) -> str:
         """Why nothing needs the server any more; empty while something does."""
@@ -137,20 +136,15 @@ class Need:
         return all(self._ended(number) for number in self._cells[::-1])
 
     def _done(self, number: int) -> bool:
-        summary = read_json(self._run_dir.cell(number).summary)
-        # A resumed sweep may have added tasks to a cell that was done.
-        return (
-            isinstance(summary, dict)
-            and summary.get("status") == "done"
-            and summary.get("expected", 0) >= self._expected[number]
-        )
+        summary = read_summary(self._run_dir, number)
+        return summary is not None and summary.is_done(self.plan.cells[number])
 
     def _ended(self, number: int) -> bool:
         """Whether the cell was tried with this server and is not running."""
-        summary = read_json(self._run_dir.cell(number).summary)
-        if not isinstance(summary, dict) or summary.get("status") == "running":
+        summary = read_summary(self._run_dir, number)
+        if summary is None or summary.status == "running" or summary.ended is None:
             return False
         try:
-            return datetime.fromisoformat(summary["ended"]) >= self._started
-        except (KeyError, TypeError, ValueError):
+            return datetime.fromisoformat(summary.ended) >= self._started
+        except (TypeError, ValueError):
             return False

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from emobench.core.files import read_json
 from emobench.core.outcomes import Observation, Outcome
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.scheduler.cost import Conversation, Cost
 from emobench.store.lines import Kept, count_lines
+from emobench.store.summaries import CellSummary, read_summary
 
 CellState = Literal["done", "running", "partial", "failed", "missing"]
 
@@ -71,7 +71,7 @@ class EpisodeFile:
 class CellResult:
     cell: Cell
     file: EpisodeFile
-    summary: dict[str, Any] | None
+    summary: CellSummary | None
     """variant_summary.json, or None where there is none."""
     foreign: int = 0
     """Episodes left out because they belong to another cell or task set."""
@@ -93,17 +93,10 @@ class CellResult:
         """As the files say it; a cell that was killed still says 'running' in its summary."""
         if self.scored >= self.expected:
             return "done"
-        status = self.says("status")
-        if status == "running":
-            return "running"
-        if status == "failed":
-            return "failed"
+        status = self.summary.status if self.summary else None
+        if status == "running" or status == "failed":
+            return status
         return "partial" if self.file.episodes else "missing"
-
-    def says(self, key: str) -> str:
-        """A text value of the summary, or an empty string."""
-        value = (self.summary or {}).get(key)
-        return value if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True)
@@ -187,8 +180,7 @@ def _cell_result(run_dir: RunDir, cell: Cell) -> CellResult:
     foreign = len(file.episodes) - len(own)
     if foreign:
         file = EpisodeFile(file.path, own, file.replaced, file.duplicates, file.damaged, file.torn)
-    summary = read_json(paths.summary)
-    return CellResult(cell, file, summary if isinstance(summary, dict) else None, foreign)
+    return CellResult(cell, file, read_summary(run_dir, cell.number), foreign)
 
 
 def _record(data: dict[str, Any], offset: int, length: int) -> EpisodeRecord:

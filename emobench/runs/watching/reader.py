@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from emobench.core.errors import EmobenchError
-from emobench.core.files import read_json
 from emobench.core.job_id import array_of
 from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
@@ -23,6 +22,7 @@ from emobench.scheduler.interface import Accounts, JobState, Phase
 from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
 from emobench.scheduler.usage import ask_accounts, usage
 from emobench.store.jobs import read_jobs
+from emobench.store.summaries import CellSummary, summary_in
 
 ACCOUNTS_EVERY_S, COST_EVERY_S = 60.0, 10.0
 PATIENCE_S = 1.0
@@ -51,7 +51,7 @@ class Reader:
 
     def _begin(self) -> None:
         self._scan = EpisodeScan(self._plan, self._run_dir)
-        self._summaries: dict[int, dict[str, Any]] = {}
+        self._summaries: dict[int, CellSummary] = {}
         self._read_at: dict[int, tuple[int, int]] = {}
         self._planned: dict[str, int] = dict.fromkeys(self._plan.sweep.variants, 0)
         for cell in self._plan.cells:
@@ -69,7 +69,7 @@ class Reader:
         )
         metrics = self._metrics(status)
         now = time.time()
-        done = {number: each.get("status") == "done" for number, each in summaries.items()}
+        done = {number: each.status == "done" for number, each in summaries.items()}
         self._scan.read(done, budget_s, now)
         seen = Seen(
             status=status,
@@ -123,7 +123,7 @@ class Reader:
             missing.append(f"the queue: {unknown[0].reason or 'squeue does not answer'}")
         return states
 
-    def _read_summaries(self) -> dict[int, dict[str, Any]]:
+    def _read_summaries(self) -> dict[int, CellSummary]:
         """Summaries by cell; a cell that is done is not looked at again."""
         try:
             folders = [entry.name for entry in os.scandir(self._run_dir.path / "cells")]
@@ -134,7 +134,7 @@ class Reader:
                 continue
             number = int(name)
             known = self._summaries.get(number)
-            if known is not None and known.get("status") == "done":
+            if known is not None and known.status == "done":
                 continue
             path = self._run_dir.cell(number).summary
             try:
@@ -143,9 +143,9 @@ class Reader:
                 continue
             stamp = (status.st_mtime_ns, status.st_ino)
             if self._read_at.get(number) != stamp:
-                value = read_json(path)
-                if isinstance(value, dict):
-                    self._summaries[number], self._read_at[number] = value, stamp
+                summary = summary_in(path)
+                if summary is not None:
+                    self._summaries[number], self._read_at[number] = summary, stamp
         return self._summaries
 
     def _metrics(self, status: Mapping[str, Any]) -> dict[str, Load | str]:
@@ -173,7 +173,7 @@ class Reader:
     def _costs(
         self,
         states: Mapping[str, JobState],
-        summaries: Mapping[int, dict[str, Any]],
+        summaries: Mapping[int, CellSummary],
         patience_s: float,
         missing: list[str],
     ) -> Mapping[str, Any] | None:
