@@ -6,10 +6,13 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from emobench.core.files import dump_json
+from emobench.core.run_dir import RunDir
+from emobench.store.episodes import EpisodeRecord, EpisodeStore, episode_of
 from performance.children import written_bytes
 from performance.server import child, scripted_server
 
@@ -21,12 +24,13 @@ def main() -> None:
     with scripted_server() as server, tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "episode.json"
         run = child("ours", server.url, concurrency=32, sample=str(sample))
-        record = json.loads(sample.read_text())
+        record = episode_of(json.loads(sample.read_text()))
+    assert record is not None
     print("retail, 115 tasks, bytes:")
     print(f"  written              {run['written']:10d}")
     print(f"  result files left    {run['results']:10d}  (episodes.jsonl {run['episodes']})")
     print(f"  written / results    {run['written'] / run['results']:10.3f}  (target 1.1)")
-    size = len(json.dumps(record))
+    size = len(dump_json(record))
     print(f"one more result of {size} bytes, median of {SAMPLES}:")
     for count, (bytes_each, ms, cpu_ms) in _growth(record).items():
         print(
@@ -35,9 +39,7 @@ def main() -> None:
         )
 
 
-def _growth(record: dict[str, Any]) -> dict[int, tuple[float, float, float]]:
-    from emobench.core.run_dir import RunDir
-    from emobench.store.episodes import EpisodeStore
+def _growth(record: EpisodeRecord) -> dict[int, tuple[float, float, float]]:
 
     found: dict[int, tuple[float, float, float]] = {}
     sync = os.fsync
@@ -50,14 +52,14 @@ def _growth(record: dict[str, Any]) -> dict[int, tuple[float, float, float]]:
             # What is not measured need not wait for the disk.
             os.fsync = lambda fd: None
             while have < size:
-                store.append({**record, "task_id": have})
+                store.append(replace(record, task_id=have))
                 have += 1
             os.fsync = sync
             sync(store._descriptor)
             before, times, cpu = written_bytes(), [], []
             for _ in range(SAMPLES):
                 began, used = time.perf_counter(), time.process_time()
-                store.append({**record, "task_id": have})
+                store.append(replace(record, task_id=have))
                 times.append(time.perf_counter() - began)
                 cpu.append(time.process_time() - used)
                 have += 1

@@ -9,8 +9,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 LOCK_PATIENCE_S = 30.0
 
@@ -75,3 +78,32 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+def parse_json(text: bytes) -> Any:
+    """JSON as a value, or None where it is none."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        # What orjson refuses and a record may hold: a lone surrogate from a model, NaN.
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def dump_json(value: Any) -> bytes:
+    """Compact JSON, also of dataclasses and of pydantic models."""
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:
+        # A lone surrogate, which a model can send as an escape, or a number beyond 64 bits.
+        return json.dumps(value, default=_plain).encode()
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    dump = getattr(value, "model_dump", None)
+    return dump() if callable(dump) else str(value)

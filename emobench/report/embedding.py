@@ -14,7 +14,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL, Group, Outcome
 
 if TYPE_CHECKING:
-    from emobench.tables.run_results import CellResult, EpisodeRecord
+    from emobench.tables.run_results import CellResult, EpisodeSummary
 
 MOST = 10_000
 MOST_BYTES = 250_000_000
@@ -38,7 +38,7 @@ class Unit:
     setting: int
     task: int
     trial: int
-    members: list[tuple[int, EpisodeRecord]] = field(default_factory=list)
+    members: list[tuple[int, EpisodeSummary]] = field(default_factory=list)
     """(place of the cell in the plan, record), as planned."""
     differs: bool = False
     """A variant solved the task and control did not, or the other way round."""

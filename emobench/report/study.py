@@ -25,7 +25,7 @@ from emobench.core.sweep import Cell
 from emobench.report.embedding import Limit, choose, units_of
 from emobench.report.transcripts import Library, redactor
 from emobench.store.labels import Answer, read_answers
-from emobench.tables.run_results import Collected, EpisodeRecord
+from emobench.tables.run_results import Collected, EpisodeSummary
 from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
     assessor = Assessor(collected, sample, _answers(path))
     chosen = chosen_pairs(collected.plan.sweep, sample)
 
-    def sampled(cell: Cell, record: EpisodeRecord) -> bool:
+    def sampled(cell: Cell, record: EpisodeSummary) -> bool:
         return (record.task_id, cell.trial) in chosen[cell.env]
 
     looked_at = (

@@ -18,7 +18,7 @@ from emobench.core.outcomes import CONTROL, OUTCOMES
 from emobench.core.run_dir import RunDir
 from emobench.report.embedding import Choice
 from emobench.report.numbers import format_time
-from emobench.tables.run_results import CellResult, EpisodeRecord
+from emobench.tables.run_results import CellResult, EpisodeSummary
 
 CHUNK_BYTES = 400_000
 """JSON in a chunk before compression: small enough to decode between two key strokes."""
@@ -61,11 +61,11 @@ class Library:
         self._pending: list[str] = []
         self._size = 0
 
-    def holds(self, result: CellResult, record: EpisodeRecord) -> bool:
+    def holds(self, result: CellResult, record: EpisodeSummary) -> bool:
         """Whether the conversation's text is to be embedded."""
         return (result.cell.number, record.task_id) in self._held
 
-    def add(self, result: CellResult, record: EpisodeRecord, conversation: Conversation) -> None:
+    def add(self, result: CellResult, record: EpisodeSummary, conversation: Conversation) -> None:
         """Embed a conversation's text."""
         number = self._numbers[result.cell.number]
         events = list(_events(conversation.transcript, self.systems))

@@ -7,19 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 from emobench.config.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.core.errors import InvalidInput, ServersGone
-from emobench.core.files import write_atomic
-from emobench.core.outcomes import Outcome
+from emobench.core.files import dump_json, write_bytes_atomic
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
-from emobench.store.episodes import EpisodeStore, dump
+from emobench.store.episodes import EarlierAttempt, EpisodeRecord, EpisodeStore
 from emobench.store.summaries import SummaryWriter, summary_in
 
 MAX_ATTEMPTS = 3
@@ -98,7 +97,7 @@ def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) ->
     others = [
         task
         for task, record in store.records.items()
-        if record.get("episode") != content_hash(content, task)
+        if record.episode != content_hash(content, task)
     ]
     if not others:
         return
@@ -184,11 +183,11 @@ class _CellRun:
             return "infra_errors", self.last_error
         return "interrupted", "stopped by a signal; submit again to complete this cell"
 
-    def _episode(self, task: int) -> dict[str, Any]:
-        """One task, begun again after an infrastructure error; the record has the history."""
+    def _episode(self, task: int) -> EpisodeRecord:
+        """Converse on one task, again after an infrastructure error; the record has the history."""
         from emobench.runner.episode import run_episode
 
-        history: list[dict[str, Any]] = []
+        history: list[EarlierAttempt] = []
         before = self.store.attempts.get(task, 0)
         for extra in range(MAX_ATTEMPTS):
             self.resolver.return_to_preferred()
@@ -197,11 +196,11 @@ class _CellRun:
             record = run_episode(
                 self.context, endpoints.roles, task, attempt, endpoints.transports, follower
             )
-            record["history"] = history
-            if record["outcome"] != Outcome.INFRA_ERROR or extra == MAX_ATTEMPTS - 1:
+            record = replace(record, history=list(history))
+            if record.is_final or extra == MAX_ATTEMPTS - 1:
                 break
             history.append(
-                {key: record[key] for key in ("attempt", "error", "started", "wall_s", "steps")}
+                EarlierAttempt(attempt, record.error, record.started, record.wall_s, record.steps)
             )
             if self.stop.wait(BACKOFF_S[extra]):
                 break
@@ -213,22 +212,22 @@ class _CellRun:
                 break
         return record
 
-    def _keep(self, records: Sequence[dict[str, Any]]) -> None:
+    def _keep(self, records: Sequence[EpisodeRecord]) -> None:
         if not records:
             return
         self.store.append(*records)
         for record in records:
             self.progress(_line(record))
-            if record["outcome"] != Outcome.INFRA_ERROR:
+            if record.is_final:
                 self.errors_in_a_row = 0
                 continue
-            self.last_error = record["error"]["message"]
+            self.last_error = record.error.message if record.error else ""
             self.errors_in_a_row += 1
             if self.errors_in_a_row >= ERRORS_IN_A_ROW:
                 self.stop.set()
         self.summary.write_now_and_then(self.store)
 
-    def _drain(self, pool: WorkerPool[int, dict[str, Any]]) -> None:
+    def _drain(self, pool: WorkerPool[int, EpisodeRecord]) -> None:
         """Keep what ends within the grace; the rest is abandoned and runs again next time."""
         self.progress(f"stopping: {pool.threads} episodes have {GRACE_S:.0f} s to end")
         deadline = time.monotonic() + GRACE_S
@@ -255,17 +254,14 @@ def _stop_on_signals(stop: _Stop) -> Iterator[None]:
 
 def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:
     """tau-bench's own format, so that its tools read it; what is missing is left out."""
+    finished = [store.records[task] for task in cell.tasks if task in store.finished()]
     keys = ("task_id", "reward", "info", "traj", "trial")
-    results = [
-        {key: store.records[task][key] for key in keys}
-        for task in cell.tasks
-        if task in store.finished()
-    ]
-    write_atomic(store.paths.results, dump(results).decode())
+    results = [{key: getattr(record, key) for key in keys} for record in finished]
+    write_bytes_atomic(store.paths.results, dump_json(results))
 
 
-def _line(record: dict[str, Any]) -> str:
-    reward = "  -" if record["reward"] is None else f"{record['reward']:3.1f}"
-    text = f"  task {record['task_id']:>3}  reward {reward}  {record['outcome']}"
-    text += f"  {record['steps']} steps  {record['wall_s']:.1f} s"
-    return f"{text}  ({record['error']['message']})" if record["error"] else text
+def _line(record: EpisodeRecord) -> str:
+    reward = "  -" if record.reward is None else f"{record.reward:3.1f}"
+    text = f"  task {record.task_id:>3}  reward {reward}  {record.outcome}"
+    text += f"  {record.steps} steps  {record.wall_s or 0.0:.1f} s"
+    return f"{text}  ({record.error.message})" if record.error else text

@@ -18,15 +18,15 @@ from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged
 from emobench.benchmarks.tools import RESPOND
 from emobench.config.identity import cell_content, content_hash
+from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
 from emobench.runner.completion import CallLog
 from emobench.runner.injection import UserRequest
+from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord
 
 if TYPE_CHECKING:
     from emobench.runner.endpoint_resolver import Follower
-
-SOLVED = 1 - 1e-6  # tau-bench's own tolerance
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_episode(
     attempt: int,
     transports: dict[Role, Transport] | None = None,
     follower: Follower | None = None,
-) -> dict[str, Any]:
+) -> EpisodeRecord:
     """Converse to the end and return the episode's record. Must run inside `inject.seams`.
 
     `transports` are kept from episode to episode as long as the endpoints stay; a `follower`
@@ -88,7 +88,7 @@ def run_episode(
     reward: float | None = 0.0
     info: dict[str, Any] = {}
     messages: list[dict[str, Any]] = []
-    error: dict[str, str] | None = None
+    error: EpisodeError | None = None
     try:
         with log.active():
             request = UserRequest(sweep.user_strategy, context.variant, sweep.fidelity)
@@ -99,9 +99,9 @@ def run_episode(
             result = context.agent.solve(env=env, task_index=task, max_num_steps=sweep.max_steps)
         reward, info, messages = result.reward, result.info, result.messages
         if not watch.done:
-            outcome = "max_steps"
+            outcome = Outcome.MAX_STEPS
         else:
-            outcome = "solved" if result.reward >= SOLVED else "failed"
+            outcome = Outcome.SOLVED if result.reward >= SUCCESS else Outcome.FAILED
     except SharedStateChanged:
         # No tool of stock's does this: converse once more, over data of the episode's own.
         apart = replace(context, shared=False)
@@ -109,42 +109,42 @@ def run_episode(
     except Exception as failure:
         messages = list(log.messages)
         outcome = _outcome(failure, watch)
-        error = {"type": type(failure).__name__, "message": str(failure)[:2000]}
+        kind = type(failure).__name__
         if isinstance(failure, CallFailed):
-            error["type"] = f"{failure.role}:{failure.kind}"
-        info = {"error": error["message"]}
-        reward = None if outcome == "infra_error" else 0.0
-    return {
-        "schema": 1,
-        "episode": content_hash(context.content, task),
-        "cell": cell.number,
-        "env": cell.env,
-        "agent_strategy": cell.agent_strategy,
-        "variant": cell.variant,
-        "assistant": cell.assistant,
-        "trial": cell.trial,
-        "task_id": task,
-        "attempt": attempt,
-        "reward": reward,
-        "info": info,
-        "traj": messages,
-        "outcome": outcome,
-        "error": error,
-        "started": began.isoformat(timespec="seconds"),
-        "wall_s": round(time.monotonic() - started, 3),
-        "steps": watch.steps,
-        "turns": watch.turns,
-        "tool_calls": watch.steps - watch.turns,
-        "cost": _cost(log.calls),
-        "seed": log.seed,
-        "calls": log.calls,
-        "variant_sha256": context.variant.sha256,
-        "user_strategy": sweep.user_strategy,
-        "fidelity": _departures(sweep.fidelity, context.shared),
-        "user_prompt_sha256": watch.user_prompt_sha256(),
-        "benchmark": {"package": context.benchmark.package, "version": context.benchmark.version},
-        "emobench": __version__,
-    }
+            kind = f"{failure.role}:{failure.kind}"
+        error = EpisodeError(kind, str(failure)[:2000])
+        info = {"error": error.message}
+        reward = None if outcome is Outcome.INFRA_ERROR else 0.0
+    return EpisodeRecord(
+        episode=content_hash(context.content, task),
+        cell=cell.number,
+        env=cell.env,
+        agent_strategy=cell.agent_strategy,
+        variant=cell.variant,
+        assistant=cell.assistant,
+        trial=cell.trial,
+        task_id=task,
+        attempt=attempt,
+        reward=reward,
+        info=info,
+        traj=messages,
+        outcome=outcome,
+        error=error,
+        started=began.isoformat(timespec="seconds"),
+        wall_s=round(time.monotonic() - started, 3),
+        steps=watch.steps,
+        turns=watch.turns,
+        tool_calls=watch.steps - watch.turns,
+        cost=_cost(log.calls),
+        seed=log.seed,
+        calls=log.calls,
+        variant_sha256=context.variant.sha256,
+        user_strategy=sweep.user_strategy,
+        fidelity=_departures(sweep.fidelity, context.shared),
+        user_prompt_sha256=watch.user_prompt_sha256(),
+        benchmark=BenchmarkVersion(context.benchmark.package, context.benchmark.version),
+        emobench=__version__,
+    )
 
 
 class _Watch:
@@ -193,15 +193,15 @@ class _Watch:
         return sha256(str(messages[0]["content"]).encode("utf-8", "replace")).hexdigest()
 
 
-def _outcome(failure: Exception, watch: _Watch) -> str:
+def _outcome(failure: Exception, watch: _Watch) -> Outcome:
     if isinstance(failure, CallFailed):
         if failure.kind == "infra":
-            return "infra_error"
+            return Outcome.INFRA_ERROR
         if failure.kind == "context_overflow":
-            return "context_overflow"
-        return "user_error" if failure.role == "user" else "agent_error"
+            return Outcome.CONTEXT_OVERFLOW
+        return Outcome.USER_ERROR if failure.role == "user" else Outcome.AGENT_ERROR
     # Not a call: the reply could not be used. By whose reply it was.
-    return "user_error" if watch.in_user else "agent_error"
+    return Outcome.USER_ERROR if watch.in_user else Outcome.AGENT_ERROR
 
 
 def _cost(calls: list[dict[str, Any]]) -> float | None:

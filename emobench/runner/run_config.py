@@ -40,7 +40,6 @@ def run_config(
     from emobench.config.identity import cell_content, content_hash
     from emobench.config.load import resolve
     from emobench.config.yaml_lines import Document
-    from emobench.core.outcomes import Outcome
     from emobench.core.plan import load_plan
     from emobench.core.run_dir import RunDir, slug
     from emobench.runner.by_hand import hand_plan
@@ -72,12 +71,18 @@ def run_config(
         with EpisodeStore(run_dir.cell(cell.number)) as store:
             for task in _order(config, wanted):
                 record = store.records.get(task)
-                if record is None or record["outcome"] == Outcome.INFRA_ERROR:
+                if record is None or not record.is_final:
                     missing += 1
                     continue
-                fields = {key: record[key] for key in ("task_id", "reward", "info", "traj")}
-                # Trials count from 0 in tau-bench's results.
-                results.append(result_type(**fields, trial=record["trial"] - 1))
+                results.append(
+                    result_type(
+                        task_id=task,
+                        reward=record.reward,
+                        info=record.info,
+                        traj=record.traj,
+                        trial=record.trial - 1,  # counted from 0 in tau-bench's results
+                    )
+                )
     if missing:
         raise EpisodesMissing(
             f"{missing} of {missing + len(results)} episodes have no result because of the "

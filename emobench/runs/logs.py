@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 from emobench.core.errors import InvalidInput, Problem, nearest
-from emobench.core.files import read_json
 from emobench.core.plan import (
     USER_SERVER,
     Plan,

@@ -18,7 +18,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.plan import CellBlock, Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
-from emobench.store.episodes import whole_lines
+from emobench.store.episodes import read_lines
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
 
@@ -91,12 +91,12 @@ def make_plan(
 
 
 def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
-    """Tasks with a finished episode on disk, by cell number; cells without any are left out."""
+    """Tasks with an episode on disk, by cell number; cells without any are left out."""
     held: dict[int, set[int]] = {}
     for cell in cells:
         path = run_dir.cell(cell.number).episodes
         if path.exists():
-            tasks = {record["task_id"] for record, _ in whole_lines(path) if record is not None}
+            tasks = {line.record.task_id for line in read_lines(path) if line.record is not None}
             if tasks:
                 held[cell.number] = tasks
     return held

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from emobench.core.files import read_json
 from emobench.core.job_id import array_of
 from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir

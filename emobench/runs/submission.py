@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emobench.config.templates import template_dirs
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
-from emobench.core.files import read_json, write_atomic
+from emobench.core.files import write_atomic
 from emobench.core.job_id import array_of
 from emobench.core.plan import (
     USER_SERVER,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
-from emobench.core.files import read_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.times import seconds

@@ -57,15 +57,16 @@ class LineStore(ABC):
         os.fsync(self._descriptor)
 
 
-def written_lines(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Each line that was written to its end, with the offset after it. Raises OSError."""
-    end = 0
+def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Each line from the byte `start` on, with its line break, and where it begins.
+
+    A last line without a line break is torn, or being written. Raises OSError.
+    """
     with path.open("rb") as stream:
+        stream.seek(start)
         for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            yield line, end
+            yield line, start
+            start += len(line)
 
 
 def _opened(path: Path, held: ExitStack) -> int:

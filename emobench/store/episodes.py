@@ -1,18 +1,284 @@
-"""The episode store of one cell: one writer, one appended line an episode, flushed to disk."""
+"""`episodes.jsonl`: the record of an episode, which lines of a file count, and the one writer.
+
+A file may be cut off anywhere, may be growing while it is read, and may hold lines that an editor
+or a disk spoilt. Every reader goes by the same rule: of a task counts its first line that is no
+infrastructure error, or else the last one.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from emobench.core.errors import EmobenchError
+from emobench.core.files import dump_json, parse_json
 from emobench.core.outcomes import Outcome
 from emobench.core.run_dir import CellPaths
-from emobench.store.appending import LineStore, written_lines
+from emobench.core.sweep import Cell
+from emobench.store.appending import LineStore, stored_lines
+
+T = TypeVar("T")
+INT16, INT32, INT64 = 2**15 - 1, 2**31 - 1, 2**63 - 1
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeError:
+    """What ended a conversation that tau-bench could not score."""
+
+    type: str
+    """An exception's name, '<role>:<kind>' of a failed call, or 'stock:<name>'."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkVersion:
+    package: str
+    version: str
+
+    @property
+    def label(self) -> str:
+        """As plans name the benchmark."""
+        return f"{self.package} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierAttempt:
+    """A conversation that an infrastructure error ended, and that was begun again."""
+
+    attempt: int
+    error: EpisodeError | None
+    started: str | None
+    wall_s: float | None
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """One line of episodes.jsonl. The order of the fields is that of the file."""
+
+    schema: int = 1
+    episode: str = ""
+    """Hash of all that affects the conversation's content (`config.identity`)."""
+    cell: int = -1
+    """Number of the cell in the run that wrote it."""
+    env: str = ""
+    agent_strategy: str = ""
+    variant: str = ""
+    assistant: str = ""
+    trial: int
+    task_id: int
+    attempt: int = 1
+    """Times that the task was begun, this one included."""
+    reward: float | None = None
+    """None: missing, which is not 0."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """As tau-bench has it: the task, and how the reward came about."""
+    traj: list[Any] = field(default_factory=list)
+    """The messages, as tau-bench has them."""
+    outcome: Outcome
+    error: EpisodeError | None = None
+    started: str | None = None
+    """ISO 8601, UTC."""
+    wall_s: float | None = None
+    """Seconds from begin to end."""
+    steps: int = 0
+    """What the assistant did: said something or called a tool."""
+    turns: int = 0
+    """What it said to the user, of these."""
+    tool_calls: int = 0
+    cost: float | None = None
+    """US dollars; None where no provider named any."""
+    seed: int | None = None
+    """Sent to both models."""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    """Each request to a model: role, latency, tokens, incarnation of the server."""
+    variant_sha256: str | None = None
+    """Of the variant's text."""
+    user_strategy: str | None = None
+    fidelity: list[str] = field(default_factory=list)
+    """The departures from stock tau-bench that were on."""
+    user_prompt_sha256: str | None = None
+    """Of the user's system prompt as it was sent."""
+    benchmark: BenchmarkVersion | None = None
+    emobench: str | None = None
+    """Version that ran it."""
+    history: list[EarlierAttempt] = field(default_factory=list)
+    """The attempts of the same run of the cell before this one."""
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int]:
+        """The cell that it belongs to, as `Cell.key`."""
+        return (self.assistant, self.env, self.agent_strategy, self.variant, self.trial)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is a result; an infrastructure error is missing data and is run again."""
+        return self.outcome is not Outcome.INFRA_ERROR
+
+    def belongs_to(self, cell: Cell) -> bool:
+        return self.key == cell.key and self.task_id in cell.tasks
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values; the transcript is not copied."""
+        data = {name: getattr(self, name) for name in _FIELDS}
+        data["error"] = None if self.error is None else asdict(self.error)
+        data["benchmark"] = None if self.benchmark is None else asdict(self.benchmark)
+        data["history"] = [asdict(each) for each in self.history]
+        return data
+
+
+_FIELDS = tuple(each.name for each in fields(EpisodeRecord))
+
+
+def episode_of(data: object) -> EpisodeRecord | None:
+    """Parsed JSON as a record, or None where it is no episode. A field that is not as a run writes
+    it is as if it were absent."""
+    if not isinstance(data, dict):
+        return None
+    get = data.get
+    task, trial, outcome = get("task_id"), get("trial"), get("outcome")
+    if type(task) is not int or type(trial) is not int or not isinstance(outcome, str):
+        return None
+    ended = _OUTCOMES.get(outcome)
+    if ended is None:
+        return None
+    info, traj, calls = get("info"), get("traj"), get("calls")
+    cell = whole(get("cell"), INT32)
+    return EpisodeRecord(
+        schema=whole(get("schema"), INT16) or 1,
+        episode=text(get("episode")) or "",
+        cell=-1 if cell is None else cell,
+        env=text(get("env")) or "",
+        agent_strategy=text(get("agent_strategy")) or "",
+        variant=text(get("variant")) or "",
+        assistant=text(get("assistant")) or "",
+        trial=trial,
+        task_id=task,
+        attempt=whole(get("attempt"), INT16) or 1,
+        reward=None if ended is Outcome.INFRA_ERROR else number(get("reward")),
+        info=info if isinstance(info, dict) else {},
+        traj=traj if isinstance(traj, list) else [],
+        outcome=ended,
+        error=_error(get("error")),
+        started=text(get("started")),
+        wall_s=number(get("wall_s")),
+        steps=whole(get("steps"), INT32) or 0,
+        turns=whole(get("turns"), INT32) or 0,
+        tool_calls=whole(get("tool_calls"), INT32) or 0,
+        cost=number(get("cost")),
+        seed=whole(get("seed"), INT64),
+        calls=[each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [],
+        variant_sha256=text(get("variant_sha256")),
+        user_strategy=text(get("user_strategy")),
+        fidelity=_names(get("fidelity")),
+        user_prompt_sha256=text(get("user_prompt_sha256")),
+        benchmark=_benchmark(get("benchmark")),
+        emobench=text(get("emobench")),
+        history=_history(get("history")),
+    )
+
+
+class Line(NamedTuple):
+    """One line of an episodes.jsonl."""
+
+    offset: int
+    """Where it begins, in bytes."""
+    length: int
+    state: Literal["episode", "damaged", "blank", "torn"]
+    """torn: the last line has no end; a write was cut off or is going on."""
+    record: EpisodeRecord | None = None
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+def read_lines(path: Path, start: int = 0) -> Iterator[Line]:
+    """The lines from the byte `start` on. Raises OSError."""
+    for line, offset in stored_lines(path, start):
+        if not line.endswith(b"\n"):
+            yield Line(offset, len(line), "torn")
+            continue
+        record = episode_of(parse_json(line))
+        if record is not None:
+            yield Line(offset, len(line), "episode", record)
+        else:
+            yield Line(offset, len(line), "damaged" if line.strip() else "blank")
+
+
+@dataclass(frozen=True)
+class LineCounts:
+    """What was left out of one file."""
+
+    replaced: int = 0
+    """Infrastructure errors that a later line of the same task replaced."""
+    duplicates: int = 0
+    """Later lines of a task that had a result already."""
+    damaged: int = 0
+    """Whole lines that are no episode."""
+    torn: int = 0
+    """1 where the last line has no end: a write that was cut off or is going on."""
+    foreign: int = 0
+    """Episodes of another cell, task set, variant text or benchmark."""
+    repeated: int = 0
+    """Episodes that another run has too, with the same content; they count once."""
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+class Kept(NamedTuple, Generic[T]):
+    """The line that counts for a task so far."""
+
+    path: Path
+    is_final: bool
+    made: T
+
+
+def count_lines(
+    path: Path,
+    make: Callable[[EpisodeRecord, int, int], T],
+    kept: MutableMapping[int, Kept[T]],
+    belongs: Callable[[EpisodeRecord], bool],
+) -> LineCounts:
+    """Add what counts of `path` to `kept`, by task; `make(record, offset, length)` turns such a
+    line into what is kept.
+
+    `kept` may hold lines of an earlier file of the same cell. An absent file has no lines. Raises
+    OSError on a bad disk.
+    """
+    replaced = duplicates = damaged = torn = foreign = repeated = 0
+    try:
+        for line in read_lines(path):
+            record = line.record
+            if record is None:
+                damaged += line.state == "damaged"
+                torn += line.state == "torn"
+                continue
+            if not belongs(record):
+                foreign += 1
+                continue
+            earlier = kept.get(record.task_id)
+            if earlier is not None:
+                same_file = earlier.path == path
+                if earlier.is_final:
+                    duplicates += same_file
+                    repeated += not same_file
+                    continue
+                replaced += same_file
+                repeated += not same_file
+            made = make(record, line.offset, line.length)
+            kept[record.task_id] = Kept(path, record.is_final, made)
+    except (FileNotFoundError, NotADirectoryError):
+        return LineCounts()
+    return LineCounts(replaced, duplicates, damaged, torn, foreign, repeated)
 
 
 class CellBusy(EmobenchError):
@@ -22,7 +288,7 @@ class CellBusy(EmobenchError):
 
 
 class EpisodeStore(LineStore):
-    """Appends episodes to `episodes.jsonl` under an exclusive lock.
+    """Appends episodes to `episodes.jsonl` under an exclusive lock, flushed to disk.
 
     Opening recognises a line that was torn by a kill or a full disk and cuts it off: that episode
     runs again. Raises CellBusy where another process holds the cell, OSError where the disk says
@@ -32,27 +298,23 @@ class EpisodeStore(LineStore):
     def __init__(self, paths: CellPaths) -> None:
         super().__init__(paths.episodes, paths.lock)
         self.paths = paths
-        self.records: dict[int, dict[str, Any]] = {}
-        """What counts so far by task: the newest line that is no infrastructure error, if any."""
+        self.records: dict[int, EpisodeRecord] = {}
+        """What counts so far, by task."""
         self.attempts: dict[int, int] = {}
 
     def __enter__(self) -> EpisodeStore:
         self.paths.folder.mkdir(parents=True, exist_ok=True)
         return super().__enter__()
 
-    def append(self, *records: dict[str, Any]) -> None:
+    def append(self, *records: EpisodeRecord) -> None:
         """Write episodes; when this returns they are on disk. Raises OSError otherwise."""
-        self._write(map(dump, records))
+        self._write(map(dump_json, records))
         for record in records:
             self._remember(record)
 
     def finished(self) -> set[int]:
         """Tasks that need no further run."""
-        return {
-            task
-            for task, record in self.records.items()
-            if record["outcome"] != Outcome.INFRA_ERROR
-        }
+        return {task for task, record in self.records.items() if record.is_final}
 
     def _busy(self) -> CellBusy:
         return CellBusy(
@@ -61,45 +323,71 @@ class EpisodeStore(LineStore):
         )
 
     def _load(self) -> int:
-        whole = 0
-        for record, end in whole_lines(self.paths.episodes):
-            whole = end
-            if record is not None:
-                self._remember(record)
-        return whole
+        whole_bytes = 0
+        for line in read_lines(self.paths.episodes):
+            if line.state != "torn":
+                whole_bytes = line.end
+            if line.record is not None:
+                self._remember(line.record)
+        return whole_bytes
 
-    def _remember(self, record: dict[str, Any]) -> None:
-        task = record["task_id"]
-        self.attempts[task] = max(self.attempts.get(task, 0), record.get("attempt", 1))
+    def _remember(self, record: EpisodeRecord) -> None:
+        task = record.task_id
+        self.attempts[task] = max(self.attempts.get(task, 0), record.attempt)
         known = self.records.get(task)
-        if known is None or known["outcome"] == Outcome.INFRA_ERROR:
+        if known is None or not known.is_final:
             self.records[task] = record
 
 
-def whole_lines(path: Path) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """Each line that was written to its end, as a record, with the offset after it.
-
-    A line that is no record (a disk's fault, an editor's) is None. A last line without its line
-    break was torn, and is left out.
-    """
-    for line, end in written_lines(path):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        whole = isinstance(record, dict) and "task_id" in record and "outcome" in record
-        yield (record if whole else None), end
-
-
-def dump(value: Any) -> bytes:
-    """Compact JSON."""
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
     try:
-        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
-    except orjson.JSONEncodeError:
-        # A lone surrogate, which a model can send as an escape, or a number beyond 64 bits.
-        return json.dumps(value, default=_plain).encode()
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
-def _plain(value: object) -> object:
-    dump = getattr(value, "model_dump", None)
-    return dump() if callable(dump) else str(value)
+def whole(value: object, largest: int) -> int | None:
+    """A whole number of at most that size, or None."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -largest <= value <= largest else None
+
+
+def text(value: object) -> str | None:
+    """A string that UTF-8 can write, or None. A model can send a lone surrogate."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _error(data: object) -> EpisodeError | None:
+    if not isinstance(data, dict):
+        return None
+    return EpisodeError(text(data.get("type")) or "", text(data.get("message")) or "")
+
+
+def _benchmark(data: object) -> BenchmarkVersion | None:
+    if not isinstance(data, dict):
+        return None
+    return BenchmarkVersion(text(data.get("package")) or "", text(data.get("version")) or "")
+
+
+def _names(data: object) -> list[str]:
+    return [each for each in data if isinstance(each, str)] if isinstance(data, list) else []
+
+
+def _history(data: object) -> list[EarlierAttempt]:
+    return [
+        EarlierAttempt(
+            attempt=whole(each.get("attempt"), INT16) or 1,
+            error=_error(each.get("error")),
+            started=text(each.get("started")),
+            wall_s=number(each.get("wall_s")),
+            steps=whole(each.get("steps"), INT32) or 0,
+        )
+        for each in (data if isinstance(data, list) else [])
+        if isinstance(each, dict)
+    ]

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emobench.core.errors import EmobenchError
-from emobench.store.appending import LineStore, written_lines
-from emobench.store.episodes import dump
-from emobench.store.lines import parse
+from emobench.core.files import dump_json, parse_json
+from emobench.store.appending import LineStore, stored_lines
 
 SCHEMA_VERSION = 1
 NEUTRAL = "neutral"
@@ -82,9 +81,11 @@ def _read(path: Path) -> tuple[dict[str, Answer], int]:
     """The answers, and the length of the file up to its last whole line."""
     answers: dict[str, Answer] = {}
     whole = 0
-    for line, end in written_lines(path):
-        whole = end
-        answer = _answer(parse(line))
+    for line, offset in stored_lines(path):
+        if not line.endswith(b"\n"):
+            break
+        whole = offset + len(line)
+        answer = _answer(parse_json(line))
         if answer is not None:
             answers.setdefault(answer.key, answer)
     return answers, whole
@@ -117,7 +118,7 @@ class AnswerStore(LineStore):
     def append(self, answers: Iterable[Answer]) -> None:
         """Write answers; when this returns they are on disk."""
         new = list(answers)
-        self._write(dump(answer.line()) for answer in new)
+        self._write(dump_json(answer.line()) for answer in new)
         for answer in new:
             self.answers.setdefault(answer.key, answer)
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emobench.core.files import read_json, write_json
 from emobench.core.job_id import own_task_id
-from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
@@ -113,13 +112,11 @@ class SummaryWriter:
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
         records = [record for task, record in store.records.items() if task in self._tasks]
-        rewards = [
-            record["reward"] for record in records if record["outcome"] != Outcome.INFRA_ERROR
-        ]
+        rewards = [each.reward or 0.0 for each in records if each.is_final]
         self.summary = self.summary.model_copy(
             update={
                 "finished": len(rewards),
-                "outcomes": dict(Counter(record["outcome"] for record in records)),
+                "outcomes": dict(Counter(each.outcome.value for each in records)),
                 "mean_reward": sum(rewards) / len(rewards) if rewards else None,
                 **changed,
             }

@@ -12,7 +12,7 @@ from typing import Any
 from emobench import __version__
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.sweep import Cell
-from emobench.store.lines import LineCounts
+from emobench.store.episodes import LineCounts
 from emobench.tables.columns import SCHEMA_VERSION
 from emobench.tables.compatibility import Run, open_runs, refuse_strangers
 from emobench.tables.rows import facts_of
@@ -131,14 +131,14 @@ def parts_of(runs: Sequence[Run], folder: Path) -> list[Part]:
     Paths in the tables are relative to `folder`.
     """
     files: dict[Key, list[CellFile]] = {}
-    tasks: dict[Key, tuple[int, ...]] = {}
+    cells: dict[Key, Cell] = {}
     for run, cell in cells_of(runs):
         path = run.run_dir.cell(cell.number).episodes
         facts = facts_of(run.name, run.plan, cell, relative(path, folder))
         sha256 = run.plan.sweep.variants[cell.variant].sha256
         files.setdefault(cell.key, []).append(CellFile(path, facts, sha256, run.plan.benchmark))
-        tasks[cell.key] = cell.tasks
-    return [Part(key, tasks[key], tuple(each)) for key, each in files.items()]
+        cells[cell.key] = cell
+    return [Part(cells[key], tuple(each)) for key, each in files.items()]
 
 
 def cells_of(runs: Sequence[Run]) -> Iterator[tuple[Run, Cell]]:
@@ -149,7 +149,7 @@ def cells_of(runs: Sequence[Run]) -> Iterator[tuple[Run, Cell]]:
 
 def expected_of(parts: Sequence[Part]) -> int:
     """Episodes that the plans name, each once."""
-    return sum(len(part.tasks) for part in parts)
+    return sum(len(part.cell.tasks) for part in parts)
 
 
 def relative(path: Path, folder: Path) -> str:

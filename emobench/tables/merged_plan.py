@@ -12,7 +12,7 @@ from emobench.core.commits import merged_commits
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.lines import Kept, count_lines
+from emobench.store.episodes import Kept, count_lines
 from emobench.tables.compatibility import Run
 from emobench.tables.published_plan import blocks_of
 from emobench.tables.scan import CellFile, Part
@@ -77,15 +77,20 @@ def link_cells(runs: Sequence[Run], parts: Sequence[Part], folder: Path) -> None
         held = [file for file in part.files if file.path.exists()] or list(part.files[:1])
         if len(held) > 1:
             place.folder.mkdir()
-            _copy_counting(held, place.episodes)
+            _copy_counting(held, part.cell, place.episodes)
         else:
             place.folder.symlink_to(os.path.relpath(held[0].path.parent, folder / "cells"))
 
 
-def _copy_counting(files: Sequence[CellFile], path: Path) -> None:
-    kept: dict[int, Kept] = {}
+def _copy_counting(files: Sequence[CellFile], cell: Cell, path: Path) -> None:
+    kept: dict[int, Kept[tuple[int, int]]] = {}
     for file in files:
-        count_lines(file.path, lambda _, offset, length: (offset, length), kept)
+        count_lines(
+            file.path,
+            lambda _, offset, length: (offset, length),
+            kept,
+            lambda r: r.belongs_to(cell),
+        )
     with path.open("wb") as out:
         for task in sorted(kept):
             offset, length = kept[task].made

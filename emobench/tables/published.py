@@ -19,8 +19,10 @@ from typing import Any
 
 from emobench.benchmarks.transcript import read_messages
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.outcomes import SUCCESS
+from emobench.core.files import dump_json
+from emobench.core.outcomes import CONTROL, SUCCESS, Outcome
 from emobench.core.sweep import AgentStrategy, Env, UserStrategy
+from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord
 from emobench.tables.compatibility import PUBLISHED
 from emobench.tables.published_file import check_env, no_results_file, results_in
 from emobench.tables.stock_errors import outcome_of_error
@@ -76,7 +78,6 @@ def convert(
     environment; OSError where the disk refuses.
     """
     from emobench.core.run_dir import RunDir
-    from emobench.store.episodes import dump
     from emobench.tables.published_plan import published_plan
 
     accounts = [_survey(path, described) for path in files]
@@ -103,7 +104,7 @@ def convert(
             paths.folder.mkdir(parents=True, exist_ok=True)
             with paths.episodes.open("ab") as stream:
                 record = record_of(result, described, assistant, trial, cell.number, found)
-                stream.write(dump(record) + b"\n")
+                stream.write(dump_json(record) + b"\n")
     from emobench.core.plan import save_plan
 
     save_plan(run_dir, plan)
@@ -149,7 +150,7 @@ def record_of(
     trial: int,
     cell: int,
     found: Found,
-) -> dict[str, Any]:
+) -> EpisodeRecord:
     """A result as a line of episodes.jsonl; what it does not say is null."""
     outcome, reward, error = outcome_of(result)
     said = [
@@ -158,52 +159,43 @@ def record_of(
         if one.role == "assistant"
     ]
     calls = sum(bool(one.calls) for one in said)
-    control = described.variant == "control"
+    control = described.variant == CONTROL
     identity = [assistant, described.env, described.agent_strategy, described.variant, *found.copy]
-    return {
-        "schema": 1,
-        "episode": hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
-        "cell": cell,
-        "env": described.env,
-        "agent_strategy": described.agent_strategy,
-        "variant": described.variant,
-        "assistant": assistant,
-        "trial": trial,
-        "task_id": result["task_id"],
-        "attempt": 1,
-        "reward": reward,
-        "info": result["info"],
-        "traj": result["traj"],
-        "outcome": outcome,
-        "error": error,
-        "started": None,
-        "wall_s": None,
-        "steps": len(said),
-        "turns": len(said) - calls,
-        "tool_calls": calls,
-        "cost": None,
-        "seed": None,
-        "calls": [],
-        "variant_sha256": hashlib.sha256(b"").hexdigest() if control else None,
-        "user_strategy": described.user_strategy,
-        "user_prompt_sha256": None,
-        "benchmark": dict(zip(("package", "version"), PUBLISHED.split(), strict=True)),
-        "emobench": None,
-    }
+    return EpisodeRecord(
+        episode=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
+        cell=cell,
+        env=described.env,
+        agent_strategy=described.agent_strategy,
+        variant=described.variant,
+        assistant=assistant,
+        trial=trial,
+        task_id=result["task_id"],
+        reward=reward,
+        info=result["info"],
+        traj=result["traj"],
+        outcome=outcome,
+        error=error,
+        steps=len(said),
+        turns=len(said) - calls,
+        tool_calls=calls,
+        variant_sha256=hashlib.sha256(b"").hexdigest() if control else None,
+        user_strategy=described.user_strategy,
+        benchmark=BenchmarkVersion(*PUBLISHED.split()),
+    )
 
 
-def outcome_of(result: dict[str, Any]) -> tuple[str, float | None, dict[str, str] | None]:
+def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeError | None]:
     """(outcome, reward, error) of a result, told apart as runs of emobench do."""
     info, reward = result["info"], float(result["reward"])
     if "error" in info and not result["traj"]:
         outcome, kind = outcome_of_error(str(info["error"]), str(info.get("traceback") or ""))
-        error = {"type": kind, "message": str(info["error"])[:2000]}
-        return outcome, None if outcome == "infra_error" else 0.0, error
+        error = EpisodeError(kind, str(info["error"])[:2000])
+        return outcome, None if outcome is Outcome.INFRA_ERROR else 0.0, error
     if reward >= SUCCESS:
-        return "solved", reward, None
+        return Outcome.SOLVED, reward, None
     # tau-bench scores a conversation where it ends; one that did not end ran into the step limit.
     unscored = "reward_info" in info and info["reward_info"] is None
-    return ("max_steps" if unscored else "failed"), reward, None
+    return (Outcome.MAX_STEPS if unscored else Outcome.FAILED), reward, None
 
 
 def _survey(path: Path, described: Described) -> FileAccount:

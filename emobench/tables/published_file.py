@@ -11,7 +11,7 @@ from typing import Any
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.sweep import Env
-from emobench.tables.rows import number
+from emobench.store.episodes import number
 
 CHUNK = 2**20
 POLICY = re.compile(r"\b(retail|airline) agent policy", re.I)

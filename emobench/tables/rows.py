@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from emobench.benchmarks.transcript import is_error, read_messages
-from emobench.core.outcomes import SUCCESS, Outcome
+from emobench.core.outcomes import SUCCESS
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
+from emobench.store.episodes import INT16, INT32, EpisodeRecord, text, whole
 from emobench.tables.columns import ROLES
-
-INT16, INT32, INT64 = 2**15 - 1, 2**31 - 1, 2**63 - 1
 
 
 class CellFacts(NamedTuple):
@@ -49,18 +47,15 @@ def facts_of(run: str, plan: Plan, cell: Cell, file: str) -> CellFacts:
 
 
 def episode_row(
-    facts: CellFacts, record: dict[str, Any], offset: int, length: int
+    facts: CellFacts, record: EpisodeRecord, offset: int, length: int
 ) -> tuple[Any, ...]:
     """The values in the order of `columns.EPISODES`; None where there is none."""
-    outcome = record["outcome"]
-    reward = None if outcome == Outcome.INFRA_ERROR else number(record.get("reward"))
-    usage = _usage(record.get("calls"))
-    error = record.get("error")
-    benchmark = record.get("benchmark")
+    usage = _usage(record.calls)
+    reward = record.reward
     return (
         facts.run,
         facts.cell,
-        text(record.get("episode")) or "",
+        record.episode,
         facts.env,
         facts.agent_strategy,
         facts.assistant,
@@ -69,78 +64,45 @@ def episode_row(
         facts.user_strategy,
         facts.variant,
         facts.trial,
-        record["task_id"],
-        whole(record.get("attempt"), INT16) or 1,
-        outcome,
+        record.task_id,
+        record.attempt,
+        record.outcome.value,
         reward,
         None if reward is None else reward >= SUCCESS,
-        whole(record.get("steps"), INT32) or 0,
-        whole(record.get("turns"), INT32) or 0,
-        whole(record.get("tool_calls"), INT32) or 0,
-        number(record.get("wall_s")),
-        number(record.get("cost")),
+        record.steps,
+        record.turns,
+        record.tool_calls,
+        record.wall_s,
+        record.cost,
         *usage.tokens,
         usage.think,
-        whole(record.get("seed"), INT64),
-        _microseconds(record.get("started")),
-        text(error.get("type")) if isinstance(error, dict) else None,
+        record.seed,
+        _microseconds(record.started),
+        record.error.type or None if record.error else None,
         *usage.incarnations,
-        text(record.get("variant_sha256")),
-        text(record.get("user_prompt_sha256")),
-        label_of(benchmark),
-        text(record.get("emobench")),
+        record.variant_sha256,
+        record.user_prompt_sha256,
+        record.benchmark.label if record.benchmark else "",
+        record.emobench,
         facts.file,
         offset,
         length,
     )
 
 
-def turn_rows(
-    record: dict[str, Any], agent_strategy: str, with_text: bool
-) -> list[tuple[Any, ...]]:
+def turn_rows(record: EpisodeRecord, agent_strategy: str, with_text: bool) -> list[tuple[Any, ...]]:
     """One tuple a message, in the order of `columns.OF_MESSAGE`, the text last if it is asked for.
 
     System prompts are left out; `position` counts them all the same.
     """
     rows: list[tuple[Any, ...]] = []
-    for one in read_messages(record.get("traj"), agent_strategy):
+    for one in read_messages(record.traj, agent_strategy):
         if one.role in ROLES:
             wrong = one.role == "tool" and is_error(one.text)
             size = (len(one.text), len(one.text.split()))
             row = (min(one.place, INT16), one.role, *size, text(one.tool), wrong)
             rows.append((*row, text(one.text) or "") if with_text else row)
     return rows
-
-
-def number(value: object) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def whole(value: object, largest: int) -> int | None:
-    """A whole number within what the column holds, or None."""
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and -largest <= value <= largest else None
-
-
-def text(value: object) -> str | None:
-    """A string that UTF-8 can write, or None. A model can send a lone surrogate."""
-    if not isinstance(value, str) or not value:
-        return None
-    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
-
-
-def label_of(benchmark: object) -> str:
-    """'package version', as plans name the benchmark."""
-    if not isinstance(benchmark, dict):
-        return ""
-    return text(f"{benchmark.get('package')} {benchmark.get('version')}") or ""
 
 
 class _Usage(NamedTuple):
@@ -154,13 +116,11 @@ class _Usage(NamedTuple):
     """Of the user's and the assistant's servers, in the order of their first answers."""
 
 
-def _usage(calls: object) -> _Usage:
+def _usage(calls: list[dict[str, Any]]) -> _Usage:
     tokens: list[int | None] = [None] * 4
     names: tuple[dict[str, None], dict[str, None]] = ({}, {})
     think = False
-    for call in calls if isinstance(calls, list) else ():
-        if not isinstance(call, dict):
-            continue
+    for call in calls:
         role = call.get("role")
         if role not in ("user", "assistant"):
             continue
@@ -177,9 +137,9 @@ def _usage(calls: object) -> _Usage:
     return _Usage(tuple(whole(count, INT32) for count in tokens), think, (user, assistant))
 
 
-def _microseconds(stamp: object) -> int | None:
+def _microseconds(stamp: str | None) -> int | None:
     """Since 1970, of an ISO time with its offset."""
-    if not isinstance(stamp, str):
+    if stamp is None:
         return None
     try:
         time = datetime.fromisoformat(stamp)

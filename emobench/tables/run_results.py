@@ -6,30 +6,29 @@ line stands in the file; `analysis.transcript.conversation` reads the lines agai
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from emobench.core.outcomes import Observation, Outcome
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.scheduler.cost import Conversation, Cost
-from emobench.store.lines import Kept, count_lines
+from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, count_lines
 from emobench.store.summaries import CellSummary, read_summary
 
 CellState = Literal["done", "running", "partial", "failed", "missing"]
 
 
-@dataclass(frozen=True)
-class EpisodeRecord:
+@dataclass(frozen=True, slots=True)
+class EpisodeSummary:
     """One line of episodes.jsonl without its transcript."""
 
     episode: str
     task_id: int
-    outcome: str
+    outcome: Outcome
     reward: float | None
     """None: missing, which is not 0."""
     attempt: int
@@ -38,8 +37,6 @@ class EpisodeRecord:
     started: str
     error: str
     """'Type: message', or empty."""
-    identity: tuple[str, str, str, str, int]
-    """(assistant, env, agent strategy, variant, trial), as Cell.key."""
     variant_sha256: str
     benchmark: str
     """'package version'."""
@@ -56,15 +53,8 @@ class EpisodeFile:
     """What one episodes.jsonl says, one record a task, by task; and what was left out."""
 
     path: Path
-    episodes: tuple[EpisodeRecord, ...] = ()
-    replaced: int = 0
-    """Infrastructure errors that a later line of the same task replaced."""
-    duplicates: int = 0
-    """Later lines of a task that had a result already."""
-    damaged: int = 0
-    """Whole lines that are no episode."""
-    torn: int = 0
-    """1 where the last line has no end: a write that was cut off or is going on."""
+    episodes: tuple[EpisodeSummary, ...]
+    left_out: LineCounts
 
 
 @dataclass(frozen=True)
@@ -73,8 +63,6 @@ class CellResult:
     file: EpisodeFile
     summary: CellSummary | None
     """variant_summary.json, or None where there is none."""
-    foreign: int = 0
-    """Episodes left out because they belong to another cell or task set."""
 
     @property
     def expected(self) -> int:
@@ -152,18 +140,12 @@ class Collected:
         ]
 
 
-def read_episodes(path: Path) -> EpisodeFile:
-    """The records of an episodes.jsonl; an absent file has none. Raises OSError on a bad disk."""
-    kept: dict[int, Kept] = {}
-    counts = count_lines(path, _record, kept)
-    return EpisodeFile(
-        path,
-        tuple(kept[task].made for task in sorted(kept)),
-        counts.replaced,
-        counts.duplicates,
-        counts.damaged,
-        counts.torn,
-    )
+def read_episodes(path: Path, cell: Cell) -> EpisodeFile:
+    """The cell's episodes in an episodes.jsonl; an absent file has none. Raises OSError on a bad
+    disk."""
+    kept: dict[int, Kept[EpisodeSummary]] = {}
+    counts = count_lines(path, _summary_of, kept, lambda record: record.belongs_to(cell))
+    return EpisodeFile(path, tuple(kept[task].made for task in sorted(kept)), counts)
 
 
 def collect(run_dir: RunDir) -> Collected:
@@ -173,54 +155,33 @@ def collect(run_dir: RunDir) -> Collected:
 
 
 def _cell_result(run_dir: RunDir, cell: Cell) -> CellResult:
-    paths = run_dir.cell(cell.number)
-    file = read_episodes(paths.episodes)
-    tasks = set(cell.tasks)
-    own = tuple(r for r in file.episodes if r.task_id in tasks and r.identity == cell.key)
-    foreign = len(file.episodes) - len(own)
-    if foreign:
-        file = EpisodeFile(file.path, own, file.replaced, file.duplicates, file.damaged, file.torn)
-    return CellResult(cell, file, read_summary(run_dir, cell.number), foreign)
+    file = read_episodes(run_dir.cell(cell.number).episodes, cell)
+    return CellResult(cell, file, read_summary(run_dir, cell.number))
 
 
-def _record(data: dict[str, Any], offset: int, length: int) -> EpisodeRecord:
-    outcome = data["outcome"]
-    error = data.get("error")
-    benchmark = data.get("benchmark")
-    calls = data.get("calls")
-    names = [data.get(key) for key in ("assistant", "env", "agent_strategy", "variant")]
-    return EpisodeRecord(
-        episode=str(data.get("episode") or ""),
-        task_id=data["task_id"],
-        outcome=outcome,
-        reward=None if outcome == Outcome.INFRA_ERROR else _number(data.get("reward")),
-        attempt=int(_number(data.get("attempt")) or 1),
-        steps=int(_number(data.get("steps")) or 0),
-        wall_s=_number(data.get("wall_s")) or 0.0,
-        started=str(data.get("started") or ""),
-        error=f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else "",
-        identity=(str(names[0]), str(names[1]), str(names[2]), str(names[3]), data["trial"]),
-        variant_sha256=str(data.get("variant_sha256") or ""),
-        benchmark=f"{benchmark.get('package')} {benchmark.get('version')}"
-        if isinstance(benchmark, dict)
-        else "",
-        emobench=str(data.get("emobench") or ""),
-        incarnations=_incarnations(calls if isinstance(calls, list) else []),
+def _summary_of(record: EpisodeRecord, offset: int, length: int) -> EpisodeSummary:
+    return EpisodeSummary(
+        episode=record.episode,
+        task_id=record.task_id,
+        outcome=record.outcome,
+        reward=record.reward,
+        attempt=record.attempt,
+        steps=record.steps,
+        wall_s=record.wall_s or 0.0,
+        started=record.started or "",
+        error=str(record.error) if record.error else "",
+        variant_sha256=record.variant_sha256 or "",
+        benchmark=record.benchmark.label if record.benchmark else "",
+        emobench=record.emobench or "",
+        incarnations=tuple(
+            sorted(
+                {
+                    (str(call.get("role")), str(call["incarnation"]))
+                    for call in record.calls
+                    if call.get("incarnation")
+                }
+            )
+        ),
         offset=offset,
         length=length,
     )
-
-
-def _incarnations(calls: list[Any]) -> tuple[tuple[str, str], ...]:
-    pairs = {
-        (str(call.get("role")), str(call.get("incarnation")))
-        for call in calls
-        if isinstance(call, dict) and call.get("incarnation")
-    }
-    return tuple(sorted(pairs))
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None

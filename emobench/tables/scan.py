@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emobench.store.lines import Kept, LineCounts, count_lines
-from emobench.tables.rows import CellFacts, episode_row, label_of, turn_rows
+from emobench.core.sweep import Cell
+from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, count_lines
+from emobench.tables.rows import CellFacts, episode_row, turn_rows
 
 CHUNK_BYTES = 12 * 2**20
 CHUNK_PARTS = 200
@@ -21,6 +22,8 @@ MOST_WORKERS = 8
 PARALLEL_FROM = 4 * CHUNK_BYTES
 """Bytes of episode files below which starting processes costs more than it saves."""
 
+Rows = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
+"""The row of an episode and those of its turns."""
 Prompt = tuple[str, str, int, str, str]
 """(environment, variant, task, SHA-256 of the user's prompt, run)."""
 
@@ -38,8 +41,7 @@ class CellFile:
 class Part:
     """One cell: the same episodes, in one file or in those of several runs."""
 
-    key: tuple[str, str, str, str, int]
-    tasks: tuple[int, ...]
+    cell: Cell
     files: tuple[CellFile, ...]
 
     @property
@@ -93,7 +95,7 @@ def read_parts(parts: Sequence[Part], wanted: Wanted) -> Batch:
     counts: list[tuple[str, int, LineCounts]] = []
     prompts: set[Prompt] = set()
     for part in parts:
-        kept: dict[int, Kept] = {}
+        kept: dict[int, Kept[Rows]] = {}
         found = [(file, _read_file(file, part, wanted, kept, prompts)) for file in part.files]
         for task in sorted(kept):
             row, messages = kept[task].made
@@ -108,30 +110,24 @@ def read_parts(parts: Sequence[Part], wanted: Wanted) -> Batch:
 
 
 def _read_file(
-    file: CellFile, part: Part, wanted: Wanted, kept: dict[int, Kept], prompts: set[Prompt]
+    file: CellFile, part: Part, wanted: Wanted, kept: dict[int, Kept[Rows]], prompts: set[Prompt]
 ) -> LineCounts:
     """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
-    tasks = frozenset(part.tasks)
-    assistant, env, strategy, variant, trial = part.key
+    cell = part.cell
 
-    def belongs(record: dict[str, Any]) -> bool:
+    def belongs(record: EpisodeRecord) -> bool:
         own = (
-            record["task_id"] in tasks
-            and record["trial"] == trial
-            and record.get("variant") == variant
-            and record.get("assistant") == assistant
-            and record.get("env") == env
-            and record.get("agent_strategy") == strategy
-            and (not file.variant_sha256 or record.get("variant_sha256") == file.variant_sha256)
-            and label_of(record.get("benchmark")) == file.benchmark
+            record.belongs_to(cell)
+            and (not file.variant_sha256 or record.variant_sha256 == file.variant_sha256)
+            and (record.benchmark.label if record.benchmark else "") == file.benchmark
         )
-        prompt = record.get("user_prompt_sha256")
-        if own and isinstance(prompt, str):
-            prompts.add((env, variant, record["task_id"], prompt, file.facts.run))
+        prompt = record.user_prompt_sha256
+        if own and prompt is not None:
+            prompts.add((cell.env, cell.variant, record.task_id, prompt, file.facts.run))
         return own
 
-    def make(record: dict[str, Any], offset: int, length: int) -> Any:
-        told = turn_rows(record, strategy, wanted.text) if wanted.turns else []
+    def make(record: EpisodeRecord, offset: int, length: int) -> Rows:
+        told = turn_rows(record, cell.agent_strategy, wanted.text) if wanted.turns else []
         return episode_row(file.facts, record, offset, length), told
 
     return count_lines(file.path, make, kept, belongs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from emobench.core.outcomes import Outcome
 from emobench.llm.replies import CONTEXT_WORDS
 
 _LAST = re.compile(r"^(?:[\w.]+\.)?(\w+)(?::|$)")
@@ -17,7 +18,7 @@ _FRAME = re.compile(r'File "[^"]*tau_\w+[\\/](agents|envs)[\\/]([\w\\/]+)\.py"')
 _UNUSABLE = {"JSONDecodeError", "AssertionError", "ValidationError", "AttributeError"}
 
 
-def outcome_of_error(message: str, traceback: str) -> tuple[str, str]:
+def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
     """(outcome, error type) of what stock wrote into info.error and info.traceback.
 
     What cannot be told is an infrastructure error, so missing: never a silent failure of the
@@ -27,16 +28,16 @@ def outcome_of_error(message: str, traceback: str) -> tuple[str, str]:
     named = _exception(lines)
     kind = f"stock:{named or 'unknown'}"
     if named == "ContextWindowExceededError" or CONTEXT_WORDS.search(message):
-        return "context_overflow", kind
+        return Outcome.CONTEXT_OVERFLOW, kind
     frames = _FRAME.findall(traceback)
     nothing = named == "TypeError" and "NoneType" in message and "iterable" in message
     if frames and (named in _UNUSABLE or nothing):
         folder, module = frames[-1]
         if folder == "agents":
-            return "agent_error", kind
+            return Outcome.AGENT_ERROR, kind
         if module == "user" or (module == "base" and nothing):
-            return "user_error", kind
-    return "infra_error", kind
+            return Outcome.USER_ERROR, kind
+    return Outcome.INFRA_ERROR, kind
 
 
 def _exception(lines: list[str]) -> str:

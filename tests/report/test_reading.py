@@ -12,10 +12,10 @@ from emobench.analysis import assessment
 from emobench.analysis.transcript import conversation, fault
 from emobench.analysis.transcript.fidelity import check_fidelity
 from emobench.benchmarks.transcript import parse_transcript
+from emobench.core.files import parse_json
 from emobench.core.plan import load_plan
 from emobench.report.embedding import Limit
 from emobench.report.study import build_study
-from emobench.store import lines
 from emobench.tables.run_results import collect
 from tests.support.runs import fill, make_run
 
@@ -42,7 +42,7 @@ def test_each_conversation_is_parsed_and_checked_once(
     checked = counted("checked", check_fidelity)
     for module in (assessment, fault):
         monkeypatch.setattr(module, "check_fidelity", checked)
-    monkeypatch.setattr(conversation, "parse", counted("read", lines.parse))
+    monkeypatch.setattr(conversation, "parse_json", counted("read", parse_json))
     opened: Counter[Path] = Counter()
     stock = Path.open
 

@@ -19,6 +19,7 @@ from emobench.llm.transport import ModelEndpoint, Role
 from emobench.runner.completion import complete
 from emobench.runner.episode import CellContext, run_episode
 from emobench.runner.injection import SEPARATOR, UserRequest, seams
+from emobench.store.episodes import EpisodeRecord
 from tests.support.model_server import ModelServer, Reply, recording
 
 TASKS = tuple(range(8))
@@ -54,7 +55,7 @@ def benchmark_() -> Benchmark:
 
 def converse(
     benchmark: Benchmark, recorder: ModelServer, strategy: str, variant: str
-) -> tuple[list[dict[str, Any]], list[bytes]]:
+) -> tuple[list[EpisodeRecord], list[bytes]]:
     model = OpenAIModel(model="some/model", base_url=recorder.url)
     cell = Cell(
         number=0,
@@ -102,9 +103,9 @@ def test_a_variant_differs_from_control_in_its_suffix_alone(
     strategy: str, recorder: ModelServer, benchmark_: Benchmark
 ) -> None:
     records, control = converse(benchmark_, recorder, strategy, "control")
-    assert [record["outcome"] for record in records] == ["max_steps"] * len(TASKS)
+    assert [record.outcome for record in records] == ["max_steps"] * len(TASKS)
     records, bodies = converse(benchmark_, recorder, strategy, "anger")
-    assert [record["outcome"] for record in records] == ["max_steps"] * len(TASKS)
+    assert [record.outcome for record in records] == ["max_steps"] * len(TASKS)
 
     suffix = json.dumps(SEPARATOR + builtin("anger").text)[1:-1].encode()
     of_user = [body for body in bodies if is_of_user(body)]

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emobench.core.files import dump_json
+from emobench.core.outcomes import Outcome
 from emobench.core.run_dir import CellPaths
-from emobench.store.episodes import CellBusy, EpisodeStore
+from emobench.store.episodes import CellBusy, EpisodeRecord, EpisodeStore
 
 
-def record(task: int, outcome: str = "solved", attempt: int = 1) -> dict[str, Any]:
-    return {"task_id": task, "outcome": outcome, "attempt": attempt, "traj": ["é\n\u2028" * task]}
+def record(task: int, outcome: Outcome = Outcome.SOLVED, attempt: int = 1) -> EpisodeRecord:
+    return EpisodeRecord(
+        task_id=task, trial=1, outcome=outcome, attempt=attempt, traj=["é\n\u2028" * task]
+    )
+
+
+def line(task: int) -> bytes:
+    return dump_json(record(task)) + b"\n"
 
 
 def test_episodes_come_back(tmp_path: Path) -> None:
     paths = CellPaths(tmp_path / "0")
     with EpisodeStore(paths) as store:
         store.append(record(3))
-        store.append(record(1, "failed"))
+        store.append(record(1, Outcome.FAILED))
     with EpisodeStore(paths) as store:
         assert store.finished() == {1, 3}
         assert store.records[3] == record(3)
@@ -35,13 +41,13 @@ def test_episodes_come_back(tmp_path: Path) -> None:
 def test_an_infrastructure_error_is_replaced_and_a_result_is_not(tmp_path: Path) -> None:
     paths = CellPaths(tmp_path / "0")
     with EpisodeStore(paths) as store:
-        store.append(record(1, "infra_error", attempt=3))
+        store.append(record(1, Outcome.INFRA_ERROR, attempt=3))
         assert store.finished() == set()
         assert store.attempts[1] == 3
-        store.append(record(1, "failed", attempt=4))
-        store.append(record(1, "solved", attempt=5))
+        store.append(record(1, Outcome.FAILED, attempt=4))
+        store.append(record(1, attempt=5))
     with EpisodeStore(paths) as store:
-        assert store.records[1]["outcome"] == "failed"
+        assert store.records[1].outcome is Outcome.FAILED
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,7 +55,7 @@ def test_an_infrastructure_error_is_replaced_and_a_result_is_not(tmp_path: Path)
 def test_any_prefix_is_recoverable(tmp_path: Path, cut: int, tail: bytes) -> None:
     paths = CellPaths(tmp_path / "0")
     paths.folder.mkdir(exist_ok=True)
-    lines = [json.dumps(record(task), ensure_ascii=False).encode() + b"\n" for task in range(4)]
+    lines = [line(task) for task in range(4)]
     data = b"".join(lines)
     cut %= len(data) + 1
     tail = tail.replace(b"\n", b"")
@@ -65,8 +71,7 @@ def test_any_prefix_is_recoverable(tmp_path: Path, cut: int, tail: bytes) -> Non
 def test_a_damaged_line_in_the_middle_costs_that_line_only(tmp_path: Path) -> None:
     paths = CellPaths(tmp_path / "0")
     paths.folder.mkdir()
-    good = [json.dumps(record(task)) for task in (0, 2)]
-    paths.episodes.write_text(f'{good[0]}\n{{"task_id": 1, "out\n[]\n{good[1]}\n')
+    paths.episodes.write_bytes(line(0) + b'{"task_id": 1, "out\n[]\n' + line(2))
     with EpisodeStore(paths) as store:
         assert store.finished() == {0, 2}
 
@@ -92,11 +97,13 @@ def test_a_cell_whose_file_cannot_be_opened_is_not_held(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from emobench.store.episodes import EpisodeStore
+from emobench.core.outcomes import Outcome
 from emobench.core.run_dir import CellPaths
+from emobench.store.episodes import EpisodeRecord, EpisodeStore
 with EpisodeStore(CellPaths(Path(sys.argv[1]))) as store:
     for task in range(10**6):
-        store.append({"task_id": task, "outcome": "solved", "traj": ["x" * 5000]})
+        traj = ["x" * 5000]
+        store.append(EpisodeRecord(task_id=task, trial=1, outcome=Outcome.SOLVED, traj=traj))
         print(task, flush=True)
 """
 

@@ -19,7 +19,8 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 def test_an_absent_file_holds_no_episode(tmp_path: Path) -> None:
-    assert read_episodes(tmp_path / "none" / "episodes.jsonl").episodes == ()
+    cell = load_plan(make_run(tmp_path)).cells[0]
+    assert read_episodes(tmp_path / "none" / "episodes.jsonl", cell).episodes == ()
 
 
 def test_a_torn_last_line_is_left_out_and_counted(run_dir: RunDir) -> None:
@@ -29,9 +30,9 @@ def test_a_torn_last_line_is_left_out_and_counted(run_dir: RunDir) -> None:
     whole = path.read_bytes()
     for cut in (1, 5, 400):
         path.write_bytes(whole[:-cut])
-        file = read_episodes(path)
+        file = read_episodes(path, cell)
         assert [record.task_id for record in file.episodes] == [0]
-        assert (file.torn, file.damaged) == (1, 0)
+        assert (file.left_out.torn, file.left_out.damaged) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_a_damaged_line_is_counted_and_the_rest_is_read(run_dir: RunDir, line: b
     path = run_dir.cell(0).episodes
     append(run_dir, cell, [episode(cell, 0)])
     path.write_bytes(line + b"\n" + path.read_bytes())
-    file = read_episodes(path)
-    assert (len(file.episodes), file.damaged) == (1, 1)
+    file = read_episodes(path, cell)
+    assert (len(file.episodes), file.left_out.damaged) == (1, 1)
 
 
 def test_only_an_infrastructure_error_is_replaced(run_dir: RunDir) -> None:
@@ -65,12 +66,12 @@ def test_only_an_infrastructure_error_is_replaced(run_dir: RunDir) -> None:
         episode(cell, 1, "infra_error"),
     ]
     append(run_dir, cell, lines)
-    file = read_episodes(run_dir.cell(0).episodes)
+    file = read_episodes(run_dir.cell(0).episodes, cell)
     assert [(r.task_id, r.outcome, r.attempt) for r in file.episodes] == [
         (0, "solved", 2),
         (1, "failed", 1),
     ]
-    assert (file.replaced, file.duplicates) == (1, 2)
+    assert (file.left_out.replaced, file.left_out.duplicates) == (1, 2)
 
 
 def test_a_reward_that_is_no_number_is_missing(run_dir: RunDir) -> None:
@@ -78,7 +79,7 @@ def test_a_reward_that_is_no_number_is_missing(run_dir: RunDir) -> None:
     path = run_dir.cell(0).episodes
     append(run_dir, cell, [episode(cell, 0, reward=float("nan")), episode(cell, 1, reward="1")])
     append(run_dir, cell, [episode(cell, 2, "infra_error", reward=1.0)])
-    assert [record.reward for record in read_episodes(path).episodes] == [None, None, None]
+    assert [record.reward for record in read_episodes(path, cell).episodes] == [None, None, None]
 
 
 def test_cells_have_the_state_that_their_files_say(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_an_episode_of_another_cell_is_left_out(run_dir: RunDir) -> None:
     append(run_dir, control, [episode(control, 0), episode(frustration, 1), episode(control, 99)])
     result = collect(run_dir).cells[0]
     assert [record.task_id for record in result.file.episodes] == [0]
-    assert result.foreign == 2
+    assert result.file.left_out.foreign == 2
 
 
 def test_a_folder_without_plan_is_refused(tmp_path: Path) -> None:

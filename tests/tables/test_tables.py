@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emobench.config.templates import shipped_sweeps
-from emobench.core.outcomes import OUTCOMES
+from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
+from emobench.store.episodes import EpisodeRecord, episode_of
 from emobench.tables.columns import EPISODES, TEXT, TURNS, Column
 from emobench.tables.rows import episode_row, facts_of, turn_rows
 from emobench.tables.run_results import collect
@@ -140,7 +141,8 @@ def test_calls_that_react_agents_write_are_calls() -> None:
         {"role": "user", "content": "API output: again"},
         {"role": "assistant", "content": "Action: no JSON"},
     ]
-    rows = turn_rows({"traj": messages}, "react", with_text=False)
+    record = EpisodeRecord(task_id=0, trial=1, outcome=Outcome.FAILED, traj=messages)
+    rows = turn_rows(record, "react", with_text=False)
     assert [(row[0], row[1], row[4], row[5]) for row in rows] == [
         (1, "user", None, False),
         (2, "assistant", "get_order", False),
@@ -149,9 +151,7 @@ def test_calls_that_react_agents_write_are_calls() -> None:
         (5, "user", None, False),
         (6, "assistant", None, False),
     ]
-    assert [row[1] for row in turn_rows({"traj": messages}, "tool-calling", False)].count(
-        "user"
-    ) == 3
+    assert [row[1] for row in turn_rows(record, "tool-calling", False)].count("user") == 3
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -184,10 +184,12 @@ JSON = st.recursive(
 def test_a_record_of_any_values_makes_a_row(run_dir: RunDir, data: Any) -> None:
     plan = load_plan(run_dir)
     cell = plan.cells[0]
-    record = episode(cell, 0)
-    loose = sorted(record.keys() - {"task_id", "trial", "outcome"})
+    line = episode(cell, 0)
+    loose = sorted(line.keys() - {"task_id", "trial", "outcome"})
     for key in data.draw(st.sets(st.sampled_from(loose), min_size=1)):
-        record[key] = data.draw(JSON)
+        line[key] = data.draw(JSON)
+    record = episode_of(line)
+    assert record is not None
     row = episode_row(facts_of("x", plan, cell, "f"), record, 0, 1)
     assert episodes_table([row]).num_rows == 1
     turn_rows(record, "react", with_text=True)

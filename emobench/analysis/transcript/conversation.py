@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from emobench.benchmarks.tasks import Task, task_of
 from emobench.benchmarks.transcript import Transcript, parse_transcript
+from emobench.core.files import parse_json
 from emobench.core.outcomes import Condition, Outcome
 from emobench.core.sweep import Sweep
-from emobench.store.lines import parse
-from emobench.tables.run_results import CellResult, Collected, EpisodeRecord
+from emobench.tables.run_results import CellResult, Collected, EpisodeSummary
 
 OPEN_FILES = 64
 """Files held open while conversations of several cells are read side by side."""
@@ -86,8 +86,8 @@ def parse_conversation(record: Mapping[str, Any], benchmark: str = "") -> Conver
 
 
 def read_conversations(
-    collected: Collected, chosen: Iterable[tuple[CellResult, EpisodeRecord]]
-) -> Iterator[tuple[CellResult, EpisodeRecord, Conversation]]:
+    collected: Collected, chosen: Iterable[tuple[CellResult, EpisodeSummary]]
+) -> Iterator[tuple[CellResult, EpisodeSummary, Conversation]]:
     """Each of the `chosen` with its text, one at a time, in the order given.
 
     Lines that went away since are left out. A file is opened once, unless those of more than
@@ -104,14 +104,14 @@ def read_conversations(
                 streams[path] = path.open("rb")
             streams.move_to_end(path)
             streams[path].seek(record.offset)
-            line = parse(streams[path].read(record.length))
+            line = parse_json(streams[path].read(record.length))
             if isinstance(line, dict):
                 yield result, record, parse_conversation(line, collected.plan.benchmark)
 
 
 def with_result(
     collected: Collected, sample: int | None = None
-) -> Iterator[tuple[CellResult, EpisodeRecord]]:
+) -> Iterator[tuple[CellResult, EpisodeSummary]]:
     """The records that have a result, cell by cell; infrastructure errors have none.
 
     `sample` bounds the conversations of a condition: the same (task, trial) pairs in every variant.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from emobench.analysis.transcript.conversation import Conversation, parse_conversation
 from emobench.analysis.transcript.tally import Summary, summarise
 from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.files import parse_json
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group
 from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.lines import Kept, count_lines, parse
+from emobench.store.episodes import EpisodeRecord, Kept, count_lines
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ class Selection:
             ):
                 yield cell
 
-    def takes(self, record: Mapping[str, Any]) -> bool:
+    def takes(self, record: EpisodeRecord) -> bool:
         """Whether an episode of such a cell matches."""
         return (
-            _in(record["task_id"], self.tasks)
-            and _in(record["outcome"], self.outcomes)
-            and str(record.get("episode") or "").startswith(self.episode)
+            _in(record.task_id, self.tasks)
+            and _in(record.outcome, self.outcomes)
+            and record.episode.startswith(self.episode)
         )
 
 
@@ -99,7 +102,9 @@ def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
     found: list[Found] = []
     for cell in selection.cells(plan):
 
-        def make(record: dict[str, Any], offset: int, length: int, cell: Cell = cell) -> Any:
+        def make(
+            record: EpisodeRecord, offset: int, length: int, cell: Cell = cell
+        ) -> Found | None:
             return _found(cell, record, offset, length) if selection.takes(record) else None
 
         found += [kept.made for kept in _kept(run_dir, cell, make) if kept.made is not None]
@@ -127,7 +132,7 @@ def read(run_dir: RunDir, plan: Plan, found: Found) -> Conversation:
     """A conversation with its text. Raises OSError where the file is gone."""
     with run_dir.cell(found.cell.number).episodes.open("rb") as stream:
         stream.seek(found.offset)
-        record = parse(stream.read(found.length))
+        record = parse_json(stream.read(found.length))
     if not isinstance(record, dict):
         raise OSError(f"{run_dir.cell(found.cell.number).episodes}: changed while it was read")
     return parse_conversation(record, plan.benchmark)
@@ -139,10 +144,10 @@ def read_summaries(
     """What every matching conversation shows, for `Tally`; each file is read once, and no
     transcript outlives its line."""
 
-    def make(record: dict[str, Any], offset: int, length: int) -> Any:
+    def make(record: EpisodeRecord, offset: int, length: int) -> tuple[int, Summary] | None:
         if not selection.takes(record):
             return None
-        return (record["task_id"], summarise(parse_conversation(record, plan.benchmark)))
+        return (record.task_id, summarise(parse_conversation(record.as_json(), plan.benchmark)))
 
     for cell in selection.cells(plan):
         group = cell.group
@@ -151,28 +156,23 @@ def read_summaries(
                 yield (group, cell.variant, *kept.made)
 
 
-def _kept(run_dir: RunDir, cell: Cell, make: Any) -> Iterable[Kept]:
+def _kept(
+    run_dir: RunDir, cell: Cell, make: Callable[[EpisodeRecord, int, int], T]
+) -> Iterable[Kept[T]]:
     """What counts of a cell's file, by task."""
-    tasks = frozenset(cell.tasks)
-
-    def belongs(record: dict[str, Any]) -> bool:
-        names = [record.get(key) for key in ("assistant", "env", "agent_strategy", "variant")]
-        return record["task_id"] in tasks and (*names, record["trial"]) == cell.key
-
-    kept: dict[int, Kept] = {}
-    count_lines(run_dir.cell(cell.number).episodes, make, kept, belongs)
+    kept: dict[int, Kept[T]] = {}
+    count_lines(run_dir.cell(cell.number).episodes, make, kept, lambda r: r.belongs_to(cell))
     return [kept[task] for task in sorted(kept)]
 
 
-def _found(cell: Cell, record: dict[str, Any], offset: int, length: int) -> Found:
-    reward, steps = record.get("reward"), record.get("steps")
+def _found(cell: Cell, record: EpisodeRecord, offset: int, length: int) -> Found:
     return Found(
         cell=cell,
-        task=record["task_id"],
-        outcome=record["outcome"],
-        reward=float(reward) if isinstance(reward, int | float) else None,
-        steps=steps if isinstance(steps, int) else 0,
-        episode=str(record.get("episode") or ""),
+        task=record.task_id,
+        outcome=record.outcome,
+        reward=record.reward,
+        steps=record.steps,
+        episode=record.episode,
         offset=offset,
         length=length,
     )

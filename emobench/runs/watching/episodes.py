@@ -10,23 +10,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import orjson
-
-from emobench.core.outcomes import OUTCOMES, SUCCESS, Outcome
+from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.core.times import seconds
+from emobench.store.episodes import EpisodeRecord, read_lines
 
 RECENT_S = 600.0
 """How long ends of episodes are kept for the rate."""
 WORDS = {
     Outcome.INFRA_ERROR: "a conversation lost a server",
-    "agent_error": "the assistant's reply could not be used",
-    "user_error": "the simulated user gave nothing usable",
-    "context_overflow": "a conversation outgrew the model's context",
+    Outcome.AGENT_ERROR: "the assistant's reply could not be used",
+    Outcome.USER_ERROR: "the simulated user gave nothing usable",
+    Outcome.CONTEXT_OVERFLOW: "a conversation outgrew the model's context",
 }
 
 
@@ -61,8 +59,8 @@ class _File:
     offset: int = 0
     behind: int = 0
     """Bytes that were there and are not read yet."""
-    tasks: dict[int, bool] = field(default_factory=dict)
-    """Tasks met; True: an infrastructure error, which a later line replaces."""
+    final: dict[int, bool] = field(default_factory=dict)
+    """Tasks met; False: an infrastructure error, which a later line replaces."""
 
 
 class EpisodeScan:
@@ -101,7 +99,7 @@ class EpisodeScan:
                 self._read(self._plan.cells[number], file, deadline, now)
             if done and not file.behind:
                 self._settled.add(number)
-                file.tasks.clear()
+                file.final.clear()
         return None
 
     def _look(self, number: int, file: _File) -> bool:
@@ -117,58 +115,39 @@ class EpisodeScan:
 
     def _read(self, cell: Cell, file: _File, deadline: float | None, now: float) -> None:
         try:
-            with self._run_dir.cell(cell.number).episodes.open("rb") as stream:
-                stream.seek(file.offset)
-                for line in stream:
-                    if not line.endswith(b"\n"):
-                        break
-                    file.offset += len(line)
-                    file.behind = max(0, file.behind - len(line))
-                    record = _record(line)
-                    if record is not None:
-                        self._take(cell, file, record, now)
-                    if deadline is not None and time.monotonic() > deadline:
-                        return
+            for line in read_lines(self._run_dir.cell(cell.number).episodes, file.offset):
+                if line.state == "torn":
+                    break  # it is being written, and is read once it is whole
+                file.behind = max(0, file.behind - (line.end - file.offset))
+                file.offset = line.end
+                if line.record is not None and line.record.belongs_to(cell):
+                    self._count(cell, file, line.record, now)
+                if deadline is not None and time.monotonic() > deadline:
+                    return
         except OSError:
             return
-        file.behind = 0  # a torn last line is being written, and is read once it is whole
+        file.behind = 0
 
-    def _take(self, cell: Cell, file: _File, record: dict[str, Any], now: float) -> None:
-        task, outcome = record["task_id"], record["outcome"]
-        identity = (record.get("env"), record.get("variant"), record.get("trial"))
-        if identity != (cell.env, cell.variant, cell.trial) or task not in cell.tasks:
-            return
-        infra = outcome == Outcome.INFRA_ERROR
-        end = (seconds(record.get("started")) or 0.0) + float(record.get("wall_s") or 0.0)
+    def _count(self, cell: Cell, file: _File, record: EpisodeRecord, now: float) -> None:
+        began = seconds(record.started)
+        end = (began or 0.0) + (record.wall_s or 0.0)
         self._note_error(cell, record, end)
         tally = self.variants[cell.variant]
-        if task in file.tasks:
-            if not file.tasks[task]:
+        if record.task_id in file.final:
+            if file.final[record.task_id]:
                 return
             tally.outcomes[Outcome.INFRA_ERROR] -= 1
-        file.tasks[task] = infra
-        reward = record.get("reward")
-        tally.add(cell.env, task, outcome, None if infra or reward is None else float(reward))
-        if not infra and end > now - RECENT_S:
-            self.recent.append((seconds(record.get("started")) or end, end))
+        file.final[record.task_id] = record.is_final
+        tally.add(cell.env, record.task_id, record.outcome, record.reward)
+        if record.is_final and end > now - RECENT_S:
+            self.recent.append((end if began is None else began, end))
 
-    def _note_error(self, cell: Cell, record: dict[str, Any], end: float) -> None:
-        error = record.get("error")
-        if not isinstance(error, dict):
+    def _note_error(self, cell: Cell, record: EpisodeRecord, end: float) -> None:
+        if record.error is None:
             return
         if self.newest_error is not None and self.newest_error.time > end:
             return
-        said = " ".join(str(error.get("message") or error.get("type") or "").split())
-        words = WORDS.get(record["outcome"], str(record["outcome"]))
-        where = f"cell {cell.number} task {record['task_id']}"
+        said = " ".join((record.error.message or record.error.type).split())
+        words = WORDS.get(record.outcome, str(record.outcome))
+        where = f"cell {cell.number} task {record.task_id}"
         self.newest_error = Trouble(end, where, f"{words}: {said}" if said else words)
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        data = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(data, dict) or type(data.get("task_id")) is not int:
-        return None
-    return data if data.get("outcome") in OUTCOMES else None

@@ -31,7 +31,9 @@ def episode(task: int, outcome: str = "solved", **more: Any) -> str:
     reward = {"infra_error": None, "solved": 1.0}.get(outcome, 0.0)
     record = {
         "task_id": task,
+        "assistant": "scripted",
         "env": "retail",
+        "agent_strategy": "tool-calling",
         "variant": "control",
         "trial": 1,
         "outcome": outcome,

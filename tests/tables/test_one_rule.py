@@ -1,0 +1,150 @@
+"""Every reader of an episodes file goes by one rule: resume, watch, report, tables, selection."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from emobench.analysis.transcript.selection import Selection, find
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import Cell
+from emobench.runs.watching.episodes import EpisodeScan
+from emobench.store.episodes import EpisodeStore, episode_of
+from emobench.tables.run_results import collect
+from emobench.tables.table import load_tables
+from tests.support.runs import episode, make_run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return make_run(tmp_path / "study", variants=("control", "anger"), tasks=3, trials=1)
+
+
+def written(line: dict[str, object]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+@st.composite
+def own(draw: st.DrawFn) -> bytes:
+    """A whole line of the cell, some with what a strict JSON parser refuses."""
+    outcome = draw(st.sampled_from(["solved", "failed", "user_error", "infra_error"]))
+    line = episode(CONTROL, draw(st.integers(0, 2)), outcome, messages=2)
+    odd = draw(st.sampled_from(["", "NaN", "lone surrogate"]))
+    if odd == "NaN":
+        line["cost"] = float("nan")
+    elif odd:
+        line["traj"][0]["content"] = "\ud800"
+    return written(line)
+
+
+CONTROL, ANGER = (
+    Cell(
+        number=number,
+        assistant="scripted",
+        env="retail",
+        agent_strategy="tool-calling",
+        variant=variant,
+        trial=1,
+        tasks=(0, 1, 2),
+    )
+    for number, variant in enumerate(("control", "anger"))
+)
+DAMAGED = (
+    b"not json\n",
+    b"\n",
+    b"[1]\n",
+    b'{"task_id": 0, "outcome": "splendid", "trial": 1}\n',
+    b'{"task_id": 0, "outcome": "solved"}\n',
+    b'{"task_id": true, "outcome": "solved", "trial": 1}\n',
+    b'{"task_id": [0], "outcome": "solved", "trial": 1}\n',
+)
+FOREIGN = (
+    written(episode(ANGER, 0)),
+    written(episode(CONTROL, 99)),
+    written({**episode(CONTROL, 1), "assistant": "another"}),
+    written({**episode(CONTROL, 1), "agent_strategy": "react"}),
+)
+TORN = written(episode(CONTROL, 2))[:-30]
+SETTINGS = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@SETTINGS
+@example(lines=[FOREIGN[2], written(episode(CONTROL, 1))], tail=b"", first=0)
+@given(
+    lines=st.lists(own() | st.sampled_from([*DAMAGED, *FOREIGN]), max_size=8),
+    tail=st.sampled_from([b"", TORN]),
+    first=st.integers(0, 8),
+)
+def test_all_readers_find_the_same_episodes(
+    run_dir: RunDir, lines: list[bytes], tail: bytes, first: int
+) -> None:
+    path = run_dir.cell(0).episodes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Watching reads a part, while the next line is being written, and then the rest.
+    path.write_bytes(b"".join(lines[:first]) + (lines[first][:-1] if first < len(lines) else b""))
+    scan = EpisodeScan(load_plan(run_dir), run_dir)
+    scan.read({0: False}, None, time.time())
+    path.write_bytes(b"".join(lines) + tail)
+    scan.read({0: False}, None, time.time())
+
+    result = collect(run_dir).cells[0].file
+    found = {each.task_id: each.outcome.value for each in result.episodes}
+    tables = load_tables(run_dir)
+    frame = tables.episodes
+    assert dict(zip(frame["task_id"].tolist(), frame["outcome"].tolist(), strict=True)) == found
+    left_out = tables.summary["left_out"]
+    assert {name: getattr(result.left_out, name) for name in left_out} == left_out
+    selected = find(run_dir, load_plan(run_dir), Selection())
+    assert {each.task: str(each.outcome) for each in selected} == found
+    counted = scan.variants["control"].outcomes
+    assert {str(name): n for name, n in counted.items() if n} == Counter(found.values())
+    assert result.left_out.torn == (tail != b"")
+    assert len(result.episodes) + sum(vars(result.left_out).values()) == sum(
+        1 for line in [*lines, tail] if line.strip()
+    )
+
+
+@SETTINGS
+@given(lines=st.lists(own() | st.sampled_from(DAMAGED), max_size=8))
+def test_a_resumed_cell_runs_what_the_report_lacks(run_dir: RunDir, lines: list[bytes]) -> None:
+    path = run_dir.cell(0).episodes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(lines) + TORN)
+    found = {each.task_id: each.outcome for each in collect(run_dir).cells[0].file.episodes}
+    with EpisodeStore(run_dir.cell(0)) as store:
+        assert {task: record.outcome for task, record in store.records.items()} == found
+        assert store.finished() == {task for task in found if store.records[task].is_final}
+    assert path.read_bytes() == b"".join(lines), "what was torn is cut off, and nothing else"
+
+
+def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
+    """The one schema: every field survives, those of a record with odd text too."""
+    line = episode(CONTROL, 1, "agent_error", attempt=2)
+    line["history"] = [
+        {
+            "attempt": 1,
+            "error": {"type": "user:infra", "message": "gone"},
+            "started": "2026-11-20T09:00:00+00:00",
+            "wall_s": 1.5,
+            "steps": 3,
+        }
+    ]
+    line["traj"][0]["content"] = "\ud800"
+    record = episode_of(line)
+    assert record is not None
+    with EpisodeStore(run_dir.cell(0)) as store:
+        store.append(record)
+    with EpisodeStore(run_dir.cell(0)) as store:
+        assert store.records == {1: record}
+    data = json.loads(run_dir.cell(0).episodes.read_bytes())
+    assert data == record.as_json()
+    assert {key: data[key] for key in line} == line
