@@ -18,9 +18,9 @@ def run_dir(tmp_path: Path) -> RunDir:
     return make_run(tmp_path / "study", variants=("control", "frustration"), tasks=3, trials=1)
 
 
-def test_an_absent_file_holds_no_episode(tmp_path: Path) -> None:
-    cell = load_plan(make_run(tmp_path)).cells[0]
-    assert read_episodes(tmp_path / "none" / "episodes.jsonl", cell).episodes == ()
+def test_an_absent_file_holds_no_episode(run_dir: RunDir) -> None:
+    cell = load_plan(run_dir).cells[0]
+    assert read_episodes(run_dir.cell(0).episodes, cell).episodes == ()
 
 
 def test_a_torn_last_line_is_left_out_and_counted(run_dir: RunDir) -> None:
