@@ -60,6 +60,11 @@ def assistant_server(assistant: str) -> str:
     return f"assistant_{assistant}"
 
 
+def servers_used_by(assistant: str) -> tuple[str, str]:
+    """The servers that a conversation with the assistant needs."""
+    return USER_SERVER, assistant_server(assistant)
+
+
 def servers_of(sweep: Sweep) -> dict[str, RoleModel]:
     """The servers that this sweep has to start, by name; `openai` endpoints exist already."""
     roles: dict[str, RoleModel] = {USER_SERVER: sweep.user}
@@ -93,6 +98,12 @@ def instances_of(sweep: Sweep) -> dict[str, RoleModel]:
         for server, model in servers_of(sweep).items()
         for name in replicas_of(server, model)
     }
+
+
+def blocks_of_server(plan: Plan, instance: str) -> set[str]:
+    """Names of the blocks whose cells use the server."""
+    server = server_of(instance)
+    return {block.name for block in plan.blocks if server in servers_used_by(block.assistant)}
 
 
 def replicas_of(server: str, model: RoleModel) -> list[str]:

@@ -14,16 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from emobench.core.errors import EmobenchError
 from emobench.core.plan import instances_of, load_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import age_s
 from emobench.scheduler.schedulers import SCHEDULERS
-from emobench.serving.leases import who_leases
-from emobench.serving.need import ON_THEIR_WAY, who_needs
+from emobench.serving.demand import ON_THEIR_WAY, who_leases, who_needs_server
 from emobench.store.endpoints import locate_server
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
@@ -45,7 +45,7 @@ class Look:
     """Whether one of them waits for arrays that are being submitted."""
 
 
-def look(run_dir: RunDir, now: float) -> Look:
+def look(run_dir: RunDir) -> Look:
     """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
     plan, jobs = load_plan(run_dir), read_jobs(run_dir)
     # The local runner's end with their sweep, or with `emobench cancel`.
@@ -53,7 +53,7 @@ def look(run_dir: RunDir, now: float) -> Look:
     free: list[JobRecord] = []
     needed: dict[str, str] = {}
     for server in SCHEDULERS.live(servers):
-        who = who_needs(plan, jobs, server, now - (server.submitted_at or 0.0))
+        who = who_needs_server(plan, run_dir, jobs, server, age_s(server.submitted))
         who = who or who_leases(run_dir, server.name)
         if who:
             needed[str(server)] = who
@@ -84,7 +84,7 @@ def clean_up(
     said: dict[str, str] = {}
     keeping = False
     while True:
-        seen = look(run_dir, datetime.now(UTC).timestamp())
+        seen = look(run_dir)
         if not seen.free and not seen.awaited:
             for name, who in seen.needed.items():
                 say(f"{name} stays: {who} needs it")

@@ -13,9 +13,8 @@ from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.files import write_atomic
 from emobench.core.job_id import array_of
 from emobench.core.plan import (
-    USER_SERVER,
     Plan,
-    assistant_server,
+    blocks_of_server,
     instances_of,
     load_plan,
     save_plan,
@@ -29,7 +28,7 @@ from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
-from emobench.serving.leases import who_leases
+from emobench.serving.demand import arrays_of_server, who_leases
 from emobench.serving.reuse import give_back, holds, lease_servers
 from emobench.store.endpoints import ServerLocation, locate_server, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, OnJob, read_jobs
@@ -190,16 +189,11 @@ def _servers_to_start(
 ) -> list[str]:
     """Instances that these blocks need and that neither a live array nor `keep_servers_min` keeps
     alive already. Servers that are about to leave are cancelled."""
-    assistants = {block.assistant for block in plan.blocks if block.name in blocks_to_run}
-    needed = {USER_SERVER, *(assistant_server(name) for name in assistants)}
-    blocks = {block.name: block.assistant for block in plan.blocks}
     live_ids = {array_of(job_id) for job_id, state in states.items() if state.live}
     live = [job for job in jobs if job.job_id in live_ids]
-    kept: set[str] = set()
-    for job in live:
-        if job.kind is JobKind.ARRAY:
-            names = [blocks[name] for name in job.block_names if name in blocks]
-            kept.update({USER_SERVER, *map(assistant_server, names)})
+    names = servers_of(plan.sweep)
+    needed = {name for name in names if not blocks_of_server(plan, name).isdisjoint(blocks_to_run)}
+    kept = {name for name in names if arrays_of_server(plan, live, name)}
     servers = [job for job in live if job.kind is JobKind.SERVER]
     staying = [job for job in servers if server_of(job.name) in kept or stays(run_dir, job)]
     # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.

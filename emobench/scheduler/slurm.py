@@ -14,7 +14,7 @@ from emobench.config.capacity import throttle_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
-from emobench.core.plan import USER_SERVER, Plan, assistant_server, server_of
+from emobench.core.plan import Plan, blocks_of_server, server_of, servers_used_by
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import Accounts, JobState, OwnJob, Phase, Scheduler
@@ -129,7 +129,7 @@ class SlurmScheduler(Scheduler):
                     continue
                 indices = format_ranges((cell - block.first_cell for cell in cells), comma=",")
                 options = [f"--array={indices}%{throttle_of(plan)}"]
-                needed = (USER_SERVER, assistant_server(block.assistant))
+                needed = servers_used_by(block.assistant)
                 if ids := [waiting[server] for server in needed if server in waiting]:
                     options.append(f"--dependency=after:{':'.join(ids)}")
                 script = array_script(block.name)
@@ -278,18 +278,13 @@ class SlurmScheduler(Scheduler):
         servers = [job for job in submitted if job.kind is JobKind.SERVER]
         if not servers:
             return []
-        assistants = {block.name: block.assistant for block in plan.blocks}
         arrays = [
             job
             for job in read_jobs(run_dir)
             if job.kind is JobKind.ARRAY and job.scheduler == self.name
         ]
-        needed = {
-            server
-            for array in self.live(arrays)
-            for server in (USER_SERVER, assistant_server(assistants.get(array.name, "")))
-        }
-        lonely = [job for job in servers if server_of(job.name) not in needed]
+        live = {name for array in self.live(arrays) for name in array.block_names}
+        lonely = [job for job in servers if live.isdisjoint(blocks_of_server(plan, job.name))]
         if not lonely:
             return []
         # The refusal is what the user has to read; a scancel that fails must not hide it.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from emobench.core.plan import USER_SERVER, Plan, assistant_server, server_of, servers_of
+from emobench.core.plan import USER_SERVER, Plan, server_of, servers_of, servers_used_by
 from emobench.core.run_dir import RunDir
 from emobench.core.times import seconds
 from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, cost_of
@@ -73,7 +73,7 @@ def accelerators_of(plan: Plan, server: str) -> int:
 def servers_used(plan: Plan, assistant: str) -> tuple[str, ...]:
     """The servers of this sweep that a conversation with `assistant` needs."""
     started = servers_of(plan.sweep)
-    return tuple(name for name in (USER_SERVER, assistant_server(assistant)) if name in started)
+    return tuple(name for name in servers_used_by(assistant) if name in started)
 
 
 class _Reader:

@@ -17,10 +17,11 @@ from emobench.core.files import write_json
 from emobench.core.plan import Plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
+from emobench.core.times import now
 from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.interface import OwnJob, Scheduler
 from emobench.scheduler.schedulers import scheduler_of
-from emobench.store.endpoints import STALE_S, Endpoint, now, publish, read_endpoint
+from emobench.store.endpoints import Endpoint, publish, read_endpoint
 from emobench.store.jobs import JobRecord, add_jobs, read_jobs
 
 CHAIN = 50
@@ -55,7 +56,7 @@ class Claim:
         if self.lost_to or self._is_lost(other):
             return
         endpoint = replace(endpoint, takes_over=self._takes_over)
-        waits = not self._claimed and self._takes_over and _serves(other)
+        waits = not self._claimed and self._takes_over and other is not None and other.is_serving
         if waits and endpoint.state != "ready":
             file = self._run_dir.successor(self._instance)
             write_json(file, asdict(endpoint) | {"heartbeat": now()})
@@ -72,7 +73,7 @@ class Claim:
 
     def _is_lost(self, other: Endpoint | None) -> bool:
         """Whether another job serves the instance in this one's place."""
-        if other is None or not _serves(other):
+        if other is None or not other.is_serving:
             return False
         beaten = self._takes_over and other.job_id != self._takes_over
         if other.takes_over == self._job_id or (beaten and not self._claimed):
@@ -82,18 +83,10 @@ class Claim:
     def _chain(self, present: Endpoint | None) -> tuple[str, ...]:
         if present is None:
             return ()
-        handed_over = present.job_id == self._takes_over and _serves(present)
+        handed_over = present.job_id == self._takes_over and present.is_serving
         if present.state != "left" and not handed_over:
             return ()
         return (present.incarnation, *present.follows)[:CHAIN]
-
-
-def _serves(endpoint: Endpoint | None) -> bool:
-    return (
-        endpoint is not None
-        and endpoint.state in ("starting", "ready")
-        and endpoint.age_s() <= STALE_S
-    )
 
 
 class Succession:

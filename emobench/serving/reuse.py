@@ -8,28 +8,24 @@ then does the lease count. Whoever gets no such answer takes the file back and s
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from emobench.core.errors import InvalidInput
-from emobench.core.files import write_json
 from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.waiting import problem_of
 from emobench.store.endpoints import (
-    STALE_S,
     Endpoint,
     ServerLocation,
     locate_server,
-    now,
     point_to_leased,
 )
+from emobench.store.leases import add_lease, remove_lease
 
 ANSWER_S = 45.0
 """A supervisor looks every second, but another node may see a new file half a minute late."""
@@ -115,7 +111,7 @@ def lease_servers(
         for offer in offers(plan, run_dir, server_of(instance)):
             if (offer.location.run_dir, offer.location.instance) in taken:
                 continue
-            location, problem = take(offer, run_dir, instance)
+            location, problem = lease_server(offer, run_dir, instance)
             if location is not None:
                 say(f"server {instance}: leased from {offer}")
                 leased[instance] = location
@@ -128,17 +124,15 @@ def lease_servers(
     return leased
 
 
-def take(
+def lease_server(
     offer: Offer, run_dir: RunDir, instance: str, answer_s: float = ANSWER_S
 ) -> tuple[ServerLocation | None, str]:
     """Lease an offered server for `instance` of `run_dir`: its place, or why not."""
     if problem := problem_of(offer.location, offer.endpoint):
         return None, problem
-    location = replace(offer.location, lease=secrets.token_hex(8))
-    claim = {"run_dir": str(run_dir.path), "instance": instance, "created": now()}
+    location = offer.location
     try:
-        location.run_dir.leases(location.instance).mkdir(parents=True, exist_ok=True)
-        write_json(_file(location), claim)
+        location = add_lease(location, run_dir, instance)
         problem = _answer(location, offer.endpoint.incarnation, answer_s)
         if not problem:
             point_to_leased(run_dir, instance, location)
@@ -154,22 +148,14 @@ def take(
 
 def give_back(location: ServerLocation) -> None:
     """End a lease; nothing happens where the location is none."""
-    if location.lease:
-        try:
-            _file(location).unlink(missing_ok=True)
-        except OSError:
-            return  # its owner finds out that nobody needs it
+    remove_lease(location.run_dir, location.instance, location.lease)
 
 
 def holds(run_dir: RunDir, instance: str) -> bool:
     """Whether the instance has a lease of a server that is there."""
     location = locate_server(run_dir, instance)
     endpoint = location.read() if location.lease else None
-    return endpoint is not None and _is_ready(endpoint) and location.lease in endpoint.leases
-
-
-def _file(location: ServerLocation) -> Path:
-    return location.run_dir.leases(location.instance) / f"{location.lease}.json"
+    return endpoint is not None and endpoint.is_ready and location.lease in endpoint.leases
 
 
 def _answer(location: ServerLocation, incarnation: str, answer_s: float) -> str:
@@ -177,7 +163,7 @@ def _answer(location: ServerLocation, incarnation: str, answer_s: float) -> str:
     deadline = time.monotonic() + answer_s
     while True:
         endpoint = location.read()
-        if endpoint is None or not _is_ready(endpoint) or endpoint.incarnation != incarnation:
+        if endpoint is None or not endpoint.is_ready or endpoint.incarnation != incarnation:
             return "it is leaving, or starts again"
         if location.lease in endpoint.leases:
             return ""
@@ -200,10 +186,6 @@ def _live_servers(run_dir: RunDir) -> list[Offer]:
         location = ServerLocation(run_dir, file.stem)
         endpoint = location.read()
         # A successor that waits has a file of its own, with its instance's name in it.
-        if endpoint is not None and endpoint.server == location.instance and _is_ready(endpoint):
+        if endpoint is not None and endpoint.server == location.instance and endpoint.is_ready:
             found.append(Offer(location, endpoint))
     return found
-
-
-def _is_ready(endpoint: Endpoint) -> bool:
-    return endpoint.state == "ready" and endpoint.age_s() <= STALE_S

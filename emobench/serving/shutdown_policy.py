@@ -12,20 +12,19 @@ from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
 from emobench.serving.budget import Budget
-from emobench.serving.leases import Leases
-from emobench.serving.need import Need
+from emobench.serving.demand import LeaseDemand, OwnDemand
 
 BUDGET_CHECK_S = 60.0
 
 
-class Limits:
-    """Answers `why_leave` for one server; told with `saw` whether it had requests."""
+class ShutdownPolicy:
+    """Answers `why_leave` for one server; told with `observe` whether it had requests."""
 
     def __init__(
         self,
         run_dir: RunDir,
-        need: Need,
-        leases: Leases,
+        need: OwnDemand,
+        leases: LeaseDemand,
         budget_check_s: float = BUDGET_CHECK_S,
     ) -> None:
         self._need, self._leases = need, leases
@@ -46,7 +45,7 @@ class Limits:
         """Whether the run has used its max_gpu_hours: the server stays for its own cells' end."""
         return bool(self._budget.reached)
 
-    def saw(self, busy: bool | None) -> None:
+    def observe(self, busy: bool | None) -> None:
         """One look at the engine. What cannot be told (None) is not held against it."""
         idle = busy is False
         if not (idle and self._was_idle):

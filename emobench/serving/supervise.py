@@ -22,19 +22,19 @@ from types import FrameType
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
+from emobench.core.times import now
 from emobench.llm.client import Unreachable, check_health
 from emobench.scheduler.render import serve_script
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.scheduler.slurm_commands import requeue_if_preempted
 from emobench.serving.canary import calls_tools
+from emobench.serving.demand import QUEUE_CHECK_S, LeaseDemand, OwnDemand
 from emobench.serving.engine import Engine, own_address
 from emobench.serving.failure_diagnosis import Cause, diagnose, diagnose_slow_start, may_recover
 from emobench.serving.handover import Handover
-from emobench.serving.leases import Leases
-from emobench.serving.need import QUEUE_CHECK_S, Need
 from emobench.serving.readiness import Readiness
-from emobench.serving.shutdown_policy import BUDGET_CHECK_S, Limits
-from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key, now
+from emobench.serving.shutdown_policy import BUDGET_CHECK_S, ShutdownPolicy
+from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key
 from emobench.store.events import EventLog
 
 
@@ -100,12 +100,12 @@ class Announcer:
         self,
         endpoint: Endpoint,
         handover: Handover,
-        limits: Limits,
-        leases: Leases,
+        policy: ShutdownPolicy,
+        leases: LeaseDemand,
         heartbeat_s: float,
     ) -> None:
         self.endpoint = endpoint
-        self._handover, self._limits, self._leases = handover, limits, leases
+        self._handover, self._policy, self._leases = handover, policy, leases
         self._heartbeat_s = heartbeat_s
         self._engine: Engine | None = None
         self._beat = float("-inf")
@@ -124,14 +124,14 @@ class Announcer:
     def say(self, state: State, reason: str = "", cause: str = "") -> None:
         """Write the endpoint file now."""
         # Only a server that may go on takes another sweep's lease into account.
-        leases = self._leases.ids if state == "ready" and not self._limits.closing else ()
+        leases = self._leases.ids if state == "ready" and not self._policy.closing else ()
         self.endpoint = replace(
             self.endpoint,
             state=state,
             reason=reason,
             cause=cause,
-            final=self._limits.final,
-            kept_until=self._limits.kept_until,
+            final=self._policy.final,
+            kept_until=self._policy.kept_until,
             leases=leases,
             max_concurrency=self._engine.max_concurrency if self._engine else None,
         )
@@ -144,7 +144,7 @@ class Announcer:
 
     def beat(self, state: State, reason: str = "") -> None:
         """Write it where the heartbeat is due, or where another sweep waits for an answer."""
-        asked = self._leases.look()
+        asked = self._leases.refresh()
         if asked or time.monotonic() - self._beat >= self._heartbeat_s:
             self.say(state, reason)
 
@@ -205,11 +205,11 @@ class Supervisor:
         self._server, self._instance = server, instance
         self._events = EventLog(run_dir, instance, job_id)
         self._handover = Handover(plan, run_dir, instance, job_id, takes_over)
-        need = Need(plan, run_dir, instance, job_id, started, timing.queue_check_s)
-        leases = Leases(run_dir, instance, timing.queue_check_s)
-        self._limits = Limits(run_dir, need, leases, timing.budget_check_s)
+        need = OwnDemand(plan, run_dir, instance, job_id, started, timing.queue_check_s)
+        leases = LeaseDemand(run_dir, instance, timing.queue_check_s)
+        self._policy = ShutdownPolicy(run_dir, need, leases, timing.budget_check_s)
         self._announcer = Announcer(
-            endpoint, self._handover, self._limits, leases, timing.heartbeat_s
+            endpoint, self._handover, self._policy, leases, timing.heartbeat_s
         )
 
     def run(self) -> int:
@@ -296,7 +296,7 @@ class Supervisor:
             deadline=self._deadline,
             on_end=self._wakeable.wake,
         )
-        self._limits.saw(None)
+        self._policy.observe(None)
         self._announcer.say("starting")
         self._events.note("starting", engine.incarnation)
         while True:
@@ -340,7 +340,7 @@ class Supervisor:
                 strikes = 0 if self._is_healthy() else strikes + 1
                 if strikes >= self._timing.strikes:
                     return f"{strikes} health probes in a row failed"
-                self._limits.saw(self._events.sample(self._announcer.endpoint.url))
+                self._policy.observe(self._events.sample(self._announcer.endpoint.url))
                 next_probe = time.monotonic() + self._timing.health_s
             self._announcer.beat("ready")
             self._wakeable.sleep(self._timing.probe_s)
@@ -355,8 +355,8 @@ class Supervisor:
     def _leaving(self) -> bool:
         stop = self._wakeable.stop
         self._reason = f"received {stop}" if stop else ""
-        self._reason = self._reason or self._handover.why_leave() or self._limits.why_leave()
-        if not self._reason and not self._limits.kept_until:
+        self._reason = self._reason or self._handover.why_leave() or self._policy.why_leave()
+        if not self._reason and not self._policy.kept_until:
             self._handover.poll()
         return bool(self._reason)
 

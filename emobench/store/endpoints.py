@@ -13,7 +13,6 @@ import os
 import secrets
 import stat
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json, write_json
 from emobench.core.run_dir import RunDir
+from emobench.core.times import age_s, now
 
 State = Literal["starting", "ready", "failed", "left"]
 
@@ -66,25 +66,26 @@ class Endpoint:
     follows: tuple[str, ...] = ()
     """Incarnations that left in order, the last one first: conversations with them go on here."""
     leases: tuple[str, ...] = ()
-    """Ids of the leases that the server has taken into account (see `serving.leases`)."""
+    """Ids of the leases that the server has taken into account (see `store.leases`)."""
     schema: Literal[1] = 1
     """Of the file; a file without it is of nobody's."""
 
     def age_s(self) -> float:
         """Seconds since the last heartbeat; infinite where it cannot be read."""
-        try:
-            beat = datetime.fromisoformat(self.heartbeat)
-            return (datetime.now(UTC) - beat).total_seconds()
-        except (ValueError, TypeError):
-            return float("inf")
+        return age_s(self.heartbeat)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it says so, and its job is alive."""
+        return self.state == "ready" and self.age_s() <= STALE_S
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it is ready or on its way, and its job is alive."""
+        return self.state in ("starting", "ready") and self.age_s() <= STALE_S
 
 
 _ENDPOINT = TypeAdapter(Endpoint)
-
-
-def now() -> str:
-    """This moment as it stands in files: ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def publish(run_dir: RunDir, endpoint: Endpoint) -> None:

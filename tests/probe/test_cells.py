@@ -16,11 +16,12 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import now
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import cells
 from emobench.probe.cells import CellProbe, probe_cell
 from emobench.runner.cell import run_cell
-from emobench.store.endpoints import Endpoint, api_key, now, publish
+from emobench.store.endpoints import Endpoint, api_key, publish
 from tests.support.model_server import ModelServer, Reply, good, is_user, proving
 from tests.support.plans import make_plan
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emobench.core.job_id import expand_id
 from emobench.core.ranges import format_ranges
 from emobench.scheduler import slurm_commands
-from emobench.scheduler.interface import JobState
+from emobench.scheduler.interface import JobState, Phase
 from emobench.scheduler.slurm_commands import slurm_states
 
 
@@ -66,3 +66,18 @@ def test_without_any_answer_nothing_is_said_to_have_ended(monkeypatch: pytest.Mo
     _answers(monkeypatch, None, None)
     assert slurm_states(["1"]) == {"1": JobState("UNKNOWN")}
     assert JobState("UNKNOWN").live
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [
+        *(("PENDING", Phase.QUEUED), ("CONFIGURING", Phase.QUEUED), ("REQUEUED", Phase.QUEUED)),
+        *(("PREEMPTED", Phase.QUEUED), ("RUNNING", Phase.STARTED), ("COMPLETING", Phase.STARTED)),
+        *(("COMPLETED", Phase.ENDED), ("NODE_FAIL", Phase.ENDED), ("GONE", Phase.ENDED)),
+        ("UNKNOWN", Phase.UNKNOWN),
+    ],
+)
+def test_what_a_state_means(state: str, phase: Phase) -> None:
+    """One table: whoever waits for a server, shows it or submits for it reads the same."""
+    assert JobState(state).phase is phase
+    assert JobState(state).live == (phase is not Phase.ENDED)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from emobench.core.plan import load_plan
+from emobench.core.times import now
 from emobench.serving import canary
 from emobench.serving.canary import Verdict, calls_tools, send_canaries
-from emobench.store.endpoints import Endpoint, api_key, now, read_endpoint
+from emobench.store.endpoints import Endpoint, api_key, read_endpoint
 from tests.support.model_server import Reply, recording
 from tests.support.serving import make_run, supervising, until_state
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +16,13 @@ from emobench.core.files import write_json
 from emobench.core.models import RoleModel, VllmModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import now
 from emobench.runs.server_state import server_state
-from emobench.serving.leases import Lease, read_leases, who_leases, who_needs_lease
-from emobench.serving.need import NO_ARRAY_S
-from emobench.serving.reuse import give_back, holds, lease_servers, offers, take
+from emobench.serving.demand import who_leases
+from emobench.serving.reuse import give_back, holds, lease_server, lease_servers, offers
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, locate_server, now, publish, read_endpoint
-from emobench.store.jobs import write_jobs
-from tests.support.jobs import local_record
+from emobench.store.endpoints import Endpoint, api_key, locate_server, publish, read_endpoint
+from emobench.store.leases import read_leases
 from tests.support.plans import LOCAL, make_plan, scripted
 from tests.support.processes import until
 from tests.support.runs import finish_cell
@@ -126,7 +123,7 @@ def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> Non
         until_state(first, "ready")
         offer = offers(plan, second, "user")[0]
         process.send_signal(signal.SIGSTOP)
-        location, problem = take(offer, second, "user", answer_s=0.3)
+        location, problem = lease_server(offer, second, "user", answer_s=0.3)
         process.send_signal(signal.SIGCONT)
         assert location is None
         assert "did not take the lease" in problem
@@ -136,7 +133,7 @@ def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> Non
         for number in (0, 1):
             finish_cell(first, number)
         assert process.wait(60) == 0
-        location, problem = take(offer, second, "user")
+        location, problem = lease_server(offer, second, "user")
         assert location is None
         assert problem
 
@@ -217,30 +214,3 @@ def test_another_users_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.M
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     assert offers(plan, second, "user") == []
-
-
-def test_who_needs_a_leased_server(tmp_path: Path) -> None:
-    _, second = second_sweep(tmp_path)
-    lease = Lease("1", str(second.path), "user", now())
-    old = replace(lease, created=ago(NO_ARRAY_S + 1))
-    assert "its arrays are being submitted: those of second" in who_needs_lease(lease)
-    assert who_needs_lease(old) == ""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        array = local_record("array", "a", "8", process.pid)
-        write_jobs(second, [array])
-        assert who_needs_lease(lease) == who_needs_lease(old) == "array a (job 8) of second"
-        assert who_needs_lease(replace(lease, instance="assistant_b")) == ""
-        process.kill()
-    assert who_needs_lease(lease) == ""
-    write_jobs(second, [replace(array, submitted=ago(60))])
-    assert "being submitted" in who_needs_lease(lease)
-    for number in (0, 1):
-        finish_cell(second, number)
-    assert who_needs_lease(lease) == ""
-    gone = replace(lease, run_dir=str(tmp_path / "gone"))
-    assert "just submitted" in who_needs_lease(gone)
-    assert who_needs_lease(replace(gone, created=ago(61))) == ""
-
-
-def ago(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()

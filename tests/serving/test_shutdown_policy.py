@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -21,13 +20,12 @@ from emobench.core.run_dir import RunDir
 from emobench.runs.submission import stays, submit
 from emobench.scheduler.cost import JobRun, cost_of
 from emobench.serving.budget import hours_of, limit_line, reached, state_of_limit
-from emobench.serving.leases import Leases
-from emobench.serving.need import NO_ARRAY_S, ON_THEIR_WAY, Need, who_needs
-from emobench.serving.shutdown_policy import Limits, cost_of_keeping
+from emobench.serving.demand import LeaseDemand, OwnDemand
+from emobench.serving.shutdown_policy import ShutdownPolicy, cost_of_keeping
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import api_key, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs
-from tests.support.jobs import ended_record, local_record
+from tests.support.jobs import local_record
 from tests.support.plans import CUDA, LOCAL, make_plan, scripted
 from tests.support.processes import until
 from tests.support.runs import finish_cell
@@ -106,28 +104,28 @@ class Clock:
 
 
 @pytest.fixture
-def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Limits, Clock]:
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ShutdownPolicy, Clock]:
     run_dir = make_run(tmp_path)
-    need = Need(load_plan(run_dir), run_dir, "user", "1", datetime.now(UTC).isoformat())
+    need = OwnDemand(load_plan(run_dir), run_dir, "user", "1", datetime.now(UTC).isoformat())
     clock = Clock()
     monkeypatch.setattr("emobench.serving.shutdown_policy.time", clock)
-    return Limits(run_dir, need, Leases(run_dir, "user")), clock
+    return ShutdownPolicy(run_dir, need, LeaseDemand(run_dir, "user")), clock
 
 
-def test_loading_and_silence_count_as_no_idleness(limits: tuple[Limits, Clock]) -> None:
+def test_loading_and_silence_count_as_no_idleness(limits: tuple[ShutdownPolicy, Clock]) -> None:
     server, clock = limits
     clock.now = 5000  # it loaded for more than an hour
-    server.saw(False)
+    server.observe(False)
     assert server.why_leave() == ""
     clock.now += 3599
-    server.saw(False)
+    server.observe(False)
     assert server.why_leave() == ""
-    server.saw(None)  # its metrics do not answer
+    server.observe(None)  # its metrics do not answer
     clock.now += 3600
     assert server.why_leave() == ""
-    server.saw(False)
+    server.observe(False)
     clock.now += 3600
-    server.saw(False)
+    server.observe(False)
     assert server.why_leave() == "idle for 60 minutes (idle_limit_min)"
     assert server.final
 
@@ -218,21 +216,3 @@ def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accou
     free = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"max_gpu_hours": None})})
     assert reached(free, 1e9) == ""
     assert state_of_limit(free, cost) is None
-
-
-def test_who_needs_a_server() -> None:
-    plan = make_plan(LOCAL, "/logs", scripted(), {"a": scripted(), "b": scripted()})
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        server = local_record("server", "assistant_a", "1", process.pid)
-        user = local_record("server", "user+2", "2", process.pid)
-        other = local_record("array", "b", "3", process.pid)
-        gone = ended_record("array", "a", "4", process.pid)
-        successor = local_record("server", "assistant_a", "5", process.pid, takes_over="1")
-        jobs = [server, user, other]
-        assert who_needs(plan, jobs, server, 0) == ON_THEIR_WAY
-        assert who_needs(plan, jobs, server, NO_ARRAY_S + 1) == ""
-        assert who_needs(plan, jobs, user, 0) == "array b (job 3)"
-        assert who_needs(plan, [gone, *jobs], server, 0) == ON_THEIR_WAY
-        assert who_needs(plan, [*jobs, gone], server, 0) == ""
-        assert who_needs(plan, [*jobs, gone, successor], successor, 0) == ""
-        process.send_signal(signal.SIGKILL)

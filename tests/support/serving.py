@@ -14,8 +14,9 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.models import RoleModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import now
 from emobench.scheduler.render import render
-from emobench.store.endpoints import Endpoint, now, read_endpoint
+from emobench.store.endpoints import Endpoint, read_endpoint
 from tests.support import runs
 from tests.support.plans import LOCAL, scripted
 from tests.support.processes import until

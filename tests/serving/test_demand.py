@@ -1,0 +1,158 @@
+"""Who still needs a server: one answer for its supervisor, the clean-up job and a submission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from emobench.core.plan import Plan, load_plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.times import now
+from emobench.serving.demand import (
+    NO_ARRAY_S,
+    ON_THEIR_WAY,
+    RemainingCells,
+    who_leases,
+    who_needs_lease,
+    who_needs_server,
+)
+from emobench.store.endpoints import ServerLocation
+from emobench.store.jobs import JobKind, JobRecord, write_jobs
+from emobench.store.leases import Lease, add_lease, read_leases, remove_lease
+from tests.support.plans import CUDA, make_plan, scripted
+from tests.support.runs import finish_cell
+from tests.support.scripted_scheduler import ScriptedScheduler
+
+SERVER = JobRecord(JobKind.SERVER, "assistant_a", "1")
+USER = JobRecord(JobKind.SERVER, "user+2", "2")
+OTHER = JobRecord(JobKind.ARRAY, "b", "3")
+ARRAY = JobRecord(JobKind.ARRAY, "a", "4")
+SUCCESSOR = JobRecord(JobKind.SERVER, "assistant_a", "5", takes_over="1")
+JOBS = [SERVER, USER, OTHER]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    """A run of two assistants, a (cells 0 and 1) and b (2 and 3)."""
+    run_dir = RunDir(tmp_path / "second")
+    run_dir.path.mkdir()
+    models = {"a": scripted(), "b": scripted()}
+    save_plan(run_dir, make_plan(CUDA, tmp_path, scripted(), dict(models), trials=1))
+    return run_dir
+
+
+@pytest.fixture
+def plan(run_dir: RunDir) -> Plan:
+    return load_plan(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "server", "age_s", "states", "who"),
+    [
+        (JOBS, SERVER, 0, {}, ON_THEIR_WAY),
+        (JOBS, SERVER, NO_ARRAY_S + 1, {}, ""),
+        (JOBS, USER, 0, {"j3": "PENDING"}, "array b (job 3)"),
+        # What cannot be asked about may be alive.
+        (JOBS, USER, NO_ARRAY_S + 1, {"j3": "UNKNOWN"}, "array b (job 3)"),
+        (JOBS, SERVER, 0, {"j3": "RUNNING"}, ON_THEIR_WAY),
+        # An array of an earlier submission, and the one that the server is for.
+        ([ARRAY, *JOBS], SERVER, 0, {}, ON_THEIR_WAY),
+        ([*JOBS, ARRAY], SERVER, 0, {}, ""),
+        ([*JOBS, ARRAY], SERVER, 0, {"j4": "RUNNING"}, "array a (job 4)"),
+        ([*JOBS, ARRAY, SUCCESSOR], SUCCESSOR, 0, {}, ""),
+        # Of a run that an early version began: one record of several blocks.
+        ([SERVER, replace(OTHER, blocks=("a", "b"))], SERVER, 0, {"j3": "RUNNING"}, "array b"),
+    ],
+)
+def test_who_needs_a_server(
+    jobs: list[JobRecord],
+    server: JobRecord,
+    age_s: float,
+    states: dict[str, str],
+    who: str,
+    plan: Plan,
+    run_dir: RunDir,
+) -> None:
+    schedulers = ScriptedScheduler(**states).all()
+    found = who_needs_server(plan, run_dir, jobs, server, age_s, schedulers=schedulers)
+    assert found.startswith(who) and bool(found) == bool(who)
+
+
+def test_cells_that_are_done_need_no_server_though_their_array_has_not_ended(
+    plan: Plan, run_dir: RunDir
+) -> None:
+    """The clean-up job says what the server says."""
+    schedulers = ScriptedScheduler(j4="RUNNING").all()
+    ask = (plan, run_dir, [*JOBS, ARRAY], SERVER, 0.0)
+    finish_cell(run_dir, 0)
+    assert who_needs_server(*ask, schedulers=schedulers) == "array a (job 4)"
+    finish_cell(run_dir, 1, expected=1)  # a resumed sweep gave it another task
+    assert who_needs_server(*ask, schedulers=schedulers) == "array a (job 4)"
+    finish_cell(run_dir, 1)
+    assert who_needs_server(*ask, schedulers=schedulers) == ""
+
+
+def test_remaining_cells(plan: Plan, run_dir: RunDir) -> None:
+    cells = RemainingCells(plan, run_dir, "assistant_a+2")
+    begun = datetime.now(UTC).timestamp() - 1
+    assert cells.any_left() and not cells.all_ended_since(begun)
+    finish_cell(run_dir, 1)
+    finish_cell(run_dir, 0, "failed", ended="2020-01-01T00:00:00+00:00")
+    assert cells.any_left() and not cells.all_ended_since(begun)
+    finish_cell(run_dir, 0, "running", ended=now())
+    assert not cells.all_ended_since(begun)
+    finish_cell(run_dir, 0, "incomplete", ended=now())
+    assert cells.any_left() and cells.all_ended_since(begun)
+    finish_cell(run_dir, 0)
+    assert not cells.any_left()
+
+
+def test_who_needs_a_leased_server(run_dir: RunDir, tmp_path: Path) -> None:
+    scheduler = ScriptedScheduler(j4="RUNNING")
+
+    def who(lease: Lease) -> str:
+        return who_needs_lease(lease, scheduler.all())
+
+    lease = Lease("1", str(run_dir.path), "user", now())
+    old = replace(lease, created=ago(NO_ARRAY_S + 1))
+    assert who(lease) == f"{ON_THEIR_WAY}: those of second"
+    assert who(old) == ""
+    write_jobs(run_dir, [replace(ARRAY, submitted=now())])
+    assert who(lease) == who(old) == "array a (job 4) of second"
+    assert who(replace(lease, instance="assistant_c")) == ""
+    scheduler.script["4"] = "COMPLETED"
+    assert who(lease) == ""
+    write_jobs(run_dir, [replace(ARRAY, submitted=ago(60))])
+    assert who(lease) == f"{ON_THEIR_WAY}: those of second"
+    for number in range(4):
+        finish_cell(run_dir, number)
+    assert who(lease) == ""
+    gone = replace(lease, run_dir=str(tmp_path / "gone"))
+    assert who(gone) == "the sweep of gone, just submitted"
+    assert who(replace(gone, created=ago(61))) == ""
+
+
+def test_a_lease_is_read_as_it_was_written_until_it_is_removed(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    owner = RunDir(tmp_path / "first")
+    leased = add_lease(ServerLocation(owner, "user"), run_dir, "user+2")
+    (lease,) = read_leases(owner, "user")
+    assert (lease.id, lease.run_dir, lease.instance) == (leased.lease, str(run_dir.path), "user+2")
+    assert lease.age_s() < 60
+    schedulers = ScriptedScheduler().all()
+    assert who_leases(owner, "user", schedulers) == f"{ON_THEIR_WAY}: those of second"
+    (owner.leases("user") / "x.json").write_text('{"run_dir": "/", "created": "yesterday"}')
+    assert read_leases(owner, "user") == [lease]
+    remove_lease(owner, "user", lease.id)
+    remove_lease(owner, "user", lease.id)
+    remove_lease(owner, "user", "")
+    assert read_leases(owner, "user") == []
+    assert who_leases(owner, "user", schedulers) == ""
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
