@@ -8,16 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
+from emobench.cli.terminal import show, table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
     from emobench.analysis.assessment import Checks
     from emobench.analysis.gates import GateResult, Verdict
-    from emobench.analysis.judge.manipulation import Agreement, Manipulation, VariantManipulation
-    from emobench.core.outcomes import Condition
+    from emobench.analysis.judge.manipulation import Agreement, Manipulation
+    from emobench.core.outcomes import Group
     from emobench.core.run_dir import RunDir
 
 PASSED, FAILED = 0, 1
@@ -56,38 +61,34 @@ def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
         write_checks(run_dir, checks)
     except OSError as error:
         print(f"{run_dir.checks} is not written: {error.strerror}", file=sys.stderr)
-    print(json.dumps(as_data(checks), indent=2) if as_json else show(checks))
+    if as_json:
+        print(json.dumps(as_data(checks), indent=2))
+    else:
+        show(*render(checks))
     return FAILED if checks.verdict == "failed" else PASSED
 
 
-def show(checks: Checks) -> str:
+def render(checks: Checks) -> Iterator[RenderableType]:
     """Every gate of every variant with its figures, and what the judge saw."""
-    lines = [f"{checks.run}: {_summary(checks)}"]
+    yield f"{checks.run}: {_summary(checks)}"
     if checks.thresholds_changed:
-        lines.append(
+        yield (
             f"thresholds were changed on {checks.thresholds_changed}, with results on disk: "
             "they were not declared before the data"
         )
     if checks.sample is not None:
-        lines.append(f"read: a sample of at most {checks.sample} conversations of each variant")
-    group = None
-    for condition, results in _by_condition(checks.gates).items():
-        if condition.group != group:
-            group = condition.group
-            lines += ["", ", ".join(group)]
-        passed = [result.gate for result in results if result.verdict == "passed"]
-        name = f"  {condition.variant:<14}"
-        if passed:
-            lines.append(f"{name}passed       {', '.join(passed)}")
-            name = " " * len(name)
-        for result in results:
-            if result.verdict != "passed":
-                lines.append(f"{name}{_line(result)}")
-                name = " " * len(name)
+        yield f"read: a sample of at most {checks.sample} conversations of each variant"
+    groups: dict[Group, list[tuple[str, ...]]] = {}
+    for condition, results in groupby(checks.gates, key=lambda result: result.condition):
+        groups.setdefault(condition.group, []).extend(_rows(condition.variant, list(results)))
+    for group, rows in groups.items():
+        yield "\n" + ", ".join(group)
+        yield table(("variant", "verdict", "gate"), rows, left=3, elastic=2)
     for each in checks.manipulation:
-        lines += ["", *_judge(each)]
-    lines += [f"judges {_agreement(each)}" for each in checks.judges_agree]
-    return "\n".join(lines)
+        yield f"\njudge {each.model}: user turns by label"
+        yield _judged(each)
+        yield from map(_agreement, each.with_markers)
+    yield from (f"judges {_agreement(each)}" for each in checks.judges_agree)
 
 
 def _summary(checks: Checks) -> str:
@@ -106,37 +107,30 @@ def _summary(checks: Checks) -> str:
     return ", ".join(parts)
 
 
-def _by_condition(results: Sequence[GateResult]) -> dict[Condition, list[GateResult]]:
-    found: dict[Condition, list[GateResult]] = {}
+def _rows(variant: str, results: Sequence[GateResult]) -> Iterator[tuple[str, ...]]:
+    """The gates that are passed on one line, each other one with its reason."""
+    passed = [result.gate for result in results if result.verdict == "passed"]
+    if passed:
+        yield variant, WORDS["passed"], ", ".join(passed)
     for result in results:
-        found.setdefault(result.condition, []).append(result)
-    return found
+        if result.verdict != "passed":
+            near = result.verdict == "failed" and any(each.near for each in result.criteria)
+            doubt = " (an interval holds its threshold)" if near else ""
+            yield variant, WORDS[result.verdict], f"{result.gate}: {result.reason}{doubt}"
 
 
-def _line(result: GateResult) -> str:
-    near = any(criterion.near for criterion in result.criteria)
-    doubt = " (an interval holds its threshold)" if near and result.verdict == "failed" else ""
-    return f"{WORDS[result.verdict]:<13}{result.gate}: {result.reason}{doubt}"
-
-
-def _judge(seen: Manipulation) -> list[str]:
+def _judged(seen: Manipulation) -> Table:
     from emobench.store.labels import LABELS
 
-    lines = [f"judge {seen.model}: user turns by label"]
-    width = max((len(each.condition.variant) for each in seen.conditions), default=0) + 2
-    head = "".join(f"{label:>13}" for label in LABELS)
-    lines.append(f"  {'':<{width}}{head}{'missing':>10}")
-    lines += [_row(each, width) for each in seen.conditions]
-    lines += [f"  {_agreement(each)}" for each in seen.with_markers]
-    return lines
-
-
-def _row(each: VariantManipulation, width: int) -> str:
-    from emobench.store.labels import LABELS
-
-    counts = "".join(f"{each.labels[label]:>13}" for label in LABELS)
-    group = "/".join(each.condition.group)
-    return f"  {each.condition.variant:<{width}}{counts}{each.missing:>10}  {group}"
+    rows = [
+        (
+            f"{each.condition.variant} ({'/'.join(each.condition.group)})",
+            *(each.labels[label] for label in LABELS),
+            each.missing,
+        )
+        for each in seen.conditions
+    ]
+    return table(("variant", *LABELS, "missing"), rows)
 
 
 def _agreement(each: Agreement) -> str:

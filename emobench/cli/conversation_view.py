@@ -51,7 +51,7 @@ class Shown:
         return self.conversation.task
 
 
-def show(one: Shown, columns: int, full: bool) -> Iterator[Line]:
+def conversation_lines(one: Shown, columns: int, full: bool) -> Iterator[Line]:
     """Heading, the task, then every message and tool call."""
     yield from heading(one, columns)
     yield from task_lines(one, columns)
@@ -237,7 +237,7 @@ def side_by_side(left: Shown, right: Shown, columns: int, full: bool) -> Iterato
     half = (columns - len(SEPARATOR)) // 2
     if half < MIN_COLUMN:
         for one in (left, right):
-            yield from show(one, columns, full)
+            yield from conversation_lines(one, columns, full)
             yield ()
         return
     for text in wrap(f"{title(left.found)}, beside {right.found.cell.variant}", columns):

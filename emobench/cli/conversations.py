@@ -20,8 +20,8 @@ from emobench.analysis.transcript.selection import (
 )
 from emobench.benchmarks.tasks import Task
 from emobench.cli.arguments import add_json, add_run_dir
-from emobench.cli.conversation_view import Shown, show
-from emobench.cli.terminal import Line, cut, flat, show_lines, typed_path
+from emobench.cli.conversation_view import Shown, conversation_lines
+from emobench.cli.terminal import Line, show, show_lines, table, typed_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL
 from emobench.core.plan import Plan, find_run_dir, load_plan
@@ -97,13 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
     elif len(found) <= SHOWN and not arguments.list:
         show_lines(_shown(run_dir, plan, found, arguments.full))
     else:
-        show_lines(_listed(run_dir, plan, found))
+        _show_list(run_dir, plan, found)
     return 0
 
 
 def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> int:
     from emobench.analysis.transcript.tally import table_data, tallied
-    from emobench.cli.pattern_table import table_lines
+    from emobench.cli.pattern_table import table_parts
 
     chosen = selection.variants
     if chosen and CONTROL in plan.sweep.variants and CONTROL not in chosen:
@@ -114,7 +114,7 @@ def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> 
     if as_json:
         print(json.dumps(table_data(table)))
     else:
-        show_lines(table_lines(table, _columns()))
+        show(*table_parts(table))
     return 0
 
 
@@ -161,41 +161,29 @@ def _pairs(
     return pairs
 
 
-def _listed(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> Iterator[Line]:
+def _show_list(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> None:
     """One line a conversation, with the user's first words."""
-    columns = max(_columns(), 40)
-    rows = [_cells(each, found) for each in found]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    for each, row in zip(found, rows, strict=True):
-        cells = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
-        room = max(20, columns - len(cells) - 2)
-        said = next(read(run_dir, plan, each).transcript.messages("user"), None)
-        words = "" if said is None else cut(flat(said.text[: 8 * room]), room)
-        style = "" if each.outcome == "solved" else "error"
-        yield ((style, cells), ("", "  "), ("dim", words))
-    yield ()
-    place = typed_path(run_dir.path)
-    text = f"{len(found)} conversations; emobench conversations {place} --episode ID reads one"
-    yield (("dim", text),)
-
-
-def _cells(one: Found, found: Sequence[Found]) -> list[str]:
-    cell, first = one.cell, found[0].cell
-    every = [each.cell for each in found]
-    optional = [
+    cells = [each.cell for each in found]
+    # What is the same for all need not be said of each.
+    names = [
         name
         for name in ("env", "assistant", "agent_strategy")
-        if any(getattr(each, name) != getattr(first, name) for each in every)
+        if len({getattr(cell, name) for cell in cells}) > 1
     ]
-    return [
-        flat(one.episode[:8]),
-        *(str(getattr(cell, name)) for name in optional),
-        f"task {one.task}",
-        cell.variant,
-        f"trial {cell.trial}",
-        one.outcome,
-        f"{one.steps} steps",
-    ]
+    heads = ["episode", *names, "task", "variant", "trial", "outcome", "steps", "first words"]
+    rows: list[list[object]] = []
+    for one in found:
+        said = next(read(run_dir, plan, one).transcript.messages("user"), None)
+        words = "" if said is None else said.text[:WIDEST]
+        row = [one.episode[:8], *(getattr(one.cell, name) for name in names)]
+        row += [one.task, one.cell.variant, one.cell.trial, one.outcome, one.steps, words]
+        style = "" if one.outcome == "solved" else "error"
+        rows.append([(style, cell) for cell in row])
+    place = typed_path(run_dir.path)
+    show(
+        table(heads, rows, left=len(heads), elastic=len(heads) - 1, one_line=True),
+        f"\n{len(found)} conversations; emobench conversations {place} --episode ID reads one",
+    )
 
 
 def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> Iterator[Line]:
@@ -203,7 +191,7 @@ def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> I
     for number, each in enumerate(found):
         if number:
             yield from ((), (("dim", "-" * columns),), ())
-        yield from show(_conversation(run_dir, plan, each), columns, full)
+        yield from conversation_lines(_conversation(run_dir, plan, each), columns, full)
 
 
 def _side_by_side(

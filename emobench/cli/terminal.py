@@ -28,7 +28,7 @@ STYLES = {
     "warn": "yellow",
     "mark": "bold magenta",
 }
-WIDEST = 10_000
+WIDEST = 100_000
 """Columns of what is not cut."""
 GAP, ELASTIC = 2, 12
 """Columns between those of a table, and what is left of one that gives way to the others."""
@@ -78,10 +78,6 @@ def cut(text: str, columns: int) -> str:
     if len(text) <= columns and width(text) <= columns:
         return text
     return set_cell_size(text, columns - 3).rstrip() + "..." if columns >= 3 else "." * columns
-
-
-def pad(text: str, columns: int) -> str:
-    return text + " " * max(0, columns - width(text))
 
 
 def wrap(text: str, columns: int) -> list[str]:
@@ -161,7 +157,7 @@ def table(
     widths = list(map(width, heads))
     for row in rows:
         pairs = [cell if isinstance(cell, tuple) else ("", cell) for cell in row]
-        cells = [Text(flat(str(text)), style, no_wrap=one_line or None) for style, text in pairs]
+        cells = [Text(_cell(str(text)), style, no_wrap=one_line or None) for style, text in pairs]
         widths = [max(pair) for pair in zip(widths, (cell.cell_len for cell in cells), strict=True)]
         made.add_row(*cells)
     # Figures are never cut: in a window that is narrower the terminal breaks the lines.
@@ -170,8 +166,13 @@ def table(
     return made
 
 
+def _cell(text: str) -> str:
+    """Visible text on one line, with its indent."""
+    return " " * (len(text) - len(text.lstrip(" "))) + flat(text)
+
+
 def show(*parts: RenderableType) -> None:
-    """Print texts and tables; a string is made visible here, and a pipe gets whole lines."""
+    """Print texts and tables; a string is made visible here, and lines in a pipe are not broken."""
     screen = console()
     if screen.color_system is None:
         print(plain(*parts, columns=screen.width if screen.is_terminal else None))
@@ -179,7 +180,7 @@ def show(*parts: RenderableType) -> None:
         window = screen.width
         for part in parts:
             screen.width = max(window, getattr(part, "min_width", None) or 0)
-            screen.print(visible(part) if isinstance(part, str) else part, soft_wrap=_is_text(part))
+            screen.print(visible(part) if isinstance(part, str) else part)
     sys.stdout.flush()  # a reader that went away is noticed here, and not at the exit
 
 
@@ -201,9 +202,9 @@ def plain(*parts: RenderableType, columns: int | None = None) -> str:
     made = StringIO()
     for part in parts:
         screen = console(made, max(columns or WIDEST, getattr(part, "min_width", None) or 0))
-        if columns is None and not _is_text(part):
+        if columns is None:
             screen.width = max(1, screen.measure(part).maximum)
-        screen.print(visible(part) if isinstance(part, str) else part, soft_wrap=_is_text(part))
+        screen.print(visible(part) if isinstance(part, str) else part)
     return "\n".join(line.rstrip() for line in made.getvalue().splitlines())
 
 
@@ -211,12 +212,6 @@ def plain(*parts: RenderableType, columns: int | None = None) -> str:
 def _unused_console() -> Console:
     """One for what asks for a console and prints nothing."""
     return console(StringIO(), WIDEST)
-
-
-def _is_text(part: RenderableType) -> bool:
-    from rich.text import Text
-
-    return isinstance(part, str | Text)
 
 
 def _write_out(match: re.Match[str]) -> str:

@@ -94,12 +94,13 @@ def test_two_variants_stand_side_by_side(study: Path, columns: int) -> None:
 def test_many_are_listed_and_one_is_found_by_its_id(study: Path) -> None:
     text = show(study, "--outcome", "failed")
     lines = text.splitlines()
-    assert [line.split()[2] for line in lines[:5]] == ["0", "1", "2", "3", "4"]
-    assert all("anger" in line and "failed" in line for line in lines[:5])
+    assert lines[0].split()[:3] == ["episode", "task", "variant"]
+    assert [line.split()[1] for line in lines[1:6]] == ["0", "1", "2", "3", "4"]
+    assert all("anger" in line and "failed" in line for line in lines[1:6])
     assert lines[-1].startswith("5 conversations; emobench conversations runs/tiny --episode ID")
-    one = show(study, "--episode", lines[2].split()[0])
+    one = show(study, "--episode", lines[3].split()[0])
     assert one.startswith("retail task 2, anger, trial 1")
-    assert show(study, "--task", "0-1", "--variant", "anger", "--list").count("\n") == 4
+    assert show(study, "--task", "0-1", "--variant", "anger", "--list").count("\n") == 5
 
 
 def test_the_table_of_patterns(study: Path) -> None:
