@@ -16,16 +16,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emobench import __version__
+from emobench.config.expand import blocks_of
+from emobench.core.commits import merged_commits
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import write_json
-from emobench.core.run_dir import slug
-from emobench.tables.columns import EPISODES, SCHEMA_VERSION
-from emobench.tables.compatibility import Run
-from emobench.tables.gather import Account, belonging_runs, expected_of, parts_of
-from emobench.tables.merged_plan import link_cells, merged_plan
+from emobench.core.plan import Plan, save_plan
+from emobench.core.run_dir import RunDir, slug
+from emobench.core.sweep import Cell
+from emobench.store.episodes import Kept, count_lines
+from emobench.tables.columns import EPISODES, SCHEMA_VERSION, turn_columns
+from emobench.tables.compatibility import Run, open_compatible_runs
+from emobench.tables.gather import (
+    Account,
+    CellFile,
+    Part,
+    ReadOptions,
+    expected_of,
+    parts_of,
+    scan,
+)
 from emobench.tables.published import Described, convert
-from emobench.tables.scan import Part, Wanted, scan
-from emobench.tables.table import EPISODES_FILE, SUMMARY_FILE, TURNS_FILE, turn_columns
+from emobench.tables.table import (
+    EPISODES_FILE,
+    SUMMARY_FILE,
+    TURNS_FILE,
+    TableWriter,
+    read_summary,
+    write_csv,
+)
 
 PUBLISHED_FOLDER = "published"
 OWN = (
@@ -72,7 +91,7 @@ def collect_into(request: Request) -> dict[str, Any]:
             path = scratch / PUBLISHED_FOLDER
             published = convert(request.files, request.described, path, name)
             inputs = [*inputs, path]
-        runs = belonging_runs(inputs)
+        runs = open_compatible_runs(inputs)
         summary = _write(scratch, runs, published, request)
         _install(scratch, folder, summary)
     return summary
@@ -83,8 +102,6 @@ def sources_of(paths: Sequence[Path]) -> list[Path]:
 
     Raises InvalidInput where a path is absent.
     """
-    from emobench.tables.table import read_summary
-
     found: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -103,10 +120,6 @@ def _write(
     scratch: Path, runs: Sequence[Run], published: list[dict[str, Any]], request: Request
 ) -> dict[str, Any]:
     """Everything of the folder but its summary, into `scratch`; returns the summary."""
-    from emobench.core.plan import save_plan
-    from emobench.core.run_dir import RunDir
-    from emobench.tables.parquet import TableWriter, write_csv
-
     parts = parts_of(runs, scratch)
     account = Account(scratch)
     collection = _identity(parts, request)
@@ -115,7 +128,7 @@ def _write(
         TableWriter(scratch / EPISODES_FILE, EPISODES, 2**17) as episodes,
         TableWriter(scratch / TURNS_FILE, columns, 2**19) as turns,
     ):
-        for batch in scan(parts, Wanted(turns=True, text=request.text), request.workers):
+        for batch in scan(parts, ReadOptions(turns=True, text=request.text), request.workers):
             account.add(batch)
             episodes.add(batch.episodes)
             turns.add(batch.turns)
@@ -126,9 +139,90 @@ def _write(
     if request.csv:
         for name in (EPISODES_FILE, TURNS_FILE):
             write_csv(scratch / name, (scratch / name).with_suffix(".csv"))
-    save_plan(RunDir(scratch), merged_plan(runs, slug(request.folder.resolve().name)))
-    link_cells(runs, parts, scratch)
+    save_plan(RunDir(scratch), _merged_plan(runs, slug(request.folder.resolve().name)))
+    _link_cells(runs, parts, scratch)
     return summary
+
+
+def _merged_plan(runs: Sequence[Run], name: str) -> Plan:
+    """The cells of all runs, each key once, numbered anew; what they share is the first run's."""
+    # A run of one's own says more than what tau-bench's files say.
+    first = min(runs, key=lambda run: run.published).plan
+    sweeps = [run.plan.sweep for run in runs]
+    cells: dict[tuple[str, str, str, str, int], Cell] = {}
+    for run in runs:
+        for cell in run.plan.cells:
+            cells.setdefault(cell.key, cell.model_copy(update={"number": len(cells)}))
+    axes = ("env", "agent_strategy", "variant", "assistant")
+    matrix: dict[str, Any] = {
+        axis: tuple(
+            dict.fromkeys(value for sweep in sweeps for value in getattr(sweep.matrix, axis))
+        )
+        for axis in axes
+    }
+    maps: dict[str, Any] = {
+        key: {
+            name: value for sweep in reversed(sweeps) for name, value in getattr(sweep, key).items()
+        }
+        for key in ("tasks", "assistants", "variants", "few_shot_displays", "few_shot_sha256")
+    }
+    sweep = first.sweep.model_copy(
+        update={
+            "name": name,
+            "description": "collected from " + ", ".join(run.name for run in runs),
+            "trials": max(sweep.trials for sweep in sweeps),
+            "matrix": first.sweep.matrix.model_copy(update=matrix),
+            "exclude": (),
+            "include": (),
+            **maps,
+        }
+    )
+    return first.model_copy(
+        update={
+            "emobench": __version__,
+            "sweep_file": "",
+            "created": max(run.plan.created for run in runs),
+            "sweep": sweep,
+            "cells": tuple(cells.values()),
+            "blocks": tuple(blocks_of(cells.values(), len(cells))),
+            "commits": merged_commits([run.plan.commits for run in runs]),
+        }
+    )
+
+
+def _link_cells(runs: Sequence[Run], parts: Sequence[Part], folder: Path) -> None:
+    """`folder`/cells/<n> for each part in its order: a link to the cell's own folder, or, where
+    several runs hold episodes of it, a file of those that count.
+
+    Raises OSError where the disk refuses.
+    """
+    target = RunDir(folder)
+    (folder / "cells").mkdir()
+    for number, part in enumerate(parts):
+        place = target.cell(number)
+        held = [file for file in part.files if file.path.exists()] or list(part.files[:1])
+        if len(held) > 1:
+            place.folder.mkdir()
+            _copy_counting(held, part.cell, place.episodes)
+        else:
+            place.folder.symlink_to(os.path.relpath(held[0].path.parent, folder / "cells"))
+
+
+def _copy_counting(files: Sequence[CellFile], cell: Cell, path: Path) -> None:
+    kept: dict[int, Kept[tuple[int, int]]] = {}
+    for file in files:
+        count_lines(
+            file.path,
+            lambda _, offset, length: (offset, length),
+            kept,
+            lambda r: r.belongs_to(cell),
+        )
+    with path.open("wb") as out:
+        for task in sorted(kept):
+            offset, length = kept[task].made
+            with kept[task].path.open("rb") as stream:
+                stream.seek(offset)
+                out.write(stream.read(length))
 
 
 def _count_published(summary: dict[str, Any], published: Sequence[dict[str, Any]]) -> None:

@@ -1,12 +1,21 @@
-"""The columns of the tidy tables, as data. docs/tables.md says the same in words; a test compares.
+"""The columns of the tidy tables, and rows of values as Arrow tables and as pandas frames.
+
+docs/tables.md says the same in words; a test compares.
 
 Raise SCHEMA_VERSION when a column changes its name, its type or its meaning, or goes away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from emobench.core.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 
@@ -90,3 +99,93 @@ TEXT = Column("text", "string")
 TURNS = (*(next(c for c in EPISODES if c.name == name) for name in FROM_EPISODE), *OF_MESSAGE)
 
 ROLES = ("user", "assistant", "tool")
+_FIXED = {"outcome": OUTCOMES, "role": ROLES}
+"""Categories that are the same in every table, whether they occur or not."""
+
+
+def arrow_schema(columns: Sequence[Column]) -> Any:
+    """The pyarrow schema of a table."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(c.name, _arrow_type(c), nullable=c.nullable) for c in columns])
+
+
+def turn_columns(with_text: bool) -> tuple[Column, ...]:
+    return (*TURNS, TEXT) if with_text else TURNS
+
+
+def episodes_table(rows: Sequence[tuple[Any, ...]]) -> Any:
+    """Rows of `rows.episode_row` as a pyarrow table."""
+    return _table(EPISODES, _transposed(rows, len(EPISODES)))
+
+
+def turns_table(
+    episodes: Any, rows: Sequence[tuple[Any, ...]], counts: Sequence[int], with_text: bool
+) -> Any:
+    """Rows of `rows.turn_rows` as a pyarrow table; the first `counts[0]` are the first episode's,
+    and so on."""
+    import numpy as np
+    import pyarrow as pa
+
+    message = (*OF_MESSAGE, TEXT) if with_text else OF_MESSAGE
+    own = _table(message, _transposed(rows, len(message)))
+    whose = pa.array(np.repeat(np.arange(len(counts), dtype=np.int64), counts))
+    shared = episodes.select(list(FROM_EPISODE)).take(whose)
+    return pa.table([*shared.columns, *own.columns], schema=arrow_schema(turn_columns(with_text)))
+
+
+def to_pandas(table: Any, columns: Sequence[Column], folder: Path) -> pd.DataFrame:
+    """A frame with the types that docs/tables.md promises; `file` is resolved from `folder`."""
+    import pandas as pd
+    import pyarrow as pa
+
+    nullable = {
+        pa.int32(): pd.Int32Dtype(),
+        pa.int64(): pd.Int64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    present = [column for column in columns if column.name in table.column_names]
+    table = table.unify_dictionaries()
+    series = {}
+    for column in present:
+        mapper = nullable.get if column.nullable else None
+        series[column.name] = table.column(column.name).to_pandas(types_mapper=mapper)
+        fixed = _FIXED.get(column.name)
+        if fixed:
+            series[column.name] = series[column.name].cat.set_categories(list(fixed))
+    frame = pd.DataFrame(series)
+    if "file" in frame:
+        names = frame["file"].cat.categories
+        frame["file"] = frame["file"].cat.rename_categories(
+            {name: str((folder / name).resolve()) for name in names}
+        )
+    return frame
+
+
+def _arrow_type(column: Column) -> Any:
+    import pyarrow as pa
+
+    return {
+        "category": pa.dictionary(pa.int32(), pa.string()),
+        "string": pa.string(),
+        "int16": pa.int16(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float32": pa.float32(),
+        "float64": pa.float64(),
+        "bool": pa.bool_(),
+        "time": pa.timestamp("us", tz="UTC"),
+    }[column.kind]
+
+
+def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _table(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> Any:
+    import pyarrow as pa
+
+    schema = arrow_schema(columns)
+    return pa.table(
+        [pa.array(v, type=f.type) for v, f in zip(values, schema, strict=True)], schema=schema
+    )

@@ -69,11 +69,18 @@ def open_runs(paths: Iterable[Path]) -> list[Run]:
     ]
 
 
-def refuse_strangers(runs: Sequence[Run]) -> None:
+def open_compatible_runs(paths: Iterable[Path]) -> list[Run]:
+    """The runs at `paths`; raises InvalidInput where one is none or they do not belong together."""
+    runs = open_runs(paths)
+    refuse_incompatible(runs)
+    return runs
+
+
+def refuse_incompatible(runs: Sequence[Run]) -> None:
     """Raise InvalidInput, with the keys that differ, where two runs do not belong together."""
     problems = []
     for one, other in combinations(runs, 2):
-        differing = strangers(one, other)
+        differing = incompatibilities(one, other)
         if differing:
             shown = differing[:_SHOWN]
             shown += [f"and {len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
@@ -89,7 +96,7 @@ def refuse_strangers(runs: Sequence[Run]) -> None:
         raise InvalidInput(problems)
 
 
-def strangers(one: Run, other: Run) -> list[str]:
+def incompatibilities(one: Run, other: Run) -> list[str]:
     """Why two runs do not belong together, key by key; empty where they do."""
     left, right = conditions(one), conditions(other)
     if one.published or other.published:

@@ -1,25 +1,97 @@
-"""Several runs as one pair of tables: who belongs, what counts, and an account of the rest."""
+"""Episode files of several runs as Arrow tables, a few files at a time, in one process or in
+several, with an account of what was left out.
+
+No transcript outlives its line: a task of a worker is a handful of cells, and what it gives back
+are columns.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import signal
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from emobench import __version__
-from emobench.core.errors import InvalidInput, Problem
+from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.sweep import Cell
-from emobench.store.episodes import LineCounts
-from emobench.tables.columns import SCHEMA_VERSION
-from emobench.tables.compatibility import Run, open_runs, refuse_strangers
-from emobench.tables.rows import facts_of
-from emobench.tables.scan import Batch, CellFile, Part, Wanted, scan
+from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, count_lines
+from emobench.tables.columns import (
+    EPISODES,
+    SCHEMA_VERSION,
+    arrow_schema,
+    episodes_table,
+    turns_table,
+)
+from emobench.tables.compatibility import Run, open_compatible_runs
+from emobench.tables.rows import CellFacts, episode_row, facts_of, turn_rows
 
 Key = tuple[str, str, str, str, int]
 LEFT_OUT = tuple(LineCounts.__dataclass_fields__)
+CHUNK_BYTES = 12 * 2**20
+CHUNK_PARTS = 200
+MOST_WORKERS = 8
+PARALLEL_FROM = 4 * CHUNK_BYTES
+"""Bytes of episode files below which starting processes costs more than it saves."""
+AHEAD = 2
+"""Chunks a worker may be ahead of what is written: the bound on memory."""
+
+Rows = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
+"""The row of an episode and those of its turns."""
+Prompt = tuple[str, str, int, str, str]
+"""(environment, variant, task, SHA-256 of the user's prompt, run)."""
+
+
+@dataclass(frozen=True)
+class CellFile:
+    path: Path
+    facts: CellFacts
+    variant_sha256: str
+    """Empty where it is not known."""
+    benchmark: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One cell: the same episodes, in one file or in those of several runs."""
+
+    cell: Cell
+    files: tuple[CellFile, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(_size(file.path) for file in self.files)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Which columns are to be read."""
+
+    turns: bool = False
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What some cells hold."""
+
+    episodes: Any
+    """A pyarrow table."""
+    turns: Any
+    """A pyarrow table, or None where none was options."""
+    counts: list[tuple[str, int, LineCounts]] = field(default_factory=list)
+    """(path, episodes that count, what was left out), of each file."""
+    prompts: set[Prompt] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -101,28 +173,147 @@ class Account:
 
 
 def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
-    """The episodes of run directories, in memory. Raises InvalidInput as `belonging_runs` does."""
+    """The episodes of run directories, in memory. Raises as `open_compatible_runs`."""
     import pyarrow as pa
 
-    from emobench.tables.columns import EPISODES
-    from emobench.tables.table import arrow_schema
-
-    runs = belonging_runs(paths)
+    runs = open_compatible_runs(paths)
     parts = parts_of(runs, Path().resolve())
     account = Account(Path().resolve())
     tables = [arrow_schema(EPISODES).empty_table()]
-    for batch in scan(parts, Wanted(), workers):
+    for batch in scan(parts, ReadOptions(), workers):
         account.add(batch)
         tables.append(batch.episodes)
     summary = account.summary(runs, expected_of(parts))
     return Gathered(pa.concat_tables(tables), summary)
 
 
-def belonging_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs at `paths`; raises InvalidInput where one is none or they do not belong together."""
-    runs = open_runs(paths)
-    refuse_strangers(runs)
-    return runs
+def scan(
+    parts: Sequence[Part], options: ReadOptions, workers: int | None = None
+) -> Iterator[Batch]:
+    """The batches in the order of `parts`, read by up to `workers` processes (default: one for
+    each CPU that this process may use, up to 8)."""
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    chunks = _chunks(parts)
+    if workers < 2 or sum(part.size for part in parts) < PARALLEL_FROM:
+        for chunk in chunks:
+            yield read_parts(chunk, options)
+        return
+    yield from _read_in_processes(chunks, options, workers)
+
+
+def read_parts(parts: Sequence[Part], options: ReadOptions) -> Batch:
+    """Read cells one after the other. Raises OSError on a bad disk."""
+    rows: list[tuple[Any, ...]] = []
+    turns: list[tuple[Any, ...]] = []
+    lengths: list[int] = []
+    counts: list[tuple[str, int, LineCounts]] = []
+    prompts: set[Prompt] = set()
+    for part in parts:
+        kept: dict[int, Kept[Rows]] = {}
+        found = [(file, _read_file(file, part, options, kept, prompts)) for file in part.files]
+        for task in sorted(kept):
+            row, messages = kept[task].made
+            rows.append(row)
+            turns += messages
+            lengths.append(len(messages))
+        held = [line.path for line in kept.values()]
+        counts += [(str(file.path), held.count(file.path), each) for file, each in found]
+    episodes = episodes_table(rows)
+    table = turns_table(episodes, turns, lengths, options.text) if options.turns else None
+    return Batch(episodes, table, counts, prompts)
+
+
+def _read_file(
+    file: CellFile,
+    part: Part,
+    options: ReadOptions,
+    kept: dict[int, Kept[Rows]],
+    prompts: set[Prompt],
+) -> LineCounts:
+    """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
+    cell = part.cell
+
+    def belongs(record: EpisodeRecord) -> bool:
+        own = (
+            record.belongs_to(cell)
+            and (not file.variant_sha256 or record.variant_sha256 == file.variant_sha256)
+            and (record.benchmark.label if record.benchmark else "") == file.benchmark
+        )
+        prompt = record.user_prompt_sha256
+        if own and prompt is not None:
+            prompts.add((cell.env, cell.variant, record.task_id, prompt, file.facts.run))
+        return own
+
+    def make(record: EpisodeRecord, offset: int, length: int) -> Rows:
+        told = turn_rows(record, cell.agent_strategy, options.text) if options.turns else []
+        return episode_row(file.facts, record, offset, length), told
+
+    return count_lines(file.path, make, kept, belongs)
+
+
+def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    chunk: list[Part] = []
+    size = 0
+    for part in parts:
+        chunk.append(part)
+        size += part.size
+        if size >= CHUNK_BYTES or len(chunk) >= CHUNK_PARTS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _read_in_processes(
+    chunks: Iterable[Sequence[Part]], options: ReadOptions, workers: int
+) -> Iterator[Batch]:
+    """The batches in the order of `chunks`. Raises what reading raised; EmobenchError where a
+    process ended early."""
+    # Not forked: pyarrow has threads.
+    context = multiprocessing.get_context("spawn")
+    pending: deque[Future[Batch]] = deque()
+    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+        try:
+            for chunk in chunks:
+                with _without_main():
+                    pending.append(pool.submit(read_parts, chunk, options))
+                if len(pending) > AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            # It was killed: most likely for the memory it took.
+            raise EmobenchError(
+                "a process that read episodes ended early; if memory is short, run with --workers 1"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not import the caller's main module: it has nothing that they need,
+    and a script without a guard would run again in each of them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _end_with_parent() -> None:
+    """Let Ctrl-C be the parent's to handle, and end this process when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def parts_of(runs: Sequence[Run], folder: Path) -> list[Part]:
@@ -155,3 +346,10 @@ def expected_of(parts: Sequence[Part]) -> int:
 def relative(path: Path, folder: Path) -> str:
     """A path as seen from a folder, so that both can be moved together."""
     return os.path.relpath(path, folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -10,22 +10,46 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from emobench import __version__
+from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.transcript import read_messages
+from emobench.config.expand import blocks_of
+from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import dump_json
+from emobench.core.models import OpenAIModel
 from emobench.core.outcomes import CONTROL, SUCCESS, Outcome
-from emobench.core.sweep import AgentStrategy, Env, UserStrategy
-from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord
+from emobench.core.plan import Plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.core.sweep import (
+    AgentStrategy,
+    Cell,
+    Env,
+    Fidelity,
+    Matrix,
+    Sweep,
+    UserStrategy,
+    Variant,
+)
+from emobench.llm.replies import CONTEXT_WORDS
+from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord, number
 from emobench.tables.compatibility import PUBLISHED
-from emobench.tables.published_file import check_env, no_results_file, results_in
-from emobench.tables.stock_errors import outcome_of_error
+
+CHUNK = 2**20
+_POLICY = re.compile(r"\b(retail|airline) agent policy", re.I)
+_LAST = re.compile(r"^(?:[\w.]+\.)?(\w+)(?::|$)")
+_FRAME = re.compile(r'File "[^"]*tau_\w+[\\/](agents|envs)[\\/]([\w\\/]+)\.py"')
+# From a reply that could not be used: a call whose arguments are no JSON, an action without a
+# name or arguments, no content at all.
+_UNUSABLE = {"JSONDecodeError", "AssertionError", "ValidationError", "AttributeError"}
 
 
 @dataclass(frozen=True)
@@ -77,9 +101,6 @@ def convert(
     Raises InvalidInput where a file is absent, is no results file or belongs to another
     environment; OSError where the disk refuses.
     """
-    from emobench.core.run_dir import RunDir
-    from emobench.tables.published_plan import published_plan
-
     accounts = [_survey(path, described) for path in files]
     numbers = trial_numbers(accounts, described.assistants)
     tasks = described.tasks or tuple(sorted({found.task for a in accounts for found in a.found}))
@@ -88,13 +109,11 @@ def convert(
         trials[assistant] = max([trials[assistant], *(n for n in given if n is not None)])
     stamp = max(path.stat().st_mtime for path in files)
     run_dir = RunDir(folder)
-    plan = published_plan(
-        described, dict(trials), tasks, name, files, datetime.fromtimestamp(stamp, UTC)
-    )
+    plan = _plan_of(described, dict(trials), tasks, name, files, datetime.fromtimestamp(stamp, UTC))
     folder.mkdir(parents=True)
     cells = {(cell.assistant, cell.trial): cell for cell in plan.cells}
     for account, assistant, given in zip(accounts, described.assistants, numbers, strict=True):
-        results = (r for r, _ in _wanted(account.path, described, lambda *_: None))
+        results = (r for r, _ in _results_of(account.path, described, lambda *_: None))
         for found, trial, result in zip(account.found, given, results, strict=True):
             if trial is None:
                 account.repeated += 1
@@ -105,10 +124,8 @@ def convert(
             with paths.episodes.open("ab") as stream:
                 record = record_of(result, described, assistant, trial, cell.number, found)
                 stream.write(dump_json(record) + b"\n")
-    from emobench.core.plan import save_plan
-
     save_plan(run_dir, plan)
-    return [_said(account) for account in accounts]
+    return [_as_data(account) for account in accounts]
 
 
 def trial_numbers(
@@ -205,7 +222,7 @@ def _survey(path: Path, described: Described) -> FileAccount:
         account.damaged, account.torn = damaged, torn
 
     copies: Counter[str] = Counter()
-    for result, foreign in _wanted(path, described, on_end, with_foreign=True):
+    for result, foreign in _results_of(path, described, on_end, with_foreign=True):
         if foreign:
             account.foreign += 1
             continue
@@ -227,7 +244,7 @@ def _survey(path: Path, described: Described) -> FileAccount:
     return account
 
 
-def _wanted(
+def _results_of(
     path: Path,
     described: Described,
     on_end: Callable[[int, bool], None],
@@ -242,7 +259,7 @@ def _wanted(
             yield result, foreign
 
 
-def _said(account: FileAccount) -> dict[str, Any]:
+def _as_data(account: FileAccount) -> dict[str, Any]:
     counts = {
         "damaged": account.damaged,
         "torn": int(account.torn),
@@ -251,3 +268,190 @@ def _said(account: FileAccount) -> dict[str, Any]:
     }
     episodes = len(account.found) - account.repeated
     return {"file": str(account.path), "episodes": episodes, **counts}
+
+
+def _plan_of(
+    described: Described,
+    trials: Mapping[str, int],
+    tasks: tuple[int, ...],
+    name: str,
+    files: Sequence[Path],
+    newest: datetime,
+) -> Plan:
+    """`trials` by assistant; `newest` is when the newest file was last written."""
+    cells = [
+        Cell(
+            number=0,
+            assistant=assistant,
+            env=described.env,
+            agent_strategy=described.agent_strategy,
+            variant=described.variant,
+            trial=trial,
+            tasks=tasks,
+        )
+        for assistant, count in trials.items()
+        for trial in range(1, count + 1)
+    ]
+    cells = [cell.model_copy(update={"number": number}) for number, cell in enumerate(cells)]
+    control = described.variant == CONTROL
+    sweep = Sweep(
+        name=name,
+        description="tau-bench's own results: " + ", ".join(path.name for path in files),
+        trials=max(trials.values()),
+        user_strategy=described.user_strategy,
+        max_steps=described.max_steps,
+        matrix=Matrix(
+            env=(described.env,),
+            agent_strategy=(described.agent_strategy,),
+            variant=(described.variant,),
+            assistant=tuple(trials),
+        ),
+        tasks={described.env: tasks},
+        user=OpenAIModel(model=described.user_model),
+        assistants={assistant: OpenAIModel(model=assistant) for assistant in trials},
+        variants={
+            described.variant: Variant(
+                name=described.variant,
+                version="unknown",
+                text="",
+                # Control is the stock user, without a suffix; another's text is not known.
+                sha256=hashlib.sha256(b"").hexdigest() if control else "",
+            )
+        },
+        fidelity=Fidelity.stock(),
+    )
+    return Plan(
+        emobench=__version__,
+        benchmark=PUBLISHED,
+        sweep_file="",
+        created=newest.isoformat(timespec="seconds"),
+        sweep=sweep,
+        profile=ClusterProfile(name="local", scheduler="local"),
+        cells=tuple(cells),
+        blocks=tuple(blocks_of(cells, len(cells))),
+        logs="",
+    )
+
+
+def results_in(path: Path, on_end: Callable[[int, bool], None]) -> Iterator[dict[str, Any]]:
+    """The whole results of a file, as far as it can be read, one at a time in memory.
+
+    At the end `on_end` gets (whole elements that are no results, whether the file was cut off).
+    Raises InvalidInput where the file is absent or no list.
+    """
+    try:
+        stream = path.open(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InvalidInput(Problem(f"cannot be read: {error.strerror}", file=str(path))) from None
+    decoder, damaged = json.JSONDecoder(), 0
+    with stream:
+        text = stream.read(CHUNK).lstrip("\ufeff \t\r\n")
+        if not text.startswith("["):
+            raise no_results_file(path)
+        place, more = 1, CHUNK
+        while True:
+            place = _skip(text, place)
+            if text.startswith("]", place):
+                break
+            try:
+                element, place = decoder.raw_decode(text, place)
+            except (ValueError, RecursionError):
+                chunk = stream.read(more)
+                text, place, more = text[place:] + chunk, 0, 2 * more
+                if not chunk:
+                    break
+                continue
+            more = CHUNK
+            if _is_result(element):
+                yield element
+            else:
+                damaged += 1
+        # A list that nobody closed was cut off, also where that was between two results.
+        on_end(damaged, not text.startswith("]", place))
+
+
+def check_env(path: Path, result: dict[str, Any], env: Env) -> None:
+    task, count = result["task_id"], TASK_COUNTS[env]
+    first = result["traj"][0] if result["traj"] else {}
+    policy = _POLICY.search(str(first.get("content"))[:2000]) if isinstance(first, dict) else None
+    if policy is not None and policy[1].lower() != env:
+        raise InvalidInput(
+            Problem(
+                f"task {task} is a conversation of {policy[1].lower()}, not of {env}",
+                file=str(path),
+                key="--env",
+                hint=f"give --env {policy[1].lower()}",
+            )
+        )
+    if not 0 <= task < count:
+        raise InvalidInput(
+            Problem(
+                f"task {task}: {env} has the test tasks 0 to {count - 1}",
+                file=str(path),
+                key="--env",
+                hint=f"is it another environment's file? --tasks 0-{count - 1} leaves the rest out",
+            )
+        )
+
+
+def _is_result(element: object) -> bool:
+    if not isinstance(element, dict):
+        return False
+    task, trial, reward = (element.get(key) for key in ("task_id", "trial", "reward"))
+    return (
+        type(task) is int
+        and type(trial) is int
+        and number(reward) is not None
+        and isinstance(element.get("info"), dict)
+        and isinstance(element.get("traj"), list)
+    )
+
+
+def _skip(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n,":
+        place += 1
+    return place
+
+
+def no_results_file(path: Path) -> InvalidInput:
+    return InvalidInput(
+        Problem(
+            "no results file of tau-bench",
+            file=str(path),
+            allowed="a JSON list of {task_id, reward, info, traj, trial}, or a run directory",
+        )
+    )
+
+
+def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
+    """(outcome, error type) of what stock wrote into info.error and info.traceback.
+
+    The boundary is that of our own runs (docs/architecture.md): what the agent or the user wrote
+    is data, what the infrastructure or the harness did is missing. What cannot be told is an
+    infrastructure error, so missing: never a silent failure of the agent. Its type stays in the
+    table.
+    """
+    lines = [line for line in traceback.strip().splitlines() if line.strip()]
+    named = _exception(lines)
+    kind = f"stock:{named or 'unknown'}"
+    if named == "ContextWindowExceededError" or CONTEXT_WORDS.search(message):
+        return Outcome.CONTEXT_OVERFLOW, kind
+    frames = _FRAME.findall(traceback)
+    nothing = named == "TypeError" and "NoneType" in message and "iterable" in message
+    if frames and (named in _UNUSABLE or nothing):
+        folder, module = frames[-1]
+        if folder == "agents":
+            return Outcome.AGENT_ERROR, kind
+        if module == "user" or (module == "base" and nothing):
+            return Outcome.USER_ERROR, kind
+    return Outcome.INFRA_ERROR, kind
+
+
+def _exception(lines: list[str]) -> str:
+    """The name of the exception that ended a traceback: on the last line that is not indented and
+    looks like one (messages may have several lines)."""
+    for line in reversed(lines):
+        match = _LAST.match(line)
+        if match and match[1].endswith(("Error", "Exception", "Timeout", "Interrupt")):
+            return match[1]
+    return ""

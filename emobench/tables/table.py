@@ -1,30 +1,28 @@
-"""The tidy tables: as Arrow while they are made, as pandas where they are analysed.
-
-`columns` lists the columns; docs/tables.md describes them.
-"""
+"""The tidy tables on disk: written piece by piece, read as pandas frames (docs/tables.md)."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.outcomes import OUTCOMES
 from emobench.core.run_dir import RunDir
 from emobench.tables.columns import (
     EPISODES,
-    FROM_EPISODE,
-    OF_MESSAGE,
-    ROLES,
     SCHEMA_VERSION,
     TEXT,
     TURNS,
     Column,
+    arrow_schema,
+    to_pandas,
 )
+from emobench.tables.gather import read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +31,6 @@ EPISODES_FILE = "episodes.parquet"
 TURNS_FILE = "turns.parquet"
 SUMMARY_FILE = "collected.json"
 METADATA_KEY = b"emobench"
-_FIXED = {"outcome": OUTCOMES, "role": ROLES}
-"""Categories that are the same in every table, whether they occur or not."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,6 @@ def load_tables(path: Path | RunDir) -> Tables:
         for name in (EPISODES_FILE, TURNS_FILE):
             _check_metadata(folder / name, summary["collection"])
         return Tables(folder, summary)
-    from emobench.tables.gather import read_runs
-
     gathered = read_runs([folder])
     return Tables(folder, gathered.summary, to_pandas(gathered.episodes, EPISODES, folder))
 
@@ -99,8 +93,6 @@ def frame_of(run_dirs: Iterable[Path | RunDir]) -> pd.DataFrame:
 
     Raises InvalidInput where one is no run directory or they do not belong together.
     """
-    from emobench.tables.gather import read_runs
-
     paths = [path.path if isinstance(path, RunDir) else Path(path) for path in run_dirs]
     return to_pandas(read_runs(paths).episodes, EPISODES, Path())
 
@@ -121,65 +113,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
             Problem("a collection was broken off here", file=str(folder), hint="collect again")
         )
     return dict(summary)
-
-
-def arrow_schema(columns: Sequence[Column]) -> Any:
-    """The pyarrow schema of a table."""
-    import pyarrow as pa
-
-    return pa.schema([pa.field(c.name, _arrow_type(c), nullable=c.nullable) for c in columns])
-
-
-def turn_columns(with_text: bool) -> tuple[Column, ...]:
-    return (*TURNS, TEXT) if with_text else TURNS
-
-
-def episodes_table(rows: Sequence[tuple[Any, ...]]) -> Any:
-    """Rows of `rows.episode_row` as a pyarrow table."""
-    return _table(EPISODES, _transposed(rows, len(EPISODES)))
-
-
-def turns_table(
-    episodes: Any, rows: Sequence[tuple[Any, ...]], counts: Sequence[int], with_text: bool
-) -> Any:
-    """Rows of `rows.turn_rows` as a pyarrow table; the first `counts[0]` are the first episode's,
-    and so on."""
-    import numpy as np
-    import pyarrow as pa
-
-    message = (*OF_MESSAGE, TEXT) if with_text else OF_MESSAGE
-    own = _table(message, _transposed(rows, len(message)))
-    whose = pa.array(np.repeat(np.arange(len(counts), dtype=np.int64), counts))
-    shared = episodes.select(list(FROM_EPISODE)).take(whose)
-    return pa.table([*shared.columns, *own.columns], schema=arrow_schema(turn_columns(with_text)))
-
-
-def to_pandas(table: Any, columns: Sequence[Column], folder: Path) -> pd.DataFrame:
-    """A frame with the types that docs/tables.md promises; `file` is resolved from `folder`."""
-    import pandas as pd
-    import pyarrow as pa
-
-    nullable = {
-        pa.int32(): pd.Int32Dtype(),
-        pa.int64(): pd.Int64Dtype(),
-        pa.bool_(): pd.BooleanDtype(),
-    }
-    present = [column for column in columns if column.name in table.column_names]
-    table = table.unify_dictionaries()
-    series = {}
-    for column in present:
-        mapper = nullable.get if column.nullable else None
-        series[column.name] = table.column(column.name).to_pandas(types_mapper=mapper)
-        fixed = _FIXED.get(column.name)
-        if fixed:
-            series[column.name] = series[column.name].cat.set_categories(list(fixed))
-    frame = pd.DataFrame(series)
-    if "file" in frame:
-        names = frame["file"].cat.categories
-        frame["file"] = frame["file"].cat.rename_categories(
-            {name: str((folder / name).resolve()) for name in names}
-        )
-    return frame
 
 
 def _load(file: Path, columns: Sequence[Column], wanted: Sequence[str] | None) -> pd.DataFrame:
@@ -231,30 +164,77 @@ def _check_version(version: object, file: Path) -> None:
         )
 
 
-def _arrow_type(column: Column) -> Any:
+class TableWriter:
+    """One Parquet file; pieces are gathered into row groups of about `rows` rows.
+
+    Raises OSError where the disk refuses; the file is then of no use.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[Column], rows: int) -> None:
+        import pyarrow.parquet as pq
+
+        self.path, self.rows = path, rows
+        self.schema = arrow_schema(columns)
+        names = [c.name for c in columns if c.kind == "category"]
+        self._writer = pq.ParquetWriter(
+            path, self.schema, compression="zstd", compression_level=1, use_dictionary=names
+        )
+        self._waiting: list[Any] = []
+        self._count = 0
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            with self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+    def add(self, table: Any) -> None:
+        self._waiting.append(table)
+        self._count += table.num_rows
+        if self._count >= self.rows:
+            self._flush()
+
+    def describe(self, metadata: dict[str, Any]) -> None:
+        """Keep `metadata` as JSON in the file's own metadata."""
+        text = json.dumps(metadata, ensure_ascii=False)
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): text})
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._waiting:
+            table = pa.concat_tables(self._waiting).unify_dictionaries()
+            self._writer.write_table(table, row_group_size=2 * self.rows)
+        self._waiting, self._count = [], 0
+
+
+def write_csv(parquet: Path, path: Path) -> None:
+    """The same rows and columns as CSV: a missing value is an empty field, times are UTC."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(parquet)
+    schema = pa.schema([(f.name, _plain(f.type)) for f in file.schema_arrow])
+    with path.open("wb") as stream:
+        with csv.CSVWriter(stream, schema) as writer:
+            for batch in file.iter_batches(batch_size=2**16):
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _plain(kind: Any) -> Any:
     import pyarrow as pa
 
-    return {
-        "category": pa.dictionary(pa.int32(), pa.string()),
-        "string": pa.string(),
-        "int16": pa.int16(),
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "float32": pa.float32(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "time": pa.timestamp("us", tz="UTC"),
-    }[column.kind]
-
-
-def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
-
-
-def _table(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> Any:
-    import pyarrow as pa
-
-    schema = arrow_schema(columns)
-    return pa.table(
-        [pa.array(v, type=f.type) for v, f in zip(values, schema, strict=True)], schema=schema
-    )
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

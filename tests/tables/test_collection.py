@@ -18,7 +18,7 @@ import pytest
 
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.run_dir import RunDir
-from emobench.tables import scan
+from emobench.tables import gather
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_episodes, load_tables
 from tests.support.processes import command_line, until
@@ -57,8 +57,8 @@ def test_processes_give_what_one_process_gives(
     run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected(tmp_path / "one", run_dir)
-    monkeypatch.setattr(scan, "PARALLEL_FROM", 0)
-    monkeypatch.setattr(scan, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(gather, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(gather, "CHUNK_BYTES", 1)
     collected(tmp_path / "two", run_dir, workers=2)
     for name in ("episodes.parquet", "turns.parquet"):
         one, two = (pq.read_table(tmp_path / folder / name) for folder in ("one", "two"))
@@ -68,7 +68,7 @@ def test_processes_give_what_one_process_gives(
 def test_an_error_in_a_process_is_the_callers(
     run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(gather, "PARALLEL_FROM", 0)
     path = run_dir.cell(1).episodes
     path.unlink()
     path.mkdir()
@@ -80,7 +80,7 @@ def test_an_error_in_a_process_is_the_callers(
 def test_a_process_that_is_killed_is_an_error_and_no_result(
     run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(gather, "PARALLEL_FROM", 0)
     path = run_dir.cell(1).episodes
     path.unlink()
     os.mkfifo(path)  # whoever opens it waits for a writer
@@ -88,18 +88,57 @@ def test_a_process_that_is_killed_is_an_error_and_no_result(
     def strike() -> None:
         def readers() -> list[int]:
             own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            return [int(pid) for pid in own if "emobench.tables.workers" in command_line(int(pid))]
+            return [int(pid) for pid in own if "spawn_main" in command_line(int(pid))]
 
-        until(lambda: len(readers()) == 2, "two processes that read")
+        until(readers, "a process that reads")
         for pid in readers():
             os.kill(pid, signal.SIGKILL)
 
     with ThreadPoolExecutor(1) as thread:
         struck = thread.submit(strike)
-        with pytest.raises(EmobenchError, match=r"ended early \(exit code -9\)"):
+        with pytest.raises(EmobenchError, match="ended early"):
             collected(tmp_path / "out", run_dir, workers=2)
         struck.result()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study"]
+
+
+def test_processes_end_with_a_parent_that_is_killed(run_dir: RunDir, tmp_path: Path) -> None:
+    path = run_dir.cell(1).episodes
+    path.unlink()
+    os.mkfifo(path)  # whoever opens it waits for a writer
+    script = tmp_path / "reads.py"
+    script.write_text(READS.format(run_dir=str(run_dir.path)))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as reader:
+
+        def children() -> list[int]:
+            own = Path(f"/proc/{reader.pid}/task/{reader.pid}/children").read_text().split()
+            return [int(pid) for pid in own if "spawn_main" in command_line(int(pid))]
+
+        until(children, "a process that reads")
+        readers = children()
+        reader.kill()
+    until(
+        lambda: not any("spawn_main" in command_line(pid) for pid in readers),
+        "the end of the processes that read",
+    )
+
+
+def test_a_script_without_a_guard_reads_in_processes(run_dir: RunDir, tmp_path: Path) -> None:
+    """The processes do not run the script again, as those of other pools do."""
+    script = tmp_path / "reads.py"
+    script.write_text(READS.format(run_dir=str(run_dir.path)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("begun\n16\n", "")
+
+
+READS = """
+from pathlib import Path
+from emobench.tables import gather
+print("begun", flush=True)
+gather.PARALLEL_FROM, gather.CHUNK_BYTES = 0, 1
+found = gather.read_runs([Path({run_dir!r})], workers=2)
+print(found.episodes.num_rows)
+"""
 
 
 def test_a_folder_between_two_collections_is_refused_and_mended(

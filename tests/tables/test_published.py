@@ -16,9 +16,8 @@ from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.tables.collection import Request, collect_into
-from emobench.tables.published import Described, outcome_of
+from emobench.tables.published import Described, outcome_of, outcome_of_error
 from emobench.tables.run_results import collect
-from emobench.tables.stock_errors import outcome_of_error
 from emobench.tables.table import load_episodes, load_tables, load_turns
 from tests.support.model_server import Reply, is_user, recording
 from tests.support.runs import full_run

@@ -19,11 +19,10 @@ from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.store.episodes import EpisodeRecord, episode_of
-from emobench.tables.columns import EPISODES, TEXT, TURNS, Column
+from emobench.tables.columns import EPISODES, TEXT, TURNS, Column, episodes_table
 from emobench.tables.rows import episode_row, facts_of, turn_rows
 from emobench.tables.run_results import collect
 from emobench.tables.table import (
-    episodes_table,
     frame_of,
     load_episodes,
     load_tables,
