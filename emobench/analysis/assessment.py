@@ -42,15 +42,6 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class CoverageOf:
-    """Episodes of one variant in one group."""
-
-    condition: Condition
-    planned: int
-    with_result: int
-
-
-@dataclass(frozen=True)
 class Checks:
     """What `checks.json` holds."""
 
@@ -64,7 +55,7 @@ class Checks:
     verdict: Verdict
     """failed if any gate failed, passed only if every one passed."""
     gates: tuple[GateResult, ...]
-    coverage: tuple[CoverageOf, ...]
+    coverage: tuple[Coverage, ...]
     fidelity: tuple[VariantFidelity, ...]
     slips: tuple[EpisodeFidelity, ...]
     """Conversations with anything invented or contradicted, an early stop, a flip or a leak."""
@@ -178,7 +169,7 @@ class Assessor:
         coverage = _coverage(self._collected)
         results = evaluate(
             sweep.gates,
-            {each.condition: Coverage(each.planned, each.with_result) for each in coverage},
+            coverage,
             power=_power(plan),
             manipulation={each.condition: each for each in (main.conditions if main else ())},
             fidelity={each.condition: each for each in user_checks},
@@ -240,7 +231,7 @@ def _declared_judge(sweep: Sweep) -> str | None:
     return role.served if role else None
 
 
-def _coverage(collected: Collected) -> tuple[CoverageOf, ...]:
+def _coverage(collected: Collected) -> tuple[Coverage, ...]:
     counts: dict[Condition, list[int]] = {}
     for result in collected.cells:
         cell = result.cell
@@ -248,7 +239,7 @@ def _coverage(collected: Collected) -> tuple[CoverageOf, ...]:
         count = counts.setdefault(condition, [0, 0])
         count[0] += result.expected
         count[1] += result.scored
-    return tuple(CoverageOf(condition, *count) for condition, count in counts.items())
+    return tuple(Coverage(condition, *count) for condition, count in counts.items())
 
 
 def _power(plan: Plan) -> dict[Group, DesignPower]:

@@ -88,6 +88,7 @@ class Label:
 class Coverage:
     """Episodes of one variant in one group."""
 
+    condition: Condition
     planned: int
     with_result: int
 
@@ -98,20 +99,21 @@ class Coverage:
 
 def evaluate(
     gates: Gates,
-    coverage: Mapping[Condition, Coverage],
+    coverage: Iterable[Coverage],
     *,
     power: Mapping[Group, DesignPower],
     manipulation: Mapping[Condition, VariantManipulation],
     fidelity: Mapping[Condition, VariantFidelity],
 ) -> tuple[GateResult, ...]:
-    """Every gate of every planned variant, in the order of `coverage`.
+    """Return every gate of every planned variant, in the order of `coverage`.
 
     `power` is by group. A variant without an entry in one of the others is not checked there.
     Control has the gates that need no contrast: coverage and fidelity.
     """
     results = []
-    for condition in coverage:
-        results.append(_coverage(gates, condition, coverage))
+    for found in coverage:
+        condition = found.condition
+        results.append(_coverage(gates, found))
         if condition.variant != CONTROL:
             results.append(_power(condition, power.get(condition.group)))
             results.append(
@@ -122,7 +124,8 @@ def evaluate(
 
 
 def labels(results: Iterable[GateResult], condition: Condition) -> tuple[Label, ...]:
-    """What has to stand beside a variant's effect: its own gates, and control's that failed."""
+    """Return what has to stand beside a variant's effect: its own gates, and control's that
+    failed."""
     found = []
     for result in results:
         if result.verdict == "passed":
@@ -138,21 +141,14 @@ def labels(results: Iterable[GateResult], condition: Condition) -> tuple[Label, 
 
 
 def overall(results: Iterable[GateResult]) -> Verdict:
-    """failed if any gate failed; passed only if all passed."""
+    """Return failed if any gate failed; passed only if all passed."""
     return _worst([result.verdict for result in results])
 
 
-def _coverage(
-    gates: Gates, condition: Condition, coverage: Mapping[Condition, Coverage]
-) -> GateResult:
-    own = coverage[condition]
-    criterion = _criterion(
-        f"share of its {own.planned} planned episodes with a result",
-        own.share,
-        "at least",
-        gates.coverage,
-    )
-    return _result(condition, "coverage", (criterion,))
+def _coverage(gates: Gates, found: Coverage) -> GateResult:
+    what = f"share of its {found.planned} planned episodes with a result"
+    criterion = _criterion(what, found.share, "at least", gates.coverage)
+    return _result(found.condition, "coverage", (criterion,))
 
 
 def _power(condition: Condition, power: DesignPower | None) -> GateResult:

@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
     from emobench.core.plan import find_run_dir
-    from emobench.report.embedding import limit_of
+    from emobench.report.library import parse_limit
 
-    limit = limit_of(arguments.conversations)
+    limit = parse_limit(arguments.conversations)
     run_dir = find_run_dir(arguments.paths[0])
 
     from emobench.report.render import write_report

@@ -35,6 +35,14 @@ LIGHT: Mapping[str, str] = {
 }
 """Colours by role in files; report.css has those of the page."""
 SERIES = 7
+FONTS = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+_FORBIDDEN = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML cannot hold."""
+POINTS_PER_PIXEL = 0.75
+"""Points of a pixel."""
+FACE, BOLD = "Vera", "VeraBd"
+PDF_TEXT_SIZE = 0.88
+"""The embedded face is wider than those of browsers."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +127,6 @@ def assign_roles(variants: list[str], control: str) -> dict[str, str]:
     return {name: "control" if name == control else roles[name] for name in variants}
 
 
-FONTS = "Helvetica, Arial, 'Liberation Sans', sans-serif"
-_FORBIDDEN = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML cannot hold."""
 Paint = Callable[[str, str], str]
 """(role, 'line', 'fill' or 'text') -> attributes."""
 
@@ -216,13 +221,6 @@ def _escape(text: str) -> str:
 
 def _num(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
-
-
-POINTS_PER_PIXEL = 0.75
-"""Points of a pixel."""
-FACE, BOLD = "Vera", "VeraBd"
-PDF_TEXT_SIZE = 0.88
-"""The embedded face is wider than those of browsers."""
 
 
 def can_draw_pdf() -> bool:

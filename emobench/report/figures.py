@@ -13,6 +13,19 @@ FOREST_ROW, FOREST_TOP, FOREST_AXIS = 34.0, 8.0, 44.0
 LONGEST_LABEL = 22
 VALUE_WIDTH, NOTE_WIDTH = 7.6, 6.3
 """Pixels of a character at the right, rather too many."""
+BAR_PLOT = 430.0
+BAR_ROW, BAR_TOP = 28.0, 8.0
+CURVE_LEFT, CURVE_PLOT, CURVE_RIGHT = 48.0, 400.0, 150.0
+CURVE_TOP, CURVE_HEIGHT, CURVE_AXIS = 28.0, 230.0, 46.0
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4")
+LABEL_GAP = 15.0
+"""Pixels between two labels."""
+TILES_WIDEST = 900.0
+TILE_TOP, TILE_HEIGHT, TILE_AXIS = 26.0, 26.0, 40.0
+TILE_WITH_NUMBER = 34.0
+"""A cell of this width has its number in it."""
+FAINT = 0.06
+"""How opaque a share of 0 is; nothing at all is a missing one."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +139,6 @@ def _tick(value: float) -> str:
     return f"{value:+g}".replace("-", "\u2212") if value else "0"
 
 
-BAR_PLOT = 430.0
-BAR_ROW, BAR_TOP = 28.0, 8.0
-
-
 def draw_bars(
     name: str,
     title: str,
@@ -169,13 +178,6 @@ def draw_bars(
     )
     width = LABELS + BAR_PLOT + 40
     return Figure(name, title, described, width, y + 12, tuple(shapes), caption)
-
-
-CURVE_LEFT, CURVE_PLOT, CURVE_RIGHT = 48.0, 400.0, 150.0
-CURVE_TOP, CURVE_HEIGHT, CURVE_AXIS = 28.0, 230.0, 46.0
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4")
-LABEL_GAP = 15.0
-"""Pixels between two labels."""
 
 
 @dataclass(frozen=True)
@@ -271,14 +273,6 @@ def _curve_labels(
         text = shorten(curve.label, 20)
         placed.append(Text(at, lowest + 4, text, curve.role, size=12.5, bold=True))
     return placed
-
-
-TILES_WIDEST = 900.0
-TILE_TOP, TILE_HEIGHT, TILE_AXIS = 26.0, 26.0, 40.0
-TILE_WITH_NUMBER = 34.0
-"""A cell of this width has its number in it."""
-FAINT = 0.06
-"""How opaque a share of 0 is; nothing at all is a missing one."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 from emobench.config.capacity import concurrency_of
 from emobench.core.models import RoleModel
 from emobench.core.ranges import format_ranges
+from emobench.report.library import HIDDEN
 from emobench.report.numbers import DASH, format_time, plural
 from emobench.report.study import Study
-from emobench.report.transcripts import HIDDEN
 from emobench.scheduler.cost import line, summary
 from emobench.store.jobs import read_jobs
 from emobench.tables.run_results import Collected

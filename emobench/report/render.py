@@ -22,7 +22,7 @@ from emobench.core.run_dir import RunDir
 from emobench.report import provenance, views
 from emobench.report.blocks import Section, Table, blocks_of
 from emobench.report.drawing import Figure, inline_svg
-from emobench.report.embedding import Limit, notice
+from emobench.report.library import Limit, describe_choice, redactor, script_json
 from emobench.report.sections.cost import cost_section
 from emobench.report.sections.results import comparison_section, group_section
 from emobench.report.sections.summary import answers, overview_blocks
@@ -34,7 +34,6 @@ from emobench.report.sections.trust import (
     power_section,
 )
 from emobench.report.study import Study, build_study
-from emobench.report.transcripts import redactor, script_json
 from emobench.tables.run_results import collect
 
 FOLDER = Path(__file__).parent
@@ -43,6 +42,7 @@ SCRIPTS = ("library", "text", "compare", "filters", "list", "related", "pane", "
 STYLES = ("report.css", "figures.css", "browser.css")
 OPEN_GROUPS = 3
 """Of more groups the details are folded."""
+FOLDER = Path(__file__).parent
 
 
 def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
@@ -125,7 +125,7 @@ def _page(study: Study) -> str:
         style=style,
         policy=_content_policy(script, style),
         index=script_json(study.library.index()),
-        embedded_notice=notice(study.library.choice),
+        embedded_notice=describe_choice(study.library.choice),
         chunks=study.library.chunks,
     )
 
@@ -179,6 +179,3 @@ def page_style() -> str:
 
 def _read_part(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
-
-
-FOLDER = Path(__file__).parent

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.assessment import Assessor, Checks, conforms
-from emobench.analysis.effects import effects
-from emobench.analysis.findings import Findings, GroupFinding
+from emobench.analysis.effects import Findings, GroupFinding, effects
 from emobench.analysis.gates import Label, labels
 from emobench.analysis.pooled import variants_of
 from emobench.analysis.stats.power import PowerVerdict, power_verdict
@@ -22,8 +21,7 @@ from emobench.analysis.transcript.tally import ConversationTable, Tally, summari
 from emobench.core.outcomes import Group, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.report.embedding import Limit, choose, units_of
-from emobench.report.transcripts import Library, redactor
+from emobench.report.library import Library, Limit, choose_units, list_units, redactor
 from emobench.store.labels import Answer, read_answers
 from emobench.tables.run_results import Collected, EpisodeSummary
 from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary
@@ -97,9 +95,9 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
     """
     path = collected.run_dir.path
     tables = load_tables(path)
-    sets = units_of(collected.cells)
+    sets = list_units(collected.cells)
     redact = redactor(collected.run_dir)
-    library = Library(choose(sets, limit or Limit()), collected.cells, redact)
+    library = Library(choose_units(sets, limit or Limit()), collected.cells, redact)
     sample = sample_size(collected)
     tally = Tally()
     assessor = Assessor(collected, sample, _answers(path))

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emobench.analysis.effects import effects
-from emobench.analysis.findings import Contrast, Findings, VariantFinding
+from emobench.analysis.effects import Contrast, Findings, VariantFinding, effects
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.units import frame_of
 from emobench.core.plan import load_plan

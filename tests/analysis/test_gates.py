@@ -26,7 +26,8 @@ from emobench.store.labels import Label
 ANGER = Condition("retail", "tool-calling", "a", "anger")
 PLACEBO = replace(ANGER, variant="placebo")
 CONTROL = ANGER.control
-FULL = Coverage(100, 100)
+FULL = (100, 100)
+"""Planned episodes, and those with a result."""
 
 
 def power(tasks: int, trials: int) -> DesignPower:
@@ -66,12 +67,16 @@ def faithful(
     )
 
 
+def covered(counts: dict[Condition, tuple[int, int]]) -> list[Coverage]:
+    return [Coverage(condition, *each) for condition, each in counts.items()]
+
+
 def result(
     gate: str,
     condition: Condition = ANGER,
     *,
     gates: Gates | None = None,
-    coverage: dict[Condition, Coverage] | None = None,
+    coverage: dict[Condition, tuple[int, int]] | None = None,
     design: DesignPower | None = None,
     turns: list[JudgedTurn] | None = None,
     fidelity: dict[Condition, VariantFidelity] | None = None,
@@ -80,7 +85,7 @@ def result(
         each
         for each in evaluate(
             gates or Gates(),
-            coverage or {CONTROL: FULL, condition: FULL},
+            covered(coverage or {CONTROL: FULL, condition: FULL}),
             power={condition.group: design} if design else {},
             manipulation=judged(*turns) if turns else {},
             fidelity=fidelity or {},
@@ -94,13 +99,13 @@ def result(
     ("with_result", "verdict"), [(95, "passed"), (94, "failed"), (0, "failed"), (100, "passed")]
 )
 def test_coverage(with_result: int, verdict: Verdict) -> None:
-    found = result("coverage", coverage={ANGER: Coverage(100, with_result)})
+    found = result("coverage", coverage={ANGER: (100, with_result)})
     assert found.verdict == verdict
     assert f"its 100 planned episodes with a result: {with_result} %" in found.reason
 
 
 def test_nothing_planned_is_not_checked() -> None:
-    assert result("coverage", coverage={ANGER: Coverage(0, 0)}).verdict == "not_checked"
+    assert result("coverage", coverage={ANGER: (0, 0)}).verdict == "not_checked"
 
 
 def test_power_is_the_power_computations_verdict() -> None:
@@ -193,7 +198,7 @@ def test_a_verdict_near_its_threshold_says_so() -> None:
 
 def test_thresholds_are_the_sweeps() -> None:
     strict = Gates(coverage=1.0)
-    weak = {ANGER: Coverage(100, 99)}
+    weak = {ANGER: (100, 99)}
     assert result("coverage", coverage=weak).verdict == "passed"
     assert result("coverage", gates=strict, coverage=weak).verdict == "failed"
 
@@ -201,7 +206,7 @@ def test_thresholds_are_the_sweeps() -> None:
 def test_labels_stand_beside_the_effect() -> None:
     results = evaluate(
         Gates(),
-        {CONTROL: Coverage(100, 50), ANGER: FULL, PLACEBO: FULL},
+        covered({CONTROL: (100, 50), ANGER: FULL, PLACEBO: FULL}),
         power={ANGER.group: power(115, 8)},
         manipulation={},
         fidelity={each: faithful(each) for each in (CONTROL, ANGER, PLACEBO)},

@@ -14,7 +14,7 @@ from emobench.analysis.transcript.fidelity import check_fidelity
 from emobench.benchmarks.transcript import parse_transcript
 from emobench.core.files import parse_json
 from emobench.core.plan import load_plan
-from emobench.report.embedding import Limit
+from emobench.report.library import Limit
 from emobench.report.study import build_study
 from emobench.tables.run_results import collect
 from tests.support.runs import fill, make_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
-from emobench.analysis.findings import GroupFinding
+from emobench.analysis.effects import GroupFinding
 from emobench.analysis.gates import Label
 from emobench.analysis.stats.estimates import Difference, Interval, Sensitivity
 from emobench.analysis.stats.paired import undefined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from emobench.analysis.findings import Exploratory, GroupFinding, VariantFinding
+from emobench.analysis.effects import Exploratory, GroupFinding, VariantFinding
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES
 from emobench.analysis.stats.units import Arm
@@ -34,6 +34,20 @@ from emobench.report.sections.common import (
     title_of,
 )
 from emobench.report.study import Study
+
+TASKS_TITLE = "Tasks"
+ROLES: dict[str, tuple[str, float]] = {
+    "solved": ("good", 0.9),
+    "failed": ("bad", 0.85),
+    "agent_error": ("bad", 0.5),
+    "max_steps": ("warn", 0.85),
+    "context_overflow": ("warn", 0.5),
+    "user_error": ("s4", 0.7),
+}
+EXPLORATORY = (
+    "Differences are paired by task; p from sign flips, adjusted by Benjamini and Hochberg over "
+    "this table: exploratory."
+)
 
 
 def pass_k_section(group: GroupFinding, prefix: str) -> Section:
@@ -127,9 +141,6 @@ def _pass_k_record(found: PassK) -> dict[str, Scalar]:
 
 def _value_at(found: tuple[PassK, ...], k: int) -> float | None:
     return next((each.value for each in found if each.k == k), None)
-
-
-TASKS_TITLE = "Tasks"
 
 
 def task_section(study: Study, group: GroupFinding, prefix: str) -> Section:
@@ -228,20 +239,6 @@ def _task_record(
         "successes": successes,
         "missing": missing,
     }
-
-
-ROLES: dict[str, tuple[str, float]] = {
-    "solved": ("good", 0.9),
-    "failed": ("bad", 0.85),
-    "agent_error": ("bad", 0.5),
-    "max_steps": ("warn", 0.85),
-    "context_overflow": ("warn", 0.5),
-    "user_error": ("s4", 0.7),
-}
-EXPLORATORY = (
-    "Differences are paired by task; p from sign flips, adjusted by Benjamini and Hochberg over "
-    "this table: exploratory."
-)
 
 
 def outcome_section(group: GroupFinding, prefix: str) -> Section:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emobench.analysis.findings import GroupFinding, VariantFinding
+from emobench.analysis.effects import GroupFinding, VariantFinding
 from emobench.analysis.gates import labels
 from emobench.analysis.stats.estimates import FEW, Difference
 from emobench.analysis.stats.interaction import AssistantComparison
@@ -44,6 +44,9 @@ from emobench.report.sections.detail import (
     task_section,
 )
 from emobench.report.study import Study
+
+MOST_DOTS = 60
+"""Rows of a figure; of more there is only the table."""
 
 
 def group_section(study: Study, group: GroupFinding, identifier: str, prefix: str) -> Section:
@@ -259,10 +262,6 @@ def _effect_record(study: Study, group: GroupFinding, each: VariantFinding) -> d
         **interval_columns("odds_ratio", odds.interval if odds else None),
         "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
     }
-
-
-MOST_DOTS = 60
-"""Rows of a figure; of more there is only the table."""
 
 
 def comparison_section(study: Study) -> Section | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emobench.analysis.findings import GroupFinding, VariantFinding
+from emobench.analysis.effects import GroupFinding, VariantFinding
 from emobench.analysis.gates import GATES
 from emobench.analysis.stats.estimates import FEW
 from emobench.analysis.stats.means import CLUSTERED

@@ -29,6 +29,7 @@ from emobench.report.study import Study
 from emobench.store.labels import LABELS
 
 WORDS: dict[str, str] = {"passed": "passed", "failed": "failed", "not_checked": "not checked"}
+FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
 
 def gate_section(study: Study) -> Section:
@@ -163,9 +164,6 @@ def power_section(study: Study) -> Section:
         tuple(records),
     )
     return Section("power", "Power", (table,))
-
-
-FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
 
 def manipulation_section(study: Study) -> Section:

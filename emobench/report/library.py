@@ -1,6 +1,8 @@
-"""Conversations as compressed chunks of JSON that the page decodes when they are read.
+"""The conversations in the page: which of them, and their text as compressed chunks of JSON.
 
-A transcript is data from a model. It enters the page only as base64, and is shown only as text.
+Where all of them would make the page too large, those of one task and trial come in or stay out
+together, as they are read beside each other. A transcript is data from a model: it enters the page
+only as base64, and is shown only as text.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from emobench.analysis.transcript.conversation import Conversation
 from emobench.benchmarks.transcript import Event, Message, Transcript, text_of
-from emobench.core.outcomes import CONTROL, OUTCOMES
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.outcomes import CONTROL, OUTCOMES, Group, Outcome
 from emobench.core.run_dir import RunDir
-from emobench.report.embedding import Choice
 from emobench.report.numbers import format_time
 from emobench.tables.run_results import CellResult, EpisodeSummary
 
+MOST_CONVERSATIONS = 10_000
+MOST_BYTES = 250_000_000
+"""Of episodes.jsonl: a page of 100 MB at worst, for text compresses two to ten times."""
 CHUNK_BYTES = 400_000
 """JSON in a chunk before compression: small enough to decode between two key strokes."""
 PREVIEW_CHARS = 110
@@ -27,6 +33,147 @@ ID_CHARS = 16
 """Of an episode's hash: enough to tell a million apart."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 HIDDEN = "(hidden)"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much text a page may hold; None: without limit."""
+
+    conversations: int | None = MOST_CONVERSATIONS
+    size: int | None = MOST_BYTES
+    """Bytes of the lines in episodes.jsonl."""
+
+
+@dataclass(slots=True)
+class Unit:
+    """The conversations of one task and trial in one setting, by variant."""
+
+    setting: int
+    task: int
+    trial: int
+    members: list[tuple[int, EpisodeSummary]] = field(default_factory=list)
+    """(place of the cell in the plan, record), as planned."""
+    differs: bool = False
+    """A variant solved the task and control did not, or the other way round."""
+
+    @property
+    def size(self) -> int:
+        return sum(record.length for _, record in self.members)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The units that a page holds in full, in reading order, and what there is in all."""
+
+    units: tuple[Unit, ...]
+    conversations: int
+    of_conversations: int
+    differing: int
+    """Units among the chosen in which an outcome differs from control's."""
+    of_differing: int
+
+    @property
+    def whole(self) -> bool:
+        return self.conversations == self.of_conversations
+
+
+def parse_limit(text: str | None) -> Limit:
+    """The value of `--conversations`: a number, 'all' or 'none'. Raises InvalidInput."""
+    if text is None:
+        return Limit()
+    if text == "all":
+        return Limit(None, None)
+    if text == "none":
+        return Limit(0, None)
+    if text.isdecimal() and text.isascii():
+        return Limit(int(text), None)
+    raise InvalidInput(
+        Problem(
+            f"not a number of conversations: {text!r}",
+            key="--conversations",
+            allowed="a whole number, all, none",
+        )
+    )
+
+
+def list_units(cells: Sequence[CellResult]) -> list[Unit]:
+    """All conversations in reading order: setting, task, trial; variants as planned."""
+    settings: dict[Group, int] = {}
+    units: dict[tuple[int, int, int], Unit] = {}
+    for place, result in enumerate(cells):
+        cell = result.cell
+        setting = settings.setdefault(cell.group, len(settings))
+        for record in result.file.episodes:
+            at = (setting, record.task_id, cell.trial)
+            unit = units.get(at)
+            if unit is None:
+                unit = units[at] = Unit(*at)
+            unit.members.append((place, record))
+    for unit in units.values():
+        unit.differs = _differs(unit, cells)
+    return [units[at] for at in sorted(units)]
+
+
+def choose_units(units: Sequence[Unit], limit: Limit) -> Choice:
+    """Within the limit: first the units in which an outcome differs from control's, from the
+    first trial on, then the others likewise."""
+    order = sorted(
+        range(len(units)),
+        key=lambda n: (not units[n].differs, units[n].trial, units[n].task, units[n].setting),
+    )
+    chosen: set[int] = set()
+    count = size = 0
+    for number in order:
+        unit = units[number]
+        count, size = count + len(unit.members), size + unit.size
+        if limit.conversations is not None and count > limit.conversations:
+            break
+        if limit.size is not None and size > limit.size:
+            break
+        chosen.add(number)
+    kept = tuple(units[number] for number in sorted(chosen))
+    return Choice(
+        units=kept,
+        conversations=sum(len(unit.members) for unit in kept),
+        of_conversations=sum(len(unit.members) for unit in units),
+        differing=sum(unit.differs for unit in kept),
+        of_differing=sum(unit.differs for unit in units),
+    )
+
+
+def describe_choice(choice: Choice) -> str:
+    """What a reader has to know where text was left out; else empty."""
+    if choice.whole:
+        return ""
+    if not choice.conversations:
+        return (
+            f"The text of the {choice.of_conversations:,} conversations was left out of this page; "
+            "below are their outcomes."
+        )
+    parts = [
+        f"This page holds the text of {choice.conversations:,} of {choice.of_conversations:,} "
+        "conversations, all variants of a task and trial together."
+    ]
+    if choice.of_differing:
+        parts.append(
+            "Those in which a variant ended differently from control came first: "
+            f"{choice.differing:,} of {choice.of_differing:,} sets of one task and trial. "
+            "Within that, the first trials came first."
+        )
+    else:
+        parts.append("The first trials came first.")
+    parts.append("The other conversations are listed with their outcomes only.")
+    return " ".join(parts)
+
+
+def _differs(unit: Unit, cells: Sequence[CellResult]) -> bool:
+    scored = [
+        (cells[place].cell.variant, record.outcome == Outcome.SOLVED)
+        for place, record in unit.members
+        if record.outcome != Outcome.INFRA_ERROR
+    ]
+    control = [solved for variant, solved in scored if variant == CONTROL]
+    return bool(control) and any(solved != control[0] for _, solved in scored)
 
 
 class Library:

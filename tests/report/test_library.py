@@ -11,7 +11,14 @@ from emobench.cli.main import main
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.report.embedding import Choice, Limit, choose, limit_of, notice, units_of
+from emobench.report.library import (
+    Choice,
+    Limit,
+    choose_units,
+    describe_choice,
+    list_units,
+    parse_limit,
+)
 from emobench.report.render import build_report
 from emobench.tables.run_results import collect
 from tests.support.chromium import Chromium
@@ -34,7 +41,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 def chosen(run_dir: RunDir, limit: Limit) -> Choice:
-    return choose(units_of(collect(run_dir).cells), limit)
+    return choose_units(list_units(collect(run_dir).cells), limit)
 
 
 def places(choice: Choice) -> list[tuple[int, int, int]]:
@@ -83,7 +90,7 @@ def test_the_size_of_the_text_is_a_limit_too(run_dir: RunDir) -> None:
     ],
 )
 def test_the_option(text: str | None, limit: Limit) -> None:
-    assert limit_of(text) == limit
+    assert parse_limit(text) == limit
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "\u0661"])
@@ -91,18 +98,18 @@ def test_another_value_of_the_option_is_refused(
     run_dir: RunDir, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InvalidInput, match="not a number of conversations"):
-        limit_of(text)
+        parse_limit(text)
     assert main(["report", str(run_dir.path), f"--conversations={text}"]) == 2
     assert "a whole number, all, none" in capsys.readouterr().err
     assert not run_dir.report.exists()
 
 
 def test_the_notice_says_what_is_there(run_dir: RunDir) -> None:
-    assert notice(chosen(run_dir, Limit())) == ""
-    said = notice(chosen(run_dir, Limit(5, None)))
+    assert describe_choice(chosen(run_dir, Limit())) == ""
+    said = describe_choice(chosen(run_dir, Limit(5, None)))
     assert "the text of 4 of 16 conversations" in said
     assert "1 of 1 sets" in said
-    assert "The text of the 16 conversations was left out" in notice(
+    assert "The text of the 16 conversations was left out" in describe_choice(
         chosen(run_dir, Limit(0, None))
     )
 
