@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -29,9 +30,9 @@ class WorkerPool(Generic[Job, Result]):
     ) -> None:
         self._work, self._stopped = work, stopped
         self._jobs = deque(jobs)
-        self._ended: SimpleQueue[tuple[Result | None, BaseException | None] | None] = SimpleQueue()
-        """What jobs gave or raised; None for a thread that found no more jobs."""
-        self._error: BaseException | None = None
+        self._ended: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        """What jobs returned or raised; None for a thread that found no more jobs."""
+        self._failed: Future[Result] | None = None
         self._closed = False
         self.threads = min(size, len(self._jobs))
         """Threads that have (or look for) a job."""
@@ -39,15 +40,13 @@ class WorkerPool(Generic[Job, Result]):
             threading.Thread(target=self._run, name=f"episode-{number}", daemon=True).start()
 
     def results(self, timeout_s: float) -> list[Result]:
-        """Wait for a job to end, at most so long; all that have ended by then.
+        """Wait for a job to end, at most `timeout_s`; the results of all that have ended by then.
 
-        Raises what a job raised, when the results before it have been handed over.
+        Raises what a job raised, once the results before it have been handed over.
         """
-        if self._error is not None:
-            raise self._error
         deadline = time.monotonic() + timeout_s
         results: list[Result] = []
-        while self.threads:
+        while self.threads and self._failed is None:
             try:
                 wait = 0.0 if results else max(0.0, deadline - time.monotonic())
                 ended = self._ended.get(timeout=wait)
@@ -55,13 +54,12 @@ class WorkerPool(Generic[Job, Result]):
                 break
             if ended is None:
                 self.threads -= 1
-                continue
-            result, self._error = ended
-            if self._error is not None:
-                break
-            results.append(result)  # type: ignore[arg-type]
-        if self._error is not None and not results:
-            raise self._error
+            elif ended.exception() is not None:
+                self._failed = ended
+            else:
+                results.append(ended.result())
+        if self._failed is not None and not results:
+            self._failed.result()
         return results
 
     def close(self) -> None:
@@ -74,9 +72,12 @@ class WorkerPool(Generic[Job, Result]):
                 job = self._jobs.popleft()
             except IndexError:
                 break
+            ended: Future[Result] = Future()
             try:
-                self._ended.put((self._work(job), None))
+                ended.set_result(self._work(job))
             except BaseException as error:
-                self._ended.put((None, error))
+                ended.set_exception(error)
+            self._ended.put(ended)
+            if ended.exception() is not None:
                 break
         self._ended.put(None)

@@ -205,7 +205,7 @@ class _CellRun:
             if self.stop.wait(BACKOFF_S[extra]):
                 break
             try:
-                self.resolver.renew(follower.endpoints)
+                self.resolver.wait_for_servers(follower.endpoints)
             except ServersGone as error:
                 self.gone = self.gone or error
                 self.stop.set()

@@ -1,6 +1,6 @@
 """The LLM calls of an episode: sent to the role's endpoint, recorded, and their replies checked.
 
-tau-bench's modules each hold a `completion` of their own; `variants.inject.seams` points them
+tau-bench's modules each hold a `completion` of their own; `injection.seams` points them
 all here. Which episode a call belongs to is known from the thread: an episode runs in one thread
 from beginning to end, and enters it there.
 """
@@ -71,27 +71,27 @@ def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
     if role == "assistant":
         log.messages = kwargs["messages"]
     if log.follower is None:
-        return _call(log, role, stock, kwargs)
+        return _send(log, role, stock, kwargs)
     while True:
         try:
-            endpoints = log.follower.follow()
+            endpoints = log.follower.resolve()
             log.endpoints, log.transports = endpoints.roles, endpoints.transports
-            return _call(log, role, stock, kwargs)
+            return _send(log, role, stock, kwargs)
         except ServersGone as error:
             raise CallFailed(role, "infra", str(error)) from error
         except CallFailed as error:
-            if error.kind != "infra" or not _moved(log.follower, error):
+            if error.kind != "infra" or not _move(log.follower, error):
                 raise
 
 
-def _moved(follower: Follower, failure: CallFailed) -> bool:
+def _move(follower: Follower, failure: CallFailed) -> bool:
     try:
-        return follower.moved()
+        return follower.move()
     except ServersGone as error:
         raise CallFailed(failure.role, "infra", str(error)) from failure
 
 
-def _call(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
+def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
     """One call where the role answers now, and its record."""
     endpoint = log.endpoints[role]
     request = {**kwargs, "model": endpoint.model, **endpoint.sampling}

@@ -59,7 +59,7 @@ class EndpointResolver:
         self._away: set[Role] = set()
         """Roles whose server has left in order, and whose next one is to be waited for."""
         self._gone: tuple[int, ServersGone] | None = None
-        """Why none came for the endpoints of this number: nobody has to wait for it again."""
+        """Why none came for the generation of this number, which is not waited for again."""
         self._endpoints = RoleEndpoints(0, self._resolve())
         self._next_look = self._next_return = time.monotonic() + LOOK_S
 
@@ -68,26 +68,28 @@ class EndpointResolver:
         """The newest endpoints that are known."""
         return self._endpoints
 
-    def current(self) -> RoleEndpoints:
-        """The newest endpoints, as of a second ago. Waits for a server that is being replaced;
-        raises ServersGone where none comes."""
+    def refresh(self) -> RoleEndpoints:
+        """Return the newest endpoints, as of a second ago at most.
+
+        Waits for a server that is being replaced; raises ServersGone where none comes.
+        """
         if time.monotonic() >= self._next_look or self._away:
-            self._look()
+            self._read_files()
         return self._endpoints
 
-    def moved(self, seen: RoleEndpoints) -> RoleEndpoints | None:
-        """After a call that failed: newer endpoints that its conversation may go on with, or None.
+    def find_successor(self, seen: RoleEndpoints) -> RoleEndpoints | None:
+        """Return newer endpoints with which a conversation whose call failed may go on, or None.
 
         Waits for them where the server has left in order. Raises ServersGone.
         """
         with self._lock:
             self._stamps.clear()  # a stamp may be cached for minutes, what is read is fresh
-        self._look(wait=True)
+        self._read_files(wait=True)
         newest = self._endpoints
         return newest if newest.number > seen.number >= newest.continues else None
 
-    def _look(self, wait: bool = False) -> None:
-        # Whoever comes while another looks goes on with what is known.
+    def _read_files(self, wait: bool = False) -> None:
+        # While one thread reads the files, the others go on with what is known.
         if not self._lock.acquire(blocking=wait or bool(self._away)):
             return
         try:
@@ -97,7 +99,7 @@ class EndpointResolver:
             if self._away:
                 if self._gone is not None and self._gone[0] == self._endpoints.number:
                     raise self._gone[1]
-                self._move({role: self._resolve_role(role, check=False) for role in self._away})
+                self._replace({role: self._resolve_role(role, check=False) for role in self._away})
         except ServersGone as error:
             self._gone = self._endpoints.number, error
             raise
@@ -124,12 +126,12 @@ class EndpointResolver:
         elif known.incarnation in endpoint.follows:
             if endpoint.state == "ready":
                 found = replace(self._found[role], endpoint=endpoint)
-                self._move({role: self._use(found, role)})
+                self._replace({role: self._adopt(found, role)})
             else:
                 self._away.add(role)
 
-    def _move(self, roles: Mapping[Role, ModelEndpoint]) -> None:
-        """Another generation with which conversations in progress go on."""
+    def _replace(self, roles: Mapping[Role, ModelEndpoint]) -> None:
+        """Begin a generation with which conversations in progress go on."""
         old = self._endpoints
         transports = {
             role: transport for role, transport in old.transports.items() if role not in roles
@@ -140,8 +142,10 @@ class EndpointResolver:
         self._away.difference_update(roles)
 
     def return_to_preferred(self) -> None:
-        """Go back to the replicas that the cell's number chooses, where they are ready by now:
-        a cell that began before they were would stay with another one."""
+        """Return to the replicas that the cell's number chooses, where they are ready by now.
+
+        A cell that began before they were would stay with another one.
+        """
         if time.monotonic() < self._next_return or not self._lock.acquire(blocking=False):
             return
         try:
@@ -153,13 +157,16 @@ class EndpointResolver:
 
                     found, _ = look_for(self._run_dir, first)
                     if found is not None:
-                        self._move({role: self._use(found, role)})
+                        self._replace({role: self._adopt(found, role)})
         finally:
             self._lock.release()
 
-    def renew(self, seen: RoleEndpoints) -> None:
-        """Wait until both servers answer (again), and take their addresses; once for all episodes
-        that failed together. Raises ServersGone where they do not come back in time."""
+    def wait_for_servers(self, seen: RoleEndpoints) -> None:
+        """Wait until both servers answer (again), and take their addresses.
+
+        Done once for all episodes that failed together. Raises ServersGone where they do not come
+        back in time.
+        """
         with self._lock:
             if self._endpoints.number != seen.number:
                 return
@@ -190,9 +197,9 @@ class EndpointResolver:
             deadline_s=self._plan.profile.server_deadline_min * 60,
             interrupted=self._interrupted,
         )
-        return self._use(found, role)
+        return self._adopt(found, role)
 
-    def _use(self, found: Found, role: Role) -> ModelEndpoint:
+    def _adopt(self, found: Found, role: Role) -> ModelEndpoint:
         self._found[role] = found
         return ModelEndpoint(
             model=found.endpoint.model,
@@ -246,18 +253,18 @@ class Follower:
         self._resolver = resolver
         self.endpoints = resolver.latest
 
-    def follow(self) -> RoleEndpoints:
+    def resolve(self) -> RoleEndpoints:
         """Where to call now. Raises ServersGone."""
-        newest = self._resolver.current()
+        newest = self._resolver.refresh()
         if newest is not self.endpoints and newest.continues <= self.endpoints.number:
             self.endpoints = newest
         return self.endpoints
 
-    def moved(self) -> bool:
+    def move(self) -> bool:
         """After a call that failed: whether it may be sent again to where its server went.
 
         Raises ServersGone."""
-        newest = self._resolver.moved(self.endpoints)
+        newest = self._resolver.find_successor(self.endpoints)
         if newest is None:
             return False
         self.endpoints = newest

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emobench.benchmarks.adapter import AGENT_MODULES, Benchmark
 from emobench.benchmarks.transcript import REACT_USER, STOP
@@ -53,7 +53,20 @@ class UserRequest(str):
         return request
 
 
-class VariantMixin:
+if TYPE_CHECKING:
+
+    class _StockUser:
+        """What the mixin calls of the strategy's own class."""
+
+        def build_system_prompt(self, instruction: str | None) -> str: ...
+        def reset(self, instruction: str | None = None) -> str: ...
+        def step(self, content: str) -> str: ...
+        def parse_response(self, response: str) -> str: ...
+else:
+    _StockUser = object
+
+
+class VariantMixin(_StockUser):
     """Over a strategy's own class: the same user, its system prompt followed by the suffix."""
 
     variant: Variant
@@ -75,24 +88,21 @@ class VariantMixin:
                 self.reset()
 
     def build_system_prompt(self, instruction: str | None) -> str:
-        prompt: str = super().build_system_prompt(instruction)  # type: ignore[misc]
+        prompt = super().build_system_prompt(instruction)
         return prompt + SEPARATOR + self.variant.text if self.variant.text else prompt
 
     def reset(self, instruction: str | None = None) -> str:
-        opening: str = super().reset(instruction)  # type: ignore[misc]
-        return self._stop_where_meant(opening)
+        return self._stop_where_meant(super().reset(instruction))
 
     def step(self, content: str) -> str:
-        reply: str = super().step(content)  # type: ignore[misc]
-        return self._stop_where_meant(reply)
+        return self._stop_where_meant(super().step(content))
 
     def parse_response(self, response: str) -> str:
         """A react user's reply; stock's looks for the thought first, and passes it on."""
         _, marker, reply = response.rpartition(REACT_USER)
         if self.fidelity.react_user_reply and marker:
             return STOP if STOP in reply else reply.strip()
-        parsed: str = super().parse_response(response)  # type: ignore[misc]
-        return parsed
+        return super().parse_response(response)
 
     def _stop_where_meant(self, text: str) -> str:
         # Env.step ends the conversation wherever the marker stands, in a quoted rule as well.
@@ -101,17 +111,16 @@ class VariantMixin:
 
 
 @cache
-def _variant_class(base: type[Any]) -> type[Any]:
+def _variant_class(base: type[Any]) -> Any:
     return type("Variant" + base.__name__, (VariantMixin, base), {})
 
 
 def make_user(benchmark: Benchmark, request: UserRequest, model: str, provider: str) -> Any:
     """The benchmark's user of the requested strategy, with the variant bound to it."""
-    base = benchmark.user_class(str(request))
+    base: Any = benchmark.user_class(str(request))
     attempts = signature(base.__init__).parameters.get("max_attempts")
-    return _variant_class(base)(  # type: ignore[arg-type]
-        request, model, provider, attempts.default if attempts else 1
-    )
+    variant_class = _variant_class(base)
+    return variant_class(request, model, provider, attempts.default if attempts else 1)
 
 
 Completion = Callable[..., Any]

@@ -110,18 +110,18 @@ class Announcer:
         self._engine: Engine | None = None
         self._beat = float("-inf")
 
-    def started(self, engine: Engine) -> None:
+    def set_engine(self, engine: Engine) -> None:
         """A new start of the engine, which has another address and incarnation."""
         self._engine = engine
         self.endpoint = replace(
             self.endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation, warnings=()
         )
 
-    def warn(self, warnings: Sequence[str]) -> None:
+    def set_warnings(self, warnings: Sequence[str]) -> None:
         """What the first requests showed, for the next announcement."""
         self.endpoint = replace(self.endpoint, warnings=tuple(warnings))
 
-    def say(self, state: State, reason: str = "", cause: str = "") -> None:
+    def publish(self, state: State, reason: str = "", cause: str = "") -> None:
         """Write the endpoint file now."""
         # Only a server that may go on takes another sweep's lease into account.
         leases = self._leases.ids if state == "ready" and not self._policy.closing else ()
@@ -142,13 +142,13 @@ class Announcer:
             print(f"emobench: cannot write the endpoint file: {error}", flush=True)
         self._beat = time.monotonic()
 
-    def beat(self, state: State, reason: str = "") -> None:
+    def publish_if_due(self, state: State, reason: str = "") -> None:
         """Write it where the heartbeat is due, or where another sweep waits for an answer."""
         asked = self._leases.refresh()
         if asked or time.monotonic() - self._beat >= self._heartbeat_s:
-            self.say(state, reason)
+            self.publish(state, reason)
 
-    def banner(self) -> None:
+    def print_banner(self) -> None:
         """Tell the job's log where the server is."""
         assert self._engine is not None
         seconds = time.monotonic() - self._engine.started
@@ -223,7 +223,7 @@ class Supervisor:
             reason, cause = str(error), error.cause
         finally:
             # The clients learn first: what they ask from now on would be cut off.
-            self._announcer.say(state, reason, cause)
+            self._announcer.publish(state, reason, cause)
             print(f"emobench: server {self._instance} {state}: {reason}", flush=True)
             if state == "left":
                 self._handover.let_go(
@@ -270,11 +270,11 @@ class Supervisor:
     def _pause(self, seconds: float, why: str) -> bool:
         """Wait before another start; whether it is still wanted then."""
         end = time.monotonic() + seconds
-        self._announcer.say("starting", why)
-        while not self._leaving():
+        self._announcer.publish("starting", why)
+        while not self._should_leave():
             if (left := end - time.monotonic()) <= 0:
                 return True
-            self._announcer.beat("starting", why)
+            self._announcer.publish_if_due("starting", why)
             self._wakeable.sleep(min(left, self._timing.probe_s))
         return False
 
@@ -287,7 +287,7 @@ class Supervisor:
             "EMOBENCH_SERVER": self._instance,
         }
         self._engine = engine = Engine(script, self._host, environment)
-        self._announcer.started(engine)
+        self._announcer.set_engine(engine)
         self._cause: Cause | None = None
         readiness = Readiness(
             self._announcer.endpoint,
@@ -297,12 +297,12 @@ class Supervisor:
             on_end=self._wakeable.wake,
         )
         self._policy.observe(None)
-        self._announcer.say("starting")
+        self._announcer.publish("starting")
         self._events.note("starting", engine.incarnation)
         while True:
-            if self._leaving():
+            if self._should_leave():
                 return "leave"
-            if died := self._died():
+            if died := self._describe_death():
                 return died
             if (verdict := readiness.look()) is not None:
                 self._cause = verdict.failure
@@ -315,15 +315,15 @@ class Supervisor:
                 found = diagnose(engine.lines())
                 self._cause = diagnose_slow_start() if found.kind == "unknown" else found
                 return f"not ready {self._limit_s / 60:g} minutes (server_deadline_min): {problem}"
-            self._announcer.beat("starting")
+            self._announcer.publish_if_due("starting")
             self._wakeable.sleep(self._timing.probe_s)
 
     def _ready(self, warnings: Sequence[str]) -> str:
         """Announce the server; ''."""
-        self._announcer.warn(warnings)
-        self._announcer.say("ready")
+        self._announcer.set_warnings(warnings)
+        self._announcer.publish("ready")
         self._events.note("ready")
-        self._announcer.banner()
+        self._announcer.print_banner()
         return ""
 
     def _watch(self) -> str:
@@ -332,9 +332,9 @@ class Supervisor:
         strikes = 0
         next_probe = time.monotonic() + self._timing.health_s
         while True:
-            if self._leaving():
+            if self._should_leave():
                 return "leave"
-            if died := self._died():
+            if died := self._describe_death():
                 return died
             if time.monotonic() >= next_probe:
                 strikes = 0 if self._is_healthy() else strikes + 1
@@ -342,7 +342,7 @@ class Supervisor:
                     return f"{strikes} health probes in a row failed"
                 self._policy.observe(self._events.sample(self._announcer.endpoint.url))
                 next_probe = time.monotonic() + self._timing.health_s
-            self._announcer.beat("ready")
+            self._announcer.publish_if_due("ready")
             self._wakeable.sleep(self._timing.probe_s)
 
     def _is_healthy(self) -> bool:
@@ -352,7 +352,7 @@ class Supervisor:
             return False
         return True
 
-    def _leaving(self) -> bool:
+    def _should_leave(self) -> bool:
         stop = self._wakeable.stop
         self._reason = f"received {stop}" if stop else ""
         self._reason = self._reason or self._handover.why_leave() or self._policy.why_leave()
@@ -360,7 +360,7 @@ class Supervisor:
             self._handover.poll()
         return bool(self._reason)
 
-    def _died(self) -> str:
+    def _describe_death(self) -> str:
         """How the engine died; empty while it lives or when we are told to stop as well."""
         assert self._engine is not None
         if self._engine.exit_code() is None:
