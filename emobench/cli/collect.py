@@ -13,7 +13,7 @@ from typing import Any
 from emobench.cli.arguments import add_json
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.ranges import FORM, parse_numbers
-from emobench.core.sweep import AGENT_STRATEGIES, USER_STRATEGIES
+from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser, "print the summary for machines")
     files = parser.add_argument_group("of tau-bench's result files, which do not say it")
-    files.add_argument("--env", choices=("retail", "airline"))
+    files.add_argument("--env", choices=ENVS)
     files.add_argument("--variant", help="control for a stock user")
     files.add_argument(
         "--assistant",

@@ -18,6 +18,8 @@ _NAME, _INDENT, _WIDTH = 22, 33, 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from emobench.core.sweep import ENVS
+
     parser.description = "Ask an OpenAI-compatible endpoint whether a sweep can use it."
     parser.epilog = (
         "exit codes: 0 usable (also with warnings), 1 not usable, 2 wrong arguments, "
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--env",
-        choices=("retail", "airline"),
+        choices=ENVS,
         default="retail",
         help="whose policy and tools to send (default: retail)",
     )

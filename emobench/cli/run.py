@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from emobench.core.errors import InvalidInput
-from emobench.core.sweep import AGENT_STRATEGIES, USER_STRATEGIES
+from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, help="run directory (default by hand: runs/<name>)")
     parser.add_argument("--cell", type=int, help="number of a cell of the run directory")
     cell = parser.add_argument_group("the cell, by its values")
-    cell.add_argument("--env", choices=("retail", "airline"))
+    cell.add_argument("--env", choices=ENVS)
     cell.add_argument("--agent-strategy", choices=AGENT_STRATEGIES, default="tool-calling")
     cell.add_argument("--model", help="the assistant's model id")
     cell.add_argument("--variant", default="control", help="emotional variant (default: control)")

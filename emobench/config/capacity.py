@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from emobench.config.vllm_arguments import option_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.models import RoleModel, VllmModel
-from emobench.core.plan import USER_SERVER, CellBlock, Plan, assistant_server, servers_of
+from emobench.core.plan import USER_SERVER, CellBlock, Plan, assistant_server, roles_of, servers_of
 from emobench.core.sweep import Cell, Sweep
 
 CONCURRENCY, THROTTLE = 8, 8
@@ -46,7 +46,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class _Crowd:
+class _ServerLoad:
     """The cells that meet at one server."""
 
     requests: int
@@ -79,9 +79,7 @@ def copies_of(model: VllmModel) -> int:
 
 def capacities(sweep: Sweep) -> dict[str, Capacity]:
     """By server, those that exist already included."""
-    roles = {USER_SERVER: sweep.user}
-    roles.update({assistant_server(name): model for name, model in sweep.assistants.items()})
-    return {server: capacity_of(server, model) for server, model in roles.items()}
+    return {server: capacity_of(server, model) for server, model in roles_of(sweep).items()}
 
 
 def pace_of(
@@ -93,8 +91,8 @@ def pace_of(
     if all(capacity.requests is None for capacity in known.values()):
         return Pace(sweep.concurrency or CONCURRENCY, throttle or THROTTLE)
     tasks = max((len(cell.tasks) for cell in cells), default=1)
-    crowds = [
-        _Crowd(
+    loads = [
+        _ServerLoad(
             CONCURRENCY * THROTTLE * len(arrays)
             if capacity.requests is None
             else capacity.requests,
@@ -103,26 +101,26 @@ def pace_of(
         for server, capacity in known.items()
         if (arrays := _arrays(server, blocks, profile))
     ]
-    largest = max((size for crowd in crowds for size in crowd.arrays), default=1)
-    return best_pace(crowds, tasks, largest, len(sweep.variants), sweep.concurrency, throttle)
+    largest = max((size for load in loads for size in load.arrays), default=1)
+    return best_pace(loads, tasks, largest, len(sweep.variants), sweep.concurrency, throttle)
 
 
 def best_pace(
-    crowds: Sequence[_Crowd],
+    loads: Sequence[_ServerLoad],
     tasks: int,
     largest: int,
     variants: int,
     concurrency: int | None,
     throttle: int | None,
 ) -> Pace:
-    """The pace with the most conversations that oversubscribes no crowd's server.
+    """The pace with the most conversations that oversubscribes no server.
 
     The variants of a trial run side by side where that is possible; between paces that are equal
     the one with fewer jobs wins. One conversation of one cell runs in any case.
     """
 
-    def conversations(pace: Pace, crowd: _Crowd) -> int:
-        return min(pace.concurrency, tasks) * crowd.cells(pace.throttle)
+    def conversations(pace: Pace, load: _ServerLoad) -> int:
+        return min(pace.concurrency, tasks) * load.cells(pace.throttle)
 
     choices = [
         Pace(each, cells)
@@ -132,7 +130,7 @@ def best_pace(
     fitting = [
         pace
         for pace in choices
-        if all(conversations(pace, crowd) <= crowd.requests for crowd in crowds)
+        if all(conversations(pace, load) <= load.requests for load in loads)
     ]
     if not fitting:
         return choices[0]
@@ -141,7 +139,7 @@ def best_pace(
         fitting,
         key=lambda pace: (
             min(pace.throttle, side_by_side),
-            sum(conversations(pace, crowd) for crowd in crowds),
+            sum(conversations(pace, load) for load in loads),
             -pace.throttle,
         ),
     )
@@ -161,7 +159,7 @@ def requests_of(plan: Plan, server: str) -> int:
     """The most requests at a time that a server gets from this sweep."""
     arrays = _arrays(server, plan.blocks, plan.profile)
     tasks = max((len(cell.tasks) for cell in plan.cells), default=1)
-    return min(concurrency_of(plan), tasks) * _Crowd(0, arrays).cells(throttle_of(plan))
+    return min(concurrency_of(plan), tasks) * _ServerLoad(0, arrays).cells(throttle_of(plan))
 
 
 def describe(plan: Plan) -> list[str]:
@@ -182,7 +180,7 @@ def describe(plan: Plan) -> list[str]:
     return [f"{pace}: {lines[0]}", *lines[1:]]
 
 
-def crowded(plan: Plan, server: str, whole: float | None) -> str:
+def overload_warning(plan: Plan, server: str, whole: float | None) -> str:
     """A warning where a server gets much more than it said it can hold; else empty.
 
     `whole` is vLLM's own figure for one engine: requests of full length (max_model_len) that its

@@ -6,80 +6,62 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
 from emobench.core.plan import CellBlock
-from emobench.core.sweep import AgentStrategy, Cell, CellFilter, Env, Sweep
+from emobench.core.sweep import AgentStrategy, Cell, CellFilter, Env, Matrix, Sweep
 
 Key = tuple[str, Env, AgentStrategy, str, int]
 """Cell.key: assistant, env, agent strategy, variant, trial."""
 
 
 def expand(sweep: Sweep) -> list[Cell]:
-    """The sweep's cells, numbered from 0.
+    """Return the sweep's cells, numbered from 0.
 
     In order of assistant, env, agent strategy, trial; a trial's variants are neighbours, so that
     they run side by side on the same servers. `exclude` thins the matrix, `include` adds to it.
     """
-    matrix = sweep.matrix
     trials = range(1, sweep.trials + 1)
-    keys = dict.fromkeys(
+    planned = {
         key
-        for key in product(
-            matrix.assistant, matrix.env, matrix.agent_strategy, matrix.variant, trials
-        )
+        for key in _product(sweep.matrix, trials)
         if not any(_matches(item, key) for item in sweep.exclude)
-    )
+    }
     for item in sweep.include:
-        axes = (item.assistant, item.env, item.agent_strategy, item.variant, item.trial or trials)
-        keys.update(dict.fromkeys(product(*axes)))
-    rank_assistant = _ranks(matrix.assistant, (item.assistant for item in sweep.include))
-    rank_env = _ranks(matrix.env, (item.env for item in sweep.include))
-    rank_strategy = _ranks(matrix.agent_strategy, (item.agent_strategy for item in sweep.include))
-    rank_variant = _ranks(matrix.variant, (item.variant for item in sweep.include))
+        planned.update(_product(item, item.trial or trials))
+    parts: tuple[Matrix, ...] = (sweep.matrix, *sweep.include)
+    assistants = dict.fromkeys(name for part in parts for name in part.assistant)
+    envs = dict.fromkeys(env for part in parts for env in part.env)
+    strategies = dict.fromkeys(name for part in parts for name in part.agent_strategy)
+    variants = dict.fromkeys(name for part in parts for name in part.variant)
+    cells: list[Cell] = []
+    for assistant, env, strategy, trial, variant in product(
+        assistants, envs, strategies, trials, variants
+    ):
+        if (assistant, env, strategy, variant, trial) in planned:
+            # The parts were validated with the sweep; validating 10,000 cells again takes longer
+            # than all the rest.
+            cell = Cell.model_construct(
+                number=len(cells),
+                assistant=assistant,
+                env=env,
+                agent_strategy=strategy,
+                variant=variant,
+                trial=trial,
+                tasks=sweep.tasks[env],
+            )
+            cells.append(cell)
+    return cells
 
-    def place(key: Key) -> tuple[int, ...]:
-        assistant, env, strategy, variant, trial = key
-        return (
-            rank_assistant[assistant],
-            rank_env[env],
-            rank_strategy[strategy],
-            trial,
-            rank_variant[variant],
-        )
 
-    return [
-        _cell(number, key, sweep.tasks[key[1]])
-        for number, key in enumerate(sorted(keys, key=place))
-    ]
+def _product(part: Matrix, trials: Iterable[int]) -> Iterable[Key]:
+    return product(part.assistant, part.env, part.agent_strategy, part.variant, trials)
 
 
 def _matches(item: CellFilter, key: Key) -> bool:
-    wanted = (item.assistant, item.env, item.agent_strategy, item.variant, item.trial)
-    return all(values is None or value in values for values, value in zip(wanted, key, strict=True))
-
-
-def _ranks(first: Iterable[str], more: Iterable[Iterable[str]]) -> dict[str, int]:
-    names = dict.fromkeys(first)
-    for others in more:
-        names.update(dict.fromkeys(others))
-    return {name: rank for rank, name in enumerate(names)}
-
-
-def _cell(number: int, key: Key, tasks: tuple[int, ...]) -> Cell:
-    assistant, env, strategy, variant, trial = key
-    # The parts were validated with the sweep; validating 10,000 cells again takes longer than
-    # all the rest.
-    return Cell.model_construct(
-        number=number,
-        assistant=assistant,
-        env=env,
-        agent_strategy=strategy,
-        variant=variant,
-        trial=trial,
-        tasks=tasks,
-    )
+    asked = (item.assistant, item.env, item.agent_strategy, item.variant, item.trial)
+    return all(values is None or value in values for values, value in zip(asked, key, strict=True))
 
 
 def extend(existing: Sequence[Cell], wanted: Sequence[Cell]) -> list[Cell]:
-    """The existing cells under their numbers, then the new ones of `wanted` in its order.
+    """Return the existing cells under their numbers, then the new ones of `wanted` in its order.
 
     An existing cell takes over the wanted tasks; one that is no longer wanted stays as it is,
     because its number names its folder and its array index.
@@ -100,7 +82,7 @@ def extend(existing: Sequence[Cell], wanted: Sequence[Cell]) -> list[Cell]:
 def blocks_of(
     cells: Iterable[Cell], max_array_size: int, taken_names: Collection[str] = ()
 ) -> list[CellBlock]:
-    """Job arrays: runs of consecutively numbered cells of one assistant.
+    """Return job arrays: runs of consecutively numbered cells of one assistant.
 
     A block has at most `max_array_size` cells, array indices 0 to max_array_size-1. Names are
     the assistant's, then <assistant>_2, ...; none of `taken_names` is used again.

@@ -65,12 +65,12 @@ class Reader:
             return cls.model_validate(data, strict=True, context=context)
         except ValidationError as error:
             found = [
-                (_moved(item["loc"], places or {}), item)
+                (_relocate(item["loc"], places or {}), item)
                 for item in error.errors(include_url=False)
             ]
             # A misspelt key comes before the one that is missing for it.
             for place, item in sorted(
-                _deepest(found, data), key=lambda item: item[1]["type"] == "missing"
+                _one_for_each_place(found, data), key=lambda item: item[1]["type"] == "missing"
             ):
                 self._translate(cls, data, place, item)
             return None
@@ -80,7 +80,7 @@ class Reader:
     ) -> None:
         """Note one of pydantic's errors in our words; `place` is where the file has it."""
         kind, location = error["type"], error["loc"]
-        path, value = _inside(data, place)
+        path, value = _locate(data, place)
         if kind == MISTAKE:
             said = error["ctx"]
             if said["message"] == MISSING:
@@ -91,7 +91,7 @@ class Reader:
             (owner,) = (kind for kind in kinds if hasattr(kind, "model_fields"))
             self._refuse_key(path, str(path[-1]), owner)
         elif kind == "missing":
-            path = (*_inside(data, place[:-1])[0], place[-1])
+            path = (*_locate(data, place[:-1])[0], place[-1])
             if all(problem.key != dotted(path) for problem in self.problems):
                 allowed = expected(*_field_at(cls, location))
                 self.refuse(path, MISSING, allowed=allowed)
@@ -121,20 +121,20 @@ class Reader:
         self.refuse(path, "unknown key", key, listing(names), hint)
 
 
-def _moved(location: KeyPath, places: Mapping[KeyPath, KeyPath]) -> KeyPath:
+def _relocate(location: KeyPath, places: Mapping[KeyPath, KeyPath]) -> KeyPath:
     for path, place in places.items():
         if location[: len(path)] == path:
             return (*place, *location[len(path) :])
     return location
 
 
-def _deepest(
+def _one_for_each_place(
     errors: list[tuple[KeyPath, ErrorDetails]], data: Mapping[str, Any]
 ) -> list[tuple[KeyPath, ErrorDetails]]:
     """Return one error for each place; a union reports a value once for each of its members."""
     apart = [item for item in errors if item[1]["type"] in ("missing", MISTAKE)]
     found = {
-        _inside(data, place)[0]: (place, error)
+        _locate(data, place)[0]: (place, error)
         for place, error in errors
         if error["type"] not in ("missing", MISTAKE)
         # A list counts as too short where none of its items is right.
@@ -150,7 +150,7 @@ def _deepest(
     ]
 
 
-def _inside(whole: Any, location: Iterable[str | int]) -> tuple[KeyPath, Any]:
+def _locate(whole: Any, location: Iterable[str | int]) -> tuple[KeyPath, Any]:
     """The part of an error's location that exists in the data, and the value there."""
     path: KeyPath = ()
     data = whole

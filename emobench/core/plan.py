@@ -65,11 +65,15 @@ def servers_used_by(assistant: str) -> tuple[str, str]:
     return USER_SERVER, assistant_server(assistant)
 
 
+def roles_of(sweep: Sweep) -> dict[str, RoleModel]:
+    """Return the model of each role, by its server's name."""
+    assistants = {assistant_server(name): model for name, model in sweep.assistants.items()}
+    return {USER_SERVER: sweep.user, **assistants}
+
+
 def servers_of(sweep: Sweep) -> dict[str, RoleModel]:
-    """The servers that this sweep has to start, by name; `openai` endpoints exist already."""
-    roles: dict[str, RoleModel] = {USER_SERVER: sweep.user}
-    roles.update({assistant_server(name): model for name, model in sweep.assistants.items()})
-    return {name: model for name, model in roles.items() if model.engine != "openai"}
+    """Return the servers that this sweep has to start; `openai` endpoints exist already."""
+    return {name: model for name, model in roles_of(sweep).items() if model.engine != "openai"}
 
 
 def instance_of(server: str, replica: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emobench.config.capacity import crowded
+from emobench.config.capacity import overload_warning
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import JobState, Phase, is_live
@@ -84,6 +84,8 @@ def _row(
         "cause": endpoint.cause if endpoint else "",
         "warnings": list(endpoint.warnings) if endpoint else [],
         "kept_until": endpoint.kept_until if endpoint and state == "ready" else "",
-        "warning": crowded(plan, server_of(name), endpoint.max_concurrency if endpoint else None),
+        "warning": overload_warning(
+            plan, server_of(name), endpoint.max_concurrency if endpoint else None
+        ),
         "leased_from": "",
     }

@@ -62,6 +62,7 @@ def test_result_files(study: RunDir, capsys: pytest.CaptureFixture[str]) -> None
             "2 names for 1 files",
         ),
         (["r.json", "--env", "airline", "--variant", "x", "--tasks", "1-"], "'1-' is no number"),
+        (["r.json", "--env", "airline", "--variant", "x", "--tasks", "9-2"], "runs backwards"),
         (["r.json", "--env", "airline", "--variant", "x", "--tasks", "9"], "on these tasks"),
         (["foreign.json", "--env", "airline", "--variant", "x"], "no results file of tau-bench"),
         (["runs/study", "--variant", "control"], "run directories say it themselves"),

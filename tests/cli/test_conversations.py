@@ -147,6 +147,8 @@ def test_mistakes_say_what_there_is(study: Path) -> None:
     assert "did you mean 'anger'?" in wrong.stderr
     assert "--outcome: this run has no won\n  allowed: solved, failed" in wrong.stderr
     assert emobench(study, "conversations", "runs/tiny", "--task", "x").returncode == 2
+    backwards = emobench(study, "conversations", "runs/tiny", "--task", "1-0")
+    assert "'1-0' runs backwards" in backwards.stderr and backwards.returncode == 2
     alone = emobench(study, "conversations", "runs/tiny", "--variant", "control", "--side-by-side")
     assert alone.returncode == 2
     assert "choose another variant: --variant anger" in alone.stderr

@@ -16,8 +16,8 @@ from emobench.config.capacity import (
     VLLM_NUM_SEQS,
     Pace,
     capacity_of,
-    crowded,
     describe,
+    overload_warning,
     pace_of,
     requests_of,
 )
@@ -176,7 +176,7 @@ def test_vllms_own_figure_and_the_warning() -> None:
     assert whole_requests("INFO Available KV cache memory: 5.31 GiB") is None
     plan = with_tasks(make_plan(CUDA, "/logs", vllm(max_num_seqs=64), trials=20), 115)
     _, plan = paced(plan)
-    assert "holds 5.31 requests" in crowded(plan, "user", 5.31)
-    assert "up to 64" in crowded(plan, "user", 5.31)
-    assert crowded(plan, "user", 16.0) == ""
-    assert crowded(plan, "user", None) == ""
+    assert "holds 5.31 requests" in overload_warning(plan, "user", 5.31)
+    assert "up to 64" in overload_warning(plan, "user", 5.31)
+    assert overload_warning(plan, "user", 16.0) == ""
+    assert overload_warning(plan, "user", None) == ""

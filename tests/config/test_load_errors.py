@@ -186,6 +186,24 @@ def test_many_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> 
     assert lines == sorted(lines) and set(lines) == {1, 2, 3, 4, 5, 6}
 
 
+def test_a_broken_matrix_hides_no_other_mistake(tmp_path: Path) -> None:
+    text = replaced("env: retail", "env: retial").replace("tasks: 0-2", "tasks: {retail: 0-200}")
+    text += "include: {env: retail, trial: 9}\nexclude: {variant: anxiety}\njudge: {model: m}\n"
+    keys = {item.key for item in problems(tmp_path, text)}
+    assert keys == {
+        "matrix.env",
+        "tasks.retail",
+        "include.trial",
+        "exclude.variant",
+        "judge.base_url",
+    }
+
+
+def test_a_mistake_in_a_list_of_assistants_names_the_item(tmp_path: Path) -> None:
+    found = problem(tmp_path, replaced("[Qwen/Qwen3-4B]", "[a/x, {model: y, top_p: 2}]", VLLM))
+    assert (found.key, found.line) == ("assistants[1].top_p", 4)
+
+
 def test_more_cells_than_anyone_means(tmp_path: Path) -> None:
     names = ", ".join(f"a{i}: {{}}" for i in range(200))
     text = "engine: scripted\nmatrix: {env: retail, variant: control}\ntrials: 1000\n"
