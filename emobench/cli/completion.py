@@ -39,5 +39,5 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
                 _complete_paths(command)
         elif action.metavar in FOLDERS:
             setattr(action, "complete", shtab.DIRECTORY)  # noqa: B010
-        elif action.type is Path or action.metavar == "FILE|RUN_DIR":
+        elif action.type is Path:
             setattr(action, "complete", shtab.FILE)  # noqa: B010

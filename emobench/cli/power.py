@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from emobench.analysis.planned_power import planned_power
 from emobench.analysis.stats.power import (
     ALPHA,
     POWER,
     Design,
     DesignPower,
-    Difficulty,
     PowerVerdict,
-    power_verdict,
     smallest_drop,
     trials_needed,
 )
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.cli.arguments import add_json, number
-from emobench.core.errors import InvalidInput, Problem
-from emobench.core.outcomes import Group
-from emobench.core.sweep import Cell
+from emobench.cli.terminal import show
+from emobench.report.numbers import plural
 
 TRIALS_SHOWN = (1, 2, 4, 8, 16)
 MANY_TRIALS = 32
@@ -43,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "takes."
     )
     parser.epilog = EPILOG
-    parser.add_argument("source", metavar="FILE|RUN_DIR", help="a sweep file, or a run directory")
+    parser.add_argument(
+        "source", type=Path, metavar="FILE|RUN_DIR", help="a sweep file, or a run directory"
+    )
     parser.add_argument(
         "--drop",
         type=number(float, lambda points: 0 < points < 100, "points above 0 and below 100"),
@@ -70,19 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0; 1 where the design is underpowered for the drop."""
-    source = Path(arguments.source)
-    cells, wanted = _planned(source)
-    if arguments.drop is not None:
-        wanted = arguments.drop / 100
-    pilot = arguments.pilot or (source if source.is_dir() else None)
-    verdict = power_verdict(
-        cells,
-        wanted,
+    verdict = planned_power(
+        arguments.source,
+        drop=None if arguments.drop is None else arguments.drop / 100,
+        pilot=arguments.pilot,
         alpha=arguments.alpha,
         power=arguments.power,
-        difficulties=_measured(pilot) if pilot else None,
     )
-    print(json.dumps(as_json(verdict), indent=2) if arguments.json else show(verdict))
+    if arguments.json:
+        print(json.dumps(as_json(verdict), indent=2))
+    else:
+        show(render(verdict))
     return 0 if verdict.passed else 1
 
 
@@ -106,7 +104,7 @@ def summary(verdict: PowerVerdict) -> list[str]:
     return lines
 
 
-def show(verdict: PowerVerdict) -> str:
+def render(verdict: PowerVerdict) -> str:
     """The full answer: each design, its smallest drop by trials, and what the drop takes."""
     lines = [
         f"smallest drop in mean reward that is found {_chance(verdict.power)} "
@@ -144,9 +142,9 @@ def remedy(found: DesignPower) -> str:
         return f"a smaller drop: control's mean is {mean} and cannot lose more"
     ways = []
     if found.trials_needed is not None and found.trials_needed <= MANY_TRIALS:
-        ways.append(_count(found.trials_needed, "trial"))
+        ways.append(plural(found.trials_needed, "trial"))
     if found.tasks_needed is not None and found.tasks_needed <= most:
-        ways.append(_count(found.tasks_needed, "task"))
+        ways.append(plural(found.tasks_needed, "task"))
     if ways:
         return " or ".join(ways)
     trials = trials_needed(
@@ -154,46 +152,13 @@ def remedy(found: DesignPower) -> str:
     )
     if trials is None:
         return f"more than the benchmark's {most} tasks"
-    return f"all {most} tasks x {_count(trials, 'trial')}"
+    return f"all {most} tasks x {plural(trials, 'trial')}"
 
 
 def as_json(verdict: PowerVerdict) -> dict[str, object]:
     """The verdict for machines; drops as shares of 1."""
     designs = [{**asdict(each), "enough": each.enough} for each in verdict.designs]
     return {**asdict(verdict), "designs": designs}
-
-
-def _planned(source: Path) -> tuple[list[Cell], float]:
-    """The cells of a sweep file or of a run, and the smallest effect of interest it declares."""
-    if source.is_dir():
-        from emobench.core.plan import load_plan
-        from emobench.core.run_dir import RunDir
-
-        plan = load_plan(RunDir(source.resolve()))
-        return list(plan.cells), plan.sweep.gates.smallest_effect
-    from emobench.config.expand import expand
-    from emobench.config.load import load_sweep
-
-    sweep = load_sweep(source)
-    return expand(sweep), sweep.gates.smallest_effect
-
-
-def _measured(pilot: Path) -> Mapping[Group, Difficulty]:
-    """How hard a run found its tasks. Raises InvalidInput where it has no scored control."""
-    from emobench.analysis.stats.pilot import difficulties
-    from emobench.analysis.stats.units import arms, units
-    from emobench.tables.table import load_tables
-
-    found = difficulties(arms(units(load_tables(pilot).episodes)))
-    if not found:
-        raise InvalidInput(
-            Problem(
-                "no scored episode of control, so nothing says how hard the tasks are",
-                file=str(pilot),
-                hint="give the sweep file instead: published figures then stand in",
-            )
-        )
-    return found
 
 
 def _distinct(found: Iterable[DesignPower]) -> list[DesignPower]:
@@ -229,10 +194,6 @@ def _where(design: Design) -> str:
 
 def _size(design: Design) -> str:
     return (
-        f"{_count(design.tasks, 'task')} x {_count(design.trials, 'trial')}, "
-        f"{_count(design.variants, 'variant')}"
+        f"{plural(design.tasks, 'task')} x {plural(design.trials, 'trial')}, "
+        f"{plural(design.variants, 'variant')}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

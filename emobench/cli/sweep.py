@@ -39,7 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
     from emobench.cli.status import show_status
     from emobench.cli.watch import show_results, wait
-    from emobench.core.plan import servers_of
     from emobench.report.render import build_report
     from emobench.runs.planning import prepare
     from emobench.runs.status import gather
@@ -63,9 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
         keep_servers_min=arguments.keep_servers,
     )
     check_servers(plan, run_dir, warn)
-    cards = sum(model.accelerators for model in servers_of(plan.sweep).values())
-    if plan.sweep.max_gpu_hours is not None and not cards:
-        warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     say(headline(plan, run_dir))
     if arguments.dry_run:
         paths = write_scripts(plan, run_dir)

@@ -7,7 +7,8 @@ of jobs that were submitted by hand and left a word in the run directory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,8 @@ from emobench.store.jobs import JobKind, JobRecord, read_jobs
 from emobench.store.summaries import read_summary
 
 TAIL_BLOCK = 1 << 16
+POLL_S, LOOK_S = 0.5, 2.0
+"""How often a followed log is read, and the folder looked at for a newer one."""
 
 
 @dataclass(frozen=True)
@@ -203,3 +206,102 @@ def tail(path: Path, lines: int) -> tuple[bytes, int]:
         # A line break at the end begins no further line.
         wanted = lines + (1 if whole[-1] == b"" else 0)
         return (b"\n".join(whole[-wanted:]) if lines else b""), end
+
+
+def follow(
+    newest: Callable[[], Path | None],
+    target: Target,
+    lines: int,
+    write: Callable[[bytes], None],
+    note: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write the end of the newest log, and what is added, until interrupted.
+
+    `note` is told which file it is, and that there is none yet.
+
+    The open file is kept through a rename; another file that becomes the newest (a requeue's, a
+    successor's) is gone over to once the old one is read to its end.
+    """
+    follower = _Follower(write, note)
+    said_waiting = False
+    looked = float("-inf")
+    while True:
+        if time.monotonic() - looked >= LOOK_S or follower.path is None:
+            looked = time.monotonic()
+            path = newest()
+            if path is not None:
+                follower.go_to(path, lines)
+            elif not said_waiting:
+                said_waiting = True
+                note(f"{target} has no log yet; waiting for it")
+        follower.copy()
+        sleep(POLL_S)
+
+
+class _Follower:
+    """One open log at a time; remembers how far each file was read, by inode."""
+
+    def __init__(self, write: Callable[[bytes], None], note: Callable[[str], None]) -> None:
+        self._write, self._note = write, note
+        self.path: Path | None = None
+        self._descriptor = -1
+        self._identity = (0, 0)
+        self._offsets: dict[tuple[int, int], int] = {}
+        self._last = b""
+        """What was read of the open file, up to a limit: a requeued run's begun log is copied to
+        the end of the one it continues."""
+
+    def go_to(self, path: Path, lines: int) -> None:
+        """Read `path` from here on; the same file under another name is no change."""
+        try:
+            status = path.stat()
+        except OSError:
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity == self._identity:
+            self.path = path
+            return
+        self.copy()
+        replaced = self._last if self._descriptor >= 0 and self._unlinked() else b""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            return
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        first = self.path is None
+        self.path, self._descriptor, self._identity, self._last = path, descriptor, identity, b""
+        self._note(f"==> {path}")
+        if identity in self._offsets:
+            offset = self._offsets[identity]
+            if replaced and os.pread(descriptor, len(replaced), offset) == replaced:
+                offset += len(replaced)
+            self._offsets[identity] = offset
+        elif first:
+            text, self._offsets[identity] = tail(path, lines)
+            self._write(text)
+        else:
+            self._offsets[identity] = 0
+
+    def copy(self) -> None:
+        """Write what was added to the open file."""
+        while self._descriptor >= 0:
+            offset = self._offsets[self._identity]
+            try:
+                if os.fstat(self._descriptor).st_size < offset:
+                    offset = 0  # it was emptied
+                block = os.pread(self._descriptor, 1 << 16, offset)
+            except OSError:
+                return  # the file system is away; it is read on when it is back
+            self._offsets[self._identity] = offset + len(block)
+            if not block:
+                return
+            self._last = (self._last + block)[-(1 << 20) :]
+            self._write(block)
+
+    def _unlinked(self) -> bool:
+        try:
+            return os.fstat(self._descriptor).st_nlink == 0
+        except OSError:
+            return True

@@ -15,7 +15,7 @@ from emobench.config.load import load_profile, load_sweep
 from emobench.core.cluster import ClusterProfile
 from emobench.core.commits import commits, merged_commits
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.plan import CellBlock, Plan, load_plan
+from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 from emobench.store.episodes import read_lines
@@ -44,6 +44,9 @@ def prepare(
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
     target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
     old = load_plan(target) if target.plan.exists() else None
+    cards = sum(model.accelerators for model in servers_of(sweep).values())
+    if sweep.max_gpu_hours is not None and not cards:
+        warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     size = _max_array_size(profile, dry_run, warn)
     return target, make_plan(sweep, profile, target, old, sweep_file, size)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli import logs as logs_command
-from emobench.cli.logs import follow, listing
+from emobench.cli.logs import listing
 from emobench.cli.terminal import plain
 from emobench.core.errors import InvalidInput
 from emobench.core.files import write_json
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.logs import LogIndex, Target, find_target, tail
+from emobench.runs import logs
+from emobench.runs.logs import LogIndex, Target, find_target, follow, tail
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord
 from tests.support.serving import make_run
@@ -183,7 +183,7 @@ def hand_over(before: Path, after: Path) -> None:
 def test_following_through_a_rename_a_requeue_and_a_successor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs_command, "LOOK_S", 0)
+    monkeypatch.setattr(logs, "LOOK_S", 0)
     begun, named, successor = (tmp_path / name for name in ("run_1_0.log", "run_x_1_0.log", "s"))
     script = Script(
         lambda: begun.write_text("one\ntwo\nthree\n"),
@@ -201,7 +201,10 @@ def test_following_through_a_rename_a_requeue_and_a_successor(
     def newest() -> Path | None:
         return next((path for path in (successor, begun, named) if path.exists()), None)
 
+    notes: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        follow(newest, Target(cell=0), 2, script.write, script.sleep)
+        follow(newest, Target(cell=0), 2, script.write, notes.append, script.sleep)
     words = "two three four five requeued six seven eight nine"
     assert script.printed.decode().split() == words.split()
+    paths = [begun, begun, named, successor]
+    assert notes == ["cell 0 has no log yet; waiting for it", *(f"==> {path}" for path in paths)]
