@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.core.times import now
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import cells
 from emobench.probe.cells import CellProbe, probe_cell
 from emobench.runner.cell import run_cell
-from emobench.store.endpoints import Endpoint, api_key, publish
+from emobench.store.endpoints import api_key, publish
 from tests.support.model_server import ModelServer, Reply, good, is_user, proving
 from tests.support.plans import make_plan
+from tests.support.serving import READY
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
 
@@ -50,22 +51,9 @@ class Run:
         self.endpoint.prove = proving(api_key(self.run_dir, create=True), incarnation)
         roles: dict[str, Role] = {"user": "user", "assistant_a": "assistant"}
         for server, role in roles.items():
-            publish(
-                self.run_dir,
-                Endpoint(
-                    server=server,
-                    role=role,
-                    url=self.endpoint.url.replace("/v1", f"/{server}/v1"),
-                    model="m",
-                    incarnation=incarnation,
-                    engine="scripted",
-                    host="localhost",
-                    job_id="1",
-                    pid=1,
-                    started=now(),
-                    state="ready",
-                ),
-            )
+            url = self.endpoint.url.replace("/v1", f"/{server}/v1")
+            named = replace(READY, server=server, role=role, url=url, incarnation=incarnation)
+            publish(self.run_dir, named)
 
     def cell(self, number: int) -> int:
         return run_cell(self.plan, self.run_dir, number, self.lines.append)

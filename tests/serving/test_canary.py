@@ -14,27 +14,15 @@ from typing import Any
 import pytest
 
 from emobench.core.plan import load_plan
-from emobench.core.times import now
 from emobench.serving import canary
 from emobench.serving.canary import Verdict, calls_tools, send_canaries
-from emobench.store.endpoints import Endpoint, api_key, read_endpoint
+from emobench.store.endpoints import api_key, read_endpoint
 from tests.support.model_server import Reply, recording
-from tests.support.serving import make_run, supervising, until_state
+from tests.support.serving import READY, make_run, supervising, until_state
 
 KEY = "the-key"
 REPOSITORY = Path(__file__).parents[2]
-ENDPOINT = Endpoint(
-    server="assistant_a",
-    role="assistant",
-    url="",
-    model="m",
-    incarnation="i",
-    engine="vllm",
-    host="n",
-    job_id="1",
-    pid=1,
-    started=now(),
-)
+ENDPOINT = replace(READY, server="assistant_a", role="assistant", state="starting")
 CALL = ("get_order_status", '{"order_id": "W1234567"}')
 NO_TEMPLATE = (
     "As of transformers v4.44, default chat template is no longer allowed, so you must provide a "

@@ -21,25 +21,21 @@ from emobench.runs.server_state import server_state
 from emobench.serving.demand import who_leases
 from emobench.serving.reuse import give_back, holds, lease_server, lease_servers, offers
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, locate_server, publish, read_endpoint
+from emobench.store.endpoints import api_key, locate_server, publish, read_endpoint
 from emobench.store.leases import read_leases
+from tests.support import serving
 from tests.support.plans import LOCAL, make_plan, scripted
 from tests.support.processes import until
 from tests.support.runs import finish_cell
 from tests.support.serving import make_run, supervising, until_state
 
-READY = Endpoint(
-    server="user",
-    role="user",
+READY = replace(
+    serving.READY,
     url="http://127.0.0.1:9/v1",
     model="scripted",
-    incarnation="abc",
     engine="scripted",
     host=socket.gethostname(),
     job_id="7",
-    pid=1,
-    started=now(),
-    state="ready",
 )
 
 

@@ -186,33 +186,24 @@ def test_leaving_without_a_name_is_early() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "flips"),
     [
-        "How can I help you today?",
-        "Sure! Could you please provide your order number?",
-        "I have processed your return.",
-        "Thank you for contacting us.",
-        "As an AI assistant I cannot do that.",
-        "Is there anything else I can help you with?",
+        ("How can I help you today?", 1),
+        ("Sure! Could you please provide your order number?", 1),
+        ("I have processed your return.", 1),
+        ("Thank you for contacting us.", 1),
+        ("As an AI assistant I cannot do that.", 1),
+        ("Is there anything else I can help you with?", 1),
+        ("Can you give me your name and your manager's number?", 0),
+        ("Could you tell me your return policy?", 0),
+        ("I have cancelled my plans. How can I get help?", 0),
+        ("Is there anything else I need to do?", 0),
+        ("I can provide my order number if you need it.", 0),
+        ("Thank you for your help.", 0),
     ],
 )
-def test_a_user_that_speaks_as_the_agent(said: str) -> None:
-    assert check_fidelity(conversation("retail", 1, ROSSI, "Yes?", said)).role_flips == 1
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "Can you give me your name and your manager's number?",
-        "Could you tell me your return policy?",
-        "I have cancelled my plans. How can I get help?",
-        "Is there anything else I need to do?",
-        "I can provide my order number if you need it.",
-        "Thank you for your help.",
-    ],
-)
-def test_a_user_that_does_not(said: str) -> None:
-    assert check_fidelity(conversation("retail", 1, ROSSI, "Yes?", said)).role_flips == 0
+def test_a_user_that_speaks_as_the_agent(said: str, flips: int) -> None:
+    assert check_fidelity(conversation("retail", 1, ROSSI, "Yes?", said)).role_flips == flips
 
 
 def test_leaks() -> None:
