@@ -25,7 +25,7 @@ def run(
     Raises InvalidInput for values that make no run; EpisodesMissing, with the other results,
     where the infrastructure left tasks without one; ServersGone never: that is EpisodesMissing.
     """
-    from emobench.runner.run_config import run_config
+    from emobench.runner.by_hand import run_config
 
     return run_config(
         config,

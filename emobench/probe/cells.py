@@ -9,7 +9,6 @@ what spoke for it.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from emobench.core.files import read_json, write_json
 from emobench.core.plan import USER_SERVER, Plan, assistant_server
 from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Cell
+from emobench.core.worker_pool import WorkerPool
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe.report import ProbeReport
 from emobench.probe.session import probe
@@ -166,19 +166,8 @@ def _stoppable(
     ask: Callable[[], ProbeReport], interrupted: Callable[[], bool]
 ) -> ProbeReport | None:
     """Ask in a thread of its own: a signal must not wait for a server that does not answer."""
+    pool = WorkerPool(1, lambda _: ask(), [None], stopped=interrupted)
     found: list[ProbeReport] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(ask())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="probe", daemon=True)
-    thread.start()
-    while thread.is_alive() and not interrupted():
-        thread.join(0.5)
-    if errors:
-        raise errors[0]
+    while pool.threads and not found and not interrupted():
+        found = pool.results(0.5)
     return found[0] if found else None

@@ -1,19 +1,30 @@
-"""Runs that a person starts by hand: one cell without a sweep file, or one cell of a sweep."""
+"""Runs without a sweep file: one cell by hand, one cell of a sweep, tau-bench's RunConfig.
+
+`from emobench.run import run; run(config)` takes the latter.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emobench.benchmarks.adapter import load_benchmark
+from emobench.benchmarks.task_sets import TASK_COUNTS
+from emobench.config.expand import expand
+from emobench.config.identity import cell_content, content_hash
 from emobench.config.load import resolve
 from emobench.config.yaml_lines import Document
 from emobench.core.cluster import ClusterProfile
-from emobench.core.errors import InvalidInput, nearest
+from emobench.core.errors import EmobenchError, InvalidInput, nearest
 from emobench.core.plan import CellBlock, Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Sweep
-from emobench.runs.planning import DEFAULT_MAX_ARRAY_SIZE, make_plan
+from emobench.runner.cell import run_cell
+from emobench.runs.planning import DEFAULT_MAX_ARRAY_SIZE, held_tasks, make_plan
+from emobench.store.episodes import EpisodeStore
 
 
 def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
@@ -68,7 +79,23 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
     parts = [arguments.env, arguments.agent_strategy, assistant[:30], arguments.variant]
     name = f"hand-{'-'.join(parts)}"[:58] + f"-{arguments.trial}"
     run_dir = RunDir((arguments.run_dir or Path("runs") / name).resolve())
-    document = Document("command line", _as_sweep_file(arguments, name, assistant), {})
+    at = {"engine": "openai", "api_key_env": arguments.api_key_env}
+    url, user_url = arguments.model_base_url, arguments.user_base_url
+    data = _as_sweep_file(
+        arguments,
+        name,
+        assistant,
+        variant=arguments.variant,
+        model={**at, "model": arguments.model, "base_url": url},
+        user={**at, "model": arguments.user_model or arguments.model, "base_url": user_url or url},
+        trials=arguments.trial,
+        exclude=[{"trial": list(range(1, arguments.trial))}] if arguments.trial > 1 else [],
+        tasks=arguments.tasks,
+        probe=arguments.probe,
+        max_steps=arguments.max_steps,
+        timeout_s=arguments.timeout,
+    )
+    document = Document("command line", data, {})
     sweep = resolve(document, Path.cwd() / f"{name}.yaml")
     return run_dir, hand_plan(sweep, run_dir, assistant)
 
@@ -95,37 +122,136 @@ def hand_plan(sweep: Sweep, run_dir: RunDir, assistant: str) -> Plan:
     return plan
 
 
-def _as_sweep_file(arguments: argparse.Namespace, name: str, assistant: str) -> dict[str, Any]:
-    """The command line as the sweep file that says the same."""
-    endpoint = {"engine": "openai", "api_key_env": arguments.api_key_env}
-    user_url = arguments.user_base_url or arguments.model_base_url
-    user_model = arguments.user_model or arguments.model
-    data: dict[str, Any] = {
+_BASE_URLS = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    "hosted_vllm": ("HOSTED_VLLM_API_BASE",),
+}
+"""Where litellm looks for a provider's address when the call names none."""
+
+
+class EpisodesMissing(EmobenchError):
+    """Some tasks have no result, because of the infrastructure; `results` are the others."""
+
+    def __init__(self, message: str, results: list[Any]) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+def run_config(
+    config: Any,
+    *,
+    variant: str,
+    model_base_url: str | None,
+    user_base_url: str | None,
+    fidelity: str | dict[str, bool],
+    max_steps: int,
+    progress: Callable[[str], None],
+) -> list[Any]:
+    """Run it, as `emobench.run.run` says."""
+
+    tasks = _tasks(config)
+    assistant = slug(config.model)
+    user_url = user_base_url or model_base_url
+    data = _as_sweep_file(
+        config,
+        "run",
+        assistant,
+        variant=variant,
+        model=_role(config.model, config.model_provider, model_base_url),
+        user=_role(config.user_model, config.user_model_provider, user_url),
+        trials=config.num_trials,
+        tasks=sorted(set(tasks)),
+        probe="off",  # as stock's run: no call that the conversations do not need
+        max_steps=max_steps,
+        fidelity=fidelity,
+    )
+    sweep = resolve(Document("RunConfig", data, {}), Path.cwd() / "run.yaml")
+    # Runs of other content get another folder, so that none is in the way of another; where the
+    # models answer is no content, so that a run goes on after its servers moved.
+    content = cell_content(sweep, expand(sweep)[0], load_benchmark().label)
+    what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{variant}"
+    name = f"{what}-{content_hash(content)[:8]}"[-64:].lstrip("-._")
+    run_dir = RunDir((Path(config.log_dir) / name).resolve())
+    # What an earlier call finished stays beside the tasks of this one.
+    old = load_plan(run_dir).cells if run_dir.plan.exists() else ()
+    held = set().union(*held_tasks(run_dir, old).values())
+    kept = tuple(sorted({*sweep.tasks[config.env], *held}))
+    sweep = sweep.model_copy(update={"name": name, "tasks": {config.env: kept}})
+    plan = hand_plan(sweep, run_dir, assistant)
+    result_type = load_benchmark().module("types").EnvRunResult
+    results, missing = [], 0
+    for cell in plan.cells:
+        run_cell(plan, run_dir, cell.number, progress)
+        with EpisodeStore(run_dir.cell(cell.number)) as store:
+            for task in tasks:
+                record = store.records.get(task)
+                if record is None or not record.is_final:
+                    missing += 1
+                    continue
+                results.append(
+                    result_type(
+                        task_id=task,
+                        reward=record.reward,
+                        info=record.info,
+                        traj=record.traj,
+                        trial=record.trial - 1,  # counted from 0 in tau-bench's results
+                    )
+                )
+    if missing:
+        raise EpisodesMissing(
+            f"{missing} of {missing + len(results)} episodes have no result because of the "
+            f"infrastructure; the same call runs them again (kept in {run_dir.path})",
+            results,
+        )
+    return results
+
+
+def _tasks(config: Any) -> list[int]:
+    """The tasks in the order that was asked for. Raises InvalidInput."""
+    if config.task_split != "test":
+        raise InvalidInput(f"task_split '{config.task_split}' is not supported; allowed: test")
+    if config.env not in TASK_COUNTS:
+        raise InvalidInput(f"unknown env '{config.env}'; allowed: {', '.join(TASK_COUNTS)}")
+    count = TASK_COUNTS[config.env]
+    end = count if config.end_index == -1 else min(config.end_index, count)
+    return list(config.task_ids or range(config.start_index, end))
+
+
+def _role(model: str, provider: str, base_url: str | None) -> dict[str, Any]:
+    names = _BASE_URLS.get(provider, ())
+    url = base_url or next((os.environ[name] for name in names if os.environ.get(name)), None)
+    role = {"engine": "openai", "model": model, "provider": provider}
+    if url is not None:
+        # With an address it is an OpenAI-compatible endpoint, whatever litellm calls it.
+        role.update(base_url=url, provider="openai")
+    key = f"{provider.upper()}_API_KEY"
+    return {**role, "api_key_env": key if os.environ.get(key) else "OPENAI_API_KEY"}
+
+
+def _as_sweep_file(
+    run: Any,
+    name: str,
+    assistant: str,
+    *,
+    variant: str,
+    model: dict[str, Any],
+    user: dict[str, Any],
+    **settings: Any,
+) -> dict[str, Any]:
+    """A run as the sweep file that says the same.
+
+    `run` is a command line or a RunConfig: what both have, they name alike.
+    """
+    data = {
         "name": name,
-        "matrix": {
-            "env": arguments.env,
-            "agent_strategy": arguments.agent_strategy,
-            "variant": arguments.variant,
-        },
-        "trials": arguments.trial,
-        "exclude": [{"trial": list(range(1, arguments.trial))}] if arguments.trial > 1 else [],
-        "tasks": arguments.tasks,
-        "seed": arguments.seed,
-        "probe": arguments.probe,
-        "max_steps": arguments.max_steps,
-        "timeout_s": arguments.timeout,
-        "concurrency": arguments.max_concurrency,
-        "user": {**endpoint, "model": user_model, "base_url": user_url},
-        "user_strategy": arguments.user_strategy,
-        "assistants": {
-            assistant: {
-                **endpoint,
-                "model": arguments.model,
-                "base_url": arguments.model_base_url,
-                "temperature": arguments.temperature,
-            }
-        },
+        "matrix": {"env": run.env, "agent_strategy": run.agent_strategy, "variant": variant},
+        "seed": run.seed,
+        "concurrency": run.max_concurrency,
+        "user": user,
+        "user_strategy": run.user_strategy,
+        "assistants": {assistant: {**model, "temperature": run.temperature}},
+        **settings,
     }
-    if arguments.few_shot_displays_path is not None:
-        data["few_shot_displays"] = {arguments.env: str(arguments.few_shot_displays_path)}
+    if run.few_shot_displays_path is not None:
+        data["few_shot_displays"] = {run.env: str(Path(run.few_shot_displays_path).resolve())}
     return data

@@ -13,7 +13,7 @@ from emobench.benchmarks.adapter import load_benchmark
 from emobench.core.errors import InvalidInput
 from emobench.core.sweep import Fidelity
 from emobench.run import run
-from emobench.runner.run_config import EpisodesMissing
+from emobench.runner.by_hand import EpisodesMissing
 from tests.support.model_server import ModelServer, Reply, is_user, recording
 
 TASKS = [0, 7]
