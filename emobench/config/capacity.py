@@ -175,7 +175,7 @@ def describe(plan: Plan) -> list[str]:
     if not lines:
         return []
     pace = f"{throttle_of(plan)} cells at a time x {concurrency_of(plan)} conversations"
-    if len(plan.blocks) > 1 and plan.profile.scheduler == "slurm":
+    if len(plan.blocks) > 1 and not plan.profile.one_machine:
         pace += f", in each of {len(plan.blocks)} arrays"
     return [f"{pace}: {lines[0]}", *lines[1:]]
 
@@ -205,4 +205,4 @@ def _arrays(server: str, blocks: Sequence[CellBlock], profile: ClusterProfile) -
         block.size for block in blocks if server in (USER_SERVER, assistant_server(block.assistant))
     )
     # Without Slurm one throttle holds for all arrays together.
-    return (sum(sizes),) if sizes and profile.scheduler == "local" else sizes
+    return (sum(sizes),) if sizes and profile.one_machine else sizes

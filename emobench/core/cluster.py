@@ -127,3 +127,8 @@ class ClusterProfile(Strict):
     handover_lead_min: float | None = Field(default=None, gt=0)
     """Minutes before a server's time limit at which its successor is submitted, at most half of the
     limit; unset: `server_deadline_min`."""
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all jobs run where the run is submitted: no queue, no other node."""
+        return self.scheduler == "local"

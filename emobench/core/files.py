@@ -72,6 +72,15 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew by rename; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
 def read_json(path: Path) -> Any:
     """The file's value, or None where there is no (readable, whole) file."""
     try:

@@ -153,9 +153,9 @@ class EndpointResolver:
             for role, known in list(self._found.items()):
                 first = self._replicas(role)[0]
                 if known.instance != first and role not in self._away:
-                    from emobench.serving.waiting import look_for
+                    from emobench.serving.waiting import find_server
 
-                    found, _ = look_for(self._run_dir, first)
+                    found, _ = find_server(self._run_dir, first)
                     if found is not None:
                         self._replace({role: self._adopt(found, role)})
         finally:

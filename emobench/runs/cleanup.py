@@ -48,8 +48,8 @@ class Look:
 def look(run_dir: RunDir) -> Look:
     """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
     plan, jobs = load_plan(run_dir), read_jobs(run_dir)
-    # The local runner's end with their sweep, or with `emobench cancel`.
-    servers = [job for job in jobs if job.kind is JobKind.SERVER and job.process is None]
+    # No clean-up job runs where this machine's own servers do.
+    servers = [job for job in jobs if job.kind is JobKind.SERVER and job.scheduler == "slurm"]
     free: list[JobRecord] = []
     needed: dict[str, str] = {}
     for server in SCHEDULERS.live(servers):

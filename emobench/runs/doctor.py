@@ -19,6 +19,7 @@ from emobench import __version__
 from emobench.core.cluster import ClusterProfile
 from emobench.core.diagnosis import Check, failed, ok, skipped, warning
 from emobench.core.errors import EmobenchError
+from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.site_shell import Ran, run_lines
 
 SETUP_TIMEOUT_S = 120.0
@@ -35,13 +36,8 @@ _MARK = "emobench-doctor:"
 def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
     """Every check of a profile on this machine, as it is made."""
     yield from check_versions()
-    yield check_folder(run_dir, shared=profile.scheduler == "slurm")
-    if profile.scheduler == "slurm":
-        from emobench.scheduler.site import check_slurm
-
-        yield from check_slurm(profile)
-    else:
-        yield skipped("slurm", "this profile uses none")
+    yield check_folder(run_dir, shared=not profile.one_machine)
+    yield from scheduler_of(profile).check_site(profile)
     yield check_client(profile)
     yield from check_server_setup(profile)
 
@@ -131,7 +127,7 @@ def check_client(profile: ClusterProfile) -> Check:
         return failed(name, f"{python} cannot import emobench: {ran.last_words}", hint)
     if found != __version__:
         return failed(name, f"{python} has emobench {found}, this one is {__version__}", hint)
-    if profile.scheduler == "slurm" and any(
+    if not profile.one_machine and any(
         Path(python).is_relative_to(folder) for folder in NODE_FOLDERS
     ):
         return warning(name, f"{python} is usually on this machine only", hint)

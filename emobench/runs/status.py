@@ -40,10 +40,9 @@ def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
     for job in jobs:
         if job.kind is not JobKind.ARRAY:
             continue
-        # The local runner's one job has no state for each task.
-        by_task = job.process is None and job.name in first
         for cell in job.cells:
-            ids[cell] = job.task(cell - first[job.name]) if by_task else job.job_id
+            known = job.name in first
+            ids[cell] = job.queue_id(cell - first[job.name]) if known else job.job_id
     return ids
 
 

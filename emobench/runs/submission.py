@@ -29,7 +29,7 @@ from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
 from emobench.serving.demand import arrays_of_server, who_leases
-from emobench.serving.reuse import give_back, holds, lease_servers
+from emobench.serving.reuse import holds_lease, lease_servers, release_lease
 from emobench.store.endpoints import ServerLocation, locate_server, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, OnJob, read_jobs
 from emobench.store.summaries import read_summary
@@ -109,7 +109,7 @@ def submit(
     except BaseException:
         if not schedulers.live([job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]):
             for location in leased.values():
-                give_back(location)
+                release_lease(location)
         raise
     finally:
         # Also after a refusal: the arrays that were taken have servers.
@@ -168,7 +168,7 @@ def cancel(run_dir: RunDir, force: bool = False, schedulers: Schedulers = SCHEDU
     stopped = [job for job in live if not leased.get(job.job_id)]
     schedulers.cancel(stopped)
     for instance in instances_of(plan.sweep):
-        give_back(locate_server(run_dir, instance))
+        release_lease(locate_server(run_dir, instance))
     return Cancelled(
         [_name(job) for job in stopped],
         {_name(job): leased[job.job_id] for job in live if job not in stopped},
@@ -195,7 +195,7 @@ def _servers_to_start(
     needed = {name for name in names if not blocks_of_server(plan, name).isdisjoint(blocks_to_run)}
     kept = {name for name in names if arrays_of_server(plan, live, name)}
     servers = [job for job in live if job.kind is JobKind.SERVER]
-    staying = [job for job in servers if server_of(job.name) in kept or stays(run_dir, job)]
+    staying = [job for job in servers if server_of(job.name) in kept or will_stay(run_dir, job)]
     # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
     schedulers.cancel(
         [job for job in servers if server_of(job.name) in needed and job not in staying]
@@ -206,11 +206,11 @@ def _servers_to_start(
         for name in instances_of(plan.sweep)
         if server_of(name) in needed
         and name not in alive
-        and not (server_of(name) in kept and holds(run_dir, name))
+        and not (server_of(name) in kept and holds_lease(run_dir, name))
     ]
 
 
-def stays(run_dir: RunDir, job: JobRecord) -> bool:
+def will_stay(run_dir: RunDir, job: JobRecord) -> bool:
     """Whether a server that nothing here needs stays long enough for a new array to find it."""
     if who_leases(run_dir, job.name):
         return True

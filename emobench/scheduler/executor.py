@@ -15,9 +15,6 @@ import submitit
 from submitit.core import utils
 from submitit.slurm.slurm import SlurmJob
 
-from emobench.scheduler.interface import JobState
-from emobench.scheduler.slurm_commands import slurm_states
-
 SBATCH_TIMEOUT_S = 120
 
 
@@ -28,25 +25,8 @@ OWN_JOB = re.compile(
 """Variables that Slurm set for the job that submits: sbatch would hand them on to the new one."""
 
 
-class ScriptJob(SlurmJob[list[JobState]]):  # type: ignore[misc]
-    """A job without pickles: its state is the scheduler's, and its results are states."""
-
-    def done(self, force_check: bool = False) -> bool:
-        """Whether the queue no longer has the job nor any task of it."""
-        return not any(state.live for state in slurm_states([self.job_id]).values())
-
-    def results(self) -> list[JobState]:
-        """Wait for the end; the final state of each task in order of its index."""
-        while not self.done():
-            time.sleep(1)
-        states = slurm_states([self.job_id])
-        return [states[key] for key in sorted(states, key=lambda key: (len(key), key))]
-
-
 class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
     """Submits scripts that carry their own #SBATCH header."""
-
-    job_class = ScriptJob
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -59,7 +39,7 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
 
     def submit_script(
         self, script: Path, options: Sequence[str] = (), arguments: Sequence[str] = ()
-    ) -> ScriptJob:
+    ) -> SlurmJob[object]:
         """sbatch `script` with further options, and arguments for the script itself.
 
         Raises submitit's FailedJobError or FailedSubmissionError with what sbatch said.
@@ -70,7 +50,7 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         self._last_job_submitted = time.time()
         # submitit prints what its error says as well.
         with contextlib.redirect_stderr(io.StringIO()):
-            job: ScriptJob = self._submit_command("")
+            job: SlurmJob[object] = self._submit_command("")
         return job
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:

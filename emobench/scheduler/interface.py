@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
 from emobench.core.cluster import ClusterProfile
+from emobench.core.diagnosis import Check, skipped
 from emobench.core.errors import EmobenchError, SubmissionRefused
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
@@ -119,8 +120,6 @@ class Scheduler(ABC):
     """Who is asked for the states of jobs."""
     queue_check_s: ClassVar[float]
     """Seconds between two questions of those who watch."""
-    one_machine: ClassVar[bool]
-    """Whether all jobs run where the run is submitted: servers listen on the loopback only."""
 
     @abstractmethod
     def submit(
@@ -182,6 +181,11 @@ class Scheduler(ABC):
         Raises InvalidInput where nobody can be asked.
         """
         return None
+
+    def check_site(self, profile: ClusterProfile) -> Iterator[Check]:
+        """What the site says of the scheduler, and whether the profile's jobs fit it; `doctor`
+        shows it. Submits nothing."""
+        yield skipped("slurm", "this profile uses none")
 
     @abstractmethod
     def own_job_id(self) -> str:

@@ -62,7 +62,6 @@ class LocalScheduler(Scheduler):
     name = "local"
     queue = "the process table"
     queue_check_s = 0.0
-    one_machine = True
 
     def submit(
         self,

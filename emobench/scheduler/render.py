@@ -65,7 +65,7 @@ def has_cleanup(plan: Plan) -> bool:
 
     Without Slurm there is none: nothing could start it, and nothing is held in a queue.
     """
-    return plan.profile.scheduler == "slurm" and bool(servers_of(plan.sweep))
+    return not plan.profile.one_machine and bool(servers_of(plan.sweep))
 
 
 def serve_script(server: str) -> str:

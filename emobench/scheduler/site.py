@@ -12,8 +12,7 @@ from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.diagnosis import Check, failed, ok, skipped, warning
 from emobench.core.errors import nearest
 from emobench.scheduler.render import limit_s
-from emobench.scheduler.slurm import advice_on
-from emobench.scheduler.slurm_commands import run_command
+from emobench.scheduler.slurm_commands import advice_on, run_command
 
 NEEDED = ("sbatch", "squeue", "scontrol", "scancel")
 USEFUL = {

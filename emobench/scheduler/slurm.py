@@ -6,12 +6,13 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emobench.config.capacity import throttle_of
 from emobench.core.cluster import ClusterProfile
+from emobench.core.diagnosis import Check
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
 from emobench.core.plan import Plan, blocks_of_server, server_of, servers_used_by
@@ -26,6 +27,7 @@ from emobench.scheduler.render import (
     server_script,
 )
 from emobench.scheduler.slurm_commands import (
+    advice_on,
     ask_own_job,
     cancel_slurm,
     live_arrays,
@@ -50,44 +52,6 @@ if TYPE_CHECKING:
 CELLS_END_S = 25.0
 """From a cell's SIGTERM until its episodes in flight have ended or are abandoned (20 s)."""
 
-ADVICE = (
-    # (what sbatch says, what can be done); the first that matches is shown.
-    (
-        r"invalid partition|Invalid partition",
-        "the profile names a partition that this site does not have; `sinfo -s` lists them",
-    ),
-    (
-        r"MaxSubmitJob|AssocMaxSubmit|QOSMaxSubmit|MaxJobCount|Resource temporarily",
-        "you have as many jobs in the queue as the site allows (each array task counts as one); "
-        "run the same command again when some have ended, it submits what is missing",
-    ),
-    (
-        r"Invalid job array|[Aa]rray",
-        "set max_array_size in the profile to the site's MaxArraySize "
-        "(scontrol show config | grep MaxArraySize)",
-    ),
-    (
-        r"QOS|qos",
-        "check qos in the profile; `sacctmgr show assoc user=$USER format=qos` lists them",
-    ),
-    (
-        r"[Aa]ccount|association",
-        "check account in the profile; `sacctmgr show assoc user=$USER format=account,partition`",
-    ),
-    (r"generic resource|gres|GRES", "check gres in the profile; `sinfo -o '%P %G'` lists them"),
-    (
-        r"[Nn]ode configuration|[Mm]emory|CPU count",
-        "no node of the partition has that much: check cpus, mem and gres in the profile; "
-        "`sinfo -o '%P %c %m %G'` lists what there is",
-    ),
-    (r"time limit|TimeLimit", "lower time in the profile; `sinfo -o '%P %l'` lists the limits"),
-    (
-        r"contact|timed? ?out|Connection|Socket|configuration source",
-        "Slurm's controller does not answer; try `squeue`, and run the same command again later. "
-        "The job may have been accepted all the same: look with `squeue --me` first",
-    ),
-)
-
 
 class SlurmScheduler(Scheduler):
     """Submits through submitit and sbatch; asks squeue and sacct."""
@@ -95,7 +59,6 @@ class SlurmScheduler(Scheduler):
     name = "slurm"
     queue = "squeue"
     queue_check_s = 10.0
-    one_machine = False
 
     def submit(
         self,
@@ -232,6 +195,11 @@ class SlurmScheduler(Scheduler):
             raise InvalidInput("this site allows no job arrays (MaxArraySize is below 2)")
         return int(match[1])
 
+    def check_site(self, profile: ClusterProfile) -> Iterator[Check]:
+        from emobench.scheduler.site import check_slurm
+
+        yield from check_slurm(profile)
+
     def own_job_id(self) -> str:
         return slurm_job_id() or local_job_id()
 
@@ -334,8 +302,3 @@ def sbatch(
             lines.append(f"  {advice}")
         raise SubmissionRefused("\n".join(lines)) from None
     return replace(job, job_id=str(submitted.job_id))
-
-
-def advice_on(said: str) -> str:
-    """What can be done about what sbatch said; empty where nothing is known."""
-    return next((text for pattern, text in ADVICE if re.search(pattern, said)), "")

@@ -22,6 +22,50 @@ ACCOUNTING_FIELDS = "JobID,Submit,Start,End,AllocTRES"
 _WITH_EPOCH_TIMES = ("env", "SLURM_TIME_FORMAT=%s")
 
 
+ADVICE = (
+    # (what sbatch says, what can be done); the first that matches is shown.
+    (
+        r"invalid partition|Invalid partition",
+        "the profile names a partition that this site does not have; `sinfo -s` lists them",
+    ),
+    (
+        r"MaxSubmitJob|AssocMaxSubmit|QOSMaxSubmit|MaxJobCount|Resource temporarily",
+        "you have as many jobs in the queue as the site allows (each array task counts as one); "
+        "run the same command again when some have ended, it submits what is missing",
+    ),
+    (
+        r"Invalid job array|[Aa]rray",
+        "set max_array_size in the profile to the site's MaxArraySize "
+        "(scontrol show config | grep MaxArraySize)",
+    ),
+    (
+        r"QOS|qos",
+        "check qos in the profile; `sacctmgr show assoc user=$USER format=qos` lists them",
+    ),
+    (
+        r"[Aa]ccount|association",
+        "check account in the profile; `sacctmgr show assoc user=$USER format=account,partition`",
+    ),
+    (r"generic resource|gres|GRES", "check gres in the profile; `sinfo -o '%P %G'` lists them"),
+    (
+        r"[Nn]ode configuration|[Mm]emory|CPU count",
+        "no node of the partition has that much: check cpus, mem and gres in the profile; "
+        "`sinfo -o '%P %c %m %G'` lists what there is",
+    ),
+    (r"time limit|TimeLimit", "lower time in the profile; `sinfo -o '%P %l'` lists the limits"),
+    (
+        r"contact|timed? ?out|Connection|Socket|configuration source",
+        "Slurm's controller does not answer; try `squeue`, and run the same command again later. "
+        "The job may have been accepted all the same: look with `squeue --me` first",
+    ),
+)
+
+
+def advice_on(said: str) -> str:
+    """What can be done about what sbatch said; empty where nothing is known."""
+    return next((text for pattern, text in ADVICE if re.search(pattern, said)), "")
+
+
 def run_command(command: Sequence[str]) -> tuple[str | None, str]:
     """Ask one of Slurm's commands: (stdout, or None if it failed or hung; stderr)."""
     environment = {

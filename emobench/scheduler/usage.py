@@ -63,7 +63,7 @@ def accelerators_of(plan: Plan, server: str) -> int:
     if model is None:
         return 0
     profile = plan.profile
-    if profile.scheduler == "local":
+    if profile.one_machine:
         return 0 if profile.accelerator == "none" else model.accelerators
     user = server_of(server) == USER_SERVER
     resources = profile.user_server if user else profile.assistant_server

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emobench.core.errors import InvalidInput
+from emobench.core.files import stamp
 from emobench.core.plan import Plan, blocks_of_server, load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
@@ -167,7 +168,7 @@ class OwnDemand:
         self._begun = self._looked = time.monotonic()
         self._ended_check_s = min(ENDED_CHECK_S, queue_check_s)
         self._had_array = False
-        self._plan_stamp = self._stamp()
+        self._plan_stamp = stamp(run_dir.plan)
         self._queue = Poller("the queue", self._ask_queue, queue_check_s)
         self._set_plan(plan)
 
@@ -178,9 +179,9 @@ class OwnDemand:
 
     def why_leave(self) -> str:
         """Why nothing needs the server any more; empty while something does."""
-        if (stamp := self._stamp()) != self._plan_stamp:
+        if (present := stamp(self._run_dir.plan)) != self._plan_stamp:
             # Cells were added while this server runs: their array counts on it.
-            self._plan_stamp = stamp
+            self._plan_stamp = present
             self._set_plan(load_plan(self._run_dir))
         if not self._cells.any_left():
             return "all cells are done"
@@ -190,13 +191,6 @@ class OwnDemand:
                 # It looks as if nobody were left.
                 self._queue.refresh_soon()
         return self._queue.poll() or ""
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._run_dir.plan.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino
 
     def _ask_queue(self) -> str:
         plan, cells, jobs = self.plan, self._cells, read_jobs(self._run_dir)

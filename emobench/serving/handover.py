@@ -190,7 +190,7 @@ class Handover:
         if self._succession is not None:
             self._succession.poll()
 
-    def let_go(
+    def drain_or_withdraw(
         self,
         url: str,
         stop: Callable[[], str],

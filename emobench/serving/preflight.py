@@ -12,7 +12,6 @@ from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.models import VllmModel
 from emobench.core.plan import USER_SERVER, Plan, servers_of
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving import vllm_flags as flags
 
 Warn = Callable[[str], None]
@@ -33,7 +32,7 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
         return
     known = flags.installed(plan.profile, run_dir.installed_vllm) or flags.shipped()
     problems: list[Problem] = []
-    one_machine = scheduler_of(plan.profile).one_machine
+    one_machine = plan.profile.one_machine
     for server, model in models.items():
         role: Role = "user" if server == USER_SERVER else "assistant"
         key = "user" if role == "user" else f"assistants.{server.removeprefix('assistant_')}"

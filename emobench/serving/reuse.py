@@ -17,8 +17,7 @@ from emobench.core.errors import InvalidInput
 from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.schedulers import scheduler_of
-from emobench.serving.waiting import problem_of
+from emobench.serving.waiting import find_problem
 from emobench.store.endpoints import (
     Endpoint,
     ServerLocation,
@@ -47,7 +46,7 @@ class Offer:
         )
 
 
-def what_it_serves(plan: Plan, server: str) -> dict[str, object]:
+def describe_service(plan: Plan, server: str) -> dict[str, object]:
     """All that changes what a server answers or can take: equal for servers that can be shared."""
     sweep, profile = plan.sweep, plan.profile
     model: RoleModel = servers_of(sweep)[server]
@@ -67,10 +66,10 @@ def what_it_serves(plan: Plan, server: str) -> dict[str, object]:
     return served
 
 
-def offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
+def find_offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
     """Servers of the sweeps beside `run_dir` that could serve `server`: ready by their own word,
     with a fresh heartbeat and a key of this user's. Those with the fewest leases come first."""
-    wanted = what_it_serves(plan, server)
+    wanted = describe_service(plan, server)
     found = []
     for other in _siblings(run_dir):
         try:
@@ -81,13 +80,13 @@ def offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
         except (OSError, InvalidInput):
             continue
         # Without Slurm a server listens on its own machine only.
-        local = scheduler_of(plan.profile).one_machine
+        local = plan.profile.one_machine
         found += [
             offer
             for offer in live
             if (not local or offer.endpoint.host == socket.gethostname())
             and (name := server_of(offer.location.instance)) in servers_of(theirs.sweep)
-            and what_it_serves(theirs, name) == wanted
+            and describe_service(theirs, name) == wanted
         ]
     return sorted(found, key=lambda offer: len(offer.endpoint.leases))
 
@@ -108,7 +107,7 @@ def lease_servers(
         # Two replicas must not turn out to be one server.
         replicas = [p for name, p in leased.items() if server_of(name) == server_of(instance)]
         taken = {(location.run_dir, location.instance) for location in replicas}
-        for offer in offers(plan, run_dir, server_of(instance)):
+        for offer in find_offers(plan, run_dir, server_of(instance)):
             if (offer.location.run_dir, offer.location.instance) in taken:
                 continue
             location, problem = lease_server(offer, run_dir, instance)
@@ -120,7 +119,7 @@ def lease_servers(
         else:
             say(f"server {instance}: no running server can be shared (reuse), so one is started")
     for location in before.values():
-        give_back(location)
+        release_lease(location)
     return leased
 
 
@@ -128,7 +127,7 @@ def lease_server(
     offer: Offer, run_dir: RunDir, instance: str, answer_s: float = ANSWER_S
 ) -> tuple[ServerLocation | None, str]:
     """Lease an offered server for `instance` of `run_dir`: its place, or why not."""
-    if problem := problem_of(offer.location, offer.endpoint):
+    if problem := find_problem(offer.location, offer.endpoint):
         return None, problem
     location = offer.location
     try:
@@ -140,18 +139,18 @@ def lease_server(
     except OSError as error:
         problem = f"{error.filename or location.run_dir.path}: {error.strerror}"
     except BaseException:
-        give_back(location)
+        release_lease(location)
         raise
-    give_back(location)
+    release_lease(location)
     return None, problem
 
 
-def give_back(location: ServerLocation) -> None:
+def release_lease(location: ServerLocation) -> None:
     """End a lease; nothing happens where the location is none."""
     remove_lease(location.run_dir, location.instance, location.lease)
 
 
-def holds(run_dir: RunDir, instance: str) -> bool:
+def holds_lease(run_dir: RunDir, instance: str) -> bool:
     """Whether the instance has a lease of a server that is there."""
     location = locate_server(run_dir, instance)
     endpoint = location.read() if location.lease else None

@@ -185,7 +185,7 @@ class Supervisor:
         self._wakeable = Wakeable()
         self._key = api_key(run_dir, create=True)
         scheduler = scheduler_of(plan.profile)
-        self._host = "127.0.0.1" if scheduler.one_machine else own_address()
+        self._host = "127.0.0.1" if plan.profile.one_machine else own_address()
         self._engine: Engine | None = None
         self._limit_s = plan.profile.server_deadline_min * 60
         self._deadline = time.monotonic() - scheduler.own_job_age_s() + self._limit_s
@@ -226,7 +226,7 @@ class Supervisor:
             self._announcer.publish(state, reason, cause)
             print(f"emobench: server {self._instance} {state}: {reason}", flush=True)
             if state == "left":
-                self._handover.let_go(
+                self._handover.drain_or_withdraw(
                     self._announcer.endpoint.url,
                     lambda: self._wakeable.stop,
                     self._wakeable.sleep,

@@ -27,11 +27,11 @@ class Found:
     endpoint: Endpoint
 
 
-def look_for(run_dir: RunDir, instance: str) -> tuple[Found | None, str]:
+def find_server(run_dir: RunDir, instance: str) -> tuple[Found | None, str]:
     """The instance's server, or why it cannot be used now. Asks the server."""
     location = locate_server(run_dir, instance)
     endpoint = location.read()
-    problem = problem_of(location, endpoint)
+    problem = find_problem(location, endpoint)
     if endpoint is None or problem:
         return None, problem
     return Found(instance, location, endpoint), ""
@@ -58,7 +58,7 @@ def wait_for_endpoint(
     while True:
         problems, gone = [], []
         for instance in instances:
-            found, problem = look_for(run_dir, instance)
+            found, problem = find_server(run_dir, instance)
             if found is not None:
                 return found
             problems.append(problem)
@@ -91,7 +91,7 @@ def wait_for_endpoint(
         time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
 
 
-def problem_of(location: ServerLocation, endpoint: Endpoint | None) -> str:
+def find_problem(location: ServerLocation, endpoint: Endpoint | None) -> str:
     """Why the server at `location` cannot be used now; empty if it can. Asks the server."""
     if endpoint is None:
         return f"there is no {location.file}"

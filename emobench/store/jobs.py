@@ -74,6 +74,10 @@ class JobRecord:
         """Id of one of the array's tasks: in its log's name and in its cell's summary."""
         return task_id(self.job_id, index)
 
+    def queue_id(self, index: int) -> str:
+        """What the scheduler calls the task: the local runner's one job tells none apart."""
+        return self.task(index) if self.process is None else self.job_id
+
     def __str__(self) -> str:
         return f"{self.name} (job {self.job_id})"
 

@@ -19,7 +19,13 @@ from emobench.core.run_dir import RunDir
 from emobench.core.times import now
 from emobench.runs.server_state import server_state
 from emobench.serving.demand import who_leases
-from emobench.serving.reuse import give_back, holds, lease_server, lease_servers, offers
+from emobench.serving.reuse import (
+    find_offers,
+    holds_lease,
+    lease_server,
+    lease_servers,
+    release_lease,
+)
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import api_key, locate_server, publish, read_endpoint
 from emobench.store.leases import read_leases
@@ -70,7 +76,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
         assert list(leased) == ["user"], said
         assert "leased from" in said[0]
         assert str(first.path) in said[0]
-        assert holds(second, "user")
+        assert holds_lease(second, "user")
 
         found = wait_for_endpoint(second, "user", deadline_s=60)
         assert found.endpoint.incarnation == own.incarnation
@@ -108,7 +114,7 @@ def test_a_lease_that_is_given_back_holds_nothing(tmp_path: Path) -> None:
         location = lease_servers(plan, second, ["user"], print)["user"]
         for number in (0, 1):
             finish_cell(first, number)
-        give_back(location)
+        release_lease(location)
         assert process.wait(60) == 0
 
 
@@ -117,7 +123,7 @@ def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> Non
     plan, second = second_sweep(tmp_path)
     with supervising(first) as process:
         until_state(first, "ready")
-        offer = offers(plan, second, "user")[0]
+        offer = find_offers(plan, second, "user")[0]
         process.send_signal(signal.SIGSTOP)
         location, problem = lease_server(offer, second, "user", answer_s=0.3)
         process.send_signal(signal.SIGCONT)
@@ -150,7 +156,7 @@ def test_a_server_that_cannot_prove_itself_is_not_leased(tmp_path: Path) -> None
 def test_only_a_server_that_is_ready_and_fresh_is_offered(tmp_path: Path) -> None:
     first = ready_server(tmp_path)
     plan, second = second_sweep(tmp_path)
-    assert [offer.location.instance for offer in offers(plan, second, "user")] == ["user"]
+    assert [offer.location.instance for offer in find_offers(plan, second, "user")] == ["user"]
     old = (datetime.now(UTC) - timedelta(minutes=2)).isoformat()
     for endpoint in (
         replace(READY, state="starting"),
@@ -158,13 +164,13 @@ def test_only_a_server_that_is_ready_and_fresh_is_offered(tmp_path: Path) -> Non
         replace(READY, host="elsewhere"),
     ):
         publish(first, endpoint)
-        assert offers(plan, second, "user") == []
+        assert find_offers(plan, second, "user") == []
     write_json(first.endpoint("user"), {**READY.__dict__, "heartbeat": old})
-    assert offers(plan, second, "user") == []
+    assert find_offers(plan, second, "user") == []
     # A successor that waits is no second server.
     publish(first, READY)
     write_json(first.successor("user"), {**READY.__dict__, "heartbeat": now()})
-    assert len(offers(plan, second, "user")) == 1
+    assert len(find_offers(plan, second, "user")) == 1
 
 
 @pytest.mark.parametrize(
@@ -179,25 +185,25 @@ def test_only_a_server_that_is_ready_and_fresh_is_offered(tmp_path: Path) -> Non
 def test_another_model_or_other_arguments_get_no_lease(user: RoleModel, tmp_path: Path) -> None:
     ready_server(tmp_path)
     plan, second = second_sweep(tmp_path, user)
-    assert offers(plan, second, "user") == []
+    assert find_offers(plan, second, "user") == []
 
 
 def test_what_clients_send_and_how_many_there_are_changes_no_server(tmp_path: Path) -> None:
     ready_server(tmp_path)
     plan, second = second_sweep(tmp_path, scripted(reuse=True, temperature=0.7, replicas=2))
-    assert len(offers(plan, second, "user")) == 1
+    assert len(find_offers(plan, second, "user")) == 1
 
 
 def test_another_role_version_or_text_gets_no_lease(tmp_path: Path) -> None:
     ready_server(tmp_path)
     plan, second = second_sweep(tmp_path)
-    assert offers(plan, second, "assistant_a") == []
-    assert offers(plan.model_copy(update={"emobench": "9"}), second, "user") == []
-    assert offers(plan.model_copy(update={"benchmark": "tau_bench 1"}), second, "user") == []
+    assert find_offers(plan, second, "assistant_a") == []
+    assert find_offers(plan.model_copy(update={"emobench": "9"}), second, "user") == []
+    assert find_offers(plan.model_copy(update={"benchmark": "tau_bench 1"}), second, "user") == []
     control = plan.sweep.variants["control"]
     for variants in ({"control": control}, {**plan.sweep.variants, "control": other(control)}):
         sweep = plan.sweep.model_copy(update={"variants": variants})
-        assert offers(plan.model_copy(update={"sweep": sweep}), second, "user") == []
+        assert find_offers(plan.model_copy(update={"sweep": sweep}), second, "user") == []
 
 
 def other(variant: Any) -> Any:
@@ -209,4 +215,4 @@ def test_another_users_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.M
     plan, second = second_sweep(tmp_path)
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
-    assert offers(plan, second, "user") == []
+    assert find_offers(plan, second, "user") == []

@@ -17,7 +17,7 @@ from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.models import VllmModel
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.submission import stays, submit
+from emobench.runs.submission import submit, will_stay
 from emobench.scheduler.cost import JobRun, cost_of
 from emobench.serving.budget import hours_of, limit_line, reached, state_of_limit
 from emobench.serving.demand import LeaseDemand, OwnDemand
@@ -147,8 +147,8 @@ def test_a_kept_server_stays_for_its_minutes_and_can_be_needed_again(tmp_path: P
         assert timedelta(minutes=59) < left <= timedelta(minutes=60)
         endpoint = read_endpoint(run_dir, "user")
         assert endpoint is not None
-        assert stays(run_dir, JobRecord(JobKind.SERVER, "user", endpoint.job_id))
-        assert not stays(run_dir, JobRecord(JobKind.SERVER, "user", "another"))
+        assert will_stay(run_dir, JobRecord(JobKind.SERVER, "user", endpoint.job_id))
+        assert not will_stay(run_dir, JobRecord(JobKind.SERVER, "user", "another"))
         finish_cell(run_dir, 1, expected=1)  # a resumed sweep gave it another task
         change(run_dir, keep_servers_min=60, idle_limit_min=0)
         until(lambda: not kept(), "the server to be needed again")

@@ -19,7 +19,6 @@ class ScriptedScheduler(Scheduler):
     name = "slurm"
     queue = "the script"
     queue_check_s = 0.0
-    one_machine = False
 
     def __init__(self, **script: str | Sequence[str]) -> None:
         """`script`: by job id (with a letter before it) a state, or one for each question."""

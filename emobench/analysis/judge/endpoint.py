@@ -57,12 +57,12 @@ def find_endpoint(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Model
         if role.base_url is None:
             raise InvalidInput(f"'{settings.server}' has no base_url; give --base-url and --model")
         return endpoint_at(role.model, role.base_url, role.api_key_env, timeout)
-    from emobench.serving.waiting import look_for
+    from emobench.serving.waiting import find_server
 
     name = USER_SERVER if settings.server == "user" else assistant_server(settings.server)
     problems = []
     for instance in replicas_of(name, role):
-        found, problem = look_for(run_dir, instance)
+        found, problem = find_server(run_dir, instance)
         if found is not None:
             at = found.endpoint
             return ModelEndpoint(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from emobench.core.errors import EmobenchError
+from emobench.core.files import stamp
 from emobench.core.job_id import array_of
 from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
@@ -36,7 +37,7 @@ class Reader:
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
         self._plan = load_plan(run_dir)
-        self._stamp = self._plan_stamp()
+        self._stamp = stamp(run_dir.plan)
         self._jobs = read_jobs(run_dir)
         scheduler = scheduler_of(self._plan.profile)
         self.queue = Poller(
@@ -83,26 +84,19 @@ class Reader:
         )
         return seen, metrics
 
-    def _plan_stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._run_dir.plan.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino
-
     def _renew(self, missing: list[str]) -> None:
         """Follow a resubmission: cells may have been added, and jobs submitted."""
-        stamp = self._plan_stamp()
-        if stamp is None:
+        present = stamp(self._run_dir.plan)
+        if present is None:
             missing.append(f"the run directory: {self._run_dir.path} cannot be read")
             return
-        if stamp != self._stamp:
+        if present != self._stamp:
             try:
                 self._plan = load_plan(self._run_dir)
             except EmobenchError as error:
                 missing.append(str(error).splitlines()[0])
                 return
-            self._stamp = stamp
+            self._stamp = present
             self._begin()
         jobs = read_jobs(self._run_dir)
         if jobs and jobs != self._jobs:
@@ -137,15 +131,11 @@ class Reader:
             if known is not None and known.status == "done":
                 continue
             path = self._run_dir.cell(number).summary
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if self._read_at.get(number) != stamp:
+            present = stamp(path)
+            if present is not None and self._read_at.get(number) != present:
                 summary = summary_in(path)
                 if summary is not None:
-                    self._summaries[number], self._read_at[number] = summary, stamp
+                    self._summaries[number], self._read_at[number] = summary, present
         return self._summaries
 
     def _metrics(self, status: Mapping[str, Any]) -> dict[str, Load | str]:
