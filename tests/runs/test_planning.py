@@ -11,6 +11,7 @@ from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.planning import prepare
+from tests.support.runs import episode
 
 BASE = """\
 name: study
@@ -53,7 +54,8 @@ def with_results(folder: Path, cells: tuple[int, ...] = (0, 1)) -> Plan:
     for number in cells:
         paths = run_dir.cell(number)
         paths.folder.mkdir(parents=True)
-        lines = [json.dumps({"task_id": task, "outcome": "solved"}) + "\n" for task in range(3)]
+        cell = plan.cells[number]
+        lines = [json.dumps(episode(cell, task)) + "\n" for task in range(3)]
         paths.episodes.write_text("".join(lines))
     return plan
 
