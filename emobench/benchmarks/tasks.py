@@ -95,23 +95,17 @@ def canonical(value: object) -> str:
         return repr(value)[:10_000]
 
 
-def task_of(record: Mapping[str, Any], benchmark: str = "") -> Task | None:
-    """The task of an episode's record: as it noted it, else as the installed benchmark has it.
+def task_of(env: str, index: int, info: object, benchmark: str = "") -> Task | None:
+    """The task of an episode: as its `info` noted it, else as the installed benchmark has it.
 
     A conversation that a failure ended has noted none. The installed benchmark stands in only
-    where it is the one that the record names, or `benchmark` ('package version') where the record
-    names none: tasks differ between versions.
+    where it is `benchmark` ('package version'): tasks differ between versions.
     """
-    env, index = record.get("env"), record.get("task_id")
-    env, index = env if isinstance(env, str) else "", index if type(index) is int else -1
-    recorded = _recorded(env, index, record.get("info"))
+    recorded = _recorded(env, index, info)
     if recorded is not None:
         return recorded
     if not 0 <= index < TASK_COUNTS.get(env, 0):
         return None
-    named = record.get("benchmark")
-    if isinstance(named, Mapping):
-        benchmark = f"{named.get('package')} {named.get('version')}"
     return load_env(env).tasks[index] if benchmark == _installed_label() else None
 
 

@@ -9,7 +9,7 @@ model or a file may put into a transcript raises.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -140,14 +140,17 @@ class Transcript:
         return isinstance(last, Message) and last.role == "user" and STOP in last.text
 
 
-def parse_transcript(record: Mapping[str, Any]) -> Transcript:
-    """The transcript of a line of episodes.jsonl, or of tau-bench's own results."""
+def parse_transcript(
+    messages: object, agent_strategy: str = "", user_strategy: str | None = None
+) -> Transcript:
+    """The transcript of an episode's messages, or of those in tau-bench's own results; None:
+    which user it was is not known."""
     events: list[Event] = []
     others: list[OtherMessage] = []
     places: list[int] = []
     """Of the calls, by number, among the events."""
     step = 0
-    for one in read_messages(record.get("traj"), record.get("agent_strategy")):
+    for one in read_messages(messages, agent_strategy):
         if one.role == "assistant":
             step += 1
             for number, (tool, given) in enumerate(one.calls):
@@ -168,7 +171,7 @@ def parse_transcript(record: Mapping[str, Any]) -> Transcript:
             call = events[places[one.answers]]
             assert isinstance(call, ToolCall)
             events[places[one.answers]] = replace(call, result=one.text)
-    react_user = record.get("user_strategy", "react") == "react"
+    react_user = user_strategy in (None, "react")
     return Transcript(tuple(events), step, react_user, tuple(others))
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import dump_json, parse_json
-from emobench.core.outcomes import Outcome
+from emobench.core.outcomes import Condition, Outcome
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
 from emobench.store.appending import LineStore, stored_lines
@@ -118,23 +118,16 @@ class EpisodeRecord:
         return (self.assistant, self.env, self.agent_strategy, self.variant, self.trial)
 
     @property
+    def condition(self) -> Condition:
+        return Condition(self.env, self.agent_strategy, self.assistant, self.variant)
+
+    @property
     def is_final(self) -> bool:
         """Whether it is a result; an infrastructure error is missing data and is run again."""
         return self.outcome is not Outcome.INFRA_ERROR
 
     def belongs_to(self, cell: Cell) -> bool:
         return self.key == cell.key and self.task_id in cell.tasks
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values; the transcript is not copied."""
-        data = {name: getattr(self, name) for name in _FIELDS}
-        data["error"] = None if self.error is None else asdict(self.error)
-        data["benchmark"] = None if self.benchmark is None else asdict(self.benchmark)
-        data["history"] = [asdict(each) for each in self.history]
-        return data
-
-
-_FIELDS = tuple(each.name for each in fields(EpisodeRecord))
 
 
 def episode_of(data: object) -> EpisodeRecord | None:

@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emobench.analysis.transcript.conversation import parse_conversation
 from emobench.analysis.transcript.fault import PARTIES
 from emobench.analysis.transcript.patterns import apologises, features, refuses, user_words
 from emobench.analysis.transcript.tally import summarise
@@ -17,9 +16,16 @@ from emobench.benchmarks.transcript import (
     Message,
     OtherMessage,
     ToolCall,
+    Transcript,
     parse_transcript,
     without_stop,
 )
+from tests.support.conversations import conversation_of, record_of
+
+
+def transcript_of(line: dict[str, Any]) -> Transcript:
+    record = record_of(line)
+    return parse_transcript(record.traj, record.agent_strategy, record.user_strategy)
 
 
 def call(id_: str, tool: str, arguments: str) -> dict[str, Any]:
@@ -27,7 +33,7 @@ def call(id_: str, tool: str, arguments: str) -> dict[str, Any]:
 
 
 def test_tool_calls_find_their_results_by_id_also_where_several_are_made_at_once() -> None:
-    said = parse_transcript(
+    said = transcript_of(
         {
             "agent_strategy": "tool-calling",
             "traj": [
@@ -69,7 +75,7 @@ def test_tool_calls_find_their_results_by_id_also_where_several_are_made_at_once
 def test_a_react_agents_text_holds_calls_and_replies() -> None:
     action = '{"name": "get_order_details", "arguments": {"order_id": "#W1"}}'
     reply = '{"name": "respond", "arguments": {"content": "It is on its way."}}'
-    said = parse_transcript(
+    said = transcript_of(
         {
             "agent_strategy": "react",
             "user_strategy": "react",
@@ -104,11 +110,11 @@ def test_a_react_agents_text_holds_calls_and_replies() -> None:
 def test_a_thought_is_cut_off_only_of_users_that_may_have_one() -> None:
     traj = [{"role": "user", "content": "It said: User Response: yes. ###STOP###"}]
     turns = {
-        name: parse_transcript({"traj": traj, "user_strategy": name}).turns
+        name: transcript_of({"traj": traj, "user_strategy": name}).turns
         for name in ("llm", "react")
     }
     assert turns == {"llm": ("It said: User Response: yes",), "react": ("yes",)}
-    assert parse_transcript({"traj": traj}).turns == ("yes",)  # not known: it may have been react
+    assert transcript_of({"traj": traj}).turns == ("yes",)  # not known: it may have been react
 
 
 def test_words_are_the_same_to_all_that_count_them() -> None:
@@ -117,7 +123,7 @@ def test_words_are_the_same_to_all_that_count_them() -> None:
         {"role": "assistant", "content": ""},
         {"role": "user", "content": " ###STOP### "},
     ]
-    said = parse_transcript({"user_strategy": "react", "traj": traj})
+    said = transcript_of({"user_strategy": "react", "traj": traj})
     assert said.turns == ("Bye now",)
     assert said.spoken == (("user", "Bye now"),)
     assert user_words(said) == [["bye", "now"], []]
@@ -133,7 +139,7 @@ def test_what_is_no_message_keeps_its_place() -> None:
         {"role": "tool", "tool_call_id": "a", "content": "ok"},
         3,
     ]
-    said = parse_transcript({"agent_strategy": "tool-calling", "traj": traj})
+    said = transcript_of({"agent_strategy": "tool-calling", "traj": traj})
     assert said.events == (ToolCall("think", "{}", {}, "ok", 1),)
     assert said.others == (
         OtherMessage("system", "policy", 0),
@@ -161,7 +167,7 @@ def test_patterns_of_a_conversation() -> None:
         ]
     traj.append({"role": "assistant", "content": "I apologize. I can\u2019t cancel it."})
     traj.append({"role": "user", "content": "###STOP###"})
-    found = features(parse_transcript({"agent_strategy": "tool-calling", "traj": traj}))
+    found = features(transcript_of({"agent_strategy": "tool-calling", "traj": traj}))
     assert found.steps == 6
     assert (found.user_messages, found.user_words) == (2, 2.5)
     assert (found.assistant_messages, found.assistant_words) == (1, 6)
@@ -222,8 +228,8 @@ records = st.fixed_dictionaries(
 @settings(max_examples=150)
 @given(records)
 def test_no_transcript_raises(record: dict[str, Any]) -> None:
-    said = parse_transcript(record)
-    one = summarise(parse_conversation(record))
+    said = transcript_of(record)
+    one = summarise(conversation_of(record))
     assert (one.fault is None) == (record["outcome"] == "solved")
     assert one.fault is None or one.fault.party in PARTIES
     assert (one.features is None) == (record["outcome"] == "infra_error")
@@ -242,8 +248,8 @@ def test_no_transcript_raises(record: dict[str, Any]) -> None:
 @given(anything)
 def test_no_ground_truth_raises(info: Any) -> None:
     record = {"outcome": "failed", "traj": [], "info": {"task": info}}
-    assert summarise(parse_conversation(record)).fault is not None
-    assert task_of({"info": info}) is None or isinstance(info, dict)
+    assert summarise(conversation_of(record)).fault is not None
+    assert task_of("", -1, info) is None or isinstance(info, dict)
 
 
 def test_a_long_text_takes_no_long_time() -> None:
@@ -253,7 +259,7 @@ def test_a_long_text_takes_no_long_time() -> None:
     traj = [{"role": "assistant", "content": text}, {"role": "user", "content": text}]
     began = time.process_time()
     record = {"outcome": "failed", "agent_strategy": "tool-calling", "traj": traj}
-    one = summarise(parse_conversation(record))
+    one = summarise(conversation_of(record))
     assert one.features is not None
     assert one.features.assistant_words is not None
     assert one.features.assistant_words > 100_000

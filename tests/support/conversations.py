@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from emobench.analysis.transcript.conversation import Conversation
+from emobench.analysis.transcript.conversation import Conversation, parse_conversation
 from emobench.benchmarks.tasks import Task, load_env
 from emobench.benchmarks.transcript import STOP, Event, Message, ToolCall, Transcript
 from emobench.core.outcomes import Condition
+from emobench.store.episodes import EpisodeRecord, episode_of
 
 GREETING = "Hi! How can I help you today?"
 
@@ -55,3 +57,14 @@ def of_events(
         transcript=Transcript(tuple(events), len(events)),
         task=task_of(env, index),
     )
+
+
+def record_of(line: Mapping[str, Any]) -> EpisodeRecord:
+    """A line of episodes.jsonl, or as much of one as matters, as a record."""
+    found = episode_of({"task_id": 0, "trial": 1, "outcome": "failed", **line})
+    assert found is not None
+    return found
+
+
+def conversation_of(line: Mapping[str, Any], benchmark: str = "") -> Conversation:
+    return parse_conversation(record_of(line), benchmark)

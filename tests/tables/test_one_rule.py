@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emobench.analysis.transcript.selection import Selection, find
+from emobench.core.files import dump_json
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
@@ -146,5 +147,5 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
     with EpisodeStore(run_dir.cell(0)) as store:
         assert store.records == {1: record}
     data = json.loads(run_dir.cell(0).episodes.read_bytes())
-    assert data == record.as_json()
+    assert data == json.loads(dump_json(record))
     assert {key: data[key] for key in line} == line

@@ -18,6 +18,7 @@ from emobench.benchmarks.transcript import Transcript, parse_transcript
 from emobench.core.files import parse_json
 from emobench.core.outcomes import Condition, Outcome
 from emobench.core.sweep import Sweep
+from emobench.store.episodes import EpisodeRecord, episode_of
 from emobench.tables.run_results import CellResult, Collected, EpisodeSummary
 
 OPEN_FILES = 64
@@ -48,40 +49,38 @@ class Conversation:
     tokens: int = 0
     wall_s: float | None = None
     seed: int | None = None
-    info: object = None
+    info: Mapping[str, Any] = field(default_factory=dict)
     """As the benchmark left it."""
 
 
-def parse_conversation(record: Mapping[str, Any], benchmark: str = "") -> Conversation:
+def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversation:
     """The conversation of a record. Raises nothing for odd ones.
 
     `benchmark` ('package version') is the plan's, for records that do not name theirs.
     """
-    info, error, seconds = record.get("info"), record.get("error"), record.get("wall_s")
-    listed = record.get("calls")
-    calls = [call for call in listed if isinstance(call, dict)] if type(listed) is list else []
-    counts = [call.get(key) for call in calls for key in ("prompt_tokens", "completion_tokens")]
-    names = (record.get(key) for key in ("env", "agent_strategy", "assistant", "variant"))
-    seed = record.get("seed")
+    named = record.benchmark.label if record.benchmark else benchmark
+    counts = [
+        call.get(key) for call in record.calls for key in ("prompt_tokens", "completion_tokens")
+    ]
     return Conversation(
-        condition=Condition(*(name if isinstance(name, str) else "" for name in names)),
-        trial=_whole(record.get("trial")),
-        task_id=_whole(record.get("task_id")),
-        episode=str(record.get("episode") or ""),
-        outcome=str(record.get("outcome") or ""),
-        transcript=parse_transcript(record),
-        task=task_of(record, benchmark),
-        error=(str(error.get("type") or ""), str(error.get("message") or ""))
-        if isinstance(error, dict)
-        else None,
-        think_removed=sum(bool(call.get("think")) and call.get("role") == "user" for call in calls),
-        outputs_told=_outputs_told(info),
-        messages=len(traj) if isinstance(traj := record.get("traj"), list) else 0,
-        calls=len(listed) if isinstance(listed, list) else 0,
+        condition=record.condition,
+        trial=record.trial,
+        task_id=record.task_id,
+        episode=record.episode,
+        outcome=record.outcome,
+        transcript=parse_transcript(record.traj, record.agent_strategy, record.user_strategy),
+        task=task_of(record.env, record.task_id, record.info, named),
+        error=(record.error.type, record.error.message) if record.error else None,
+        think_removed=sum(
+            bool(call.get("think")) and call.get("role") == "user" for call in record.calls
+        ),
+        outputs_told=_outputs_told(record.info),
+        messages=len(record.traj),
+        calls=len(record.calls),
         tokens=sum(count for count in counts if type(count) is int),
-        wall_s=seconds if isinstance(seconds, int | float) else None,
-        seed=seed if isinstance(seed, int) else None,
-        info=info,
+        wall_s=record.wall_s,
+        seed=record.seed,
+        info=record.info,
     )
 
 
@@ -104,9 +103,9 @@ def read_conversations(
                 streams[path] = path.open("rb")
             streams.move_to_end(path)
             streams[path].seek(record.offset)
-            line = parse_json(streams[path].read(record.length))
-            if isinstance(line, dict):
-                yield result, record, parse_conversation(line, collected.plan.benchmark)
+            whole = episode_of(parse_json(streams[path].read(record.length)))
+            if whole is not None:
+                yield result, record, parse_conversation(whole, collected.plan.benchmark)
 
 
 def with_result(
@@ -151,7 +150,3 @@ def _outputs_told(info: object) -> dict[str, bool]:
     for key in ("reward_info", "info", "outputs"):
         info = info.get(key) if isinstance(info, dict) else None
     return {str(key): bool(value) for key, value in info.items()} if isinstance(info, dict) else {}
-
-
-def _whole(value: object) -> int:
-    return value if type(value) is int else 0

@@ -15,7 +15,7 @@ from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeRecord, Kept, count_lines
+from emobench.store.episodes import EpisodeRecord, Kept, count_lines, episode_of
 
 T = TypeVar("T")
 
@@ -132,8 +132,8 @@ def read(run_dir: RunDir, plan: Plan, found: Found) -> Conversation:
     """A conversation with its text. Raises OSError where the file is gone."""
     with run_dir.cell(found.cell.number).episodes.open("rb") as stream:
         stream.seek(found.offset)
-        record = parse_json(stream.read(found.length))
-    if not isinstance(record, dict):
+        record = episode_of(parse_json(stream.read(found.length)))
+    if record is None:
         raise OSError(f"{run_dir.cell(found.cell.number).episodes}: changed while it was read")
     return parse_conversation(record, plan.benchmark)
 
@@ -147,7 +147,7 @@ def read_summaries(
     def make(record: EpisodeRecord, offset: int, length: int) -> tuple[int, Summary] | None:
         if not selection.takes(record):
             return None
-        return (record.task_id, summarise(parse_conversation(record.as_json(), plan.benchmark)))
+        return (record.task_id, summarise(parse_conversation(record, plan.benchmark)))
 
     for cell in selection.cells(plan):
         group = cell.group

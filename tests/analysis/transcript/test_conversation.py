@@ -9,15 +9,15 @@ import pytest
 
 from emobench.analysis.transcript import conversation as module
 from emobench.analysis.transcript.conversation import (
-    parse_conversation,
     read_conversations,
     with_result,
 )
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.benchmarks.tasks import Action, load_env, task_of
+from emobench.benchmarks.tasks import Action, load_env
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.tables.run_results import collect
+from tests.support.conversations import conversation_of
 from tests.support.runs import append, episode, fill, make_run
 
 RECORDED = {
@@ -36,7 +36,7 @@ def of(task: object, **more: Any) -> dict[str, Any]:
 
 
 def test_a_records_own_task_comes_first() -> None:
-    task = task_of(of(RECORDED), load_benchmark().label)
+    task = conversation_of(of(RECORDED), load_benchmark().label).task
     assert task is not None
     assert (task.env, task.index, task.user_id) == ("retail", 1, "a_b_1")
     assert task.actions == (Action("cancel_pending_order", {"order_id": "#W1"}),)
@@ -51,13 +51,13 @@ def test_half_a_task_is_none_and_the_same_benchmark_stands_in(task: object) -> N
     label = load_benchmark().label
     package, version = label.split(" ", 1)
     named = {"package": package, "version": version}
-    assert task_of(of(task), label) is load_env("retail").tasks[1]
-    assert task_of(of(task, benchmark=named)) is load_env("retail").tasks[1]
-    assert task_of(of(task)) is None
+    assert conversation_of(of(task), label).task is load_env("retail").tasks[1]
+    assert conversation_of(of(task, benchmark=named)).task is load_env("retail").tasks[1]
+    assert conversation_of(of(task)).task is None
     # The record's word counts before the plan's.
-    assert task_of(of(task, benchmark={**named, "version": "0"}), label) is None
-    for odd in ({"task_id": 115}, {"task_id": True}, {"env": "telecom"}, {"env": None}):
-        assert task_of(of(task) | odd, label) is None
+    assert conversation_of(of(task, benchmark={**named, "version": "0"}), label).task is None
+    for odd in ({"task_id": 115}, {"env": "telecom"}, {"env": None}):
+        assert conversation_of(of(task) | odd, label).task is None
 
 
 def test_what_a_record_says_besides() -> None:
@@ -67,8 +67,8 @@ def test_what_a_record_says_besides() -> None:
         None,
     ]
     info = {"task": RECORDED, "reward_info": {"info": {"outputs": {"12": True, "13": False}}}}
-    found = parse_conversation(of(RECORDED, calls=calls, info=info, error={"type": "E"}))
-    assert (found.think_removed, found.calls, found.tokens) == (1, 3, 7)
+    found = conversation_of(of(RECORDED, calls=calls, info=info, error={"type": "E"}))
+    assert (found.think_removed, found.calls, found.tokens) == (1, 2, 7)
     assert found.outputs_told == {"12": True, "13": False}
     assert found.error == ("E", "")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from emobench.analysis.transcript.conversation import parse_conversation
 from emobench.analysis.transcript.fault import Fault, find_fault
 from emobench.benchmarks.tasks import load_env
 from emobench.benchmarks.tools import writes
+from tests.support.conversations import conversation_of
 
 INSTRUCTION = (
     "You are Yusuf Rossi in 19122. You want to cancel your order #W2378156 because it is no longer "
@@ -54,7 +54,7 @@ def record(*events: tuple[str, Any], outcome: str = "failed", **changed: Any) ->
 
 
 def judged(one: dict[str, Any]) -> Fault:
-    found = find_fault(parse_conversation(one))
+    found = find_fault(conversation_of(one))
     assert found is not None
     return found
 
@@ -65,7 +65,7 @@ ASK = ("assistant", "Shall I go on?")
 
 def test_a_solved_task_has_no_fault() -> None:
     one = record(("user", OPENING), outcome="solved")
-    assert find_fault(parse_conversation(one)) is None
+    assert find_fault(conversation_of(one)) is None
 
 
 @pytest.mark.parametrize(

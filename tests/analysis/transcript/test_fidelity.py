@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from emobench.analysis.transcript.conversation import parse_conversation
 from emobench.analysis.transcript.fidelity import by_condition, check_fidelity
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
@@ -16,7 +15,13 @@ from emobench.config.variants import builtin
 from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
-from tests.support.conversations import GREETING, conversation, of_events, task_of
+from tests.support.conversations import (
+    GREETING,
+    conversation,
+    conversation_of,
+    of_events,
+    task_of,
+)
 from tests.support.tau_loop import converse
 
 VARIANTS = {name: builtin(name).text for name in BUILTIN_VARIANTS}
@@ -139,7 +144,7 @@ def test_what_only_a_tool_said_is_invention() -> None:
             {"role": "user", "content": "###STOP###"},
         ],
     }
-    read = parse_conversation(record, INSTALLED)
+    read = conversation_of(record, INSTALLED)
     assert read.transcript.spoken == (
         ("user", ROSSI),
         ("assistant", "#W7654323?"),
@@ -245,7 +250,7 @@ def test_a_transcript_of_anything_is_read() -> None:
         "calls": [None, {"role": "user", "think": ["complete"]}, {"role": "user"}],
         "traj": [None, 3, {"role": "user"}, {"role": "user", "content": [{"text": ROSSI}]}],
     }
-    found = check_fidelity(parse_conversation(json.loads(json.dumps(record)), INSTALLED))
+    found = check_fidelity(conversation_of(json.loads(json.dumps(record)), INSTALLED))
     assert (found.turns, found.missed, found.think_removed) == (1, (), 1)
     assert not found.counts
 
@@ -266,10 +271,10 @@ def test_the_tasks_of_another_version_accuse_nobody() -> None:
             {"role": "user", "content": "###STOP###"},
         ],
     }
-    known = check_fidelity(parse_conversation(record, INSTALLED))
+    known = check_fidelity(conversation_of(record, INSTALLED))
     assert known.facts and known.invented and known.missed and known.early_stop
     for other in ({"benchmark": {"package": "tau_trait", "version": "9"}}, {"task_id": 115}):
-        unknown = check_fidelity(parse_conversation(record | other, INSTALLED))
+        unknown = check_fidelity(conversation_of(record | other, INSTALLED))
         assert unknown.facts is None and unknown.conveyed is None
         assert not (unknown.invented or unknown.contradicted or unknown.missed)
         assert not unknown.early_stop
