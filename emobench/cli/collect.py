@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = tuple({p.resolve(): p for p in arguments.inputs if not p.is_dir()}.values())
     workers = arguments.workers
     if workers is not None and workers < 1:
-        raise InvalidInput(Problem("at least one process", key="--workers", value=workers))
+        raise InvalidInput(Problem("at least one process", key="--workers"))
     folder = arguments.output or default_folder(run_dirs, files)
     described = described_by(arguments, files) if files else None
     if not files and (arguments.env or arguments.variant or arguments.assistant):

@@ -46,7 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
             Problem(
                 "a report is of one run or of one collected folder",
                 key="RUN_DIR",
-                value=paths,
                 hint=f"emobench collect {paths} -o FOLDER && emobench report FOLDER",
             )
         )

@@ -18,7 +18,7 @@ from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.core.errors import InvalidInput, show
 from emobench.core.fields import NAME
 from emobench.core.models import RoleModel, VllmModel
-from emobench.core.sweep import BUILTIN_VARIANTS, Include, Matrix, Settings, Sweep
+from emobench.core.sweep import BUILTIN_VARIANTS, Include, Matrix, Sweep
 
 __all__ = ["load_profile", "load_sweep"]
 
@@ -66,29 +66,22 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
         message = f"{number:,} cells; one sweep has at most {MAX_CELLS:,}"
         reader.refuse(("matrix",), message, hint="split the study into several sweep files")
     reader.finish()
+    own = {n: make_variant(n, item.text or "", item.version) for n, item in file.variants.items()}
+    templates = {
+        model.chat_template
+        for model in (file.user, *file.assistants.values())
+        if isinstance(model, VllmModel)
+    }
     sweep = Sweep(
-        **{key: getattr(file, key) for key in Settings.model_fields},
-        cluster=profile,
-        matrix=matrix,
-        tasks=file.tasks,
-        exclude=file.exclude,
-        include=include,
-        user=file.user,
-        assistants=file.assistants,
-        variants={
-            **{name: builtin(name) for name in BUILTIN_VARIANTS},
-            **{n: make_variant(n, own.text or "", own.version) for n, own in file.variants.items()},
-        },
-        few_shot_displays=file.few_shot_displays,
-        few_shot_sha256={e: context.sha256[path] for e, path in file.few_shot_displays.items()},
-        chat_template_sha256={
-            model.chat_template: context.sha256[model.chat_template]
-            for model in (file.user, *file.assistants.values())
-            if isinstance(model, VllmModel) and model.chat_template in context.sha256
-        },
-        fidelity=file.fidelity,
-        gates=file.gates,
-        judge=file.judge,
+        **{
+            **{key: getattr(file, key) for key in SweepFile.model_fields if key != "engine"},
+            "cluster": profile,
+            "matrix": matrix,
+            "include": include,
+            "variants": {name: builtin(name) for name in BUILTIN_VARIANTS} | own,
+            "few_shot_sha256": {e: context.sha256[p] for e, p in file.few_shot_displays.items()},
+            "chat_template_sha256": {p: d for p, d in context.sha256.items() if p in templates},
+        }
     )
     return _keep_used(reader, sweep, context)
 
@@ -99,7 +92,7 @@ def _name_of(reader: Reader, path: Path) -> str:
         return path.stem
     hint = "the name defaults to the file's; add a line 'name: ...' or rename the file"
     message = f"{show(path.stem)} cannot be a sweep's name"
-    reader.refuse(("name",), message, path.stem, PATTERNS[NAME], hint)
+    reader.refuse(("name",), message, PATTERNS[NAME], hint)
     return "unnamed"
 
 
@@ -113,7 +106,7 @@ def _find_cluster(reader: Reader, value: object, folder: Path, override: str | N
     except InvalidInput as error:
         for problem in error.problems:
             if override is None:
-                reader.refuse(("cluster",), problem.message, value, problem.allowed, problem.hint)
+                reader.refuse(("cluster",), problem.message, problem.allowed, problem.hint)
             else:
                 reader.problems.append(problem)
         return ""

@@ -52,7 +52,6 @@ def find_profile(
     raise InvalidInput(
         Problem(
             f"no cluster profile {show(name_or_path)}",
-            value=name_or_path,
             allowed=f"{listing(profile_names(folders))}, or the path of a profile",
             hint=hint,
         )

@@ -29,9 +29,7 @@ class Reader:
         self.document = document
         self.problems: list[Problem] = []
 
-    def refuse(
-        self, path: KeyPath, message: str, value: object = None, allowed: str = "", hint: str = ""
-    ) -> None:
+    def refuse(self, path: KeyPath, message: str, allowed: str = "", hint: str = "") -> None:
         """Note a mistake at a key path."""
         self.problems.append(
             Problem(
@@ -39,7 +37,6 @@ class Reader:
                 file=self.document.file,
                 line=self.document.line(path),
                 key=dotted(path),
-                value=value,
                 allowed=allowed,
                 hint=hint,
             )
@@ -85,7 +82,7 @@ class Reader:
             said = error["ctx"]
             if said["message"] == MISSING:
                 path = (*path, location[-1])
-            self.refuse(path, said["message"], error["input"], said["allowed"], said["hint"])
+            self.refuse(path, said["message"], said["allowed"], said["hint"])
         elif kind == "extra_forbidden":
             kinds = members(_field_at(cls, location[:-1])[0])
             (owner,) = (kind for kind in kinds if hasattr(kind, "model_fields"))
@@ -108,7 +105,7 @@ class Reader:
                 hint = "put it in quotes"  # the commonest slip
             elif kind == "too_short" and value == []:
                 hint = "give at least one value"
-            self.refuse(path, f"found {show(value)}", value, what, hint)
+            self.refuse(path, f"found {show(value)}", what, hint)
 
     def _refuse_key(self, path: KeyPath, key: str, owner: Any) -> None:
         names = owner.model_fields
@@ -118,7 +115,7 @@ class Reader:
             others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
             if others:
                 hint = f"'{key}' belongs to engine {others[0]}; this model's engine is {engine}"
-        self.refuse(path, "unknown key", key, listing(names), hint)
+        self.refuse(path, "unknown key", listing(names), hint)
 
 
 def _relocate(location: KeyPath, places: Mapping[KeyPath, KeyPath]) -> KeyPath:

@@ -33,9 +33,9 @@ from emobench.core.fields import (
     Accepts,
     Declared,
     Form,
+    Found,
     FromNumber,
     JsonSchema,
-    Mistakes,
     NonEmpty,
     OneOrMany,
     SafeName,
@@ -43,6 +43,7 @@ from emobench.core.fields import (
     Strict,
     Word,
     mistake,
+    refuse,
     unknown,
 )
 from emobench.core.gates import Gates, JudgeSettings
@@ -160,16 +161,15 @@ class _NamedModels(Form):
     def expand(self, value: Any) -> dict[str, object]:
         if not value or not isinstance(value, str | list | tuple | dict):
             raise mistake(f"found {show(value)}", _ASSISTANTS.words)
-        mistakes = Mistakes()
-        found: dict[str, object] = {}
+        found: Found = {}
+        models: dict[str, object] = {}
         for path, name, item in named_assistants(value):
-            if name in found:
+            if name in models:
                 hint = "name them: write 'assistants' as a mapping of names to models"
-                error = mistake(f"a second assistant named '{name}'", hint=hint)
-                mistakes.add(*path[1:], error=error, value=item)
-            found[name] = item
-        mistakes.finish()
-        return found
+                found[path[1:]] = mistake(f"a second assistant named '{name}'", hint=hint)
+            models[name] = item
+        refuse(found)
+        return models
 
     def extend_schema(self, schema: JsonSchema) -> JsonSchema:
         (model,) = schema["patternProperties"].values()
@@ -183,30 +183,27 @@ def _add_engine(value: Any, info: ValidationInfo) -> Any:
         return value
     engine = value.get("engine", _context(info).engine)
     if engine not in [*ENGINES]:
-        mistakes = Mistakes()
-        mistakes.add("engine", error=unknown("engine", engine, [*ENGINES]), value=engine)
-        mistakes.finish()
+        refuse({("engine",): unknown("engine", engine, [*ENGINES])})
     return {**value, "engine": engine}
 
 
 def _check_role(model: RoleModel, info: ValidationInfo) -> RoleModel:
     """Refuse what only vLLM or a shell would stumble over; make relative paths absolute."""
-    mistakes = Mistakes()
+    found: Found = {}
     for key, value in model:
         if isinstance(value, str) and re.search(r"[\t\r\n\u2028\u2029]", value):
-            error = mistake("more than one line, or a tab", "one line of text")
-            mistakes.add(key, error=error, value=value)
+            found[(key,)] = mistake("more than one line, or a tab", "one line of text")
     if isinstance(model, ScriptedModel) and isinstance(model.mistakes, dict):
         known = _context(info).names["variant"]
         for name in set(model.mistakes).difference(known):
-            mistakes.add("mistakes", name, error=unknown("variant", name, known), value=name)
+            found["mistakes", name] = unknown("variant", name, known)
     if isinstance(model, VllmModel):
-        model = _check_vllm(model, _context(info), mistakes)
-    mistakes.finish()
+        model = _check_vllm(model, _context(info), found)
+    refuse(found)
     return model
 
 
-def _check_vllm(model: VllmModel, context: Context, mistakes: Mistakes) -> VllmModel:
+def _check_vllm(model: VllmModel, context: Context, found: Found) -> VllmModel:
     for i, argument in enumerate(model.extra_args):
         flag = flag_of(argument)
         hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else ""
@@ -215,16 +212,14 @@ def _check_vllm(model: VllmModel, context: Context, mistakes: Mistakes) -> VllmM
         if flag == "--served-model-name":
             hint = "write it as served_name: the clients have to know it"
         if hint:
-            error = mistake(f"{show(argument)} is not allowed", hint=hint)
-            mistakes.add("extra_args", i, error=error, value=argument)
+            found["extra_args", i] = mistake(f"{show(argument)} is not allowed", hint=hint)
     if model.accelerators % model.nodes:
         message = f"{model.accelerators} cards cannot be spread evenly over {model.nodes} nodes"
         hint = "tensor_parallel times pipeline_parallel has to be a multiple of nodes"
-        mistakes.add("nodes", error=mistake(message, hint=hint), value=model.nodes)
+        found[("nodes",)] = mistake(message, hint=hint)
     if model.nodes > 1 and model.data_parallel > 1:
         hint = "leave one of them out; data_parallel is for one node"
-        error = mistake("data_parallel together with nodes", hint=hint)
-        mistakes.add("data_parallel", error=error, value=model.data_parallel)
+        found[("data_parallel",)] = mistake("data_parallel together with nodes", hint=hint)
     if model.model.startswith(("./", "../")):
         # No model id begins so, and the server's job may start elsewhere. Not resolved: where a
         # link leads today says less than its name.
@@ -238,21 +233,21 @@ def _check_vllm(model: VllmModel, context: Context, mistakes: Mistakes) -> VllmM
         except PydanticCustomError as error:
             # An absolute path may be one of the nodes', or of a container.
             if not Path(template).is_absolute():
-                mistakes.add("chat_template", error=error, value=template)
+                found[("chat_template",)] = error
     return model
 
 
 def _check_user(model: RoleModel) -> RoleModel:
-    mistakes = Mistakes()
+    found: Found = {}
     if isinstance(model, VllmModel):
         if model.tool_call_parser is not None:
-            error = mistake("not on the user's server", hint=_POLLUTES)
-            mistakes.add("tool_call_parser", error=error, value=model.tool_call_parser)
+            found[("tool_call_parser",)] = mistake("not on the user's server", hint=_POLLUTES)
         for i, argument in enumerate(model.extra_args):
             if flag_of(argument) in _TOOL_CALLING:
-                error = mistake(f"{show(argument)} is not for the user", hint=_POLLUTES)
-                mistakes.add("extra_args", i, error=error, value=argument)
-    mistakes.finish()
+                found["extra_args", i] = mistake(
+                    f"{show(argument)} is not for the user", hint=_POLLUTES
+                )
+    refuse(found)
     return model
 
 
@@ -260,55 +255,51 @@ def _check_cells(cells: CellFilter, info: ValidationInfo) -> CellFilter:
     """Refuse a filter that says nothing, and trials beyond the last."""
     if not cells.model_fields_set:
         raise mistake("found an empty mapping", listing(CellFilter.model_fields))
-    mistakes = Mistakes()
+    found: Found = {}
     for key in cells.model_fields_set:
         if getattr(cells, key) is None:
-            mistakes.add(key, error=mistake("has no value", hint="give one, or remove the key"))
+            found[(key,)] = mistake("has no value", hint="give one, or remove the key")
     last = _context(info).trials
     for i, trial in enumerate(cells.trial or ()):
         if not 1 <= trial <= last:
-            error = mistake(f"found {trial}", f"trial numbers from 1 to {last}")
-            mistakes.add("trial", i, error=error, value=trial)
-    mistakes.finish()
+            found["trial", i] = mistake(f"found {trial}", f"trial numbers from 1 to {last}")
+    refuse(found)
     return cells
 
 
 def _check_excluded(cells: CellFilter, info: ValidationInfo) -> CellFilter:
     """Refuse what the matrix does not have, which excludes nothing."""
-    mistakes = Mistakes()
+    found: Found = {}
     for axis, known in _context(info).matrix.items():
         for i, name in enumerate(getattr(cells, axis) or ()):
             if known and name not in known:
-                error = unknown(axis, name, known, " in this sweep's matrix")
-                mistakes.add(axis, i, error=error, value=name)
-    mistakes.finish()
+                found[axis, i] = unknown(axis, name, known, " in this sweep's matrix")
+    refuse(found)
     return cells
 
 
 def _read_tasks(value: Any, info: ValidationInfo) -> dict[str, tuple[int, ...]]:
     """Return the task indices of each environment that cells use."""
-    mistakes = Mistakes()
+    found: Found = {}
     envs: list[str] = _context(info).envs
     if isinstance(value, dict):
         for key in [key for key in value if key not in ENVS]:
-            error = mistake("unknown key", listing(ENVS), nearest(str(key), ENVS))
-            mistakes.add(key, error=error, value=key)
+            found[(key,)] = mistake("unknown key", listing(ENVS), nearest(str(key), ENVS))
         for env in [env for env in envs if env not in value]:
-            mistakes.add(env, error=mistake(MISSING, _TASKS))
-        tasks = {e: _indices(mistakes, (e,), value[e], e) for e in envs if e in value}
+            found[(env,)] = mistake(MISSING, _TASKS)
+        tasks = {e: _indices(found, (e,), value[e], e) for e in envs if e in value}
     else:
-        tasks = {env: _indices(mistakes, (), value, env) for env in envs}
-    mistakes.finish()
+        tasks = {env: _indices(found, (), value, env) for env in envs}
+    refuse(found)
     return tasks
 
 
-def _indices(mistakes: Mistakes, path: KeyPath, value: object, env: str) -> tuple[int, ...]:
+def _indices(found: Found, path: KeyPath, value: object, env: str) -> tuple[int, ...]:
     count = TASK_COUNTS[env]
     if value == "all":
         return tuple(range(count))
     if value == []:
-        error = mistake("found an empty list", _TASKS, "give at least one value")
-        mistakes.add(*path, error=error, value=value)
+        found[*path] = mistake("found an empty list", _TASKS, "give at least one value")
     indices: set[int] = set()
     for i, item in enumerate(_as_list(value)):
         error = mistake(f"found {show(item)}", _TASKS)
@@ -322,9 +313,9 @@ def _indices(mistakes: Mistakes, path: KeyPath, value: object, env: str) -> tupl
                 raise mistake(f"{show(item)} is out of range for {env}", allowed, hint)
             indices.update(index for each in ranges for index in each)
         except PydanticCustomError as error:
-            mistakes.add(*path, i, error=error, value=item)
+            found[*path, i] = error
         except ValueError as said:
-            mistakes.add(*path, i, error=mistake(f"found {said}", _TASKS), value=item)
+            found[*path, i] = mistake(f"found {said}", _TASKS)
     return tuple(sorted(indices))
 
 
@@ -355,18 +346,15 @@ def _read_variant(variant: OwnVariant, info: ValidationInfo) -> OwnVariant:
         raise mistake("give either text or file", _VARIANT)
     if variant.file is None:
         return variant
-    mistakes = Mistakes()
     text = ""
     try:
         text = _context(info).read(variant.file)[1].decode("utf-8-sig")
         if not text.strip():
             raise mistake(f"{show(variant.file)} is empty")
     except UnicodeDecodeError:
-        error = mistake(f"{show(variant.file)} is not UTF-8 text")
-        mistakes.add("file", error=error, value=variant.file)
+        refuse({("file",): mistake(f"{show(variant.file)} is not UTF-8 text")})
     except PydanticCustomError as error:
-        mistakes.add("file", error=error, value=variant.file)
-    mistakes.finish()
+        refuse({("file",): error})
     return variant.model_copy(update={"text": text})
 
 
@@ -386,21 +374,19 @@ def _refuse_human(strategy: Any) -> Any:
 
 def _check_judge(judge: JudgeSettings, info: ValidationInfo) -> JudgeSettings:
     """Hold the judge to a server of the sweep, or to an endpoint that is named fully."""
-    mistakes = Mistakes()
+    found: Found = {}
     servers = ["user", *_context(info).names["assistant"]]
     if judge.server is None:
         for key in [key for key in ("model", "base_url") if getattr(judge, key) is None]:
             what = "model and base_url, or server: user or an assistant's name"
-            mistakes.add(key, error=mistake(MISSING, what))
+            found[(key,)] = mistake(MISSING, what)
     else:
         if judge.server not in servers:
-            error = unknown("server", judge.server, servers)
-            mistakes.add("server", error=error, value=judge.server)
+            found[("server",)] = unknown("server", judge.server, servers)
         hint = "a server of the sweep has its own; leave this out, or leave server out"
         for key in judge.model_fields_set.intersection(("model", "base_url", "api_key_env")):
-            error = mistake("together with server", hint=hint)
-            mistakes.add(key, error=error, value=getattr(judge, key))
-    mistakes.finish()
+            found[(key,)] = mistake("together with server", hint=hint)
+    refuse(found)
     return judge
 
 

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from emobench.core.fields import EnvName, FromNumber, Items, Mistakes, SafeName, Strict, mistake
+from emobench.core.fields import (
+    EnvName,
+    Found,
+    FromNumber,
+    Items,
+    SafeName,
+    Strict,
+    mistake,
+    refuse,
+)
 
 _EMPTIES_ENVIRONMENT = ("-e", "--cleanenv", "-C", "--containall")
 
@@ -77,16 +86,17 @@ class Container(Strict):
 
     @model_validator(mode="after")
     def _keep_environment(self) -> Container:
-        mistakes = Mistakes()
+        found: Found = {}
         for i, option in enumerate(self.options if self.runtime == "apptainer" else ()):
             if option in _EMPTIES_ENVIRONMENT:
                 hint = (
                     "vLLM would run without its key; PYTHONNOUSERSITE in server_env keeps "
                     "~/.local out"
                 )
-                error = mistake(f"{option!r} keeps the environment out of the container", hint=hint)
-                mistakes.add("options", i, error=error, value=option)
-        mistakes.finish()
+                found["options", i] = mistake(
+                    f"{option!r} keeps the environment out of the container", hint=hint
+                )
+        refuse(found)
         return self
 
 

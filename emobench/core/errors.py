@@ -21,7 +21,6 @@ class Problem:
     file: str = ""
     line: int = 0  # 1-based; 0 means unknown
     key: str = ""  # dotted path, e.g. "matrix.variant[2]"
-    value: object = None
     allowed: str = ""
     hint: str = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -44,20 +44,15 @@ def unknown(what: str, name: object, known: Sequence[str], where: str = "") -> P
     return mistake(message, listing(known), nearest(name, known) if isinstance(name, str) else "")
 
 
-@dataclass
-class Mistakes:
-    """The mistakes found inside one field's value, each at its place below it."""
+Found = dict[tuple[str | int, ...], PydanticCustomError]
+"""The mistakes inside one field's value, each at its place below it."""
 
-    found: list[InitErrorDetails] = field(default_factory=list)
 
-    def add(self, *place: str | int, error: PydanticCustomError, value: object = None) -> None:
-        """Note the error of what stands at a place."""
-        self.found.append(InitErrorDetails(type=error, loc=place, input=value))
-
-    def finish(self) -> None:
-        """Raise the ValidationError of what was noted, if anything was."""
-        if self.found:
-            raise ValidationError.from_exception_data("mistakes", self.found)
+def refuse(found: Found) -> None:
+    """Raise the ValidationError of all that was found, if anything was."""
+    if found:
+        details = [InitErrorDetails(type=e, loc=place, input=None) for place, e in found.items()]
+        raise ValidationError.from_exception_data("mistakes", details)
 
 
 @dataclass(frozen=True)
@@ -140,13 +135,11 @@ class Word(Form):
 
 
 def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    mistakes = Mistakes()
+    found: Found = {}
     for i, value in enumerate(values):
         if value in values[:i]:
-            mistakes.add(
-                i, error=mistake(f"'{value}' is given twice", hint="keep one"), value=value
-            )
-    mistakes.finish()
+            found[(i,)] = mistake(f"'{value}' is given twice", hint="keep one")
+    refuse(found)
     return values
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -93,21 +93,11 @@ class OpenAIModel(Sampling):
     provider: str = "openai"
     """litellm's name of the provider."""
 
-    @property
-    def accelerators(self) -> int:
-        return 0
-
-    @property
-    def nodes(self) -> int:
-        return 0
-
-    @property
-    def replicas(self) -> int:
-        return 1
-
-    @property
-    def reuse(self) -> bool:
-        return False
+    # It takes nothing of the site.
+    accelerators: ClassVar[int] = 0
+    nodes: ClassVar[int] = 0
+    replicas: ClassVar[int] = 1
+    reuse: ClassVar[bool] = False
 
     @property
     def served(self) -> str:
@@ -157,9 +147,7 @@ class ScriptedModel(Sampling):
     reuse: bool = False
     """Share the running server of another sweep beside this one, where one fits."""
 
-    @property
-    def nodes(self) -> int:
-        return 1
+    nodes: ClassVar[int] = 1
 
     @property
     def served(self) -> str:

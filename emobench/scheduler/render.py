@@ -269,7 +269,6 @@ def _check_path(path: str) -> None:
     raise InvalidInput(
         Problem(
             f"this path contains {wrong}",
-            value=path,
             file=repr(path),
             hint="give another folder with --run-dir",
         )
@@ -281,7 +280,7 @@ def _check_import_path(path: str) -> None:
     if ":" in path or "," in path:
         hint = "give another folder with --run-dir"
         message = "vLLM loads its guard from this folder, and a colon or comma would part the path"
-        raise InvalidInput(Problem(message, value=path, file=repr(path), hint=hint))
+        raise InvalidInput(Problem(message, file=repr(path), hint=hint))
 
 
 def _sh(value: object) -> str:

@@ -265,7 +265,6 @@ def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
                 Problem(
                     f"{path} is one of the inputs and would be written over",
                     key="--output",
-                    value=str(folder),
                     hint="name another folder with -o",
                 )
             )
