@@ -8,12 +8,15 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
+
+if TYPE_CHECKING:
+    from emobench.tables.published import Described
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -66,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from emobench.tables.collection import Request, collect_into, describe
+    from emobench.tables.collection import Request, collect_into, default_folder, describe
 
     for path in arguments.inputs:
         if not path.exists():
@@ -90,26 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
-    """Where the tables go unless somebody says otherwise."""
-    from emobench.core.run_dir import slug
-
-    if len(run_dirs) == 1 and not files:
-        if (run_dirs[0] / "collected.json").exists():
-            raise InvalidInput(
-                Problem(
-                    "this is a collected folder already",
-                    file=str(run_dirs[0]),
-                    hint="name another folder for the new tables with -o",
-                )
-            )
-        return run_dirs[0] / "tables"
-    names = [path.resolve().name for path in run_dirs] + [path.stem for path in files]
-    return Path("collected") / slug("+".join(names))
-
-
-def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Any:
-    """What the options say about result files, as `published.Described`. Raises InvalidInput."""
+def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Described:
+    """What the options say about result files, as a record. Raises InvalidInput."""
     from emobench.tables.published import Described
 
     missing = [f"--{key}" for key in ("env", "variant") if getattr(arguments, key) is None]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import number
-from emobench.cli.terminal import show, table, typed_path
+from emobench.cli.terminal import show, table, typed_path, visible
 from emobench.core.errors import EmobenchError
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.run_dir import RunDir
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LISTED_CELLS = 30
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 KINDS = ("user", "assistant", "server", "cell")
 
 EPILOG = """examples:
@@ -68,11 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         def newest() -> Path | None:
             return next(iter(_index(plan, run_dir).of(target)), None)
 
-        follow(newest, target, arguments.lines, _write, _note)
+        follow(newest, target, arguments.lines, _writer(), _note)
         return 0
     older = f" (and {len(files) - 1} older)" if len(files) > 1 else ""
     _note(f"==> {files[0]}{older}")
-    _write(tail(files[0], arguments.lines)[0])
+    _writer()(tail(files[0], arguments.lines)[0])
     return 0
 
 
@@ -106,9 +109,20 @@ def _index(plan: Plan, run_dir: RunDir) -> LogIndex:
     return LogIndex(plan, run_dir, read_jobs(run_dir))
 
 
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+def _writer() -> Callable[[bytes], None]:
+    """Return what writes a log: as it is into a pipe, made visible on a terminal."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    on_terminal = sys.stdout.isatty()
+
+    def write(data: bytes) -> None:
+        if on_terminal:
+            text = _COLOUR.sub("", decoder.decode(data)).replace("\r\n", "\n").replace("\r", "\n")
+            print(visible(text), end="", flush=True)
+        else:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+    return write
 
 
 def _note(text: str) -> None:

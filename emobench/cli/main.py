@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 from emobench import __version__
+from emobench.cli.terminal import visible
 from emobench.core.errors import EmobenchError, nearest
 
 COMMANDS = {
@@ -160,14 +161,17 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
         arguments = command_parser(name, prog).parse_intermixed_args(words)
         return _module(name).run(arguments)
     except EmobenchError as error:
-        print(f"emobench: {error}", file=sys.stderr)
+        print(f"emobench: {visible(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of a pipe went away, as head does; what is left goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"emobench: {error}\n  nothing that was written before is lost", file=sys.stderr)
+        print(
+            f"emobench: {visible(str(error))}\n  nothing that was written before is lost",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("\nemobench: interrupted; jobs that were submitted go on", file=sys.stderr)

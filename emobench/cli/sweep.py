@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, number
-from emobench.cli.terminal import typed_path
+from emobench.cli.terminal import typed_path, visible
 
 if TYPE_CHECKING:
     from emobench.core.plan import Plan
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     def say(text: str) -> None:
         if not arguments.json:  # machines read one JSON object and nothing else
-            print(text, flush=True)
+            print(visible(text), flush=True)
 
     def warn(text: str) -> None:
-        print(f"emobench: {text}", file=sys.stderr)
+        print(f"emobench: {visible(text)}", file=sys.stderr)
 
     run_dir, plan = prepare(
         arguments.file,

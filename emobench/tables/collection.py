@@ -97,6 +97,22 @@ def collect_into(request: Request) -> dict[str, Any]:
     return summary
 
 
+def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
+    """Where the tables go unless somebody says otherwise."""
+    if len(run_dirs) == 1 and not files:
+        if (run_dirs[0] / "collected.json").exists():
+            raise InvalidInput(
+                Problem(
+                    "this is a collected folder already",
+                    file=str(run_dirs[0]),
+                    hint="name another folder for the new tables with -o",
+                )
+            )
+        return run_dirs[0] / "tables"
+    names = [path.resolve().name for path in run_dirs] + [path.stem for path in files]
+    return Path("collected") / slug("+".join(names))
+
+
 def sources_of(paths: Sequence[Path]) -> list[Path]:
     """The run directories behind `paths`, each collected folder replaced by those it was made of.
 

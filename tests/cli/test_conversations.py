@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from tests.support.runs import append, episode, make_run
 from tests.support.studies import SWEEP
+from tests.support.terminal import on_terminal
 
 
 def emobench(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -219,33 +216,6 @@ def test_a_terminal_that_is_not_utf8(hostile: RunDir) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "\\u65e5" in result.stdout
-
-
-def on_terminal(folder: Path, *arguments: str, **env: str) -> str:
-    """What a terminal of 80 columns gets."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", **env}
-    environment.pop("COLUMNS", None)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "emobench.cli", *arguments],
-        cwd=folder,
-        env=environment,
-        stdin=child,
-        stdout=child,
-        stderr=child,
-    )
-    os.close(child)
-    got = b""
-    try:
-        while part := os.read(parent, 65536):
-            got += part
-    except OSError:  # the terminal's other side is closed
-        pass
-    finally:
-        process.wait(60)
-        os.close(parent)
-    return got.decode()
 
 
 def test_colour_on_a_terminal_only_and_not_where_it_is_refused(study: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from emobench.runs.logs import LogIndex, Target, find_target, follow, tail
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord
 from tests.support.serving import make_run
+from tests.support.terminal import on_terminal
 
 
 @pytest.fixture
@@ -208,3 +211,18 @@ def test_following_through_a_rename_a_requeue_and_a_successor(
     assert script.printed.decode().split() == words.split()
     paths = [begun, begun, named, successor]
     assert notes == ["cell 0 has no log yet; waiting for it", *(f"==> {path}" for path in paths)]
+
+
+def test_a_log_cannot_act_on_a_terminal_and_is_itself_in_a_pipe(
+    run_dir: RunDir, plan: Plan, tmp_path: Path
+) -> None:
+    hostile = "\x1b[31mred\x1b[0m \x1b]0;owned\x07 10 %\r100 %\n\x9b2J \u65e5\n"
+    run_dir.endpoints.mkdir(exist_ok=True)
+    EventLog(run_dir, "user", "50").note("starting")
+    path = write(plan, "user_vllm_50.out", hostile)
+    shown = on_terminal(tmp_path, "logs", str(run_dir.path), "user")
+    assert not set(shown) & set("\x1b\x07\x9b")
+    assert "red \\x1b]0;owned\\x07 10 %\r\n100 %\r\n\\x9b2J \u65e5" in shown
+    command = [sys.executable, "-m", "emobench.cli", "logs", str(run_dir.path), "user"]
+    piped = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert piped.stdout == path.read_bytes()
