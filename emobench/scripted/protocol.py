@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emobench.scripted.messages import Reply
 
@@ -52,98 +54,75 @@ class ChatRequest:
     """OpenAI's field of that name: who asks."""
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Message(_Strict):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Function(_Strict):
+    name: str
+
+
+class _Tool(_Strict):
+    function: _Function
+
+
+class _StreamOptions(_Strict):
+    include_usage: bool | None = None
+
+
+class _Body(_Strict):
+    """What is checked of a request; anything else in it is let pass, as by vLLM."""
+
+    model: str | None = None
+    messages: list[_Message] = Field(min_length=1)
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _Tool | None = None
+    seed: int | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1)
+
+
 def parse_request(body: bytes, model: str) -> ChatRequest:
     """Raises RequestRefused: 400 for a malformed request, 404 for another model."""
     try:
         value = json.loads(body)
+        checked = _Body.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RequestRefused(
+            f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}",
+            param=str(first["loc"][0]) if first["loc"] else None,
+        ) from None
     except (ValueError, RecursionError) as error:
         raise RequestRefused(f"The body is no valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise RequestRefused("The body is no JSON object.")
-    _check_model(value.get("model"), model)
-    messages = value.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestRefused("messages: a list with at least one message is required.", 400)
-    for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]")
-    tools = [] if value.get("tools") is None else value["tools"]
-    _check_tools(tools)
-    choice = value.get("tool_choice")
-    _check_choice(choice, tools)
-    options = value.get("stream_options")
-    _integer(value, "max_tokens", 1)
-    _integer(value, "max_completion_tokens", 1)
+    if checked.model not in (None, model):
+        raise RequestRefused(f"The model `{checked.model}` does not exist.", 404, "model")
+    names = [tool.function.name for tool in checked.tools or ()]
+    choice = checked.tool_choice
+    if choice in ("auto", "required") and not names:
+        raise RequestRefused("When using `tool_choice`, `tools` must be set.")
+    if isinstance(choice, _Tool) and choice.function.name not in names:
+        raise RequestRefused("tool_choice: none, auto, required, or one of `tools` by name.")
+    options = checked.stream_options
     return ChatRequest(
-        messages,
-        tools,
-        choice,
-        _integer(value, "seed"),
-        _boolean(value, "stream"),
-        isinstance(options, dict) and options.get("include_usage") is True,
-        min(_integer(value, "n", 1) or 1, 128),
+        value["messages"],
+        value.get("tools") or [],
+        value.get("tool_choice"),
+        checked.seed,
+        bool(checked.stream),
+        options is not None and options.include_usage is True,
+        min(checked.n or 1, 128),
         max(1, len(body) // 4),
         str(value.get("user") or ""),
     )
-
-
-def _check_model(asked: Any, model: str) -> None:
-    if asked is None or asked == model:
-        return
-    if not isinstance(asked, str):
-        raise RequestRefused("model: a string is required.", param="model")
-    raise RequestRefused(f"The model `{asked}` does not exist.", 404, "model")
-
-
-def _check_message(message: Any, where: str) -> None:
-    if not isinstance(message, dict):
-        raise RequestRefused(f"{where}: an object is required.")
-    if not isinstance(message.get("role"), str):
-        raise RequestRefused(f"{where}.role: a string is required.")
-    content = message.get("content")
-    if content is not None and not isinstance(content, str | list):
-        raise RequestRefused(f"{where}.content: a string, a list of parts or null is required.")
-    if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
-        raise RequestRefused(f"{where}.content: every part must be an object.")
-
-
-def _check_tools(tools: Any) -> None:
-    if not isinstance(tools, list):
-        raise RequestRefused("tools: a list is required.", param="tools")
-    for index, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise RequestRefused(f"tools[{index}].function.name: a string is required.")
-
-
-def _check_choice(choice: Any, tools: list[dict[str, Any]]) -> None:
-    if choice in (None, "none"):
-        return
-    if choice in ("auto", "required"):
-        if not tools:
-            raise RequestRefused("When using `tool_choice`, `tools` must be set.")
-        return
-    function = choice.get("function") if isinstance(choice, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or name not in [tool["function"]["name"] for tool in tools]:
-        raise RequestRefused("tool_choice: none, auto, required, or one of `tools` by name.")
-
-
-def _integer(value: dict[str, Any], name: str, least: int | None = None) -> int | None:
-    number = value.get(name)
-    if number is None:
-        return None
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise RequestRefused(f"{name}: an integer is required.", param=name)
-    if least is not None and number < least:
-        raise RequestRefused(f"{name}: at least {least} is required.", param=name)
-    return number
-
-
-def _boolean(value: dict[str, Any], name: str) -> bool:
-    flag = value.get(name)
-    if flag is not None and not isinstance(flag, bool):
-        raise RequestRefused(f"{name}: true or false is required.", param=name)
-    return bool(flag)
 
 
 def completion_tokens(reply: Reply) -> int:
