@@ -22,7 +22,7 @@ from emobench.core.errors import EmobenchError
 from emobench.core.plan import instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import age_s
-from emobench.scheduler.schedulers import SCHEDULERS
+from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.demand import ON_THEIR_WAY, who_leases, who_needs_server
 from emobench.store.endpoints import locate_server
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
@@ -34,7 +34,7 @@ FIRST_POLL_S, POLL_S = 1.0, 5.0
 
 
 @dataclass(frozen=True)
-class Look:
+class Survey:
     """The live servers of a run at one moment."""
 
     free: Sequence[JobRecord]
@@ -45,24 +45,25 @@ class Look:
     """Whether one of them waits for arrays that are being submitted."""
 
 
-def look(run_dir: RunDir) -> Look:
+def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
     """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
     plan, jobs = load_plan(run_dir), read_jobs(run_dir)
     # No clean-up job runs where this machine's own servers do.
     servers = [job for job in jobs if job.kind is JobKind.SERVER and job.scheduler == "slurm"]
     free: list[JobRecord] = []
     needed: dict[str, str] = {}
-    for server in SCHEDULERS.live(servers):
-        who = who_needs_server(plan, run_dir, jobs, server, age_s(server.submitted))
-        who = who or who_leases(run_dir, server.name)
+    for server in schedulers.live(servers):
+        who = who_needs_server(
+            plan, run_dir, jobs, server, age_s(server.submitted), schedulers=schedulers
+        ) or who_leases(run_dir, server.name, schedulers)
         if who:
             needed[str(server)] = who
         else:
             free.append(server)
-    return Look(free, needed, ON_THEIR_WAY in needed.values())
+    return Survey(free, needed, ON_THEIR_WAY in needed.values())
 
 
-def owners(run_dir: RunDir) -> list[RunDir]:
+def find_owners(run_dir: RunDir) -> list[RunDir]:
     """The runs whose servers this one leased: their own clean-up job may have ended before."""
     locations = [
         locate_server(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)
@@ -74,6 +75,7 @@ def clean_up(
     run_dir: RunDir,
     say: Callable[[str], None] = print,
     grace_s: float = GRACE_S,
+    schedulers: Schedulers = SCHEDULERS,
 ) -> list[str]:
     """Wait until the servers that nobody needs have left, and cancel those that do not.
 
@@ -84,7 +86,7 @@ def clean_up(
     said: dict[str, str] = {}
     keeping = False
     while True:
-        seen = look(run_dir)
+        seen = survey(run_dir, schedulers)
         if not seen.free and not seen.awaited:
             for name, who in seen.needed.items():
                 say(f"{name} stays: {who} needs it")
@@ -102,7 +104,7 @@ def clean_up(
         if seen.free and waited >= keep_s + grace_s:
             names = [str(job) for job in seen.free]
             say(f"still there {waited:.0f} s after the last cell: cancelling {', '.join(names)}")
-            SCHEDULERS.cancel(seen.free)
+            schedulers.cancel(seen.free)
             say("they are gone")
             return names
         time.sleep(FIRST_POLL_S if waited < 3 * POLL_S else POLL_S)
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run_dir = RunDir(arguments.run_dir.resolve())
     try:
-        for each in (run_dir, *owners(run_dir)):
+        for each in (run_dir, *find_owners(run_dir)):
             if each != run_dir:
                 say(f"servers of {each.path}, which were leased:")
             clean_up(each, say)

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from emobench.config.capacity import overload_warning
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import JobState, Phase, is_live
-from emobench.store.endpoints import STALE_S, Endpoint, ServerLocation, locate_server
+from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
 from emobench.store.jobs import JobKind, JobRecord
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What the endpoint file and the queue say of one instance."""
+
+    name: str
+    state: str
+    """The endpoint's, or: pending, gone, silent, none, or left for a lease that has ended."""
+    reason: str
+    job_id: str | None
+    node: str
+    url: str
+    model: str
+    incarnation: str
+    heartbeat: str
+    cause: str
+    """Kind of the cause where the engine failed."""
+    warnings: tuple[str, ...]
+    kept_until: str
+    """ISO 8601, UTC, while nothing needs a server that is ready."""
+    warning: str
+    """What is wrong with the number of conversations that it is to serve."""
+    leased_from: str = ""
+    """The run directory whose server it is; empty: this run's own."""
 
 
 def server_state(
@@ -19,16 +44,14 @@ def server_state(
     name: str,
     jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
-) -> dict[str, Any]:
-    """What the endpoint file and the queue say of an instance, as plain data."""
+) -> ServerStatus:
+    """How an instance stands by its endpoint file and the queue."""
     location = locate_server(run_dir, name)
     endpoint = location.read()
     if location.lease:
         state, reason = _leased(location, endpoint)
-        return _row(plan, name, endpoint, state, reason) | {
-            "job_id": endpoint.job_id if endpoint else None,
-            "leased_from": str(location.run_dir.path),
-        }
+        job_id, owner = endpoint.job_id if endpoint else None, str(location.run_dir.path)
+        return _status(plan, name, endpoint, state, reason, job_id, leased_from=owner)
     written_by = endpoint.job_id if endpoint else ""
     own = [job for job in jobs if job.kind is JobKind.SERVER and job.name == name]
     serving = [job for job in own if job.job_id == written_by and is_live(states.get(job.job_id))]
@@ -43,7 +66,7 @@ def server_state(
             reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
     elif queued is not None and queued.phase is Phase.QUEUED:
         state, reason = "pending", queued.reason
-    elif endpoint is not None and state == "ready" and endpoint.age_s() > STALE_S:
+    elif endpoint is not None and state == "ready" and not endpoint.is_ready:
         state, reason = "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
     elif endpoint is not None and state == "ready" and endpoint.kept_until:
         reason = f"nothing needs it; kept until {endpoint.kept_until} (keep_servers_min)"
@@ -52,40 +75,47 @@ def server_state(
         if job is not None and successor.takes_over == job.job_id and is_live(its):
             takes_over = f"job {successor.job_id} is to take over ({its})"
             reason = f"{reason}\n{takes_over}" if reason else takes_over
-    row = _row(plan, name, endpoint, state or ("starting" if job else "none"), reason)
-    row["node"] = row["node"] or (queued.node if queued else "")
-    return row | {"job_id": job.job_id if job else None}
+    state = state or ("starting" if job else "none")
+    node = queued.node if queued else ""
+    return _status(plan, name, endpoint, state, reason, job.job_id if job else None, node)
 
 
 def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[str, str]:
     """State and reason of a server whose job is another sweep's."""
     if endpoint is None:
         return "gone", ""
-    if endpoint.state in ("ready", "starting") and endpoint.age_s() > STALE_S:
+    if endpoint.state in ("ready", "starting") and not endpoint.is_serving:
         return "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
     if endpoint.state == "ready" and location.lease not in endpoint.leases:
         return "left", "the lease has ended"
     return endpoint.state, endpoint.reason
 
 
-def _row(
-    plan: Plan, name: str, endpoint: Endpoint | None, state: str, reason: str
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "state": state,
-        "reason": reason,
-        "job_id": None,
-        "node": endpoint.host if endpoint else "",
-        "url": endpoint.url if endpoint else "",
-        "model": instances_of(plan.sweep)[name].model,
-        "incarnation": endpoint.incarnation if endpoint else "",
-        "heartbeat": endpoint.heartbeat if endpoint else "",
-        "cause": endpoint.cause if endpoint else "",
-        "warnings": list(endpoint.warnings) if endpoint else [],
-        "kept_until": endpoint.kept_until if endpoint and state == "ready" else "",
-        "warning": overload_warning(
+def _status(
+    plan: Plan,
+    name: str,
+    endpoint: Endpoint | None,
+    state: str,
+    reason: str,
+    job_id: str | None,
+    node: str = "",
+    leased_from: str = "",
+) -> ServerStatus:
+    return ServerStatus(
+        name=name,
+        state=state,
+        reason=reason,
+        job_id=job_id,
+        node=endpoint.host if endpoint and endpoint.host else node,
+        url=endpoint.url if endpoint else "",
+        model=instances_of(plan.sweep)[name].model,
+        incarnation=endpoint.incarnation if endpoint else "",
+        heartbeat=endpoint.heartbeat if endpoint else "",
+        cause=endpoint.cause if endpoint else "",
+        warnings=endpoint.warnings if endpoint else (),
+        kept_until=endpoint.kept_until if endpoint and state == "ready" else "",
+        warning=overload_warning(
             plan, server_of(name), endpoint.max_concurrency if endpoint else None
         ),
-        "leased_from": "",
-    }
+        leased_from=leased_from,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -142,7 +143,7 @@ def sweep_status(
     servers = [server_state(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
     # A clean-up job only waits for the others, and kept servers only for somebody's own work.
     passive = {job.job_id for job in jobs if job.kind is JobKind.CLEANUP}
-    passive |= {str(server["job_id"]) for server in servers if server["kept_until"]}
+    passive |= {str(server.job_id) for server in servers if server.kept_until}
     live = any(is_live(state) for job, state in states.items() if job not in passive)
     return {
         "run_dir": str(run_dir.path),
@@ -154,7 +155,7 @@ def sweep_status(
         ),
         "live": live,
         "finished": counts["done"] == len(plan.cells),
-        "servers": servers,
+        "servers": [asdict(server) for server in servers],
         "cells": {"total": len(plan.cells), **{name: counts[name] for name in STATES}},
         "episodes": {"finished": finished, "expected": expected, "outcomes": dict(outcomes)},
         "variants": [

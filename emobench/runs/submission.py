@@ -30,7 +30,7 @@ from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
 from emobench.serving.demand import arrays_of_server, who_leases
 from emobench.serving.reuse import holds_lease, lease_servers, release_lease
-from emobench.store.endpoints import ServerLocation, locate_server, read_endpoint
+from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, OnJob, read_jobs
 from emobench.store.summaries import read_summary
 
@@ -41,7 +41,7 @@ STAYS_S = 60.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Submission:
     """What a submission did."""
 
     submitted: Sequence[JobRecord]
@@ -76,7 +76,7 @@ def submit(
     warn: Callable[[str], None] = lambda text: None,
     say: Callable[[str], None] = lambda text: None,
     schedulers: Schedulers = SCHEDULERS,
-) -> Outcome:
+) -> Submission:
     """Submit the servers and arrays for the cells that are missing; nothing if there are none.
 
     Raises SubmissionRefused where the scheduler says no. What had been submitted by then is
@@ -89,16 +89,14 @@ def submit(
     missing, live = missing_cells(plan, run_dir, jobs, states)
     count, waiting = (sum(map(len, each.values())) for each in (missing, live))
     if not count and not live:
-        return Outcome((), 0, 0)
+        return Submission((), 0, 0)
     refuse_if_spent(plan, run_dir)
     servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states, schedulers)
     if not count and not servers:
-        _take_limits(plan, run_dir)
-        return Outcome((), 0, waiting)
+        _apply_limits(plan, run_dir)
+        return Submission((), 0, waiting)
     write_scripts(plan, run_dir)
     if servers_of(plan.sweep):
-        from emobench.store.endpoints import api_key
-
         api_key(run_dir, create=True)
     leased = lease_servers(plan, run_dir, servers, say)
     servers = [server for server in servers if server not in leased]
@@ -114,10 +112,10 @@ def submit(
     finally:
         # Also after a refusal: the arrays that were taken have servers.
         submitted += scheduler.submit_cleanup(plan, run_dir, on_job, warn)
-    return Outcome(submitted, count, waiting, leased)
+    return Submission(submitted, count, waiting, leased)
 
 
-def _take_limits(plan: Plan, run_dir: RunDir) -> None:
+def _apply_limits(plan: Plan, run_dir: RunDir) -> None:
     """Let the limits of the sweep file hold for servers that run already."""
     old = load_plan(run_dir)
     limits = {key: getattr(plan.sweep, key) for key in LIMITS}
@@ -164,7 +162,7 @@ def cancel(run_dir: RunDir, force: bool = False, schedulers: Schedulers = SCHEDU
     plan = load_plan(run_dir)
     live = schedulers.live(read_jobs(run_dir))
     servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
-    leased = {job.job_id: who_leases(run_dir, job.name) for job in servers}
+    leased = {job.job_id: who_leases(run_dir, job.name, schedulers) for job in servers}
     stopped = [job for job in live if not leased.get(job.job_id)]
     schedulers.cancel(stopped)
     for instance in instances_of(plan.sweep):
@@ -195,7 +193,9 @@ def _servers_to_start(
     needed = {name for name in names if not blocks_of_server(plan, name).isdisjoint(blocks_to_run)}
     kept = {name for name in names if arrays_of_server(plan, live, name)}
     servers = [job for job in live if job.kind is JobKind.SERVER]
-    staying = [job for job in servers if server_of(job.name) in kept or will_stay(run_dir, job)]
+    staying = [
+        job for job in servers if server_of(job.name) in kept or will_stay(run_dir, job, schedulers)
+    ]
     # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
     schedulers.cancel(
         [job for job in servers if server_of(job.name) in needed and job not in staying]
@@ -210,9 +210,9 @@ def _servers_to_start(
     ]
 
 
-def will_stay(run_dir: RunDir, job: JobRecord) -> bool:
+def will_stay(run_dir: RunDir, job: JobRecord, schedulers: Schedulers = SCHEDULERS) -> bool:
     """Whether a server that nothing here needs stays long enough for a new array to find it."""
-    if who_leases(run_dir, job.name):
+    if who_leases(run_dir, job.name, schedulers):
         return True
     endpoint = read_endpoint(run_dir, job.name)
     if endpoint is None or endpoint.job_id != job.job_id or endpoint.state != "ready":

@@ -162,8 +162,10 @@ class OwnDemand:
         job_id: str,
         started: str,
         queue_check_s: float = QUEUE_CHECK_S,
+        schedulers: Schedulers = SCHEDULERS,
     ) -> None:
         self._run_dir, self._instance, self._job_id = run_dir, instance, job_id
+        self._schedulers = schedulers
         self._started = seconds(started) or 0.0
         self._begun = self._looked = time.monotonic()
         self._ended_check_s = min(ENDED_CHECK_S, queue_check_s)
@@ -177,8 +179,9 @@ class OwnDemand:
         """The newest: a sweep that is submitted again may add cells and change limits."""
         self._cells = RemainingCells(plan, self._run_dir, self._instance)
 
-    def why_leave(self) -> str:
-        """Why nothing needs the server any more; empty while something does."""
+    def why_leave(self, patience_s: float = 0.0) -> str:
+        """Why nothing needs the server any more; empty while something does, or while the queue
+        has not answered. Waits for that `patience_s` seconds at most."""
         if (present := stamp(self._run_dir.plan)) != self._plan_stamp:
             # Cells were added while this server runs: their array counts on it.
             self._plan_stamp = present
@@ -190,7 +193,7 @@ class OwnDemand:
             if self._cells.all_ended_since(self._started):
                 # It looks as if nobody were left.
                 self._queue.refresh_soon()
-        return self._queue.poll() or ""
+        return self._queue.poll(patience_s) or ""
 
     def _ask_queue(self) -> str:
         plan, cells, jobs = self.plan, self._cells, read_jobs(self._run_dir)
@@ -199,9 +202,9 @@ class OwnDemand:
         if own is None:
             # Submitted by hand, or not yet on record.
             arrays = arrays_of_server(plan, jobs, self._instance)
-            over = cells.all_ended_since(self._started) and not SCHEDULERS.live(arrays)
+            over = cells.all_ended_since(self._started) and not self._schedulers.live(arrays)
             return "all cells have ended" if over else ""
-        who = who_needs_server(plan, self._run_dir, jobs, own, age_s, cells)
+        who = who_needs_server(plan, self._run_dir, jobs, own, age_s, cells, self._schedulers)
         if not cells.any_left():
             return ""  # `why_leave` finds that itself
         if not who and age_s > NO_ARRAY_S and not self._had_array:

@@ -37,7 +37,7 @@ KILLED = ("SIGTERM", "SIGINT")
 """What comes seconds before SIGKILL; SIGUSR1 comes with time left."""
 
 
-class Claim:
+class EndpointClaim:
     """Who writes an instance's endpoint file: its job, and from the hand-over on the successor."""
 
     def __init__(self, run_dir: RunDir, instance: str, job_id: str, takes_over: str) -> None:
@@ -164,12 +164,12 @@ class Succession:
 
 
 class Handover:
-    """What the supervisor of a server sees of it."""
+    """A server's claim to its endpoint file, and its succession, for its supervisor."""
 
     def __init__(
         self, plan: Plan, run_dir: RunDir, instance: str, job_id: str, takes_over: str
     ) -> None:
-        self._claim = Claim(run_dir, instance, job_id, takes_over)
+        self._claim = EndpointClaim(run_dir, instance, job_id, takes_over)
         scheduler = scheduler_of(plan.profile)
         self._succession = (
             Succession(plan, run_dir, instance, job_id, scheduler)

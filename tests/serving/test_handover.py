@@ -14,7 +14,7 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import OwnJob
 from emobench.scheduler.slurm_commands import parse_own_job
 from emobench.serving import waiting
-from emobench.serving.handover import Claim
+from emobench.serving.handover import EndpointClaim
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, publish, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
@@ -36,7 +36,7 @@ def present(run_dir: RunDir) -> Endpoint:
 
 
 def test_a_successor_takes_the_file_when_it_is_ready_and_not_before(run_dir: RunDir) -> None:
-    old, new = Claim(run_dir, "user", "1", ""), Claim(run_dir, "user", "2", "1")
+    old, new = EndpointClaim(run_dir, "user", "1", ""), EndpointClaim(run_dir, "user", "2", "1")
     old.publish(replace(OLD, state="ready"))
     new.publish(NEW)
     assert present(run_dir).job_id == "1"
@@ -48,7 +48,7 @@ def test_a_successor_takes_the_file_when_it_is_ready_and_not_before(run_dir: Run
     old.publish(replace(OLD, state="left"))
     assert (present(run_dir).job_id, old.lost_to) == ("2", "2")
     # The next in the chain; and a crash, which ends it.
-    third = Claim(run_dir, "user", "3", "2")
+    third = EndpointClaim(run_dir, "user", "3", "2")
     third.publish(replace(OLD, job_id="3", incarnation="c", state="ready"))
     assert present(run_dir).follows == ("b", "a")
     third.publish(replace(OLD, job_id="3", incarnation="d", state="ready"))
@@ -56,9 +56,9 @@ def test_a_successor_takes_the_file_when_it_is_ready_and_not_before(run_dir: Run
 
 
 def test_a_second_successor_leaves_the_first_alone(run_dir: RunDir) -> None:
-    Claim(run_dir, "user", "1", "").publish(replace(OLD, state="ready"))
-    Claim(run_dir, "user", "2", "1").publish(replace(NEW, state="ready"))
-    late = Claim(run_dir, "user", "9", "1")
+    EndpointClaim(run_dir, "user", "1", "").publish(replace(OLD, state="ready"))
+    EndpointClaim(run_dir, "user", "2", "1").publish(replace(NEW, state="ready"))
+    late = EndpointClaim(run_dir, "user", "9", "1")
     late.publish(replace(OLD, job_id="9", incarnation="z", state="ready"))
     assert (present(run_dir).job_id, late.lost_to) == ("2", "2")
 
@@ -69,13 +69,13 @@ def test_only_who_left_in_order_is_followed(
 ) -> None:
     """A job that Slurm started again finds its own last word."""
     publish(run_dir, replace(OLD, state=state))  # type: ignore[arg-type]
-    Claim(run_dir, "user", "1", "").publish(replace(OLD, incarnation="b"))
+    EndpointClaim(run_dir, "user", "1", "").publish(replace(OLD, incarnation="b"))
     assert present(run_dir).follows == follows
 
 
 def test_a_successor_goes_first_where_nobody_serves(run_dir: RunDir) -> None:
     publish(run_dir, replace(OLD, state="left"))
-    claim = Claim(run_dir, "user", "2", "1")
+    claim = EndpointClaim(run_dir, "user", "2", "1")
     claim.publish(NEW)
     assert (present(run_dir).state, present(run_dir).follows) == ("starting", ("a",))
 

@@ -82,8 +82,8 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
         assert found.endpoint.incarnation == own.incarnation
         assert found.location.key() == api_key(first)
         row = server_state(plan, second, "user", [], {})
-        assert (row["state"], row["leased_from"]) == ("ready", str(first.path))
-        assert server_state(plan, second, "assistant_a", [], {})["leased_from"] == ""
+        assert (row.state, row.leased_from) == ("ready", str(first.path))
+        assert server_state(plan, second, "assistant_a", [], {}).leased_from == ""
 
         for number in (0, 1):
             finish_cell(first, number)
@@ -97,7 +97,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
             finish_cell(second, number)
         assert process.wait(60) == 0
     assert read_leases(first, "user") == []
-    assert server_state(plan, second, "user", [], {})["state"] == "left"
+    assert server_state(plan, second, "user", [], {}).state == "left"
 
 
 def heartbeat(run_dir: RunDir) -> str:

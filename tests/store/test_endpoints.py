@@ -91,7 +91,7 @@ def test_status_shows_no_server_where_the_file_is_no_endpoint(text: str, tmp_pat
     run_dir = make_run(tmp_path)
     run_dir.endpoints.mkdir()
     run_dir.endpoint("user").write_text(text)
-    assert server_state(load_plan(run_dir), run_dir, "user", [], {})["state"] == "none"
+    assert server_state(load_plan(run_dir), run_dir, "user", [], {}).state == "none"
 
 
 def test_keys_of_a_later_version_are_ignored(run_dir: RunDir) -> None:
