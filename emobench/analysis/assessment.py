@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from emobench.analysis.gates import Coverage, GateResult, Verdict, evaluate, overall
+from emobench.analysis.gates import Coverage, GateResult, Verdict, evaluate, overall_verdict
 from emobench.analysis.judge.labels import key_of
 from emobench.analysis.judge.manipulation import (
     Agreement,
@@ -81,12 +81,13 @@ class Assessment:
 
 
 def conforms(record: EpisodeFidelity) -> bool:
-    """Per protocol: the user said nothing that its task does not hold, and stayed the user."""
+    """Return whether, per protocol, the user said nothing that its task does not hold, and stayed
+    the user."""
     return not (record.invented or record.contradicted or record.early_stop or record.role_flips)
 
 
 def is_slip(record: EpisodeFidelity) -> bool:
-    """Whether a conversation is worth a look."""
+    """Return whether a conversation is worth a look."""
     return not conforms(record) or record.think_leaks > 0
 
 
@@ -97,7 +98,7 @@ def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
 
 
 def assess_collected(collected: Collected, sample: int | None = None) -> Assessment:
-    """`assess` for a run directory that is collected already."""
+    """Run `assess` for a run directory that is collected already."""
     assessor = Assessor(collected, sample)
     for *_, conversation in read_conversations(collected, with_result(collected, sample)):
         assessor.add(conversation)
@@ -148,7 +149,7 @@ class Assessor:
         return fidelity
 
     def finish(self) -> Assessment:
-        """The checks of all that was added."""
+        """Return the checks of all that was added."""
         plan = self._collected.plan
         sweep = plan.sweep
         order = {(cell.condition, cell.trial): place for place, cell in enumerate(plan.cells)}
@@ -180,7 +181,7 @@ class Assessor:
             thresholds=sweep.gates,
             declared=plan.created,
             thresholds_changed=plan.gates_changed,
-            verdict=overall(results),
+            verdict=overall_verdict(results),
             gates=results,
             coverage=coverage,
             fidelity=user_checks,
@@ -198,7 +199,7 @@ class Assessor:
         return Assessment(checks, records)
 
     def _manipulation(self, sample: int | None) -> list[Manipulation]:
-        """By judge; turns outside the judge's sample do not count as missing."""
+        """Return them by judge; turns outside the judge's sample do not count as missing."""
         chosen = chosen_pairs(self._collected.plan.sweep, sample)
         return [
             manipulation(
@@ -224,7 +225,7 @@ class Assessor:
 
 
 def _declared_judge(sweep: Sweep) -> str | None:
-    """The id of the sweep file's judge."""
+    """Return the id of the sweep file's judge."""
     if sweep.judge is None or sweep.judge.server is None:
         return sweep.judge.model if sweep.judge else None
     role = sweep.user if sweep.judge.server == "user" else sweep.assistants.get(sweep.judge.server)
@@ -248,13 +249,13 @@ def _power(plan: Plan) -> dict[Group, DesignPower]:
 
 
 def as_data(checks: Checks) -> dict[str, Any]:
-    """The checks as JSON values, as checks.schema.json describes them."""
+    """Return the checks as JSON values, as checks.schema.json describes them."""
     data: dict[str, Any] = _adapter().dump_python(checks, mode="json")
     return data
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of `checks.json`."""
+    """Return the JSON schema of `checks.json`."""
     found = _adapter().json_schema(mode="serialization")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -18,18 +18,29 @@ from emobench.analysis.stats.estimates import (
     OddsRatio,
     PassK,
     Sensitivity,
-    plain,
-    size,
+    describe_size,
+    to_plain,
 )
-from emobench.analysis.stats.gee import odds_ratios
-from emobench.analysis.stats.interaction import AssistantComparison, comparisons, interactions
+from emobench.analysis.stats.gee import fit_odds_ratios
+from emobench.analysis.stats.interaction import (
+    AssistantComparison,
+    compare_assistants,
+    compare_effects,
+)
 from emobench.analysis.stats.means import mean_reward, outcome_rate
-from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, columns
+from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, sum_columns
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
 from emobench.analysis.stats.paired import paired_difference, undefined
 from emobench.analysis.stats.pass_k import pass_k_curve
-from emobench.analysis.stats.sensitivity import sensitivity
-from emobench.analysis.stats.units import Arm, Sums, arms, ratio, shared, units
+from emobench.analysis.stats.sensitivity import compare_missing
+from emobench.analysis.stats.units import (
+    Arm,
+    Sums,
+    align_by_task,
+    count_by_task,
+    divide,
+    split_arms,
+)
 from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
 
@@ -119,8 +130,8 @@ class Findings:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """Dicts, lists, numbers and strings only; what is undefined is null."""
-        found: dict[str, Any] = plain(self)
+        """Return dicts, lists, numbers and strings only; what is undefined is null."""
+        found: dict[str, Any] = to_plain(self)
         return found
 
 
@@ -132,19 +143,19 @@ def effects(
     planned: Iterable[Cell] = (),
     per_protocol: str | None = None,
 ) -> Findings:
-    """Everything the report shows, for every group in `frame`.
+    """Return everything the report shows, for every group in `frame`.
 
     `variants` gives the order (default: the baseline, then as in the plan or the frame); those
     without a row in a group are left out of it. With `planned`, the plan's cells, an episode that
     is not in the frame is missing. `per_protocol` names a boolean column: which episodes conform.
     """
     cells = tuple(planned)
-    groups = arms(units(frame, cells))
-    measured = columns(frame)
+    groups = split_arms(count_by_task(frame, cells))
+    measured = sum_columns(frame)
     conforming: dict[Group, dict[str, Arm]] | None = None
     if per_protocol is not None:
         kept = frame[per_protocol].fillna(False).to_numpy(dtype=bool)
-        conforming = arms(units(frame[kept]))
+        conforming = split_arms(count_by_task(frame[kept]))
     names = dict.fromkeys([cell.variant for cell in cells])
     order = list(variants) if variants is not None else _order(names, groups, baseline)
     found = [
@@ -160,8 +171,8 @@ def effects(
     others = [name for name in order if name != baseline]
     return Findings(
         tuple(found),
-        tuple(comparisons(groups, order)),
-        tuple(interactions(groups, baseline, others)),
+        tuple(compare_assistants(groups, order)),
+        tuple(compare_effects(groups, baseline, others)),
     )
 
 
@@ -180,7 +191,7 @@ def _group(
     conforming: Mapping[str, Arm] | None,
 ) -> GroupFinding:
     treated = [name for name in group if name != baseline]
-    odds = odds_ratios(group, baseline, treated)
+    odds = fit_odds_ratios(group, baseline, treated)
     held = measured.get(key, {})
     contrasts = _holm(
         {
@@ -215,8 +226,8 @@ def _group(
 
 
 def _holm(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
-    """Confirmatory p's by Holm over the variants; exploratory ones by Benjamini-Hochberg over a
-    group's table of outcomes, and over that of mediators."""
+    """Adjust confirmatory p's by Holm over the variants; exploratory ones by Benjamini-Hochberg
+    over a group's table of outcomes, and over that of mediators."""
     count = len(contrasts)
     adjusted = holm([each.difference.p_permutation for each in contrasts.values()])
     how = f"Holm over {count} variant{'' if count == 1 else 's'}"
@@ -247,9 +258,9 @@ def _difference(group: Mapping[str, Arm], name: str, baseline: str) -> Differenc
         return undefined(what, f"no {baseline} in this group")
     sides = {side: group[side] for side in (name, baseline)}
     values = {side: (arm.tasks, arm.means) for side, arm in sides.items()}
-    rows, left_out = shared(values, name, baseline)
+    rows, left_out = align_by_task(values, name, baseline)
     trials = [count for arm in sides.values() for count in arm.n.tolist()]
-    label = f"{what}, {size(rows.shape[1], trials)}, 95 % interval clustered by task"
+    label = f"{what}, {describe_size(rows.shape[1], trials)}, 95 % interval clustered by task"
     return paired_difference(label, rows[0] - rows[1], left_out=left_out)
 
 
@@ -257,7 +268,7 @@ def _sensitivity(group: Mapping[str, Arm], name: str, baseline: str) -> tuple[Se
     if baseline not in group:
         return ()
     what = f"difference in mean reward, {name} minus {baseline}"
-    return sensitivity(what, group[name], group[baseline])
+    return compare_missing(what, group[name], group[baseline])
 
 
 def _per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Difference:
@@ -274,23 +285,23 @@ def _per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Di
 def _explore(
     held: Mapping[str, Mapping[str, Sums]], name: str, baseline: str, names: Sequence[str]
 ) -> tuple[Exploratory, ...]:
-    """Differences per task in each column that both sides have."""
+    """Return differences per task in each column that both sides have."""
     found = []
     for column in names:
         sides = {side: held.get(side, {}).get(column) for side in (name, baseline)}
         values = {
-            side: (tasks, ratio(total, n))
+            side: (tasks, divide(total, n))
             for side, item in sides.items()
             if item is not None
             for tasks, total, n in [item]
         }
         if len(values) < 2 or not all(tasks.size for tasks, _ in values.values()):
             continue
-        rows, left_out = shared(values, name, baseline)
+        rows, left_out = align_by_task(values, name, baseline)
         is_outcome = column in SCORED_OUTCOMES
         what = f"share of {column}" if is_outcome else f"mean {MEDIATORS[column]}"
         difference = paired_difference(
-            f"difference in {what}, {name} minus {baseline}, {size(rows.shape[1], ())}, "
+            f"difference in {what}, {name} minus {baseline}, {describe_size(rows.shape[1], ())}, "
             "95 % interval clustered by task",
             rows[0] - rows[1],
             left_out=left_out,

@@ -123,7 +123,7 @@ def evaluate(
     return tuple(results)
 
 
-def labels(results: Iterable[GateResult], condition: Condition) -> tuple[Label, ...]:
+def find_labels(results: Iterable[GateResult], condition: Condition) -> tuple[Label, ...]:
     """Return what has to stand beside a variant's effect: its own gates, and control's that
     failed."""
     found = []
@@ -140,7 +140,7 @@ def labels(results: Iterable[GateResult], condition: Condition) -> tuple[Label, 
     return tuple(found)
 
 
-def overall(results: Iterable[GateResult]) -> Verdict:
+def overall_verdict(results: Iterable[GateResult]) -> Verdict:
     """Return failed if any gate failed; passed only if all passed."""
     return _worst([result.verdict for result in results])
 
@@ -283,7 +283,7 @@ def _worst(verdicts: list[Verdict]) -> Verdict:
 
 
 def _of_100(share: float) -> str:
-    """A share in percent, with the figures that a threshold may have.
+    """Return a share in percent, with the figures that a threshold may have.
 
     >>> _of_100(0.95), _of_100(-0.034), _of_100(0.0)
     ('95', '-3.4', '0')

@@ -60,10 +60,10 @@ def _planned(source: Path) -> tuple[list[Cell], float]:
 def _measured(pilot: Path) -> Mapping[Group, Difficulty]:
     """How hard a run found its tasks. Raises InvalidInput where it has no scored control."""
     from emobench.analysis.stats.pilot import difficulties
-    from emobench.analysis.stats.units import arms, units
+    from emobench.analysis.stats.units import count_by_task, split_arms
     from emobench.tables.table import load_tables
 
-    found = difficulties(arms(units(load_tables(pilot).episodes)))
+    found = difficulties(split_arms(count_by_task(load_tables(pilot).episodes)))
     if not found:
         raise InvalidInput(
             Problem(

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emobench.analysis.stats.estimates import Difference, Mean, PassK, size
+from emobench.analysis.stats.estimates import Difference, Mean, PassK, describe_size
 from emobench.analysis.stats.means import CLUSTERED, mean_reward
 from emobench.analysis.stats.paired import paired_difference
 from emobench.analysis.stats.pass_k import pass_k_curve
 from emobench.analysis.stats.units import (
     Arm,
-    arms,
-    frame_of,
+    count_by_task,
     gaps_by_task,
+    make_frame,
     pool,
+    split_arms,
     stack,
-    units,
 )
 from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
@@ -59,7 +59,7 @@ def variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
     """Return one row a variant."""
     cells = [result.cell for result in collected.cells]
     observations = collected.observations()
-    groups = arms(units(frame_of(observations), cells))
+    groups = split_arms(count_by_task(make_frame(observations), cells))
     planned: Counter[str] = Counter()
     for cell in cells:
         planned[cell.variant] += len(cell.tasks)
@@ -93,7 +93,7 @@ def _difference(
     gaps, left_out = gaps_by_task(_means(treated), _means(control))
     trials = [count for _, arm in (*treated, *control) for count in arm.n.tolist()]
     return paired_difference(
-        f"difference in mean reward, {name} minus {CONTROL}, {size(gaps.size, trials)}, "
+        f"difference in mean reward, {name} minus {CONTROL}, {describe_size(gaps.size, trials)}, "
         f"{CLUSTERED}",
         gaps,
         left_out=left_out,

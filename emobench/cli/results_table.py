@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emobench.analysis.assessment import assess_collected
-from emobench.analysis.gates import Label, labels
+from emobench.analysis.gates import Label, find_labels
 from emobench.analysis.pooled import VariantRow, ks_of, variant_rows
 from emobench.cli.terminal import table
 from emobench.core.run_dir import RunDir
@@ -47,7 +47,7 @@ def _gates(collected: Collected) -> list[str]:
     marks: dict[str, list[Label]] = {}
     for condition in conditions:
         if condition != condition.control:
-            marks.setdefault(condition.variant, []).extend(labels(checks.gates, condition))
+            marks.setdefault(condition.variant, []).extend(find_labels(checks.gates, condition))
     variants: dict[str, list[str]] = {}
     for variant, found in marks.items():
         variants.setdefault(short_labels(found) or "passed", []).append(variant)

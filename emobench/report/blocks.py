@@ -82,16 +82,17 @@ class Section:
     folded: bool = False
 
     def walk(self) -> Iterator[Block]:
-        """Its blocks and those of its parts, in reading order."""
+        """Yield its blocks and those of its parts, in reading order."""
         yield from self.blocks
         for part in self.parts:
             yield from part.walk()
 
 
 def heads(first: str, *others: str) -> tuple[Head, ...]:
-    """Column heads of which the first names the row."""
+    """Return column heads of which the first names the row."""
     return (Head(first, numeric=False), *(Head(text) for text in others))
 
 
 def blocks_of(sections: Sequence[Section]) -> list[Block]:
+    """Return the blocks of all sections and their parts, in reading order."""
     return [block for section in sections for block in section.walk()]

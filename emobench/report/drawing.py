@@ -121,7 +121,7 @@ class Figure:
 
 
 def assign_roles(variants: list[str], control: str) -> dict[str, str]:
-    """A role for each variant's lines."""
+    """Return a role for each variant's lines."""
     others = [name for name in variants if name != control]
     roles = {name: f"s{place % SERIES + 1}" for place, name in enumerate(others)}
     return {name: "control" if name == control else roles[name] for name in variants}
@@ -132,7 +132,7 @@ Paint = Callable[[str, str], str]
 
 
 def inline_svg(figure: Figure) -> str:
-    """An SVG element for the page. Everything is escaped."""
+    """Return an SVG element for the page. Everything is escaped."""
     name = f"drawing-{escape(figure.name)}"
     return (
         f'<svg class="chart" role="img" viewBox="0 0 {_num(figure.width)} {_num(figure.height)}" '
@@ -144,7 +144,7 @@ def inline_svg(figure: Figure) -> str:
 
 
 def svg_file(figure: Figure) -> str:
-    """An SVG file with fixed colours on white."""
+    """Return an SVG file with fixed colours on white."""
     size = f'width="{_num(figure.width)}" height="{_num(figure.height)}"'
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -233,7 +233,7 @@ def can_draw_pdf() -> bool:
 
 
 def pdf_file(figure: Figure) -> bytes:
-    """One page of the figure's size, its fonts embedded, the same bytes for the same figure.
+    """Return one page of the figure's size, its fonts embedded, the same bytes for the same figure.
 
     Characters that the face lacks are written as '?'. Raises ImportError without reportlab.
     """
@@ -304,7 +304,7 @@ def _register_fonts() -> None:
 
 
 def _encodable(text: str) -> str:
-    """Without lone surrogates, which a model can write."""
+    """Return the text without lone surrogates, which a model can write."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from emobench import __version__
 from emobench.analysis.assessment import as_data
-from emobench.analysis.stats.estimates import plain
+from emobench.analysis.stats.estimates import to_plain
 from emobench.analysis.transcript.tally import table_data
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import write_atomic, write_bytes_atomic
@@ -94,7 +94,7 @@ def _files(
 
 
 def records_of(table: Table) -> tuple[Mapping[str, Scalar], ...]:
-    """The unrounded numbers, or the cells as they are read where there are none."""
+    """Return the unrounded numbers, or the cells as they are read where there are none."""
     if table.records:
         return table.records
     names = [head.text for head in table.head]
@@ -105,7 +105,7 @@ def records_of(table: Table) -> tuple[Mapping[str, Scalar], ...]:
 
 
 def csv_text(records: Sequence[Mapping[str, Scalar]]) -> str:
-    """CSV with all columns that a record has; what is undefined is empty.
+    """Return CSV with all columns that a record has; what is undefined is empty.
 
     A text that a spreadsheet would run as a formula has an apostrophe before it: words and names
     are a model's.
@@ -131,7 +131,7 @@ def _csv(value: Scalar) -> str:
 
 
 def findings_data(study: Study) -> dict[str, Any]:
-    """Everything, as JSON takes it."""
+    """Return everything, as JSON takes it."""
     plan = study.collected.plan
     accounted = None if study.runs else cost.summary(study.collected.cost)
     data: dict[str, Any] = {
@@ -139,14 +139,14 @@ def findings_data(study: Study) -> dict[str, Any]:
         "emobench": __version__,
         "sweep": plan.sweep.name,
         "benchmark": plan.benchmark,
-        "provenance": dict(provenance.facts(study)),
+        "provenance": dict(provenance.list_facts(study)),
         "variants": {
             name: {"version": each.version, "sha256": each.sha256, "text": each.text}
             for name, each in plan.sweep.variants.items()
         },
         "prompts": [asdict(each) for each in study.prompts],
         "runs": [dict(run) for run in study.runs],
-        "notices": views.notices(study),
+        "notices": views.list_notices(study),
         "left_out": dict(study.left_out),
         "sample": study.sample,
         "findings": study.findings.to_json(),
@@ -154,5 +154,5 @@ def findings_data(study: Study) -> dict[str, Any]:
         "conversations": table_data(study.talk),
         "cost": accounted,
     }
-    found: dict[str, Any] = plain(data)
+    found: dict[str, Any] = to_plain(data)
     return found

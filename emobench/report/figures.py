@@ -59,7 +59,7 @@ class Axis:
 def draw_forest(
     name: str, title: str, dots: Sequence[Dot], axis: Axis, *, caption: str = ""
 ) -> Figure:
-    """A row a dot, with the numbers at the right."""
+    """Draw a row a dot, with the numbers at the right."""
     bottom = FOREST_TOP + FOREST_ROW * len(dots)
     written = [max(VALUE_WIDTH * len(dot.text), NOTE_WIDTH * len(dot.note)) for dot in dots]
     width = LABELS + FOREST_PLOT + 24 + max(written, default=0.0)
@@ -100,7 +100,7 @@ def draw_forest(
 
 
 def symmetric_axis(label: str, dots: Sequence[Dot]) -> Axis:
-    """Around 0, just wide enough for the dots and their intervals."""
+    """Return an axis around 0, just wide enough for the dots and their intervals."""
     ends = [abs(dot.value) for dot in dots if dot.value is not None]
     ends += [abs(e) for d in dots if d.interval for e in (d.interval.low, d.interval.high)]
     largest = max(ends, default=0.0)
@@ -110,11 +110,12 @@ def symmetric_axis(label: str, dots: Sequence[Dot]) -> Axis:
 
 
 def share_axis(label: str, reference: float | None) -> Axis:
-    """From 0 to 1."""
+    """Return an axis from 0 to 1."""
     return Axis(label, 0.0, 1.0, tuple((n / 4, f"{n / 4:g}") for n in range(5)), reference)
 
 
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
+    """Return the label, cut with an ellipsis where it is too long."""
     return label if len(label) <= longest else label[: longest - 1] + "\u2026"
 
 
@@ -147,8 +148,8 @@ def draw_bars(
     *,
     caption: str = "",
 ) -> Figure:
-    """`rows` hold shares by part, `roles` (role, opacity) by part, in the order in which they
-    stand from the left."""
+    """Draw one bar a row: `rows` hold shares by part, `roles` (role, opacity) by part, in the order
+    in which they stand from the left."""
     shapes: list[Shape] = []
     bottom = BAR_TOP + BAR_ROW * len(rows)
     for number, (label, shares) in enumerate(rows):
@@ -207,7 +208,7 @@ def draw_curves(
     caption: str = "",
     most: float = 1.0,
 ) -> Figure:
-    """Values from 0 to `most`; each line has its name at its end, its own dash and colour."""
+    """Draw values from 0 to `most`; each line has its name at its end, its own dash and colour."""
     step = CURVE_PLOT / max(len(columns) - 1, 1)
     bottom = CURVE_TOP + CURVE_HEIGHT
 
@@ -257,7 +258,7 @@ def draw_curves(
 def _curve_labels(
     lines: Sequence[Curve], x: Callable[[int], float], y: Callable[[float], float], last: int
 ) -> list[Shape]:
-    """The names where the lines end, moved apart where they would cover each other."""
+    """Return the names where the lines end, moved apart where they would cover each other."""
     ends = sorted(
         (each.points[-1].place, y(each.points[-1].value), number)
         for number, each in enumerate(lines)
@@ -294,7 +295,7 @@ def draw_heatmap(
     legend: str = "",
     cell: float | None = None,
 ) -> Figure:
-    """A row of tiles for each label. Missing tiles have a stroke through them and no fill."""
+    """Draw a row of tiles for each label. Missing tiles have a stroke through them and no fill."""
     count = max(len(columns), 1)
     size = cell or min(44.0, max(6.0, TILES_WIDEST / count))
     shapes: list[Shape] = []

@@ -63,7 +63,7 @@ def _char(char: str) -> str:
 
 
 def table(block: Table) -> str:
-    """A table environment; a longtable where it has many rows."""
+    """Return a table environment; a longtable where it has many rows."""
     columns = "".join("r" if head.numeric and not block.prose else "l" for head in block.head)
     if block.prose:
         width = f"{0.8 / max(len(block.head) - 1, 1):.2f}"
@@ -107,7 +107,7 @@ def table(block: Table) -> str:
 
 
 def figure(block: Figure) -> str:
-    """A figure environment that includes the PDF of the same name."""
+    """Return a figure environment that includes the PDF of the same name."""
     caption = escape(block.caption or block.title)
     return "\n".join(
         [
@@ -122,7 +122,7 @@ def figure(block: Figure) -> str:
 
 
 def document(tables: Sequence[str], figures: Sequence[Figure], title: str) -> str:
-    """A document of everything, to look at and to copy from."""
+    """Return a document of everything, to look at and to copy from."""
     return "\n".join(
         [
             r"\documentclass{article}",

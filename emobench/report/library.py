@@ -78,7 +78,7 @@ class Choice:
 
 
 def parse_limit(text: str | None) -> Limit:
-    """The value of `--conversations`: a number, 'all' or 'none'. Raises InvalidInput."""
+    """Return the value of `--conversations`: a number, 'all' or 'none'. Raises InvalidInput."""
     if text is None:
         return Limit()
     if text == "all":
@@ -97,7 +97,7 @@ def parse_limit(text: str | None) -> Limit:
 
 
 def list_units(cells: Sequence[CellResult]) -> list[Unit]:
-    """All conversations in reading order: setting, task, trial; variants as planned."""
+    """Return all conversations in reading order: setting, task, trial; variants as planned."""
     settings: dict[Group, int] = {}
     units: dict[tuple[int, int, int], Unit] = {}
     for place, result in enumerate(cells):
@@ -115,7 +115,7 @@ def list_units(cells: Sequence[CellResult]) -> list[Unit]:
 
 
 def choose_units(units: Sequence[Unit], limit: Limit) -> Choice:
-    """Within the limit: first the units in which an outcome differs from control's, from the
+    """Choose within the limit: first the units in which an outcome differs from control's, from the
     first trial on, then the others likewise."""
     order = sorted(
         range(len(units)),
@@ -142,7 +142,7 @@ def choose_units(units: Sequence[Unit], limit: Limit) -> Choice:
 
 
 def describe_choice(choice: Choice) -> str:
-    """What a reader has to know where text was left out; else empty."""
+    """Say what a reader has to know where text was left out; else return an empty text."""
     if choice.whole:
         return ""
     if not choice.conversations:
@@ -209,7 +209,7 @@ class Library:
         self._size = 0
 
     def holds(self, result: CellResult, record: EpisodeSummary) -> bool:
-        """Whether the conversation's text is to be embedded."""
+        """Return whether the conversation's text is to be embedded."""
         return (result.cell.number, record.task_id) in self._held
 
     def add(self, result: CellResult, record: EpisodeSummary, conversation: Conversation) -> None:
@@ -247,6 +247,7 @@ class Library:
             self._pack()
 
     def index(self) -> dict[str, Any]:
+        """Return what the page knows of every conversation, with or without its text."""
         return {
             "outcomes": list(OUTCOMES),
             "control": CONTROL,
@@ -278,8 +279,8 @@ class Library:
         self._pending, self._size = [], 0
 
 
-def redactor(run_dir: RunDir) -> Callable[[str], str]:
-    """Takes the run's own key and bearer tokens out of error messages."""
+def make_redactor(run_dir: RunDir) -> Callable[[str], str]:
+    """Return what takes the run's own key and bearer tokens out of error messages."""
     try:
         key = run_dir.api_key.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -295,7 +296,7 @@ def redactor(run_dir: RunDir) -> Callable[[str], str]:
 
 
 def script_json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element it stands in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -346,6 +347,6 @@ def _preview(events: list[list[Any]]) -> str:
 
 
 def _instruction(info: object) -> str:
-    """As the record noted it."""
+    """Return the instruction as the record noted it."""
     task = info.get("task") if isinstance(info, dict) else None
     return text_of(task.get("instruction")) if isinstance(task, dict) else ""

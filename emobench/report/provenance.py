@@ -26,14 +26,14 @@ MOST_JOBS = 8
 
 
 def scripted_roles(collected: Collected) -> list[str]:
-    """Names of the roles that a scripted model plays."""
+    """Return names of the roles that a scripted model plays."""
     sweep = collected.plan.sweep
     roles = {"user": sweep.user, **sweep.assistants}
     return [name for name, model in roles.items() if model.engine == "scripted"]
 
 
-def facts(study: Study) -> list[tuple[str, str]]:
-    """Label and value, in reading order."""
+def list_facts(study: Study) -> list[tuple[str, str]]:
+    """Return label and value of each fact, in reading order."""
     collected = study.collected
     plan = collected.plan
     sweep = plan.sweep
@@ -43,12 +43,12 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("Description", sweep.description),
         ("Sweep file", "/".join(Path(plan.sweep_file).parts[-2:])),
         ("Collected from", "; ".join(_run(run) for run in study.runs)),
-        ("User model", describe(sweep.user)),
+        ("User model", describe_model(sweep.user)),
         ("User strategy", sweep.user_strategy),
     ]
     for name, model in sweep.assistants.items():
         label = "Assistant" if name == model.model else f"Assistant {name}"
-        rows.append((label, describe(model)))
+        rows.append((label, describe_model(model)))
     rows += [("Agent strategies", ", ".join(sweep.matrix.agent_strategy))]
     rows += [
         (f"Tasks, {env}", f"{format_ranges(tasks, dash=DASH)} ({plural(len(tasks), 'task')})")
@@ -84,8 +84,8 @@ def facts(study: Study) -> list[tuple[str, str]]:
     return [(label, value) for label, value in rows if value]
 
 
-def describe(model: RoleModel) -> str:
-    """'Qwen/Qwen3-4B, vllm, temperature 0.0': what differs from the defaults."""
+def describe_model(model: RoleModel) -> str:
+    """Return 'Qwen/Qwen3-4B, vllm, temperature 0.0': what differs from the defaults."""
     settings: dict[str, Any] = model.model_dump(exclude_defaults=True, exclude={"model", "engine"})
     if "base_url" in settings:
         settings["base_url"] = _address(settings["base_url"])
@@ -95,8 +95,8 @@ def describe(model: RoleModel) -> str:
     return ", ".join([model.model, f"engine {model.engine}", *parts])
 
 
-def counted(values: Iterable[str]) -> str:
-    """The distinct values; with counts where there is more than one."""
+def count_values(values: Iterable[str]) -> str:
+    """Return the distinct values; with counts where there is more than one."""
     counts = Counter(value for value in values if value)
     if len(counts) == 1:
         return next(iter(counts))
@@ -104,7 +104,7 @@ def counted(values: Iterable[str]) -> str:
 
 
 def _versions(planned: str, run: list[str]) -> str:
-    ran = counted(run)
+    ran = count_values(run)
     return planned if ran in ("", planned) else f"{planned}; conversations ran with {ran}"
 
 
@@ -142,7 +142,7 @@ def _gates(study: Study) -> str:
 
 
 def _jobs(collected: Collected) -> str:
-    """Their ids by kind, the first and the last of many."""
+    """Return the jobs' ids by kind, the first and the last of many."""
     ids: dict[str, list[str]] = {}
     for job in read_jobs(collected.run_dir):
         ids.setdefault(str(job.kind), []).append(job.job_id)
@@ -154,7 +154,7 @@ def _jobs(collected: Collected) -> str:
 
 
 def _cost(collected: Collected) -> str:
-    """Hours of the servers; nothing where the run recorded no job."""
+    """Return the hours of the servers; nothing where the run recorded no job."""
     cost = collected.cost
     if not any(row.spent.running_s for row in cost.jobs):
         return ""
@@ -169,7 +169,7 @@ def _plain(value: Any) -> str:
 
 
 def _address(url: str) -> str:
-    """Without user, password and query: some sites put keys there."""
+    """Return the address without user, password and query: some sites put keys there."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 

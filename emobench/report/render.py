@@ -22,10 +22,10 @@ from emobench.core.run_dir import RunDir
 from emobench.report import provenance, views
 from emobench.report.blocks import Section, Table, blocks_of
 from emobench.report.drawing import Figure, inline_svg
-from emobench.report.library import Limit, describe_choice, redactor, script_json
+from emobench.report.library import Limit, describe_choice, make_redactor, script_json
 from emobench.report.sections.cost import cost_section
 from emobench.report.sections.results import comparison_section, group_section
-from emobench.report.sections.summary import answers, overview_blocks
+from emobench.report.sections.summary import overview_blocks, write_answers
 from emobench.report.sections.talk import talk_section
 from emobench.report.sections.trust import (
     fidelity_section,
@@ -136,13 +136,13 @@ def _sections(study: Study) -> dict[str, Any]:
     found = build_sections(study)
     return {
         "sweep": sweep,
-        "answers": answers(study),
-        "notices": views.notices(study),
+        "answers": write_answers(study),
+        "notices": views.list_notices(study),
         "sections": found,
         "numbers": number_blocks(found),
-        "coverage": views.coverage(collected),
-        "unfinished": views.unfinished(collected, redactor(collected.run_dir)),
-        "facts": provenance.facts(study),
+        "coverage": views.build_coverage(collected),
+        "unfinished": views.list_unfinished(collected, make_redactor(collected.run_dir)),
+        "facts": provenance.list_facts(study),
         "variants": [sweep.variants[name] for name in study.variants if name in sweep.variants],
         "prompts": study.prompts,
     }

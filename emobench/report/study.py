@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.assessment import Assessor, Checks, conforms
 from emobench.analysis.effects import Findings, GroupFinding, effects
-from emobench.analysis.gates import Label, labels
+from emobench.analysis.gates import Label, find_labels
 from emobench.analysis.pooled import variants_of
 from emobench.analysis.stats.power import PowerVerdict, power_verdict
-from emobench.analysis.stats.units import Arm, arms, units
+from emobench.analysis.stats.units import Arm, count_by_task, split_arms
 from emobench.analysis.transcript.conversation import chosen_pairs, read_conversations
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.analysis.transcript.tally import ConversationTable, Tally, summarise
 from emobench.core.outcomes import Group, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.report.library import Library, Limit, choose_units, list_units, redactor
+from emobench.report.library import Library, Limit, choose_units, list_units, make_redactor
 from emobench.store.labels import Answer, read_answers
 from emobench.tables.run_results import Collected, EpisodeSummary
 from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary
@@ -83,11 +83,11 @@ class Study:
 
     def labels(self, group: GroupFinding, variant: str) -> tuple[Label, ...]:
         """Return what has to stand beside a variant's effect."""
-        return labels(self.checks.gates, group.key.condition(variant))
+        return find_labels(self.checks.gates, group.key.condition(variant))
 
 
 def build_study(collected: Collected, limit: Limit | None = None) -> Study:
-    """Reads the table of episodes and, once, each conversation that is looked at: for its text in
+    """Read the table of episodes and, once, each conversation that is looked at: for its text in
     the page as `limit` allows, and for patterns and checks, or a sample for them.
 
     Raises InvalidInput where rewards are none or the runs do not belong together, OSError where a
@@ -96,7 +96,7 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
     path = collected.run_dir.path
     tables = load_tables(path)
     sets = list_units(collected.cells)
-    redact = redactor(collected.run_dir)
+    redact = make_redactor(collected.run_dir)
     library = Library(choose_units(sets, limit or Limit()), collected.cells, redact)
     sample = sample_size(collected)
     tally = Tally()
@@ -132,7 +132,7 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
         collected=collected,
         findings=effects(frame, planned=collected.plan.cells, per_protocol=conforming),
         checks=assessment.checks,
-        arms=arms(units(frame, collected.plan.cells)),
+        arms=split_arms(count_by_task(frame, collected.plan.cells)),
         talk=tally.table(variants, texts),
         library=library,
         sample=sample,
@@ -143,7 +143,8 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
 
 
 def sample_size(collected: Collected) -> int | None:
-    """Conversations to read of each condition, so that MOST_READ are in all; None: every one."""
+    """Return how many conversations to read of each condition, so that MOST_READ are in all; None:
+    every one."""
     there = sum(len(result.file.episodes) for result in collected.cells)
     if there <= MOST_READ:
         return None
@@ -152,7 +153,7 @@ def sample_size(collected: Collected) -> int | None:
 
 
 def _answers(path: Path) -> dict[str, Answer]:
-    """The judge's answers of a run, or of all runs behind a collected folder."""
+    """Return the judge's answers of a run, or of all runs behind a collected folder."""
     found = read_answers(RunDir(path).judge_answers)
     if (path / SUMMARY_FILE).exists():
         for run in read_summary(path)["runs"]:
@@ -161,7 +162,7 @@ def _answers(path: Path) -> dict[str, Answer]:
 
 
 def _prompts(frame: pandas.DataFrame) -> tuple[Prompts, ...]:
-    """By environment and variant, in the order of the frame."""
+    """Return them by environment and variant, in the order of the frame."""
     names = ["env", "variant", "task_id", "user_prompt_sha256"]
     known = frame[names].dropna().drop_duplicates().sort_values(["task_id", "user_prompt_sha256"])
     found: dict[tuple[str, str], list[tuple[int, str]]] = {}
@@ -182,7 +183,7 @@ def _prompts(frame: pandas.DataFrame) -> tuple[Prompts, ...]:
 def _with_protocol(
     frame: pandas.DataFrame, episodes: tuple[EpisodeFidelity, ...]
 ) -> pandas.DataFrame:
-    """The frame with a column that says which episodes conform to the protocol."""
+    """Return the frame with a column that says which episodes conform to the protocol."""
     kept = {
         (*each.condition.group, each.condition.variant, each.trial, each.task_id): conforms(each)
         for each in episodes

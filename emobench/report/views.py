@@ -20,8 +20,8 @@ MOST_ROWS = 400
 """Of the grid, a row a trial; beyond it the trials of a setting share a row."""
 
 
-def notices(study: Study) -> list[str]:
-    """What a reader has to know before the numbers, plainest first."""
+def list_notices(study: Study) -> list[str]:
+    """Say what a reader has to know before the numbers, plainest first."""
     collected = study.collected
     found: list[str] = []
     if scripted_roles(collected):
@@ -73,7 +73,7 @@ def _left_out(study: Study) -> Iterator[str]:
 
 
 def _probes(collected: Collected) -> Iterator[str]:
-    """What `probe: warn` let through."""
+    """Say what `probe: warn` let through."""
     found: Counter[tuple[str, str, str]] = Counter()
     for result in collected.cells:
         for role, probe in result.summary.probe.items() if result.summary else ():
@@ -88,8 +88,9 @@ def _probes(collected: Collected) -> Iterator[str]:
         )
 
 
-def coverage(collected: Collected) -> dict[str, Any]:
-    """The grid: a row for each assistant, env, strategy and trial; a column for each variant."""
+def build_coverage(collected: Collected) -> dict[str, Any]:
+    """Return the grid: a row for each assistant, env, strategy and trial; a column for each
+    variant."""
     variants = variants_of(result.cell for result in collected.cells)
     grid: dict[tuple[str, str, str, int], dict[str, CellResult]] = {}
     for result in collected.cells:
@@ -114,7 +115,7 @@ def coverage(collected: Collected) -> dict[str, Any]:
 def _merged(
     grid: dict[tuple[str, str, str, int], dict[str, CellResult]], variants: list[str]
 ) -> list[dict[str, Any]]:
-    """All trials of a setting in one row."""
+    """Return all trials of a setting in one row."""
     settings: dict[tuple[str, str, str], dict[str, list[CellResult]]] = {}
     for key, found in sorted(grid.items()):
         for variant, result in found.items():
@@ -125,8 +126,9 @@ def _merged(
     ]
 
 
-def unfinished(collected: Collected, redact: Callable[[str], str]) -> dict[str, Any]:
-    """Cells whose summary gives a reason for what is missing, the first MOST_PROBLEMS of them."""
+def list_unfinished(collected: Collected, redact: Callable[[str], str]) -> dict[str, Any]:
+    """Return cells whose summary gives a reason for what is missing, the first MOST_PROBLEMS of
+    them."""
     found = [
         {
             "title": result.cell.title,
@@ -140,7 +142,7 @@ def unfinished(collected: Collected, redact: Callable[[str], str]) -> dict[str, 
 
 
 def _covered(results: list[CellResult]) -> dict[str, Any] | None:
-    """One cell, or the trials of a setting together; None where none is planned."""
+    """Return one cell, or the trials of a setting together; None where none is planned."""
     if not results:
         return None
     states = {result.state for result in results}

@@ -11,7 +11,7 @@ from scipy import stats
 
 from emobench.analysis.effects import Contrast, Findings, VariantFinding, effects
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
-from emobench.analysis.stats.units import frame_of
+from emobench.analysis.stats.units import make_frame
 from emobench.core.plan import load_plan
 from emobench.tables.table import load_tables
 from tests.support.frames import Rewards, frame, observations, random_rewards
@@ -187,7 +187,7 @@ def test_an_interaction_is_the_difference_of_the_differences() -> None:
         )
     }
     findings = effects(
-        frame_of(
+        make_frame(
             item
             for (name, variant), rewards in draws.items()
             for item in observations(rewards, variant, name)

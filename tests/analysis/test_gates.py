@@ -11,8 +11,8 @@ from emobench.analysis.gates import (
     GateResult,
     Verdict,
     evaluate,
-    labels,
-    overall,
+    find_labels,
+    overall_verdict,
 )
 from emobench.analysis.judge.manipulation import JudgedTurn, VariantManipulation, manipulation
 from emobench.analysis.stats.estimates import Difference, Interval, Mean
@@ -215,15 +215,15 @@ def test_labels_stand_beside_the_effect() -> None:
         ("power", "anger"),
         ("power", "placebo"),
     ]
-    shown = labels(results, ANGER)
+    shown = find_labels(results, ANGER)
     assert [(each.gate, each.verdict) for each in shown] == [
         ("coverage", "failed"),
         ("manipulation", "not_checked"),
     ]
     assert shown[0].text.startswith("its control fails the coverage gate: ")
-    assert labels(results, CONTROL)[0].text.startswith("fails the coverage gate: ")
-    assert overall(results) == "failed"
+    assert find_labels(results, CONTROL)[0].text.startswith("fails the coverage gate: ")
+    assert overall_verdict(results) == "failed"
     good = [each for each in results if each.condition == ANGER]
-    assert overall(good) == "not_checked"
-    assert overall([each for each in good if each.gate != "manipulation"]) == "passed"
-    assert overall([]) == "not_checked"
+    assert overall_verdict(good) == "not_checked"
+    assert overall_verdict([each for each in good if each.gate != "manipulation"]) == "passed"
+    assert overall_verdict([]) == "not_checked"

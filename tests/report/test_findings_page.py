@@ -18,7 +18,7 @@ from emobench.report.numbers import format_change, format_interval, format_numbe
 from emobench.report.render import build_report, write_report
 from emobench.report.sections.common import short_labels
 from emobench.report.study import Study, build_study, sample_size
-from emobench.report.views import coverage
+from emobench.report.views import build_coverage
 from emobench.tables.run_results import collect
 from tests.support.chromium import Chromium, file_url
 from tests.support.runs import append, episode, fill, make_run, summarise
@@ -299,10 +299,10 @@ def test_the_trials_of_a_long_sweep_share_a_row(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = collect(run_dir)
-    apart = coverage(collected)
+    apart = build_coverage(collected)
     assert [row["key"][3] for row in apart["rows"]] == [1, 2, 3]
     monkeypatch.setattr("emobench.report.views.MOST_ROWS", 2)
-    (row,) = coverage(collected)["rows"]
+    (row,) = build_coverage(collected)["rows"]
     assert row["key"] == ("scripted", "retail", "tool-calling", "all")
     assert [cell["count"] for cell in row["cells"]] == ["42/42", "42/42", "42/42", "37/42"]
     assert [cell["state"] for cell in row["cells"]] == ["done", "done", "done", "partial"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emobench.analysis.stats.units import Arm, frame_of
+from emobench.analysis.stats.units import Arm, make_frame
 from emobench.core.outcomes import Observation
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def observations(
 
 def frame(**variants: Rewards) -> pandas.DataFrame:
     """One group with these variants."""
-    return frame_of(
+    return make_frame(
         item for name, rewards in variants.items() for item in observations(rewards, name)
     )
 

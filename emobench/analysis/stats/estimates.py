@@ -132,21 +132,21 @@ class OddsRatio:
     reason: str = ""
 
 
-def plain(value: Any) -> Any:
-    """A record as JSON takes it: dicts, lists, numbers without NaN or infinity."""
+def to_plain(value: Any) -> Any:
+    """Return a record as JSON takes it: dicts, lists, numbers without NaN or infinity."""
     if hasattr(value, "__dataclass_fields__"):
         value = asdict(value)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
 
 
-def size(tasks: int, trials: Sequence[int]) -> str:
-    """'115 tasks x 4 trials', or 'x 2 to 4 trials' where tasks differ in them."""
+def describe_size(tasks: int, trials: Sequence[int]) -> str:
+    """Return '115 tasks x 4 trials', or 'x 2 to 4 trials' where tasks differ in them."""
     counts = [int(count) for count in trials if count]
     text = f"{tasks} task{'' if tasks == 1 else 's'}"
     if not counts:

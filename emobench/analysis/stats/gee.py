@@ -8,7 +8,7 @@ from math import exp
 
 import numpy as np
 
-from emobench.analysis.stats.estimates import FEW, Interval, OddsRatio, size
+from emobench.analysis.stats.estimates import FEW, Interval, OddsRatio, describe_size
 from emobench.analysis.stats.units import Arm
 
 LARGEST_CLUSTER = 600
@@ -17,10 +17,10 @@ HUGE = 12.0
 """A log odds ratio beyond this is a variant that always or never succeeds, not an estimate."""
 
 
-def odds_ratios(
+def fit_odds_ratios(
     arms: Mapping[str, Arm], baseline: str, variants: Sequence[str]
 ) -> dict[str, OddsRatio]:
-    """Odds of success of each variant over `baseline`, from one fit to the whole group.
+    """Return odds of success of each variant over `baseline`, from one fit to the whole group.
 
     Binomial GEE with exchangeable correlation within (environment, task), Liang and Zeger 1986
     (Biometrika 73), and the bias-reduced covariance of Mancl and DeRouen 2001 (Biometrics 57), by
@@ -28,7 +28,7 @@ def odds_ratios(
     """
     labels = {
         variant: f"odds ratio of success, {variant} over {baseline}, "
-        f"{size(int((arms[variant].n > 0).sum()), arms[variant].n.tolist())}, "
+        f"{describe_size(int((arms[variant].n > 0).sum()), arms[variant].n.tolist())}, "
         "GEE clustered by task"
         if variant in arms
         else f"odds ratio of success, {variant} over {baseline}"
@@ -66,7 +66,7 @@ def odds_ratios(
 
 
 def _paired(arms: Mapping[str, Arm], baseline: str, variant: str) -> int:
-    """Tasks with a scored episode on both sides."""
+    """Return tasks with a scored episode on both sides."""
     return int(np.intersect1d(arms[variant].scored.tasks, arms[baseline].scored.tasks).size)
 
 
@@ -87,7 +87,8 @@ def _always(rate: float) -> str:
 def _fit(
     arms: Mapping[str, Arm], baseline: str, variants: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float, float, float]], str]:
-    """(log odds ratio, standard error, p, normal quantile) by variant; or why there are none."""
+    """Return (log odds ratio, standard error, p, normal quantile) by variant; or why there are
+    none."""
     names = (baseline, *variants)
     tasks = np.concatenate([np.repeat(arms[name].tasks, arms[name].n) for name in names])
     clusters, sizes = np.unique(tasks, return_counts=True)
@@ -135,6 +136,6 @@ def _fit(
 
 
 def _outcomes(arm: Arm) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """1 for each success and 0 for each failure, task by task."""
+    """Return 1 for each success and 0 for each failure, task by task."""
     counts = np.column_stack([arm.successes, arm.n - arm.successes]).ravel()
     return np.repeat(np.tile([1.0, 0.0], arm.n.size), counts)

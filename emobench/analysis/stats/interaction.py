@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from emobench.analysis.stats.estimates import Difference, size
+from emobench.analysis.stats.estimates import Difference, describe_size
 from emobench.analysis.stats.means import CLUSTERED
 from emobench.analysis.stats.multiplicity import benjamini_hochberg
 from emobench.analysis.stats.paired import REWARD_BOUNDS, paired_difference
-from emobench.analysis.stats.units import Arm, shared
+from emobench.analysis.stats.units import Arm, align_by_task
 from emobench.core.outcomes import Group
 
 INTERACTION_BOUNDS = (-2.0, 2.0)
@@ -33,7 +33,7 @@ class AssistantComparison:
     difference: Difference
 
 
-def comparisons(
+def compare_assistants(
     groups: Mapping[Group, Mapping[str, Arm]], variants: Sequence[str]
 ) -> list[AssistantComparison]:
     """Return first minus second assistant under each variant, adjusted over all of one environment
@@ -46,7 +46,7 @@ def comparisons(
     )
 
 
-def interactions(
+def compare_effects(
     groups: Mapping[Group, Mapping[str, Arm]], baseline: str, variants: Sequence[str]
 ) -> list[AssistantComparison]:
     """Return (variant minus baseline with the first assistant) minus (the same with the second)."""
@@ -74,7 +74,7 @@ def _compare(
                 continue
             held = {f"{who} {name}": side[name] for who, side in sides.items() for name in names}
             values = {key: (arm.tasks, arm.means) for key, arm in held.items()}
-            rows, left_out = shared(values, *values)
+            rows, left_out = align_by_task(values, *values)
             one, other = (rows[: len(names)], rows[len(names) :])
             gaps = (
                 one[0] - other[0] if len(names) == 1 else (one[0] - one[1]) - (other[0] - other[1])
@@ -82,7 +82,7 @@ def _compare(
             trials = [count for arm in held.values() for count in arm.n.tolist()]
             label = (
                 f"{what.format(first=first, second=second, variant=names[0])}, {env}/{strategy}, "
-                f"{size(gaps.size, trials)}, {CLUSTERED}"
+                f"{describe_size(gaps.size, trials)}, {CLUSTERED}"
             )
             difference = paired_difference(label, gaps, left_out=left_out, bounds=bounds)
             found.append(AssistantComparison(env, strategy, first, second, names[0], difference))
@@ -101,7 +101,7 @@ def _pairs(groups: Mapping[Group, Mapping[str, Arm]]) -> list[tuple[str, str, st
 
 
 def _adjusted(found: list[AssistantComparison]) -> list[AssistantComparison]:
-    """Benjamini-Hochberg over the comparisons of one environment and agent strategy."""
+    """Adjust by Benjamini-Hochberg over the comparisons of one environment and agent strategy."""
     result = list(found)
     for setting in {(item.env, item.agent_strategy) for item in found}:
         places = [i for i, item in enumerate(found) if (item.env, item.agent_strategy) == setting]

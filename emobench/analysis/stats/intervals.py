@@ -31,14 +31,15 @@ TINY = 1e-12
 
 
 def standard_error(values: Floats) -> float:
-    """Of the mean of independent values; 0 below two of them."""
+    """Return the standard error of the mean of independent values; 0 below two of them."""
     return float(values.std(ddof=1) / sqrt(values.size)) if values.size > 1 else 0.0
 
 
 def t_interval(
     mean: float, error: float, tasks: int, bounds: tuple[float, float] | None
 ) -> Interval | None:
-    """mean +- t(tasks - 1) * error within `bounds`; None below two tasks or without an error."""
+    """Return mean +- t(tasks - 1) * error within `bounds`; None below two tasks or without an
+    error."""
     if tasks < 2 or error < TINY:
         return None
     width = t_quantile(tasks - 1, LEVEL) * error
@@ -46,7 +47,7 @@ def t_interval(
 
 
 def score_interval(mean: float, error: float, tasks: int, episodes: int) -> Interval | None:
-    """Wilson's interval at the sample size of independent episodes with this standard error.
+    """Return Wilson's interval at the sample size of independent episodes with this standard error.
 
     That size is mean (1 - mean) / error^2 and at most `episodes`. Where nothing varies it is the
     number of tasks, as if a task's trials were one. None below two tasks.
@@ -65,7 +66,7 @@ def score_interval(mean: float, error: float, tasks: int, episodes: int) -> Inte
 def bootstrap_interval(
     values: Floats, bounds: tuple[float, float] | None, *, seed: int = SEED
 ) -> Interval | None:
-    """Symmetric bootstrap-t: mean +- error * quantile of |mean* - mean| / error*.
+    """Return the symmetric bootstrap-t: mean +- error * quantile of |mean* - mean| / error*.
 
     None below two tasks, where nothing varies, and where more than 5 % of the resamples have no
     spread of their own: then too few tasks differ for the method.
@@ -78,7 +79,8 @@ def bootstrap_interval(
 def bootstrap_intervals(
     values: Floats, bounds: tuple[float, float] | None, *, seed: int = SEED
 ) -> list[Interval | None]:
-    """`bootstrap_interval` of each column (tasks x statistics), all from the same resamples."""
+    """Return `bootstrap_interval` of each column (tasks x statistics), all from the same
+    resamples."""
     tasks = values.shape[0]
     if tasks < 2:
         return [None] * values.shape[1]
@@ -93,8 +95,8 @@ def bootstrap_intervals(
 
 
 def half_widths(values: Floats, resamples: int, seed: int) -> Floats:
-    """Half the symmetric bootstrap-t interval of each column (tasks x samples); infinite where it
-    is undefined."""
+    """Return half the symmetric bootstrap-t interval of each column (tasks x samples); infinite
+    where it is undefined."""
     tasks = values.shape[0]
     centred = values - values.mean(axis=0)
     errors = np.sqrt((centred**2).sum(axis=0) / (tasks * (tasks - 1)))
@@ -112,7 +114,7 @@ def half_widths(values: Floats, resamples: int, seed: int) -> Floats:
 
 @lru_cache(maxsize=8)
 def resampling_weights(tasks: int, resamples: int, seed: int) -> Floats:
-    """How often each task is drawn in each resample, as a share (resamples x tasks)."""
+    """Return how often each task is drawn in each resample, as a share (resamples x tasks)."""
     draws = np.random.default_rng([seed, tasks]).multinomial(
         tasks, np.full(tasks, 1 / tasks), size=resamples
     )

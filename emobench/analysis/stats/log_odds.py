@@ -54,8 +54,8 @@ def word_differences(
     min_count: int = MIN_COUNT,
     min_conversations: int = MIN_CONVERSATIONS,
 ) -> list[WordDifference]:
-    """Words by z, the group's own first. The prior of a word is its share in `background` (which
-    holds the counts of all groups together, so every word of both) times `prior_words`.
+    """Return words by z, the group's own first. The prior of a word is its share in `background`
+    (which holds the counts of all groups together, so every word of both) times `prior_words`.
 
     Left out are words said fewer than `min_count` times in both together, or in fewer than
     `min_conversations` conversations. Raises ValueError where a word is not in the background.

@@ -20,7 +20,7 @@ from emobench.analysis.stats.estimates import (
     FEW_TASKS,
     Interval,
     Mean,
-    size,
+    describe_size,
 )
 from emobench.analysis.stats.intervals import LEVEL, score_interval, t_interval
 from emobench.analysis.stats.units import Arm, Flags, Floats, Ints, Sample, sums_by_task
@@ -32,15 +32,15 @@ CLUSTERED = "95 % interval clustered by task"
 def mean_reward(what: str, arm: Arm) -> Mean:
     """Return the mean reward of one variant; tasks without a scored trial drop out."""
     scored = arm.scored
-    label = f"{what}, {size(scored.n.size, scored.n.tolist())}, {CLUSTERED}"
-    notes = marks(scored.successes > 0, scored.successes < scored.n) if scored.n.size else ()
+    label = f"{what}, {describe_size(scored.n.size, scored.n.tolist())}, {CLUSTERED}"
+    notes = mark_few(scored.successes > 0, scored.successes < scored.n) if scored.n.size else ()
     missing = int(arm.missing.sum())
     return _mean(label, scored.total, scored.n, bounds=UNIT, missing=missing, notes=notes)
 
 
 def outcome_rate(what: str, events: Floats, n: Ints) -> Mean:
     """Return the share of episodes with an outcome, from the counts by task (n > 0)."""
-    return _share(f"{what}, {size(n.size, n.tolist())}, {CLUSTERED}", events, n)
+    return _share(f"{what}, {describe_size(n.size, n.tolist())}, {CLUSTERED}", events, n)
 
 
 def sample_share(what: str, sample: Sample) -> Mean:
@@ -54,12 +54,12 @@ def sample_mean(what: str, sample: Sample, bounds: tuple[float, float] | None = 
     _, total, n = sums_by_task(sample)
     notes: tuple[str, ...] = (FEW_TASKS,) if n.size < FEW else ()
     if bounds == UNIT:
-        notes = marks(total > 0, total < n)
+        notes = mark_few(total > 0, total < n)
     return _mean(_sample_label(what, n), total, n, bounds=bounds, notes=notes)
 
 
 def cluster_error(total: Floats, n: Ints) -> float:
-    """Cluster-robust standard error of sum(total) / sum(n), a cluster a task.
+    """Return cluster-robust standard error of sum(total) / sum(n), a cluster a task.
 
     Variance G/(G-1) * sum over tasks of (total - n * mean)^2 / N^2 (Liang and Zeger 1986; CR1, as
     statsmodels' OLS on a constant with cov_type='cluster'). 0 below two tasks.
@@ -71,7 +71,7 @@ def cluster_error(total: Floats, n: Ints) -> float:
     return float(np.sqrt(tasks / (tasks - 1) * (residuals**2).sum()) / episodes)
 
 
-def marks(success: Flags, failure: Flags) -> tuple[str, ...]:
+def mark_few(success: Flags, failure: Flags) -> tuple[str, ...]:
     """Say where the interval holds less well: few tasks, or few of them with a success (failure).
 
     `success` and `failure` say of each task whether it has at least one.
@@ -83,7 +83,7 @@ def marks(success: Flags, failure: Flags) -> tuple[str, ...]:
 
 
 def wilson(events: int, n: int, level: float = LEVEL) -> Interval | None:
-    """Wilson's score interval (J. Amer. Statist. Assoc. 22, 1927) of a rate; None for n = 0.
+    """Return Wilson's score interval (J. Amer. Statist. Assoc. 22, 1927) of a rate; None for n = 0.
 
     Raises ValueError unless 0 <= events <= n.
     """
@@ -125,7 +125,8 @@ def _mean(
     events: int | None = None,
     notes: tuple[str, ...] = (),
 ) -> Mean:
-    """From sums by task, n > 0. Tasks with more trials weigh more, as episodes do."""
+    """Return the mean from sums by task, n > 0. Tasks with more trials weigh more, as episodes
+    do."""
     tasks, episodes = int(n.size), int(n.sum())
     if not episodes:
         reason = "no scored episode" if missing else "no episode"

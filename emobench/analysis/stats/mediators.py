@@ -35,8 +35,8 @@ Columns = dict[Group, dict[str, dict[str, Sums]]]
 """Sums over episodes by group, variant and column; tasks without an episode are left out."""
 
 
-def columns(frame: pandas.DataFrame, names: Sequence[str] = tuple(MEDIATORS)) -> Columns:
-    """Sums by unit of the columns that `frame` has, over scored episodes; and, under each
+def sum_columns(frame: pandas.DataFrame, names: Sequence[str] = tuple(MEDIATORS)) -> Columns:
+    """Return sums by unit of the columns that `frame` has, over scored episodes; and, under each
     outcome's name, how many of them had it."""
     reward = frame["reward"].to_numpy(dtype=np.float64, na_value=np.nan)
     scored = frame[np.isfinite(reward)]

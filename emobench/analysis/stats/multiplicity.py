@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm 1979 (Scand. J. Statist. 6): controls the chance of any false claim.
+    """Adjust p-values by Holm 1979 (Scand. J. Statist. 6): controls the chance of any false claim.
 
     None counts in the family as a p of 1: a variant without data must not ease the others' test.
     """
@@ -21,7 +21,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
-    """Benjamini and Hochberg 1995 (J. R. Stat. Soc. B 57): controls the share of false claims.
+    """Adjust p-values by Benjamini and Hochberg 1995 (J. R. Stat. Soc. B 57): controls the share of
+    false claims.
 
     For tables labelled exploratory only. None counts in the family as a p of 1.
     """

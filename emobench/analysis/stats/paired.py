@@ -8,7 +8,7 @@ from emobench.analysis.stats.estimates import FEW, FEW_DIFFER, FEW_TASKS, Differ
 from emobench.analysis.stats.intervals import TINY, bootstrap_interval, standard_error, t_interval
 from emobench.analysis.stats.permutation import EXACT, sign_flip
 from emobench.analysis.stats.student import two_sided
-from emobench.analysis.stats.units import Floats, Sample, shared, sums_by_task
+from emobench.analysis.stats.units import Floats, Sample, align_by_task, sums_by_task
 
 REWARD_BOUNDS = (-1.0, 1.0)
 
@@ -67,7 +67,7 @@ def sample_difference(
     and without tests. `bounds` are those of the difference."""
     sides = {"treated": sums_by_task(treated), "control": sums_by_task(control)}
     means = {name: (tasks, total / n) for name, (tasks, total, n) in sides.items()}
-    rows, left_out = shared(means, *means)
+    rows, left_out = align_by_task(means, *means)
     return paired_difference(
         f"difference in {what}, {variant} minus control, {rows.shape[1]} tasks, 95 % interval "
         "paired by task",
@@ -80,7 +80,7 @@ def sample_difference(
 
 
 def undefined(label: str, reason: str) -> Difference:
-    """A difference that cannot be formed, and why."""
+    """Return a difference that cannot be formed, and why."""
     return Difference(label, None, 0, 0, None, None, None, None, "", reason=reason)
 
 

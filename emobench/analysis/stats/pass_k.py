@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from emobench.analysis.stats.estimates import Interval, PassK, size
+from emobench.analysis.stats.estimates import Interval, PassK, describe_size
 from emobench.analysis.stats.intervals import bootstrap_intervals, score_interval
-from emobench.analysis.stats.means import cluster_error, marks
+from emobench.analysis.stats.means import cluster_error, mark_few
 from emobench.analysis.stats.units import Floats, Ints, add_up
 
 
 def pass_k_by_task(successes: Ints, n: Ints, k: int) -> Floats:
-    """C(c,k) / C(n,k) for each task (arXiv 2406.12045); NaN where n < k: undefined, not 0.
+    """Return C(c,k) / C(n,k) for each task (arXiv 2406.12045); NaN where n < k: undefined, not 0.
 
     Raises ValueError unless k >= 1 and 0 <= c <= n.
     """
@@ -47,7 +47,7 @@ def pass_k_curve(
 
 
 def _resample(columns: Mapping[int, Floats]) -> dict[int, Interval | None]:
-    """By k. All k that rest on the same tasks share one set of resamples."""
+    """Return intervals by k. All k that rest on the same tasks share one set of resamples."""
     defined = {k: np.isfinite(values) for k, values in columns.items()}
     found: dict[int, Interval | None] = {}
     for mask in {some.tobytes(): some for some in defined.values()}.values():
@@ -70,7 +70,7 @@ def _estimate(
     names, places = np.unique(tasks[some], return_inverse=True)
     total = add_up(values[some], places)
     entries = add_up(np.ones_like(places), places).astype(np.int64)
-    label = f"{what}, {size(names.size, n[some].tolist())}, 95 % interval over tasks"
+    label = f"{what}, {describe_size(names.size, n[some].tolist())}, 95 % interval over tasks"
     if not names.size:
         return PassK(label, k, None, 0, of, None, None, f"no task has {k} scored trials")
     mean, error = float(values[some].mean()), cluster_error(total, entries)
@@ -80,7 +80,7 @@ def _estimate(
         reason = "one task: nothing says how much tasks differ"
     elif resampled and bootstrap is None:
         reason = "too few tasks differ for an interval by resampling"
-    notes = marks(total > 0, total < entries)
+    notes = mark_few(total > 0, total < entries)
     if names.size < of:
         notes = (*notes, f"{of - names.size} of {of} tasks have fewer than {k} trials")
     # A task's trials hold at most n // k draws of k that share no trial.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from emobench.analysis.stats.estimates import FEW, FEW_TASKS, size
+from emobench.analysis.stats.estimates import FEW, FEW_TASKS, describe_size
 from emobench.analysis.stats.pass_k import pass_k_by_task
 from emobench.analysis.stats.power import PUBLISHED, Difficulty
 from emobench.analysis.stats.units import Arm
@@ -16,7 +16,8 @@ from emobench.core.outcomes import CONTROL, Group
 def difficulties(
     groups: Mapping[Group, Mapping[str, Arm]], baseline: str = CONTROL
 ) -> dict[Group, Difficulty]:
-    """By group, from pass^1 and pass^2 of its control; groups without a scored one are left out."""
+    """Return difficulties by group, from pass^1 and pass^2 of its control; groups without a scored
+    one are left out."""
     found = {}
     for key, group in groups.items():
         if baseline in group and group[baseline].n.sum():
@@ -25,7 +26,7 @@ def difficulties(
 
 
 def difficulty(control: Arm, env: str) -> Difficulty:
-    """Unbiased moments of the tasks' chance of success: means of c/n and of C(c,2)/C(n,2).
+    """Return unbiased moments of the tasks' chance of success: means of c/n and of C(c,2)/C(n,2).
 
     Where no task has two trials, the second is taken so that the share of variance between tasks
     is the published one of `env`. It is kept between pass_1^2 and pass_1, where moments can lie.
@@ -34,7 +35,7 @@ def difficulty(control: Arm, env: str) -> Difficulty:
     second = pass_k_by_task(control.successes, control.n, 2)
     pass_1 = float(np.nanmean(first))
     tasks = int(np.isfinite(first).sum())
-    source = f"pilot: control, {size(tasks, control.n.tolist())}"
+    source = f"pilot: control, {describe_size(tasks, control.n.tolist())}"
     if np.isfinite(second).any():
         pass_2 = float(np.nanmean(second))
     else:

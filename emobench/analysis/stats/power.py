@@ -113,15 +113,15 @@ class PowerVerdict:
 
 
 def critical(tasks: int, alpha: float, power: float) -> float:
-    """Standard errors that a detectable difference spans. Raises ValueError unless tasks > 1,
-    0 < alpha < 1 and 0.5 < power < 1."""
+    """Return standard errors that a detectable difference spans. Raises ValueError unless tasks >
+    1, 0 < alpha < 1 and 0.5 < power < 1."""
     if not 0.5 < power < 1:
         raise ValueError(f"power lies between 0.5 and 1, not at {power}")
     return t_quantile(tasks - 1, 1 - alpha) + t_quantile(tasks - 1, 2 * power - 1)
 
 
 def variance(difficulty: Difficulty, drop: float, trials: float) -> float:
-    """Of one task's difference of mean rewards."""
+    """Return the variance of one task's difference of mean rewards."""
     share = drop / difficulty.pass_1
     left = 1 - share
     treated = left * difficulty.pass_1 - left**2 * difficulty.pass_2
@@ -131,8 +131,8 @@ def variance(difficulty: Difficulty, drop: float, trials: float) -> float:
 def smallest_drop(
     difficulty: Difficulty, tasks: int, trials: int, *, alpha: float = ALPHA, power: float = POWER
 ) -> float | None:
-    """The smallest drop in mean reward found with this power, two-sided; None where there is none
-    up to the whole mean, or below two tasks or one trial."""
+    """Return the smallest drop in mean reward found with this power, two-sided; None where there is
+    none up to the whole mean, or below two tasks or one trial."""
     mean = difficulty.pass_1
     if tasks < 2 or trials < 1 or not mean > 0:
         return None
@@ -150,7 +150,7 @@ def smallest_drop(
 def trials_needed(
     difficulty: Difficulty, tasks: int, drop: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """Trials of each task that make `drop` detectable; None where none up to 1000 do."""
+    """Return trials of each task that make `drop` detectable; None where none up to 1000 do."""
     if tasks < 2 or not 0 < drop <= difficulty.pass_1:
         return None
     room = tasks * (drop / critical(tasks, alpha, power)) ** 2
@@ -164,7 +164,8 @@ def trials_needed(
 def tasks_needed(
     difficulty: Difficulty, trials: int, drop: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """Tasks that make `drop` detectable with these trials; None where none up to 100 000 do."""
+    """Return tasks that make `drop` detectable with these trials; None where none up to 100 000
+    do."""
     if trials < 1 or not 0 < drop <= difficulty.pass_1:
         return None
     spread = variance(difficulty, drop, trials)
@@ -184,7 +185,8 @@ def tasks_needed(
 
 
 def designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
-    """The groups of these cells that compare something with control, and the titles of others."""
+    """Return the groups of these cells that compare something with control, and the titles of
+    others."""
     groups: dict[Group, dict[str, Counter[tuple[int, ...]]]] = {}
     for cell in cells:
         group = groups.setdefault(cell.group, {})
@@ -203,7 +205,7 @@ def designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
 
 
 def _trials_by_task(sets: Mapping[tuple[int, ...], int]) -> Counter[int]:
-    """Trials of each task, from how many cells have each set of tasks."""
+    """Return trials of each task, from how many cells have each set of tasks."""
     trials: Counter[int] = Counter()
     for tasks, cells in sets.items():
         for task in tasks:
@@ -219,7 +221,7 @@ def design_power(
     alpha: float = ALPHA,
     power: float = POWER,
 ) -> DesignPower:
-    """What a design can see, and what the wanted drop takes, at Holm's first step."""
+    """Return what a design can see, and what the wanted drop takes, at Holm's first step."""
     first = alpha / design.variants
     return DesignPower(
         design,
@@ -241,7 +243,7 @@ def power_verdict(
     power: float = POWER,
     difficulties: Mapping[Group, Difficulty] | None = None,
 ) -> PowerVerdict:
-    """The power gate of a planned sweep.
+    """Return the power gate of a planned sweep.
 
     `smallest_effect` is the smallest drop of interest, which the sweep declares under `gates`.
     `difficulties`, by (env, agent strategy, assistant), come from pilot data; the published ones

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from emobench.analysis.stats.estimates import Sensitivity
 from emobench.analysis.stats.paired import paired_difference
-from emobench.analysis.stats.units import Arm, Floats, ratio, shared
+from emobench.analysis.stats.units import Arm, Floats, align_by_task, divide
 
 RULES = ("as failure", "worst case", "best case")
 
 
-def sensitivity(label: str, treated: Arm, control: Arm) -> tuple[Sensitivity, ...]:
-    """The paired difference with missing rewards set to 0 (as failure), to 0 for the variant and
-    1 for control (worst case), and the other way round (best case)."""
+def compare_missing(label: str, treated: Arm, control: Arm) -> tuple[Sensitivity, ...]:
+    """Return the paired difference with missing rewards set to 0 (as failure), to 0 for the variant
+    and 1 for control (worst case), and the other way round (best case)."""
     fills = {"as failure": (0.0, 0.0), "worst case": (0.0, 1.0), "best case": (1.0, 0.0)}
     found = []
     for rule in RULES:
-        rows, left_out = shared(
+        rows, left_out = align_by_task(
             {
                 "treated": (treated.tasks, _filled(treated, fills[rule][0])),
                 "control": (control.tasks, _filled(control, fills[rule][1])),
@@ -46,5 +46,5 @@ def sensitivity(label: str, treated: Arm, control: Arm) -> tuple[Sensitivity, ..
 
 
 def _filled(arm: Arm, value: float) -> Floats:
-    """Mean reward by task with `value` for each missing one."""
-    return ratio(arm.total + value * arm.missing, arm.n + arm.missing)
+    """Return mean reward by task with `value` for each missing one."""
+    return divide(arm.total + value * arm.missing, arm.n + arm.missing)

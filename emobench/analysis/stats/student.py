@@ -10,7 +10,7 @@ from math import atan, cos, pi, sin, sqrt
 
 
 def two_sided(t: float, df: int) -> float:
-    """P(|T| < t) for t >= 0 and df >= 1."""
+    """Return P(|T| < t) for t >= 0 and df >= 1."""
     theta = atan(t / sqrt(df))
     cosine = cos(theta)
     odd = df % 2
@@ -25,7 +25,7 @@ def two_sided(t: float, df: int) -> float:
 
 @lru_cache(maxsize=1024)
 def t_quantile(df: int, level: float = 0.95) -> float:
-    """The t with P(|T| < t) = level. Raises ValueError outside df >= 1, 0 < level < 1."""
+    """Return the t with P(|T| < t) = level. Raises ValueError outside df >= 1, 0 < level < 1."""
     if df < 1 or not 0 < level < 1:
         raise ValueError(f"no quantile for df={df}, level={level}")
     low, high = 0.0, 1.0

@@ -56,12 +56,12 @@ class Arm:
     @property
     def means(self) -> Floats:
         """Mean reward by task; NaN where no trial is scored."""
-        return ratio(self.total, self.n)
+        return divide(self.total, self.n)
 
 
-def units(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pandas.DataFrame:
-    """One row for each (env, agent_strategy, assistant, variant, task_id): n, successes, total,
-    missing.
+def count_by_task(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pandas.DataFrame:
+    """Return one row for each (env, agent_strategy, assistant, variant, task_id): n, successes,
+    total, missing.
 
     `frame` is the table of episodes. A reward that is not finite is missing. With `planned`, the
     cells of the plan, planned episodes that are not in the frame are missing too. Raises
@@ -100,8 +100,8 @@ def units(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pandas.DataF
     return both.drop(columns="planned")
 
 
-def arms(table: pandas.DataFrame) -> dict[Group, dict[str, Arm]]:
-    """The units as arrays, by group and variant, in the order in which they stand."""
+def split_arms(table: pandas.DataFrame) -> dict[Group, dict[str, Arm]]:
+    """Return the units as arrays, by group and variant, in the order in which they stand."""
     result: dict[Group, dict[str, Arm]] = {}
     for key, part in table.groupby([*Group._fields, "variant"], observed=True, sort=False):
         env, strategy, assistant, variant = (str(item) for item in key)
@@ -116,9 +116,9 @@ def arms(table: pandas.DataFrame) -> dict[Group, dict[str, Arm]]:
     return result
 
 
-def shared(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tuple[Floats, int]:
-    """The values of `names` on the tasks where all of them have one, a row a name; and how many
-    tasks have a value for some but not all of them."""
+def align_by_task(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tuple[Floats, int]:
+    """Return the values of `names` on the tasks where all of them have one, a row a name; and how
+    many tasks have a value for some but not all of them."""
     defined = {
         name: dict(zip(tasks[np.isfinite(items)], items[np.isfinite(items)], strict=True))
         for name, (tasks, items) in ((name, values[name]) for name in names)
@@ -158,7 +158,7 @@ def stack(groups: Iterable[tuple[Group, Arm]]) -> Arm:
     )
 
 
-def arm_of_sums(sums: Mapping[tuple[str, int], tuple[int, int, float]]) -> Arm:
+def make_arm(sums: Mapping[tuple[str, int], tuple[int, int, float]]) -> Arm:
     """Return an arm of (scored trials, successes, sum of rewards) by (environment, task), with no
     trial missing; tasks are numbered as by `stack`."""
     table = np.array([sums[name] for name in sorted(sums)], dtype=np.float64).reshape(-1, 3)
@@ -204,8 +204,8 @@ def gaps_by_task(treated: Means, control: Means) -> tuple[Floats, int]:
     )
 
 
-def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
-    """Elementwise quotient; NaN where the denominator is 0."""
+def divide(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
+    """Return elementwise quotient; NaN where the denominator is 0."""
     top = numerator.astype(np.float64)
     bottom = denominator.astype(np.float64)
     found: Floats = np.full(top.shape, np.nan)
@@ -213,8 +213,9 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> F
     return found
 
 
-def frame_of(observations: Iterable[Observation]) -> pandas.DataFrame:
-    """Observations as a table with the columns that `units` reads, and outcome and trial."""
+def make_frame(observations: Iterable[Observation]) -> pandas.DataFrame:
+    """Return observations as a table with the columns that `count_by_task` reads, and outcome and
+    trial."""
     import pandas as pd
 
     columns = [*KEYS, "trial", "outcome", "reward"]

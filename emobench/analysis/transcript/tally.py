@@ -269,14 +269,14 @@ def tallied(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
 
 def table_data(table: ConversationTable) -> dict[str, Any]:
     """Everything in the table as JSON takes it; means and intervals that are undefined are null."""
-    from emobench.analysis.stats.estimates import plain
+    from emobench.analysis.stats.estimates import to_plain
 
     return {
         "variants": list(table.variants),
         "groups": [list(group) for group in table.groups],
         "conversations": dict(table.conversations),
         "missing": dict(table.missing),
-        "patterns": [plain(each) for each in table.patterns],
+        "patterns": [to_plain(each) for each in table.patterns],
         "faults": [
             {
                 "variant": each.variant,
@@ -295,7 +295,7 @@ def table_data(table: ConversationTable) -> dict[str, Any]:
                 "label": each.label,
                 "variant": each.variant,
                 "words": [
-                    {**plain(word), "in_prompt": word.word in each.in_prompt}
+                    {**to_plain(word), "in_prompt": word.word in each.in_prompt}
                     for word in each.differences
                 ],
             }

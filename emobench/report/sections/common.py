@@ -18,17 +18,18 @@ BLANK = Cell(DASH, state="muted")
 
 
 def title_of(group: GroupFinding) -> str:
+    """Return 'retail / qwen / react'."""
     return f"{group.env} / {group.assistant} / {group.agent_strategy}"
 
 
 def is_compared(group: GroupFinding) -> bool:
-    """Whether it has a baseline, and something to compare with it."""
+    """Return whether it has a baseline, and something to compare with it."""
     names = [each.variant for each in group.variants]
     return group.baseline in names and len(names) > 1
 
 
 def size_of(study: Study, group: GroupFinding) -> str:
-    """'115 tasks x 4 trials', as planned."""
+    """Return '115 tasks x 4 trials', as planned."""
     cells = [c for c in study.cells if c.group == group.key]
     tasks = len({task for cell in cells for task in cell.tasks})
     trials = len({cell.trial for cell in cells})
@@ -36,7 +37,7 @@ def size_of(study: Study, group: GroupFinding) -> str:
 
 
 def short_labels(labels: Iterable[Label]) -> str:
-    """'fails power; not checked: manipulation'; empty where all gates passed."""
+    """Return 'fails power; not checked: manipulation'; empty where all gates passed."""
     marks = list(labels)
     failed = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "failed"))
     open_ = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "not_checked"))
@@ -66,7 +67,8 @@ def keys_of(group: GroupFinding, variant: str) -> dict[str, Scalar]:
 
 
 def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
-    """An interval as two columns, `name`_low and `name`_high; low and high without a name."""
+    """Return an interval as two columns, `name`_low and `name`_high; low and high without a
+    name."""
     prefix = f"{name}_" if name else ""
     return {
         f"{prefix}low": interval.low if interval else None,
@@ -75,7 +77,7 @@ def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
 
 
 def difference_columns(found: Difference | None) -> dict[str, Scalar]:
-    """A difference as columns of a table."""
+    """Return a difference as columns of a table."""
     if found is None:
         return dict.fromkeys(difference_columns(undefined("", "")))
     return {

@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 
 def cost_section(study: Study) -> Section:
-    """Queued, loading, serving and idle hours of the servers."""
+    """Build the table of the servers' queued, loading, serving and idle hours."""
     title, identifier = "Cost", "cost"
     if study.runs:
         text = (
@@ -89,7 +89,7 @@ def _row(kind: str, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
 
 
 def _by_variant(study: Study) -> list[Table]:
-    """A server's time is shared by the conversations that it had at the time."""
+    """Build the shares of each variant; conversations share a server's time while they go on."""
     cells = study.collected.cost.cells
     if not cells:
         return []

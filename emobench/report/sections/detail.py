@@ -51,7 +51,7 @@ EXPLORATORY = (
 
 
 def pass_k_section(group: GroupFinding, prefix: str) -> Section:
-    """The curves and their numbers; without two trials only pass^1, in words."""
+    """Build the curves and their numbers; without two trials only pass^1, in words."""
     ks = sorted({each.k for variant in group.variants for each in variant.pass_k})
     blocks: list[Block] = []
     defined = [k for k in ks if any(_value_at(v.pass_k, k) is not None for v in group.variants)]
@@ -144,7 +144,7 @@ def _value_at(found: tuple[PassK, ...], k: int) -> float | None:
 
 
 def task_section(study: Study, group: GroupFinding, prefix: str) -> Section:
-    """A tile a task and variant, the tasks from easy to hard under control."""
+    """Build the tiles of tasks and variants, the tasks from easy to hard under control."""
     identifier = f"{prefix}tasks"
     arms = study.arms.get(group.key, {})
     variants = [each.variant for each in group.variants if each.variant in arms]
@@ -242,7 +242,7 @@ def _task_record(
 
 
 def outcome_section(group: GroupFinding, prefix: str) -> Section:
-    """How conversations ended."""
+    """Build the figure and the table of how conversations ended."""
     title, identifier = "Outcomes", f"{prefix}outcomes"
     if not any(each.mean.episodes or each.mean.missing for each in group.variants):
         return Section(identifier, title, (Remark("Nothing is planned here."),))
@@ -339,7 +339,7 @@ def _difference(found: tuple[Exploratory, ...], column: str) -> Difference | Non
 
 
 def mediator_section(group: GroupFinding, prefix: str) -> Section:
-    """Means per conversation and their differences from control."""
+    """Build the means per conversation and their differences from control."""
     title, identifier = "What else changed", f"{prefix}mediators"
     present = [
         column
@@ -397,7 +397,7 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
 
 
 def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Section:
-    """What missing rewards could change."""
+    """Build the differences under other treatments of missing rewards."""
     title, identifier = "Sensitivity to missing data", f"{prefix}sensitivity"
     compared = [each for each in group.variants if each.contrast and each.contrast.sensitivity]
     if not compared:
@@ -446,7 +446,7 @@ def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Secti
 
 
 def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
-    """Per protocol, second to the main analysis."""
+    """Build the differences per protocol, second to the main analysis."""
     title, identifier = "Per protocol", f"{prefix}protocol"
     if study.sample is not None:
         text = (

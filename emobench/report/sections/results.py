@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emobench.analysis.effects import GroupFinding, VariantFinding
-from emobench.analysis.gates import labels
+from emobench.analysis.gates import find_labels
 from emobench.analysis.stats.estimates import FEW, Difference
 from emobench.analysis.stats.interaction import AssistantComparison
 from emobench.analysis.stats.means import CLUSTERED
@@ -50,7 +50,7 @@ MOST_DOTS = 60
 
 
 def group_section(study: Study, group: GroupFinding, identifier: str, prefix: str) -> Section:
-    """Everything about one group; `prefix` keeps the names of several apart."""
+    """Build everything about one group; `prefix` keeps the names of several apart."""
     blocks: list[Block] = [*effect_blocks(study, group, prefix)]
     parts = [
         pass_k_section(group, prefix),
@@ -64,7 +64,8 @@ def group_section(study: Study, group: GroupFinding, identifier: str, prefix: st
 
 
 def effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]:
-    """The forest plot, mean reward, the table of both, and the labels that belong to them."""
+    """Return the forest plot, mean reward, the table of both, and the labels that belong to
+    them."""
     size = size_of(study, group)
     blocks: list[Block] = []
     if is_compared(group):
@@ -75,6 +76,7 @@ def effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]
 
 
 def effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> Figure:
+    """Return the forest plot of the differences from the baseline."""
     dots = effect_dots(study, group)
     axis = symmetric_axis(f"difference in mean reward from {group.baseline}, paired by task", dots)
     return draw_forest(
@@ -90,6 +92,7 @@ def effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> 
 
 
 def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
+    """Return a dot for each variant's difference, with the gates that it does not pass."""
     roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = []
     for each in group.variants:
@@ -113,7 +116,7 @@ def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
 
 
 def effect_text(found: Difference) -> str:
-    """'-0.12 [-0.20, -0.04]  p = 0.012', or why there is none."""
+    """Return '-0.12 [-0.20, -0.04] p = 0.012', or why there is none."""
     if found.value is None:
         return found.reason or "no pair of tasks yet"
     parts = [
@@ -125,7 +128,7 @@ def effect_text(found: Difference) -> str:
 
 
 def label_blocks(study: Study, group: GroupFinding) -> list[Block]:
-    """The labels in full; those that all variants share once."""
+    """Return the labels in full; those that all variants share once."""
     by_variant = {
         each.variant: [mark.text for mark in study.labels(group, each.variant)]
         for each in group.variants
@@ -143,6 +146,7 @@ def label_blocks(study: Study, group: GroupFinding) -> list[Block]:
 
 
 def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
+    """Return the plot of the mean rewards."""
     roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = [
         Dot(
@@ -169,6 +173,7 @@ def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
 
 
 def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> Table:
+    """Return the table of mean rewards and differences."""
     compared = is_compared(group)
     head = list(heads("Variant", "Conversations", "Missing", "Mean reward"))
     if compared:
@@ -244,7 +249,7 @@ def _notes(each: VariantFinding) -> list[str]:
 
 
 def _effect_record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str, Scalar]:
-    """Unrounded, with the labels."""
+    """Return the numbers unrounded, with the labels."""
     row: dict[str, Scalar] = {
         **keys_of(group, each.variant),
         "mean_label": each.mean.label,
@@ -265,7 +270,7 @@ def _effect_record(study: Study, group: GroupFinding, each: VariantFinding) -> d
 
 
 def comparison_section(study: Study) -> Section | None:
-    """None with one assistant: there is nothing to compare."""
+    """Build the comparison; None with one assistant: there is nothing to compare."""
     findings = study.findings
     if not findings.assistants and not findings.interactions:
         return None
@@ -314,13 +319,13 @@ def _comparison_figure(found: Sequence[AssistantComparison], name: str, what: st
 
 
 def _comparison_labels(study: Study, each: AssistantComparison) -> str:
-    """The gates that the variant does not pass with either assistant."""
+    """Return the gates that the variant does not pass with either assistant."""
     conditions = [
         Condition(each.env, each.agent_strategy, assistant, each.variant)
         for assistant in (each.first, each.second)
     ]
     return short_labels(
-        mark for condition in conditions for mark in labels(study.checks.gates, condition)
+        mark for condition in conditions for mark in find_labels(study.checks.gates, condition)
     )
 
 

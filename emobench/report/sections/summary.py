@@ -39,8 +39,8 @@ class Answer:
     lines: tuple[str, ...]
 
 
-def answers(study: Study) -> list[Answer]:
-    """What a reader wants to know first, in whole sentences."""
+def write_answers(study: Study) -> list[Answer]:
+    """Answer what a reader wants to know first, in whole sentences."""
     return [
         Answer("How much is there?", (_coverage(study),)),
         Answer("Does the agent still do its job?", tuple(_effects(study))),
@@ -50,7 +50,7 @@ def answers(study: Study) -> list[Answer]:
 
 
 def overview_blocks(study: Study) -> list[Block]:
-    """Effects of all groups in one figure, where there are several."""
+    """Return effects of all groups in one figure, where there are several."""
     groups = [each for each in study.findings.groups if is_compared(each)]
     if len(groups) < 2:
         return []
@@ -125,7 +125,7 @@ def _one(study: Study, group: GroupFinding) -> str:
 
 
 def _effect(study: Study, group: GroupFinding, each: VariantFinding) -> str:
-    """'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001; fails power)'."""
+    """Return 'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001; fails power)'."""
     assert each.contrast is not None
     found = each.contrast.difference
     numbers = format_difference(found)

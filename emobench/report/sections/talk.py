@@ -28,7 +28,7 @@ WORDS = 12
 
 
 def talk_section(study: Study) -> Section:
-    """All of it, over all groups together."""
+    """Build the section over all groups together."""
     table, title = study.talk, "How the conversations went"
     if not any(table.conversations.values()):
         return Section("talk", title, (Remark("No conversation has a result yet."),))

@@ -33,7 +33,7 @@ FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the r
 
 
 def gate_section(study: Study) -> Section:
-    """Every gate of every variant, and why those fail that do."""
+    """Build the table of every gate of every variant, and why those fail that do."""
     results: dict[Condition, dict[str, GateResult]] = {}
     for each in study.checks.gates:
         results.setdefault(each.condition, {})[each.gate] = each
@@ -77,7 +77,7 @@ def _verdict_cell(found: GateResult | None) -> Cell:
 
 
 def _reasons(study: Study, several: bool) -> Iterator[Block]:
-    """The same reason of several variants stands once."""
+    """Build the list of reasons; one that several variants share stands once."""
     whose: dict[tuple[str, str, str], list[str]] = {}
     for each in study.checks.gates:
         if each.verdict != "passed":
@@ -103,7 +103,7 @@ def _reasons(study: Study, several: bool) -> Iterator[Block]:
 
 
 def power_section(study: Study) -> Section:
-    """The smallest drop that the design can see."""
+    """Build the table of the smallest drop that the design can see."""
     verdict = study.power
     if not verdict.designs:
         reason = "No variant is compared with control, so there is no effect to detect."
@@ -167,7 +167,7 @@ def power_section(study: Study) -> Section:
 
 
 def manipulation_section(study: Study) -> Section:
-    """Is the emotion visible: a judge's labels, where there are some."""
+    """Build what says whether the emotion is visible: a judge's labels, where there are some."""
     title, identifier = "Is the emotion visible?", "manipulation"
     checks = study.checks
     main = next((each for each in checks.manipulation if each.model == checks.judge), None)
@@ -335,7 +335,7 @@ def _marker_cell(own: Mean, gap: Difference | None) -> Cell:
 
 
 def fidelity_section(study: Study) -> Section:
-    """Did the simulated user stay with its task."""
+    """Build what says whether the simulated user stayed with its task."""
     title, identifier = "Did the user stay with its task?", "fidelity"
     found = [each for each in study.checks.fidelity if each.conversations]
     if not found:
@@ -401,7 +401,7 @@ def _share_cell(found: Mean | None) -> Cell:
 
 
 def _few_mark(found: Mean) -> str:
-    """A mark where something happened, or failed to, but rarely."""
+    """Return a mark where something happened, or failed to, but rarely."""
     return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emobench.analysis.stats.means import mean_reward
-from emobench.analysis.stats.units import arm_of_sums
+from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
 from emobench.core.times import seconds
 from emobench.llm.engine_metrics import Load
@@ -248,7 +248,7 @@ def _per_minute(recent: Sequence[tuple[float, float]], now: float) -> float:
 
 
 def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
-    mean = mean_reward(f"mean reward, {name}", arm_of_sums(tally.sums))
+    mean = mean_reward(f"mean reward, {name}", make_arm(tally.sums))
     return VariantRow(
         variant=name,
         episodes=mean.episodes,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from emobench.analysis.stats.gee import LARGEST_CLUSTER, odds_ratios
+from emobench.analysis.stats.gee import LARGEST_CLUSTER, fit_odds_ratios
 from tests.support.frames import arm, random_rewards
 
 
@@ -37,7 +37,7 @@ def test_as_statsmodels_by_formula() -> None:
         family=sm.families.Binomial(),
         cov_struct=sm.cov_struct.Exchangeable(),
     ).fit(cov_type="bias_reduced")
-    found = odds_ratios(
+    found = fit_odds_ratios(
         {name: arm(r) for name, r in rewards.items()}, "control", ["anger", "anxiety"]
     )
     for name, each in found.items():
@@ -57,7 +57,7 @@ def test_what_cannot_be_fitted_says_why() -> None:
     many = arm({task: [1.0, 0.0] * LARGEST_CLUSTER for task in range(2)})
 
     def reason(arms: dict[str, object]) -> str:
-        found = odds_ratios(arms, "control", ["anger"])["anger"]  # type: ignore[arg-type]
+        found = fit_odds_ratios(arms, "control", ["anger"])["anger"]  # type: ignore[arg-type]
         assert (found.value, found.interval, found.p) == (None, None, None)
         return found.reason
 
@@ -77,6 +77,6 @@ def test_a_variant_without_failures_does_not_spoil_the_others() -> None:
         "anger": arm(random_rewards(2, 30, 3, 0.8)),
         "placebo": arm({task: [1.0] * 3 for task in range(30)}),
     }
-    found = odds_ratios(arms, "control", ["anger", "placebo"])
+    found = fit_odds_ratios(arms, "control", ["anger", "placebo"])
     assert found["anger"].value is not None
     assert found["placebo"].value is None
