@@ -42,6 +42,7 @@ from emobench.core.fields import (
     Shorthand,
     Strict,
     Word,
+    check_beside,
     mistake,
     refuse,
     unknown,
@@ -204,15 +205,6 @@ def _check_role(model: RoleModel, info: ValidationInfo) -> RoleModel:
 
 
 def _check_vllm(model: VllmModel, context: Context, found: Found) -> VllmModel:
-    for i, argument in enumerate(model.extra_args):
-        flag = flag_of(argument)
-        hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else ""
-        if key := SET_BY_KEY.get(flag):
-            hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
-        if flag == "--served-model-name":
-            hint = "write it as served_name: the clients have to know it"
-        if hint:
-            found["extra_args", i] = mistake(f"{show(argument)} is not allowed", hint=hint)
     if model.accelerators % model.nodes:
         message = f"{model.accelerators} cards cannot be spread evenly over {model.nodes} nodes"
         hint = "tensor_parallel times pipeline_parallel has to be a multiple of nodes"
@@ -237,18 +229,36 @@ def _check_vllm(model: VllmModel, context: Context, found: Found) -> VllmModel:
     return model
 
 
-def _check_user(model: RoleModel) -> RoleModel:
+def _arguments(role: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Yield the flags of `extra_args` with their places."""
+    for i, argument in enumerate(_as_list(role.get("extra_args", []))):
+        if isinstance(argument, str):
+            yield i, flag_of(argument)
+
+
+def _check_arguments(role: dict[str, Any]) -> Found:
+    """Refuse what emobench itself sets."""
     found: Found = {}
-    if isinstance(model, VllmModel):
-        if model.tool_call_parser is not None:
-            found[("tool_call_parser",)] = mistake("not on the user's server", hint=_POLLUTES)
-        for i, argument in enumerate(model.extra_args):
-            if flag_of(argument) in _TOOL_CALLING:
-                found["extra_args", i] = mistake(
-                    f"{show(argument)} is not for the user", hint=_POLLUTES
-                )
-    refuse(found)
-    return model
+    for i, flag in _arguments(role):
+        hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else ""
+        if key := SET_BY_KEY.get(flag):
+            hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
+        if flag == "--served-model-name":
+            hint = "write it as served_name: the clients have to know it"
+        if hint:
+            found["extra_args", i] = mistake(f"'{flag}' is not allowed", hint=hint)
+    return found
+
+
+def _check_user(role: dict[str, Any]) -> Found:
+    """Refuse tool calls on the user's side."""
+    found: Found = {}
+    if role.get("tool_call_parser") is not None:
+        found[("tool_call_parser",)] = mistake("not on the user's server", hint=_POLLUTES)
+    for i, flag in _arguments(role):
+        if flag in _TOOL_CALLING:
+            found["extra_args", i] = mistake(f"'{flag}' is not for the user", hint=_POLLUTES)
+    return found
 
 
 def _check_cells(cells: CellFilter, info: ValidationInfo) -> CellFilter:
@@ -400,6 +410,7 @@ Role = Annotated[
     BeforeValidator(_add_engine),
     Shorthand("model"),
     AfterValidator(_check_role),
+    check_beside(_check_arguments),
     _ROLE,
 ]
 
@@ -427,7 +438,7 @@ class SweepFile(Settings):
     """Cells to leave out of the matrix: those that match every given key."""
     include: Annotated[tuple[_Cells, ...], OneOrMany(), _CELLS] = ()
     """Cells beside the matrix; a key that is left out has the matrix's values."""
-    user: Annotated[Role, AfterValidator(_check_user)]
+    user: Annotated[Role, check_beside(_check_user)]
     """The model of the simulated user; not needed with `engine: scripted`."""
     assistants: Annotated[dict[SafeName, Role], _NamedModels(), _ASSISTANTS]
     """The models under test; not needed with `engine: scripted`."""

@@ -199,6 +199,14 @@ def test_a_broken_matrix_hides_no_other_mistake(tmp_path: Path) -> None:
     }
 
 
+def test_every_mistake_of_a_role_is_told(tmp_path: Path) -> None:
+    role = "{model: x, tool_call_parser: hermes, temprature: 1, extra_args: [-tp, '2']}"
+    found = problems(tmp_path, replaced("Qwen/Qwen3-32B", role, VLLM))
+    keys = {"user.tool_call_parser", "user.temprature", "user.extra_args[0]"}
+    assert {item.key for item in found} == keys
+    assert "did you mean 'temperature'?" in "".join(map(str, found))
+
+
 def test_a_mistake_in_a_list_of_assistants_names_the_item(tmp_path: Path) -> None:
     found = problem(tmp_path, replaced("[Qwen/Qwen3-4B]", "[a/x, {model: y, top_p: 2}]", VLLM))
     assert (found.key, found.line) == ("assistants[1].top_p", 4)
