@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emobench.benchmarks.transcript import parse_transcript
 from emobench.config.templates import shipped_sweeps
 from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.plan import load_plan
@@ -151,6 +152,33 @@ def test_calls_that_react_agents_write_are_calls() -> None:
         (6, "assistant", None, False),
     ]
     assert [row[1] for row in turn_rows(record, "tool-calling", False)].count("user") == 3
+
+
+def test_turns_and_patterns_see_the_same_calls() -> None:
+    """Answers find their calls by id, one answer each, and an error begins with 'Error:'."""
+    function = {"name": "get_order", "arguments": "{}"}
+    calls = [
+        {"id": "a", "function": function},
+        {"id": "b", "function": {"name": "cancel_order", "arguments": "{}"}},
+    ]
+    results = (("b", "Error: no"), ("a", "Errors are rare"), ("a", "Unknown action x"))
+    messages: list[dict[str, Any]] = [{"role": "assistant", "tool_calls": calls}]
+    messages += [{"role": "tool", "tool_call_id": id_, "content": t} for id_, t in results]
+    written = [
+        {"role": "assistant", "content": f"Action: {json.dumps(function)}"},
+        {"role": "user", "content": "API output: Errors are rare"},
+        {"role": "user", "content": "API output: it says again"},
+        {"role": "assistant", "content": 'Action: {"name": "get_order"}'},
+        {"role": "user", "content": "API output: you called nothing"},
+    ]
+    for strategy, traj in (("tool-calling", messages), ("react", written)):
+        rows = turn_rows({"traj": traj}, strategy, with_text=False)
+        transcript = parse_transcript({"agent_strategy": strategy, "traj": traj})
+        answers = sorted((row[4] or "", row[5]) for row in rows if row[1] == "tool")
+        assert answers == sorted((call.tool, call.failed) for call in transcript.calls)
+        assert transcript.steps == sum(row[1] == "assistant" for row in rows)
+        spoken = [each.text for each in transcript.messages("user")]
+        assert [len(text) for text in spoken] == [row[2] for row in rows if row[1] == "user"]
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,16 +18,18 @@ from emobench.analysis.stats.paired import sample_difference
 from emobench.analysis.stats.units import Sample
 from emobench.analysis.transcript.conversation import Conversation
 from emobench.analysis.transcript.facts import (
+    AIRPORTS,
     OWN,
     UNINVENTED,
     TaskFacts,
+    Value,
+    airport_codes,
     facts_of,
     is_conveyed,
     is_known,
     other_names,
 )
 from emobench.analysis.transcript.facts import values_of as values_in
-from emobench.analysis.transcript.values import AIRPORTS, Value, airport_codes
 from emobench.benchmarks.tools import writes
 from emobench.core.outcomes import Condition
 from emobench.llm.reasoning import sanitize

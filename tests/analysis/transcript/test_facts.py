@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from emobench.analysis.transcript.facts import facts_of, is_conveyed, is_known
-from emobench.analysis.transcript.values import Kind, Value, find
+from emobench.analysis.transcript.facts import (
+    Kind,
+    Value,
+    facts_of,
+    find_values,
+    is_conveyed,
+    is_known,
+)
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from tests.support.conversations import task_of
 
@@ -128,7 +134,7 @@ def test_facts_of_a_task(env: str, index: int, told: set[Value]) -> None:
     ],
 )
 def test_values(kind: Kind, text: str, values: set[str]) -> None:
-    assert find(kind, text) == values
+    assert find_values(kind, text) == values
 
 
 def test_a_fact_is_found_however_it_is_said() -> None:
