@@ -95,18 +95,18 @@ def canonical(value: object) -> str:
         return repr(value)[:10_000]
 
 
-def task_of(env: str, index: int, info: object, benchmark: str = "") -> Task | None:
-    """The task of an episode: as its `info` noted it, else as the installed benchmark has it.
+def task_of(env: str, index: int, info: object, benchmark: str) -> Task | None:
+    """The task of an episode: as its record noted it in `info`, else as the installed benchmark
+    has it.
 
     A conversation that a failure ended has noted none. The installed benchmark stands in only
-    where it is `benchmark` ('package version'): tasks differ between versions.
+    where it is `benchmark` ('package version'), the episode's: tasks differ between versions.
     """
     recorded = _recorded(env, index, info)
     if recorded is not None:
         return recorded
-    if not 0 <= index < TASK_COUNTS.get(env, 0):
-        return None
-    return load_env(env).tasks[index] if benchmark == _installed_label() else None
+    known = 0 <= index < TASK_COUNTS.get(env, 0) and benchmark == _installed_label()
+    return load_env(env).tasks[index] if known else None
 
 
 def _recorded(env: str, index: int, info: object) -> Task | None:

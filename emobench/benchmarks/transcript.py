@@ -141,10 +141,10 @@ class Transcript:
 
 
 def parse_transcript(
-    messages: object, agent_strategy: str = "", user_strategy: str | None = None
+    messages: object, agent_strategy: str, user_strategy: str | None = None
 ) -> Transcript:
-    """The transcript of an episode's messages, or of those in tau-bench's own results; None:
-    which user it was is not known."""
+    """The transcript of an episode, or of one of tau-bench's own results. A user strategy that is
+    not known may have been react."""
     events: list[Event] = []
     others: list[OtherMessage] = []
     places: list[int] = []
@@ -171,8 +171,7 @@ def parse_transcript(
             call = events[places[one.answers]]
             assert isinstance(call, ToolCall)
             events[places[one.answers]] = replace(call, result=one.text)
-    react_user = user_strategy in (None, "react")
-    return Transcript(tuple(events), step, react_user, tuple(others))
+    return Transcript(tuple(events), step, user_strategy in (None, "react"), tuple(others))
 
 
 class RawMessage(NamedTuple):
@@ -196,7 +195,7 @@ class RawMessage(NamedTuple):
     """What stands beside in an assistant's message."""
 
 
-def read_messages(transcript: object, agent_strategy: object) -> Iterator[RawMessage]:
+def read_messages(transcript: object, agent_strategy: str) -> Iterator[RawMessage]:
     """The messages of a record's transcript. A null is none."""
     textual = agent_strategy in TEXT_STRATEGIES
     waiting: list[tuple[object, int, str]] = []

@@ -70,16 +70,16 @@ def apart(events: Sequence[Event], number: int) -> bool:
 def title(found: Found) -> str:
     cell = found.cell
     return (
-        f"{cell.env} task {found.task}, {cell.variant}, trial {cell.trial}, {cell.assistant}, "
-        f"{cell.agent_strategy}"
+        f"{cell.env} task {found.summary.task_id}, {cell.variant}, trial {cell.trial}, "
+        f"{cell.assistant}, {cell.agent_strategy}"
     )
 
 
 def result(one: Shown) -> str:
     """'failed, reward 0, 12 steps, 31 s'."""
-    found = one.found
+    found = one.found.summary
     reward = "reward missing" if found.reward is None else f"reward {found.reward:g}"
-    seconds = one.conversation.wall_s
+    seconds = one.conversation.record.wall_s
     took = ""
     if seconds is not None:
         took = f", {seconds:.0f} s" if seconds >= 10 else f", {seconds:.1f} s"
@@ -90,12 +90,12 @@ def heading(one: Shown, columns: int) -> Iterator[Line]:
     """Which conversation it is, how it ended, and who was at fault."""
     for text in wrap(title(one.found), columns):
         yield (("bold", text),)
-    style = "good" if one.found.outcome == "solved" else "error"
-    text = f"{result(one)}, episode {one.found.episode[:12]}"
+    style = "good" if one.found.summary.outcome == "solved" else "error"
+    text = f"{result(one)}, episode {one.found.summary.episode[:12]}"
     for line in wrap(visible(text), columns):
         yield ((style, line),)
-    if one.conversation.error is not None:
-        message = flat(": ".join(one.conversation.error))
+    if one.conversation.record.error is not None:
+        message = flat(str(one.conversation.record.error))
         yield from _labelled("error", "error", cut(message, 3 * columns), columns)
     if one.fault is not None:
         yield from _labelled("fault", "bold", flat(fault_text(one.fault)), columns)
@@ -322,7 +322,7 @@ def _marked(
 
 
 def _top(one: Shown, columns: int) -> list[Line]:
-    style = "good" if one.found.outcome == "solved" else "error"
+    style = "good" if one.found.summary.outcome == "solved" else "error"
     lines: list[Line] = [(("bold", one.found.cell.variant),)]
     lines += [((style, text),) for text in wrap(result(one), columns)]
     if one.fault is not None:

@@ -91,11 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
         pairs = [_ordered(found)]
     if arguments.json:
         chosen = [one for pair in pairs for one in pair] if arguments.side_by_side else found
-        _print_json(run_dir, plan, chosen, arguments.full)
+        _print_json(plan, chosen, arguments.full)
     elif pairs:
-        show_lines(_side_by_side(run_dir, plan, pairs, arguments.full))
+        show_lines(_side_by_side(plan, pairs, arguments.full))
     elif len(found) <= SHOWN and not arguments.list:
-        show_lines(_shown(run_dir, plan, found, arguments.full))
+        show_lines(_shown(plan, found, arguments.full))
     else:
         _show_list(run_dir, plan, found)
     return 0
@@ -173,11 +173,12 @@ def _show_list(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> None:
     heads = ["episode", *names, "task", "variant", "trial", "outcome", "steps", "first words"]
     rows: list[list[object]] = []
     for one in found:
-        said = next(read(run_dir, plan, one).transcript.messages("user"), None)
+        said = next(read(plan, one).transcript.messages("user"), None)
         words = "" if said is None else said.text[:WIDEST]
-        row = [one.episode[:8], *(getattr(one.cell, name) for name in names)]
-        row += [one.task, one.cell.variant, one.cell.trial, one.outcome, one.steps, words]
-        style = "" if one.outcome == "solved" else "error"
+        cell, summary = one.cell, one.summary
+        row = [summary.episode[:8], *(getattr(cell, name) for name in names)]
+        row += [summary.task_id, cell.variant, cell.trial, summary.outcome, summary.steps, words]
+        style = "" if summary.outcome == "solved" else "error"
         rows.append([(style, cell) for cell in row])
     place = typed_path(run_dir.path)
     show(
@@ -186,40 +187,38 @@ def _show_list(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> None:
     )
 
 
-def _shown(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> Iterator[Line]:
+def _shown(plan: Plan, found: Iterable[Found], full: bool) -> Iterator[Line]:
     columns = min(_columns(), WIDEST)
     for number, each in enumerate(found):
         if number:
             yield from ((), (("dim", "-" * columns),), ())
-        yield from conversation_lines(_conversation(run_dir, plan, each), columns, full)
+        yield from conversation_lines(Shown.of(each, read(plan, each)), columns, full)
 
 
-def _side_by_side(
-    run_dir: RunDir, plan: Plan, pairs: Sequence[tuple[Found, Found]], full: bool
-) -> Iterator[Line]:
+def _side_by_side(plan: Plan, pairs: Sequence[tuple[Found, Found]], full: bool) -> Iterator[Line]:
     from emobench.cli.conversation_view import side_by_side
 
     columns = min(_columns(), 2 * WIDEST)
     for number, (left, right) in enumerate(pairs):
         if number:
             yield from ((), (("dim", "-" * columns),), ())
-        one, other = (_conversation(run_dir, plan, each) for each in (left, right))
+        one, other = (Shown.of(each, read(plan, each)) for each in (left, right))
         yield from side_by_side(one, other, columns, full)
 
 
-def _print_json(run_dir: RunDir, plan: Plan, found: Iterable[Found], full: bool) -> None:
+def _print_json(plan: Plan, found: Iterable[Found], full: bool) -> None:
     """One object a conversation, one a line; with --full all that was said and done."""
     from emobench.analysis.transcript.patterns import features
 
     for each in found:
-        one = _conversation(run_dir, plan, each)
+        one = Shown.of(each, read(plan, each))
         data: dict[str, Any] = {
             **each.cell.model_dump(exclude={"number", "tasks"}),
             "cell": each.cell.number,
-            "task_id": each.task,
-            "episode": each.episode,
-            "outcome": each.outcome,
-            "reward": each.reward,
+            "task_id": each.summary.task_id,
+            "episode": each.summary.episode,
+            "outcome": each.summary.outcome,
+            "reward": each.summary.reward,
             "patterns": asdict(features(one.transcript)),
             "fault": None if one.fault is None else asdict(one.fault),
         }
@@ -237,10 +236,6 @@ def _wanted(task: Task) -> dict[str, Any]:
         "actions": [asdict(action) for action in task.actions],
         "outputs": task.outputs,
     }
-
-
-def _conversation(run_dir: RunDir, plan: Plan, found: Found) -> Shown:
-    return Shown.of(found, read(run_dir, plan, found))
 
 
 def _columns() -> int:

@@ -21,6 +21,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group, Outcome
 from emobench.core.run_dir import RunDir
 from emobench.report.numbers import format_time
+from emobench.store.episodes import EpisodeRecord
 from emobench.tables.run_results import CellResult, EpisodeSummary
 
 MOST_CONVERSATIONS = 10_000
@@ -222,7 +223,7 @@ class Library:
                 self._places[number][record.task_id],
                 record.reward,
                 record.steps,
-                conversation.messages,
+                len(conversation.record.traj),
                 _short_id(record.episode) or f"{number}-{record.task_id}",
                 len(self._chunks),
                 len(self._pending),
@@ -235,11 +236,11 @@ class Library:
             "attempt": record.attempt,
             "wall": round(record.wall_s, 2),
             "started": format_time(record.started),
-            "seed": conversation.seed,
-            "calls": conversation.calls,
-            "tokens": conversation.tokens,
-            "instruction": _instruction(conversation.info),
-            "info": _indented(conversation.info) if conversation.info else "",
+            "seed": conversation.record.seed,
+            "calls": len(conversation.record.calls),
+            "tokens": _tokens(conversation.record),
+            "instruction": _instruction(conversation.record.info),
+            "info": _indented(conversation.record.info) if conversation.record.info else "",
         }
         self._pending.append(json.dumps(body, separators=(",", ":")))
         self._size += len(self._pending[-1])
@@ -346,7 +347,13 @@ def _preview(events: list[list[Any]]) -> str:
     return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "\u2026"
 
 
-def _instruction(info: object) -> str:
+def _tokens(record: EpisodeRecord) -> int:
+    keys = ("prompt_tokens", "completion_tokens")
+    counts = [call.get(key) for call in record.calls for key in keys]
+    return sum(count for count in counts if type(count) is int)
+
+
+def _instruction(info: dict[str, Any]) -> str:
     """Return the instruction as the record noted it."""
-    task = info.get("task") if isinstance(info, dict) else None
+    task = info.get("task")
     return text_of(task.get("instruction")) if isinstance(task, dict) else ""

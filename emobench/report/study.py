@@ -112,7 +112,7 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
         for place, record in unit.members
         if sampled((result := collected.cells[place]).cell, record) or library.holds(result, record)
     )
-    for result, record, conversation in read_conversations(collected, looked_at):
+    for result, record, conversation in read_conversations(collected.plan, looked_at):
         cell = result.cell
         if sampled(cell, record):
             missing = record.outcome == Outcome.INFRA_ERROR

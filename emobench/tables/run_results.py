@@ -151,10 +151,11 @@ def read_episodes(path: Path, cell: Cell) -> EpisodeFile:
 def collect(run_dir: RunDir) -> Collected:
     """The plan with every cell's episodes and summary. Raises InvalidInput without a plan."""
     plan = load_plan(run_dir)
-    return Collected(run_dir, plan, tuple(_cell_result(run_dir, cell) for cell in plan.cells))
+    return Collected(run_dir, plan, tuple(read_cell(run_dir, cell) for cell in plan.cells))
 
 
-def _cell_result(run_dir: RunDir, cell: Cell) -> CellResult:
+def read_cell(run_dir: RunDir, cell: Cell) -> CellResult:
+    """The cell's episodes and summary as they stand now. Raises OSError on a bad disk."""
     file = read_episodes(run_dir.cell(cell.number).episodes, cell)
     return CellResult(cell, file, read_summary(run_dir, cell.number))
 

@@ -16,16 +16,10 @@ from emobench.benchmarks.transcript import (
     Message,
     OtherMessage,
     ToolCall,
-    Transcript,
     parse_transcript,
     without_stop,
 )
-from tests.support.conversations import conversation_of, record_of
-
-
-def transcript_of(line: dict[str, Any]) -> Transcript:
-    record = record_of(line)
-    return parse_transcript(record.traj, record.agent_strategy, record.user_strategy)
+from tests.support.conversations import conversation_of
 
 
 def call(id_: str, tool: str, arguments: str) -> dict[str, Any]:
@@ -33,26 +27,24 @@ def call(id_: str, tool: str, arguments: str) -> dict[str, Any]:
 
 
 def test_tool_calls_find_their_results_by_id_also_where_several_are_made_at_once() -> None:
-    said = transcript_of(
-        {
-            "agent_strategy": "tool-calling",
-            "traj": [
-                {"role": "system", "content": "policy"},
-                {"role": "user", "content": "Hi"},
-                {
-                    "role": "assistant",
-                    "content": "let me see",
-                    "tool_calls": [
-                        call("a", "get_user_details", '{"user_id": "x"}'),
-                        call("b", "cancel_pending_order", '{"order_id": "#W1"}'),
-                    ],
-                },
-                {"role": "tool", "tool_call_id": "b", "content": "Error: order not found"},
-                {"role": "tool", "tool_call_id": "a", "content": "{}"},
-                {"role": "assistant", "content": "Sorry, no."},
-                {"role": "user", "content": "###STOP###"},
-            ],
-        }
+    said = parse_transcript(
+        agent_strategy="tool-calling",
+        messages=[
+            {"role": "system", "content": "policy"},
+            {"role": "user", "content": "Hi"},
+            {
+                "role": "assistant",
+                "content": "let me see",
+                "tool_calls": [
+                    call("a", "get_user_details", '{"user_id": "x"}'),
+                    call("b", "cancel_pending_order", '{"order_id": "#W1"}'),
+                ],
+            },
+            {"role": "tool", "tool_call_id": "b", "content": "Error: order not found"},
+            {"role": "tool", "tool_call_id": "a", "content": "{}"},
+            {"role": "assistant", "content": "Sorry, no."},
+            {"role": "user", "content": "###STOP###"},
+        ],
     )
     assert said.events == (
         Message("user", "Hi", 0),
@@ -75,19 +67,17 @@ def test_tool_calls_find_their_results_by_id_also_where_several_are_made_at_once
 def test_a_react_agents_text_holds_calls_and_replies() -> None:
     action = '{"name": "get_order_details", "arguments": {"order_id": "#W1"}}'
     reply = '{"name": "respond", "arguments": {"content": "It is on its way."}}'
-    said = transcript_of(
-        {
-            "agent_strategy": "react",
-            "user_strategy": "react",
-            "traj": [
-                {"role": "user", "content": "Thought:\nhm\n\nUser Response:\nWhere is it?"},
-                {"role": "assistant", "content": f"Thought:\nlook\nAction:\n{action}"},
-                {"role": "user", "content": 'API output: {"status": "x"}'},
-                {"role": "assistant", "content": f"Thought:\nsay\nAction:\n{reply}"},
-                {"role": "user", "content": "API output: is what I say"},
-                {"role": "assistant", "content": "Action:\nno JSON"},
-            ],
-        }
+    said = parse_transcript(
+        agent_strategy="react",
+        user_strategy="react",
+        messages=[
+            {"role": "user", "content": "Thought:\nhm\n\nUser Response:\nWhere is it?"},
+            {"role": "assistant", "content": f"Thought:\nlook\nAction:\n{action}"},
+            {"role": "user", "content": 'API output: {"status": "x"}'},
+            {"role": "assistant", "content": f"Thought:\nsay\nAction:\n{reply}"},
+            {"role": "user", "content": "API output: is what I say"},
+            {"role": "assistant", "content": "Action:\nno JSON"},
+        ],
     )
     assert said.events[1:] == (
         ToolCall(
@@ -109,12 +99,9 @@ def test_a_react_agents_text_holds_calls_and_replies() -> None:
 
 def test_a_thought_is_cut_off_only_of_users_that_may_have_one() -> None:
     traj = [{"role": "user", "content": "It said: User Response: yes. ###STOP###"}]
-    turns = {
-        name: transcript_of({"traj": traj, "user_strategy": name}).turns
-        for name in ("llm", "react")
-    }
+    turns = {name: parse_transcript(traj, "act", name).turns for name in ("llm", "react")}
     assert turns == {"llm": ("It said: User Response: yes",), "react": ("yes",)}
-    assert transcript_of({"traj": traj}).turns == ("yes",)  # not known: it may have been react
+    assert parse_transcript(traj, "act").turns == ("yes",)  # not known: it may have been react
 
 
 def test_words_are_the_same_to_all_that_count_them() -> None:
@@ -123,7 +110,7 @@ def test_words_are_the_same_to_all_that_count_them() -> None:
         {"role": "assistant", "content": ""},
         {"role": "user", "content": " ###STOP### "},
     ]
-    said = transcript_of({"user_strategy": "react", "traj": traj})
+    said = parse_transcript(traj, "act", "react")
     assert said.turns == ("Bye now",)
     assert said.spoken == (("user", "Bye now"),)
     assert user_words(said) == [["bye", "now"], []]
@@ -139,7 +126,7 @@ def test_what_is_no_message_keeps_its_place() -> None:
         {"role": "tool", "tool_call_id": "a", "content": "ok"},
         3,
     ]
-    said = transcript_of({"agent_strategy": "tool-calling", "traj": traj})
+    said = parse_transcript(traj, "tool-calling")
     assert said.events == (ToolCall("think", "{}", {}, "ok", 1),)
     assert said.others == (
         OtherMessage("system", "policy", 0),
@@ -167,7 +154,7 @@ def test_patterns_of_a_conversation() -> None:
         ]
     traj.append({"role": "assistant", "content": "I apologize. I can\u2019t cancel it."})
     traj.append({"role": "user", "content": "###STOP###"})
-    found = features(transcript_of({"agent_strategy": "tool-calling", "traj": traj}))
+    found = features(parse_transcript(traj, "tool-calling"))
     assert found.steps == 6
     assert (found.user_messages, found.user_words) == (2, 2.5)
     assert (found.assistant_messages, found.assistant_words) == (1, 6)
@@ -228,8 +215,8 @@ records = st.fixed_dictionaries(
 @settings(max_examples=150)
 @given(records)
 def test_no_transcript_raises(record: dict[str, Any]) -> None:
-    said = transcript_of(record)
-    one = summarise(conversation_of(record))
+    conversation = conversation_of(record)
+    said, one = conversation.transcript, summarise(conversation)
     assert (one.fault is None) == (record["outcome"] == "solved")
     assert one.fault is None or one.fault.party in PARTIES
     assert (one.features is None) == (record["outcome"] == "infra_error")
@@ -247,9 +234,9 @@ def test_no_transcript_raises(record: dict[str, Any]) -> None:
 @settings(max_examples=50)
 @given(anything)
 def test_no_ground_truth_raises(info: Any) -> None:
-    record = {"outcome": "failed", "traj": [], "info": {"task": info}}
+    record = {"trial": 1, "task_id": 0, "outcome": "failed", "traj": [], "info": {"task": info}}
     assert summarise(conversation_of(record)).fault is not None
-    assert task_of("", -1, info) is None or isinstance(info, dict)
+    assert task_of("retail", 0, info, "") is None or isinstance(info, dict)
 
 
 def test_a_long_text_takes_no_long_time() -> None:

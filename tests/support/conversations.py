@@ -8,7 +8,7 @@ from typing import Any
 from emobench.analysis.transcript.conversation import Conversation, parse_conversation
 from emobench.benchmarks.tasks import Task, load_env
 from emobench.benchmarks.transcript import STOP, Event, Message, ToolCall, Transcript
-from emobench.core.outcomes import Condition
+from emobench.core.outcomes import Outcome
 from emobench.store.episodes import EpisodeRecord, episode_of
 
 GREETING = "Hi! How can I help you today?"
@@ -48,15 +48,17 @@ def of_events(
     outcome: str = "failed",
     trial: int = 1,
 ) -> Conversation:
-    return Conversation(
-        condition=Condition(env, "tool-calling", "assistant", variant),
+    record = EpisodeRecord(
+        env=env,
+        agent_strategy="tool-calling",
+        assistant="assistant",
+        variant=variant,
         trial=trial,
         task_id=index,
         episode=f"{env}-{index}-{variant}-{trial}",
-        outcome=outcome,
-        transcript=Transcript(tuple(events), len(events)),
-        task=task_of(env, index),
+        outcome=Outcome(outcome),
     )
+    return Conversation(record, Transcript(tuple(events), len(events)), task_of(env, index))
 
 
 def record_of(line: Mapping[str, Any]) -> EpisodeRecord:

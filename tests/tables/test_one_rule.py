@@ -105,7 +105,7 @@ def test_all_readers_find_the_same_episodes(
     left_out = tables.summary["left_out"]
     assert {name: getattr(result.left_out, name) for name in left_out} == left_out
     selected = find(run_dir, load_plan(run_dir), Selection())
-    assert {each.task: str(each.outcome) for each in selected} == found
+    assert {each.summary.task_id: str(each.summary.outcome) for each in selected} == found
     counted = scan.variants["control"].outcomes
     assert {str(name): n for name, n in counted.items() if n} == Counter(found.values())
     assert result.left_out.torn == (tail != b"")

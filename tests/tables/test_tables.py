@@ -172,8 +172,9 @@ def test_turns_and_patterns_see_the_same_calls() -> None:
         {"role": "user", "content": "API output: you called nothing"},
     ]
     for strategy, traj in (("tool-calling", messages), ("react", written)):
-        rows = turn_rows({"traj": traj}, strategy, with_text=False)
-        transcript = parse_transcript({"agent_strategy": strategy, "traj": traj})
+        record = EpisodeRecord(task_id=0, trial=1, outcome=Outcome.FAILED, traj=list(traj))
+        rows = turn_rows(record, strategy, with_text=False)
+        transcript = parse_transcript(traj, strategy)
         answers = sorted((row[4] or "", row[5]) for row in rows if row[1] == "tool")
         assert answers == sorted((call.tool, call.failed) for call in transcript.calls)
         assert transcript.steps == sum(row[1] == "assistant" for row in rows)

@@ -1,22 +1,23 @@
-"""One conversation with what its record says of it, parsed once for all that look at it.
+"""An episode with its transcript and its task, parsed once for all that look at it.
 
-`read_conversations` is the only way from a collected run to its transcripts.
+`read_conversations` is the way from a run's records to their transcripts.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from emobench.benchmarks.tasks import Task, task_of
 from emobench.benchmarks.transcript import Transcript, parse_transcript
 from emobench.core.files import parse_json
-from emobench.core.outcomes import Condition, Outcome
+from emobench.core.outcomes import Outcome
+from emobench.core.plan import Plan
 from emobench.core.sweep import Sweep
 from emobench.store.episodes import EpisodeRecord, episode_of
 from emobench.tables.run_results import CellResult, Collected, EpisodeSummary
@@ -27,30 +28,28 @@ OPEN_FILES = 64
 
 @dataclass(frozen=True)
 class Conversation:
-    """A line of episodes.jsonl."""
+    """An episode whose transcript is parsed."""
 
-    condition: Condition
-    trial: int
-    task_id: int
-    episode: str
-    outcome: str
+    record: EpisodeRecord
     transcript: Transcript
     task: Task | None
     """None where neither the record nor the installed benchmark knows it (`tasks.task_of`)."""
-    error: tuple[str, str] | None = None
-    """(type, message)."""
-    think_removed: int = 0
-    """Replies of the user that reasoning was taken out of before the agent saw them."""
-    outputs_told: Mapping[str, bool] = field(default_factory=dict)
-    """Of each output that was to be told, whether it was, as the benchmark's reward found it."""
-    messages: int = 0
-    calls: int = 0
-    """Requests to the models."""
-    tokens: int = 0
-    wall_s: float | None = None
-    seed: int | None = None
-    info: Mapping[str, Any] = field(default_factory=dict)
-    """As the benchmark left it."""
+
+    @property
+    def think_removed(self) -> int:
+        """Replies of the user that reasoning was taken out of before the agent saw them."""
+        calls = self.record.calls
+        return sum(bool(call.get("think")) and call.get("role") == "user" for call in calls)
+
+    @property
+    def outputs_told(self) -> dict[str, bool]:
+        """Of each output that was to be told, whether it was, as the benchmark's reward found."""
+        found: object = self.record.info
+        for key in ("reward_info", "info", "outputs"):
+            found = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return {}
+        return {str(output): bool(told) for output, told in found.items()}
 
 
 def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversation:
@@ -58,34 +57,20 @@ def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversati
 
     `benchmark` ('package version') is the plan's, for records that do not name theirs.
     """
-    named = record.benchmark.label if record.benchmark else benchmark
-    counts = [
-        call.get(key) for call in record.calls for key in ("prompt_tokens", "completion_tokens")
-    ]
     return Conversation(
-        condition=record.condition,
-        trial=record.trial,
-        task_id=record.task_id,
-        episode=record.episode,
-        outcome=record.outcome,
-        transcript=parse_transcript(record.traj, record.agent_strategy, record.user_strategy),
-        task=task_of(record.env, record.task_id, record.info, named),
-        error=(record.error.type, record.error.message) if record.error else None,
-        think_removed=sum(
-            bool(call.get("think")) and call.get("role") == "user" for call in record.calls
+        record,
+        parse_transcript(record.traj, record.agent_strategy, record.user_strategy),
+        task_of(
+            record.env,
+            record.task_id,
+            record.info,
+            record.benchmark.label if record.benchmark else benchmark,
         ),
-        outputs_told=_outputs_told(record.info),
-        messages=len(record.traj),
-        calls=len(record.calls),
-        tokens=sum(count for count in counts if type(count) is int),
-        wall_s=record.wall_s,
-        seed=record.seed,
-        info=record.info,
     )
 
 
 def read_conversations(
-    collected: Collected, chosen: Iterable[tuple[CellResult, EpisodeSummary]]
+    plan: Plan, chosen: Iterable[tuple[CellResult, EpisodeSummary]]
 ) -> Iterator[tuple[CellResult, EpisodeSummary, Conversation]]:
     """Each of the `chosen` with its text, one at a time, in the order given.
 
@@ -95,17 +80,17 @@ def read_conversations(
     with ExitStack() as stack:
         streams: OrderedDict[Path, BinaryIO] = OrderedDict()
         stack.callback(lambda: [stream.close() for stream in streams.values()])
-        for result, record in chosen:
+        for result, summary in chosen:
             path = result.file.path
             if path not in streams:
                 if len(streams) >= OPEN_FILES:
                     streams.popitem(last=False)[1].close()
                 streams[path] = path.open("rb")
             streams.move_to_end(path)
-            streams[path].seek(record.offset)
-            whole = episode_of(parse_json(streams[path].read(record.length)))
-            if whole is not None:
-                yield result, record, parse_conversation(whole, collected.plan.benchmark)
+            streams[path].seek(summary.offset)
+            record = episode_of(parse_json(streams[path].read(summary.length)))
+            if record is not None:
+                yield result, summary, parse_conversation(record, plan.benchmark)
 
 
 def with_result(
@@ -144,9 +129,3 @@ def draw_pairs(
 
 def _hash(key: str) -> bytes:
     return blake2b(key.encode(), digest_size=8).digest()
-
-
-def _outputs_told(info: object) -> dict[str, bool]:
-    for key in ("reward_info", "info", "outputs"):
-        info = info.get(key) if isinstance(info, dict) else None
-    return {str(key): bool(value) for key, value in info.items()} if isinstance(info, dict) else {}

@@ -108,26 +108,27 @@ class _Case:
 def find_fault(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Fault | None:
     """Who was at fault; None for a solved task. `fidelity` is that of the conversation, where it
     has been checked already."""
-    outcome, transcript, task = conversation.outcome, conversation.transcript, conversation.task
-    if outcome == Outcome.SOLVED:
+    record, transcript, task = conversation.record, conversation.transcript, conversation.task
+    if record.outcome is Outcome.SOLVED:
         return None
-    decided = _BY_OUTCOME.get(outcome)
+    decided = _BY_OUTCOME.get(record.outcome)
     if decided is not None:
-        return Fault(decided[0], (Finding(*decided, _error(conversation)),))
+        reason = (record.error.message or record.error.type) if record.error else ""
+        return Fault(decided[0], (Finding(*decided, reason),))
     fidelity = fidelity or check_fidelity(conversation)
     findings = list(_simulator(fidelity))
     if task is not None:
         case = _Case(transcript, task, compare_writes(transcript, task), fidelity)
         findings += [finding for rule in _RULES for finding in rule(case)]
-        if outcome == Outcome.FAILED and not findings:
+        if record.outcome is Outcome.FAILED and not findings:
             findings += _by_elimination(case)
-    if outcome == Outcome.MAX_STEPS:
+    if record.outcome is Outcome.MAX_STEPS:
         findings += _loop(transcript)
     parties = {finding.party for finding in findings}
     return Fault(parties.pop() if len(parties) == 1 else UNDETERMINED, tuple(findings))
 
 
-_BY_OUTCOME: dict[str, tuple[str, str]] = {
+_BY_OUTCOME: dict[Outcome, tuple[str, str]] = {
     Outcome.INFRA_ERROR: (INFRASTRUCTURE, "no answer from a server"),
     Outcome.AGENT_ERROR: (AGENT, "unusable reply"),
     Outcome.USER_ERROR: (SIMULATOR, "unusable reply of the user"),
@@ -250,10 +251,3 @@ def _id_like(value: str) -> bool:
 
 def _listed(values: list[str]) -> str:
     return ", ".join(values) if values else "nothing"
-
-
-def _error(conversation: Conversation) -> str:
-    if conversation.error is None:
-        return ""
-    kind, message = conversation.error
-    return message or kind

@@ -140,7 +140,7 @@ class VariantFidelity:
 
 def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
     """The record of one conversation."""
-    turns = conversation.transcript.turns
+    record, turns = conversation.record, conversation.transcript.turns
     facts = None if conversation.task is None else facts_of(conversation.task)
     missed: list[Value] = []
     invented: set[Value] = set()
@@ -150,11 +150,11 @@ def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
         missed = sorted(fact for fact in facts.told if not is_conveyed(fact, whole))
         invented, contradicted = _strange_values(conversation, facts)
     return EpisodeFidelity(
-        condition=conversation.condition,
-        trial=conversation.trial,
-        task_id=conversation.task_id,
-        episode=conversation.episode,
-        outcome=conversation.outcome,
+        condition=conversation.record.condition,
+        trial=record.trial,
+        task_id=record.task_id,
+        episode=record.episode,
+        outcome=record.outcome,
         facts=None if facts is None else len(facts.told),
         missed=_shown(missed),
         invented=_shown(sorted(invented)),
@@ -171,7 +171,7 @@ def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
 
 def _strange_values(conversation: Conversation, facts: TaskFacts) -> tuple[set[Value], set[Value]]:
     """(invented, contradicted), each value once."""
-    env, task = conversation.condition.env, conversation.task
+    env, task = conversation.record.env, conversation.task
     instruction = task.instruction.lower() if task is not None else ""
     heard = "\n".join(text for role, text in conversation.transcript.spoken if role != "user")
     known = set(facts.known)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-from emobench.analysis.transcript.conversation import Conversation, parse_conversation
+from emobench.analysis.transcript.conversation import (
+    Conversation,
+    parse_conversation,
+    read_conversations,
+)
 from emobench.analysis.transcript.tally import Summary, summarise
 from emobench.core.errors import InvalidInput, Problem, nearest
-from emobench.core.files import parse_json
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group
 from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeRecord, Kept, count_lines, episode_of
-
-T = TypeVar("T")
+from emobench.store.episodes import EpisodeRecord, Kept, count_lines
+from emobench.tables.run_results import CellResult, EpisodeSummary, read_cell
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Selection:
             ):
                 yield cell
 
-    def takes(self, record: EpisodeRecord) -> bool:
+    def takes(self, record: EpisodeRecord | EpisodeSummary) -> bool:
         """Whether an episode of such a cell matches."""
         return (
             _in(record.task_id, self.tasks)
@@ -81,33 +84,27 @@ class Selection:
 class Found:
     """A conversation that matches, without its text."""
 
-    cell: Cell
-    task: int
-    outcome: str
-    reward: float | None
-    steps: int
-    episode: str
-    offset: int
-    length: int
+    result: CellResult
+    summary: EpisodeSummary
+
+    @property
+    def cell(self) -> Cell:
+        return self.result.cell
 
     @property
     def place(self) -> tuple[Group, int, int]:
         """What a conversation has in common with its counterparts in other variants."""
-        cell = self.cell
-        return (cell.group, self.task, cell.trial)
+        return (self.cell.group, self.summary.task_id, self.cell.trial)
 
 
 def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
     """The conversations that match; those of one task and trial stand together, as planned."""
-    found: list[Found] = []
-    for cell in selection.cells(plan):
-
-        def make(
-            record: EpisodeRecord, offset: int, length: int, cell: Cell = cell
-        ) -> Found | None:
-            return _found(cell, record, offset, length) if selection.takes(record) else None
-
-        found += [kept.made for kept in _kept(run_dir, cell, make) if kept.made is not None]
+    found = [
+        Found(result, summary)
+        for result in (read_cell(run_dir, cell) for cell in selection.cells(plan))
+        for summary in result.file.episodes
+        if selection.takes(summary)
+    ]
     return sorted(found, key=lambda each: (*each.place, each.cell.number))
 
 
@@ -117,7 +114,7 @@ def counterparts(
     """The conversations of `variant` on the same tasks and trials, by place."""
     places = {each.place for each in found}
     same = Selection(
-        tasks=tuple({each.task for each in found}),
+        tasks=tuple({each.summary.task_id for each in found}),
         variants=(variant,),
         assistants=tuple({each.cell.assistant for each in found}),
         envs=tuple({each.cell.env for each in found}),
@@ -128,14 +125,11 @@ def counterparts(
     return {each.place: each for each in others if each.place in places}
 
 
-def read(run_dir: RunDir, plan: Plan, found: Found) -> Conversation:
+def read(plan: Plan, found: Found) -> Conversation:
     """A conversation with its text. Raises OSError where the file is gone."""
-    with run_dir.cell(found.cell.number).episodes.open("rb") as stream:
-        stream.seek(found.offset)
-        record = episode_of(parse_json(stream.read(found.length)))
-    if record is None:
-        raise OSError(f"{run_dir.cell(found.cell.number).episodes}: changed while it was read")
-    return parse_conversation(record, plan.benchmark)
+    for *_, conversation in read_conversations(plan, [(found.result, found.summary)]):
+        return conversation
+    raise OSError(f"{found.result.file.path}: changed while it was read")
 
 
 def read_summaries(
@@ -144,38 +138,18 @@ def read_summaries(
     """What every matching conversation shows, for `Tally`; each file is read once, and no
     transcript outlives its line."""
 
-    def make(record: EpisodeRecord, offset: int, length: int) -> tuple[int, Summary] | None:
+    def make(record: EpisodeRecord, offset: int, length: int) -> Summary | None:
         if not selection.takes(record):
             return None
-        return (record.task_id, summarise(parse_conversation(record, plan.benchmark)))
+        return summarise(parse_conversation(record, plan.benchmark))
 
     for cell in selection.cells(plan):
-        group = cell.group
-        for kept in _kept(run_dir, cell, make):
-            if kept.made is not None:
-                yield (group, cell.variant, *kept.made)
-
-
-def _kept(
-    run_dir: RunDir, cell: Cell, make: Callable[[EpisodeRecord, int, int], T]
-) -> Iterable[Kept[T]]:
-    """What counts of a cell's file, by task."""
-    kept: dict[int, Kept[T]] = {}
-    count_lines(run_dir.cell(cell.number).episodes, make, kept, lambda r: r.belongs_to(cell))
-    return [kept[task] for task in sorted(kept)]
-
-
-def _found(cell: Cell, record: EpisodeRecord, offset: int, length: int) -> Found:
-    return Found(
-        cell=cell,
-        task=record.task_id,
-        outcome=record.outcome,
-        reward=record.reward,
-        steps=record.steps,
-        episode=record.episode,
-        offset=offset,
-        length=length,
-    )
+        kept: dict[int, Kept[Summary | None]] = {}
+        belongs = partial(EpisodeRecord.belongs_to, cell=cell)
+        count_lines(run_dir.cell(cell.number).episodes, make, kept, belongs)
+        for task, line in sorted(kept.items()):
+            if line.made is not None:
+                yield cell.group, cell.variant, task, line.made
 
 
 def _in(value: object, wanted: Collection[object]) -> bool:

@@ -109,7 +109,7 @@ class ConversationTable:
 def summarise(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Summary:
     """What a conversation contributes; `fidelity` as in `find_fault`."""
     found = find_fault(conversation, fidelity)
-    if conversation.outcome == Outcome.INFRA_ERROR:
+    if conversation.record.outcome is Outcome.INFRA_ERROR:
         return Summary(None, found, Counter())
     user = user_words(conversation.transcript)
     counted = Counter(word for each in user for word in each)

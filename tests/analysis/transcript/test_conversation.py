@@ -13,7 +13,7 @@ from emobench.analysis.transcript.conversation import (
     with_result,
 )
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.benchmarks.tasks import Action, load_env
+from emobench.benchmarks.tasks import Action, load_env, task_of
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.tables.run_results import collect
@@ -31,12 +31,8 @@ RECORDED = {
 }
 
 
-def of(task: object, **more: Any) -> dict[str, Any]:
-    return {"env": "retail", "task_id": 1, "info": {"task": task}, **more}
-
-
 def test_a_records_own_task_comes_first() -> None:
-    task = conversation_of(of(RECORDED), load_benchmark().label).task
+    task = task_of("retail", 1, {"task": RECORDED}, load_benchmark().label)
     assert task is not None
     assert (task.env, task.index, task.user_id) == ("retail", 1, "a_b_1")
     assert task.actions == (Action("cancel_pending_order", {"order_id": "#W1"}),)
@@ -48,29 +44,39 @@ def test_a_records_own_task_comes_first() -> None:
     "task", [None, {}, {"instruction": "x"}, {**RECORDED, "actions": [{"name": "x"}]}]
 )
 def test_half_a_task_is_none_and_the_same_benchmark_stands_in(task: object) -> None:
+    label, info = load_benchmark().label, {"task": task}
+    assert task_of("retail", 1, info, label) is load_env("retail").tasks[1]
+    for env, index, benchmark in (
+        ("retail", 1, ""),
+        ("retail", 1, "tau_trait 0"),
+        ("retail", 115, label),
+        ("retail", -1, label),
+        ("telecom", 1, label),
+    ):
+        assert task_of(env, index, info, benchmark) is None
+
+
+def test_the_records_version_of_the_benchmark_counts_before_the_plans() -> None:
     label = load_benchmark().label
-    package, version = label.split(" ", 1)
-    named = {"package": package, "version": version}
-    assert conversation_of(of(task), label).task is load_env("retail").tasks[1]
-    assert conversation_of(of(task, benchmark=named)).task is load_env("retail").tasks[1]
-    assert conversation_of(of(task)).task is None
-    # The record's word counts before the plan's.
-    assert conversation_of(of(task, benchmark={**named, "version": "0"}), label).task is None
-    for odd in ({"task_id": 115}, {"env": "telecom"}, {"env": None}):
-        assert conversation_of(of(task) | odd, label).task is None
+    line = {"env": "retail", "trial": 1, "task_id": 1, "outcome": "user_error"}
+    named = dict(zip(("package", "version"), label.split(" ", 1), strict=True))
+    assert (
+        conversation_of(line, label).task
+        is conversation_of(line | {"benchmark": named}).task
+        is not None
+    )
+    assert conversation_of(line | {"benchmark": {**named, "version": "0"}}, label).task is None
+    assert conversation_of(line).task is None
 
 
 def test_what_a_record_says_besides() -> None:
-    calls = [
-        {"role": "user", "think": ["x"], "prompt_tokens": 5},
-        {"role": "assistant", "think": ["x"], "completion_tokens": 2},
-        None,
-    ]
-    info = {"task": RECORDED, "reward_info": {"info": {"outputs": {"12": True, "13": False}}}}
-    found = conversation_of(of(RECORDED, calls=calls, info=info, error={"type": "E"}))
-    assert (found.think_removed, found.calls, found.tokens) == (1, 2, 7)
+    calls = [{"role": "user", "think": ["x"]}, {"role": "assistant", "think": ["x"]}, None]
+    info = {"reward_info": {"info": {"outputs": {"12": True, "13": False}}}}
+    line = {"env": "retail", "trial": 1, "task_id": 1, "outcome": "failed", "info": info}
+    found = conversation_of(line | {"calls": calls})
+    assert found.think_removed == 1
     assert found.outputs_told == {"12": True, "13": False}
-    assert found.error == ("E", "")
+    assert conversation_of(line | {"info": {"reward_info": []}}).outputs_told == {}
 
 
 @pytest.fixture
@@ -85,11 +91,12 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 def test_conversations_are_those_of_their_records(run_dir: RunDir) -> None:
     collected = collect(run_dir)
-    read = list(read_conversations(collected, with_result(collected)))
+    read = list(read_conversations(collected.plan, with_result(collected)))
     assert len(read) == 11
     for result, record, found in read:
-        assert (found.condition, found.trial) == (result.cell.condition, result.cell.trial)
-        assert (found.task_id, found.episode, found.outcome, found.wall_s) == (
+        own = found.record
+        assert own.belongs_to(result.cell)
+        assert (own.task_id, own.episode, own.outcome, own.wall_s) == (
             record.task_id,
             record.episode,
             record.outcome,
@@ -119,10 +126,13 @@ def test_files_are_opened_once_in_any_order_and_few_at_a_time(
         opened.append(path)
         return stock(path, *given, **named)
 
+    def read() -> list[str]:
+        return [each.episode for _, each, _ in read_conversations(collected.plan, mixed)]
+
     want = [record.episode for _, record in mixed]
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", count)
-        assert [record.episode for _, record, _ in read_conversations(collected, mixed)] == want
+        assert read() == want
     assert len(opened) == len(set(opened)) == 4
     monkeypatch.setattr(module, "OPEN_FILES", 1)
-    assert [record.episode for _, record, _ in read_conversations(collected, mixed)] == want
+    assert read() == want

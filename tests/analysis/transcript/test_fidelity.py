@@ -15,13 +15,7 @@ from emobench.config.variants import builtin
 from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
-from tests.support.conversations import (
-    GREETING,
-    conversation,
-    conversation_of,
-    of_events,
-    task_of,
-)
+from tests.support.conversations import GREETING, conversation, conversation_of, of_events, task_of
 from tests.support.tau_loop import converse
 
 VARIANTS = {name: builtin(name).text for name in BUILTIN_VARIANTS}
