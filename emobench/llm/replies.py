@@ -111,7 +111,7 @@ def is_context_overflow(status: int, error: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ChatResult:
     """What came back for one chat call."""
 
     status: int
@@ -128,21 +128,23 @@ class Seen:
     """Of the prompt and of the reply, where the server counts them."""
 
 
-def read(answer: Answer, key: str | None, limit: int | None = None) -> Seen:
+def read_result(answer: Answer, key: str | None, limit: int | None = None) -> ChatResult:
     """An answer of /chat/completions, whatever it holds. `limit` is the probe's own max_tokens."""
     if answer.status != 200:
-        return Seen(answer.status, without_key(answer.error(), key))
+        return ChatResult(answer.status, without_key(answer.error(), key))
     try:
         said = read_completion(answer)
         calls = [call["function"] for call in said.tool_calls]
         named = tuple((str(call["name"]), _text(call.get("arguments"))) for call in calls)
     except (NoCompletion, TypeError, KeyError, AttributeError):
-        return Seen(500, f"no chat completion: {shorten(answer.body.decode('utf-8', 'replace'))}")
+        return ChatResult(
+            500, f"no chat completion: {shorten(answer.body.decode('utf-8', 'replace'))}"
+        )
     cut: Literal["", "limit", "probe"] = ""
     if said.finish_reason == "length":
         used = said.tokens[1]
         cut = "probe" if limit and (used is None or used >= limit) else "limit"
-    return Seen(200, "", str(said.content or ""), said.reasoning, named, cut, said.tokens)
+    return ChatResult(200, "", str(said.content or ""), said.reasoning, named, cut, said.tokens)
 
 
 def _text(arguments: Any) -> str:
@@ -160,7 +162,7 @@ class Step:
     """Forms of reasoning markup in its text."""
 
 
-def as_step(seen: Seen, tools: Sequence[Mapping[str, Any]]) -> Step:
+def judge_step(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> Step:
     """Judge a reply in a situation that asks for a tool call."""
     if seen.status != 200:
         return Step(_failure(seen), f"HTTP {seen.status}: {shorten(seen.error, 200)}")
@@ -169,7 +171,7 @@ def as_step(seen: Seen, tools: Sequence[Mapping[str, Any]]) -> Step:
     return Step(kind, said, len(seen.calls), cleaned.forms)
 
 
-def _failure(seen: Seen) -> Kind:
+def _failure(seen: ChatResult) -> Kind:
     if seen.status in (401, 403):
         return "key"
     if seen.status == 404:
@@ -179,7 +181,7 @@ def _failure(seen: Seen) -> Kind:
     return "server_error" if seen.status >= 500 or seen.status == 429 else "refused"
 
 
-def _called(seen: Seen, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
+def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
     """The first call, which is the one that tau-bench executes."""
     name, arguments = seen.calls[0]
     said = shorten(f"{name}({arguments})")
@@ -190,11 +192,11 @@ def _called(seen: Seen, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
         values = json.loads(arguments)
     except ValueError:
         return "bad_json", said + (" (cut by the limit of tokens)" if seen.cut else "")
-    wrong = misfit(values, function.get("parameters") or {})
+    wrong = schema_error(values, function.get("parameters") or {})
     return ("bad_schema", f"{said}: {wrong}") if wrong else ("called", said)
 
 
-def misfit(values: Any, schema: Mapping[str, Any]) -> str:
+def schema_error(values: Any, schema: Mapping[str, Any]) -> str:
     """How arguments fail their tool's JSON schema; empty where they fit."""
     import jsonschema
 
@@ -211,14 +213,14 @@ def misfit(values: Any, schema: Mapping[str, Any]) -> str:
     return shorten(f"{place}: {error.message}" if place else error.message)
 
 
-def _spoken(seen: Seen, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
+def _spoken(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
     text = sanitize(seen.content).text
-    if looks_like_call(text, (tool["function"]["name"] for tool in tools)):
+    if holds_call(text, (tool["function"]["name"] for tool in tools)):
         return "call_as_text", quoted(text)
-    return unspoken(seen) or ("text", quoted(text))
+    return describe_silence(seen) or ("text", quoted(text))
 
 
-def unspoken(seen: Seen) -> tuple[Kind, str] | None:
+def describe_silence(seen: ChatResult) -> tuple[Kind, str] | None:
     """Why a reply without tool calls has no words for anybody; None where it has."""
     text = seen.content.strip()
     cleaned = sanitize(text)
@@ -233,7 +235,7 @@ def unspoken(seen: Seen) -> tuple[Kind, str] | None:
     return kind if seen.cut else "empty", f"neither text nor a tool call{limit}"
 
 
-def looks_like_call(text: str, names: Iterable[str]) -> bool:
+def holds_call(text: str, names: Iterable[str]) -> bool:
     """Whether a tool call stands in the text, which a parser should have taken out of it."""
     if MARKUP.search(text):
         return True

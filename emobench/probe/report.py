@@ -11,7 +11,16 @@ from typing import Any, Literal
 from emobench.benchmarks.transcript import STOP
 from emobench.core.errors import nearest
 from emobench.llm.reasoning import sanitize
-from emobench.llm.replies import MARKUP, Kind, Seen, Step, as_step, quoted, shorten, unspoken
+from emobench.llm.replies import (
+    MARKUP,
+    ChatResult,
+    Kind,
+    Step,
+    describe_silence,
+    judge_step,
+    quoted,
+    shorten,
+)
 from emobench.llm.transport import Role
 
 Result = Literal["ok", "warning", "fatal", "skipped"]
@@ -247,11 +256,11 @@ def judge_think(forms: Sequence[str]) -> Check:
     return Check("reasoning", "warning", ", ".join(dict.fromkeys(forms)), what, _REASONING)
 
 
-def judge_text(seens: Sequence[Seen], role: Role) -> list[Check]:
+def judge_text(seens: Sequence[ChatResult], role: Role) -> list[Check]:
     """Replies that should be words to the other side: of a user, or of an agent without tools."""
     failed = next((seen for seen in seens if seen.status != 200), None)
     if failed is not None:
-        step = as_step(failed, ())
+        step = judge_step(failed, ())
         what, advice = _WHAT[step.kind]
         return [Check("reply", "fatal", step.seen, what, "" if step.kind == "refused" else advice)]
     checks = [_words(seens, role)]
@@ -262,7 +271,7 @@ def judge_text(seens: Sequence[Seen], role: Role) -> list[Check]:
     return checks
 
 
-def _words(seens: Sequence[Seen], role: Role) -> Check:
+def _words(seens: Sequence[ChatResult], role: Role) -> Check:
     silent = [silence for seen in seens if (silence := _silence(seen))]
     if not silent:
         return Check("reply", "ok", quoted(sanitize(seens[0].content).text))
@@ -277,13 +286,13 @@ def _words(seens: Sequence[Seen], role: Role) -> Check:
     return Check("reply", "fatal", why, what, advice)
 
 
-def _silence(seen: Seen) -> tuple[Kind, str] | None:
+def _silence(seen: ChatResult) -> tuple[Kind, str] | None:
     if seen.calls and not sanitize(seen.content).text:
         return "empty", f"a call of {shorten(seen.calls[0][0])} instead of words"
-    return unspoken(seen)
+    return describe_silence(seen)
 
 
-def _markup(seens: Sequence[Seen]) -> Check:
+def _markup(seens: Sequence[ChatResult]) -> Check:
     found = [MARKUP.search(sanitize(seen.content).text) for seen in seens]
     marks = [mark[0] for mark in found if mark]
     if not marks and not any(seen.calls for seen in seens):
@@ -293,7 +302,7 @@ def _markup(seens: Sequence[Seen]) -> Check:
     return Check("tool markup", "warning", found_as, what, _OWN_SERVER)
 
 
-def _stop(seens: Sequence[Seen]) -> Check:
+def _stop(seens: Sequence[ChatResult]) -> Check:
     texts = [sanitize(seen.content).text for seen in seens]
     ended = [text for text in texts if STOP in text]
     if not ended:

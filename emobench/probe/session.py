@@ -17,7 +17,7 @@ from typing import Any
 from emobench.benchmarks.adapter import Benchmark
 from emobench.llm import transport
 from emobench.llm.client import Answer, ChatClient, Unreachable
-from emobench.llm.replies import Seen, Step, as_step, read, shorten
+from emobench.llm.replies import ChatResult, Step, judge_step, read_result, shorten
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import report
 from emobench.probe.report import Call, Check, ProbeReport, State
@@ -81,7 +81,7 @@ def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list
     tools = benchmark.tools_info(env)
 
     def ask(what: str, messages: Messages, choice: str) -> Step:
-        return as_step(session.ask(what, messages, tools=tools, tool_choice=choice), tools)
+        return judge_step(session.ask(what, messages, tools=tools, tool_choice=choice), tools)
 
     dialogue = mid_dialogue(benchmark, env)
     steps = [ask("auto", dialogue, "auto")]
@@ -142,13 +142,13 @@ class _Session:
         if answer.status >= 500:
             raise _Lost(f"HTTP {answer.status} from {self.url}/models")
         model, data = self._endpoint.model, answer.json()
-        error = "" if answer.status == 200 else read(answer, self._endpoint.api_key).error
+        error = "" if answer.status == 200 else read_result(answer, self._endpoint.api_key).error
         checks = report.judge_models(answer.status, data, error, model, self.url)
         if all(check.result != "fatal" for check in checks):
             checks.append(report.judge_context(data, model, role))
         return checks
 
-    def ask(self, what: str, messages: Messages, **more: Any) -> Seen:
+    def ask(self, what: str, messages: Messages, **more: Any) -> ChatResult:
         """One chat call, tried again where the server failed. Raises _Lost."""
         request = {"model": self._endpoint.model, "messages": messages, **more}
         if "tools" in more:
@@ -160,7 +160,7 @@ class _Session:
             seen = self._timed(what, request)
         return seen
 
-    def _timed(self, what: str, request: dict[str, Any]) -> Seen:
+    def _timed(self, what: str, request: dict[str, Any]) -> ChatResult:
         limit = {"max_tokens": MAX_TOKENS} if self._limited else {}
         started = 0.0
 
@@ -171,7 +171,7 @@ class _Session:
 
         answer = self._insist(send)
         took = round(time.monotonic() - started, 4)
-        seen = read(answer, self._endpoint.api_key, limit.get("max_tokens"))
+        seen = read_result(answer, self._endpoint.api_key, limit.get("max_tokens"))
         if seen.status in _ELSEWHERE:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
         if seen.status == 200:

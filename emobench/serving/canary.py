@@ -16,7 +16,14 @@ from typing import Any, Literal
 from emobench.core.plan import Plan, assistant_server
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.reasoning import sanitize
-from emobench.llm.replies import MARKUP, Seen, as_step, quoted, read, unspoken
+from emobench.llm.replies import (
+    MARKUP,
+    ChatResult,
+    describe_silence,
+    judge_step,
+    quoted,
+    read_result,
+)
 from emobench.serving.failure_diagnosis import Cause
 from emobench.store.endpoints import Endpoint
 
@@ -83,7 +90,7 @@ def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float
     common = {"model": endpoint.model, "temperature": 0, "max_tokens": MAX_TOKENS, "user": USER}
     with closing(ChatClient(endpoint.url, key, timeout_s)) as client:
 
-        def ask(messages: list[dict[str, str]], **options: object) -> Seen:
+        def ask(messages: list[dict[str, str]], **options: object) -> ChatResult:
             return _ask(client, key, {**common, "messages": messages, **options}, deadline)
 
         seen = ask(_HELLO)
@@ -100,24 +107,24 @@ def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float
         return Verdict(warnings=tuple(warnings))
 
 
-def _ask(client: ChatClient, key: str, request: dict[str, Any], deadline: float) -> Seen:
+def _ask(client: ChatClient, key: str, request: dict[str, Any], deadline: float) -> ChatResult:
     """The reply; status 0 where none came. A server that is busy is asked again."""
-    seen = Seen(0, "not asked")
+    seen = ChatResult(0, "not asked")
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE_S)
         if time.monotonic() >= deadline:
             break
         try:
-            seen = read(client.chat(request), key, MAX_TOKENS)
+            seen = read_result(client.chat(request), key, MAX_TOKENS)
         except Unreachable as error:
-            seen = Seen(0, str(error))
+            seen = ChatResult(0, str(error))
         if seen.status and seen.status < 500 and seen.status != 429:
             break
     return seen
 
 
-def _failure(what: str, seen: Seen) -> Cause | None:
+def _failure(what: str, seen: ChatResult) -> Cause | None:
     if seen.status == 200:
         return None
     if not seen.status:
@@ -131,7 +138,7 @@ def _failure(what: str, seen: Seen) -> Cause | None:
     return Cause("chat", said, _ADVICE.get(seen.status, _LOOK))
 
 
-def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[str]:
+def _chat_warnings(seen: ChatResult, role: Literal["user", "assistant"]) -> Iterator[str]:
     other = "assistant" if role == "user" else "user"
     if forms := sanitize(seen.content).forms:
         yield (
@@ -142,26 +149,26 @@ def _chat_warnings(seen: Seen, role: Literal["user", "assistant"]) -> Iterator[s
         yield f"it thinks before each reply, which costs time and tokens: {_NO_THINKING}"
     if MARKUP.search(seen.content):
         yield f"its text holds tool markup: {quoted(seen.content)}"
-    if (silent := unspoken(seen)) and not (seen.reasoning or seen.cut):
+    if (silent := describe_silence(seen)) and not (seen.reasoning or seen.cut):
         yield f"it said nothing to a greeting: {silent[1]}; is the chat template the model's own?"
 
 
-def _text_warnings(seen: Seen) -> Iterator[str]:
+def _text_warnings(seen: ChatResult) -> Iterator[str]:
     """What is odd where the model was free to call a tool or to speak."""
-    step = as_step(seen, [TOOL])
+    step = judge_step(seen, [TOOL])
     if step.kind == "call_as_text":
         yield f"its tool calls arrive as text, so that no tool is ever called: {_PARSER}"
     elif step.kind in ("bad_json", "bad_schema", "unknown_tool") and not seen.cut:
         yield f"its tool call does not fit the tool ({step.seen}); `emobench probe` says more"
 
 
-def _tool_warnings(seen: Seen) -> Iterator[str]:
+def _tool_warnings(seen: ChatResult) -> Iterator[str]:
     """What is odd where the model had to call the tool."""
     if seen.cut:
         return  # its reasoning was longer than the canary allows
     if seen.status != 200:
         yield f"a tool call that is required was refused (HTTP {seen.status}): {seen.error[:200]}"
         return
-    step = as_step(seen, [TOOL])
+    step = judge_step(seen, [TOOL])
     if step.kind != "called":
         yield f"it did not manage a tool call ({step.seen}); `emobench probe` says more"

@@ -33,7 +33,7 @@ class Event:
     incarnation: str = ""
     reason: str = ""
     cause: str = ""
-    """Kind of the cause (see `causes`) where an engine ended by itself."""
+    """Kind of the cause (see `serving.failure_diagnosis`) where an engine ended by itself."""
 
 
 class EventLog:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emobench.llm.client import Answer, ChatClient, Unreachable, needs_proxy
-from emobench.llm.replies import read
+from emobench.llm.replies import read_result
 from emobench.llm.transport import (
     CallFailed,
     HttpTransport,
@@ -306,7 +306,7 @@ def test_one_reading_of_an_odd_completion(message: dict[str, Any], text: str) ->
     with recording(lambda request: Odd()) as server:
         endpoint = ModelEndpoint("m", server.url, None)
         reply = HttpTransport(endpoint).send("user", dict(REQUEST))
-        seen = read(ChatClient(server.url, None, 20).chat(REQUEST), None)
+        seen = read_result(ChatClient(server.url, None, 20).chat(REQUEST), None)
     assert ((reply.message.content or ""), reply.usage) == (text, {})
     assert (seen.status, seen.content, seen.tokens) == (200, text, (None, None))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.llm.replies import looks_like_call, misfit
+from emobench.llm.replies import holds_call, schema_error
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe.report import Check, ProbeReport
 from emobench.probe.session import probe
@@ -347,7 +347,7 @@ def test_every_tool_of_the_benchmark_has_a_schema_that_can_be_checked(env: str) 
         schema = tool["function"]["parameters"]
         jsonschema.Draft202012Validator.check_schema(schema)
         lacking = bool(schema.get("required"))
-        assert bool(misfit({}, schema)) == lacking, tool
+        assert bool(schema_error({}, schema)) == lacking, tool
 
 
 def test_every_action_of_the_ground_truth_fits_its_schema() -> None:
@@ -358,7 +358,7 @@ def test_every_action_of_the_ground_truth_fits_its_schema() -> None:
             for tool in benchmark.tools_info(env)
         }
         actions = [a for task in benchmark.tasks(env) for a in task.actions if a.name in schemas]
-        wrong = {(a.name, misfit(a.kwargs, schemas[a.name])) for a in actions}
+        wrong = {(a.name, schema_error(a.kwargs, schemas[a.name])) for a in actions}
         assert len(actions) > 100
         assert {problem for _, problem in wrong} == {""}, wrong
 
@@ -373,4 +373,4 @@ def test_every_action_of_the_ground_truth_fits_its_schema() -> None:
     ],
 )
 def test_words_about_tools_are_no_calls(text: str) -> None:
-    assert not looks_like_call(text, ["get_order_details"])
+    assert not holds_call(text, ["get_order_details"])
