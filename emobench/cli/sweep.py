@@ -93,12 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
     finished = not outcome.missing and not outcome.live
     if arguments.wait:
         finished = wait(run_dir, quiet=arguments.json).finished
-        report = build_report(run_dir)
         if not arguments.json:
             if not finished:
                 show_status(gather(run_dir))
             show_results(run_dir)
-            say(f"report: {report}")
+        say(f"report: {build_report(run_dir)}")
     elif outcome.missing or outcome.live:
         say(f"follow it:  emobench status {typed_path(run_dir.path)}")
         say(f"logs:       tail -f {typed_path(plan.logs)}/*")

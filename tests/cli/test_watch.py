@@ -22,6 +22,7 @@ import pytest
 
 from tests.support.processes import PATIENCE_S, until
 from tests.support.studies import Study
+from tests.support.terminal import on_terminal
 
 
 @pytest.fixture
@@ -81,6 +82,21 @@ def test_from_the_first_look_to_the_final_table(study: Study) -> None:
     assert ended.returncode == 0
     assert "vs control" in ended.stdout
     assert "writes the report" in ended.stdout
+    # One line for the state, then the results: a pipe gets no block and no escape.
+    head, *rest = ended.stdout.splitlines()
+    assert "cells: 2 done of 2  episodes: 20/20  mean reward: control 1.00, anger 0.00" in head
+    assert rest[1].split()[:3] == ["variant", "episodes", "reward"]
+    assert "\x1b" not in ended.stdout
+    coloured = on_terminal(study.folder, "watch", "runs/tiny")
+    assert (
+        "\x1b[?1049h" in coloured and "\x1b[?1049l" in coloured
+    )  # a screen of its own, left again
+    assert "\x1b[2m" in coloured
+    for away in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        shown = on_terminal(study.folder, "watch", "runs/tiny", **away)
+        assert "\x1b[2m" not in shown and "\x1b[3" not in shown
+        assert "vs control" in shown
+    assert "\x1b" not in shown
     (study.run_dir / "plan.json").unlink()
     assert study.run("watch", "runs/tiny").returncode == 2
 
