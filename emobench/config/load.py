@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 
 from emobench.config.expand import expand
-from emobench.config.parsers import suggest_parser
 from emobench.config.profile import find_profile, is_path, load_profile, read_profile
 from emobench.config.reader import Reader
 from emobench.config.sweep_file import Context, SweepFile
 from emobench.config.variants import builtin, make_variant
-from emobench.config.vllm_arguments import flag_of
+from emobench.config.vllm_arguments import flag_of, suggest_parser
 from emobench.config.words import PATTERNS
 from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.core.errors import InvalidInput, show

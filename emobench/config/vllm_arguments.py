@@ -1,8 +1,11 @@
-"""The command line of `vllm serve` for a role. Pure."""
+"""What vLLM is started with: the arguments of a role, and the parsers that fit a model. Pure."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from emobench.core.models import VllmModel
@@ -104,3 +107,89 @@ def _json(value: dict[str, Any]) -> str | None:
 
 def _above_one(count: int) -> int | None:
     return count if count > 1 else None
+
+
+Thinks = Literal["never", "unless enable_thinking is false", "if thinking is true", "always"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of one chat format. Patterns are searched in the lower-cased id without its owner."""
+
+    pattern: str
+    tool_parsers: tuple[str, ...]
+    """Every name that fits, the usual one first; empty: it calls no tools through vLLM."""
+    reasoning_parser: str | None = None
+    thinks: Thinks = "never"
+
+
+_HYBRID: Thinks = "unless enable_thinking is false"
+
+# From vLLM 0.33's registered names and its pages on tool calling and reasoning outputs, read in
+# 2026-11. A model that no pattern knows gets no suggestion and no warning.
+# The first that matches counts: a special model stands before its family.
+FAMILIES = (
+    Family(r"xlam", ("xlam",)),
+    Family(r"functiongemma", ("functiongemma",)),
+    Family(r"gemma-?4", ("gemma4",), "gemma4", "if thinking is true"),
+    Family(r"r1-distill", (), "deepseek_r1", "always"),
+    Family(r"deepseek-r1", ("deepseek_v3",), "deepseek_r1", "always"),
+    Family(r"deepseek-v3\.1", ("deepseek_v31",), "deepseek_v3", "if thinking is true"),
+    Family(r"deepseek-v3\.2", ("deepseek_v32",), "deepseek_v3", "if thinking is true"),
+    Family(r"deepseek-v3", ("deepseek_v3",)),
+    Family(r"qwq", ("hermes",), "deepseek_r1", "always"),
+    Family(r"qwen3-coder", ("qwen3_xml", "qwen3_coder")),
+    Family(r"qwen3(-[\w.]+)*-thinking", ("hermes",), "qwen3", "always"),
+    Family(r"qwen3(-[\w.]+)*-instruct", ("hermes",)),
+    Family(r"qwen3\.[5-9]", ("qwen3_xml", "qwen3_coder"), "qwen3", _HYBRID),
+    Family(r"qwen3-", ("hermes",), "qwen3", _HYBRID),
+    Family(r"qwen2\.5", ("hermes",)),
+    Family(r"hermes-[234]", ("hermes",)),
+    Family(r"llama-?4", ("llama4_pythonic", "llama4_json", "pythonic")),
+    Family(r"llama-?3\.2-[13]b", ("llama3_json", "pythonic")),
+    Family(r"llama-?3", ("llama3_json",)),
+    Family(r"gpt-oss", ("openai",), "openai_gptoss", "always"),
+    Family(r"magistral", ("mistral",), "mistral", "always"),
+    Family(r"(mi[sx]|mini)tral|devstral", ("mistral",)),
+    Family(r"glm-4\.[56]", ("glm45",), "glm45", _HYBRID),
+    Family(r"glm-4\.7", ("glm47",), "glm47", _HYBRID),
+    Family(r"kimi-k2-thinking", ("kimi_k2",), "kimi_k2", "always"),
+    Family(r"kimi-k2", ("kimi_k2",)),
+    Family(r"granite-20b-functioncalling", ("granite-20b-fc",)),
+    Family(r"granite-4", ("granite4",)),
+    Family(r"granite-3\.[23]", ("granite",), "granite", "if thinking is true"),
+    Family(r"granite-3", ("granite",)),
+    Family(r"phi-4-mini-instruct", ("phi4_mini_json",)),
+    Family(r"olmo-3.*-think", ("olmo3",), "olmo3", "always"),
+    Family(r"olmo-3", ("olmo3",)),
+    Family(r"minimax-m2", ("minimax_m2",), "minimax_m2_append_think", "always"),
+    Family(r"seed-oss", ("seed_oss",), "seed_oss", "always"),
+    Family(r"hunyuan-a13b", ("hunyuan_a13b",), "hunyuan_a13b", _HYBRID),
+    Family(r"internlm2_5", ("internlm",)),
+    Family(r"jamba", ("jamba",)),
+    Family(r"longcat-flash-chat", ("longcat",)),
+    Family(r"gigachat3", ("gigachat3",)),
+    Family(r"apertus", ("apertus",)),
+    Family(r"toolace", ("pythonic",)),
+)
+
+
+def family_of(model_id: str) -> Family | None:
+    """The family of a Hugging Face id or of a path whose last part is like one."""
+    name = model_id.rstrip("/").rpartition("/")[2].lower()
+    return next((family for family in FAMILIES if re.search(family.pattern, name)), None)
+
+
+def suggest_parser(model_id: str) -> str | None:
+    """The usual tool-call parser of the model; None where there is none or it is not known."""
+    family = family_of(model_id)
+    return family.tool_parsers[0] if family and family.tool_parsers else None
+
+
+def thinks_aloud(family: Family, template_kwargs: Mapping[str, Any]) -> bool:
+    """Whether replies contain reasoning, with these variables of the chat template."""
+    if family.thinks == "if thinking is true":
+        return any(template_kwargs.get(key) is True for key in ("thinking", "enable_thinking"))
+    if family.thinks == _HYBRID:
+        return template_kwargs.get("enable_thinking", True) is not False
+    return family.thinks == "always"

@@ -6,8 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from emobench.config import parsers
-from emobench.config.vllm_arguments import Role, option_of, serve_arguments, template_kwargs
+from emobench.config.vllm_arguments import (
+    Role,
+    family_of,
+    option_of,
+    serve_arguments,
+    template_kwargs,
+    thinks_aloud,
+)
 from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.models import VllmModel
 from emobench.core.plan import USER_SERVER, Plan, servers_of
@@ -79,7 +85,7 @@ def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
         if name and name not in names and option_of(model, f"--{kind}-parser-plugin") is None:
             guess = nearest(name, names)
             yield f"vLLM {flags.VERSION} has no {key} {name}" + (f"; {guess}" if guess else "")
-    family = parsers.family_of(model.model)
+    family = family_of(model.model)
     if family is None:
         return
     if role == "assistant" and tools and tools not in family.tool_parsers:
@@ -88,7 +94,7 @@ def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
             f"tool_call_parser {tools} is unusual for {model.model}; its family's is {usual}. "
             "Where it does not fit, tool calls arrive as text and every task fails"
         )
-    if not reasoning and parsers.thinks_aloud(family, template_kwargs(model, role)):
+    if not reasoning and thinks_aloud(family, template_kwargs(model, role)):
         other = "assistant" if role == "user" else "user"
         yield (
             f"{model.model} thinks aloud and has no reasoning_parser: the {other} would read its "

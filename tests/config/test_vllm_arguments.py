@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 
 from emobench.cli.main import main
-from emobench.config.parsers import FAMILIES, suggest_parser
-from emobench.config.vllm_arguments import Role, option_of, serve_arguments
+from emobench.config.vllm_arguments import (
+    FAMILIES,
+    Role,
+    option_of,
+    serve_arguments,
+    suggest_parser,
+)
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput
 from emobench.core.models import VllmModel
