@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -59,7 +60,8 @@ class EarlierAttempt:
     steps: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: a report makes a million of them, and a frozen one takes four times as long to make.
+@dataclass(slots=True, kw_only=True)
 class EpisodeRecord:
     """One line of episodes.jsonl. The order of the fields is that of the file."""
 
@@ -126,9 +128,6 @@ class EpisodeRecord:
         """Whether it is a result; an infrastructure error is missing data and is run again."""
         return self.outcome is not Outcome.INFRA_ERROR
 
-    def belongs_to(self, cell: Cell) -> bool:
-        return self.key == cell.key and self.task_id in cell.tasks
-
 
 def episode_of(data: object) -> EpisodeRecord | None:
     """Parsed JSON as a record, or None where it is no episode. A field that is not as a run writes
@@ -176,6 +175,12 @@ def episode_of(data: object) -> EpisodeRecord | None:
         emobench=text(get("emobench")),
         history=_history(get("history")),
     )
+
+
+def belongs_to(cell: Cell) -> Callable[[EpisodeRecord], bool]:
+    """The question whether a record is one of the cell's, on one of its tasks."""
+    key, tasks = cell.key, frozenset(cell.tasks)
+    return lambda record: record.task_id in tasks and record.key == key
 
 
 class Line(NamedTuple):
@@ -334,10 +339,12 @@ class EpisodeStore(LineStore):
 
 def number(value: object) -> float | None:
     """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is not int:
         return None
     try:
-        return float(value) if math.isfinite(value) else None
+        return float(value)
     except OverflowError:
         return None
 
@@ -365,7 +372,10 @@ def _error(data: object) -> EpisodeError | None:
 def _benchmark(data: object) -> BenchmarkVersion | None:
     if not isinstance(data, dict):
         return None
-    return BenchmarkVersion(text(data.get("package")) or "", text(data.get("version")) or "")
+    return _version(text(data.get("package")) or "", text(data.get("version")) or "")
+
+
+_version = lru_cache(16)(BenchmarkVersion)
 
 
 def _names(data: object) -> list[str]:

@@ -24,7 +24,7 @@ from emobench.core.files import write_json
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Cell
-from emobench.store.episodes import Kept, count_lines
+from emobench.store.episodes import Kept, belongs_to, count_lines
 from emobench.tables.columns import EPISODES, SCHEMA_VERSION, turn_columns
 from emobench.tables.compatibility import Run, open_compatible_runs
 from emobench.tables.gather import (
@@ -231,7 +231,7 @@ def _copy_counting(files: Sequence[CellFile], cell: Cell, path: Path) -> None:
             file.path,
             lambda _, offset, length: (offset, length),
             kept,
-            lambda r: r.belongs_to(cell),
+            belongs_to(cell),
         )
     with path.open("wb") as out:
         for task in sorted(kept):

@@ -25,7 +25,7 @@ from typing import Any
 from emobench import __version__
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, count_lines
+from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, belongs_to, count_lines
 from emobench.tables.columns import (
     EPISODES,
     SCHEMA_VERSION,
@@ -232,11 +232,11 @@ def _read_file(
     prompts: set[Prompt],
 ) -> LineCounts:
     """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
-    cell = part.cell
+    cell, of_cell = part.cell, belongs_to(part.cell)
 
     def belongs(record: EpisodeRecord) -> bool:
         own = (
-            record.belongs_to(cell)
+            of_cell(record)
             and (not file.variant_sha256 or record.variant_sha256 == file.variant_sha256)
             and (record.benchmark.label if record.benchmark else "") == file.benchmark
         )

@@ -16,7 +16,7 @@ from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.scheduler.cost import Conversation, Cost
-from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, count_lines
+from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, belongs_to, count_lines
 from emobench.store.summaries import CellSummary, read_summary
 
 CellState = Literal["done", "running", "partial", "failed", "missing"]
@@ -144,7 +144,7 @@ def read_episodes(path: Path, cell: Cell) -> EpisodeFile:
     """The cell's episodes in an episodes.jsonl; an absent file has none. Raises OSError on a bad
     disk."""
     kept: dict[int, Kept[EpisodeSummary]] = {}
-    counts = count_lines(path, _summary_of, kept, lambda record: record.belongs_to(cell))
+    counts = count_lines(path, _summary_of, kept, belongs_to(cell))
     return EpisodeFile(path, tuple(kept[task].made for task in sorted(kept)), counts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from emobench.analysis.transcript.conversation import (
@@ -19,7 +18,7 @@ from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeRecord, Kept, count_lines
+from emobench.store.episodes import EpisodeRecord, Kept, belongs_to, count_lines
 from emobench.tables.run_results import CellResult, EpisodeSummary, read_cell
 
 
@@ -145,8 +144,7 @@ def read_summaries(
 
     for cell in selection.cells(plan):
         kept: dict[int, Kept[Summary | None]] = {}
-        belongs = partial(EpisodeRecord.belongs_to, cell=cell)
-        count_lines(run_dir.cell(cell.number).episodes, make, kept, belongs)
+        count_lines(run_dir.cell(cell.number).episodes, make, kept, belongs_to(cell))
         for task, line in sorted(kept.items()):
             if line.made is not None:
                 yield cell.group, cell.variant, task, line.made

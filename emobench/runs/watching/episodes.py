@@ -16,7 +16,7 @@ from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.core.times import seconds
-from emobench.store.episodes import EpisodeRecord, read_lines
+from emobench.store.episodes import EpisodeRecord, belongs_to, read_lines
 
 RECENT_S = 600.0
 """How long ends of episodes are kept for the rate."""
@@ -114,13 +114,14 @@ class EpisodeScan:
         return length >= file.offset
 
     def _read(self, cell: Cell, file: _File, deadline: float | None, now: float) -> None:
+        of_cell = belongs_to(cell)
         try:
             for line in read_lines(self._run_dir.cell(cell.number).episodes, file.offset):
                 if line.state == "torn":
                     break  # it is being written, and is read once it is whole
                 file.behind = max(0, file.behind - (line.end - file.offset))
                 file.offset = line.end
-                if line.record is not None and line.record.belongs_to(cell):
+                if line.record is not None and of_cell(line.record):
                     self._count(cell, file, line.record, now)
                 if deadline is not None and time.monotonic() > deadline:
                     return
