@@ -95,7 +95,7 @@ def test_conversations_are_those_of_their_records(run_dir: RunDir) -> None:
     assert len(read) == 11
     for result, record, found in read:
         own = found.record
-        assert own.belongs_to(result.cell)
+        assert own.key == result.cell.key
         assert (own.task_id, own.episode, own.outcome, own.wall_s) == (
             record.task_id,
             record.episode,
