@@ -42,7 +42,7 @@ def lab() -> Iterator[Lab]:
 
 def _only_cleanups(lab: Lab) -> bool:
     """Whether clean-up jobs are left, which end by themselves soon after a sweep, and no others."""
-    names = lab.run("squeue", "--all", "--noheader", "-o", "%j").stdout.split()
+    names = lab.ask("squeue", "--all", "--noheader", "-o", "%j").split()
     return bool(names) and all(name.endswith("-cleanup") for name in names)
 
 

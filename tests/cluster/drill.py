@@ -75,7 +75,7 @@ class Drill(Site):
             until(lambda: not self.lab.queue(), "the sweep's jobs to end", poll=0.3)
         except TimeoutError as error:
             ends = [f.name + ": " + f.read_text()[-300:] for f in self.folder.glob("logs/*")]
-            queue = self.lab.run("squeue", "-o", "%i %j %T %r %N").stdout
+            queue = self.lab.ask("squeue", "-o", "%i %j %T %r %N")
             raise AssertionError("\n".join([str(error), queue, *ends])) from None
         records = self.records()
         good = [record for record in records if record["outcome"] != "infra_error"]

@@ -5,6 +5,7 @@ By hand: `python -m tests.cluster.lab`, then use the printed SLURM_CONF in anoth
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests.support import processes
 from tests.support.processes import PATIENCE_S
 
 COMMANDS = (*NAMES, "sbatch", "srun", "squeue", "sacct", "sacctmgr", "sinfo", "scontrol", "scancel")
+NO_ANSWER = re.compile(r"Socket timed out|Unable to contact|Zero Bytes|Connection refused")
 LIVE_STATES = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING", "COMPLETING")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -114,9 +116,28 @@ class Lab:
             raise AssertionError(f"{argv} ended with {done.returncode}: {done.stderr}{done.stdout}")
         return done
 
+    def ask(self, *argv: str) -> str:
+        """Return what a command prints that changes nothing.
+
+        Asks again where a loaded controller did not answer. Raises AssertionError, TimeoutError.
+        """
+        done = self.run(*argv, check=False)
+
+        def answered() -> bool:
+            nonlocal done
+            # A signal: squeue dies of SIGPIPE where the controller closes the connection.
+            if done.returncode < 0 or NO_ANSWER.search(done.stderr):
+                done = self.run(*argv, check=False)
+                return False
+            return True
+
+        processes.until(answered, f"an answer to {argv}", poll=0.1)
+        assert not done.returncode, f"{argv} ended with {done.returncode}: {done.stderr}"
+        return done.stdout
+
     def queue(self) -> dict[str, str]:
         """Jobs in squeue: id (array tasks one by one) to state, COMPLETING included."""
-        lines = self.run("squeue", "--all", "--noheader", "--array", "-o", "%i %T").stdout
+        lines = self.ask("squeue", "--all", "--noheader", "--array", "-o", "%i %T")
         return dict(_pair(line, " ") for line in lines.splitlines())
 
     def wait_idle(self) -> None:
@@ -144,7 +165,7 @@ class Lab:
     def _tasks(self, job: str) -> dict[str, str]:
         """The controller's view of a job: id ("12" or "12_3") to state."""
         tasks = {}
-        for line in self.run("scontrol", "--oneliner", "show", "job", job).stdout.splitlines():
+        for line in self.ask("scontrol", "--oneliner", "show", "job", job).splitlines():
             fields = dict(_pair(word, "=") for word in line.split())
             array = fields.get("ArrayJobId")
             name = f"{array}_{fields['ArrayTaskId']}" if array else fields["JobId"]
@@ -153,7 +174,7 @@ class Lab:
 
     def resume_nodes(self) -> None:
         """Bring nodes back that a test set down or drained."""
-        listing = self.run("sinfo", "--noheader", "--Node", "-o", "%N %T").stdout
+        listing = self.ask("sinfo", "--noheader", "--Node", "-o", "%N %T")
         for line in sorted(set(listing.splitlines())):
             node, state = line.split()
             if state.startswith(("down", "drain")):

@@ -85,6 +85,6 @@ def ended_at(site: Site, *jobs: str) -> float:
     """When the last of these jobs ended, by the controller's clock; whole seconds."""
     ends = []
     for job in jobs:
-        shown = site.lab.run("scontrol", "--oneliner", "show", "job", job).stdout
+        shown = site.lab.ask("scontrol", "--oneliner", "show", "job", job)
         ends += [word[8:] for word in shown.split() if word.startswith("EndTime=")]
     return max(datetime.fromisoformat(end).timestamp() for end in ends)

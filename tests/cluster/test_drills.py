@@ -201,5 +201,5 @@ def test_a_node_goes_down(drill: Drill, node: str) -> None:
 
 
 def restarts(drill: Drill, job: str) -> int:
-    shown = drill.lab.run("scontrol", "--oneliner", "show", "job", job).stdout
+    shown = drill.lab.ask("scontrol", "--oneliner", "show", "job", job)
     return max(int(word[9:]) for word in shown.split() if word.startswith("Restarts="))

@@ -125,7 +125,7 @@ def test_limit_of_an_association_is_enforced(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_array_limit_is_readable(lab: Lab) -> None:
-    lines = lab.run("scontrol", "show", "config").stdout.splitlines()
+    lines = lab.ask("scontrol", "show", "config").splitlines()
     (limit,) = [line.split("=")[1].strip() for line in lines if line.startswith("MaxArraySize ")]
     assert limit == "1001"
 

@@ -103,7 +103,7 @@ def test_each_node_gets_its_rank_its_cards_and_the_heads_address(
     assert endpoint is not None and endpoint.model == "large"
     nodes = found(tmp_path)
     jobs = read_jobs(run_dir)
-    batch_host = lab.run("squeue", "-h", "-j", jobs[0].job_id, "-o", "%B").stdout.strip()
+    batch_host = lab.ask("squeue", "-h", "-j", jobs[0].job_id, "-o", "%B").strip()
     host, port = endpoint.url.removeprefix("http://").removesuffix("/v1").split(":")
     ranks, master_ports = {}, set()
     for name, node in nodes.items():

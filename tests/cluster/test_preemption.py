@@ -27,7 +27,7 @@ def preempt(drill: Drill, node: str, job: str) -> str:
 
 
 def restarts(drill: Drill, job: str) -> int:
-    shown = drill.lab.run("scontrol", "--oneliner", "show", "job", job).stdout
+    shown = drill.lab.ask("scontrol", "--oneliner", "show", "job", job)
     return max(int(word[9:]) for word in shown.split() if word.startswith("Restarts="))
 
 

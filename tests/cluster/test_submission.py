@@ -91,7 +91,7 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     assert [job.name for job in jobs] == ["user", "assistant_a", "assistant_b", "a", "b"]
     assert jobs == seen == read_jobs(study.run_dir)
     user, first, second, array, other = (job.job_id for job in jobs)
-    lines = study.lab.run("squeue", "-h", "-o", "%i|%j|%E|%k").stdout.splitlines()
+    lines = study.lab.ask("squeue", "-h", "-o", "%i|%j|%E|%k").splitlines()
     rows = {row[0]: row[1:] for row in (line.split("|") for line in lines)}
     assert rows[user] == ["emo-study-user", "(null)", "emobench study user server scripted"]
     name, dependencies, comment = rows[f"{array}_[0-1,3%2]"]
@@ -117,7 +117,7 @@ def test_running_servers_are_no_dependency(study: Study) -> None:
     )
     study.submit({"a": [2]})
     array = read_jobs(study.run_dir)[-1]
-    shown = study.lab.run("scontrol", "show", "job", array.job_id).stdout
+    shown = study.lab.ask("scontrol", "show", "job", array.job_id)
     assert "Dependency=(null)" in shown
     study.lab.wait_jobs(array.job_id)
     SLURM.cancel(servers)
