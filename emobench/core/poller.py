@@ -38,7 +38,7 @@ class Poller(Generic[T]):
 
     def wait(self, patience_s: float) -> T | None:
         """The newest answer, once one that is on its way is there or has taken `patience_s`."""
-        # Who was waited for once is not waited for again: every look would be late.
+        # The patience counts from the question: a source that hangs delays one call, not each.
         left = self._begun + patience_s - time.monotonic()
         if self._thread is not None and left > 0:
             self._thread.join(left)

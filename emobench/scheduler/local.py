@@ -88,7 +88,7 @@ class LocalScheduler(Scheduler):
                 script = server_script(server_of(server))
                 log = f"{plan.logs}/{server_log(server_of(server))}"
                 path = str(run_dir.scripts / script)
-                process = _start(run_dir, become_script, path, log, *server_arguments(server))
+                process = _start(run_dir, exec_script, path, log, *server_arguments(server))
                 job_id = str(process.pid)
                 note([new_record(JobKind.SERVER, server, job_id, script, process=process)])
             tasks: list[Task] = []
@@ -141,12 +141,12 @@ class LocalScheduler(Scheduler):
                     os.killpg(process.pid, signal.SIGTERM)
                 else:
                     # Its first process was killed; what is left of it is told one by one.
-                    for pid in members(process):
+                    for pid in find_processes(process):
                         os.kill(pid, signal.SIGTERM)
         if _gone_within(processes, grace_s):
             return
         deadline = time.monotonic() + 5
-        while left := sorted({pid for process in processes for pid in members(process)}):
+        while left := sorted({pid for process in processes for pid in find_processes(process)}):
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -176,7 +176,7 @@ def _leads(process: LocalProcess) -> bool:
     return process.start_ticks is not None and start_ticks(process.pid) == process.start_ticks
 
 
-def members(process: LocalProcess) -> list[int]:
+def find_processes(process: LocalProcess) -> list[int]:
     """Every living process of a local job, its first one included."""
     leads = _leads(process)
     token = f"{TOKEN_VARIABLE}={process.token}".encode()
@@ -199,7 +199,7 @@ def members(process: LocalProcess) -> list[int]:
 
 def _gone_within(processes: Sequence[LocalProcess], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while any(members(process) for process in processes):
+    while any(find_processes(process) for process in processes):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
@@ -250,7 +250,7 @@ def _environment(command: str, token: str) -> dict[str, str]:
     }
 
 
-def become_script(script: str, log: str, *arguments: str) -> None:
+def exec_script(script: str, log: str, *arguments: str) -> None:
     """Turn this process into `bash script arguments...`; its output goes to <log>_<job id>.out."""
     die_with_parent(signal.SIGTERM)
     job_id = os.environ["SUBMITIT_LOCAL_JOB_ID"]

@@ -99,7 +99,7 @@ class SlurmScheduler(Scheduler):
                 job = new_record(JobKind.ARRAY, block.name, "", script, cells=tuple(cells))
                 note(sbatch(executor, run_dir, job, options))
         except BaseException as error:
-            taken_back = self._take_back_lonely(plan, run_dir, submitted)
+            taken_back = self._cancel_unneeded(plan, run_dir, submitted)
             if isinstance(error, SubmissionRefused) and taken_back:
                 refusal = f"{error}\n  taken back: {', '.join(taken_back)}"
                 raise SubmissionRefused(refusal) from error
@@ -239,7 +239,7 @@ class SlurmScheduler(Scheduler):
                 started.add(server)
         return {server: job_id for server, job_id in waiting.items() if server not in started}
 
-    def _take_back_lonely(
+    def _cancel_unneeded(
         self, plan: Plan, run_dir: RunDir, submitted: Sequence[JobRecord]
     ) -> list[str]:
         """Cancel the servers of this call that no live array needs; returns their names."""

@@ -15,7 +15,7 @@ import pytest
 from emobench.core.cluster import ClusterProfile
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.local import LocalScheduler, members, state_of_process
+from emobench.scheduler.local import LocalScheduler, find_processes, state_of_process
 from emobench.store.jobs import JobRecord, LocalProcess, read_jobs
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
@@ -97,7 +97,7 @@ def test_jobs_are_recorded_and_found_again_but_not_by_a_recycled_pid(run: Run) -
     for ticks in ((process.start_ticks or 0) - 1, None):
         recycled = replace(process, start_ticks=ticks, token="another")
         assert state_of_process(recycled).state == "GONE"
-        assert members(recycled) == []
+        assert find_processes(recycled) == []
         LOCAL.cancel([replace(jobs[0], process=recycled)], grace_s=0)
     assert state_of_process(process).state == "RUNNING"
     assert state_of_process(replace(process, host="elsewhere")).state == "UNKNOWN"
@@ -112,7 +112,7 @@ def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -
     until(lambda: run.lines("start") == 2, "two cells to run")
     until((tmp_path / "up").exists, "the server to run")
     LOCAL.cancel(jobs, grace_s=0.3)
-    assert not any(members(process_of(job)) for job in jobs)
+    assert not any(find_processes(process_of(job)) for job in jobs)
     assert run.lines("start") == 2
 
 
@@ -127,7 +127,7 @@ def test_a_graceful_end_reaches_the_runs(tmp_path: Path) -> None:
     until(lambda: run.lines("start") == 2, "two cells to run")
     LOCAL.cancel(jobs)
     assert run.lines("interrupted") == 2
-    assert not any(members(process_of(job)) for job in jobs)
+    assert not any(find_processes(process_of(job)) for job in jobs)
 
 
 def test_a_killed_runner_takes_its_runs_along(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_killed_runner_takes_its_runs_along(tmp_path: Path) -> None:
     jobs = run.submit({"a": [0, 1]})
     until(lambda: run.lines("start") == 2, "two cells to run")
     os.kill(process_of(jobs[0]).pid, signal.SIGKILL)
-    until(lambda: not members(process_of(jobs[0])), "the runs to end")
+    until(lambda: not find_processes(process_of(jobs[0])), "the runs to end")
 
 
 def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_p
     os.kill(process_of(jobs[0]).pid, signal.SIGKILL)
     process = process_of(jobs[0])
     until(lambda: state_of_process(process).state == "GONE", "the first process to end")
-    assert members(process)
+    assert find_processes(process)
     LOCAL.cancel(jobs)
-    assert not members(process)
+    assert not find_processes(process)
 
 
 def test_jobs_outlive_the_command_that_started_them(run: Run) -> None:
