@@ -20,7 +20,6 @@ from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.core.times import seconds
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
-from emobench.store.endpoints import STALE_S
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 from emobench.store.leases import Lease, read_leases, remove_lease
 from emobench.store.summaries import read_summary
@@ -32,6 +31,8 @@ NO_ARRAY_S = 900.0
 """A server whose arrays were never submitted (the submission was killed) leaves after this."""
 SUBMISSION_S = 150.0
 """By then the arrays that a server was submitted for are in jobs.json, unless sbatch hangs."""
+NEW_PLAN_S = 60.0
+"""By then a plan that was written on one node is seen on every other."""
 ON_THEIR_WAY = "its arrays are being submitted"
 
 
@@ -132,8 +133,7 @@ def who_needs_lease(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
     try:
         plan = load_plan(run_dir)
     except InvalidInput:
-        # On another node a plan that was just written may not be seen yet.
-        return f"the sweep {of}, just submitted" if lease.age_s() < STALE_S else ""
+        return f"the sweep {of}, just submitted" if lease.age_s() < NEW_PLAN_S else ""
 
     def is_for(array: JobRecord) -> bool:
         return (array.submitted_at or 0.0) >= lease.created_at

@@ -11,7 +11,7 @@ from emobench.core.run_dir import RunDir
 from emobench.llm.client import Identity, Unreachable, verify_server
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
-from emobench.store.endpoints import STALE_S, Endpoint, ServerLocation, locate_server
+from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
 from emobench.store.jobs import JobKind, read_jobs
 
 JOB_CHECK_S = 30.0
@@ -97,7 +97,7 @@ def find_problem(location: ServerLocation, endpoint: Endpoint | None) -> str:
         return f"there is no {location.file}"
     if endpoint.state != "ready":
         return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
-    if endpoint.age_s() > STALE_S:
+    if endpoint.is_stale:
         return f"its last sign of life was {endpoint.age_s():.0f} s ago"
     identity = Identity(endpoint.server, endpoint.incarnation)
     try:

@@ -75,14 +75,19 @@ class Endpoint:
         return age_s(self.heartbeat)
 
     @property
+    def is_stale(self) -> bool:
+        """Whether its heartbeat is so old that its job must have been killed."""
+        return self.age_s() > STALE_S
+
+    @property
     def is_ready(self) -> bool:
         """Whether it says so, and its job is alive."""
-        return self.state == "ready" and self.age_s() <= STALE_S
+        return self.state == "ready" and not self.is_stale
 
     @property
     def is_serving(self) -> bool:
         """Whether it is ready or on its way, and its job is alive."""
-        return self.state in ("starting", "ready") and self.age_s() <= STALE_S
+        return self.state in ("starting", "ready") and not self.is_stale
 
 
 _ENDPOINT = TypeAdapter(Endpoint)

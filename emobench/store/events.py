@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from emobench.core.run_dir import RunDir
+from emobench.core.times import iso
 from emobench.llm.engine_metrics import Load, ask_load, was_busy
 
 Kind = Literal["starting", "ready", "busy", "idle", "restarted", "left", "failed"]
@@ -60,7 +61,7 @@ class EventLog:
         words = " ".join(reason.split())[:REASON_LIMIT]
         value = Event(_now(), event, self._server, self._job_id, self._incarnation, words, cause)
         fields = {key: each for key, each in asdict(value).items() if each != ""}
-        fields["time"] = datetime.fromtimestamp(value.time, UTC).isoformat(timespec="milliseconds")
+        fields["time"] = iso(value.time)
         line = json.dumps(fields, ensure_ascii=False) + "\n"
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from emobench.analysis.stats.means import mean_reward
 from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
-from emobench.core.times import seconds
+from emobench.core.times import iso, seconds
 from emobench.llm.engine_metrics import Load
 from emobench.runs.watching.episodes import Tally, Trouble
 
@@ -134,7 +133,7 @@ def watch_state(
     rate = _per_minute(seen.recent, now)
     left = episodes["expected"] - episodes["finished"]
     return WatchState(
-        time=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        time=iso(now),
         sweep=status["sweep"],
         run_dir=status["run_dir"],
         scheduler=status["scheduler"],
