@@ -13,6 +13,7 @@ from emobench.analysis.stats.estimates import FEW_DIFFER, FEW_TASKS
 from emobench.analysis.stats.log_odds import WordDifference
 from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, UNDETERMINED
 from emobench.analysis.transcript.tally import (
+    FEW_CONVERSATIONS,
     ConversationTable,
     VariantFaults,
     VariantPattern,
@@ -24,8 +25,6 @@ WORDS = 10
 """Words shown on each side."""
 SURE = 1.96
 """Absolute z from which a word is shown."""
-FEW = 5
-"""Conversations below which a number is marked."""
 
 
 def table_parts(found: ConversationTable) -> Iterator[RenderableType]:
@@ -33,8 +32,8 @@ def table_parts(found: ConversationTable) -> Iterator[RenderableType]:
     yield Text(_about(found), "dim")
     yield ""
     yield _patterns(found)
-    if any(map(_is_few, found.patterns)) or any(row.difference for row in found.patterns):
-        text = f"~ mean: in fewer than {FEW} conversations; "
+    if any(row.is_rare or row.difference for row in found.patterns):
+        text = f"~ mean: in fewer than {FEW_CONVERSATIONS} conversations; "
         yield Text(f"{text}interval: fewer than {FEW_UNITS} tasks differ", "dim")
     yield ""
     yield Text("Who was at fault where the task was not solved", "bold")
@@ -73,12 +72,8 @@ def _patterns(found: ConversationTable) -> Table:
     return table(("", "mean", "difference", "95 % interval", "adj. p", "tasks"), rows)
 
 
-def _is_few(row: VariantPattern) -> bool:
-    return 0 < row.events < FEW
-
-
 def _pattern_cells(row: VariantPattern) -> list[object]:
-    mean = ("~" if _is_few(row) else "") + ("-" if row.mean is None else f"{row.mean:.2f}")
+    mean = ("~" if row.is_rare else "") + ("-" if row.mean is None else f"{row.mean:.2f}")
     gap = row.difference
     if gap is None:
         return [mean, "", "", "", row.tasks]

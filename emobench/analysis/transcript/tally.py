@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Unit = tuple[Group, str, int]
 """(group, variant, task)."""
 
+FEW_CONVERSATIONS = 5
+"""Below it a pattern, or a party at fault, is marked."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -63,6 +66,11 @@ class VariantPattern:
     """Of these, those in which it is above 0."""
     difference: Difference | None
     """From control, paired by task; None for control and where there is no control."""
+
+    @property
+    def is_rare(self) -> bool:
+        """Whether it occurs, in so few conversations that its mean says little."""
+        return 0 < self.events < FEW_CONVERSATIONS
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from emobench.analysis.stats.log_odds import WordDifference
 from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES
 from emobench.analysis.transcript.tally import (
+    FEW_CONVERSATIONS,
     ConversationTable,
     VariantPattern,
     VariantWords,
@@ -21,7 +22,6 @@ from emobench.report.numbers import (
 from emobench.report.sections.common import difference_columns
 from emobench.report.study import Study
 
-FEW = 5
 SURE = 1.96
 WORDS = 12
 """Shown on each side; the exports hold all."""
@@ -72,9 +72,9 @@ def _patterns(table: ConversationTable) -> Table:
         heads("Per conversation", *table.variants),
         tuple(rows),
         (
-            f"{DAGGER} In fewer than {FEW} conversations. Bold: p below 0.05, adjusted by "
-            "Benjamini and Hochberg over this table: exploratory, a pattern found here is a "
-            "hypothesis.",
+            f"{DAGGER} In fewer than {FEW_CONVERSATIONS} conversations. Bold: p below 0.05, "
+            "adjusted by Benjamini and Hochberg over this table: exploratory, a pattern found "
+            "here is a hypothesis.",
         ),
         tuple(
             {
@@ -94,15 +94,15 @@ def _patterns(table: ConversationTable) -> Table:
 
 def _pattern(each: VariantPattern) -> Cell:
     gap = each.difference
-    few = 0 < each.events < FEW
+    mark = DAGGER if each.is_rare else ""
     text = format_percent(each.mean) if each.pattern.share else format_number(each.mean, None)
     if gap is None or gap.value is None:
-        return Cell(text, title=each.label, mark=DAGGER if few else "")
+        return Cell(text, title=each.label, mark=mark)
     sure = gap.p_adjusted is not None and gap.p_adjusted < 0.05
     scale = 100.0 if each.pattern.share else 1.0
     detail = format_difference(gap, None, scale=scale)
     title = f"{gap.label}; adjusted p {format_p(gap.p_adjusted)}"
-    return Cell(text, detail, title, state="strong" if sure else "", mark=DAGGER if few else "")
+    return Cell(text, detail, title, state="strong" if sure else "", mark=mark)
 
 
 def _word_section(table: ConversationTable) -> Section:
@@ -175,7 +175,7 @@ def _fault_section(table: ConversationTable) -> Section:
                     format_percent(each.parties[party] / each.unsolved)
                     if each.parties[party]
                     else "",
-                    mark=DAGGER if 0 < each.parties[party] < FEW else "",
+                    mark=DAGGER if 0 < each.parties[party] < FEW_CONVERSATIONS else "",
                     state="" if each.parties[party] else "muted",
                 )
                 for party in parties
@@ -190,8 +190,9 @@ def _fault_section(table: ConversationTable) -> Section:
         heads("Variant", "Unsolved", *parties),
         rows,
         (
-            f"{DAGGER} Fewer than {FEW}. Undetermined is an answer, and probably agent is weaker "
-            "than agent. Not all of it is an effect of the variant: compare with control's row.",
+            f"{DAGGER} Fewer than {FEW_CONVERSATIONS}. Undetermined is an answer, and probably "
+            "agent is weaker than agent. Not all of it is an effect of the variant: compare with "
+            "control's row.",
         ),
         tuple(
             {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -132,6 +134,17 @@ def test_rewards_with_their_interval_and_outcomes() -> None:
     assert control.low < 2 / 3 < control.high
     assert control.outcomes == {"solved": 2, "failed": 1, "infra_error": 1}
     assert (anger.mean_reward, anger.low, anger.outcomes) == (None, None, {})
+
+
+def test_the_means_load_no_heavy_library() -> None:
+    code = (
+        "import sys; import emobench.cli.watch, emobench.runs.watching.state; "
+        "print([n for n in ('scipy', 'pandas', 'statsmodels') if n in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
