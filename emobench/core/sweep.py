@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from emobench.core.fields import Axis, FromNumber, Known, OneOrMany, SafeName, Strict
+from emobench.core.fields import Accepts, Axis, FromNumber, Known, OneOrMany, SafeName, Strict
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import RoleModel
 from emobench.core.outcomes import Condition, Group
@@ -27,9 +27,10 @@ BUILTIN_VARIANTS = ("control", "placebo", "frustration", "anxiety", "anger", "co
 VariantName = Annotated[
     str,
     Known("variant"),
+    Accepts(f"{', '.join(BUILTIN_VARIANTS)}, or a name from `variants`"),
     WithJsonSchema({"anyOf": [{"enum": list(BUILTIN_VARIANTS)}, {"type": "string"}]}),
 ]
-AssistantName = Annotated[str, Known("assistant")]
+AssistantName = Annotated[str, Known("assistant"), Accepts("a name from `assistants`")]
 Trials = Annotated[
     tuple[int, ...],
     Field(min_length=1),
