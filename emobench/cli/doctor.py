@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from emobench.cli.arguments import add_json
 
 if TYPE_CHECKING:
-    from emobench.core.diagnosis import Check
+    from emobench.core.site_check import Check
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,6 @@ endpoint), 3 servers gone.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -53,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from emobench.core.plan import load_plan
     from emobench.core.run_dir import RunDir
-    from emobench.runner.cell import run_cell
+    from emobench.runner.array_task import run_task
 
     if arguments.model_base_url is not None:
         if arguments.cell is not None:
@@ -75,43 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
             from emobench.runner.by_hand import find_cell
 
             number = find_cell(plan, arguments)
-    cells = plan.cells
-    if 0 <= number < len(cells):
-        assistant = plan.sweep.assistants[cells[number].assistant]
-        _name_log(f"run_{cells[number].env}_{cells[number].agent_strategy}", assistant.model)
-    code = run_cell(plan, run_dir, number, progress=lambda line: print(line, flush=True))
-    if code and arguments.cell is not None:
-        from emobench.scheduler.slurm_commands import requeue_if_preempted
-        from emobench.store.summaries import read_summary
-
-        summary = read_summary(run_dir, number)
-        if summary is not None and summary.exit_reason == "interrupted":
-            requeue_if_preempted()
-    return code
-
-
-def _name_log(prefix: str, model: str) -> None:
-    """Give this job's log the name that people look for: run_<env>_<strategy>_<model>_<jobid>.log.
-
-    Slurm opens one pattern for a whole array, before the cell is known; the open file keeps its
-    contents under the new name. After a requeue the old file is continued.
-    """
-    from emobench.core.job_id import own_task_id
-    from emobench.core.run_dir import slug
-
-    opened = os.environ.get("EMOBENCH_LOG")
-    if not opened or not Path(opened).is_file():
-        return
-    source = Path(opened)
-    target = source.with_name(f"{prefix}_{slug(model)}_{own_task_id()}.log")
-    try:
-        if target.exists():
-            with target.open("ab") as log, source.open("rb") as begun:
-                shutil.copyfileobj(begun, log)
-                for descriptor in (1, 2):
-                    os.dup2(log.fileno(), descriptor)
-            source.unlink()
-        else:
-            source.rename(target)
-    except OSError as error:
-        print(f"the log keeps its name {source.name}: {error}", file=sys.stderr)
+    return run_task(
+        plan,
+        run_dir,
+        number,
+        of_array=arguments.cell is not None,
+        progress=lambda line: print(line, flush=True),
+        warn=lambda text: print(text, file=sys.stderr),
+    )

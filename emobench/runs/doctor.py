@@ -17,8 +17,8 @@ from pathlib import Path
 
 from emobench import __version__
 from emobench.core.cluster import ClusterProfile
-from emobench.core.diagnosis import Check, failed, ok, skipped, warning
 from emobench.core.errors import EmobenchError
+from emobench.core.site_check import Check, failed, ok, skipped, warning
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.site_shell import Ran, run_lines
 

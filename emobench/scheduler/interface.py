@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import ClassVar
 
 from emobench.core.cluster import ClusterProfile
-from emobench.core.diagnosis import Check, skipped
 from emobench.core.errors import EmobenchError, SubmissionRefused
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
+from emobench.core.site_check import Check, skipped
 from emobench.store.jobs import JobRecord, OnJob, SchedulerName
 
 QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})

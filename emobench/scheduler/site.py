@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
-from emobench.core.diagnosis import Check, failed, ok, skipped, warning
 from emobench.core.errors import nearest
+from emobench.core.site_check import Check, failed, ok, skipped, warning
 from emobench.scheduler.render import limit_s
 from emobench.scheduler.slurm_commands import advice_on, run_command
 

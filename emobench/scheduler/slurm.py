@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from emobench.config.capacity import throttle_of
 from emobench.core.cluster import ClusterProfile
-from emobench.core.diagnosis import Check
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
 from emobench.core.plan import Plan, blocks_of_server, server_of, servers_used_by
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
+from emobench.core.site_check import Check
 from emobench.scheduler.interface import Accounts, JobState, OwnJob, Phase, Scheduler
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,

@@ -11,7 +11,7 @@ import pytest
 
 from emobench.cli.main import main
 from emobench.core.cluster import ClusterProfile, Container
-from emobench.core.diagnosis import Check
+from emobench.core.site_check import Check
 from emobench.runs import doctor
 from emobench.scheduler.site import cards_in, check_slurm, gres_names
 from tests.support.processes import until
