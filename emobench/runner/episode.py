@@ -6,11 +6,13 @@ Whatever happens, the record keeps the transcript, and its outcome says which bo
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench import __version__
@@ -95,7 +97,7 @@ def run_episode(
             env = context.benchmark.make_env(
                 cell.env, task, request, sweep.user.model, shared=context.shared
             )
-            watch.over(env)
+            watch.follow(env)
             result = context.agent.solve(env=env, task_index=task, max_num_steps=sweep.max_steps)
         reward, info, messages = result.reward, result.info, result.messages
         if not watch.done:
@@ -160,7 +162,7 @@ class _Watch:
         self.in_user = False
         """The user was being asked when an exception came through."""
 
-    def over(self, env: Any) -> None:
+    def follow(self, env: Any) -> None:
         self.env = env
         stock_reset, stock_step = env.reset, env.step
         scoring = False
@@ -217,9 +219,6 @@ def _departures(fidelity: Fidelity, shared: bool) -> list[str]:
 
 
 def _displays(path: str | None) -> list[str]:
-    import json
-    from pathlib import Path
-
     if path is None:
         return []
     with Path(path).open(encoding="utf-8") as lines:

@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from emobench.tables.gather import (
     parts_of,
     scan,
 )
-from emobench.tables.published import Described, convert
+from emobench.tables.published import Described, FileAccount, convert
 from emobench.tables.table import (
     EPISODES_FILE,
     SUMMARY_FILE,
@@ -85,7 +85,7 @@ def collect_into(request: Request) -> dict[str, Any]:
     inputs = sources_of(request.run_dirs)
     _check_folder(folder, [*inputs, *request.files])
     with _scratch(folder) as scratch:
-        published: list[dict[str, Any]] = []
+        published: list[FileAccount] = []
         if request.described is not None:
             name = slug(f"published-{request.files[0].stem}")[:64].rstrip(".-_")
             path = scratch / PUBLISHED_FOLDER
@@ -133,7 +133,7 @@ def sources_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def _write(
-    scratch: Path, runs: Sequence[Run], published: list[dict[str, Any]], request: Request
+    scratch: Path, runs: Sequence[Run], published: list[FileAccount], request: Request
 ) -> dict[str, Any]:
     """Everything of the folder but its summary, into `scratch`; returns the summary."""
     parts = parts_of(runs, scratch)
@@ -241,16 +241,15 @@ def _copy_counting(files: Sequence[CellFile], cell: Cell, path: Path) -> None:
                 out.write(stream.read(length))
 
 
-def _count_published(summary: dict[str, Any], published: Sequence[dict[str, Any]]) -> None:
+def _count_published(summary: dict[str, Any], published: Sequence[FileAccount]) -> None:
     """Add what was left out of result files before they became runs."""
     for account in published:
-        left_out = {name: account[name] for name in summary["left_out"] if account.get(name)}
+        left_out = {name: count for name, count in asdict(account.left_out).items() if count}
         for name, count in left_out.items():
             summary["left_out"][name] += count
         if left_out:
             # The name alone: where the file lay is of no use once it is read.
-            file = Path(account["file"]).name
-            entry = {"file": file, "episodes": account["episodes"], **left_out}
+            entry = {"file": account.path.name, "episodes": account.episodes, **left_out}
             summary["files"].append(entry)
 
 

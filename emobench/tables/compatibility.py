@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from emobench.config.identity import cell_content, content_hash, differing_keys
+from emobench.config.identity import cell_content, differing_keys
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.plan import Plan, load_plan
 from emobench.core.ranges import format_ranges
@@ -151,10 +151,6 @@ def conditions(run: Run) -> dict[str, Any]:
         "assistants": roles,
         "few_shot_sha256": dict(sweep.few_shot_sha256),
     }
-
-
-def same_content(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    return content_hash(one) == content_hash(other)
 
 
 def _clashes(one: Run, other: Run) -> list[str]:

@@ -13,7 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,13 @@ from emobench.core.sweep import (
     Variant,
 )
 from emobench.llm.replies import CONTEXT_WORDS
-from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord, number
+from emobench.store.episodes import (
+    BenchmarkVersion,
+    EpisodeError,
+    EpisodeRecord,
+    LineCounts,
+    number,
+)
 from emobench.tables.compatibility import PUBLISHED
 
 CHUNK = 2**20
@@ -78,24 +84,24 @@ class Found:
     """Its content's digest, and how many like it came before in the file."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class FileAccount:
     """What one file holds."""
 
     path: Path
     found: list[Found]
-    damaged: int = 0
-    torn: bool = False
-    """The file was cut off after its last whole result."""
-    foreign: int = 0
-    """Results on tasks that were not asked for."""
-    repeated: int = 0
-    """Results that an earlier file has too."""
+    left_out: LineCounts
+    """damaged: whole elements that are no results; torn: the file was cut off; foreign: on tasks
+    that were not asked for; repeated: what an earlier file has too."""
+
+    @property
+    def episodes(self) -> int:
+        return len(self.found) - self.left_out.repeated
 
 
 def convert(
     files: Sequence[Path], described: Described, folder: Path, name: str
-) -> list[dict[str, Any]]:
+) -> list[FileAccount]:
     """Write `folder` as a run directory and return an account of each file.
 
     Raises InvalidInput where a file is absent, is no results file or belongs to another
@@ -116,7 +122,6 @@ def convert(
         results = (r for r, _ in _results_of(account.path, described, lambda *_: None))
         for found, trial, result in zip(account.found, given, results, strict=True):
             if trial is None:
-                account.repeated += 1
                 continue
             cell = cells[assistant, trial]
             paths = run_dir.cell(cell.number)
@@ -125,7 +130,10 @@ def convert(
                 record = record_of(result, described, assistant, trial, cell.number, found)
                 stream.write(dump_json(record) + b"\n")
     save_plan(run_dir, plan)
-    return [_as_data(account) for account in accounts]
+    return [
+        replace(account, left_out=replace(account.left_out, repeated=given.count(None)))
+        for account, given in zip(accounts, numbers, strict=True)
+    ]
 
 
 def trial_numbers(
@@ -216,32 +224,33 @@ def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeEr
 
 
 def _survey(path: Path, described: Described) -> FileAccount:
-    account = FileAccount(path, [])
+    found: list[Found] = []
+    foreigners = damaged = torn = 0
 
-    def on_end(damaged: int, torn: bool) -> None:
-        account.damaged, account.torn = damaged, torn
+    def on_end(elements: int, cut_off: bool) -> None:
+        nonlocal damaged, torn
+        damaged, torn = elements, int(cut_off)
 
     copies: Counter[str] = Counter()
     for result, foreign in _results_of(path, described, on_end, with_foreign=True):
         if foreign:
-            account.foreign += 1
+            foreigners += 1
             continue
         text = json.dumps(result, sort_keys=True)
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-        found = Found(result["task_id"], result["trial"], (digest, copies[digest]))
-        account.found.append(found)
+        found.append(Found(result["task_id"], result["trial"], (digest, copies[digest])))
         copies[digest] += 1
-    if not account.found:
-        if account.damaged and not account.foreign:
+    if not found:
+        if damaged and not foreigners:
             raise no_results_file(path)
         raise InvalidInput(
             Problem(
-                "no whole result in it" + (" on these tasks" if account.foreign else ""),
+                "no whole result in it" + (" on these tasks" if foreigners else ""),
                 file=str(path),
                 hint="the file is empty, or was cut off within its first result",
             )
         )
-    return account
+    return FileAccount(path, found, LineCounts(damaged=damaged, torn=torn, foreign=foreigners))
 
 
 def _results_of(
@@ -257,17 +266,6 @@ def _results_of(
             check_env(path, result, described.env)
         if with_foreign or not foreign:
             yield result, foreign
-
-
-def _as_data(account: FileAccount) -> dict[str, Any]:
-    counts = {
-        "damaged": account.damaged,
-        "torn": int(account.torn),
-        "foreign": account.foreign,
-        "repeated": account.repeated,
-    }
-    episodes = len(account.found) - account.repeated
-    return {"file": str(account.path), "episodes": episodes, **counts}
 
 
 def _plan_of(

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
@@ -188,8 +187,7 @@ class TableWriter:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        *_: object,
     ) -> None:
         if kind is None:
             self._flush()
