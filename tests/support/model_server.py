@@ -121,6 +121,11 @@ class ModelServer(ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         """What was posted with a right key."""
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print what broke, unless it is only that the client did not wait for the answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def requests(self) -> list[dict[str, Any]]:
         return [json.loads(body) for body in self.bodies]
