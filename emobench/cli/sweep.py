@@ -37,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
-    from emobench.cli.status import show_status
-    from emobench.cli.watch import show_results, wait
-    from emobench.report.render import build_report
     from emobench.runs.planning import prepare
-    from emobench.runs.status import gather
     from emobench.runs.submission import submit, write_scripts
     from emobench.serving.preflight import check_servers
     from emobench.serving.shutdown_policy import cost_of_keeping
@@ -92,11 +88,18 @@ def run(arguments: argparse.Namespace) -> int:
         )
     finished = not outcome.missing and not outcome.live
     if arguments.wait:
+        from emobench.cli.watch import show_results, wait
+
         finished = wait(run_dir, quiet=arguments.json).finished
         if not arguments.json:
             if not finished:
+                from emobench.cli.status import show_status
+                from emobench.runs.status import gather
+
                 show_status(gather(run_dir))
             show_results(run_dir)
+        from emobench.report.render import build_report
+
         say(f"report: {build_report(run_dir)}")
     elif outcome.missing or outcome.live:
         say(f"follow it:  emobench status {typed_path(run_dir.path)}")
