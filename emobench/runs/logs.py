@@ -27,7 +27,7 @@ from emobench.core.times import seconds
 from emobench.scheduler.render import server_log
 from emobench.store.endpoints import locate_server, read_endpoint
 from emobench.store.events import Event, read_events
-from emobench.store.jobs import JobKind, JobRecord, read_jobs
+from emobench.store.jobs import JobKind, JobRecord, read_jobs, tasks_of
 from emobench.store.summaries import read_summary
 
 TAIL_BLOCK = 1 << 16
@@ -51,7 +51,7 @@ class LogIndex:
 
     def __init__(self, plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord]) -> None:
         self._plan, self._run_dir, self._jobs = plan, run_dir, jobs
-        self._first = {block.name: block.first_cell for block in plan.blocks}
+        self._arrays = [(job, tasks_of(plan, job)) for job in jobs if job.kind is JobKind.ARRAY]
 
     def of(self, target: Target) -> list[Path]:
         """All log files of the target, the newest job's first."""
@@ -78,11 +78,7 @@ class LogIndex:
 
     def of_cell(self, cell: int) -> list[Path]:
         """Logs of all runs of a cell, the newest first."""
-        ids = {
-            job.task(cell - self._first[job.name]): job.submitted_at or 0.0
-            for job in self._jobs
-            if job.kind is JobKind.ARRAY and cell in job.cells and job.name in self._first
-        }
+        ids = {tasks[cell]: job.submitted_at or 0.0 for job, tasks in self._arrays if cell in tasks}
         summary = read_summary(self._run_dir, cell)
         if summary is not None and summary.job_id:
             ids.setdefault(summary.job_id, seconds(summary.started) or 0.0)
@@ -91,12 +87,7 @@ class LogIndex:
     def with_logs(self) -> list[Target]:
         """Every server and cell that has a log, servers first."""
         found = [Target(server=name) for name in instances_of(self._plan.sweep)]
-        by_task = {
-            f"run_{job.task(cell - self._first[job.name])}": cell
-            for job in self._jobs
-            if job.kind is JobKind.ARRAY and job.name in self._first
-            for cell in job.cells
-        }
+        by_task = {f"run_{task}": cell for _, tasks in self._arrays for cell, task in tasks.items()}
         cells = {by_task[key] for key in self._files if key in by_task}
         for folder in self._run_dir.path.glob("cells/*"):
             # A cell that was submitted by hand is in no record.

@@ -20,7 +20,7 @@ from emobench.runs.server_state import server_state
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.serving.budget import state_of_limit
-from emobench.store.jobs import JobKind, JobRecord, read_jobs
+from emobench.store.jobs import JobKind, JobRecord, read_jobs, tasks_of
 from emobench.store.summaries import CellSummary, read_summary
 
 STATES = ("done", "running", "failed", "waiting")
@@ -36,14 +36,12 @@ def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
 
 def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
     """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
-    first = {block.name: block.first_cell for block in plan.blocks}
     ids: dict[int, str] = {}
     for job in jobs:
-        if job.kind is not JobKind.ARRAY:
-            continue
-        for cell in job.cells:
-            known = job.name in first
-            ids[cell] = job.queue_id(cell - first[job.name]) if known else job.job_id
+        if job.kind is JobKind.ARRAY:
+            # The local runner's one job does not tell its tasks apart.
+            tasks = tasks_of(plan, job) if job.scheduler == "slurm" else {}
+            ids.update({cell: tasks.get(cell, job.job_id) for cell in job.cells})
     return ids
 
 

@@ -115,7 +115,7 @@ class SlurmScheduler(Scheduler):
         """
         if not has_cleanup(plan):
             return []
-        live = self.live([job for job in read_jobs(run_dir) if job.scheduler == self.name])
+        live = self.live(self._own_jobs(run_dir))
         arrays = [job.job_id for job in live if job.kind is JobKind.ARRAY]
         if not arrays:
             return []
@@ -215,17 +215,17 @@ class SlurmScheduler(Scheduler):
     def own_job(self) -> OwnJob:
         return ask_own_job(slurm_job_id())
 
+    def _own_jobs(self, run_dir: RunDir, *kinds: JobKind) -> list[JobRecord]:
+        jobs = [job for job in read_jobs(run_dir) if job.scheduler == self.name]
+        return [job for job in jobs if job.kind in kinds] if kinds else jobs
+
     def _waiting_servers(self, run_dir: RunDir) -> dict[str, str]:
         """Job id by server of which no replica has started yet: of the first in the queue.
 
         An array can begin with one replica, and Slurm cannot be told to wait for any one of
         several.
         """
-        jobs = [
-            job
-            for job in read_jobs(run_dir)
-            if job.kind is JobKind.SERVER and job.scheduler == self.name
-        ]
+        jobs = self._own_jobs(run_dir, JobKind.SERVER)
         states = self.states(jobs)
         waiting: dict[str, str] = {}
         started: set[str] = set()
@@ -246,12 +246,8 @@ class SlurmScheduler(Scheduler):
         servers = [job for job in submitted if job.kind is JobKind.SERVER]
         if not servers:
             return []
-        arrays = [
-            job
-            for job in read_jobs(run_dir)
-            if job.kind is JobKind.ARRAY and job.scheduler == self.name
-        ]
-        live = {name for array in self.live(arrays) for name in array.block_names}
+        arrays = self.live(self._own_jobs(run_dir, JobKind.ARRAY))
+        live = {name for array in arrays for name in array.block_names}
         lonely = [job for job in servers if live.isdisjoint(blocks_of_server(plan, job.name))]
         if not lonely:
             return []

@@ -14,7 +14,7 @@ from emobench.scheduler.interface import Accounts, JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.endpoints import read_endpoint
 from emobench.store.events import Event, read_events
-from emobench.store.jobs import JobKind, JobRecord
+from emobench.store.jobs import JobKind, JobRecord, tasks_of
 from emobench.store.summaries import CellSummary, read_summary
 
 SummaryOf = Callable[[int], CellSummary | None]
@@ -91,18 +91,13 @@ class _Reader:
         self._plan, self._run_dir = plan, run_dir
         self._states, self._accounts, self._events = states, accounts, events
         self._summary = summary_of or partial(read_summary, run_dir)
-        self._first = {block.name: block.first_cell for block in plan.blocks}
 
     def runs(self, job: JobRecord) -> list[JobRun]:
         if job.kind is JobKind.SERVER:
             found = self._accounted(job, job.job_id, None)
             return found or [self._recorded_server(job)]
-        first = self._first.get(job.name)
-        if first is None:
-            return []
         runs: list[JobRun] = []
-        for cell in job.cells:
-            task = job.task(cell - first)
+        for cell, task in tasks_of(self._plan, job).items():
             runs += self._accounted(job, task, cell) or self._recorded_task(job, task, cell)
         return runs
 

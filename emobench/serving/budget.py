@@ -59,12 +59,6 @@ def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
         )
 
 
-def stop_arrays(run_dir: RunDir) -> None:
-    """End the run's arrays so that each cell keeps its finished episodes. Raises EmobenchError."""
-    arrays = [job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]
-    SCHEDULERS.stop_cells(SCHEDULERS.live(arrays))
-
-
 class Budget:
     """The limit of a run, as one of its servers watches it. `check` may take a minute."""
 
@@ -82,7 +76,8 @@ class Budget:
             print(f"emobench: {self.reached}: the sweep is stopped", flush=True)
             # An array that does not go away must not keep the servers: they cost.
             with suppress(EmobenchError):
-                stop_arrays(self._run_dir)
+                arrays = [job for job in read_jobs(self._run_dir) if job.kind is JobKind.ARRAY]
+                SCHEDULERS.stop_cells(SCHEDULERS.live(arrays))
         return self.reached
 
 

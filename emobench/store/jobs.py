@@ -11,6 +11,7 @@ from typing import Any, Literal
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import locked, read_json, write_json
 from emobench.core.job_id import task_id
+from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now, seconds
 
@@ -70,14 +71,6 @@ class JobRecord:
         """Seconds since the epoch."""
         return seconds(self.submitted)
 
-    def task(self, index: int) -> str:
-        """Id of one of the array's tasks: in its log's name and in its cell's summary."""
-        return task_id(self.job_id, index)
-
-    def queue_id(self, index: int) -> str:
-        """What the scheduler calls the task: the local runner's one job tells none apart."""
-        return self.task(index) if self.process is None else self.job_id
-
     def __str__(self) -> str:
         return f"{self.name} (job {self.job_id})"
 
@@ -98,6 +91,13 @@ class JobRecord:
         if self.process is not None:
             data |= {"scheduler": "local", **asdict(self.process)}
         return data
+
+
+def tasks_of(plan: Plan, job: JobRecord) -> dict[int, str]:
+    """Task id by cell of an array, as in its log's name and its cell's summary; empty where the
+    plan has no such block."""
+    first = next((block.first_cell for block in plan.blocks if block.name == job.name), None)
+    return {} if first is None else {cell: task_id(job.job_id, cell - first) for cell in job.cells}
 
 
 OnJob = Callable[[JobRecord], None]

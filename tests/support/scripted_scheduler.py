@@ -69,7 +69,7 @@ class ScriptedScheduler(Scheduler):
             name: state
             for job in jobs
             for state in (self._state(job.job_id),)
-            for name in [job.job_id, *map(job.task, range(len(job.cells)))]
+            for name in [job.job_id, *(f"{job.job_id}_{n}" for n in range(len(job.cells)))]
         }
 
     def _state(self, job_id: str) -> JobState:
