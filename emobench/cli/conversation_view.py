@@ -88,12 +88,10 @@ def result(one: Shown) -> str:
 
 def heading(one: Shown, columns: int) -> Iterator[Line]:
     """Which conversation it is, how it ended, and who was at fault."""
-    for text in wrap(title(one.found), columns):
-        yield (("bold", text),)
+    yield from _paragraph("bold", title(one.found), columns)
     style = "good" if one.found.summary.outcome == "solved" else "error"
     text = f"{result(one)}, episode {one.found.summary.episode[:12]}"
-    for line in wrap(visible(text), columns):
-        yield ((style, line),)
+    yield from _paragraph(style, visible(text), columns)
     if one.conversation.record.error is not None:
         message = flat(str(one.conversation.record.error))
         yield from _labelled("error", "error", cut(message, 3 * columns), columns)
@@ -148,29 +146,24 @@ def wanted_lines(one: Shown, columns: int) -> Iterator[Line]:
 
 def event_lines(event: Event, columns: int, full: bool) -> Iterator[Line]:
     """One message or tool call; calls are folded unless `full`."""
-    if isinstance(event, Message):
-        text = visible(event.text).strip("\n") or "(nothing)"
-        if full and event.aside:
-            yield from _labelled("thought", "dim", visible(event.aside), columns, "dim")
-        yield from _labelled(event.role, event.role, text, columns)
-        return
     if full and event.aside:
         yield from _labelled("thought", "dim", visible(event.aside), columns, "dim")
+    if isinstance(event, Message):
+        text = visible(event.text).strip("\n") or "(nothing)"
+        yield from _labelled(event.role, event.role, text, columns)
+        return
     style = "error" if event.failed else "write" if event.writes else "call"
     label = "write" if event.writes else "call"
     answer = "(the transcript ends here)" if event.result is None else event.result
-    if full:
-        text = _write_text(event.tool, event.arguments, event.raw, columns < NARROW)
-        yield from _labelled(label, style, text, columns)
-        yield from _labelled("result", "dim", visible(answer) or "(nothing)", columns, "dim")
-        return
     narrow = columns < NARROW
     room = columns - (2 if narrow else LABEL)
-    if event.writes:  # what it wrote is what the reward is about
-        yield from _labelled(
-            label, style, _write_text(event.tool, event.arguments, event.raw, narrow), columns
-        )
-        yield from _labelled("", "", _folded(f"-> {answer}", room), columns, "dim")
+    if full or event.writes:  # what it wrote is what the reward is about
+        text = _write_text(event.tool, event.arguments, event.raw, narrow)
+        yield from _labelled(label, style, text, columns)
+        if full:
+            yield from _labelled("result", "dim", visible(answer) or "(nothing)", columns, "dim")
+        else:
+            yield from _labelled("", "", _folded(f"-> {answer}", room), columns, "dim")
         return
     text = _short_text(event)
     if narrow:
@@ -209,11 +202,11 @@ def _folded(text: str, columns: int) -> str:
     if len(text) <= 4 * columns + 400 and width(line) <= columns:
         return line
     size = f" ({len(text) - 3 - len(start):,} characters)"
-    return (
-        cut(line, max(3, columns - len(size))) + size
-        if columns > len(size) + 12
-        else (cut(line, columns))
-    )
+    return cut(line, columns - len(size)) + size if columns > len(size) + 12 else cut(line, columns)
+
+
+def _paragraph(style: str, text: str, columns: int) -> Iterator[Line]:
+    return (((style, line),) for line in wrap(text, columns))
 
 
 def _labelled(
@@ -240,10 +233,11 @@ def side_by_side(left: Shown, right: Shown, columns: int, full: bool) -> Iterato
             yield from conversation_lines(one, columns, full)
             yield ()
         return
-    for text in wrap(f"{title(left.found)}, beside {right.found.cell.variant}", columns):
-        yield (("bold", text),)
-    shared = left if left.task is not None else right
-    yield from _only_instruction(shared, columns)
+    heading = f"{title(left.found)}, beside {right.found.cell.variant}"
+    yield from _paragraph("bold", heading, columns)
+    task = left.task or right.task
+    if task is not None:
+        yield from _paragraph("dim", f"task: {flat(task.instruction)}", columns)
     yield ()
     yield from _rows(_top(left, half), _top(right, half), half)
     marks = first_differences(left.transcript, right.transcript)
@@ -317,24 +311,18 @@ def _marked(
     place, what = event
     lines: list[Line] = []
     if place in marks:
-        lines += [(("mark", text),) for text in wrap(f">> {marks[place]}", columns)]
+        lines += _paragraph("mark", f">> {marks[place]}", columns)
     return [*lines, *event_lines(what, columns, full)]
 
 
 def _top(one: Shown, columns: int) -> list[Line]:
     style = "good" if one.found.summary.outcome == "solved" else "error"
     lines: list[Line] = [(("bold", one.found.cell.variant),)]
-    lines += [((style, text),) for text in wrap(result(one), columns)]
+    lines += _paragraph(style, result(one), columns)
     if one.fault is not None:
         text = f"fault: {flat(fault_text(one.fault))}"
-        lines += [(("", line),) for line in wrap(text, columns)]
+        lines += _paragraph("", text, columns)
     return [*lines, *wanted_lines(one, columns)]
-
-
-def _only_instruction(one: Shown, columns: int) -> Iterator[Line]:
-    if one.task is not None:
-        for text in wrap(f"task: {flat(one.task.instruction)}", columns):
-            yield (("dim", text),)
 
 
 def _rows(left: Sequence[Line], right: Sequence[Line], half: int) -> Iterator[Line]:
@@ -355,8 +343,7 @@ def _summary(left: Shown, right: Shown, columns: int) -> Iterator[Line]:
             parts.append(f"{one.found.cell.variant}: {_named(one.transcript, place)}")
         marked = any(name in mark for side in marks for mark in side.values())
         text = f"{name}: {'; '.join(parts)}" if marked else "the same tool calls in both"
-        for line in wrap(text, columns):
-            yield (("mark", line),)
+        yield from _paragraph("mark", text, columns)
 
 
 def _named(transcript: Transcript, place: int | None) -> str:

@@ -80,8 +80,8 @@ class _Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """One that names the nearest option to a mistyped one."""
 
-    def __init__(self, prog: str, **settings: object) -> None:
-        super().__init__(prog=prog, formatter_class=_Help, **settings)  # type: ignore[arg-type]
+    def __init__(self, prog: str, description: str = "", epilog: str = "") -> None:
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
