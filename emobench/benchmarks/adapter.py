@@ -70,10 +70,6 @@ class Benchmark:
         """The tools in OpenAI's format."""
         return [tool.get_info() for tool in self.module(f"envs.{env}.tools").ALL_TOOLS]
 
-    def terminate_tools(self, env: str) -> list[str]:
-        """Tools that end a conversation."""
-        return ["transfer_to_human_agents"]
-
     def make_env(
         self, env: str, task: int, user_strategy: str, user_model: str, *, shared: bool = False
     ) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from emobench.analysis.transcript.conversation import Conversation
 from emobench.analysis.transcript.fidelity import EpisodeFidelity, check_fidelity
@@ -23,7 +24,7 @@ from emobench.benchmarks.ground_truth import (
 )
 from emobench.benchmarks.tasks import Task
 from emobench.benchmarks.tools import TRANSFER
-from emobench.benchmarks.transcript import Message, ToolCall, Transcript
+from emobench.benchmarks.transcript import Event, Message, ToolCall, Transcript
 from emobench.core.outcomes import Outcome
 
 AGENT, PROBABLY_AGENT = "agent", "probably agent"
@@ -86,23 +87,15 @@ class _Case:
 
     def user_texts(self, before: ToolCall | None = None) -> list[str]:
         """What the user said, up to a call."""
-        texts = []
-        for event in self.transcript.events:
-            if event is before:
-                break
-            if isinstance(event, Message) and event.role == "user":
-                texts.append(event.text)
-        return texts
+        events = self._until(before)
+        return [e.text for e in events if isinstance(e, Message) and e.role == "user"]
 
     def results(self, before: ToolCall | None = None) -> list[str]:
         """What the tools answered, up to a call."""
-        texts = []
-        for event in self.transcript.events:
-            if event is before:
-                break
-            if isinstance(event, ToolCall) and event.result:
-                texts.append(event.result)
-        return texts
+        return [e.result for e in self._until(before) if isinstance(e, ToolCall) and e.result]
+
+    def _until(self, end: ToolCall | None) -> Iterator[Event]:
+        return takewhile(lambda event: event is not end, self.transcript.events)
 
 
 def find_fault(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Fault | None:
