@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import GetPydanticSchema, WrapSerializer
 
-from emobench.analysis.stats.estimates import Difference, Mean
+from emobench.analysis.stats.estimates import Difference, Interval, Mean
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,26 @@ class DifferenceRecord:
     tasks: int
 
 
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (interval.low, interval.high) if interval else (None, None)
+
+
 def _mean_record(found: Mean) -> MeanRecord:
-    low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
-    size = (found.episodes, found.tasks)
-    return MeanRecord(found.label, found.value, low, high, *size, found.events, found.few_events)
+    low, high = _ends(found.interval)
+    return MeanRecord(
+        label=found.label,
+        value=found.value,
+        low=low,
+        high=high,
+        n=found.episodes,
+        tasks=found.tasks,
+        events=found.events,
+        few_events=found.few_events,
+    )
 
 
 def _difference_record(found: Difference) -> DifferenceRecord:
-    low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
-    return DifferenceRecord(found.label, found.value, low, high, found.tasks)
+    return DifferenceRecord(found.label, found.value, *_ends(found.interval), found.tasks)
 
 
 _WrittenMean = Annotated[

@@ -12,35 +12,24 @@ from emobench.analysis.stats.estimates import Sensitivity
 from emobench.analysis.stats.paired import paired_difference
 from emobench.analysis.stats.units import Arm, Floats, align_by_task, divide
 
-RULES = ("as failure", "worst case", "best case")
+FILLS = {"as failure": (0.0, 0.0), "worst case": (0.0, 1.0), "best case": (1.0, 0.0)}
+"""What a missing reward is taken as, in the variant and in control, by rule."""
 
 
 def compare_missing(label: str, treated: Arm, control: Arm) -> tuple[Sensitivity, ...]:
     """Return the paired difference with missing rewards set to 0 (as failure), to 0 for the variant
     and 1 for control (worst case), and the other way round (best case)."""
-    fills = {"as failure": (0.0, 0.0), "worst case": (0.0, 1.0), "best case": (1.0, 0.0)}
     found = []
-    for rule in RULES:
-        rows, left_out = align_by_task(
-            {
-                "treated": (treated.tasks, _filled(treated, fills[rule][0])),
-                "control": (control.tasks, _filled(control, fills[rule][1])),
-            },
-            "treated",
-            "control",
-        )
+    for rule, (own, other) in FILLS.items():
+        sides = {
+            "treated": (treated.tasks, _filled(treated, own)),
+            "control": (control.tasks, _filled(control, other)),
+        }
+        rows, left_out = align_by_task(sides, *sides)
         name = f"{label}, missing rewards {'as the ' if 'case' in rule else ''}{rule}"
-        difference = paired_difference(name, rows[0] - rows[1], left_out=left_out, bootstrap=False)
+        gap = paired_difference(name, rows[0] - rows[1], left_out=left_out, bootstrap=False)
         found.append(
-            Sensitivity(
-                name,
-                rule,
-                difference.value,
-                difference.tasks,
-                difference.t,
-                difference.p_permutation,
-                difference.reason,
-            )
+            Sensitivity(name, rule, gap.value, gap.tasks, gap.t, gap.p_permutation, gap.reason)
         )
     return tuple(found)
 
