@@ -125,7 +125,7 @@ def test_the_owner_ends_first(first: Sharing, second: Sharing) -> None:
 
 
 def test_the_other_sweep_ends_first(first: Sharing, second: Sharing) -> None:
-    lease_both(first, second, tasks=(24, 4))
+    lease_both(first, second, tasks=(40, 4))
     second.lab.wait_jobs(second.job("scripted"), second.job("cleanup"))
     assert second.complete()
     assert not first.complete()
