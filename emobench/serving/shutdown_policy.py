@@ -65,6 +65,9 @@ class ShutdownPolicy:
             # While its arrays end, the conversations in flight still need the server.
             return spent or ""
         unneeded = self._need.why_leave()
+        if self._budget.reached:
+            # Reached meanwhile: its arrays have left because of that.
+            return ""
         if self._leases.why_stay():
             unneeded = ""
         sweep = self._need.plan.sweep

@@ -17,7 +17,7 @@ from emobench.scheduler.slurm_commands import slurm_accounts
 from emobench.tables.run_results import collect
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
-from tests.support.processes import until
+from tests.support.processes import stopped_cells, until
 
 SWEEP = """\
 name: tiny
@@ -117,17 +117,19 @@ def test_watching_where_slurm_does_not_answer(site: Site, monkeypatch: pytest.Mo
         return {row["state"] for row in watch_once(site)["servers"]} == {"ready"}
 
     until(ready, "both servers to be ready", poll=0.3)
-    state = watch_once(site)
-    assert state["missing"] == []
-    assert all(row["running"] is not None for row in state["servers"])
-    with monkeypatch.context() as patch:
-        without(site, patch, "squeue", "sacct")
+    site.wait_for_cell()
+    with stopped_cells(site.run_dir):
         state = watch_once(site)
-        assert any("squeue does not answer" in text for text in state["missing"])
-        assert any("sacct" in text for text in state["missing"])
-        # What cannot be asked about is not said to be gone.
-        assert state["cells"]["failed"] == 0
+        assert state["missing"] == []
         assert all(row["running"] is not None for row in state["servers"])
+        with monkeypatch.context() as patch:
+            without(site, patch, "squeue", "sacct")
+            state = watch_once(site)
+            assert any("squeue does not answer" in text for text in state["missing"])
+            assert any("sacct" in text for text in state["missing"])
+            # What cannot be asked about is not said to be gone.
+            assert state["cells"]["failed"] == 0
+            assert all(row["running"] is not None for row in state["servers"])
     followed = site.emobench("watch", "--interval", "1")
     assert followed.returncode == 0, followed.stderr
     assert "vs control" in followed.stdout

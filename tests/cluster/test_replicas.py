@@ -51,8 +51,10 @@ def test_cells_begin_with_the_replica_that_is_there(drill: Drill) -> None:
     # Its first replica alone finds a place.
     drill.profile["assistant_server"]["sbatch"] = ["--nodelist=gaudi1", "--mem=40000M"]
     drill.begin(tasks=4, replicas=2)
-    assert drill.endpoint("assistant_scripted").state == "ready"
-    second = next(r for r in drill.status()["servers"] if r["name"] == "assistant_scripted+2")
+    with processes.stopped_cells(drill.run_dir):
+        assert drill.endpoint("assistant_scripted").state == "ready"
+        status = drill.status()
+    second = next(row for row in status["servers"] if row["name"] == "assistant_scripted+2")
     assert second["state"] == "pending"
     records = drill.finish()
     only = [drill.endpoint("assistant_scripted").incarnation]

@@ -12,7 +12,7 @@ from emobench.store.jobs import read_jobs
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
 from tests.cluster.site import RELEASE_S, ended_at
-from tests.support.processes import until
+from tests.support.processes import stopped_cells, until
 
 SERVERS = ("user", "assistant_scripted")
 SWEEP = """\
@@ -81,13 +81,15 @@ def lease_both(first: Sharing, second: Sharing, *, tasks: tuple[int, int]) -> No
     said = first.submit(tasks[0])
     assert said.count("no running server can be shared") == 2
     until(lambda: ready(first), "the servers", poll=0.3)
-    said = second.submit(tasks[1])
-    assert said.count(f"leased from {first.run_dir}") == 2, said
-    assert second.kinds() == ["array", "cleanup"]
-    rows = second.status()["servers"]
-    assert {row["leased_from"] for row in rows} == {str(first.run_dir)}
-    assert [row["job_id"] for row in rows] == [first.job(name) for name in SERVERS]
-    until(second.records, "the second sweep's first episodes", poll=0.2)
+    until(first.records, "the first sweep's first episodes", poll=0.2)
+    with stopped_cells(first.run_dir):
+        said = second.submit(tasks[1])
+        assert said.count(f"leased from {first.run_dir}") == 2, said
+        assert second.kinds() == ["array", "cleanup"]
+        rows = second.status()["servers"]
+        assert {row["leased_from"] for row in rows} == {str(first.run_dir)}
+        assert [row["job_id"] for row in rows] == [first.job(name) for name in SERVERS]
+        until(second.records, "the second sweep's first episodes", poll=0.2)
 
 
 def left_in_time(first: Sharing, *arrays: str) -> None:

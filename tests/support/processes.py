@@ -77,6 +77,25 @@ def environment_names(pid: int) -> set[str]:
     return {setting.partition(b"=")[0].decode(errors="replace") for setting in settings}
 
 
+@contextlib.contextmanager
+def stopped_cells(run_dir: Path) -> Iterator[None]:
+    """Stop the processes of a run's cells for the length of the block: its conversations last."""
+    found = [
+        pid
+        for pid in pids()
+        if "emobench.run" in (line := command_line(pid)) and str(run_dir) in line
+    ]
+    assert found, f"no cell of {run_dir} runs"
+    for pid in found:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def end(targets: Mapping[int, str], seconds: float = 5.0) -> None:
     """TERM, then KILL, the processes of `targets` (pid to command name).
 
