@@ -100,7 +100,9 @@ def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
 def assess_collected(collected: Collected, sample: int | None = None) -> Assessment:
     """Run `assess` for a run directory that is collected already."""
     assessor = Assessor(collected, sample)
-    for *_, conversation in read_conversations(collected.plan, with_result(collected, sample)):
+    for *_, conversation in read_conversations(
+        collected.plan, with_result(collected, sample), collected.texts
+    ):
         assessor.add(conversation)
     return assessor.finish()
 

@@ -94,7 +94,7 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
     file went away.
     """
     path = collected.run_dir.path
-    tables = load_tables(path)
+    tables = load_tables(path, collected.texts)
     sets = list_units(collected.cells)
     redact = make_redactor(collected.run_dir)
     library = Library(choose_units(sets, limit or Limit()), collected.cells, redact)
@@ -112,7 +112,9 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
         for place, record in unit.members
         if sampled((result := collected.cells[place]).cell, record) or library.holds(result, record)
     )
-    for result, record, conversation in read_conversations(collected.plan, looked_at):
+    for result, record, conversation in read_conversations(
+        collected.plan, looked_at, collected.texts
+    ):
         cell = result.cell
         if sampled(cell, record):
             missing = record.outcome == Outcome.INFRA_ERROR

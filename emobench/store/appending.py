@@ -6,10 +6,10 @@ from __future__ import annotations
 import fcntl
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 
 class LineStore(ABC):
@@ -57,12 +57,19 @@ class LineStore(ABC):
         os.fsync(self._descriptor)
 
 
-def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file for reading bytes. Raises OSError."""
+    return path.open("rb")
+
+
+def stored_lines(
+    path: Path, start: int = 0, opener: Callable[[Path], BinaryIO] = open_binary
+) -> Iterator[tuple[bytes, int]]:
     """Each line from the byte `start` on, with its line break, and where it begins.
 
     A last line without a line break is torn, or being written. Raises OSError.
     """
-    with path.open("rb") as stream:
+    with opener(path) as stream:
         stream.seek(start)
         for line in stream:
             yield line, start

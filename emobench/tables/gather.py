@@ -25,7 +25,15 @@ from typing import Any
 from emobench import __version__
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, belongs_to, count_lines
+from emobench.store.episodes import (
+    KEPT_BYTES,
+    EpisodeRecord,
+    EpisodeTexts,
+    Kept,
+    LineCounts,
+    belongs_to,
+    count_lines,
+)
 from emobench.tables.columns import (
     EPISODES,
     SCHEMA_VERSION,
@@ -172,7 +180,9 @@ class Account:
         }
 
 
-def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
+def read_runs(
+    paths: Sequence[Path], workers: int | None = None, texts: EpisodeTexts | None = None
+) -> Gathered:
     """The episodes of run directories, in memory. Raises as `open_compatible_runs`."""
     import pyarrow as pa
 
@@ -180,7 +190,7 @@ def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
     parts = parts_of(runs, Path().resolve())
     account = Account(Path().resolve())
     tables = [arrow_schema(EPISODES).empty_table()]
-    for batch in scan(parts, ReadOptions(), workers):
+    for batch in scan(parts, ReadOptions(), workers, texts):
         account.add(batch)
         tables.append(batch.episodes)
     summary = account.summary(runs, expected_of(parts))
@@ -188,22 +198,29 @@ def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
 
 
 def scan(
-    parts: Sequence[Part], options: ReadOptions, workers: int | None = None
+    parts: Sequence[Part],
+    options: ReadOptions,
+    workers: int | None = None,
+    texts: EpisodeTexts | None = None,
 ) -> Iterator[Batch]:
     """The batches in the order of `parts`, read by up to `workers` processes (default: one for
-    each CPU that this process may use, up to 8)."""
+    each CPU that this process may use, up to 8); by this one where `texts` has the files."""
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     chunks = _chunks(parts)
-    if workers < 2 or sum(part.size for part in parts) < PARALLEL_FROM:
+    few = KEPT_BYTES if texts else PARALLEL_FROM
+    if workers < 2 or sum(part.size for part in parts) < few:
         for chunk in chunks:
-            yield read_parts(chunk, options)
+            yield read_parts(chunk, options, texts)
         return
     yield from _read_in_processes(chunks, options, workers)
 
 
-def read_parts(parts: Sequence[Part], options: ReadOptions) -> Batch:
+def read_parts(
+    parts: Sequence[Part], options: ReadOptions, texts: EpisodeTexts | None = None
+) -> Batch:
     """Read cells one after the other. Raises OSError on a bad disk."""
+    texts = texts or EpisodeTexts(0)
     rows: list[tuple[Any, ...]] = []
     turns: list[tuple[Any, ...]] = []
     lengths: list[int] = []
@@ -211,7 +228,9 @@ def read_parts(parts: Sequence[Part], options: ReadOptions) -> Batch:
     prompts: set[Prompt] = set()
     for part in parts:
         kept: dict[int, Kept[Rows]] = {}
-        found = [(file, _read_file(file, part, options, kept, prompts)) for file in part.files]
+        found = [
+            (file, _read_file(file, part, options, kept, prompts, texts)) for file in part.files
+        ]
         for task in sorted(kept):
             row, messages = kept[task].made
             rows.append(row)
@@ -230,6 +249,7 @@ def _read_file(
     options: ReadOptions,
     kept: dict[int, Kept[Rows]],
     prompts: set[Prompt],
+    texts: EpisodeTexts,
 ) -> LineCounts:
     """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
     cell, of_cell = part.cell, belongs_to(part.cell)
@@ -249,7 +269,7 @@ def _read_file(
         told = turn_rows(record, cell.agent_strategy, options.text) if options.turns else []
         return episode_row(file.facts, record, offset, length), told
 
-    return count_lines(file.path, make, kept, belongs)
+    return count_lines(file.path, make, kept, belongs, texts.open)
 
 
 def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:

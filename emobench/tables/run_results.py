@@ -6,7 +6,7 @@ line stands in the file; `analysis.transcript.conversation` reads the lines agai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,14 @@ from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.scheduler.cost import Conversation, Cost
-from emobench.store.episodes import EpisodeRecord, Kept, LineCounts, belongs_to, count_lines
+from emobench.store.episodes import (
+    EpisodeRecord,
+    EpisodeTexts,
+    Kept,
+    LineCounts,
+    belongs_to,
+    count_lines,
+)
 from emobench.store.summaries import CellSummary, read_summary
 
 CellState = Literal["done", "running", "partial", "failed", "missing"]
@@ -92,6 +99,8 @@ class Collected:
     run_dir: RunDir
     plan: Plan
     cells: tuple[CellResult, ...]
+    texts: EpisodeTexts = field(default_factory=EpisodeTexts, repr=False, compare=False)
+    """Where the episode files are read, so that each is read once."""
 
     @cached_property
     def cost(self) -> Cost:
@@ -140,23 +149,25 @@ class Collected:
         ]
 
 
-def read_episodes(path: Path, cell: Cell) -> EpisodeFile:
+def read_episodes(path: Path, cell: Cell, texts: EpisodeTexts | None = None) -> EpisodeFile:
     """The cell's episodes in an episodes.jsonl; an absent file has none. Raises OSError on a bad
     disk."""
     kept: dict[int, Kept[EpisodeSummary]] = {}
-    counts = count_lines(path, _summary_of, kept, belongs_to(cell))
+    texts = texts or EpisodeTexts(0)
+    counts = count_lines(path, _summary_of, kept, belongs_to(cell), texts.open)
     return EpisodeFile(path, tuple(kept[task].made for task in sorted(kept)), counts)
 
 
 def collect(run_dir: RunDir) -> Collected:
     """The plan with every cell's episodes and summary. Raises InvalidInput without a plan."""
-    plan = load_plan(run_dir)
-    return Collected(run_dir, plan, tuple(read_cell(run_dir, cell) for cell in plan.cells))
+    plan, texts = load_plan(run_dir), EpisodeTexts()
+    cells = tuple(read_cell(run_dir, cell, texts) for cell in plan.cells)
+    return Collected(run_dir, plan, cells, texts)
 
 
-def read_cell(run_dir: RunDir, cell: Cell) -> CellResult:
+def read_cell(run_dir: RunDir, cell: Cell, texts: EpisodeTexts | None = None) -> CellResult:
     """The cell's episodes and summary as they stand now. Raises OSError on a bad disk."""
-    file = read_episodes(run_dir.cell(cell.number).episodes, cell)
+    file = read_episodes(run_dir.cell(cell.number).episodes, cell, texts)
     return CellResult(cell, file, read_summary(run_dir, cell.number))
 
 

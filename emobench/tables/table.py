@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.run_dir import RunDir
+from emobench.store.episodes import EpisodeTexts
 from emobench.tables.columns import (
     EPISODES,
     SCHEMA_VERSION,
@@ -57,8 +58,9 @@ class Tables:
         return load_turns(self.path, columns)
 
 
-def load_tables(path: Path | RunDir) -> Tables:
-    """A collected folder as it was written, or a run directory as it stands now.
+def load_tables(path: Path | RunDir, texts: EpisodeTexts | None = None) -> Tables:
+    """A collected folder as it was written, or a run directory as it stands now, its episode files
+    read through `texts` where these are given.
 
     Raises InvalidInput where `path` is neither, or its tables are of another version or torn.
     """
@@ -68,7 +70,7 @@ def load_tables(path: Path | RunDir) -> Tables:
         for name in (EPISODES_FILE, TURNS_FILE):
             _check_metadata(folder / name, summary["collection"])
         return Tables(folder, summary)
-    gathered = read_runs([folder])
+    gathered = read_runs([folder], texts=texts)
     return Tables(folder, gathered.summary, to_pandas(gathered.episodes, EPISODES, folder))
 
 

@@ -16,6 +16,7 @@ from emobench.core.files import parse_json
 from emobench.core.plan import load_plan
 from emobench.report.library import Limit
 from emobench.report.study import build_study
+from emobench.store.episodes import EpisodeTexts
 from emobench.tables.run_results import collect
 from tests.support.runs import fill, make_run
 
@@ -25,8 +26,8 @@ def test_each_conversation_is_parsed_and_checked_once(
 ) -> None:
     run_dir = make_run(tmp_path / "run", tasks=6, trials=2)
     fill(run_dir, load_plan(run_dir).cells)
-    collected = collect(run_dir)
-    failed = sum(r.outcome != "solved" for each in collected.cells for r in each.file.episodes)
+    known = collect(run_dir)
+    failed = sum(r.outcome != "solved" for each in known.cells for r in each.file.episodes)
     assert failed > 10
     counts: Counter[str] = Counter()
 
@@ -51,11 +52,23 @@ def test_each_conversation_is_parsed_and_checked_once(
         return stock(path, *given, **named)
 
     monkeypatch.setattr(Path, "open", open_)
-    study = build_study(collected)
+    study = build_study(collect(run_dir))
     assert len(study.library.texts) == study.library.choice.of_conversations == 48
     assert counts == {"parsed": 48, "checked": 48, "read": 48}
-    # Once for the table of episodes, once for the text.
-    assert {opened[run_dir.cell(cell.number).episodes] for cell in study.cells} == {2}
+    assert {opened[run_dir.cell(cell.number).episodes] for cell in study.cells} == {1}
+
+
+def test_a_run_that_does_not_fit_into_memory_is_reported_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run(tmp_path / "run", tasks=3, trials=2)
+    fill(run_dir, load_plan(run_dir).cells)
+    kept = build_study(collect(run_dir))
+    monkeypatch.setattr(EpisodeTexts.__init__, "__defaults__", (1,))
+    read_again = build_study(collect(run_dir))
+    assert read_again.findings == kept.findings
+    assert read_again.checks == kept.checks
+    assert read_again.library.chunks == kept.library.chunks
 
 
 def test_what_the_page_leaves_out_is_checked_all_the_same(

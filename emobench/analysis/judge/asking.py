@@ -88,7 +88,7 @@ def judge_run(
     chosen = with_result(collected, settings.sample)
     turns = [
         turn
-        for *_, conversation in read_conversations(collected.plan, chosen)
+        for *_, conversation in read_conversations(collected.plan, chosen, collected.texts)
         for turn in conversation.transcript.turns
     ]
     if not turns:
