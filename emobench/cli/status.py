@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.terminal import show, table
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from emobench.runs.status import RunStatus
 
 PROBLEMS = 10
 """Failed cells that are shown."""
@@ -25,68 +27,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from emobench.core.plan import find_run_dir
-    from emobench.runs.status import gather
+    from emobench.runs.status import read_status
 
-    status = gather(find_run_dir(arguments.run_dir), cost=True)
+    status = read_status(find_run_dir(arguments.run_dir), cost=True)
     if arguments.json:
-        print(json.dumps(status, indent=2))
+        print(json.dumps(status.as_data(), indent=2))
     else:
         show_status(status)
     return 0
 
 
-def show_status(status: Mapping[str, Any]) -> None:
+def show_status(status: RunStatus) -> None:
     show(*render(status))
 
 
-def render(status: Mapping[str, Any]) -> tuple[str, Table, str]:
+def render(status: RunStatus) -> tuple[str, Table, str]:
     """Return what a person reads: servers and progress, variants, and what failed."""
-    from emobench.runs.status import STATES
-    from emobench.scheduler.cost import line as cost_line
-    from emobench.serving.budget import limit_line
-
-    cells, episodes = status["cells"], status["episodes"]
-    lines = [f"{status['sweep']}  ({status['run_dir']})"]
-    if status["scripted"]:
+    lines = [f"{status.sweep}  ({status.run_dir})"]
+    if status.scripted:
         lines.append("scripted models: this tests the pipeline and is no finding")
     lines.append("")
-    for server in status["servers"]:
-        where = f"job {server['job_id']}" if server["job_id"] else "not submitted"
-        text = f"server   {server['name']:<24} {server['state']:<10} {where}"
-        for part in (server["node"], server["url"]):
-            text += f"  {part}" if part else ""
-        text += f"  leased from {server['leased_from']}" if server["leased_from"] else ""
-        lines.append(text)
-        lines += [f"         {line}" for line in server["reason"].splitlines()]
-        warnings = [server["warning"], *server["warnings"]]
+    for server in status.servers:
+        where = f"job {server.job_id}" if server.job_id else "not submitted"
+        parts = [f"server   {server.name:<24} {server.state:<10} {where}", server.node, server.url]
+        parts.append(f"leased from {server.leased_from}" if server.leased_from else "")
+        lines.append("  ".join(filter(None, parts)))
+        lines += [f"         {line}" for line in server.reason.splitlines()]
+        warnings = [server.warning, *server.warnings]
         lines += [f"         warning: {each}" for each in warnings if each]
-    counted = ", ".join(f"{cells[name]} {name}" for name in STATES if cells[name])
-    outcomes = ", ".join(f"{n} {name}" for name, n in episodes["outcomes"].items())
-    lines.append(f"cells    {counted or '0'} of {cells['total']}")
-    lines.append(f"episodes {episodes['finished']} of {episodes['expected']}")
+    outcomes = ", ".join(f"{n} {name}" for name, n in status.episodes.outcomes.items())
+    lines.append(f"cells    {status.cells}")
+    lines.append(f"episodes {status.episodes.finished} of {status.episodes.expected}")
     lines[-1] += f": {outcomes}" if outcomes else ""
-    if "cost" in status:
-        lines.append(f"cost     {cost_line(status['cost'])}")
-    if status.get("limit"):
-        lines.append(f"limit    {limit_line(status['limit'])}")
+    if status.cost is not None:
+        lines.append(f"cost     {status.cost}")
+    if status.limit is not None:
+        lines.append(f"limit    {status.limit}")
     rows = [
-        (
-            row["variant"],
-            row["episodes"],
-            "-" if row["mean_reward"] is None else f"{row['mean_reward']:.3f}",
-        )
-        for row in status["variants"]
+        (row.variant, row.episodes, "-" if row.mean_reward is None else f"{row.mean_reward:.3f}")
+        for row in status.variants
     ]
     variants = table(("variant", "episodes", "mean reward"), rows)
     return "\n".join([*lines, ""]), variants, "\n".join(_problems(status))
 
 
-def _problems(status: Mapping[str, Any]) -> Iterator[str]:
-    for problem in status["problems"][:PROBLEMS]:
-        yield f"\ncell {problem['cell']} failed: {problem['title']}: {problem['reason']}"
-        if problem["log"]:
-            yield f"  log: {problem['log']}"
-    if len(status["problems"]) > PROBLEMS:
-        yield f"... and {len(status['problems']) - PROBLEMS} more failed cells (--json has all)"
-    if status["problems"] and not status["live"]:
+def _problems(status: RunStatus) -> Iterator[str]:
+    for problem in status.problems[:PROBLEMS]:
+        yield f"\ncell {problem.cell} failed: {problem.title}: {problem.reason}"
+        if problem.log:
+            yield f"  log: {problem.log}"
+    if len(status.problems) > PROBLEMS:
+        yield f"... and {len(status.problems) - PROBLEMS} more failed cells (--json has all)"
+    if status.problems and not status.live:
         yield "\nrun the same `emobench sweep` command again: it runs what is missing"

@@ -94,9 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             if not finished:
                 from emobench.cli.status import show_status
-                from emobench.runs.status import gather
+                from emobench.runs.status import read_status
 
-                show_status(gather(run_dir))
+                show_status(read_status(run_dir))
             show_results(run_dir)
         from emobench.report.render import build_report
 

@@ -12,10 +12,8 @@ from rich.text import Text
 
 from emobench.cli.terminal import flat, table, wrap
 from emobench.core.outcomes import OUTCOMES, Outcome
-from emobench.runs.status import STATES
 from emobench.runs.watching.episodes import Trouble
 from emobench.runs.watching.state import ServerRow, VariantRow, WatchState
-from emobench.scheduler.cost import line as cost_line
 
 SERVER_STYLE = {"ready": "good", "failed": "error", "gone": "error", "silent": "error"}
 SERVER_STYLE |= {"left": "dim", "none": "dim"}
@@ -78,7 +76,7 @@ def screen(state: WatchState, width: int, height: int | None = None) -> Group:
 def line(state: WatchState) -> str:
     """Return all that `changes` looks at on one line."""
     episodes = f"{state.episodes_finished}/{state.episodes_expected}{_pace(state)}"
-    parts = [clock(state.time), f"cells: {_cells(state)}", f"episodes: {episodes}"]
+    parts = [clock(state.time), f"cells: {state.cells}", f"episodes: {episodes}"]
     means = [
         f"{row.variant} {row.mean_reward:.2f}"
         for row in state.variants
@@ -98,7 +96,7 @@ def changes(state: WatchState) -> tuple[object, ...]:
     """What has to differ for another line to be worth printing; times and loads do not."""
     return (
         tuple((row.name, row.state, row.reason, row.incarnation) for row in state.servers),
-        tuple(sorted(state.cells.items())),
+        state.cells,
         state.episodes_finished,
         state.newest_error,
         bool(state.missing),
@@ -129,22 +127,17 @@ def _head(state: WatchState) -> list[Text]:
     return lines
 
 
-def _cells(state: WatchState) -> str:
-    counts = ", ".join(f"{state.cells[name]} {name}" for name in STATES if state.cells[name])
-    return f"{counts} of {state.cells['total']}"
-
-
 def _progress(state: WatchState) -> list[Text]:
     done, expected = state.episodes_finished, state.episodes_expected
     filled = BAR * done // expected if expected else 0
     bar = f"[{'#' * filled}{'-' * (BAR - filled)}]"
-    style = "error" if state.cells["failed"] else ""
+    style = "error" if state.cells.failed else ""
     lines = [
-        Text(f"cells     {_cells(state)}", style),
+        Text(f"cells     {state.cells}", style),
         Text(f"episodes  {bar} {done} of {expected}{_pace(state)}"),
     ]
     if state.cost is not None:
-        lines.append(Text(f"cost      {cost_line(state.cost)}"))
+        lines.append(Text(f"cost      {state.cost}"))
     if state.unread_bytes:
         text = f"reading what was there before: {state.unread_bytes / 1e6:.0f} MB to go"
         lines.append(Text(text, "warn"))

@@ -133,7 +133,7 @@ def _csv(value: Scalar) -> str:
 def findings_data(study: Study) -> dict[str, Any]:
     """Return everything, as JSON takes it."""
     plan = study.collected.plan
-    accounted = None if study.runs else cost.summary(study.collected.cost)
+    accounted = None if study.runs else asdict(cost.sum_up(study.collected.cost))
     data: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "emobench": __version__,

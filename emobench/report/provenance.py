@@ -16,7 +16,7 @@ from emobench.core.ranges import format_ranges
 from emobench.report.library import HIDDEN
 from emobench.report.numbers import DASH, format_time, plural
 from emobench.report.study import Study
-from emobench.scheduler.cost import line, summary
+from emobench.scheduler.cost import sum_up
 from emobench.store.jobs import read_jobs
 from emobench.tables.run_results import Collected
 
@@ -158,8 +158,8 @@ def _cost(collected: Collected) -> str:
     cost = collected.cost
     if not any(row.spent.running_s for row in cost.jobs):
         return ""
-    totals = summary(cost)
-    return f"{line(totals)} (from {totals['source']})"
+    totals = sum_up(cost)
+    return f"{totals} (from {totals.source})"
 
 
 def _plain(value: Any) -> str:

@@ -23,7 +23,7 @@ from emobench.core.plan import (
 )
 from emobench.core.run_dir import RunDir
 from emobench.core.times import seconds
-from emobench.runs.status import cell_jobs, cell_state, state_of
+from emobench.runs.cell_state import CellState, cell_jobs, cell_state, state_of
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
@@ -135,7 +135,7 @@ def missing_cells(
         for number in block.cells:
             cell, job = plan.cells[number], ids.get(number)
             summary = read_summary(run_dir, number)
-            if cell_state(cell, summary, job, states)[0] == "done":
+            if cell_state(cell, summary, job, states)[0] is CellState.DONE:
                 continue
             if job is not None and is_live(state_of(job, states)):
                 live.setdefault(block.name, []).append(number)

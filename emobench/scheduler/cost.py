@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Literal
 
 from emobench.core.plan import server_of
+from emobench.store.jobs import JobKind
 
 LOADING, SERVING, IDLE = PHASES = ("loading", "serving", "idle")
 # What a server does from an event on. One that was told to leave has no request any more.
@@ -32,7 +33,7 @@ PHASE = {
 class JobRun:
     """One run of one job, or of one task of an array; a requeued job has several."""
 
-    kind: Literal["server", "array"]
+    kind: JobKind
     name: str
     """Server or block."""
     job_id: str
@@ -94,7 +95,7 @@ def spent(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
         return Spent(_between(run.submitted, waited_until), 0.0)
     end = now if run.ended is None else run.ended
     totals = {LOADING: 0.0, SERVING: 0.0, IDLE: 0.0}
-    if run.kind == "server":
+    if run.kind is JobKind.SERVER:
         for phase, start, stop in _phases(run.started, end, marks):
             totals[phase] += stop - start
     return Spent(
@@ -108,7 +109,7 @@ def spent(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
 
 def periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
     """When the server of this run answered."""
-    if run.kind != "server" or run.started is None:
+    if run.kind is not JobKind.SERVER or run.started is None:
         return []
     end = now if run.ended is None else run.ended
     return [
@@ -217,54 +218,70 @@ def cost_of(
     return Cost(rows, by_cell(answering, conversations) if conversations else {}, problem)
 
 
-def summary(cost: Cost) -> dict[str, object]:
-    """Totals in hours, as plain data. Server hours count every server as one."""
-    servers = [row for row in cost.jobs if row.run.kind == "server"]
-    arrays = [row for row in cost.jobs if row.run.kind == "array"]
+@dataclass(frozen=True)
+class CostTotals:
+    """What a run has cost so far, in hours. Server hours count every server as one."""
 
-    def total(weighted: bool, duration: Callable[[Spent], float]) -> float:
-        return sum(
-            duration(row.spent) * (row.run.accelerators if weighted else 1) for row in servers
-        )
+    accelerator_hours: float
+    accelerator_hours_loading: float
+    accelerator_hours_serving: float
+    accelerator_hours_idle: float
+    server_hours: float
+    server_hours_loading: float
+    server_hours_serving: float
+    server_hours_idle: float
+    server_hours_queued: float
+    cell_hours: float
+    cell_hours_queued: float
+    source: str
+    """Where the times are from: sacct, records, or both."""
+    problem: str
+    """Why accounting could not be asked, where it should have answered."""
+
+    def __str__(self) -> str:
+        """One line: accelerator-hours, or server-hours where no card was asked for."""
+        kind = "accelerator" if self.accelerator_hours else "server"
+        phases = (f"{number(getattr(self, f'{kind}_hours_{name}'))} {name}" for name in PHASES)
+        return f"{number(getattr(self, f'{kind}_hours'))} {kind}-hours: {', '.join(phases)}"
+
+
+def sum_up(cost: Cost) -> CostTotals:
+    """Return the totals over all jobs."""
+    servers = [row for row in cost.jobs if row.run.kind is JobKind.SERVER]
+    arrays = [row for row in cost.jobs if row.run.kind is JobKind.ARRAY]
+
+    def weighted(duration: Callable[[Spent], float]) -> float:
+        return hours(sum(duration(row.spent) * row.run.accelerators for row in servers))
+
+    def plain(duration: Callable[[Spent], float]) -> float:
+        return hours(sum(duration(row.spent) for row in servers))
 
     def hours(seconds: float) -> float:
         return round(seconds / 3600, 6)
 
-    durations: dict[str, Callable[[Spent], float]] = {
-        "": lambda each: each.running_s,
-        "_loading": lambda each: each.loading_s,
-        "_serving": lambda each: each.serving_s,
-        "_idle": lambda each: each.idle_s,
-    }
-    return {
-        **{f"accelerator_hours{key}": hours(total(True, of)) for key, of in durations.items()},
-        **{f"server_hours{key}": hours(total(False, of)) for key, of in durations.items()},
-        "server_hours_queued": hours(total(False, lambda each: each.queued_s)),
-        "cell_hours": hours(sum(row.spent.running_s for row in arrays)),
-        "cell_hours_queued": hours(sum(row.spent.queued_s for row in arrays)),
-        "source": source(cost),
-        "problem": cost.problem,
-    }
+    return CostTotals(
+        accelerator_hours=weighted(lambda each: each.running_s),
+        accelerator_hours_loading=weighted(lambda each: each.loading_s),
+        accelerator_hours_serving=weighted(lambda each: each.serving_s),
+        accelerator_hours_idle=weighted(lambda each: each.idle_s),
+        server_hours=plain(lambda each: each.running_s),
+        server_hours_loading=plain(lambda each: each.loading_s),
+        server_hours_serving=plain(lambda each: each.serving_s),
+        server_hours_idle=plain(lambda each: each.idle_s),
+        server_hours_queued=plain(lambda each: each.queued_s),
+        cell_hours=hours(sum(row.spent.running_s for row in arrays)),
+        cell_hours_queued=hours(sum(row.spent.queued_s for row in arrays)),
+        source=" and ".join(sorted({row.run.source for row in cost.jobs}, reverse=True))
+        or "records",
+        problem=cost.problem,
+    )
 
 
-def source(cost: Cost) -> str:
-    """Where the times are from: sacct, records, or both."""
-    return " and ".join(sorted({row.run.source for row in cost.jobs}, reverse=True)) or "records"
-
-
-def line(totals: Mapping[str, object]) -> str:
-    """`summary` as one line: accelerator-hours, or server-hours where no card was asked for."""
-    kind = "accelerator" if totals["accelerator_hours"] else "server"
-    phases = (f"{number(totals[f'{kind}_hours_{name}'])} {name}" for name in PHASES)
-    return f"{number(totals[f'{kind}_hours'])} {kind}-hours: {', '.join(phases)}"
-
-
-def number(hours: object) -> str:
+def number(hours: float) -> str:
     """Hours with as many digits as matter: 0.003, 0.42, 12.3, 1234."""
-    value = float(hours) if isinstance(hours, int | float) else 0.0
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+    if hours >= 100:
+        return f"{hours:.0f}"
+    return f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}" if hours >= 0.1 else f"{hours:.3f}"
 
 
 def _phases(started: float, ended: float, marks: Sequence[Mark]) -> list[tuple[str, float, float]]:

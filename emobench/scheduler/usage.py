@@ -106,7 +106,7 @@ class _Reader:
         planned = accelerators_of(self._plan, job.name) if server else 0
         return [
             JobRun(
-                kind="server" if server else "array",
+                kind=JobKind.SERVER if server else JobKind.ARRAY,
                 name=job.name,
                 job_id=job_id,
                 submitted=row.submitted,
@@ -139,7 +139,7 @@ class _Reader:
                 signs.append(seconds(endpoint.heartbeat) or 0.0)
             ended = max(signs, default=job.submitted_at)
         return JobRun(
-            kind="server",
+            kind=JobKind.SERVER,
             name=job.name,
             job_id=job_id,
             submitted=job.submitted_at,
@@ -159,7 +159,9 @@ class _Reader:
         if ended is None and not live:
             ended = started
         submitted = job.submitted_at
-        return [JobRun("array", job.name, task, submitted, started, ended, 0, "records", cell)]
+        return [
+            JobRun(JobKind.ARRAY, job.name, task, submitted, started, ended, 0, "records", cell)
+        ]
 
     def _live(self, job_id: str) -> bool:
         return is_live(self._states.get(job_id))

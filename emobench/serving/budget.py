@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.plan import Plan, server_of, servers_of
@@ -21,7 +20,7 @@ def hours_of(plan: Plan, cost: Cost) -> float:
     models = servers_of(plan.sweep)
     seconds = 0.0
     for row in cost.jobs:
-        if row.run.kind == "server":
+        if row.run.kind is JobKind.SERVER:
             model = models.get(server_of(row.run.name))
             cards = row.run.accelerators or (model.accelerators if model else 0)
             seconds += cards * row.spent.running_s
@@ -81,27 +80,30 @@ class Budget:
         return self.reached
 
 
-def state_of_limit(plan: Plan, cost: Cost) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class LimitStatus:
     """For `status`: the limit, what is used of it, and whether it is reached."""
+
+    max_gpu_hours: float
+    used: float
+    reached: bool
+
+    def __str__(self) -> str:
+        text = f"{_number(self.used)} of {_number(self.max_gpu_hours)} accelerator-hours used"
+        if not self.reached:
+            return text
+        return (
+            f"{text}: max_gpu_hours reached, the sweep is stopped; raise it in the sweep file and "
+            "run the same `emobench sweep` command again"
+        )
+
+
+def state_of_limit(plan: Plan, cost: Cost) -> LimitStatus | None:
+    """Return how the run stands by its limit; None without one."""
     if plan.sweep.max_gpu_hours is None:
         return None
     hours = hours_of(plan, cost)
-    return {
-        "max_gpu_hours": plan.sweep.max_gpu_hours,
-        "used": round(hours, 6),
-        "reached": bool(reached(plan, hours)),
-    }
-
-
-def limit_line(limit: Mapping[str, Any]) -> str:
-    """One line of `status`."""
-    text = f"{_number(limit['used'])} of {_number(limit['max_gpu_hours'])} accelerator-hours used"
-    if not limit["reached"]:
-        return text
-    return (
-        f"{text}: max_gpu_hours reached, the sweep is stopped; raise it in the sweep file and run "
-        "the same `emobench sweep` command again"
-    )
+    return LimitStatus(plan.sweep.max_gpu_hours, round(hours, 6), bool(reached(plan, hours)))
 
 
 def _number(hours: float) -> str:

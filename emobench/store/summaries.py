@@ -42,7 +42,11 @@ class CellSummary(BaseModel):
     """Episodes with a result that counts."""
     outcomes: dict[str, int] = Field(default_factory=dict)
     mean_reward: float | None = None
-    """Of the finished episodes; None where there is none."""
+    """Of the scored episodes; None where there is none."""
+    scored: int | None = None
+    """Finished episodes that have a reward; None: earlier versions took every finished one."""
+    reward_sum: float | None = None
+    """Of the scored episodes; None: earlier versions wrote their mean only."""
     variant_sha256: str = ""
     started: str | None = None
     """When the last run of the cell began, ISO 8601, UTC."""
@@ -59,6 +63,20 @@ class CellSummary(BaseModel):
     def is_done(self, cell: Cell) -> bool:
         """Whether every task has its result; a resumed sweep may have added tasks since."""
         return self.status == "done" and self.expected >= len(cell.tasks)
+
+    @property
+    def rewards(self) -> tuple[int, float]:
+        """How many episodes are scored, and the sum of their rewards."""
+        if self.scored is not None and self.reward_sum is not None:
+            return self.scored, self.reward_sum
+        return (
+            (0, 0.0)
+            if self.mean_reward is None
+            else (
+                self.finished,
+                self.mean_reward * self.finished,
+            )
+        )
 
     @property
     def has_failed(self) -> bool:
@@ -112,12 +130,15 @@ class SummaryWriter:
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
         records = [record for task, record in store.records.items() if task in self._tasks]
-        rewards = [each.reward or 0.0 for each in records if each.is_final]
+        finished = [each for each in records if each.is_final]
+        rewards = [each.reward for each in finished if each.reward is not None]
         self.summary = self.summary.model_copy(
             update={
-                "finished": len(rewards),
+                "finished": len(finished),
                 "outcomes": dict(Counter(each.outcome.value for each in records)),
                 "mean_reward": sum(rewards) / len(rewards) if rewards else None,
+                "scored": len(rewards),
+                "reward_sum": sum(rewards),
                 **changed,
             }
         )

@@ -19,8 +19,11 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import AgentStrategy, Cell, Env
 from emobench.report.numbers import format_change, format_interval, format_number
+from emobench.runs.status import read_status
 from emobench.runs.watching.episodes import EpisodeScan
 from emobench.runs.watching.state import Seen, watch_state
+from emobench.store.episodes import EpisodeStore
+from emobench.store.summaries import SummaryWriter
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_tables
 from tests.support.runs import append, episode, make_run, page_text
@@ -57,7 +60,14 @@ def run_with(
             cell,
             [episode(cell, task, outcome(cell, task, outcomes)) for task in cell.tasks],
         )
+        write_summary(run_dir, cell)
     return run_dir
+
+
+def write_summary(run_dir: RunDir, cell: Cell) -> None:
+    """Write the summary as the cell's run does while it goes on."""
+    with EpisodeStore(run_dir.cell(cell.number)) as store:
+        SummaryWriter(load_plan(run_dir), run_dir, cell, {}).write(store)
 
 
 def outcome(cell: Cell, task: int, outcomes: Outcomes) -> str:
@@ -77,18 +87,8 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
 
     scan = EpisodeScan(plan, run_dir)
     scan.read(dict.fromkeys(range(len(plan.cells)), True), None, NOW)
-    status = {
-        "sweep": "run",
-        "run_dir": str(run_dir.path),
-        "scheduler": "local",
-        "scripted": True,
-        "live": False,
-        "finished": True,
-        "servers": [],
-        "cells": {},
-        "episodes": {"finished": 160, "expected": 160},
-        "problems": [],
-    }
+    status = read_status(run_dir)
+    stated = {each.variant: each for each in status.variants}
     planned = dict.fromkeys(findings, 80)
     screen = watch_state(None, Seen(status, planned, scan.variants), {}, NOW).variants
     lines = {line.split()[0]: line for line in plain(*results(run_dir)).splitlines() if line}
@@ -104,6 +104,11 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
         interval = found.mean.interval
         assert interval is not None
         assert (shown.mean_reward, shown.episodes) == (found.mean.value, found.mean.episodes)
+        status_row = stated[row.variant]
+        assert (status_row.mean_reward, status_row.episodes) == (
+            found.mean.value,
+            found.mean.episodes,
+        )
         assert Interval(shown.low or 0.0, shown.high or 0.0) == interval
         # A gate's share of the same yes and no.
         solved = [
@@ -127,6 +132,38 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
             )
             assert f" {format_change(difference.value)} " in lines[row.variant]
             assert format_interval(difference.t, change=True) in lines[row.variant]
+
+
+def test_status_watch_and_terminal_agree_on_a_run_under_way(tmp_path: Path) -> None:
+    """Two groups, one with a cell that has just begun, and finished conversations of which the
+    files have no reward."""
+    run_dir = make_run(
+        tmp_path / "run",
+        variants=("control", "frustration"),
+        strategies=("tool-calling", "react"),
+        tasks=6,
+        trials=2,
+    )
+    plan = load_plan(run_dir)
+    for cell in plan.cells:
+        tasks = cell.tasks[: cell.number % len(cell.tasks)]
+        lines = [episode(cell, task, "solved" if task % 3 else "failed") for task in tasks]
+        if lines and cell.variant == "frustration":
+            lines[0] |= {"reward": None, "outcome": "user_error"}
+            lines += [episode(cell, cell.tasks[-1], "infra_error")]
+        append(run_dir, cell, lines)
+        write_summary(run_dir, cell)
+    scan = EpisodeScan(plan, run_dir)
+    scan.read(dict.fromkeys(range(len(plan.cells)), False), None, NOW)
+    status = read_status(run_dir)
+    screen = watch_state(None, Seen(status, dict.fromkeys(scan.variants, 24), scan.variants), {}, 0)
+    rows = rows_of(run_dir)
+    assert status.cells.running == len(plan.cells)
+    assert status.episodes.finished > sum(each.episodes for each in status.variants) > 0
+    for stated, shown in zip(status.variants, screen.variants, strict=True):
+        mean = rows[stated.variant].mean
+        assert stated.mean_reward == shown.mean_reward == mean.value
+        assert stated.episodes == shown.episodes == mean.episodes
 
 
 def test_few_failures_have_the_interval_of_the_report(tmp_path: Path) -> None:

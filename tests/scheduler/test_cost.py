@@ -15,12 +15,12 @@ from emobench.scheduler.cost import (
     Spent,
     by_cell,
     cost_of,
-    line,
     number,
     periods,
     spent,
-    summary,
+    sum_up,
 )
+from emobench.store.jobs import JobKind
 
 NOW = 1000.0
 
@@ -28,7 +28,7 @@ NOW = 1000.0
 def server(
     started: float | None = 100, ended: float | None = None, cards: int = 2, name: str = "user"
 ) -> JobRun:
-    return JobRun("server", name, "7", 40, started, ended, cards, "sacct")
+    return JobRun(JobKind.SERVER, name, "7", 40, started, ended, cards, "sacct")
 
 
 def marks(*pairs: tuple[float, str]) -> list[Mark]:
@@ -58,8 +58,8 @@ LIFE = marks((101, "starting"), (160, "ready"), (200, "busy"), (500, "idle"), (6
         (server(started=101.5, ended=200), LIFE, Spent(61.5, 98.5, 58.5, 0, 40)),
         # Killed: nothing says when it stopped but accounting.
         (server(ended=300), LIFE, Spent(60, 200, 60, 100, 40)),
-        (JobRun("array", "a", "8_1", 40, 100, 150, 0, "sacct", 1), [], Spent(60, 50)),
-        (JobRun("array", "a", "8_1", None, 100, None, 0, "records", 1), [], Spent(0, 900)),
+        (JobRun(JobKind.ARRAY, "a", "8_1", 40, 100, 150, 0, "sacct", 1), [], Spent(60, 50)),
+        (JobRun(JobKind.ARRAY, "a", "8_1", None, 100, None, 0, "records", 1), [], Spent(0, 900)),
     ],
 )
 def test_where_the_time_of_a_run_went(run: JobRun, events: list[Mark], expected: Spent) -> None:
@@ -105,24 +105,24 @@ def test_the_split_agrees_with_counting_second_by_second() -> None:
 def test_totals_weigh_servers_by_their_cards() -> None:
     runs = [
         server(started=0, ended=3600),
-        JobRun("server", "assistant_a", "9", 0, 0, 1800, 4, "records"),
-        JobRun("array", "a", "8_0", 0, 600, 4200, 0, "sacct", 0),
+        JobRun(JobKind.SERVER, "assistant_a", "9", 0, 0, 1800, 4, "records"),
+        JobRun(JobKind.ARRAY, "a", "8_0", 0, 600, 4200, 0, "sacct", 0),
     ]
     events = {"7": marks((0, "starting"), (1800, "ready"), (2700, "busy"))}
-    totals = summary(cost_of(runs, events, NOW))
-    assert totals["accelerator_hours"] == 4
-    assert totals["accelerator_hours_loading"] == 1 + 2
-    assert totals["accelerator_hours_serving"] == 0.5
-    assert totals["server_hours"] == 1.5
-    assert totals["cell_hours"] == 1
-    assert totals["source"] == "sacct and records"
-    assert line(totals) == "4.00 accelerator-hours: 3.00 loading, 0.50 serving, 0.50 idle"
+    totals = sum_up(cost_of(runs, events, NOW))
+    assert totals.accelerator_hours == 4
+    assert totals.accelerator_hours_loading == 1 + 2
+    assert totals.accelerator_hours_serving == 0.5
+    assert totals.server_hours == 1.5
+    assert totals.cell_hours == 1
+    assert totals.source == "sacct and records"
+    assert str(totals) == "4.00 accelerator-hours: 3.00 loading, 0.50 serving, 0.50 idle"
 
 
 def test_without_cards_the_servers_hours_are_shown() -> None:
-    totals = summary(cost_of([server(0, 3600, cards=0)], {}, NOW))
-    assert totals["accelerator_hours"] == 0
-    assert line(totals) == "1.00 server-hours: 1.00 loading, 0.000 serving, 0.000 idle"
+    totals = sum_up(cost_of([server(0, 3600, cards=0)], {}, NOW))
+    assert totals.accelerator_hours == 0
+    assert str(totals) == "1.00 server-hours: 1.00 loading, 0.000 serving, 0.000 idle"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from emobench.cli.terminal import plain
 from emobench.cli.watch_screen import screen
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.status import gather
+from emobench.runs.status import read_status
 from emobench.runs.watching.state import Seen, watch_state
 from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.events import Event, read_events
@@ -149,9 +149,9 @@ def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
     add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "7", process=away)])
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
         assert process.wait(60) == 1
-    status = gather(run_dir)
-    server = next(each for each in status["servers"] if each["name"] == "user")
-    assert (server["state"], server["cause"]) == ("failed", "argument")
+    status = read_status(run_dir)
+    server = next(each for each in status.servers if each.name == "user")
+    assert (server.state, server.cause) == ("failed", "argument")
     seen = Seen(status=status, planned={"control": 1})
     state = watch_state(None, seen, {}, time.time())
     for shown in (plain(*render(status)), plain(screen(state, 200, 60), columns=200)):

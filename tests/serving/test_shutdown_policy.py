@@ -19,7 +19,7 @@ from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import submit, will_stay
 from emobench.scheduler.cost import JobRun, cost_of
-from emobench.serving.budget import hours_of, limit_line, reached, state_of_limit
+from emobench.serving.budget import LimitStatus, hours_of, reached, state_of_limit
 from emobench.serving.demand import LeaseDemand, OwnDemand
 from emobench.serving.shutdown_policy import ShutdownPolicy, cost_of_keeping
 from emobench.serving.waiting import wait_for_endpoint
@@ -193,26 +193,26 @@ def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
         submit(plan, run_dir)
 
 
-def _run(kind: Any, name: str, seconds: float, cards: int) -> JobRun:
+def _run(kind: JobKind, name: str, seconds: float, cards: int) -> JobRun:
     return JobRun(kind, name, "1", 0.0, 0.0, seconds, cards, "sacct")
 
 
 def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accounted() -> None:
     plan = make_plan(LOCAL, "/logs", scripted(accelerators=3), {"a": scripted()}, max_gpu_hours=5.0)
     runs = [
-        _run("server", "user", 3600, 0),
-        _run("server", "user+2", 1800, 0),
-        _run("server", "assistant_a", 3600, 0),
-        _run("server", "user", 3600, 1),
-        _run("array", "a", 3600, 0),
+        _run(JobKind.SERVER, "user", 3600, 0),
+        _run(JobKind.SERVER, "user+2", 1800, 0),
+        _run(JobKind.SERVER, "assistant_a", 3600, 0),
+        _run(JobKind.SERVER, "user", 3600, 1),
+        _run(JobKind.ARRAY, "a", 3600, 0),
     ]
     cost = cost_of(runs, {}, 9999.0)
     assert hours_of(plan, cost) == pytest.approx(3 + 1.5 + 1)
     assert reached(plan, 4.999) == ""
     assert reached(plan, 5.02) == "max_gpu_hours reached: 5.02 of 5"
     limit = state_of_limit(plan, cost)
-    assert limit == {"max_gpu_hours": 5.0, "used": 5.5, "reached": True}
-    assert "5.5 of 5 accelerator-hours used: max_gpu_hours reached" in limit_line(limit)
+    assert limit == LimitStatus(max_gpu_hours=5.0, used=5.5, reached=True)
+    assert "5.5 of 5 accelerator-hours used: max_gpu_hours reached" in str(limit)
     free = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"max_gpu_hours": None})})
     assert reached(free, 1e9) == ""
     assert state_of_limit(free, cost) is None

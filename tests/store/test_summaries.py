@@ -48,6 +48,20 @@ def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "rewards"),
+    [
+        # Earlier versions wrote the mean of all finished episodes.
+        ({"finished": 4, "mean_reward": 0.75}, (4, 3.0)),
+        ({"finished": 0, "mean_reward": None}, (0, 0.0)),
+        ({"finished": 4, "mean_reward": 0.5, "scored": 2, "reward_sum": 1.0}, (2, 1.0)),
+        ({"finished": 1, "mean_reward": None, "scored": 0, "reward_sum": 0}, (0, 0.0)),
+    ],
+)
+def test_the_sums_of_rewards(data: dict[str, Any], rewards: tuple[int, float]) -> None:
+    assert CellSummary.model_validate(data).rewards == rewards
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "null", "[]", '{"status": "done", "expe', '{"status": "paused"}', '{"expected": []}'],
 )

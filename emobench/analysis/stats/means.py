@@ -38,6 +38,11 @@ def mean_reward(what: str, arm: Arm) -> Mean:
     return _mean(label, scored.total, scored.n, bounds=UNIT, missing=missing, notes=notes)
 
 
+def mean_of_sums(total: float, n: int) -> float | None:
+    """Return the mean of `n` rewards that add up to `total`; None for n = 0."""
+    return total / n if n else None
+
+
 def outcome_rate(what: str, events: Floats, n: Ints) -> Mean:
     """Return the share of episodes with an outcome, from the counts by task (n > 0)."""
     return _share(f"{what}, {describe_size(n.size, n.tolist())}, {CLUSTERED}", events, n)
@@ -128,10 +133,11 @@ def _mean(
     """Return the mean from sums by task, n > 0. Tasks with more trials weigh more, as episodes
     do."""
     tasks, episodes = int(n.size), int(n.sum())
-    if not episodes:
+    mean = mean_of_sums(float(total.sum()), episodes)
+    if mean is None:
         reason = "no scored episode" if missing else "no episode"
         return Mean(label, None, 0, missing, 0, None, None, events, reason, notes)
-    mean, error = float(total.sum() / episodes), cluster_error(total, n)
+    error = cluster_error(total, n)
     t = t_interval(mean, error, tasks, bounds)
     return Mean(
         label=label,

@@ -7,7 +7,8 @@ from collections import defaultdict
 from emobench.report.blocks import Cell, Remark, Section, Table, heads
 from emobench.report.sections.common import BLANK
 from emobench.report.study import Study
-from emobench.scheduler.cost import JobCost, line, number, summary
+from emobench.scheduler.cost import JobCost, number, sum_up
+from emobench.store.jobs import JobKind
 
 HOUR = 3600.0
 
@@ -25,11 +26,11 @@ def cost_section(study: Study) -> Section:
     rows = [row for row in cost.jobs if row.spent.running_s or row.spent.queued_s]
     if not rows:
         return Section(identifier, title, (Remark("No job of this run is recorded."),))
-    totals = summary(cost)
-    blocks = [Remark(f"{line(totals)}, from {totals['source']}.", "In all.")]
+    totals = sum_up(cost)
+    blocks = [Remark(f"{totals}, from {totals.source}.", "In all.")]
     if cost.problem:
         blocks.append(Remark(cost.problem, "Accounting could not be asked."))
-    kinds: dict[tuple[str, str], list[JobCost]] = defaultdict(list)
+    kinds: dict[tuple[JobKind, str], list[JobCost]] = defaultdict(list)
     for row in rows:
         kinds[(row.run.kind, row.run.name)].append(row)
     table = Table(
@@ -50,7 +51,7 @@ def cost_section(study: Study) -> Section:
         tuple(_row(kind, name, each) for (kind, name), each in kinds.items()),
         records=tuple(
             {
-                "kind": row.run.kind,
+                "kind": str(row.run.kind),
                 "name": row.run.name,
                 "job_id": row.run.job_id,
                 "cell": row.run.cell,
@@ -69,11 +70,11 @@ def cost_section(study: Study) -> Section:
     return Section(identifier, title, (*blocks, table, *_by_variant(study)))
 
 
-def _row(kind: str, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
+def _row(kind: JobKind, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
     def hours(seconds: float) -> Cell:
         return Cell(number(seconds / HOUR))
 
-    server = kind == "server"
+    server = kind is JobKind.SERVER
     cards = sorted({row.run.accelerators for row in rows})
     return (
         Cell(f"{name} ({'server' if server else 'cells'})"),

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import stamp
@@ -15,10 +14,10 @@ from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load, ask_load
-from emobench.runs.status import sweep_status
+from emobench.runs.status import RunStatus, run_status
 from emobench.runs.watching.episodes import EpisodeScan
 from emobench.runs.watching.state import Seen
-from emobench.scheduler.cost import summary as cost_summary
+from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import Accounts, JobState, Phase
 from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
 from emobench.scheduler.usage import ask_accounts, usage
@@ -47,7 +46,7 @@ class Reader:
             "sacct", lambda: ask_accounts(run_dir, self._jobs), ACCOUNTS_EVERY_S
         )
         self._loads: dict[str, tuple[str, Poller[Load]]] = {}
-        self._cost: tuple[float, Mapping[str, Any]] | None = None
+        self._cost: tuple[float, CostTotals] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -65,9 +64,7 @@ class Reader:
         self._renew(missing)
         states = self._states(patience_s, missing)
         summaries = self._read_summaries()
-        status = sweep_status(
-            self._plan, self._run_dir, self._jobs, states, summaries.get, logs=False
-        )
+        status = run_status(self._plan, self._run_dir, self._jobs, states, summaries.get)
         metrics = self._metrics(status)
         now = time.time()
         done = {number: each.status == "done" for number, each in summaries.items()}
@@ -138,12 +135,12 @@ class Reader:
                     self._summaries[number], self._read_at[number] = summary, present
         return self._summaries
 
-    def _metrics(self, status: Mapping[str, Any]) -> dict[str, Load | str]:
+    def _metrics(self, status: RunStatus) -> dict[str, Load | str]:
         """Load by server; a server that is not there is not asked."""
         asked: dict[str, Poller[Load]] = {}
-        for server in status["servers"]:
-            name, url = server["name"], server["url"]
-            if server["state"] != "ready" or not url:
+        for server in status.servers:
+            name, url = server.name, server.url
+            if server.state != "ready" or not url:
                 self._loads.pop(name, None)
                 continue
             if self._loads.get(name, ("",))[0] != url:
@@ -166,7 +163,7 @@ class Reader:
         summaries: Mapping[int, CellSummary],
         patience_s: float,
         missing: list[str],
-    ) -> Mapping[str, Any] | None:
+    ) -> CostTotals | None:
         accounts = self._accounts.poll(patience_s if self._accounts.value is None else 0.0)
         if problem := self._accounts.problem or (accounts.problem if accounts else ""):
             missing.append(problem if problem.startswith("sacct") else f"sacct: {problem}")
@@ -179,5 +176,5 @@ class Reader:
                 accounts or Accounts(),
                 summary_of=summaries.get,
             )
-            self._cost = (time.monotonic(), cost_summary(cost))
+            self._cost = (time.monotonic(), sum_up(cost))
         return self._cost[1]

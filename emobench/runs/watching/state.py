@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from emobench.analysis.stats.means import mean_reward
@@ -11,7 +11,10 @@ from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
 from emobench.core.times import iso, seconds
 from emobench.llm.engine_metrics import Load
+from emobench.runs.server_state import ServerStatus
+from emobench.runs.status import CellCounts, RunStatus
 from emobench.runs.watching.episodes import Tally, Trouble
+from emobench.scheduler.cost import CostTotals
 
 RATE_WINDOW_S = 300.0
 """Episodes a minute are those of the last minutes."""
@@ -24,8 +27,7 @@ INCARNATION_LETTERS = 6
 class Seen:
     """One look at a run: what `watch_state` needs beside the servers' metrics."""
 
-    status: Mapping[str, Any]
-    """As emobench.runs.status.sweep_status gives it."""
+    status: RunStatus
     planned: Mapping[str, int]
     """Episodes of the plan by variant."""
     tallies: Mapping[str, Tally] = field(default_factory=dict)
@@ -34,7 +36,7 @@ class Seen:
     behind: int = 0
     """Bytes of episodes that were not read yet."""
     newest_error: Trouble | None = None
-    cost: Mapping[str, Any] | None = None
+    cost: CostTotals | None = None
     missing: tuple[str, ...] = ()
     """What could not be asked, and why."""
 
@@ -98,7 +100,7 @@ class WatchState:
     finished: bool
     """Whether every cell is done."""
     servers: tuple[ServerRow, ...]
-    cells: Mapping[str, int]
+    cells: CellCounts
     episodes_finished: int
     episodes_expected: int
     episodes_per_minute: float
@@ -106,7 +108,7 @@ class WatchState:
     """None: not known."""
     variants: tuple[VariantRow, ...]
     newest_error: Trouble | None
-    cost: Mapping[str, Any] | None
+    cost: CostTotals | None
     unread_bytes: int
     """Of episodes: until it is 0, the rows of variants lag behind the counts."""
     missing: tuple[str, ...]
@@ -126,24 +128,24 @@ def watch_state(
     status = seen.status
     before = {row.name: row for row in previous.servers} if previous else {}
     servers = tuple(
-        _server(before.get(server["name"]), server, metrics.get(server["name"], ""), now)
-        for server in status["servers"]
+        _server(before.get(server.name), server, metrics.get(server.name, ""), now)
+        for server in status.servers
     )
-    episodes = status["episodes"]
+    episodes = status.episodes
     rate = _per_minute(seen.recent, now)
-    left = episodes["expected"] - episodes["finished"]
+    left = episodes.expected - episodes.finished
     return WatchState(
         time=iso(now),
-        sweep=status["sweep"],
-        run_dir=status["run_dir"],
-        scheduler=status["scheduler"],
-        scripted=status["scripted"],
-        live=status["live"],
-        finished=status["finished"],
+        sweep=status.sweep,
+        run_dir=status.run_dir,
+        scheduler=status.scheduler,
+        scripted=status.scripted,
+        live=status.live,
+        finished=status.finished,
         servers=servers,
-        cells=dict(status["cells"]),
-        episodes_finished=episodes["finished"],
-        episodes_expected=episodes["expected"],
+        cells=status.cells,
+        episodes_finished=episodes.finished,
+        episodes_expected=episodes.expected,
         episodes_per_minute=rate,
         time_left_s=0.0 if left <= 0 else left / rate * 60 if rate > 0 else None,
         variants=tuple(
@@ -159,29 +161,24 @@ def watch_state(
 
 def as_data(state: WatchState) -> dict[str, Any]:
     """For --json: everything but what only the next look needs."""
-    data = {part.name: getattr(state, part.name) for part in fields(state)}
-    data["servers"] = [
-        {key: value for key, value in asdict(row).items() if key != "looks"}
-        for row in state.servers
-    ]
-    data["variants"] = [asdict(row) for row in state.variants]
-    if state.newest_error is not None:
-        data["newest_error"] = asdict(state.newest_error)
+    data = asdict(state)
+    for row in data["servers"]:
+        del row["looks"]
     return data
 
 
 def _server(
-    before: ServerRow | None, server: Mapping[str, Any], load: Load | str, now: float
+    before: ServerRow | None, server: ServerStatus, load: Load | str, now: float
 ) -> ServerRow:
-    incarnation = server["incarnation"][:INCARNATION_LETTERS]
-    beat = seconds(server.get("heartbeat"))
+    incarnation = server.incarnation[:INCARNATION_LETTERS]
+    beat = seconds(server.heartbeat)
     base = ServerRow(
-        name=server["name"],
-        state=server["state"],
-        reason=server["reason"],
-        job_id=str(server["job_id"] or ""),
-        node=server["node"],
-        leased_from=server.get("leased_from", ""),
+        name=server.name,
+        state=server.state,
+        reason=server.reason,
+        job_id=str(server.job_id or ""),
+        node=server.node,
+        leased_from=server.leased_from,
         incarnation=incarnation,
         # Clocks of two nodes may differ a little.
         heartbeat_age_s=None if beat is None else max(0.0, round(now - beat, 1)),
@@ -259,18 +256,18 @@ def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
     )
 
 
-def _newest(seen: Seen, status: Mapping[str, Any], now: float) -> Trouble | None:
+def _newest(seen: Seen, status: RunStatus, now: float) -> Trouble | None:
     """The newest of what servers, cells and conversations complain about."""
     found = [seen.newest_error] if seen.newest_error is not None else []
-    for server in status["servers"]:
-        if server["state"] in ("failed", "gone", "silent"):
-            when = seconds(server.get("heartbeat")) or now
-            text = ": ".join(part for part in (server["state"], server["reason"]) if part)
-            found.append(Trouble(when, f"server {server['name']}", _line(text)))
-    for problem in status["problems"]:
-        when = seconds(problem.get("ended")) or 0.0
-        text = f"failed: {problem['reason']}" if problem["reason"] else "failed"
-        found.append(Trouble(when, f"cell {problem['cell']}", _line(text)))
+    for server in status.servers:
+        if server.state in ("failed", "gone", "silent"):
+            when = seconds(server.heartbeat) or now
+            text = ": ".join(part for part in (server.state, server.reason) if part)
+            found.append(Trouble(when, f"server {server.name}", _line(text)))
+    for problem in status.problems:
+        when = seconds(problem.ended) or 0.0
+        text = f"failed: {problem.reason}" if problem.reason else "failed"
+        found.append(Trouble(when, f"cell {problem.cell}", _line(text)))
     return max(found, key=lambda trouble: trouble.time, default=None)
 
 

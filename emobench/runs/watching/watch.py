@@ -28,7 +28,7 @@ class Watch:
         seen, metrics = self._reader.look(budget_s, first)
         self.state = watch_state(self.state, seen, metrics, time.time())
         # Without a job in the queue a cell runs where somebody started it by hand.
-        if self.state.live or self.state.cells["running"]:
+        if self.state.live or self.state.cells.running:
             self._quiet.clear()
         else:
             self._quiet.add(self._reader.queue.answers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from emobench.cli.terminal import plain
 from emobench.cli.watch_screen import changes, duration, line, screen
 from emobench.llm.engine_metrics import Load
+from emobench.runs.server_state import ServerStatus
+from emobench.runs.status import CellCounts, CellProblem, EpisodeCounts, RunStatus
 from emobench.runs.watching.episodes import Tally, Trouble
 from emobench.runs.watching.state import Seen, WatchState, as_data, watch_state
 
@@ -19,38 +22,43 @@ NOW = 1_800_000_000.0
 BEAT = "2027-01-15T07:59:57+00:00"
 
 
-def server(name: str = "user", state: str = "ready", **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "state": state,
-        "reason": "",
-        "job_id": "12",
-        "node": "cuda1",
-        "url": "http://x/v1",
-        "incarnation": "abcdef0123",
-        "heartbeat": BEAT,
-        **more,
-    }
+def server(name: str = "user", state: str = "ready", reason: str = "", **more: Any) -> ServerStatus:
+    return ServerStatus(
+        name=name,
+        state=state,
+        reason=reason,
+        job_id="12",
+        node="cuda1",
+        url="http://x/v1",
+        model="m",
+        heartbeat=BEAT,
+        cause="",
+        warnings=(),
+        kept_until="",
+        warning="",
+        **{"incarnation": "abcdef0123", **more},
+    )
 
 
 def seen(
-    servers: list[dict[str, Any]] | None = None,
+    servers: Sequence[ServerStatus] | None = None,
     finished: int = 30,
-    problems: list[dict[str, Any]] | None = None,
+    problems: Sequence[CellProblem] = (),
     **more: Any,
 ) -> Seen:
-    status = {
-        "sweep": "x",
-        "run_dir": "/runs/x",
-        "scheduler": "slurm",
-        "scripted": False,
-        "live": True,
-        "finished": False,
-        "servers": [server()] if servers is None else servers,
-        "cells": {"total": 8, "done": 1, "running": 4, "failed": 0, "waiting": 3},
-        "episodes": {"finished": finished, "expected": 90, "outcomes": {}},
-        "problems": problems or [],
-    }
+    status = RunStatus(
+        run_dir="/runs/x",
+        sweep="x",
+        scheduler="slurm",
+        scripted=False,
+        live=True,
+        finished=False,
+        servers=[server()] if servers is None else servers,
+        cells=CellCounts(total=8, done=1, running=4, failed=0, waiting=3),
+        episodes=EpisodeCounts(finished=finished, expected=90, outcomes={}),
+        variants=(),
+        problems=problems,
+    )
     return Seen(status=status, **{"planned": {"control": 60, "anger": 30}, **more})
 
 
@@ -162,12 +170,12 @@ def test_the_means_load_no_heavy_library() -> None:
         (
             seen(
                 newest_error=Trouble(NOW - 9, "cell 1 task 2", "lost"),
-                problems=[{"cell": 3, "reason": "FAILED (exit code 1:0)", "ended": None}],
+                problems=[CellProblem(3, "x", "FAILED (exit code 1:0)", None)],
             ),
             "cell 1 task 2: lost",
         ),
         (
-            seen(problems=[{"cell": 3, "reason": "infra", "ended": "2027-01-15T07:59:00+00:00"}]),
+            seen(problems=[CellProblem(3, "x", "infra", "2027-01-15T07:59:00+00:00")]),
             "cell 3: failed: infra",
         ),
     ],
@@ -195,7 +203,7 @@ def full() -> WatchState:
         missing=("sacct: slurmdbd is away",),
         behind=5_000_000,
     )
-    metrics: dict[str, Load | str] = {each["name"]: load(5) for each in servers}
+    metrics: dict[str, Load | str] = {each.name: load(5) for each in servers}
     return watch_state(None, look, metrics, NOW)
 
 

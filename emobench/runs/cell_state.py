@@ -1,0 +1,82 @@
+"""How a cell of a run stands: what its summary and the queue say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from emobench.core.job_id import array_of
+from emobench.core.plan import Plan
+from emobench.core.sweep import Cell
+from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.store.jobs import JobKind, JobRecord, tasks_of
+from emobench.store.summaries import CellSummary
+
+
+class CellState(StrEnum):
+    """How a cell stands by its summary and the queue."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    WAITING = "waiting"
+
+
+def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
+    """The queue's word on a job or a task. Where nothing could be asked, it is on the array as a
+    whole, which must not be taken for a task that is gone."""
+    own = states.get(job)
+    whole = states.get(array_of(job))
+    return whole if own is None and whole and whole.phase is Phase.UNKNOWN else own
+
+
+def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
+    """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
+    ids: dict[int, str] = {}
+    for job in jobs:
+        if job.kind is JobKind.ARRAY:
+            # The local runner's one job does not tell its tasks apart.
+            tasks = tasks_of(plan, job) if job.scheduler == "slurm" else {}
+            ids.update({cell: tasks.get(cell, job.job_id) for cell in job.cells})
+    return ids
+
+
+def cell_state(
+    cell: Cell, summary: CellSummary | None, job: str | None, states: Mapping[str, JobState]
+) -> tuple[CellState, str]:
+    """Return the state of one cell, and why it has failed or waits."""
+    status = summary.status if summary else None
+    failed = summary is not None and summary.has_failed
+    if summary is not None and summary.is_done(cell):
+        return CellState.DONE, ""
+    if job is None:
+        if failed:
+            return CellState.FAILED, _reason(summary)
+        # Begun by hand, or never submitted.
+        return (
+            (CellState.RUNNING, "") if status == "running" else (CellState.WAITING, "not submitted")
+        )
+    state = state_of(job, states)
+    if is_live(state):
+        assert state is not None
+        if state.phase is Phase.QUEUED:
+            return CellState.WAITING, state.reason
+        if failed and "_" not in job:
+            return CellState.FAILED, _reason(summary)  # one local job runs many cells
+        return (CellState.RUNNING, "") if status == "running" else (CellState.WAITING, "starting")
+    if failed:
+        return CellState.FAILED, _reason(summary)
+    if state is None:
+        return CellState.FAILED, "its job is gone from the queue and left no word; see its log"
+    text = state.state if state.state != "COMPLETED" else "its job ended without a result"
+    details = [part for part in (state.reason, _exit(state)) if part and part != "None"]
+    return CellState.FAILED, f"{text} ({', '.join(details)})" if details else text
+
+
+def _reason(summary: CellSummary | None) -> str:
+    return " ".join((summary.message or summary.exit_reason).split()) if summary else ""
+
+
+def _exit(state: JobState) -> str:
+    code = state.exit_code
+    return f"exit code {code}" if code and code != "0:0" else ""
