@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,3 +330,36 @@ def test_who_goes_through_litellm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not needs_proxy("http://node:8000/v1")
     monkeypatch.setenv("no_proxy", "api.example.org")
     assert not needs_proxy("https://api.example.org/v1")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of this machine's loopback that signs itself, with its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on this machine to make a certificate with")
+    file = tmp_path / "certificate.pem"
+    made = [*("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"), "-subj", "/CN=local"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command = [openssl, *made, *names, "-keyout", str(file), "-out", str(tmp_path / "public.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + (tmp_path / "public.pem").read_text())
+    return file
+
+
+def test_tls_answers_only_where_the_certificate_is_trusted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with recording(lambda request: Reply("hello")) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+            ChatClient(url, None, 60).chat(REQUEST)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        client = ChatClient(url, "key", 60)
+        answers = [client.chat(REQUEST).json() for _ in range(3)]
+        client.close()
+    assert [answer["choices"][0]["message"]["content"] for answer in answers] == ["hello"] * 3
+    assert len(server.requests) == 3
