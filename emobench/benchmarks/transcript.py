@@ -150,128 +150,122 @@ def parse_transcript(
     places: list[int] = []
     """Of the calls, by number, among the events."""
     step = 0
-    for one in read_messages(messages, agent_strategy):
-        if one.role == "assistant":
+    for _, role, text, tool, more in read_messages(messages, agent_strategy):
+        if isinstance(more, Reply):
             step += 1
-            for number, (tool, given) in enumerate(one.calls):
+            aside = more.aside
+            for name, given, _ in more.calls:
                 places.append(len(events))
                 raw = given if isinstance(given, str) else "" if given is None else canonical(given)
                 arguments = given if isinstance(given, dict) else _parse_object(raw)
-                aside = "" if number else one.aside
-                events.append(ToolCall(tool, raw, arguments, None, step, aside))
-            if not one.calls:
-                events.append(Message("assistant", one.said, step, one.aside))
-        elif one.role == "user":
-            events.append(Message("user", one.text, step))
-        elif one.role != "tool":
-            others.append(OtherMessage(one.role, one.text, len(events)))
-        elif one.answers is None:
-            events.append(ToolCall(one.tool, "", None, one.text, step))
+                events.append(ToolCall(name, raw, arguments, None, step, aside))
+                aside = ""
+            if not more.calls:
+                events.append(Message("assistant", more.said, step, aside))
+        elif role == "user":
+            events.append(Message("user", text, step))
+        elif role != "tool":
+            others.append(OtherMessage(role, text, len(events)))
+        elif more is None:
+            events.append(ToolCall(tool, "", None, text, step))
         else:
-            call = events[places[one.answers]]
+            call = events[places[more]]
             assert isinstance(call, ToolCall)
-            events[places[one.answers]] = replace(call, result=one.text)
+            events[places[more]] = replace(call, result=text)
     return Transcript(tuple(events), step, user_strategy in (None, "react"), tuple(others))
 
 
-class RawMessage(NamedTuple):
-    """A message as it stands in a record, told what it is."""
+RawCall = tuple[str, object, object]
+"""(tool, arguments as they stand there, id) of a call in a record."""
 
-    place: int
-    """In the transcript, from 0."""
-    role: str
-    """user, assistant, tool, or what else the message calls itself."""
-    text: str
-    """Its content; of a tool's answer without `API_OUTPUT`."""
-    tool: str = ""
-    """The first tool that it calls, or the one that answers."""
-    answers: int | None = None
-    """The call that a tool answers, by its number in the transcript."""
-    calls: tuple[tuple[str, object], ...] = ()
-    """(tool, arguments as they stand there) of an assistant's message."""
+
+class Reply(NamedTuple):
+    """What an assistant's message holds."""
+
+    calls: tuple[RawCall, ...] = ()
     said: str = ""
-    """What an assistant's message without calls says to the user."""
+    """What a message without calls says to the user."""
     aside: str = ""
-    """What stands beside in an assistant's message."""
+    """What stands beside."""
+
+
+# A plain tuple: a collection reads ten million of them, and one with names takes four times as
+# long to make.
+RawMessage = tuple[int, str, str, str, Reply | int | None]
+"""(place, role, text, tool, more) of a message as it stands in a record.
+
+The place counts from 0. The role is user, assistant, tool, or what else the message calls itself.
+The text is its content, of a tool's answer without `API_OUTPUT`. The tool is the first one that it
+calls, or the one that answers. More is an assistant's `Reply`, and of a tool's answer the number of
+the call in the transcript, None where there is no such call."""
 
 
 def read_messages(transcript: object, agent_strategy: str) -> Iterator[RawMessage]:
     """The messages of a record's transcript. A null is none."""
     textual = agent_strategy in TEXT_STRATEGIES
-    waiting: list[tuple[object, int, str]] = []
-    """(id, number, tool) of the latest calls without an answer."""
-    calls = 0
+    waiting: list[tuple[int, RawCall]] = []
+    """The latest calls without an answer, by number."""
+    made = 0
     for place, message in enumerate(transcript if isinstance(transcript, list) else ()):
         if not isinstance(message, dict):
             if message is not None:
-                yield RawMessage(place, "other", text_of(message))
+                yield place, "other", text_of(message), "", None
             continue
-        role, text = message.get("role"), text_of(message.get("content"))
+        role, content = message.get("role"), message.get("content")
+        text = content if isinstance(content, str) else text_of(content)
         if role == "assistant":
-            ids: tuple[object, ...] = (None,)
-            if textual:
-                one = _read_action(place, text)
+            reply = _read_action(text) if textual else _read_reply(text, message.get("tool_calls"))
+            calls = reply.calls
+            waiting = list(enumerate(calls, made))
+            made += len(calls)
+            yield place, "assistant", text, calls[0][0] if calls else "", reply
+        elif role == "user":
+            if textual and waiting and text.startswith(API_OUTPUT):
+                number, call = waiting.pop(0)
+                yield place, "tool", text.removeprefix(API_OUTPUT), call[0], number
             else:
-                one, ids = _read_reply(place, text, message.get("tool_calls"))
-            waiting = []
-            for id_, (tool, _) in zip(ids, one.calls, strict=False):
-                waiting.append((id_, calls, tool))
-                calls += 1
-            yield one
-        elif role in ("tool", "function"):
-            yield _read_result(place, text, message, waiting)
-        elif role != "user":
-            yield RawMessage(place, text_of(role) or "other", text)
-        elif textual and waiting and text.startswith(API_OUTPUT):
-            yield _read_result(place, text.removeprefix(API_OUTPUT), {}, waiting)
+                yield place, "user", text, "", None
+        elif role not in ("tool", "function"):
+            yield place, text_of(role) or "other", text, "", None
+        elif waiting:
+            number, call = waiting.pop(_find_call(message.get("tool_call_id"), waiting))
+            yield place, "tool", text, call[0], number
         else:
-            yield RawMessage(place, "user", text)
+            yield place, "tool", text, text_of(message.get("name")), None
 
 
-def _read_reply(place: int, text: str, listed: object) -> tuple[RawMessage, tuple[object, ...]]:
-    """A message of an agent that calls tools in a field of its own, and the calls' ids."""
-    calls: list[tuple[str, object]] = []
-    ids: list[object] = []
+def _read_reply(text: str, listed: object) -> Reply:
+    """A message of an agent that calls tools in a field of its own."""
+    calls: list[RawCall] = []
     for call in listed if isinstance(listed, list) else ():
         if isinstance(call, dict):
             function = call.get("function")
             function = function if isinstance(function, dict) else {}
-            calls.append((text_of(function.get("name")), function.get("arguments")))
-            ids.append(call.get("id"))
-    if not calls:
-        return RawMessage(place, "assistant", text, "", None, (), text), ()
-    return RawMessage(place, "assistant", text, calls[0][0], None, tuple(calls), "", text), tuple(
-        ids
-    )
+            calls.append((text_of(function.get("name")), function.get("arguments"), call.get("id")))
+    return Reply(tuple(calls), "", text) if calls else Reply((), text)
 
 
-def _read_action(place: int, text: str) -> RawMessage:
+def _read_action(text: str) -> Reply:
     """A message of an act or react agent."""
     # As stock parses it: what follows the last "Action:", and a plain reply where that is no JSON.
     before, _, action = text.rpartition("Action:")
     aside = before.strip().removeprefix("Thought:").strip()
     parsed = _parse_object(action)
     if parsed is None or "name" not in parsed or "arguments" not in parsed:
-        return RawMessage(place, "assistant", text, said=action.strip(), aside=aside)
+        return Reply((), action.strip(), aside)
     name, given = parsed["name"], parsed["arguments"]
     if name == RESPOND:
-        said = text_of(given.get("content") if isinstance(given, dict) else given)
-        return RawMessage(place, "assistant", text, said=said, aside=aside)
-    tool = text_of(name)
-    return RawMessage(place, "assistant", text, tool, calls=((tool, given),), aside=aside)
+        return Reply((), text_of(given.get("content") if isinstance(given, dict) else given), aside)
+    return Reply(((text_of(name), given, None),), "", aside)
 
 
-def _read_result(
-    place: int, text: str, message: dict[str, Any], waiting: list[tuple[object, int, str]]
-) -> RawMessage:
-    """A tool's answer, to the call that it names, else to the first that waits."""
-    wanted = message.get("tool_call_id")
-    named = (call for call in waiting if wanted is not None and call[0] == wanted)
-    call = next(named, waiting[0] if waiting else None)
-    if call is None:
-        return RawMessage(place, "tool", text, text_of(message.get("name")))
-    waiting.remove(call)
-    return RawMessage(place, "tool", text, call[2], call[1])
+def _find_call(named: object, waiting: list[tuple[int, RawCall]]) -> int:
+    """Where the call waits that a tool's answer names; 0 where it names none of them."""
+    if named is not None and len(waiting) > 1:
+        for index, (_, (_, _, id_)) in enumerate(waiting):
+            if id_ == named:
+                return index
+    return 0
 
 
 def is_error(result: str) -> bool:
@@ -316,6 +310,9 @@ def text_of(content: object) -> str:
 
 
 def _parse_object(raw: str) -> dict[str, Any] | None:
+    # Mostly it is a sentence, and to be told where in it the JSON ends takes longer than to look.
+    if not raw.lstrip().startswith("{"):
+        return None
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):

@@ -383,9 +383,9 @@ def number(value: object) -> float | None:
 
 def whole(value: object, largest: int) -> int | None:
     """A whole number of at most that size, or None."""
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and -largest <= value <= largest else None
+    if type(value) is int:
+        return value if -largest <= value <= largest else None
+    return whole(int(value), largest) if type(value) is float and value.is_integer() else None
 
 
 def text(value: object) -> str | None:
@@ -411,10 +411,14 @@ _version = lru_cache(16)(BenchmarkVersion)
 
 
 def _names(data: object) -> list[str]:
-    return [each for each in data if isinstance(each, str)] if isinstance(data, list) else []
+    if not data or not isinstance(data, list):
+        return []
+    return [each for each in data if isinstance(each, str)]
 
 
 def _history(data: object) -> list[EarlierAttempt]:
+    if not data or not isinstance(data, list):
+        return []
     return [
         EarlierAttempt(
             attempt=whole(each.get("attempt"), INT16) or 1,
@@ -423,6 +427,6 @@ def _history(data: object) -> list[EarlierAttempt]:
             wall_s=number(each.get("wall_s")),
             steps=whole(each.get("steps"), INT32) or 0,
         )
-        for each in (data if isinstance(data, list) else [])
+        for each in data
         if isinstance(each, dict)
     ]

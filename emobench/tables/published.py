@@ -20,7 +20,7 @@ from typing import Any
 
 from emobench import __version__
 from emobench.benchmarks.task_sets import TASK_COUNTS
-from emobench.benchmarks.transcript import read_messages
+from emobench.benchmarks.transcript import Reply, read_messages
 from emobench.config.expand import blocks_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem
@@ -178,12 +178,9 @@ def record_of(
 ) -> EpisodeRecord:
     """A result as a line of episodes.jsonl; what it does not say is null."""
     outcome, reward, error = outcome_of(result)
-    said = [
-        one
-        for one in read_messages(result["traj"], described.agent_strategy)
-        if one.role == "assistant"
-    ]
-    calls = sum(bool(one.calls) for one in said)
+    messages = read_messages(result["traj"], described.agent_strategy)
+    said = [more for *_, more in messages if isinstance(more, Reply)]
+    calls = sum(bool(reply.calls) for reply in said)
     control = described.variant == CONTROL
     identity = [assistant, described.env, described.agent_strategy, described.variant, *found.copy]
     return EpisodeRecord(

@@ -96,12 +96,13 @@ def turn_rows(record: EpisodeRecord, agent_strategy: str, with_text: bool) -> li
     System prompts are left out; `position` counts them all the same.
     """
     rows: list[tuple[Any, ...]] = []
-    for one in read_messages(record.traj, agent_strategy):
-        if one.role in ROLES:
-            wrong = one.role == "tool" and is_error(one.text)
-            size = (len(one.text), len(one.text.split()))
-            row = (min(one.place, INT16), one.role, *size, text(one.tool), wrong)
-            rows.append((*row, text(one.text) or "") if with_text else row)
+    for place, role, content, tool, _ in read_messages(record.traj, agent_strategy):
+        if role in ROLES:
+            wrong = role == "tool" and is_error(content)
+            name = text(tool) if tool else None
+            position = place if place < INT16 else INT16
+            row = (position, role, len(content), len(content.split()), name, wrong)
+            rows.append((*row, text(content) or "") if with_text else row)
     return rows
 
 
@@ -122,9 +123,12 @@ def _usage(calls: list[dict[str, Any]]) -> _Usage:
     think = False
     for call in calls:
         role = call.get("role")
-        if role not in ("user", "assistant"):
+        if role == "user":
+            first = 0
+        elif role == "assistant":
+            first = 2
+        else:
             continue
-        first = 0 if role == "user" else 2
         for place, kind in ((first, "prompt_tokens"), (first + 1, "completion_tokens")):
             count = call.get(kind)
             if type(count) is int:
@@ -133,8 +137,12 @@ def _usage(calls: list[dict[str, Any]]) -> _Usage:
         if isinstance(name, str) and name:
             names[first // 2][name] = None
         think = think or bool(call.get("think"))
-    user, assistant = (text(" ".join(each)) for each in names)
-    return _Usage(tuple(whole(count, INT32) for count in tokens), think, (user, assistant))
+    user, assistant = names
+    return _Usage(
+        tuple([whole(count, INT32) for count in tokens]),
+        think,
+        (text(" ".join(user)), text(" ".join(assistant))),
+    )
 
 
 def _microseconds(stamp: str | None) -> int | None:
