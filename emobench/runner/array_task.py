@@ -29,12 +29,12 @@ def run_task(
         _name_log(f"run_{cell.env}_{cell.agent_strategy}", model, warn)
     code = run_cell(plan, run_dir, number, progress=progress)
     if code and of_array:
-        from emobench.scheduler.slurm_commands import requeue_if_preempted
+        from emobench.scheduler.schedulers import scheduler_of
         from emobench.store.summaries import read_summary
 
         summary = read_summary(run_dir, number)
         if summary is not None and summary.exit_reason == "interrupted":
-            requeue_if_preempted()
+            scheduler_of(plan.profile).requeue_if_preempted()
     return code
 
 

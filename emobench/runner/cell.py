@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from emobench.config.capacity import concurrency_of
@@ -15,6 +12,7 @@ from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import dump_json, write_bytes_atomic
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
+from emobench.core.stop_signals import StopRequest
 from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
@@ -32,16 +30,6 @@ GRACE_S = 20.0
 DONE, INCOMPLETE, NOT_USABLE, SERVERS_GONE = 0, 1, 2, 3
 
 
-class _Stop(threading.Event):
-    """Set when the cell should end early; `by_signal` if somebody asked for it."""
-
-    by_signal = False
-
-    def ask(self, *_: object) -> None:
-        self.by_signal = True
-        self.set()
-
-
 def run_cell(
     plan: Plan, run_dir: RunDir, number: int, progress: Callable[[str], None] = print
 ) -> int:
@@ -56,8 +44,8 @@ def run_cell(
         raise InvalidInput(f"no cell {number}: {run_dir.path} has cells 0 to {len(plan.cells) - 1}")
     cell = plan.cells[number]
     content = cell_content(plan.sweep, cell, plan.benchmark)
-    stop = _Stop()
-    with EpisodeStore(run_dir.cell(number)) as store, _stop_on_signals(stop):
+    stop = StopRequest()
+    with EpisodeStore(run_dir.cell(number)) as store, stop.on_signals():
         _refuse_other_content(store, content)
         summary = SummaryWriter(plan, run_dir, cell, content)
         missing = [task for task in cell.tasks if task not in store.finished()]
@@ -69,7 +57,7 @@ def run_cell(
                 run = _CellRun(plan, run_dir, cell, store, summary, stop, progress)
                 reason, message = run.probe() or run.converse(missing)
             except ServersGone as error:
-                reason = "interrupted" if stop.by_signal else "endpoint_unavailable"
+                reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)
             except BaseException as error:
                 summary.end(store, "failed", "error", f"{type(error).__name__}: {error}")
@@ -120,7 +108,7 @@ class _CellRun:
         cell: Cell,
         store: EpisodeStore,
         summary: SummaryWriter,
-        stop: _Stop,
+        stop: StopRequest,
         progress: Callable[[str], None],
     ) -> None:
         from emobench.benchmarks.adapter import load_benchmark
@@ -179,7 +167,7 @@ class _CellRun:
                 seam.keep = pool.threads > 0
         if self.gone is not None:
             raise self.gone
-        if not self.stop.by_signal:
+        if not self.stop.received:
             return "infra_errors", self.last_error
         return "interrupted", "stopped by a signal; submit again to complete this cell"
 
@@ -235,21 +223,6 @@ class _CellRun:
             self._keep(pool.results(left))
         if pool.threads:
             self.progress(f"abandoned {pool.threads} episodes; they run again next time")
-
-
-@contextmanager
-def _stop_on_signals(stop: _Stop) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGUSR1 (Slurm's early warning) end the cell in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {kind: signal.signal(kind, stop.ask) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:

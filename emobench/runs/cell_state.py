@@ -9,6 +9,7 @@ from emobench.core.job_id import array_of
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
 from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.store.jobs import JobKind, JobRecord, tasks_of
 from emobench.store.summaries import CellSummary
 
@@ -35,8 +36,7 @@ def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
     ids: dict[int, str] = {}
     for job in jobs:
         if job.kind is JobKind.ARRAY:
-            # The local runner's one job does not tell its tasks apart.
-            tasks = tasks_of(plan, job) if job.scheduler == "slurm" else {}
+            tasks = tasks_of(plan, job) if SCHEDULERS.owner(job).tells_tasks_apart else {}
             ids.update({cell: tasks.get(cell, job.job_id) for cell in job.cells})
     return ids
 

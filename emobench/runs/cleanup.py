@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import NoReturn
 from emobench.core.errors import EmobenchError
 from emobench.core.plan import instances_of, load_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.stop_signals import handle_stop_signals
 from emobench.core.times import age_s
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.demand import ON_THEIR_WAY, who_leases, who_needs_server
@@ -48,8 +48,9 @@ class Survey:
 def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
     """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
     plan, jobs = load_plan(run_dir), read_jobs(run_dir)
-    # No clean-up job runs where this machine's own servers do.
-    servers = [job for job in jobs if job.kind is JobKind.SERVER and job.scheduler == "slurm"]
+    servers = [
+        job for job in jobs if job.kind is JobKind.SERVER and schedulers.owner(job).cleans_up
+    ]
     free: list[JobRecord] = []
     needed: dict[str, str] = {}
     for server in schedulers.live(servers):
@@ -110,8 +111,8 @@ def clean_up(
         time.sleep(FIRST_POLL_S if waited < 3 * POLL_S else POLL_S)
 
 
-def _leave(number: int, frame: object) -> NoReturn:
-    print(f"emobench cleanup: received {signal.Signals(number).name}, leaving", flush=True)
+def _leave(received: str) -> NoReturn:
+    print(f"emobench cleanup: received {received}, leaving", flush=True)
     os._exit(0)
 
 
@@ -120,8 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m emobench.runs.cleanup")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     arguments = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _leave)
+    handle_stop_signals(_leave)
 
     def say(text: str) -> None:
         print(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}", flush=True)

@@ -120,6 +120,10 @@ class Scheduler(ABC):
     """Who is asked for the states of jobs."""
     queue_check_s: ClassVar[float]
     """Seconds between two questions of those who watch."""
+    tells_tasks_apart: ClassVar[bool] = True
+    """Whether an array's tasks have states of their own."""
+    cleans_up: ClassVar[bool] = True
+    """Whether a job of its own ends the servers of a run that did not leave."""
 
     @abstractmethod
     def submit(
@@ -202,3 +206,7 @@ class Scheduler(ABC):
     def own_job(self) -> OwnJob:
         """This job's times. Asked anew each time: an administrator may move its end."""
         return OwnJob()
+
+    def requeue_if_preempted(self) -> bool:
+        """Have this job started again where it was told to make way; return whether it will be."""
+        return False

@@ -62,6 +62,8 @@ class LocalScheduler(Scheduler):
     name = "local"
     queue = "the process table"
     queue_check_s = 0.0
+    tells_tasks_apart = False
+    cleans_up = False
 
     def submit(
         self,

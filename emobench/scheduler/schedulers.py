@@ -5,7 +5,7 @@ A run directory may hold jobs of both: it can be submitted again under another p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emobench.core.cluster import ClusterProfile
 from emobench.scheduler.interface import Accounts, JobState, Scheduler
@@ -23,6 +23,10 @@ class Schedulers:
     def of(self, profile: ClusterProfile) -> Scheduler:
         """The one that jobs of this profile are submitted to."""
         return self._by_name[profile.scheduler]
+
+    def owner(self, job: JobRecord) -> Scheduler:
+        """The one that the job is with."""
+        return self._by_name[job.scheduler]
 
     def _split(self, jobs: Sequence[JobRecord]) -> list[tuple[Scheduler, list[JobRecord]]]:
         split = [
@@ -53,9 +57,16 @@ class Schedulers:
         for scheduler, own in self._split(jobs):
             scheduler.stop_cells(own)
 
-    def accounts(self, job_ids: Sequence[str]) -> Accounts:
-        """What Slurm's accounting says of these jobs."""
-        return self._by_name["slurm"].accounts(job_ids)
+    def accounts(self, jobs: Sequence[JobRecord], by_hand: Iterable[str] = ()) -> Accounts:
+        """What accounting says of these jobs, and of the ids `by_hand`, which nobody recorded: of a
+        run that has jobs those can only be with the schedulers that these are with."""
+        found = Accounts()
+        for name, scheduler in self._by_name.items():
+            ids = {job.job_id for job in jobs if job.scheduler == name}
+            if asked := ids.union(by_hand) if ids or not jobs else ids:
+                said = scheduler.accounts(sorted(asked))
+                found = Accounts({**found.rows, **said.rows}, found.problem or said.problem)
+        return found
 
 
 SCHEDULERS = Schedulers(SlurmScheduler(), LocalScheduler())

@@ -215,6 +215,17 @@ class SlurmScheduler(Scheduler):
     def own_job(self) -> OwnJob:
         return ask_own_job(slurm_job_id())
 
+    def requeue_if_preempted(self) -> bool:
+        """A job that ends by itself within the time it is given counts as ended, and Slurm does not
+        requeue it."""
+        job_id = slurm_job_id()
+        if not job_id or not self.own_job().preempted:
+            return False
+        output, error = run_command(["scontrol", "requeue", job_id])
+        if output is None:
+            print(f"emobench: this job cannot be requeued: {' '.join(error.split())}", flush=True)
+        return output is not None
+
     def _own_jobs(self, run_dir: RunDir, *kinds: JobKind) -> list[JobRecord]:
         jobs = [job for job in read_jobs(run_dir) if job.scheduler == self.name]
         return [job for job in jobs if job.kind in kinds] if kinds else jobs

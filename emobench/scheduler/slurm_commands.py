@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from emobench.core.errors import EmobenchError
-from emobench.core.job_id import array_of, expand_id, slurm_job_id
+from emobench.core.job_id import array_of, expand_id
 from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob
 
 COMMAND_TIMEOUT_S = 60.0
@@ -251,17 +251,3 @@ def parse_own_job(output: str) -> OwnJob | None:
 def _epoch(text: str | None) -> float | None:
     """'Unknown', 'None' and 'N/A' are None."""
     return float(text) if text is not None and text.isdigit() else None
-
-
-def requeue_if_preempted() -> bool:
-    """Have Slurm start this job again, if it is one and was told to make way.
-
-    A job that ends by itself within the time it is given counts as ended and is not requeued.
-    """
-    job_id = slurm_job_id()
-    if not job_id or not ask_own_job(job_id).preempted:
-        return False
-    output, error = run_command(["scontrol", "requeue", job_id])
-    if output is None:
-        print(f"emobench: this job cannot be requeued: {' '.join(error.split())}", flush=True)
-    return output is not None

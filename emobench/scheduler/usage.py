@@ -23,12 +23,10 @@ SummaryOf = Callable[[int], CellSummary | None]
 def ask_accounts(
     run_dir: RunDir, jobs: Sequence[JobRecord], schedulers: Schedulers = SCHEDULERS
 ) -> Accounts:
-    """Ask accounting about the run's Slurm jobs, those that were submitted by hand included."""
-    ids = {job.job_id for job in jobs if job.scheduler == "slurm"}
-    if not ids and jobs:
-        return Accounts()
-    ids.update(job for job in read_events(run_dir) if job.isdigit())
-    return schedulers.accounts(sorted(ids)) if ids else Accounts()
+    """Ask accounting about the run's jobs, servers that were submitted by hand included."""
+    known = {job.job_id for job in jobs}
+    by_hand = {job for job in read_events(run_dir) if job.isdigit() and job not in known}
+    return schedulers.accounts(jobs, by_hand)
 
 
 def usage(

@@ -17,6 +17,7 @@ from emobench.core.files import write_json
 from emobench.core.plan import Plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
+from emobench.core.stop_signals import URGENT
 from emobench.core.times import now
 from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.interface import OwnJob, Scheduler
@@ -33,8 +34,6 @@ MAX_SUCCESSORS = 3
 WITHDRAWAL_S = 20.0
 DRAIN_S = 300.0
 """For requests under way, where Slurm does not say when the job ends."""
-KILLED = ("SIGTERM", "SIGINT")
-"""What comes seconds before SIGKILL; SIGUSR1 comes with time left."""
 
 
 class EndpointClaim:
@@ -207,12 +206,12 @@ class Handover:
             if self._succession is not None:
                 self._succession.withdraw()
             return
-        if self._succession is None or stop() in KILLED:
+        if self._succession is None or stop() in URGENT:
             return
         end = self._succession.ask().end or time.time() + DRAIN_S
         # An engine ends sooner than it has to.
         until = end - min(grace_s, max(end - time.time(), 0) / 4)
-        drain(url, until, sleep, lambda: stop() in KILLED, quiet_s)
+        drain(url, until, sleep, lambda: stop() in URGENT, quiet_s)
 
 
 def drain(

@@ -17,16 +17,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
+from emobench.core.stop_signals import WARNING, handle_stop_signals
 from emobench.core.times import now
 from emobench.llm.client import Unreachable, check_health
 from emobench.scheduler.render import serve_script
 from emobench.scheduler.schedulers import scheduler_of
-from emobench.scheduler.slurm_commands import requeue_if_preempted
 from emobench.serving.canary import calls_tools
 from emobench.serving.demand import QUEUE_CHECK_S, LeaseDemand, OwnDemand
 from emobench.serving.engine import Engine, own_address
@@ -75,8 +74,7 @@ class Wakeable:
         self._read, self._write = os.pipe()
         for descriptor in (self._read, self._write):
             os.set_blocking(descriptor, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._stop)
+        handle_stop_signals(self._note_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
@@ -89,8 +87,8 @@ class Wakeable:
         with contextlib.suppress(BlockingIOError):
             os.write(self._write, b"\0")
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop = signal.Signals(number).name
+    def _note_stop(self, received: str) -> None:
+        self.stop = received
 
 
 class Announcer:
@@ -236,8 +234,8 @@ class Supervisor:
             self._events.note("left" if state == "left" else "failed", reason=reason, cause=cause)
             if self._engine is not None:
                 self._engine.stop(self._timing.grace_s)
-            if self._wakeable.stop == "SIGUSR1":
-                requeue_if_preempted()
+            if self._wakeable.stop == WARNING:
+                scheduler_of(self._plan.profile).requeue_if_preempted()
         return 0 if state == "left" else 1
 
     def _serve(self) -> str:

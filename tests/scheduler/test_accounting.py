@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
+from emobench.core.run_dir import RunDir
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import Accounted, Accounts
 from emobench.scheduler.slurm_commands import parse_accounting, slurm_accounts
+from emobench.scheduler.usage import ask_accounts
+from emobench.store.events import EventLog
+from emobench.store.jobs import JobKind, JobRecord
+from tests.support.jobs import ended_record
+from tests.support.scripted_scheduler import ScriptedScheduler
+
+USER, ARRAY = JobRecord(JobKind.SERVER, "user", "7"), JobRecord(JobKind.ARRAY, "a", "8")
+PID = 54321
+HERE = ended_record("server", "assistant_a", str(PID), PID)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "asked"),
+    [
+        # A pid is no id of a Slurm job, though there may be one of that number.
+        ([USER, ARRAY, HERE], [["7", "8", "99"]]),
+        ([HERE], []),
+        ([], [["54321", "99"]]),
+    ],
+)
+def test_accounting_is_asked_about_its_own_jobs(
+    tmp_path: Path, jobs: list[JobRecord], asked: list[list[str]]
+) -> None:
+    """99 and 54321 have written events; a server that nobody recorded was submitted by hand."""
+    run_dir = RunDir(tmp_path)
+    run_dir.endpoints.mkdir()
+    EventLog(run_dir, "assistant_a", "99").note("starting")
+    EventLog(run_dir, "assistant_a", str(PID)).note("starting")
+    scheduler = ScriptedScheduler()
+    accounts = ask_accounts(run_dir, jobs, scheduler.all())
+    assert scheduler.accounted == asked
+    assert list(accounts.rows) == (asked[0] if asked else [])
 
 
 @pytest.mark.parametrize(

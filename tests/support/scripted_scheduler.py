@@ -8,7 +8,8 @@ from itertools import count
 from emobench.core.errors import SubmissionRefused
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.interface import JobState, Scheduler
+from emobench.scheduler.interface import Accounted, Accounts, JobState, Scheduler
+from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.schedulers import Schedulers
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, new_record
 
@@ -27,11 +28,13 @@ class ScriptedScheduler(Scheduler):
         """Job ids of each question."""
         self.refuses: str = ""
         """Name of the job that is refused."""
+        self.accounted: list[list[str]] = []
+        """Job ids of each question to accounting."""
         self._ids = count(100)
 
     def all(self) -> Schedulers:
-        """This scheduler as the only one."""
-        return Schedulers(self)
+        """This scheduler for all jobs but those of this machine."""
+        return Schedulers(self, LocalScheduler())
 
     def submit(
         self,
@@ -83,6 +86,10 @@ class ScriptedScheduler(Scheduler):
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
         for job in jobs:
             self.script[job.job_id] = "CANCELLED"
+
+    def accounts(self, job_ids: Sequence[str]) -> Accounts:
+        self.accounted.append([*job_ids])
+        return Accounts({name: [Accounted(name, 0, 0, 60, {})] for name in job_ids})
 
     def own_job_id(self) -> str:
         return "1"

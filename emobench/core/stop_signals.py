@@ -1,0 +1,54 @@
+"""The signals that ask a job to end in order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+WARNING = "SIGUSR1"
+"""Slurm's early warning: there is time left."""
+URGENT = ("SIGTERM", "SIGINT")
+"""SIGKILL follows within seconds."""
+
+
+def handle_stop_signals(handler: Callable[[str], object]) -> Callable[[], None]:
+    """Have `handler` called with the name of each of these signals, in the main thread.
+
+    Returns what brings back the handlers of before. Raises ValueError in another thread.
+    """
+    numbers = [signal.Signals[name] for name in (*URGENT, WARNING)]
+    before = {
+        number: signal.signal(number, lambda received, _: handler(signal.Signals(received).name))
+        for number in numbers
+    }
+
+    def restore() -> None:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+    return restore
+
+
+class StopRequest(threading.Event):
+    """Set when work should end early."""
+
+    received = ""
+    """Name of the signal that asked for it; empty: the work itself did, or nobody."""
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Let signals set it meanwhile; in a thread that gets none, nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        restore = handle_stop_signals(self._ask)
+        try:
+            yield
+        finally:
+            restore()
+
+    def _ask(self, received: str) -> None:
+        self.received = received
+        self.set()
