@@ -7,6 +7,7 @@ are columns.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -216,6 +217,19 @@ def scan(
     yield from _read_in_processes(chunks, options, workers)
 
 
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Make no rounds meanwhile: each would walk over all rows so far, none of which is garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_garbage_collection()
 def read_parts(
     parts: Sequence[Part], options: ReadOptions, texts: EpisodeTexts | None = None
 ) -> Batch:
