@@ -1,7 +1,8 @@
-"""Run the whole suite: the tests on Slurm clusters in two processes beside two for all others.
+"""Run the whole suite: the tests on Slurm clusters in three processes beside two for all others.
 
-Each process takes whole files as it gets free, and each of the cluster's has a cluster of its own.
-Those mostly wait, so that four processes suit two cores. Arguments are pytest's. Where they name
+Each of the cluster's has a cluster of its own and takes tests from the others when its own are
+done; these tests mostly wait, so that five processes suit two cores. The others take whole files.
+Arguments are pytest's. Where they name
 tests, there is one run of these. What the cluster's tests print comes in one piece, after the
 others. Exits with the worse of the two codes.
 """
@@ -16,18 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CLUSTER = "tests/cluster"
-PARALLEL = ("-n", "2", "--dist", "loadfile")
+ON_CLUSTERS = ("-n", "3", "--dist", "worksteal")
+OTHERS = ("-n", "2", "--dist", "loadfile")
 
 
 def main(arguments: Sequence[str]) -> int:
     pytest = [sys.executable, "-m", "pytest", "--durations=15", *arguments]
     if any(Path(argument.split("::")[0]).exists() for argument in arguments):
         return subprocess.run(pytest).returncode
-    pytest += PARALLEL
     with tempfile.TemporaryFile() as output:
         # Ctrl-C reaches both, as they share our process group; both then clean up behind them.
-        cluster = subprocess.Popen([*pytest, CLUSTER], stdout=output, stderr=subprocess.STDOUT)
-        others = subprocess.Popen([*pytest, f"--ignore={CLUSTER}"])
+        cluster = subprocess.Popen(
+            [*pytest, *ON_CLUSTERS, CLUSTER], stdout=output, stderr=subprocess.STDOUT
+        )
+        others = subprocess.Popen([*pytest, *OTHERS, f"--ignore={CLUSTER}"])
         codes = [_wait(others), _wait(cluster)]
         print(f"\nThe tests of {CLUSTER}, which ran meanwhile:", flush=True)
         output.seek(0)
