@@ -12,11 +12,12 @@ from rich.text import Text
 
 from emobench.cli.terminal import flat, table, wrap
 from emobench.core.outcomes import OUTCOMES, Outcome
+from emobench.runs.server_state import ServerState
 from emobench.runs.watching.episodes import Trouble
 from emobench.runs.watching.state import ServerRow, VariantRow, WatchState
 
-SERVER_STYLE = {"ready": "good", "failed": "error", "gone": "error", "silent": "error"}
-SERVER_STYLE |= {"left": "dim", "none": "dim"}
+SERVER_STYLE = {state: "error" if state.is_broken else "warn" for state in ServerState}
+SERVER_STYLE |= {ServerState.READY: "good", ServerState.LEFT: "dim", ServerState.NONE: "dim"}
 OUTCOME_NAMES = {name: name.removesuffix("_error") for name in OUTCOMES}
 OUTCOME_NAMES |= {Outcome.MAX_STEPS: "steps", Outcome.CONTEXT_OVERFLOW: "context"}
 FOOTER = "Ctrl-C or q leaves; the jobs go on"
@@ -41,7 +42,9 @@ def screen(state: WatchState, width: int, height: int | None = None) -> Group:
     notes = _notes(state.servers)
     reserved = min(len(notes), NOTES)
     room = height - len(head) - len(progress) - len(troubles) - reserved - len(foot)
-    urgent = sorted(state.servers, key=lambda row: row.state in ("ready", "left"))
+    urgent = sorted(
+        state.servers, key=lambda row: row.state in (ServerState.READY, ServerState.LEFT)
+    )
     servers, more = _fit(urgent, max(room - len(state.variants) - 1, 3, room // 3), "servers")
     if not more:
         servers = state.servers
@@ -156,7 +159,7 @@ def _server_table(rows: Sequence[ServerRow], width: int) -> Table:
     cells: list[list[object]] = [
         [
             row.name,
-            (SERVER_STYLE.get(row.state, "warn"), row.state),
+            (SERVER_STYLE[row.state], row.state),
             row.node,
             row.job_id,
             row.incarnation,
@@ -179,10 +182,12 @@ def _notes(rows: Sequence[ServerRow]) -> list[Text]:
     lines = []
     for row in rows:
         first, *more = row.reason.splitlines() or [row.problem]
-        style = SERVER_STYLE.get(row.state, "warn")
+        style = SERVER_STYLE[row.state]
         if first:
             lines.append(Text(flat(f"{row.name}: {first}"), style))
-        lines += [Text(f"  {flat(text)}", "warn") for text in more if row.state == "failed"]
+        lines += [
+            Text(f"  {flat(text)}", "warn") for text in more if row.state is ServerState.FAILED
+        ]
         if row.leased_from:
             lines.append(Text(flat(f"{row.name}: leased from {row.leased_from}"), "dim"))
     return lines

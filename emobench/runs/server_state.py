@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from emobench.config.capacity import overload_warning
 from emobench.core.plan import Plan, instances_of, server_of
@@ -13,13 +14,40 @@ from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
 from emobench.store.jobs import JobKind, JobRecord
 
 
+class ServerState(StrEnum):
+    """How a server stands by its endpoint file and the queue."""
+
+    NONE = "none"
+    """It has no job."""
+    PENDING = "pending"
+    """Its job waits in the queue."""
+    STARTING = "starting"
+    READY = "ready"
+    SILENT = "silent"
+    """Without a heartbeat, though it said that it is there."""
+    GONE = "gone"
+    """Its job has ended, and it did not say why."""
+    FAILED = "failed"
+    LEFT = "left"
+    """In order; or its lease has ended."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it ended, or hangs, without having been told to."""
+        return self in (ServerState.FAILED, ServerState.GONE, ServerState.SILENT)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self in (ServerState.LEFT, ServerState.GONE, ServerState.FAILED, ServerState.NONE)
+
+
 @dataclass(frozen=True)
 class ServerStatus:
     """What the endpoint file and the queue say of one instance."""
 
     name: str
-    state: str
-    """The endpoint's, or: pending, gone, silent, none, or left for a lease that has ended."""
+    state: ServerState
     reason: str
     job_id: str | None
     node: str
@@ -38,7 +66,7 @@ class ServerStatus:
     """The run directory whose server it is; empty: this run's own."""
 
 
-def server_state(
+def read_server(
     plan: Plan,
     run_dir: RunDir,
     name: str,
@@ -59,43 +87,45 @@ def server_state(
     queued = states.get(job.job_id) if job else None
     if job and job.job_id != written_by:
         endpoint = None  # the file is of an earlier job
-    state, reason = (endpoint.state, endpoint.reason) if endpoint else ("", "")
+    state = ServerState.STARTING if job else ServerState.NONE
+    reason = ""
+    if endpoint is not None:
+        state, reason = ServerState(endpoint.state), endpoint.reason
     if job is not None and not is_live(queued):
-        if state in ("ready", "starting", ""):
-            state = "gone"
+        if state in (ServerState.READY, ServerState.STARTING):
+            state = ServerState.GONE
             reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
     elif queued is not None and queued.phase is Phase.QUEUED:
-        state, reason = "pending", queued.reason
-    elif endpoint is not None and state == "ready" and not endpoint.is_ready:
-        state, reason = "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
-    elif endpoint is not None and state == "ready" and endpoint.kept_until:
+        state, reason = ServerState.PENDING, queued.reason
+    elif endpoint is not None and state is ServerState.READY and not endpoint.is_ready:
+        state, reason = ServerState.SILENT, f"no heartbeat for {endpoint.age_s():.0f} s"
+    elif endpoint is not None and state is ServerState.READY and endpoint.kept_until:
         reason = f"nothing needs it; kept until {endpoint.kept_until} (keep_servers_min)"
     for successor in own:
         its = states.get(successor.job_id)
         if job is not None and successor.takes_over == job.job_id and is_live(its):
             takes_over = f"job {successor.job_id} is to take over ({its})"
             reason = f"{reason}\n{takes_over}" if reason else takes_over
-    state = state or ("starting" if job else "none")
     node = queued.node if queued else ""
     return _status(plan, name, endpoint, state, reason, job.job_id if job else None, node)
 
 
-def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[str, str]:
+def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[ServerState, str]:
     """State and reason of a server whose job is another sweep's."""
     if endpoint is None:
-        return "gone", ""
+        return ServerState.GONE, ""
     if endpoint.state in ("ready", "starting") and not endpoint.is_serving:
-        return "silent", f"no heartbeat for {endpoint.age_s():.0f} s"
+        return ServerState.SILENT, f"no heartbeat for {endpoint.age_s():.0f} s"
     if endpoint.state == "ready" and location.lease not in endpoint.leases:
-        return "left", "the lease has ended"
-    return endpoint.state, endpoint.reason
+        return ServerState.LEFT, "the lease has ended"
+    return ServerState(endpoint.state), endpoint.reason
 
 
 def _status(
     plan: Plan,
     name: str,
     endpoint: Endpoint | None,
-    state: str,
+    state: ServerState,
     reason: str,
     job_id: str | None,
     node: str = "",
@@ -113,7 +143,7 @@ def _status(
         heartbeat=endpoint.heartbeat if endpoint else "",
         cause=endpoint.cause if endpoint else "",
         warnings=endpoint.warnings if endpoint else (),
-        kept_until=endpoint.kept_until if endpoint and state == "ready" else "",
+        kept_until=endpoint.kept_until if endpoint and state is ServerState.READY else "",
         warning=overload_warning(
             plan, server_of(name), endpoint.max_concurrency if endpoint else None
         ),

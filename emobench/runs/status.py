@@ -17,7 +17,7 @@ from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state
 from emobench.runs.logs import LogIndex
-from emobench.runs.server_state import ServerStatus, server_state
+from emobench.runs.server_state import ServerStatus, read_server
 from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
@@ -160,7 +160,7 @@ def run_status(
         if state is CellState.FAILED:
             ended = summary.ended if summary else None
             problems.append(CellProblem(cell.number, cell.title, reason, ended))
-    servers = [server_state(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
+    servers = [read_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
     # A clean-up job only waits for the others, and kept servers only for somebody's own work.
     passive = {job.job_id for job in jobs if job.kind is JobKind.CLEANUP}
     passive |= {str(server.job_id) for server in servers if server.kept_until}

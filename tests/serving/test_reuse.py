@@ -17,7 +17,7 @@ from emobench.core.models import RoleModel, VllmModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now
-from emobench.runs.server_state import server_state
+from emobench.runs.server_state import read_server
 from emobench.serving.demand import who_leases
 from emobench.serving.reuse import (
     find_offers,
@@ -81,9 +81,9 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
         found = wait_for_endpoint(second, "user", deadline_s=60)
         assert found.endpoint.incarnation == own.incarnation
         assert found.location.key() == api_key(first)
-        row = server_state(plan, second, "user", [], {})
+        row = read_server(plan, second, "user", [], {})
         assert (row.state, row.leased_from) == ("ready", str(first.path))
-        assert server_state(plan, second, "assistant_a", [], {}).leased_from == ""
+        assert read_server(plan, second, "assistant_a", [], {}).leased_from == ""
 
         for number in (0, 1):
             finish_cell(first, number)
@@ -97,7 +97,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
             finish_cell(second, number)
         assert process.wait(60) == 0
     assert read_leases(first, "user") == []
-    assert server_state(plan, second, "user", [], {}).state == "left"
+    assert read_server(plan, second, "user", [], {}).state == "left"
 
 
 def heartbeat(run_dir: RunDir) -> str:

@@ -17,7 +17,7 @@ from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import write_json
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.server_state import server_state
+from emobench.runs.server_state import read_server
 from emobench.serving import waiting
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
@@ -91,7 +91,7 @@ def test_status_shows_no_server_where_the_file_is_no_endpoint(text: str, tmp_pat
     run_dir = make_run(tmp_path)
     run_dir.endpoints.mkdir()
     run_dir.endpoint("user").write_text(text)
-    assert server_state(load_plan(run_dir), run_dir, "user", [], {}).state == "none"
+    assert read_server(load_plan(run_dir), run_dir, "user", [], {}).state == "none"
 
 
 def test_keys_of_a_later_version_are_ignored(run_dir: RunDir) -> None:

@@ -14,6 +14,7 @@ from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load, ask_load
+from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
 from emobench.runs.watching.episodes import EpisodeScan
 from emobench.runs.watching.state import Seen
@@ -140,7 +141,7 @@ class Reader:
         asked: dict[str, Poller[Load]] = {}
         for server in status.servers:
             name, url = server.name, server.url
-            if server.state != "ready" or not url:
+            if server.state is not ServerState.READY or not url:
                 self._loads.pop(name, None)
                 continue
             if self._loads.get(name, ("",))[0] != url:

@@ -11,7 +11,7 @@ from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
 from emobench.core.times import iso, seconds
 from emobench.llm.engine_metrics import Load
-from emobench.runs.server_state import ServerStatus
+from emobench.runs.server_state import ServerState, ServerStatus
 from emobench.runs.status import CellCounts, RunStatus
 from emobench.runs.watching.episodes import Tally, Trouble
 from emobench.scheduler.cost import CostTotals
@@ -52,7 +52,7 @@ class Look:
 @dataclass(frozen=True)
 class ServerRow:
     name: str
-    state: str
+    state: ServerState
     reason: str
     job_id: str
     node: str
@@ -260,7 +260,7 @@ def _newest(seen: Seen, status: RunStatus, now: float) -> Trouble | None:
     """The newest of what servers, cells and conversations complain about."""
     found = [seen.newest_error] if seen.newest_error is not None else []
     for server in status.servers:
-        if server.state in ("failed", "gone", "silent"):
+        if server.state.is_broken:
             when = seconds(server.heartbeat) or now
             text = ": ".join(part for part in (server.state, server.reason) if part)
             found.append(Trouble(when, f"server {server.name}", _line(text)))

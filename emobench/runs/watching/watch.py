@@ -39,8 +39,6 @@ class Watch:
         """Whether nothing of the run is in the queue any more."""
         if self.state is None:
             return False
-        if self.state.finished and all(
-            row.state in ("left", "gone", "failed", "none") for row in self.state.servers
-        ):
+        if self.state.finished and all(row.state.is_over for row in self.state.servers):
             return True  # also where the queue cannot be asked
         return len(self._quiet) >= (1 if self.state.finished else QUIET_ANSWERS)

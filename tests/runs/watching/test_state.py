@@ -13,7 +13,7 @@ import pytest
 from emobench.cli.terminal import plain
 from emobench.cli.watch_screen import changes, duration, line, screen
 from emobench.llm.engine_metrics import Load
-from emobench.runs.server_state import ServerStatus
+from emobench.runs.server_state import ServerState, ServerStatus
 from emobench.runs.status import CellCounts, CellProblem, EpisodeCounts, RunStatus
 from emobench.runs.watching.episodes import Tally, Trouble
 from emobench.runs.watching.state import Seen, WatchState, as_data, watch_state
@@ -22,7 +22,9 @@ NOW = 1_800_000_000.0
 BEAT = "2027-01-15T07:59:57+00:00"
 
 
-def server(name: str = "user", state: str = "ready", reason: str = "", **more: Any) -> ServerStatus:
+def server(
+    name: str = "user", state: ServerState = ServerState.READY, reason: str = "", **more: Any
+) -> ServerStatus:
     return ServerStatus(
         name=name,
         state=state,
@@ -162,7 +164,7 @@ def test_the_means_load_no_heavy_library() -> None:
         (seen(newest_error=Trouble(NOW - 9, "cell 1 task 2", "lost")), "cell 1 task 2: lost"),
         (
             seen(
-                [server(state="failed", reason="CUDA out\nof memory")],
+                [server(state=ServerState.FAILED, reason="CUDA out\nof memory")],
                 newest_error=Trouble(NOW - 9, "cell 1 task 2", "lost"),
             ),
             "server user: failed: CUDA out of memory",
@@ -194,7 +196,9 @@ def full() -> WatchState:
             reward = None if outcome == "infra_error" else float(outcome == "solved")
             tally.add("retail", task, outcome, reward)
     servers = [server(f"assistant_{n}" + "x" * 30) for n in range(9)]
-    servers.append(server("user", "failed", reason="the engine ended with 1; " + "words " * 50))
+    servers.append(
+        server("user", ServerState.FAILED, reason="the engine ended with 1; " + "words " * 50)
+    )
     look = seen(
         servers,
         tallies=dict.fromkeys(names, tally),
