@@ -30,6 +30,7 @@ from emobench.core.job_id import local_job_id
 from emobench.core.plan import Plan, server_of
 from emobench.core.processes import die_with_parent, start_ticks
 from emobench.core.run_dir import RunDir
+from emobench.core.stop_signals import StopRequest
 from emobench.scheduler.interface import JobState, Scheduler
 from emobench.scheduler.render import array_script, server_arguments, server_log, server_script
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, OnJob, add_jobs, new_record
@@ -266,27 +267,28 @@ def exec_script(script: str, log: str, *arguments: str) -> None:
 
 
 def run_tasks(tasks: Sequence[Task], throttle: int, logs: str) -> dict[str, int]:
-    """Run every task, at most `throttle` at a time; exit code by '<array>_<index>'.
+    """Run every task, at most `throttle` at a time; return the exit code by '<array>_<index>'.
 
-    On SIGTERM no further task starts, and the running ones are ended.
+    On a signal no further task starts, and the running ones are ended.
     """
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    die_with_parent(signal.SIGTERM)
+    stop = StopRequest()
     waiting = deque(tasks)
     running: dict[str, subprocess.Popen[bytes]] = {}
     codes: dict[str, int] = {}
-    while (waiting or running) and not stopping:
-        while waiting and len(running) < throttle and not stopping:
-            task = waiting.popleft()
-            running[f"{task.array}_{task.index}"] = _start_task(task, logs)
-        _collect(running, codes)
-        time.sleep(0.05)
+    with stop.on_signals():
+        die_with_parent(signal.SIGTERM)
+        while (waiting or running) and not stop.is_set():
+            while waiting and len(running) < throttle and not stop.is_set():
+                task = waiting.popleft()
+                running[f"{task.array}_{task.index}"] = _start_task(task, logs)
+            _collect(running, codes)
+            time.sleep(0.05)
+        _end_tasks(running, codes)
+    return codes
+
+
+def _end_tasks(running: dict[str, subprocess.Popen[bytes]], codes: dict[str, int]) -> None:
+    """Ask tasks to end, and kill those that take too long."""
     for process in running.values():
         process.terminate()
     deadline = time.monotonic() + TASK_GRACE_S
@@ -296,7 +298,6 @@ def run_tasks(tasks: Sequence[Task], throttle: int, logs: str) -> dict[str, int]
     for process in running.values():
         process.kill()
         process.wait()
-    return codes
 
 
 def _collect(running: dict[str, subprocess.Popen[bytes]], codes: dict[str, int]) -> None:
