@@ -56,12 +56,12 @@ def conversation_lines(one: Shown, columns: int, full: bool) -> Iterator[Line]:
     yield from heading(one, columns)
     yield from task_lines(one, columns)
     for number, event in enumerate(one.transcript.events):
-        if apart(one.transcript.events, number) or full:
+        if starts_paragraph(one.transcript.events, number) or full:
             yield ()
         yield from event_lines(event, columns, full)
 
 
-def apart(events: Sequence[Event], number: int) -> bool:
+def starts_paragraph(events: Sequence[Event], number: int) -> bool:
     """Whether a blank line stands before an event: tool calls in a row stand together."""
     pair = events[max(0, number - 1) : number + 1]
     return not all(isinstance(event, ToolCall) for event in pair)
@@ -115,10 +115,10 @@ def task_lines(one: Shown, columns: int) -> Iterator[Line]:
     if one.task is None:
         return
     yield from _labelled("task", "dim", flat(one.task.instruction), columns, text_style="dim")
-    yield from wanted_lines(one, columns)
+    yield from ground_truth_lines(one, columns)
 
 
-def wanted_lines(one: Shown, columns: int) -> Iterator[Line]:
+def ground_truth_lines(one: Shown, columns: int) -> Iterator[Line]:
     """Each wanted write with done or missing, each unwanted one, each output with told or not."""
     if one.task is None:
         return
@@ -245,7 +245,7 @@ def side_by_side(left: Shown, right: Shown, columns: int, full: bool) -> Iterato
     for pair in zip_longest(*exchanges, fillvalue=()):
         for number, events in enumerate(zip_longest(*pair)):
             sides = [[event for _, event in side] for side in pair]
-            if any(apart(side, number) for side in sides if number < len(side)):
+            if any(starts_paragraph(side, number) for side in sides if number < len(side)):
                 yield from _rows([()], [()], half)
             first, second = (
                 _marked(event, side, half, full) for event, side in zip(events, marks, strict=True)
@@ -322,7 +322,7 @@ def _top(one: Shown, columns: int) -> list[Line]:
     if one.fault is not None:
         text = f"fault: {flat(fault_text(one.fault))}"
         lines += _paragraph("", text, columns)
-    return [*lines, *wanted_lines(one, columns)]
+    return [*lines, *ground_truth_lines(one, columns)]
 
 
 def _rows(left: Sequence[Line], right: Sequence[Line], half: int) -> Iterator[Line]:

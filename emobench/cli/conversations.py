@@ -223,14 +223,14 @@ def _print_json(plan: Plan, found: Iterable[Found], full: bool) -> None:
             "fault": None if one.fault is None else asdict(one.fault),
         }
         if full:
-            data["wanted"] = None if one.task is None else _wanted(one.task)
+            data["wanted"] = None if one.task is None else _ground_truth(one.task)
             data["events"] = [
                 {"kind": type(event).__name__, **asdict(event)} for event in one.transcript.events
             ]
         print(json.dumps(data, default=str))
 
 
-def _wanted(task: Task) -> dict[str, Any]:
+def _ground_truth(task: Task) -> dict[str, Any]:
     return {
         "instruction": task.instruction,
         "actions": [asdict(action) for action in task.actions],
