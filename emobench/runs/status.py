@@ -7,7 +7,7 @@ and sacct, or the process table). Where the queue cannot be asked, the files sti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,10 +21,10 @@ from emobench.runs.server_state import ServerStatus, read_server
 from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
-from emobench.scheduler.usage import ask_accounts, usage
+from emobench.scheduler.usage import SummaryOf, ask_accounts, usage
 from emobench.serving.budget import LimitStatus, state_of_limit
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
-from emobench.store.summaries import CellSummary, read_summary
+from emobench.store.summaries import read_summary
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def read_status(run_dir: RunDir, *, cost: bool = False) -> RunStatus:
     jobs = read_jobs(run_dir)
     states = SCHEDULERS.states(jobs)
     status = run_status(plan, run_dir, jobs, states)
-    index = LogIndex(plan, run_dir, jobs) if status.problems else None
-    if index is not None:
+    if status.problems:
+        index = LogIndex(plan, run_dir, jobs)
         problems = [
             replace(problem, log=str(next(iter(index.of_cell(problem.cell)), "")))
             for problem in status.problems
@@ -135,7 +135,7 @@ def run_status(
     run_dir: RunDir,
     jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
-    summary_of: Callable[[int], CellSummary | None] | None = None,
+    summary_of: SummaryOf | None = None,
 ) -> RunStatus:
     """Return how a run stands by what the queue said, without logs and cost; `summary_of` reads a
     cell's summary by its number."""
