@@ -28,6 +28,7 @@ LONGEST = 20_000
 """Characters of a message that rules look at: a model caught in a loop writes megabytes."""
 _AROUND_STOP = ".'\"`*"
 _UNKNOWN = "Unknown action "
+_decode = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +311,13 @@ def text_of(content: object) -> str:
 
 
 def _parse_object(raw: str) -> dict[str, Any] | None:
-    # Mostly it is a sentence, and to be told where in it the JSON ends takes longer than to look.
-    if not raw.lstrip().startswith("{"):
+    # As json.loads, in half the time; a sentence, as most are, is told by its first letter.
+    text = raw.strip(" \t\n\r")
+    if not text.startswith("{"):
         return None
+    value: dict[str, Any]
     try:
-        value = json.loads(raw)
+        value, end = _decode(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if end == len(text) else None

@@ -98,6 +98,7 @@ TEXT = Column("text", "string")
 
 TURNS = (*(next(c for c in EPISODES if c.name == name) for name in FROM_EPISODE), *OF_MESSAGE)
 
+_BLOCK = 300
 ROLES = ("user", "assistant", "tool")
 _FIXED = {"outcome": OUTCOMES, "role": ROLES}
 """Categories that are the same in every table, whether they occur or not."""
@@ -178,8 +179,14 @@ def _arrow_type(column: Column) -> Any:
     }[column.kind]
 
 
-def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
+def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """The columns, made of blocks of rows that the processor's cache holds."""
+    columns: list[list[Any]] = [[] for _ in range(width)]
+    for start in range(0, len(rows), _BLOCK):
+        block = zip(*rows[start : start + _BLOCK], strict=True)
+        for column, values in zip(columns, block, strict=True):
+            column += values
+    return columns
 
 
 def _table(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> Any:

@@ -266,3 +266,24 @@ def test_refusals_and_apologies_by_their_words() -> None:
     assert [refuses(text) for text in taken] == [False] * 3
     assert [apologises(text) for text in ("My mistake!", "I apologise.", "Sorry.")] == [True] * 3
     assert not apologises("Your sorrow is understood.")
+
+
+@given(
+    st.one_of(
+        st.text(st.sampled_from(' \t\n\u00a0\ufeff{}[]":,\\u0d8Ee1.-'), max_size=12),
+        st.builds(
+            lambda before, value, after: before + json.dumps(value) + after,
+            st.text(st.sampled_from(" \t\n\r\u00a0\ufeff")),
+            st.dictionaries(st.text(), st.floats() | st.integers() | st.text() | st.none()),
+            st.sampled_from(["", " \n", "\u00a0", "}", " x"]),
+        ),
+    )
+)
+def test_arguments_are_what_json_makes_of_them(raw: str) -> None:
+    try:
+        expected = json.loads(raw)
+    except ValueError:
+        expected = None
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call("a", "think", raw)]}]
+    (found,) = parse_transcript(messages, "tool-calling").calls
+    assert repr(found.arguments) == repr(expected if isinstance(expected, dict) else None)

@@ -20,7 +20,7 @@ from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.store.episodes import EpisodeRecord, episode_of
-from emobench.tables.columns import EPISODES, TEXT, TURNS, Column, episodes_table
+from emobench.tables.columns import EPISODES, TEXT, TURNS, Column, episodes_table, turns_table
 from emobench.tables.rows import episode_row, facts_of, turn_rows
 from emobench.tables.run_results import collect
 from emobench.tables.table import (
@@ -222,6 +222,20 @@ def test_a_record_of_any_values_makes_a_row(run_dir: RunDir, data: Any) -> None:
     assert episodes_table([row]).num_rows == 1
     turn_rows(record, "react", with_text=True)
     turn_rows(record, "tool-calling", with_text=True)
+
+
+def test_every_row_of_a_large_table_stands_in_its_place(run_dir: RunDir) -> None:
+    plan = load_plan(run_dir)
+    facts = facts_of("x", plan, plan.cells[0], "f")
+    messages = [{"role": "user", "content": "a " * n} for n in range(3)]
+    record = EpisodeRecord(task_id=7, trial=1, outcome=Outcome.FAILED, traj=messages)
+    count = 1234
+    episodes = episodes_table([episode_row(facts, record, n, 2 * n) for n in range(count)])
+    assert episodes.column("offset").to_pylist() == list(range(count))
+    assert episodes.column("length").to_pylist() == list(range(0, 2 * count, 2))
+    turns = turns_table(episodes, turn_rows(record, "react", False) * count, [3] * count, False)
+    assert turns.column("words").to_pylist() == [0, 1, 2] * count
+    assert episodes_table([]).schema == episodes.schema
 
 
 def test_what_was_left_out_is_counted_by_file(run_dir: RunDir, tmp_path: Path) -> None:
