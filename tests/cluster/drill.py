@@ -20,7 +20,7 @@ engine: scripted
 matrix: {{env: retail, variant: [control, anger]}}
 trials: {trials}
 tasks: 0-{last}
-concurrency: 2
+concurrency: {concurrency}
 probe: "off"
 timeout_s: 20
 user: {{latency_ms: {latency}, replicas: {replicas}}}
@@ -35,20 +35,39 @@ class Drill(Site):
     cells = 0
 
     def begin(
-        self, *, tasks: int = 8, trials: int = 1, latency: int = 100, replicas: int = 1
+        self,
+        *,
+        tasks: int = 8,
+        trials: int = 1,
+        latency: int = 100,
+        replicas: int = 1,
+        concurrency: int = 2,
     ) -> subprocess.CompletedProcess[str]:
         """Submit it, and return once conversations are under way."""
-        self.write(tasks, trials, latency, replicas)
+        self.write(tasks, trials, latency, replicas, concurrency)
         done = self.emobench("sweep", "tiny.yaml")
         assert done.returncode == 0, done.stderr
         until(self.records, "the first episodes", poll=0.2)
         return done
 
-    def write(self, tasks: int, trials: int = 1, latency: int = 100, replicas: int = 1) -> None:
+    def write(
+        self,
+        tasks: int,
+        trials: int = 1,
+        latency: int = 100,
+        replicas: int = 1,
+        concurrency: int = 2,
+    ) -> None:
         """The profile and the sweep file."""
         self.tasks, self.cells = tasks, 2 * trials
         (self.folder / "site.yaml").write_text(json.dumps(self.profile))
-        text = SWEEP.format(trials=trials, last=tasks - 1, latency=latency, replicas=replicas)
+        text = SWEEP.format(
+            trials=trials,
+            last=tasks - 1,
+            latency=latency,
+            replicas=replicas,
+            concurrency=concurrency,
+        )
         (self.folder / "tiny.yaml").write_text(text)
 
     @property

@@ -39,8 +39,9 @@ def close_node(drill: Drill) -> None:
 
 
 def test_successors_take_over_and_no_conversation_notices(drill: Drill) -> None:
-    # Long enough for the successors to start on a loaded machine.
-    drill.begin(tasks=18, latency=300)
+    # Long enough for the successors to start on a loaded machine, and so many conversations at a
+    # time that not all of them are between two calls of a role when its server changes.
+    drill.begin(tasks=40, latency=300, concurrency=5)
     before = {server: drill.endpoint(server) for server in SERVERS}
     shorten(drill, *SERVERS, seconds=200)
     until(
