@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -96,16 +97,16 @@ class Accepts:
     words: str
 
 
-class Form:
+class Form(ABC):
     """Base of a short form: what is written becomes what the type wants before it is checked."""
 
+    @abstractmethod
     def expand(self, value: Any) -> Any:
         """Return the long form; a value that is no short form as it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extend_schema(self, schema: JsonSchema) -> JsonSchema:
         """Return the JSON schema that takes the short form too."""
-        raise NotImplementedError
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
