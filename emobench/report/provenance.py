@@ -17,7 +17,6 @@ from emobench.report.library import HIDDEN
 from emobench.report.numbers import DASH, format_time, plural
 from emobench.report.study import Study
 from emobench.scheduler.cost import sum_up
-from emobench.store.jobs import read_jobs
 from emobench.tables.run_results import Collected
 
 SECRET = re.compile(r"(api[-_]?key|hf[-_]?token|password|secret)", re.IGNORECASE)
@@ -144,7 +143,7 @@ def _gates(study: Study) -> str:
 def _jobs(collected: Collected) -> str:
     """Return the jobs' ids by kind, the first and the last of many."""
     ids: dict[str, list[str]] = {}
-    for job in read_jobs(collected.run_dir):
+    for job in collected.jobs[0]:
         ids.setdefault(str(job.kind), []).append(job.job_id)
     parts = []
     for kind, each in ids.items():

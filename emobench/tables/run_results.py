@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from emobench.core.errors import InvalidInput
 from emobench.core.outcomes import Observation, Outcome
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
@@ -24,6 +25,7 @@ from emobench.store.episodes import (
     belongs_to,
     count_lines,
 )
+from emobench.store.jobs import JobRecord, read_jobs
 from emobench.store.summaries import CellSummary, read_summary
 
 CellState = Literal["done", "running", "partial", "failed", "missing"]
@@ -103,15 +105,23 @@ class Collected:
     """Where the episode files are read, so that each is read once."""
 
     @cached_property
+    def jobs(self) -> tuple[list[JobRecord], str]:
+        """The run's job records, and why there are none where they cannot be read: what they cost
+        is then unknown, and its conversations are not."""
+        try:
+            return read_jobs(self.run_dir), ""
+        except InvalidInput as error:
+            return [], str(error)
+
+    @cached_property
     def cost(self) -> Cost:
         """Accelerator-hours by job and by cell; asks the queue and accounting the first time."""
         from emobench.core.times import seconds
         from emobench.scheduler.interface import Accounts
         from emobench.scheduler.schedulers import SCHEDULERS
         from emobench.scheduler.usage import ask_accounts, servers_used, usage
-        from emobench.store.jobs import read_jobs
 
-        jobs = read_jobs(self.run_dir)
+        jobs, problem = self.jobs
         conversations = []
         for result in self.cells:
             servers = servers_used(self.plan, result.cell.assistant)
@@ -126,7 +136,7 @@ class Collected:
             self.run_dir,
             jobs,
             SCHEDULERS.states(jobs),
-            ask_accounts(self.run_dir, jobs) if jobs else Accounts(),
+            ask_accounts(self.run_dir, jobs) if jobs else Accounts(problem=problem),
             summary_of=summaries.get,
             conversations=conversations,
         )

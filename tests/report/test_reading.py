@@ -15,6 +15,7 @@ from emobench.benchmarks.transcript import parse_transcript
 from emobench.core.files import parse_json
 from emobench.core.plan import load_plan
 from emobench.report.library import Limit
+from emobench.report.render import build_report
 from emobench.report.study import build_study
 from emobench.store.episodes import EpisodeTexts
 from emobench.tables.run_results import collect
@@ -86,3 +87,14 @@ def test_what_the_page_leaves_out_is_checked_all_the_same(
     assert part.sample == 4
     assert part.library.texts == whole.library.texts
     assert sum(part.talk.conversations.values()) + sum(part.talk.missing.values()) == 16
+
+
+def test_damaged_records_of_jobs_cost_the_report_only_its_hours(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", tasks=2)
+    fill(run_dir, load_plan(run_dir).cells)
+    whole = build_study(collect(run_dir))
+    run_dir.jobs.write_text('{"schema": 1, "jobs": [{"kind":')
+    damaged = build_study(collect(run_dir))
+    assert damaged.findings == whole.findings
+    assert "cannot be read" in damaged.collected.cost.problem
+    assert build_report(run_dir).stat().st_size > 0
