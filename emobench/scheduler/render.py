@@ -147,13 +147,14 @@ def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -
     resources = plan.profile.user_server if role == "user" else plan.profile.assistant_server
     # A site gives CPUs, memory and cards by node.
     cards = model.accelerators // max(model.nodes, 1)
-    short = "user" if role == "user" else f"asst-{server.removeprefix('assistant_')}"
+    # squeue shows ten letters of a name: whose job it is comes first.
+    own_name = server.removeprefix("assistant_")
     return {
         "server": server,
         "role": role,
         "model": model,
         "settings": str(run_dir.scripts / f"settings_{server}.json"),
-        "job_name": f"emo-{plan.sweep.name}-{short}",
+        "job_name": f"{own_name}-{plan.sweep.name}",
         "comment": f"emobench {plan.sweep.name} {role} server {model.model}",
         "resources": resources,
         "nodes": model.nodes,
@@ -176,7 +177,7 @@ def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
         "first_cell": block.first_cell,
         "size": block.size,
         "throttle": throttle_of(plan),
-        "job_name": f"emo-{plan.sweep.name}-run-{block.name}",
+        "job_name": f"run-{block.name}-{plan.sweep.name}",
         "comment": f"emobench {plan.sweep.name} cells {block.first_cell}-{last} {block.assistant}",
         "resources": resources,
         "nodes": 1,
@@ -195,7 +196,7 @@ def _cleanup_values(plan: Plan) -> dict[str, Any]:
     minutes = -(-min(seconds, limit_s(array.time) or seconds) // 60)
     resources = array.model_copy(update={"time": str(minutes)})
     return {
-        "job_name": f"emo-{plan.sweep.name}-cleanup",
+        "job_name": f"cleanup-{plan.sweep.name}",
         "comment": f"emobench {plan.sweep.name} clean-up",
         "resources": resources,
         "nodes": 1,

@@ -93,9 +93,9 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     user, first, second, array, other = (job.job_id for job in jobs)
     lines = study.lab.ask("squeue", "-h", "-o", "%i|%j|%E|%k").splitlines()
     rows = {row[0]: row[1:] for row in (line.split("|") for line in lines)}
-    assert rows[user] == ["emo-study-user", "(null)", "emobench study user server scripted"]
+    assert rows[user] == ["user-study", "(null)", "emobench study user server scripted"]
     name, dependencies, comment = rows[f"{array}_[0-1,3%2]"]
-    assert (name, comment) == ("emo-study-run-a", "emobench study cells 0-3 a")
+    assert (name, comment) == ("run-a-study", "emobench study cells 0-3 a")
     assert set(re.findall(r"after:(\d+)", dependencies)) == {user, first}
     assert set(re.findall(r"after:(\d+)", rows[f"{other}_[1%2]"][1])) == {user, second}
     states = SLURM.states(jobs)

@@ -59,11 +59,11 @@ def test_it_ran_as_a_user_job_an_assistant_job_and_an_array(quickstart: Path, la
         poll=0.2,
     )
     named = {row[0]: row[1:3] for row in rows()}
-    assert named[user] == ["emo-quickstart-user", "cuda"]
-    assert named[assistant] == ["emo-quickstart-asst-scripted", "gaudi"]
+    assert named[user] == ["user-quickstart", "cuda"]
+    assert named[assistant] == ["scripted-quickstart", "gaudi"]
     tasks = [row for row in rows() if row[0].startswith(f"{array}_")]
     assert [row[0] for row in sorted(tasks)] == [f"{array}_{index}" for index in range(8)]
-    assert {row[1] for row in tasks} == {"emo-quickstart-run-scripted"}
+    assert {row[1] for row in tasks} == {"run-scripted-quickstart"}
     # The profile's throttle is 4. Times have whole seconds: who ends as another starts is gone.
     at_once = [sum(row[4] <= other[4] < row[5] for row in tasks) for other in tasks]
     assert max(at_once) <= 4
