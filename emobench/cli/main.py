@@ -13,6 +13,8 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
 from emobench import __version__
@@ -168,11 +170,25 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(
-            f"emobench: {visible(str(error))}\n  nothing that was written before is lost",
-            file=sys.stderr,
-        )
+        text = _denied(error) or f"{error}\n  nothing that was written before is lost"
+        print(f"emobench: {visible(text)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nemobench: interrupted; jobs that were submitted go on", file=sys.stderr)
         return 130
+
+
+def _denied(error: OSError) -> str:
+    """Say whose a file is that this user may not use; empty for every other failure."""
+    if not isinstance(error, PermissionError) or not error.filename:
+        return ""
+    path = Path(os.fsdecode(error.filename))
+    with suppress(OSError, KeyError):
+        there = next(folder for folder in (path, *path.parents) if os.access(folder, os.F_OK))
+        if there.stat().st_uid != os.geteuid():
+            return (
+                f"{path}: {error.strerror}; {there} belongs to {there.owner()}\n"
+                "  of somebody else's run you can use status, watch, logs, conversations, check "
+                "and report -o FILE"
+            )
+    return ""

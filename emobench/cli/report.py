@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
 
-from emobench.core.errors import InvalidInput, Problem
+from emobench.core.errors import EmobenchError, InvalidInput, Problem
 
 EPILOG = """examples:
   emobench report runs/x                             runs/x/report.html, also while it runs
+  emobench report runs/x -o x.html                   elsewhere, e.g. of a colleague's run
   emobench report runs/x --export paper/emotions     figures and tables as files, too
   emobench collect runs/x runs/y -o both && emobench report both     several runs as one
 """
@@ -24,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument(
         "paths", nargs="+", metavar="RUN_DIR", help="e.g. runs/quickstart, or a collected folder"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to write it (default: report.html in the run directory)",
     )
     parser.add_argument(
         "--conversations",
@@ -54,13 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     limit = parse_limit(arguments.conversations)
     run_dir = find_run_dir(arguments.paths[0])
+    output: Path = arguments.output or run_dir.report
+    _check_output(output)
 
     from emobench.report.render import write_report
     from emobench.report.study import build_study
     from emobench.tables.run_results import collect
 
     study = build_study(collect(run_dir), limit)
-    print(write_report(study))
+    print(write_report(study, output))
     if arguments.export is not None:
         from emobench.report.export import export
 
@@ -69,3 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
         if notice:
             print(f"emobench: {notice}", file=sys.stderr)
     return 0
+
+
+def _check_output(file: Path) -> None:
+    """Refuse, before hours of conversations are read, what could not be written.
+
+    Raises InvalidInput for a path that is no file's, EmobenchError for a folder of somebody else.
+    """
+    if file.is_dir():
+        raise InvalidInput(f"{file} is a folder; -o takes the name of a file, e.g. {file}/x.html")
+    folder = file.parent
+    if not folder.is_dir():
+        raise InvalidInput(f"there is no folder {folder} to write {file.name} to; make it first")
+    if not os.access(folder, os.W_OK, effective_ids=True):
+        raise EmobenchError(
+            f"{folder} is not yours to write to\n  write the report elsewhere: "
+            "emobench report RUN_DIR -o FILE"
+        )

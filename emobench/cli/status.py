@@ -61,6 +61,8 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
     lines[-1] += f": {outcomes}" if outcomes else ""
     if status.cost is not None:
         lines.append(f"cost     {status.cost}")
+        if status.cost.problem:
+            lines.append(f"         {status.cost.problem}")
     if status.limit is not None:
         lines.append(f"limit    {status.limit}")
     rows = [

@@ -54,14 +54,15 @@ def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
     return write_report(build_study(collect(run_dir), limit))
 
 
-def write_report(study: Study) -> Path:
-    """Write the page of a study that is built already and return its path.
+def write_report(study: Study, path: Path | None = None) -> Path:
+    """Write the page of a study that is built already and return its path, by default in the run
+    directory.
 
     Raises OSError where it cannot be written.
     """
     # A lone surrogate, which a model can write, has no place in a UTF-8 file.
     text = _page(study).encode("utf-8", "replace").decode("utf-8")
-    path = study.collected.run_dir.report
+    path = path or study.collected.run_dir.report
     write_atomic(path, text)
     return path
 

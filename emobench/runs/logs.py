@@ -25,7 +25,7 @@ from emobench.core.plan import (
 from emobench.core.run_dir import RunDir
 from emobench.core.times import seconds
 from emobench.scheduler.render import server_log
-from emobench.store.endpoints import locate_server, read_endpoint
+from emobench.store.endpoints import locate_server, privacy_note, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord, read_jobs, tasks_of
 from emobench.store.summaries import read_summary
@@ -59,8 +59,9 @@ class LogIndex:
 
     def of_server(self, server: str) -> list[Path]:
         """Logs of all jobs of a server, the newest first; a leased one's are its owner's."""
-        location = locate_server(self._run_dir, server)
-        if location.lease and location.run_dir.plan.exists():
+        hidden = privacy_note(self._run_dir)
+        location = None if hidden else locate_server(self._run_dir, server)
+        if location and location.lease and location.run_dir.plan.exists():
             owner = location.run_dir
             return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(location.instance)
         ids = {
@@ -71,7 +72,7 @@ class LogIndex:
         for job_id, events in self._events.items():
             if events[0].server == server:
                 ids.setdefault(job_id, events[0].time)
-        if endpoint := read_endpoint(self._run_dir, server):
+        if not hidden and (endpoint := read_endpoint(self._run_dir, server)):
             ids.setdefault(endpoint.job_id, seconds(endpoint.started) or 0.0)
         prefix = server_log(server_of(server))
         return self._existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())

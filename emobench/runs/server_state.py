@@ -10,7 +10,7 @@ from emobench.config.capacity import overload_warning
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import JobState, Phase, is_live
-from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
+from emobench.store.endpoints import Endpoint, ServerLocation, locate_server, privacy_note
 from emobench.store.jobs import JobKind, JobRecord
 
 
@@ -21,6 +21,8 @@ class ServerState(StrEnum):
     """It has no job."""
     PENDING = "pending"
     """Its job waits in the queue."""
+    RUNNING = "running"
+    """Its job runs; its endpoint file is for its owner to read."""
     STARTING = "starting"
     READY = "ready"
     SILENT = "silent"
@@ -73,9 +75,11 @@ def read_server(
     jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
 ) -> ServerStatus:
-    """How an instance stands by its endpoint file and the queue."""
-    location = locate_server(run_dir, name)
-    endpoint = location.read()
+    """How an instance stands by its endpoint file and the queue; by the queue alone where this
+    user may not read endpoints/."""
+    hidden = privacy_note(run_dir)
+    location = ServerLocation(run_dir, name) if hidden else locate_server(run_dir, name)
+    endpoint = None if hidden else location.read()
     if location.lease:
         state, reason = _leased(location, endpoint)
         job_id, owner = endpoint.job_id if endpoint else None, str(location.run_dir.path)
@@ -89,10 +93,13 @@ def read_server(
         endpoint = None  # the file is of an earlier job
     state = ServerState.STARTING if job else ServerState.NONE
     reason = ""
+    if hidden and job is not None:
+        over = queued is None or queued.state in ("COMPLETED", "GONE")
+        state = ServerState.LEFT if over else ServerState.RUNNING
     if endpoint is not None:
         state, reason = ServerState(endpoint.state), endpoint.reason
     if job is not None and not is_live(queued):
-        if state in (ServerState.READY, ServerState.STARTING):
+        if state in (ServerState.READY, ServerState.STARTING, ServerState.RUNNING):
             state = ServerState.GONE
             reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
     elif queued is not None and queued.phase is Phase.QUEUED:

@@ -201,7 +201,7 @@ class Cost:
     cells: Mapping[int, tuple[float, float]]
     """(accelerator seconds, server seconds) by cell; empty where it was not asked for."""
     problem: str = ""
-    """Why accounting could not be asked, where it should have answered."""
+    """What could not be asked or read that should have told more."""
 
 
 def cost_of(
@@ -236,10 +236,12 @@ class CostTotals:
     source: str
     """Where the times are from: sacct, records, or both."""
     problem: str
-    """Why accounting could not be asked, where it should have answered."""
+    """What could not be asked or read that should have told more."""
 
     def __str__(self) -> str:
         """One line: accelerator-hours, or server-hours where no card was asked for."""
+        if self.problem and not self.server_hours:
+            return "not known"
         kind = "accelerator" if self.accelerator_hours else "server"
         phases = (f"{number(getattr(self, f'{kind}_hours_{name}'))} {name}" for name in PHASES)
         return f"{number(getattr(self, f'{kind}_hours'))} {kind}-hours: {', '.join(phases)}"

@@ -12,7 +12,7 @@ from emobench.core.times import seconds
 from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, cost_of
 from emobench.scheduler.interface import Accounts, JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
-from emobench.store.endpoints import read_endpoint
+from emobench.store.endpoints import privacy_note, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord, tasks_of
 from emobench.store.summaries import CellSummary, read_summary
@@ -52,7 +52,8 @@ def usage(
         job_id: [Mark(event.time, event.event) for event in each] for job_id, each in events.items()
     }
     moment = time.time() if now is None else now
-    return cost_of(runs, marks, moment, conversations, accounts.problem)
+    problem = accounts.problem or privacy_note(run_dir)
+    return cost_of(runs, marks, moment, conversations, problem)
 
 
 def accelerators_of(plan: Plan, server: str) -> int:
@@ -131,7 +132,8 @@ class _Reader:
         events = self._events.get(job_id, [])
         ended = None
         if not self._live(job_id) or (events and events[-1].event in ("left", "failed")):
-            endpoint = read_endpoint(self._run_dir, job.name)
+            hidden = privacy_note(self._run_dir)
+            endpoint = None if hidden else read_endpoint(self._run_dir, job.name)
             signs = [event.time for event in events]
             if endpoint is not None and endpoint.job_id == job_id:
                 signs.append(seconds(endpoint.heartbeat) or 0.0)

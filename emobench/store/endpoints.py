@@ -110,6 +110,23 @@ def read_endpoint(run_dir: RunDir, server: str) -> Endpoint | None:
         return None
 
 
+def privacy_note(run_dir: RunDir) -> str:
+    """Return what this user misses who may not look into endpoints/; empty for one who may.
+
+    The folder is its owner's alone, for the key in it; all else of a run is for colleagues to read.
+    """
+    try:
+        run_dir.api_key.stat()
+    except PermissionError:
+        return (
+            "the servers: endpoints/ is for its owner to read, so their states are the queue's, "
+            "and when they loaded and served is not known"
+        )
+    except OSError:
+        pass
+    return ""
+
+
 @dataclass(frozen=True)
 class ServerLocation:
     """The run directory that a server belongs to, and its name there."""

@@ -25,11 +25,13 @@ def cost_section(study: Study) -> Section:
     cost = study.collected.cost
     rows = [row for row in cost.jobs if row.spent.running_s or row.spent.queued_s]
     if not rows:
-        return Section(identifier, title, (Remark("No job of this run is recorded."),))
+        return Section(
+            identifier, title, (Remark(cost.problem or "No job of this run is recorded."),)
+        )
     totals = sum_up(cost)
     blocks = [Remark(f"{totals}, from {totals.source}.", "In all.")]
     if cost.problem:
-        blocks.append(Remark(cost.problem, "Accounting could not be asked."))
+        blocks.append(Remark(cost.problem, "Not all is known."))
     kinds: dict[tuple[JobKind, str], list[JobCost]] = defaultdict(list)
     for row in rows:
         kinds[(row.run.kind, row.run.name)].append(row)

@@ -22,6 +22,7 @@ from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import Accounts, JobState, Phase
 from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
 from emobench.scheduler.usage import ask_accounts, usage
+from emobench.store.endpoints import privacy_note
 from emobench.store.jobs import read_jobs
 from emobench.store.summaries import CellSummary, summary_in
 
@@ -61,7 +62,7 @@ class Reader:
     def look(self, budget_s: float | None, first: bool) -> tuple[Seen, dict[str, Load | str]]:
         """What there is now. Raises InvalidInput where the plan is gone for good."""
         patience_s = FIRST_PATIENCE_S if first else PATIENCE_S
-        missing: list[str] = []
+        missing = [note] if (note := privacy_note(self._run_dir)) else []
         self._renew(missing)
         states = self._states(patience_s, missing)
         summaries = self._read_summaries()
