@@ -31,7 +31,9 @@ MAX_CHECK_S = 10.0
 """An administrator may move a job's end; Slurm is asked for it this often at least."""
 MAX_SUCCESSORS = 3
 """Jobs that are submitted to take over, one after the other, while none of them comes up."""
-WITHDRAWAL_S = 20.0
+ANSWER_S = 20.0
+"""How long a job that ends waits for a submission under way, or for its own."""
+RETRY_S = 5.0
 DRAIN_S = 300.0
 """For requests under way, where Slurm does not say when the job ends."""
 
@@ -106,18 +108,27 @@ class Succession:
         self._longest_s = 0.0
         self._said = ""
         self._submitted = 0
+        self._ends = False
+        """Whether this job ends now, whatever the lead."""
         self.successor: JobRecord | None = None
         """The newest, as soon as there is one."""
         every_s = min(max(self._lead_s / 10, 1.0), MAX_CHECK_S)
         self._poller = Poller("the hand-over", self._step, every_s)
 
-    def poll(self) -> None:
-        """Look after it; to be called while the server is needed."""
-        self._poller.poll()
+    def poll(self, patience_s: float = 0.0) -> None:
+        """Look after it, for `patience_s` at most; to be called while the server is needed."""
+        self._poller.poll(patience_s)
+
+    def submit_now(self) -> bool:
+        """Submit a successor that is not there yet; return whether nothing is left to try."""
+        self._poller.wait(ANSWER_S)
+        self._ends = True
+        self._poller.refresh_soon()
+        return bool(self._poller.poll(ANSWER_S))
 
     def withdraw(self) -> None:
         """Take back a successor that nothing needs: it would stay in the queue."""
-        self._poller.wait(WITHDRAWAL_S)
+        self._poller.wait(ANSWER_S)
         if self.successor is not None:
             self._scheduler.withdraw(self.successor)
 
@@ -126,35 +137,44 @@ class Succession:
         return self._scheduler.own_job()
 
     def _step(self) -> bool:
+        """Submit a successor where it is time; return whether none is to be submitted any more."""
         own = self.ask()
-        if own.end is None or own.preempted or self._submitted >= MAX_SUCCESSORS:
-            return False
-        # Where an administrator shortens a job, its lead stays that of the limit it was given.
-        self._longest_s = max(self._longest_s, own.limit_s or 0.0)
-        lead_s = min(self._lead_s, self._longest_s / 2) if self._longest_s else self._lead_s
-        if time.time() < own.end - lead_s:
+        if own.preempted or self._submitted >= MAX_SUCCESSORS:
+            return True
+        if not self._ends and not self._is_time(own):
             return False
         jobs = read_jobs(self._run_dir)
         if self.successor is None:
             # A job that was requeued finds the successor that it had submitted before.
             known = [job for job in jobs if job.takes_over == self._job_id]
             self.successor = known[-1] if known else None
-        if self.successor is None or not self._scheduler.live([self.successor]):
-            self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
-        return True
+        if self.successor is not None and self._scheduler.live([self.successor]):
+            return True
+        return self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
 
-    def _submit(self, recorded: bool) -> None:
+    def _is_time(self, own: OwnJob) -> bool:
+        """Whether no more than the lead is left of this job."""
+        if own.end is None:
+            return False
+        # Where an administrator shortens a job, its lead stays that of the limit it was given.
+        self._longest_s = max(self._longest_s, own.limit_s or 0.0)
+        lead_s = min(self._lead_s, self._longest_s / 2) if self._longest_s else self._lead_s
+        return time.time() >= own.end - lead_s
+
+    def _submit(self, recorded: bool) -> bool:
+        """Submit a successor; return whether that was done."""
         try:
             job = self._scheduler.submit_successor(self._run_dir, self._instance, self._job_id)
         except EmobenchError as error:
             self._say(f"cannot submit a successor: {error}")
-            return
+            return False
         self._submitted += 1
         self.successor = job
         if recorded:
             # One that was submitted by hand has no record, and its arrays have none either.
             add_jobs(self._run_dir, [job])
         self._say(f"job {job.job_id} is to take over before this one's time limit")
+        return True
 
     def _say(self, text: str) -> None:
         if text != self._said:
@@ -189,6 +209,17 @@ class Handover:
         if self._succession is not None:
             self._succession.poll()
 
+    def submit_now(
+        self, stop: Callable[[], str], sleep: Callable[[float], None], grace_s: float
+    ) -> None:
+        """Submit the successor of a server that was warned before the hand-over's lead began; try
+        again, as far as there is time. `stop` and `grace_s` as below."""
+        if self._succession is None or self._claim.lost_to:
+            return
+        until = self._stop_time(self._succession, grace_s)
+        while not self._succession.submit_now() and time.time() < until and stop() not in URGENT:
+            sleep(RETRY_S)
+
     def drain_or_withdraw(
         self,
         url: str,
@@ -208,10 +239,15 @@ class Handover:
             return
         if self._succession is None or stop() in URGENT:
             return
-        end = self._succession.ask().end or time.time() + DRAIN_S
-        # An engine ends sooner than it has to.
-        until = end - min(grace_s, max(end - time.time(), 0) / 4)
+        until = self._stop_time(self._succession, grace_s)
         drain(url, until, sleep, lambda: stop() in URGENT, quiet_s)
+
+    @staticmethod
+    def _stop_time(succession: Succession, grace_s: float) -> float:
+        """When the engine has to be told to stop, in seconds since the epoch."""
+        end = succession.ask().end or time.time() + DRAIN_S
+        # An engine ends sooner than it has to.
+        return end - min(grace_s, max(end - time.time(), 0) / 4)
 
 
 def drain(

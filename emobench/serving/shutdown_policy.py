@@ -45,6 +45,11 @@ class ShutdownPolicy:
         """Whether the run has used its max_gpu_hours: the server stays for its own cells' end."""
         return bool(self._budget.reached)
 
+    @property
+    def outlasts_job(self) -> bool:
+        """Whether the server is needed beyond its job's end, and the run may cost more."""
+        return not (self.final or self.kept_until or self.closing)
+
     def observe(self, busy: bool | None) -> None:
         """One look at the engine. What cannot be told (None) is not held against it."""
         idle = busy is False

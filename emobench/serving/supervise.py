@@ -185,6 +185,7 @@ class Supervisor:
         scheduler = scheduler_of(plan.profile)
         self._host = "127.0.0.1" if plan.profile.one_machine else own_address()
         self._engine: Engine | None = None
+        self._was_ready = False
         self._limit_s = plan.profile.server_deadline_min * 60
         self._deadline = time.monotonic() - scheduler.own_job_age_s() + self._limit_s
         endpoint = Endpoint(
@@ -224,13 +225,7 @@ class Supervisor:
             self._announcer.publish(state, reason, cause)
             print(f"emobench: server {self._instance} {state}: {reason}", flush=True)
             if state == "left":
-                self._handover.drain_or_withdraw(
-                    self._announcer.endpoint.url,
-                    lambda: self._wakeable.stop,
-                    self._wakeable.sleep,
-                    self._timing.grace_s,
-                    self._timing.quiet_s,
-                )
+                self._pass_on()
             self._events.note("left" if state == "left" else "failed", reason=reason, cause=cause)
             if self._engine is not None:
                 self._engine.stop(self._timing.grace_s)
@@ -238,14 +233,30 @@ class Supervisor:
                 scheduler_of(self._plan.profile).requeue_if_preempted()
         return 0 if state == "left" else 1
 
+    def _pass_on(self) -> None:
+        """Leave the clients to a successor, or see to it that none is left in the queue."""
+        grace_s, sleep = self._timing.grace_s, self._wakeable.sleep
+
+        def stop() -> str:
+            return self._wakeable.stop
+
+        # One that was never ready has a time limit too short to load in: so has its successor.
+        if stop() == WARNING and self._was_ready and self._is_needed():
+            self._handover.submit_now(stop, sleep, grace_s)
+        url, quiet_s = self._announcer.endpoint.url, self._timing.quiet_s
+        self._handover.drain_or_withdraw(url, stop, sleep, grace_s, quiet_s)
+
+    def _is_needed(self) -> bool:
+        """Whether the server would stay if its job did not end."""
+        return not self._policy.why_leave() and self._policy.outlasts_job
+
     def _serve(self) -> str:
         """Why the server left. Raises Failed."""
         restarts = 0
-        was_ready = False
         while True:
             problem = self._start()
             if not problem:
-                was_ready = True
+                self._was_ready = True
                 problem = self._watch()
             if problem == "leave":
                 return self._reason
@@ -253,7 +264,7 @@ class Supervisor:
             cause = self._cause or diagnose(self._engine.lines(), self._engine.exit_code())
             problem = "\n".join((problem, cause.text(), f"its last lines: {self._engine.tail()}"))
             self._engine.stop(self._timing.grace_s)
-            if restarts >= self._timing.restarts or not may_recover(cause, was_ready):
+            if restarts >= self._timing.restarts or not may_recover(cause, self._was_ready):
                 raise Failed(problem, cause.kind)
             pause_s = self._timing.backoff_s[min(restarts, len(self._timing.backoff_s) - 1)]
             restarts += 1
@@ -262,7 +273,7 @@ class Supervisor:
             self._events.note("restarted", reason=problem, cause=cause.kind)
             if not self._pause(pause_s, f"{again}: {problem}"):
                 return self._reason
-            if was_ready:
+            if self._was_ready:
                 self._deadline = time.monotonic() + self._limit_s
 
     def _pause(self, seconds: float, why: str) -> bool:
@@ -354,7 +365,7 @@ class Supervisor:
         stop = self._wakeable.stop
         self._reason = f"received {stop}" if stop else ""
         self._reason = self._reason or self._handover.why_leave() or self._policy.why_leave()
-        if not self._reason and not self._policy.kept_until:
+        if not self._reason and self._policy.outlasts_job:
             self._handover.poll()
         return bool(self._reason)
 

@@ -91,6 +91,20 @@ def test_conversations_wait_for_a_successor_that_is_still_queued(drill: Drill) -
     ]
 
 
+def test_a_warning_that_comes_before_the_lead_loses_no_conversation(drill: Drill) -> None:
+    drill.profile["handover_lead_min"] = 0.1
+    drill.begin(tasks=16, latency=250)
+    before = {server: drill.endpoint(server) for server in SERVERS}
+    for server in SERVERS:
+        drill.lab.run("scancel", "--signal=USR1", "--batch", before[server].job_id)
+    records = drill.finish()
+    assert not any(record["history"] for record in records)
+    assert failed_calls(records) == []
+    for server, role in zip(SERVERS, ("user", "assistant"), strict=True):
+        chain = [before[server].incarnation, drill.endpoint(server).incarnation]
+        assert chain in [incarnations(record, role) for record in records]
+
+
 def test_a_successor_that_nobody_needs_any_more_is_taken_back(drill: Drill) -> None:
     bind_to_node(drill)
     # Long enough for the successor to be submitted before the last conversation ends.

@@ -8,7 +8,7 @@ from itertools import count
 from emobench.core.errors import SubmissionRefused
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.interface import Accounted, Accounts, JobState, Scheduler
+from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.schedulers import Schedulers
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, new_record
@@ -30,6 +30,8 @@ class ScriptedScheduler(Scheduler):
         """Name of the job that is refused."""
         self.accounted: list[list[str]] = []
         """Job ids of each question to accounting."""
+        self.own = OwnJob()
+        """This process's job, whose id is 1."""
         self._ids = count(100)
 
     def all(self) -> Schedulers:
@@ -91,5 +93,18 @@ class ScriptedScheduler(Scheduler):
         self.accounted.append([*job_ids])
         return Accounts({name: [Accounted(name, 0, 0, 60, {})] for name in job_ids})
 
+    def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
+        if instance == self.refuses:
+            raise SubmissionRefused(f"no {instance} today")
+        job_id = str(next(self._ids))
+        self.script.setdefault(job_id, "PENDING")
+        return new_record(JobKind.SERVER, instance, job_id, "s.sbatch", takes_over=takes_over)
+
     def own_job_id(self) -> str:
         return "1"
+
+    def hands_over(self) -> bool:
+        return True
+
+    def own_job(self) -> OwnJob:
+        return self.own
