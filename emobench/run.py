@@ -20,7 +20,8 @@ def run(
 
     Results are kept in `config.log_dir`, one folder for each content, and a run that was broken
     off goes on there. `fidelity` is `stock` or repairs by name (docs/fidelity.md). Endpoints come
-    from the arguments, or from where litellm looks (OPENAI_BASE_URL, HOSTED_VLLM_API_BASE).
+    from the arguments, or from where litellm looks (OPENAI_BASE_URL, OPENAI_API_BASE,
+    HOSTED_VLLM_API_BASE); the user's also from USER_MODEL_API_BASE.
 
     Raises InvalidInput for values that make no run; EpisodesMissing, with the other results,
     where the infrastructure left tasks without one; ServersGone never: that is EpisodesMissing.

@@ -29,8 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cell.add_argument("--trial", type=int, default=1)
     hand = parser.add_argument_group("by hand, without a sweep")
     hand.add_argument("--tasks", default="all", help="all, a range 0-19, or a list 0,3,7")
-    hand.add_argument("--model-base-url", help="the assistant's endpoint, e.g. http://host:8005/v1")
-    hand.add_argument("--user-base-url", help="the user's endpoint (default: the assistant's)")
+    hand.add_argument(
+        "--model-base-url",
+        help="the assistant's endpoint, e.g. http://host:8005/v1 (default: $OPENAI_API_BASE)",
+    )
+    hand.add_argument(
+        "--user-base-url",
+        help="the user's endpoint (default: $USER_MODEL_API_BASE, else the assistant's)",
+    )
     hand.add_argument("--user-model", help="the user's model id (default: --model)")
     hand.add_argument("--user-strategy", choices=USER_STRATEGIES, default="llm")
     hand.add_argument("--few-shot-displays-path", type=Path)
@@ -52,27 +58,20 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.core.plan import load_plan
     from emobench.core.run_dir import RunDir
     from emobench.runner.array_task import run_task
+    from emobench.runner.by_hand import find_cell, is_by_hand, plan_by_hand
 
-    if arguments.model_base_url is not None:
-        if arguments.cell is not None:
-            raise InvalidInput("--cell names a cell of a sweep; --model-base-url runs without one")
-        from emobench.runner.by_hand import plan_by_hand
-
+    if is_by_hand(arguments):
         run_dir, plan = plan_by_hand(arguments)
         number = 0
     elif arguments.run_dir is None:
         raise InvalidInput(
-            "nothing to run: give --run-dir DIR --cell N, or --env, --model and --model-base-url"
+            "nothing to run: give --run-dir DIR --cell N, or --env, --model and --model-base-url "
+            "(or OPENAI_API_BASE in the environment)"
         )
     else:
         run_dir = RunDir(arguments.run_dir.resolve())
         plan = load_plan(run_dir)
-        if arguments.cell is not None:
-            number = arguments.cell
-        else:
-            from emobench.runner.by_hand import find_cell
-
-            number = find_cell(plan, arguments)
+        number = arguments.cell if arguments.cell is not None else find_cell(plan, arguments)
     return run_task(
         plan,
         run_dir,

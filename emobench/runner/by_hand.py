@@ -67,6 +67,32 @@ def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
     )
 
 
+_BASE_URLS = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    "hosted_vllm": ("HOSTED_VLLM_API_BASE",),
+}
+"""Where litellm looks for a provider's address when the call names none."""
+_USER_URL = "USER_MODEL_API_BASE"
+"""Where scripts around tau-bench that serve the user by a model of its own say its address."""
+
+
+def url_in_environment(provider: str = "openai") -> str | None:
+    """Return the address of the assistant's endpoint where only the environment names one."""
+    return next(filter(None, map(os.environ.get, _BASE_URLS.get(provider, ()))), None)
+
+
+def is_by_hand(arguments: argparse.Namespace) -> bool:
+    """Return whether a command line means a run without a sweep. Raises InvalidInput."""
+    if arguments.model_base_url is not None:
+        if arguments.cell is not None:
+            raise InvalidInput("--cell names a cell of a sweep; --model-base-url runs without one")
+        return True
+    if arguments.cell is not None or url_in_environment() is None:
+        return False
+    run_dir = arguments.run_dir and RunDir(arguments.run_dir)
+    return not (run_dir and run_dir.plan.exists() and load_plan(run_dir).sweep_file)
+
+
 def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
     """A sweep of one cell against endpoints that exist, in a run directory of its own.
 
@@ -80,7 +106,8 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
     name = f"hand-{'-'.join(parts)}"[:58] + f"-{arguments.trial}"
     run_dir = RunDir((arguments.run_dir or Path("runs") / name).resolve())
     at = {"engine": "openai", "api_key_env": arguments.api_key_env}
-    url, user_url = arguments.model_base_url, arguments.user_base_url
+    url = arguments.model_base_url or url_in_environment()
+    user_url = arguments.user_base_url or os.environ.get(_USER_URL)
     data = _as_sweep_file(
         arguments,
         name,
@@ -122,13 +149,6 @@ def hand_plan(sweep: Sweep, run_dir: RunDir, assistant: str) -> Plan:
     return plan
 
 
-_BASE_URLS = {
-    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-    "hosted_vllm": ("HOSTED_VLLM_API_BASE",),
-}
-"""Where litellm looks for a provider's address when the call names none."""
-
-
 class EpisodesMissing(EmobenchError):
     """Some tasks have no result, because of the infrastructure; `results` are the others."""
 
@@ -151,7 +171,7 @@ def run_config(
 
     tasks = _tasks(config)
     assistant = slug(config.model)
-    user_url = user_base_url or model_base_url
+    user_url = user_base_url or os.environ.get(_USER_URL) or model_base_url
     data = _as_sweep_file(
         config,
         "run",
@@ -218,8 +238,7 @@ def _tasks(config: Any) -> list[int]:
 
 
 def _role(model: str, provider: str, base_url: str | None) -> dict[str, Any]:
-    names = _BASE_URLS.get(provider, ())
-    url = base_url or next((os.environ[name] for name in names if os.environ.get(name)), None)
+    url = base_url or url_in_environment(provider)
     role = {"engine": "openai", "model": model, "provider": provider}
     if url is not None:
         # With an address it is an OpenAI-compatible endpoint, whatever litellm calls it.

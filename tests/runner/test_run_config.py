@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
+from emobench.cli.main import main
 from emobench.core.errors import InvalidInput
 from emobench.core.sweep import Fidelity
 from emobench.run import run
@@ -228,3 +229,26 @@ def test_mistakes(folder: Path, changes: dict[str, Any], named: str) -> None:
 
 def test_stock_means_every_repair_off() -> None:
     assert not any(Fidelity.stock().model_dump().values())
+
+
+def test_both_models_are_found_where_peoples_scripts_say(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recording(conversing) as assistant, recording(conversing) as user:
+        monkeypatch.setenv("OPENAI_API_BASE", assistant.url)
+        monkeypatch.setenv("USER_MODEL_API_BASE", user.url)
+        hand = ["--env", "retail", "--model", "m", "--tasks", "0", "--probe", "off"]
+        assert main(["run", *hand]) == 0
+        run(config(assistant, folder, task_ids=[0]), progress=lambda line: None)
+        assert {is_user(request) for request in assistant.requests} == {False}
+        assert {is_user(request) for request in user.requests} == {True}
+        before = len(user.requests)
+        # What is given counts more.
+        given = ["--model-base-url", assistant.url, "--user-base-url", assistant.url]
+        assert main(["run", *hand, "--run-dir", "given", *given]) == 0
+        assert len(user.requests) == before
+        # A run by hand goes on under the same command, a sweep's cell needs no address.
+        assert main(["run", *hand, "--run-dir", "given"]) == 0
+        assert main(["run", "--run-dir", "given", "--cell", "0"]) == 0
+    monkeypatch.delenv("OPENAI_API_BASE")
+    assert main(["run", *hand]) == 2
