@@ -55,6 +55,7 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
         lines += [f"         {line}" for line in server.reason.splitlines()]
         warnings = [server.warning, *server.warnings]
         lines += [f"         warning: {each}" for each in warnings if each]
+    lines += [f"         {job}" for job in status.held]
     outcomes = ", ".join(f"{n} {name}" for name, n in status.episodes.outcomes.items())
     lines.append(f"cells    {status.cells}")
     lines.append(f"episodes {status.episodes.finished} of {status.episodes.expected}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"nothing to submit: the {outcome.live} cells that are not done have a job already")
     else:
         say(f"submitted {outcome.missing} of {len(plan.cells)} cells")
+    for job in outcome.held:
+        say(f"  {job}")
     if plan.sweep.keep_servers_min and (outcome.missing or outcome.live):
         say(
             f"kept:       the servers stay up to {plan.sweep.keep_servers_min:g} minutes after the "
@@ -116,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "leased": {
                         name: str(place.run_dir.path) for name, place in outcome.leased.items()
                     },
+                    "held": [asdict(job) for job in outcome.held],
                     "finished": finished,
                 }
             )

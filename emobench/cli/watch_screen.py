@@ -91,7 +91,7 @@ def line(state: WatchState) -> str:
             parts.append(f"{name}: {', '.join(found)}")
     if state.newest_error is not None:
         parts.append(f"newest error: {_error(state.newest_error)}")
-    parts += [f"could not ask {text}" for text in state.missing]
+    parts += [*map(str, state.held), *(f"could not ask {text}" for text in state.missing)]
     return "  ".join(map(flat, parts))
 
 
@@ -102,6 +102,7 @@ def changes(state: WatchState) -> tuple[object, ...]:
         state.cells,
         state.episodes_finished,
         state.newest_error,
+        state.held,
         bool(state.missing),
     )
 
@@ -217,7 +218,8 @@ def _variant_table(rows: Sequence[VariantRow], width: int) -> Table:
 
 
 def _troubles(state: WatchState, width: int) -> list[Text]:
-    lines = [Text(flat(f"could not ask {text}"), "warn") for text in state.missing[:3]]
+    notes = [*map(str, state.held[:3]), *(f"could not ask {text}" for text in state.missing[:3])]
+    lines = [Text(flat(text), "warn") for text in notes]
     if state.newest_error is not None:
         text = flat(f"newest error  {_error(state.newest_error)}")
         lines = [Text(part, "error") for part in wrap(text, max(width, 20))[:3]] + lines

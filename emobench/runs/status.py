@@ -16,6 +16,7 @@ from emobench.analysis.stats.means import mean_of_sums
 from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state
+from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.runs.logs import LogIndex
 from emobench.runs.server_state import ServerStatus, read_server
 from emobench.scheduler.cost import CostTotals, sum_up
@@ -95,6 +96,7 @@ class RunStatus:
     variants: Sequence[VariantStatus]
     problems: Sequence[CellProblem]
     """Cells that failed."""
+    held: Sequence[HeldJob] = ()
     cost: CostTotals | None = None
     """None where nobody asked."""
     limit: LimitStatus | None = None
@@ -182,4 +184,5 @@ def run_status(
             for name, total in rewards.items()
         ],
         problems=problems,
+        held=find_held(jobs, states),
     )

@@ -24,6 +24,7 @@ from emobench.core.plan import (
 from emobench.core.run_dir import RunDir
 from emobench.core.times import seconds
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state, state_of
+from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
@@ -51,6 +52,8 @@ class Submission:
     """Cells whose job was waiting or running already."""
     leased: Mapping[str, ServerLocation] = field(default_factory=dict)
     """Servers of other sweeps that this one uses now, by what they stand for."""
+    held: Sequence[HeldJob] = ()
+    """Jobs of earlier calls that wait to be released."""
 
 
 def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
@@ -94,7 +97,7 @@ def submit(
     servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states, schedulers)
     if not count and not servers:
         _apply_limits(plan, run_dir)
-        return Submission((), 0, waiting)
+        return Submission((), 0, waiting, held=find_held(jobs, states))
     write_scripts(plan, run_dir)
     if servers_of(plan.sweep):
         api_key(run_dir, create=True)
@@ -112,7 +115,7 @@ def submit(
     finally:
         # Also after a refusal: the arrays that were taken have servers.
         submitted += scheduler.submit_cleanup(plan, run_dir, on_job, warn)
-    return Submission(submitted, count, waiting, leased)
+    return Submission(submitted, count, waiting, leased, find_held(jobs, states))
 
 
 def _apply_limits(plan: Plan, run_dir: RunDir) -> None:

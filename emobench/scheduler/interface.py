@@ -17,11 +17,12 @@ from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check, skipped
 from emobench.store.jobs import JobRecord, OnJob, SchedulerName
 
-QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "PREEMPTED"})
+HELD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+QUEUED = HELD | {"PENDING", "CONFIGURING", "REQUEUED", "PREEMPTED"}
 STARTED = frozenset(
     {
         *("RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "COMPLETING", "STAGE_OUT"),
-        *("REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
+        "REQUEUE_FED",
     }
 )
 
@@ -62,6 +63,12 @@ class JobState:
     def live(self) -> bool:
         """Whether the job may still do something."""
         return self.phase is not Phase.ENDED
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it does not start before somebody releases it."""
+        held = self.reason.startswith("JobHeld") or self.reason.endswith("held")
+        return self.state in HELD or (self.phase is Phase.QUEUED and held)
 
     def __str__(self) -> str:
         parts = [self.reason, f"exit code {self.exit_code}" if self.exit_code else ""]

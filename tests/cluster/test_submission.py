@@ -15,6 +15,7 @@ from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.runs.held_jobs import find_held
 from emobench.scheduler.render import render
 from emobench.scheduler.slurm import SlurmScheduler
 from emobench.scheduler.slurm_commands import cancel_slurm, slurm_states
@@ -141,6 +142,19 @@ def test_ended_jobs_say_how(study: Study) -> None:
         f"{array}_3": ("FAILED", "3:0"),
     }
     assert (study.logs / f"run_{array}_0.log").is_file()
+
+
+def test_a_held_job_says_so_until_it_is_released(study: Study) -> None:
+    study.write(servers="true")
+    study.lab.run("scontrol", "update", "nodename=cuda[1-2]", "state=drain", "reason=t")
+    (job,) = study.submit({}, "user")
+    study.lab.run("scontrol", "hold", job.job_id)
+    until(lambda: SLURM.states([job])[job.job_id].is_held, "the job to be held")
+    (held,) = find_held([job], SLURM.states([job]))
+    study.lab.run(*held.command.split())
+    until(lambda: not SLURM.states([job])[job.job_id].is_held, "the job to be released")
+    study.lab.resume_nodes()
+    assert study.lab.wait_jobs(job.job_id) == {job.job_id: "COMPLETED"}
 
 
 def test_a_site_without_accounting_or_without_an_answer(

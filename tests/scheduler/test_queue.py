@@ -69,6 +69,21 @@ def test_without_any_answer_nothing_is_said_to_have_ended(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    ("state", "reason", "held"),
+    [
+        *(("PENDING", "JobHeldUser", True), ("PENDING", "JobHeldAdmin", True)),
+        *(("PENDING", "launch failed requeued held", True), ("PENDING", "Priority", False)),
+        *(("PENDING", "launch_failed_requeued_held", True), ("PENDING", "", False)),
+        *(("REQUEUE_HOLD", "", True), ("SPECIAL_EXIT", "", True), ("RESV_DEL_HOLD", "", True)),
+        *(("PREEMPTED", "", False), ("CANCELLED", "JobHeldUser", False), ("UNKNOWN", "", False)),
+    ],
+)
+def test_what_is_held(state: str, reason: str, held: bool) -> None:
+    assert JobState(state, reason).is_held == held
+    assert not held or JobState(state, reason).phase is Phase.QUEUED
+
+
+@pytest.mark.parametrize(
     ("state", "phase"),
     [
         *(("PENDING", Phase.QUEUED), ("CONFIGURING", Phase.QUEUED), ("REQUEUED", Phase.QUEUED)),

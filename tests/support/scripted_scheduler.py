@@ -22,7 +22,8 @@ class ScriptedScheduler(Scheduler):
     queue_check_s = 0.0
 
     def __init__(self, **script: str | Sequence[str]) -> None:
-        """`script`: by job id (with a letter before it) a state, or one for each question."""
+        """`script`: by job id (with a letter before it) a state, with a reason
+        ('PENDING Priority') or without, or one for each question."""
         self.script = {key.lstrip("j"): value for key, value in script.items()}
         self.asked: list[list[str]] = []
         """Job ids of each question."""
@@ -80,7 +81,7 @@ class ScriptedScheduler(Scheduler):
     def _state(self, job_id: str) -> JobState:
         said = self.script.get(job_id, "GONE")
         if isinstance(said, str):
-            return JobState(said)
+            return JobState(*said.split(" ", 1))
         now, *later = said
         self.script[job_id] = later or now
         return JobState(now)

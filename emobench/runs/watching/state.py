@@ -11,6 +11,7 @@ from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
 from emobench.core.times import iso, seconds
 from emobench.llm.engine_metrics import Load
+from emobench.runs.held_jobs import HeldJob
 from emobench.runs.server_state import ServerState, ServerStatus
 from emobench.runs.status import CellCounts, RunStatus
 from emobench.runs.watching.episodes import Tally, Trouble
@@ -112,6 +113,7 @@ class WatchState:
     unread_bytes: int
     """Of episodes: until it is 0, the rows of variants lag behind the counts."""
     missing: tuple[str, ...]
+    held: tuple[HeldJob, ...] = ()
 
 
 def watch_state(
@@ -156,6 +158,7 @@ def watch_state(
         cost=seen.cost,
         unread_bytes=seen.behind,
         missing=seen.missing,
+        held=tuple(status.held),
     )
 
 

@@ -1,0 +1,44 @@
+"""Jobs of a run that are held: they stay in the queue until somebody releases them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from emobench.core.job_id import array_of
+from emobench.scheduler.interface import JobState
+from emobench.store.jobs import JobRecord
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """A job, or an array of which tasks are held."""
+
+    name: str
+    job_id: str
+    reason: str
+    """The queue's word: JobHeldUser, JobHeldAdmin, launch failed requeued held."""
+    command: str
+    """What releases it."""
+
+    def __str__(self) -> str:
+        # A narrow window cuts the end off.
+        who = ", run by an administrator," if self.reason == "JobHeldAdmin" else ""
+        return (
+            f"job {self.job_id} is held: {self.command}{who} lets it start "
+            f"({self.name}: {self.reason})"
+        )
+
+
+def find_held(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> list[HeldJob]:
+    """Return the held ones of `jobs`, in their order."""
+    reasons = {
+        array_of(job_id): state.reason or state.state
+        for job_id, state in states.items()
+        if state.is_held
+    }
+    return [
+        HeldJob(job.name, job.job_id, reasons[job.job_id], f"scontrol release {job.job_id}")
+        for job in jobs
+        if job.job_id in reasons
+    ]
