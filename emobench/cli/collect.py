@@ -69,11 +69,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from emobench.tables.collection import Request, collect_into, default_folder, describe
+    from emobench.tables.collection import (
+        Request,
+        check_input,
+        collect_into,
+        default_folder,
+        describe,
+    )
 
     for path in arguments.inputs:
-        if not path.exists():
-            raise InvalidInput(Problem("no such run directory or results file", file=str(path)))
+        check_input(path)
     run_dirs = tuple(path for path in arguments.inputs if path.is_dir())
     # The same file twice is one file.
     files = tuple({p.resolve(): p for p in arguments.inputs if not p.is_dir()}.values())

@@ -208,15 +208,7 @@ def run_config(
                 if record is None or not record.is_final:
                     missing += 1
                     continue
-                results.append(
-                    result_type(
-                        task_id=task,
-                        reward=record.reward,
-                        info=record.info,
-                        traj=record.traj,
-                        trial=record.trial - 1,  # counted from 0 in tau-bench's results
-                    )
-                )
+                results.append(result_type(**record.stock_result()))
     if missing:
         raise EpisodesMissing(
             f"{missing} of {missing + len(results)} episodes have no result because of the "

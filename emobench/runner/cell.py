@@ -228,8 +228,7 @@ class _CellRun:
 def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:
     """tau-bench's own format, so that its tools read it; what is missing is left out."""
     finished = [store.records[task] for task in cell.tasks if task in store.finished()]
-    keys = ("task_id", "reward", "info", "traj", "trial")
-    results = [{key: getattr(record, key) for key in keys} for record in finished]
+    results = [record.stock_result() for record in finished]
     write_bytes_atomic(store.paths.results, dump_json(results))
 
 

@@ -132,6 +132,20 @@ class EpisodeRecord:
         """Whether it is a result; an infrastructure error is missing data and is run again."""
         return self.outcome is not Outcome.INFRA_ERROR
 
+    def stock_result(self) -> dict[str, Any]:
+        """Return a result as tau-bench writes it; its trials count from 0. Where an error ended
+        the conversation, `info` says in addition what emobench calls that."""
+        info = self.info
+        if self.error is not None:
+            info = {**info, "outcome": self.outcome, "error_type": self.error.type}
+        return {
+            "task_id": self.task_id,
+            "reward": self.reward,
+            "info": info,
+            "traj": self.traj,
+            "trial": self.trial - 1,
+        }
+
 
 def episode_of(data: object) -> EpisodeRecord | None:
     """Parsed JSON as a record, or None where it is no episode. A field that is not as a run writes

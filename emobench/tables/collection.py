@@ -116,12 +116,11 @@ def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
 def sources_of(paths: Sequence[Path]) -> list[Path]:
     """The run directories behind `paths`, each collected folder replaced by those it was made of.
 
-    Raises InvalidInput where a path is absent.
+    Raises InvalidInput where a path is none of them.
     """
     found: list[Path] = []
     for path in paths:
-        if not path.exists():
-            raise InvalidInput(Problem("no such run directory or results file", file=str(path)))
+        check_input(path)
         if (path / SUMMARY_FILE).exists():
             folder = path.resolve()
             found += [
@@ -130,6 +129,22 @@ def sources_of(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def check_input(path: Path) -> None:
+    """Raise InvalidInput where `path` is neither a file, a run directory nor a collected folder."""
+    if not path.exists():
+        raise InvalidInput(Problem("no such run directory or results file", file=str(path)))
+    if not path.is_dir() or (path / SUMMARY_FILE).exists() or RunDir(path).plan.exists():
+        return
+    hint = "give the folder that `emobench sweep` made, or tau-bench's result files"
+    if any(path.glob("*/plan.json")):
+        hint = f"it holds run directories: give those, e.g. {path}/*"
+    elif any(path.glob("*.json")):
+        hint = f"it holds JSON files: give those, e.g. {path}/*.json --env retail --variant control"
+    raise InvalidInput(
+        Problem("this folder is no run directory: it has no plan.json", file=str(path), hint=hint)
+    )
 
 
 def _write(
@@ -359,5 +374,5 @@ LEFT_OUT_WORDS = {
     "replaced": "infrastructure errors, run again since",
     "duplicates": "later results of a task that had one",
     "foreign": "of another cell, task, variant text or benchmark",
-    "repeated": "in another run too",
+    "repeated": "the same as one read before",
 }

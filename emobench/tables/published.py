@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +51,18 @@ from emobench.store.episodes import (
 )
 from emobench.tables.compatibility import PUBLISHED
 
-CHUNK = 2**20
+_DECODER = json.JSONDecoder()
+_ENTRY = re.compile(r"[^ \t\r\n,\[\]]")
+# A key of a result, so no text that is quoted within one: its quotes would be escaped.
+_RESULT = re.compile(r'\{\s*"(?:task_id|reward|info|traj|trial)"\s*:')
+_TASK_KEY = re.compile(r'"task_id"\s*:')
 _POLICY = re.compile(r"\b(retail|airline) agent policy", re.I)
 _LAST = re.compile(r"^(?:[\w.]+\.)?(\w+)(?::|$)")
 _FRAME = re.compile(r'File "[^"]*tau_\w+[\\/](agents|envs)[\\/]([\w\\/]+)\.py"')
 # From a reply that could not be used: a call whose arguments are no JSON, an action without a
 # name or arguments, no content at all.
 _UNUSABLE = {"JSONDecodeError", "AssertionError", "ValidationError", "AttributeError"}
+_UNSCORED = (Outcome.AGENT_ERROR, Outcome.USER_ERROR, Outcome.CONTEXT_OVERFLOW)
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,12 @@ class Found:
 
     task: int
     trial: int
+    place: int
+    """Of its first character in the file's text."""
     copy: tuple[str, int]
     """Its content's digest, and how many like it came before in the file."""
+    has_messages: bool
+    """False where stock wrote an exception."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ class FileAccount:
     path: Path
     found: list[Found]
     left_out: LineCounts
-    """damaged: whole elements that are no results; torn: the file was cut off; foreign: on tasks
-    that were not asked for; repeated: what an earlier file has too."""
+    """damaged: entries that are no results; torn: the file was cut off, or its last entry cannot
+    be read; foreign: on tasks that were not asked for; repeated: copies of an earlier result."""
 
     @property
     def episodes(self) -> int:
@@ -119,13 +130,14 @@ def convert(
     folder.mkdir(parents=True)
     cells = {(cell.assistant, cell.trial): cell for cell in plan.cells}
     for account, assistant, given in zip(accounts, described.assistants, numbers, strict=True):
-        results = (r for r, _ in _results_of(account.path, described, lambda *_: None))
-        for found, trial, result in zip(account.found, given, results, strict=True):
+        text = _read(account.path)
+        for found, trial in zip(account.found, given, strict=True):
             if trial is None:
                 continue
             cell = cells[assistant, trial]
             paths = run_dir.cell(cell.number)
             paths.folder.mkdir(parents=True, exist_ok=True)
+            result, _ = _DECODER.raw_decode(text, found.place)
             with paths.episodes.open("ab") as stream:
                 record = record_of(result, described, assistant, trial, cell.number, found)
                 stream.write(dump_json(record) + b"\n")
@@ -139,33 +151,57 @@ def convert(
 def trial_numbers(
     accounts: Sequence[FileAccount], assistants: Sequence[str]
 ) -> list[list[int | None]]:
-    """The trial of each result, from 1, on from file to file of one assistant; None for what an
-    earlier file has too.
+    """The trial of each result, from 1, on from file to file of one assistant; None for a copy of
+    an earlier result.
 
     A file whose results all differ in (task, trial) keeps its trials. In any other (merged shards
     all say trial 0) the trials of a task are told apart by their order.
     """
-    seen: set[tuple[str, str, int]] = set()
+    copies = _copies(accounts, assistants)
     used: Counter[str] = Counter()
     numbers: list[list[int | None]] = []
-    for account, assistant in zip(accounts, assistants, strict=True):
-        kept = [(assistant, *found.copy) not in seen for found in account.found]
-        own = [found for found, keep in zip(account.found, kept, strict=True) if keep]
+    for account, assistant, copied in zip(accounts, assistants, copies, strict=True):
+        own = [found for found, copy in zip(account.found, copied, strict=True) if not copy]
         ranks = {trial: rank for rank, trial in enumerate(sorted({f.trial for f in own}), 1)}
         distinct = len({(found.task, found.trial) for found in own}) == len(own)
         before: Counter[int] = Counter()
         given: list[int | None] = []
-        for found, keep in zip(account.found, kept, strict=True):
-            if keep:
-                before[found.task] += 1
-                rank = ranks[found.trial] if distinct else before[found.task]
-                given.append(used[assistant] + rank)
-            else:
-                given.append(None)
-        seen |= {(assistant, *found.copy) for found in own}
+        for found, copy in zip(account.found, copied, strict=True):
+            before[found.task] += not copy
+            rank = ranks.get(found.trial, 0) if distinct else before[found.task]
+            given.append(None if copy else used[assistant] + rank)
         used[assistant] = max([used[assistant], *(n for n in given if n is not None)])
         numbers.append(given)
     return numbers
+
+
+def _copies(accounts: Sequence[FileAccount], assistants: Sequence[str]) -> list[list[bool]]:
+    """Whether each result is a copy of an earlier one of its assistant.
+
+    Conversations that are the same word for word, with the same ids of calls, are one. Exceptions
+    are alike in several trials too: of those that are, as many count as the merged shards can hold,
+    by the number of conversations that they hold on other tasks.
+    """
+    pooled = [
+        [(assistant, found) for found in account.found]
+        for account, assistant in zip(accounts, assistants, strict=True)
+    ]
+    conversations: defaultdict[tuple[str, int, int], set[str]] = defaultdict(set)
+    for assistant, found in chain(*pooled):
+        if found.has_messages:
+            conversations[assistant, found.trial, found.task].add(found.copy[0])
+    shards: Counter[tuple[str, int]] = Counter()
+    for (assistant, trial, _), held in conversations.items():
+        shards[assistant, trial] = max(shards[assistant, trial], len(held))
+    met: Counter[tuple[str, str]] = Counter()
+
+    def is_copy(assistant: str, found: Found) -> bool:
+        met[assistant, found.copy[0]] += 1
+        held = len(conversations.get((assistant, found.trial, found.task), ()))
+        most = 1 if found.has_messages else max(1, shards[assistant, found.trial] - held)
+        return met[assistant, found.copy[0]] > most
+
+    return [[is_copy(assistant, found) for assistant, found in file] for file in pooled]
 
 
 def record_of(
@@ -209,6 +245,10 @@ def record_of(
 def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeError | None]:
     """(outcome, reward, error) of a result, told apart as runs of emobench do."""
     info, reward = result["info"], float(result["reward"])
+    if "error" in info and info.get("outcome") in _UNSCORED:
+        # Of our own results.json, which says it.
+        error = EpisodeError(str(info.get("error_type") or ""), str(info["error"])[:2000])
+        return Outcome(info["outcome"]), 0.0, error
     if "error" in info and not result["traj"]:
         outcome, kind = outcome_of_error(str(info["error"]), str(info.get("traceback") or ""))
         error = EpisodeError(kind, str(info["error"])[:2000])
@@ -221,48 +261,65 @@ def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeEr
 
 
 def _survey(path: Path, described: Described) -> FileAccount:
+    """Raises InvalidInput where the file is absent, is no results file or holds no result that was
+    asked for."""
+    text = _read(path)
     found: list[Found] = []
-    foreigners = damaged = torn = 0
-
-    def on_end(elements: int, cut_off: bool) -> None:
-        nonlocal damaged, torn
-        damaged, torn = elements, int(cut_off)
-
     copies: Counter[str] = Counter()
-    for result, foreign in _results_of(path, described, on_end, with_foreign=True):
-        if foreign:
-            foreigners += 1
-            continue
-        text = json.dumps(result, sort_keys=True)
-        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-        found.append(Found(result["task_id"], result["trial"], (digest, copies[digest])))
-        copies[digest] += 1
+    foreign = damaged = torn = place = 0
+    while (begun := _ENTRY.search(text, place)) is not None:
+        start = begun.start()
+        result: Any = None
+        with suppress(ValueError, RecursionError):
+            result, place = _DECODER.raw_decode(text, start)
+        if not _is_result(result):
+            place = _next_result(text, start)
+            damaged += max(1, len(_TASK_KEY.findall(text, start, place)))
+            torn = int(result is None and place == len(text))
+        elif described.tasks is not None and result["task_id"] not in described.tasks:
+            foreign += 1
+        else:
+            check_env(path, result, described.env)
+            content = json.dumps(result, sort_keys=True).encode("utf-8", "replace")
+            digest = hashlib.sha256(content).hexdigest()
+            task, trial, copy = result["task_id"], result["trial"], (digest, copies[digest])
+            found.append(Found(task, trial, start, copy, bool(result["traj"])))
+            copies[digest] += 1
+    damaged -= torn
+    # A list that nobody closed was cut off, also where that was between two results.
+    torn |= not text.endswith("]")
     if not found:
-        if damaged and not foreigners:
+        if damaged and not foreign:
             raise no_results_file(path)
         raise InvalidInput(
             Problem(
-                "no whole result in it" + (" on these tasks" if foreigners else ""),
+                "no whole result in it" + (" on these tasks" if foreign else ""),
                 file=str(path),
                 hint="the file is empty, or was cut off within its first result",
             )
         )
-    return FileAccount(path, found, LineCounts(damaged=damaged, torn=torn, foreign=foreigners))
+    return FileAccount(path, found, LineCounts(damaged=damaged, torn=torn, foreign=foreign))
 
 
-def _results_of(
-    path: Path,
-    described: Described,
-    on_end: Callable[[int, bool], None],
-    with_foreign: bool = False,
-) -> Iterator[tuple[dict[str, Any], bool]]:
-    """The results on the tasks asked for; the others too, marked, if `with_foreign`."""
-    for result in results_in(path, on_end):
-        foreign = described.tasks is not None and result["task_id"] not in described.tasks
-        if not foreign:
-            check_env(path, result, described.env)
-        if with_foreign or not foreign:
-            yield result, foreign
+def _read(path: Path) -> str:
+    """The text of a JSON list. Raises InvalidInput where the file is absent or none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip("\ufeff \t\r\n")
+    except OSError as error:
+        raise InvalidInput(Problem(f"cannot be read: {error.strerror}", file=str(path))) from None
+    if not text.startswith("["):
+        raise no_results_file(path)
+    return text
+
+
+def _next_result(text: str, start: int) -> int:
+    """Where the next whole result begins after a damaged one at `start`; the end if there is
+    none."""
+    for match in _RESULT.finditer(text, start + 1):
+        with suppress(ValueError, RecursionError):
+            if _is_result(_DECODER.raw_decode(text, match.start())[0]):
+                return match.start()
+    return len(text)
 
 
 def _plan_of(
@@ -328,43 +385,6 @@ def _plan_of(
     )
 
 
-def results_in(path: Path, on_end: Callable[[int, bool], None]) -> Iterator[dict[str, Any]]:
-    """The whole results of a file, as far as it can be read, one at a time in memory.
-
-    At the end `on_end` gets (whole elements that are no results, whether the file was cut off).
-    Raises InvalidInput where the file is absent or no list.
-    """
-    try:
-        stream = path.open(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InvalidInput(Problem(f"cannot be read: {error.strerror}", file=str(path))) from None
-    decoder, damaged = json.JSONDecoder(), 0
-    with stream:
-        text = stream.read(CHUNK).lstrip("\ufeff \t\r\n")
-        if not text.startswith("["):
-            raise no_results_file(path)
-        place, more = 1, CHUNK
-        while True:
-            place = _skip(text, place)
-            if text.startswith("]", place):
-                break
-            try:
-                element, place = decoder.raw_decode(text, place)
-            except (ValueError, RecursionError):
-                chunk = stream.read(more)
-                text, place, more = text[place:] + chunk, 0, 2 * more
-                if not chunk:
-                    break
-                continue
-            more = CHUNK
-            if _is_result(element):
-                yield element
-            else:
-                damaged += 1
-        # A list that nobody closed was cut off, also where that was between two results.
-        on_end(damaged, not text.startswith("]", place))
-
-
 def check_env(path: Path, result: dict[str, Any], env: Env) -> None:
     task, count = result["task_id"], TASK_COUNTS[env]
     first = result["traj"][0] if result["traj"] else {}
@@ -400,12 +420,6 @@ def _is_result(element: object) -> bool:
         and isinstance(element.get("info"), dict)
         and isinstance(element.get("traj"), list)
     )
-
-
-def _skip(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n,":
-        place += 1
-    return place
 
 
 def no_results_file(path: Path) -> InvalidInput:

@@ -46,13 +46,21 @@ def test_result_files(study: RunDir, capsys: pytest.CaptureFixture[str]) -> None
     frame = load_episodes(Path("new/folder"))
     assert list(frame[["trial", "reward"]].itertuples(index=False, name=None)) == [(1, 1), (2, 0)]
     assert "1 of another cell, task" in capsys.readouterr().out
+    written(Path("doubled.json"), [result(0), result(1)] * 2)
+    assert main(["collect", "doubled.json", "--env", "airline", "--variant", "control"]) == 0
+    said = capsys.readouterr().out
+    assert "collected 2 of 2 planned episodes" in said
+    assert "doubled.json: 2 the same as one read before" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["nowhere"], "nowhere: no such run directory or results file"),
-        (["runs"], "no run directory: it has no readable plan.json"),
+        (["runs"], "no run directory: it has no plan.json"),
+        (["runs"], "it holds run directories: give those, e.g. runs/*"),
+        (["stock", "--env", "airline", "--variant", "x"], "give those, e.g. stock/*.json --env"),
+        (["taken"], "give the folder that `emobench sweep` made, or tau-bench's"),
         (["runs/study", "nowhere.json"], "nowhere.json: no such run directory"),
         (["r.json"], "--env and --variant must be given"),
         (["r.json", "--env", "airline"], "--variant must be given"),
@@ -78,6 +86,8 @@ def test_mistakes(
 ) -> None:
     written(Path("r.json"), [result(0)])
     Path("foreign.json").write_text("{}")
+    Path("stock").mkdir()
+    written(Path("stock/r.json"), [result(0)])
     Path("taken").mkdir()
     Path("taken/thesis.tex").write_text("x")
     change_sweep(full_run(Path("runs/other")), max_steps=7)

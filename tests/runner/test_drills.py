@@ -78,8 +78,8 @@ class Cell:
         assert Counter(record["task_id"] for record in records) == dict.fromkeys(range(TASKS), 1)
         assert {record["outcome"] for record in records} == {"solved"}
         stock = json.loads((self.path / "results.json").read_text())
-        assert [(item["task_id"], item["reward"]) for item in stock] == [
-            (task, 1.0) for task in range(TASKS)
+        assert [(item["task_id"], item["reward"], item["trial"]) for item in stock] == [
+            (task, 1.0, 0) for task in range(TASKS)
         ]
         assert self.summary()["status"] == "done"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.core.errors import InvalidInput
+from emobench.core.outcomes import Outcome
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
+from emobench.store.episodes import EpisodeError, read_lines
 from emobench.tables.collection import Request, collect_into
 from emobench.tables.published import Described, outcome_of, outcome_of_error
 from emobench.tables.run_results import collect
@@ -141,12 +144,41 @@ def test_merged_shards_that_all_say_trial_0(tmp_path: Path) -> None:
     assert apart[columns].to_numpy().tolist() == frame[columns].to_numpy().tolist()
 
 
-def test_trials_that_are_alike_in_one_file_all_count(tmp_path: Path) -> None:
-    """A model without randomness says the same in every trial."""
-    alike = [result(0, 0) for _ in range(3)]
+def test_a_doubled_file_has_the_trials_of_the_file(tmp_path: Path) -> None:
+    results = [result(t, n, float((t + n) % 3 == 0)) for n in range(4) for t in range(5)]
+    results[7] = exception(2, 1)
+    collected(tmp_path / "once", written(tmp_path / "once.json", results))
+    summary = collected(tmp_path / "twice", written(tmp_path / "twice.json", results * 2))
+    once, twice = load_episodes(tmp_path / "once"), load_episodes(tmp_path / "twice")
+    columns = ["trial", "task_id", "reward", "outcome"]
+    assert twice[columns].to_numpy().tolist() == once[columns].to_numpy().tolist()
+    assert (summary["expected"], summary["left_out"]["repeated"]) == (20, 20)
+
+
+def test_trials_without_randomness_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    alike = [{**result(0), "trial": trial} for trial in range(3)]
     collected(tmp_path / "out", written(tmp_path / "r.json", alike))
     assert list(load_episodes(tmp_path / "out")["trial"]) == [1, 2, 3]
     assert load_episodes(tmp_path / "out")["episode"].is_unique
+
+
+def test_exceptions_that_are_alike_are_trials_of_merged_shards(tmp_path: Path) -> None:
+    """Their text is the same in each trial; to drop one would raise pass^k."""
+    shards = [[result(0), exception(1)] for _ in range(3)]
+    for number, shard in enumerate(shards):
+        shard[0]["traj"][2]["content"] = f"Done in shard {number}."
+    files = [written(tmp_path / f"{n}.json", shard) for n, shard in enumerate(shards)]
+    merged = written(tmp_path / "merged.json", [each for shard in shards for each in shard])
+    for name, inputs in (("apart", files), ("merged", [merged]), ("both", [merged, files[1]])):
+        collected(tmp_path / name, *inputs)
+        frame = load_episodes(tmp_path / name)
+        counts = frame.groupby(["task_id", "outcome"], observed=True).size().to_dict()
+        assert counts == {(0, "solved"): 3, (1, "context_overflow"): 3}, name
+
+
+def exception(task: int, trial: int = 0) -> dict[str, Any]:
+    info = {"error": "maximum context length is 8 tokens", "traceback": "x"}
+    return result(task, trial, 0.0, traj=[], info=info)
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -169,6 +201,37 @@ def test_any_prefix_gives_the_results_that_are_whole(tmp_path: Path, data: Any) 
     assert summary["episodes"] == expected
     assert summary["left_out"]["torn"] == (cut < len(whole))
     assert list(load_episodes(folder)["reward"]) == [task % 2 for task in range(expected)]
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_entry_costs_that_entry_alone(tmp_path: Path, data: Any) -> None:
+    results = [result(task, reward=task % 2) for task in range(8)]
+    for each in results:
+        each["traj"][1]["content"] = '{"task_id": 3, "info": {}, "traj": []}'
+        each["traj"][2]["tool_calls"] = [{"id": "c", "function": {"arguments": '{"trial": 0}'}}]
+    texts = [json.dumps(each, indent=data.draw(st.sampled_from([None, 2]))) for each in results]
+    bad = data.draw(st.integers(0, 7))
+    place = data.draw(st.integers(0, len(texts[bad]) - 1))
+    spoilt = data.draw(st.sampled_from(["", "x", '"', "\\", "{", "}", "[", "]", ",", ":", "\0"]))
+    texts[bad] = texts[bad][:place] + spoilt + texts[bad][place + 1 :]
+    file = tmp_path / "damaged.json"
+    file.write_text("[" + ", ".join(texts) + "]")
+    summary = collected(tmp_path / "out", file)
+    rewards = dict(load_episodes(tmp_path / "out")[["task_id", "reward"]].to_numpy().tolist())
+    for task in range(8):
+        assert task == bad or rewards[task] == task % 2
+    left_out = summary["left_out"]
+    assert summary["episodes"] + left_out["damaged"] + left_out["torn"] == 8
+
+
+def test_two_damaged_entries_side_by_side_are_two(tmp_path: Path) -> None:
+    text = json.dumps([result(task) for task in range(6)])
+    for task in (2, 3):
+        text = text.replace(f'"task_id": {task}, "reward":', f'"task_id": {task}, "reward"')
+    (tmp_path / "r.json").write_text(text)
+    summary = collected(tmp_path / "out", tmp_path / "r.json")
+    assert summary["files"] == [{"file": "r.json", "episodes": 4, "damaged": 2}]
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3, 40])
@@ -218,7 +281,7 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes, said: str) ->
 
 
 def test_some_tasks_only_and_damaged_results(tmp_path: Path) -> None:
-    results: list[Any] = [result(0), {**result(1), "reward": None}, "x", result(2), result(60)]
+    results: list[Any] = [result(0), {**result(1), "reward": None}, result(2), "x", result(60)]
     summary = collected(tmp_path / "out", written(tmp_path / "r.json", results), tasks=(0, 1, 2))
     assert (summary["episodes"], summary["expected"]) == (2, 3)
     assert summary["files"] == [{"file": "r.json", "episodes": 2, "damaged": 2, "foreign": 1}]
@@ -252,21 +315,29 @@ def test_published_results_beside_a_run_of_ones_own(tmp_path: Path) -> None:
 
 def test_our_own_results_json_gives_the_rewards_of_its_run(tmp_path: Path) -> None:
     own = full_run(tmp_path / "own", envs=("airline",), variants=("control",))
+    outcomes: dict[tuple[int, int], tuple[str, str | None]] = {}
     files = []
+    errors = cycle([Outcome.AGENT_ERROR, Outcome.USER_ERROR, Outcome.CONTEXT_OVERFLOW, None])
     for cell in load_plan(own).cells:
-        lines = own.cell(cell.number).episodes.read_text().splitlines()
-        keys = ("task_id", "reward", "info", "traj", "trial")
-        records = [json.loads(line) for line in lines]
+        lines = read_lines(own.cell(cell.number).episodes)
+        records = [line.record for line in lines if line.record and line.record.is_final]
         for record in records:
-            record["traj"] = record["traj"][1:]  # the factory's policy is retail's
-        kept = [{key: r[key] for key in keys} for r in records if r["reward"] is not None]
-        files.append(written(own.cell(cell.number).results, kept))
+            record.traj = record.traj[1:]  # the factory's policy is retail's
+            if (outcome := next(errors)) is not None:
+                record.outcome, record.error = outcome, EpisodeError("user:no_reply", "gone")
+                record.info, record.reward = {"error": "gone"}, 0.0
+            error = record.error.type if record.error else None
+            outcomes[cell.trial, record.task_id] = (record.outcome, error)
+        results = [record.stock_result() for record in records]
+        assert {each["trial"] for each in results} == {cell.trial - 1}, "as stock counts them"
+        files.append(written(own.cell(cell.number).results, results))
     collected(tmp_path / "out", *files)
-    ours = load_episodes(tmp_path / "out")[["trial", "task_id", "reward"]]
-    rewards = {(o.trial, o.task_id): o.reward for o in collect(own).observations()}
-    assert {(t, k): r for t, k, r in ours.itertuples(index=False)} == {
-        key: reward for key, reward in rewards.items() if reward is not None
-    }
+    frame = load_episodes(tmp_path / "out").astype({"error": object})
+    frame["error"] = frame["error"].where(frame["error"].notna(), None)
+    columns = ["trial", "task_id", "outcome", "error"]
+    read = {(t, k): (o, e) for t, k, o, e in frame[columns].itertuples(index=False)}
+    assert read == outcomes
+    assert frame["reward"].tolist() == (frame["outcome"] == "solved").astype(float).tolist()
 
 
 @pytest.mark.parametrize(
