@@ -21,8 +21,10 @@ runs/<sweep name>/
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -54,6 +56,11 @@ class RunDir:
     """Paths of one run directory."""
 
     path: Path
+
+    @property
+    def identity(self) -> str:
+        """Twelve hex digits that tell it from other run directories: of its path."""
+        return sha256(os.fsencode(self.path)).hexdigest()[:12]
 
     @property
     def plan(self) -> Path:

@@ -158,6 +158,12 @@ class Scheduler(ABC):
         recorded. Raises SubmissionRefused."""
         raise SubmissionRefused(f"{self.name} jobs have no time limit")
 
+    def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
+        """Look for the run directory's jobs that may still do something, oldest first: those on
+        record and those that nobody recorded, as one that was submitted by hand, or by a command
+        that was killed before it could. Raises EmobenchError where nobody answers."""
+        return []
+
     @abstractmethod
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """State by job id; those of an array by task where its tasks are told apart."""

@@ -10,6 +10,7 @@ token in its environment, and they share the session of the job's first process.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -18,17 +19,19 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emobench.config.capacity import throttle_of
 from emobench.core.errors import EmobenchError, SubmissionRefused
+from emobench.core.files import parse_json
 from emobench.core.job_id import local_job_id
 from emobench.core.plan import Plan, server_of
 from emobench.core.processes import die_with_parent, start_ticks
+from emobench.core.ranges import format_ranges, parse_numbers
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.scheduler.interface import JobState, Scheduler
@@ -36,6 +39,8 @@ from emobench.scheduler.render import array_script, server_arguments, server_log
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, OnJob, add_jobs, new_record
 
 TOKEN_VARIABLE = "EMOBENCH_LOCAL_JOB"
+RECORDS_VARIABLE = "EMOBENCH_LOCAL_RECORDS"
+"""What the records of the job will say, in the environment of its first process: see `_Job`."""
 TEN_YEARS_MIN = 10 * 365 * 24 * 60
 """submitit's own limit is two minutes."""
 GRACE_S = 30.0
@@ -55,6 +60,45 @@ class Task:
     array: int
     """1-based number of the array among those of this job."""
     index: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a job is, before it has a process; written into its environment, it is found again where
+    nobody recorded it."""
+
+    kind: JobKind
+    scripts: Mapping[str, str]
+    """By name: of a server's instance, or of the blocks that the one process runs."""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """Ranges by block; none of a server."""
+
+    def write(self, run_dir: RunDir) -> str:
+        return json.dumps({"run": run_dir.identity, **asdict(self)})
+
+    @classmethod
+    def read(cls, text: str, run_dir: RunDir) -> _Job | None:
+        """None where the text is of no job of this run directory."""
+        data = parse_json(text.encode()) if text else None
+        if not isinstance(data, dict) or data.pop("run", None) != run_dir.identity:
+            return None
+        return cls(JobKind(data["kind"]), data["scripts"], data["cells"])
+
+    def records(self, process: LocalProcess) -> list[JobRecord]:
+        """The records of the job with this process."""
+        # One process runs all blocks, but the ids of their tasks must differ.
+        numbers = [f".{n}" if self.cells else "" for n in range(1, len(self.scripts) + 1)]
+        return [
+            new_record(
+                self.kind,
+                name,
+                f"{process.pid}{number}",
+                script,
+                cells=tuple(parse_numbers(self.cells[name])) if self.cells else (),
+                process=process,
+            )
+            for number, (name, script) in zip(numbers, self.scripts.items(), strict=True)
+        ]
 
 
 class LocalScheduler(Scheduler):
@@ -77,11 +121,12 @@ class LocalScheduler(Scheduler):
         """All cells are in one job. What this call started ends where a process cannot be."""
         submitted: list[JobRecord] = []
 
-        def note(jobs: Sequence[JobRecord]) -> None:
+        def start(job: _Job, function: Callable[..., Any], *arguments: Any) -> None:
+            jobs = job.records(_start(run_dir, job, function, *arguments))
             submitted.extend(jobs)
             add_jobs(run_dir, jobs)
-            for job in jobs:
-                on_job(job)
+            for each in jobs:
+                on_job(each)
 
         try:
             for server in servers:
@@ -91,38 +136,40 @@ class LocalScheduler(Scheduler):
                 script = server_script(server_of(server))
                 log = f"{plan.logs}/{server_log(server_of(server))}"
                 path = str(run_dir.scripts / script)
-                process = _start(run_dir, exec_script, path, log, *server_arguments(server))
-                job_id = str(process.pid)
-                note([new_record(JobKind.SERVER, server, job_id, script, process=process)])
+                job = _Job(JobKind.SERVER, {server: script})
+                start(job, exec_script, path, log, *server_arguments(server))
             tasks: list[Task] = []
-            arrays: list[tuple[str, list[int]]] = []
+            ranges: dict[str, str] = {}
             for block in plan.blocks:
                 if cells := sorted(missing.get(block.name, ())):
-                    arrays.append((block.name, cells))
+                    ranges[block.name] = format_ranges(cells)
                     path = str(run_dir.scripts / array_script(block.name))
-                    tasks += [Task(path, len(arrays), cell - block.first_cell) for cell in cells]
+                    tasks += [Task(path, len(ranges), cell - block.first_cell) for cell in cells]
             if tasks:
-                process = _start(run_dir, run_tasks, tasks, throttle_of(plan), plan.logs)
-                # One process runs all blocks, but the ids of their tasks must differ.
-                note(
-                    [
-                        new_record(
-                            JobKind.ARRAY,
-                            name,
-                            f"{process.pid}.{number}",
-                            array_script(name),
-                            cells=tuple(cells),
-                            process=process,
-                        )
-                        for number, (name, cells) in enumerate(arrays, start=1)
-                    ]
-                )
+                job = _Job(JobKind.ARRAY, {name: array_script(name) for name in ranges}, ranges)
+                start(job, run_tasks, tasks, throttle_of(plan), plan.logs)
         except BaseException as error:
             self.cancel(submitted)
             if isinstance(error, OSError):
                 raise SubmissionRefused(f"cannot start a process: {error}") from error
             raise
         return submitted
+
+    def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
+        """By their environment, on this machine only."""
+        found: dict[str, tuple[LocalProcess, _Job]] = {}
+        for pid, environment in _environments():
+            job = _Job.read(environment.get(RECORDS_VARIABLE, ""), run_dir)
+            ticks = start_ticks(pid)
+            if job is None or ticks is None:
+                continue
+            token = environment.get(TOKEN_VARIABLE, "")
+            process = LocalProcess(pid, ticks, socket.gethostname(), token)
+            # What the first process starts has its environment, and is younger.
+            if token not in found or (found[token][0].start_ticks or 0) > ticks:
+                found[token] = process, job
+        oldest_first = sorted(found.values(), key=lambda each: each[0].start_ticks or 0)
+        return [record for process, job in oldest_first for record in job.records(process)]
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """RUNNING or GONE; UNKNOWN where the job is on another machine."""
@@ -179,6 +226,19 @@ def _leads(process: LocalProcess) -> bool:
     return process.start_ticks is not None and start_ticks(process.pid) == process.start_ticks
 
 
+def _environments() -> Iterator[tuple[int, dict[str, str]]]:
+    """The environment of every other process of this machine that this user may look at.
+
+    A program that renames itself may have overwritten its own.
+    """
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            pairs = os.fsdecode((entry / "environ").read_bytes()).split("\0")
+            yield int(entry.name), dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
 def find_processes(process: LocalProcess) -> list[int]:
     """Every living process of a local job, its first one included."""
     leads = _leads(process)
@@ -209,7 +269,9 @@ def _gone_within(processes: Sequence[LocalProcess], seconds: float) -> bool:
     return True
 
 
-def _start(run_dir: RunDir, function: Callable[..., Any], *arguments: Any) -> LocalProcess:
+def _start(
+    run_dir: RunDir, described: _Job, function: Callable[..., Any], *arguments: Any
+) -> LocalProcess:
     """Start a job; what finds its process again."""
     from submitit import LocalExecutor
     from submitit.local.local import LocalJob
@@ -220,7 +282,7 @@ def _start(run_dir: RunDir, function: Callable[..., Any], *arguments: Any) -> Lo
         def _submit_command(self, command: str) -> Any:
             process = subprocess.Popen(
                 [sys.executable, "-m", "submitit.local._local", str(self.folder)],
-                env=_environment(command, token),
+                env=_environment(command, token) | {RECORDS_VARIABLE: records},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -229,7 +291,7 @@ def _start(run_dir: RunDir, function: Callable[..., Any], *arguments: Any) -> Lo
             _started.append(process)
             return LocalJob(folder=self.folder, job_id=str(process.pid), process=process)
 
-    token = secrets.token_hex(16)
+    token, records = secrets.token_hex(16), described.write(run_dir)
     job = DetachedExecutor(run_dir.submitit).submit(function, *arguments)
     pid = int(job.job_id)
     return LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)

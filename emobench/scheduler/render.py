@@ -18,6 +18,8 @@ from emobench.core.models import RoleModel, ScriptedModel, VllmModel
 from emobench.core.plan import USER_SERVER, CellBlock, Plan, replica_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
+from emobench.scheduler.job_comment import JobComment
+from emobench.store.jobs import JobKind
 
 if TYPE_CHECKING:
     import jinja2
@@ -119,6 +121,10 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         "seed": plan.sweep.seed,
     }
     texts: dict[str, str] = {}
+
+    def comment(kind: JobKind, name: str, text: str) -> dict[str, str]:
+        return {"comment": JobComment(kind, name).write(run_dir, f"{plan.sweep.name}, {text}")}
+
     if any(isinstance(model, VllmModel) for model in servers_of(plan.sweep).values()):
         _check_import_path(str(run_dir.scripts))
         if plan.profile.container is not None:
@@ -127,6 +133,7 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
     for server, model in servers_of(plan.sweep).items():
         values = shared | _server_values(plan, run_dir, server, model)
+        values |= comment(JobKind.SERVER, server, model.model)
         kind = server_log(server)
         texts[server_script(server)] = environment.get_template(f"{kind}.sbatch.j2").render(values)
         engine = environment.get_template(f"serve_{model.engine}.sh.j2")
@@ -135,10 +142,13 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
             texts[Path(values["settings"]).name] = _settings(plan, model)
     array = environment.get_template("tau_array.sbatch.j2")
     for block in plan.blocks:
-        texts[array_script(block.name)] = array.render(shared | _array_values(plan, block))
+        cells = f"cells {block.first_cell}-{block.cells[-1]}"
+        values = shared | _array_values(plan, block) | comment(JobKind.ARRAY, block.name, cells)
+        texts[array_script(block.name)] = array.render(values)
     if has_cleanup(plan):
         cleanup = environment.get_template("cleanup.sbatch.j2")
-        texts[CLEANUP_SCRIPT] = cleanup.render(shared | _cleanup_values(plan))
+        values = shared | _cleanup_values(plan) | comment(JobKind.CLEANUP, "cleanup", "clean-up")
+        texts[CLEANUP_SCRIPT] = cleanup.render(values)
     return texts
 
 
@@ -155,7 +165,6 @@ def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -
         "model": model,
         "settings": str(run_dir.scripts / f"settings_{server}.json"),
         "job_name": f"{own_name}-{plan.sweep.name}",
-        "comment": f"emobench {plan.sweep.name} {role} server {model.model}",
         "resources": resources,
         "nodes": model.nodes,
         "cards": cards,
@@ -171,14 +180,12 @@ def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -
 
 def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
     resources = plan.profile.array
-    last = block.first_cell + block.size - 1
     return {
         "script": array_script(block.name),
         "first_cell": block.first_cell,
         "size": block.size,
         "throttle": throttle_of(plan),
         "job_name": f"run-{block.name}-{plan.sweep.name}",
-        "comment": f"emobench {plan.sweep.name} cells {block.first_cell}-{last} {block.assistant}",
         "resources": resources,
         "nodes": 1,
         "cpus": resources.cpus,
@@ -197,7 +204,6 @@ def _cleanup_values(plan: Plan) -> dict[str, Any]:
     resources = array.model_copy(update={"time": str(minutes)})
     return {
         "job_name": f"cleanup-{plan.sweep.name}",
-        "comment": f"emobench {plan.sweep.name} clean-up",
         "resources": resources,
         "nodes": 1,
         "cpus": 1,

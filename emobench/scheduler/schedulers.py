@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from emobench.core.cluster import ClusterProfile
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import Accounts, JobState, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.slurm import SlurmScheduler
@@ -34,6 +36,21 @@ class Schedulers:
             for name, scheduler in self._by_name.items()
         ]
         return [(scheduler, own) for scheduler, own in split if own]
+
+    def find_unrecorded(
+        self, plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord]
+    ) -> list[JobRecord]:
+        """Return the run directory's jobs that may still do something and are not among `jobs`,
+        its records; asked are the schedulers of those and of the plan's profile. Raises
+        EmobenchError where one does not answer."""
+        asked = {plan.profile.scheduler, *(job.scheduler for job in jobs)}
+        known = {job.handle for job in jobs}
+        return [
+            job
+            for name in sorted(asked)
+            for job in self._by_name[name].find_jobs(plan, run_dir)
+            if job.handle not in known
+        ]
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """State by job id; the tasks of Slurm's arrays stand as '<job id>_<index>'."""

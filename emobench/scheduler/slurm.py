@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,11 +15,13 @@ from emobench.config.capacity import throttle_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
-from emobench.core.plan import Plan, blocks_of_server, server_of, servers_used_by
+from emobench.core.plan import Plan, blocks_of_server, replica_of, server_of, servers_used_by
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
+from emobench.core.times import iso
 from emobench.scheduler.interface import Accounts, JobState, OwnJob, Phase, Scheduler
+from emobench.scheduler.job_comment import JobComment, read_comment
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
     array_script,
@@ -30,6 +33,7 @@ from emobench.scheduler.slurm_commands import (
     advice_on,
     ask_own_job,
     cancel_slurm,
+    commented_jobs,
     live_arrays,
     run_command,
     slurm_accounts,
@@ -142,6 +146,30 @@ class SlurmScheduler(Scheduler):
         if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
             raise SubmissionRefused(f'{script} hands no arguments on ("$@")')
         return _submit_server(_executor(run_dir), run_dir, instance, takes_over)
+
+    def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
+        """By their comments (`JobComment`)."""
+        if shutil.which("squeue") is None or not run_dir.path.exists():
+            return []
+        blocks = {block.name: block for block in plan.blocks}
+        found = []
+        for job in commented_jobs({run_dir.path.stat().st_uid, os.geteuid()}):
+            comment = read_comment(job.comment, run_dir)
+            if comment is None:
+                continue
+            record = JobRecord(
+                comment.kind,
+                comment.name,
+                job.job_id,
+                f"scripts/{_script_of(comment)}",
+                submitted=iso(job.submitted),
+                takes_over=comment.takes_over,
+            )
+            if comment.kind is JobKind.ARRAY and (block := blocks.get(comment.name)):
+                cells = tuple(block.cells[index] for index in job.indices if index < block.size)
+                record = replace(record, cells=cells)
+            found.append(record)
+        return found
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """The tasks of arrays stand as '<job id>_<index>'."""
@@ -281,12 +309,24 @@ def _executor(run_dir: RunDir) -> ScriptExecutor:
         ) from error
 
 
+def _script_of(job: JobComment) -> str:
+    if job.kind is JobKind.SERVER:
+        return server_script(server_of(job.name))
+    return array_script(job.name) if job.kind is JobKind.ARRAY else CLEANUP_SCRIPT
+
+
 def _submit_server(
     executor: ScriptExecutor, run_dir: RunDir, instance: str, takes_over: str = ""
 ) -> JobRecord:
     script = server_script(server_of(instance))
     job = new_record(JobKind.SERVER, instance, "", script, takes_over=takes_over)
-    return sbatch(executor, run_dir, job, (), server_arguments(instance, takes_over))
+    options: list[str] = []
+    arguments = server_arguments(instance, takes_over)
+    if arguments and f'="emobench {run_dir.identity} ' in (run_dir.path / job.script).read_text():
+        # The script's comment is the server's; a site's own comment stays.
+        comment = JobComment(job.kind, instance, takes_over)
+        options = [f"--comment={comment.write(run_dir, f'replica {replica_of(instance)}')}"]
+    return sbatch(executor, run_dir, job, options, arguments)
 
 
 def sbatch(

@@ -6,8 +6,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from emobench.core.errors import EmobenchError
@@ -125,6 +125,41 @@ def live_arrays(job_ids: Sequence[str]) -> set[str]:
         states = slurm_states(chunk) if queued is None else queued
         live |= {array_of(job_id) for job_id, state in states.items() if state.live}
     return live
+
+
+@dataclass(frozen=True)
+class CommentedJob:
+    """A job or an array in the queue, with its comment."""
+
+    job_id: str
+    submitted: float
+    """Seconds since the epoch."""
+    comment: str
+    indices: tuple[int, ...]
+    """Of an array's tasks, those that ended a moment ago included; empty: it is none."""
+
+
+def commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
+    """Ask squeue for the jobs of these users (their numbers) that may still do something, the
+    oldest first. Raises EmobenchError where it does not answer."""
+    command = [*_WITH_EPOCH_TIMES, "squeue", "--noheader", "--states=all", "--format=%i|%T|%V|%k"]
+    command.append(f"--user={','.join(map(str, sorted(set(users))))}")
+    output, error = run_command(command)
+    if output is None:
+        raise EmobenchError(f"squeue does not answer: {error.strip() or 'it says nothing'}")
+    indices: dict[str, set[int]] = {}
+    said: dict[str, tuple[float, str]] = {}
+    live: set[str] = set()
+    for line in output.splitlines():
+        row, state, submitted, comment = (*line.strip().split("|", 3), "", "", "")[:4]
+        for each in expand_id(row):
+            job_id, _, index = each.partition("_")
+            indices.setdefault(job_id, set()).update([int(index)] if index.isdigit() else [])
+            said[job_id] = (_time(submitted) or 0.0, comment)
+            if JobState(state).live:
+                live.add(job_id)
+    found = [CommentedJob(each, *said[each], tuple(sorted(indices[each]))) for each in live]
+    return sorted(found, key=lambda job: (job.submitted, len(job.job_id), job.job_id))
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:

@@ -63,6 +63,11 @@ class JobRecord:
         return "slurm" if self.process is None else "local"
 
     @property
+    def handle(self) -> tuple[str, str]:
+        """What tells it from every other job of the run; a process's number is used again."""
+        return self.job_id, "" if self.process is None else self.process.token
+
+    @property
     def block_names(self) -> tuple[str, ...]:
         return self.blocks or (self.name,)
 
@@ -152,9 +157,12 @@ def read_jobs(run_dir: RunDir) -> list[JobRecord]:
 
 
 def add_jobs(run_dir: RunDir, records: Iterable[JobRecord]) -> None:
-    """Append records; the file is complete after each call."""
+    """Append the records that are not there yet; the file is complete after each call."""
     with locked(run_dir.jobs_lock):
-        write_jobs(run_dir, [*read_jobs(run_dir), *records])
+        jobs = {job.handle: job for job in read_jobs(run_dir)}
+        for record in records:
+            jobs.setdefault(record.handle, record)
+        write_jobs(run_dir, jobs.values())
 
 
 def remove_jobs(run_dir: RunDir, job_ids: Iterable[str]) -> None:

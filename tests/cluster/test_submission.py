@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.held_jobs import find_held
 from emobench.scheduler.render import render
+from emobench.scheduler.schedulers import Schedulers
 from emobench.scheduler.slurm import SlurmScheduler
 from emobench.scheduler.slurm_commands import cancel_slurm, slurm_states
 from emobench.store.endpoints import read_endpoint
@@ -94,9 +96,10 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     user, first, second, array, other = (job.job_id for job in jobs)
     lines = study.lab.ask("squeue", "-h", "-o", "%i|%j|%E|%k").splitlines()
     rows = {row[0]: row[1:] for row in (line.split("|") for line in lines)}
-    assert rows[user] == ["user-study", "(null)", "emobench study user server scripted"]
+    run = study.run_dir.identity
+    assert rows[user] == [*("user-study", "(null)", f"emobench {run} server user: study, scripted")]
     name, dependencies, comment = rows[f"{array}_[0-1,3%2]"]
-    assert (name, comment) == ("run-a-study", "emobench study cells 0-3 a")
+    assert (name, comment) == ("run-a-study", f"emobench {run} array a: study, cells 0-3")
     assert set(re.findall(r"after:(\d+)", dependencies)) == {user, first}
     assert set(re.findall(r"after:(\d+)", rows[f"{other}_[1%2]"][1])) == {user, second}
     states = SLURM.states(jobs)
@@ -106,6 +109,29 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     assert states[tasks[0]].reason
     SLURM.cancel(jobs)
     assert not SLURM.live(jobs)
+
+
+def test_jobs_that_nobody_recorded_are_found(study: Study) -> None:
+    study.write(servers=': "$@"; sleep 600', arrays="sleep 600")
+    study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
+    submitted = study.submit({"a": [0, 1, 3]}, "user", "user+2")
+    submitted.append(SLURM.submit_successor(study.run_dir, "user+2", "77"))
+    other = study.run_dir.path.with_name("other")
+    study.lab.run("sbatch", "--comment=mine", "--wrap=sleep 600")
+    by_hand = study.lab.run("sbatch", study.run_dir.scripts / "assistant_vllm_a.sbatch").stdout
+    found = SLURM.find_jobs(study.plan, study.run_dir)
+    assert [replace(job, submitted="") for job in found[:-1]] == [
+        replace(job, submitted="") for job in submitted
+    ]
+    assert (found[-1].name, found[-1].job_id) == ("assistant_a", by_hand.split()[-1])
+    assert abs((found[-1].submitted_at or 0) - (submitted[0].submitted_at or 0)) < 60
+    assert SLURM.find_jobs(study.plan, RunDir(other)) == []
+    ours = Schedulers(SLURM)
+    missing = ours.find_unrecorded(study.plan, study.run_dir, read_jobs(study.run_dir))
+    assert missing == found[-2:]
+    study.lab.run("scancel", "--me")
+    study.lab.wait_jobs(*(job.job_id for job in found))
+    assert SLURM.find_jobs(study.plan, study.run_dir) == []
 
 
 def test_running_servers_are_no_dependency(study: Study) -> None:

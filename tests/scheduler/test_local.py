@@ -16,6 +16,7 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.local import LocalScheduler, find_processes, state_of_process
+from emobench.scheduler.schedulers import Schedulers
 from emobench.store.jobs import JobRecord, LocalProcess, read_jobs
 from tests.support.plans import make_plan, scripted
 from tests.support.processes import until
@@ -101,6 +102,25 @@ def test_jobs_are_recorded_and_found_again_but_not_by_a_recycled_pid(run: Run) -
         LOCAL.cancel([replace(jobs[0], process=recycled)], grace_s=0)
     assert state_of_process(process).state == "RUNNING"
     assert state_of_process(replace(process, host="elsewhere")).state == "UNKNOWN"
+
+
+def undated(jobs: list[JobRecord]) -> list[JobRecord]:
+    return [replace(job, submitted="") for job in jobs]
+
+
+def test_jobs_that_nobody_recorded_are_found(run: Run, tmp_path: Path) -> None:
+    jobs = run.submit({"a": [0, 1, 3], "b": [4]}, ("user",))
+    until(lambda: run.lines("start"), "a cell to run")
+    (recorded := run.run_dir.jobs).rename(recorded.with_name("forgotten"))
+    found = LOCAL.find_jobs(run.plan, run.run_dir)
+    assert undated(found) == undated(jobs)
+    assert LOCAL.find_jobs(run.plan, RunDir(tmp_path / "another")) == []
+    ours = Schedulers(LOCAL)
+    assert undated(ours.find_unrecorded(run.plan, run.run_dir, [])) == undated(jobs)
+    assert ours.find_unrecorded(run.plan, run.run_dir, jobs) == []
+    recorded.with_name("forgotten").rename(recorded)
+    LOCAL.cancel(jobs, grace_s=5)
+    assert LOCAL.find_jobs(run.plan, run.run_dir) == []
 
 
 def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -> None:

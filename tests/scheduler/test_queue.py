@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emobench.core.errors import EmobenchError
 from emobench.core.job_id import expand_id
 from emobench.core.ranges import format_ranges
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import JobState, Phase
-from emobench.scheduler.slurm_commands import slurm_states
+from emobench.scheduler.slurm_commands import CommentedJob, commented_jobs, slurm_states
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,28 @@ def test_what_a_state_means(state: str, phase: Phase) -> None:
     """One table: whoever waits for a server, shows it or submits for it reads the same."""
     assert JobState(state).phase is phase
     assert JobState(state).live == (phase is not Phase.ENDED)
+
+
+def test_jobs_of_the_queue_come_with_their_comment_and_the_tasks_that_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+    rows = (
+        "12_[3-4%8]|PENDING|1700000005|an array: a|b\n12_0|COMPLETED|1700000005|an array: a|b\n"
+        "9|RUNNING|1700000004|a server\n13|COMPLETED|1700000001|it has ended\n8|PENDING|N/A|\n"
+    )
+
+    def answer(command: list[str]) -> tuple[str | None, str]:
+        asked.append(command)
+        return rows, ""
+
+    monkeypatch.setattr(slurm_commands, "run_command", answer)
+    assert commented_jobs({1000, 0}) == [
+        CommentedJob("8", 0.0, "", ()),
+        CommentedJob("9", 1700000004.0, "a server", ()),
+        CommentedJob("12", 1700000005.0, "an array: a|b", (0, 3, 4)),
+    ]
+    assert "--user=0,1000" in asked[0]
+    monkeypatch.setattr(slurm_commands, "run_command", lambda command: (None, "no controller"))
+    with pytest.raises(EmobenchError, match="squeue does not answer: no controller"):
+        commented_jobs({0})
