@@ -1,0 +1,61 @@
+"""Settings that may change while a run is under way, and when a change of each one holds. Pure.
+
+None is part of an episode's identity, and none needs a job to be submitted anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from emobench.config.identity import differing_keys
+from emobench.core.models import OpenAIModel, RoleModel
+from emobench.core.plan import roles_of
+from emobench.core.sweep import Sweep
+
+ANALYSIS = ("description", "gates", "judge")
+"""Read by `judge`, `check` and `report` only: no job needs to know."""
+_CELLS = "in cells that start from now on"
+_WHEN = {
+    **dict.fromkeys(ANALYSIS, "for judge, check and report"),
+    **dict.fromkeys(("concurrency", "timeout_s", "probe"), _CELLS),
+    "throttle": "for arrays in the queue too",
+    **dict.fromkeys(("idle_limit_min", "keep_servers_min"), "for servers that run too"),
+    "max_gpu_hours": "for jobs that run too",
+}
+FREE = tuple(_WHEN)
+"""Keys of the sweep."""
+_FREE_OF_ENDPOINT = {"base_url", "api_key_env"}
+"""Keys of a model behind an endpoint that exists already."""
+
+
+def take_free_settings(old: Sweep, new: Sweep, keys: Sequence[str] = FREE) -> Sweep:
+    """Return `old` with `keys` as `new` has them, and the addresses of endpoints that exist."""
+    models = roles_of(new)
+
+    def taken(name: str, model: RoleModel) -> RoleModel:
+        other = models.get(name)
+        if not isinstance(model, OpenAIModel) or not isinstance(other, OpenAIModel):
+            return model
+        return model.model_copy(update=other.model_dump(include=_FREE_OF_ENDPOINT))
+
+    user, *assistants = (taken(name, model) for name, model in roles_of(old).items())
+    update: dict[str, Any] = {key: getattr(new, key) for key in keys}
+    update |= {"user": user, "assistants": dict(zip(old.assistants, assistants, strict=True))}
+    return old.model_copy(update=update)
+
+
+def describe_changes(old: Sweep, new: Sweep) -> list[str]:
+    """Return a line for each free setting that differs, with when the new value holds:
+    'throttle: was 2, now 6, for arrays in the queue too'."""
+    lines = differing_keys(_free_values(old), _free_values(new))
+    return [f"{line}, {_WHEN.get(line.split(':')[0].split('.')[0], _CELLS)}" for line in lines]
+
+
+def _free_values(sweep: Sweep) -> dict[str, Any]:
+    endpoints = {
+        name.removeprefix("assistant_"): model.model_dump(include=_FREE_OF_ENDPOINT)
+        for name, model in roles_of(sweep).items()
+        if isinstance(model, OpenAIModel)
+    }
+    return {**endpoints, **sweep.model_dump(mode="json", include=set(FREE))}
