@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from emobench.llm.client import Answer
 from emobench.llm.reasoning import sanitize
+from emobench.llm.refusals import is_context_overflow
 
 Kind = Literal[
     "called",
@@ -29,8 +30,6 @@ Kind = Literal[
     "server_error",
 ]
 
-INVALID = (400, 413, 422)
-"""The server calls the request itself invalid."""
 _SILENCE: Mapping[str, Kind] = {"": "only_reasoning", "limit": "cut", "probe": "long"}
 MARKUP = re.compile(
     r"</?tool_calls?\b|</?function(?:_call|=)|<\|tool_call|<\|python_tag\|>|\[TOOL_CALLS\]"
@@ -38,12 +37,6 @@ MARKUP = re.compile(
     re.IGNORECASE,
 )
 """How models write tool calls where no parser takes them out."""
-
-
-CONTEXT_WORDS = re.compile(
-    r"context[ _](?:length|window|size)|max(?:imum)?_(?:model_len|context)", re.I
-)
-"""In the words of a server that a conversation is too long for."""
 
 
 class NoCompletion(ValueError):
@@ -103,11 +96,6 @@ def without_key(text: str, key: str | None) -> str:
     """An error's words on one line, the key replaced."""
     text = " ".join(text.split())
     return text.replace(key, "[key]") if key else text
-
-
-def is_context_overflow(status: int, error: str) -> bool:
-    """Whether a server refuses a conversation because it is too long for the model."""
-    return status in INVALID and CONTEXT_WORDS.search(error) is not None
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,20 @@ Both give a `Reply` or raise `CallFailed`; nothing else of a provider's ways is 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
-from emobench.llm.replies import (
-    CONTEXT_WORDS,
+from emobench.llm.refusals import (
     INVALID,
-    NoCompletion,
+    has_made_up_call,
     is_context_overflow,
-    read_completion,
-    without_key,
+    is_of_content,
+    without_calls,
 )
+from emobench.llm.replies import NoCompletion, read_completion, without_key
 
 Role = Literal["user", "assistant"]
 Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
@@ -27,21 +26,22 @@ Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
 RETRY_AFTER_S = (0.5, 2.0)
 """Pauses before a call that got no answer is sent again; a chat call may be repeated freely."""
 
-_TOOL = re.compile(r"\btools?\b|tool[_ ]call|function|invalid json|parse", re.I)
-
 
 class CallFailed(Exception):
     """A call that gave no usable reply, with the boundary that it failed at.
 
-    infra: no answer, a time-out, a 5xx, a refused key; context_overflow: the conversation is
-    longer than the model's context; rejected: the server calls the request itself invalid, or
-    fails on the model's own malformed call; no_reply: neither text nor a tool call.
+    infra: no answer, a time-out, a 5xx, a refused key, a request that the server would refuse in
+    every conversation; context_overflow: the conversation is longer than the model's context;
+    rejected: the server refuses what this conversation holds, or fails on the model's own
+    malformed call; no_reply: neither text nor a tool call.
     """
 
-    def __init__(self, role: Role, kind: Kind, message: str) -> None:
+    def __init__(self, role: Role, kind: Kind, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.role = role
         self.kind = kind
+        self.status = status
+        """Of the server's answer; 0 where none came."""
 
 
 @dataclass(frozen=True)
@@ -154,29 +154,36 @@ class HttpTransport:
             else:
                 if answer.status == 200:
                     return self._reply(role, answer)
-                failure = self._failure(role, answer)
-            if failure.kind != "infra" or pause is None:
+                failure = self._failure(role, request, answer, is_last=pause is None)
+            # Who calls a request invalid is not asked to think again.
+            if pause is None or failure.status in INVALID:
                 break
             self.retries += 1
             time.sleep(pause)
         raise failure
 
-    def _failure(self, role: Role, answer: Answer) -> CallFailed:
-        text = without_key(answer.error(), self._endpoint.api_key)[:500]
-        kind: Kind = "infra"
-        if is_context_overflow(answer.status, text):
-            kind = "context_overflow"
-        elif answer.status in INVALID:
+    def _failure(
+        self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
+    ) -> CallFailed:
+        words = without_key(answer.error(), self._endpoint.api_key)
+        kind = _kind(role, request, answer.status, words)
+        # Some servers answer 500 to a tool name that their model made up, each time.
+        if (
+            is_last
+            and (answer.status, role) == (500, "assistant")
+            and has_made_up_call(request, words)
+            and self._goes_on(request)
+        ):
             kind = "rejected"
-        elif answer.status == 500 and _TOOL.search(text) and self._is_alive():
-            # Some servers answer 500 to a tool name that their model made up.
-            kind = "rejected"
-        return CallFailed(role, kind, f"HTTP {answer.status}: {text} ({self._endpoint!r})")
+        message = f"HTTP {answer.status}: {words[:500]} ({self._endpoint!r})"
+        return CallFailed(role, kind, message, answer.status)
 
-    def _is_alive(self) -> bool:
+    def _goes_on(self, request: dict[str, Any]) -> bool:
+        """Whether the server answers a request that holds no tool call and asks for none."""
         try:
-            return self._client.get("/models").status == 200
-        except Unreachable:
+            answer = self._client.chat(without_calls(request))
+            return answer.status == 200 and read_completion(answer) is not None
+        except (Unreachable, NoCompletion):
             return False
 
     def _reply(self, role: Role, answer: Answer) -> Reply:
@@ -210,9 +217,12 @@ class LitellmTransport:
                 **{name: value for name, value in where.items() if value is not None},
             )
         except Exception as error:
-            text = without_key(str(error), endpoint.api_key)[:500]
-            message = f"{type(error).__name__}: {text} ({endpoint!r})"
-            raise CallFailed(role, _litellm_kind(error), message) from error
+            words = without_key(str(error), endpoint.api_key)
+            status = getattr(error, "status_code", None)
+            status = status if isinstance(status, int) else 0
+            kind = _litellm_kind(error) or _kind(role, request, status, words)
+            message = f"{type(error).__name__}: {words[:500]} ({endpoint!r})"
+            raise CallFailed(role, kind, message, status) from error
         choice = response.choices[0]
         dumped = choice.message.model_dump()
         usage = getattr(response, "usage", None)
@@ -224,11 +234,18 @@ class LitellmTransport:
         )
 
 
-def _litellm_kind(error: Exception) -> Kind:
+def _kind(role: Role, request: dict[str, Any], status: int, words: str) -> Kind:
+    """The boundary at which a request failed that was answered with another status than 200."""
+    if is_context_overflow(status, words):
+        return "context_overflow"
+    of_agent = role == "assistant"
+    return "rejected" if is_of_content(status, words, request, of_agent=of_agent) else "infra"
+
+
+def _litellm_kind(error: Exception) -> Kind | None:
+    """What litellm itself says of a provider's words; None where it says nothing."""
     from litellm import exceptions
 
     if isinstance(error, exceptions.ContextWindowExceededError):
         return "context_overflow"
-    if isinstance(error, exceptions.BadRequestError):
-        return "context_overflow" if CONTEXT_WORDS.search(str(error)) else "rejected"
-    return "infra"
+    return "rejected" if isinstance(error, exceptions.ContentPolicyViolationError) else None

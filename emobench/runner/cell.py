@@ -16,6 +16,7 @@ from emobench.core.stop_signals import StopRequest
 from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
+from emobench.runner.rejections import RejectionRow
 from emobench.store.episodes import EarlierAttempt, EpisodeRecord, EpisodeStore
 from emobench.store.summaries import SummaryWriter, summary_in
 
@@ -130,6 +131,7 @@ class _CellRun:
         self.gone: ServersGone | None = None
         self.errors_in_a_row = 0
         self.last_error = ""
+        self.rejections = RejectionRow()
 
     def probe(self) -> tuple[str, str] | None:
         """Before the first episode: (exit reason, message) where the endpoints could only fail."""
@@ -162,6 +164,8 @@ class _CellRun:
                     self._keep(pool.results(1.0))
                 if pool.threads:
                     self._drain(pool)
+                row = self.rejections
+                self._write(row.void() if self.stop.is_set() else row.release())
             finally:
                 pool.close()
                 seam.keep = pool.threads > 0
@@ -201,6 +205,9 @@ class _CellRun:
         return record
 
     def _keep(self, records: Sequence[EpisodeRecord]) -> None:
+        self._write([ready for record in records for ready in self.rejections.sort(record)])
+
+    def _write(self, records: Sequence[EpisodeRecord]) -> None:
         if not records:
             return
         self.store.append(*records)

@@ -41,7 +41,7 @@ from emobench.core.sweep import (
     UserStrategy,
     Variant,
 )
-from emobench.llm.replies import CONTEXT_WORDS
+from emobench.llm.refusals import CONTEXT_WORDS
 from emobench.store.episodes import (
     BenchmarkVersion,
     EpisodeError,

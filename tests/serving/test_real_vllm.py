@@ -22,7 +22,7 @@ from emobench.core.plan import save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Answer, ChatClient
 from emobench.llm.engine_metrics import ask_load
-from emobench.llm.replies import CONTEXT_WORDS
+from emobench.llm.refusals import CONTEXT_WORDS
 from emobench.scheduler.render import render
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, read_endpoint

@@ -18,6 +18,7 @@ from emobench.core.errors import InvalidInput
 from emobench.core.gates import JudgeSettings
 from emobench.core.run_dir import RunDir
 from emobench.core.worker_pool import WorkerPool
+from emobench.llm.refusals import INVALID
 from emobench.llm.transport import CallFailed, HttpTransport, ModelEndpoint
 from emobench.store.labels import Answer, AnswerStore
 from emobench.tables.run_results import collect
@@ -59,7 +60,7 @@ class Judge:
             try:
                 return self._ask(turn, schema=True)
             except CallFailed as error:
-                if error.kind != "rejected":
+                if error.status not in INVALID or error.kind == "context_overflow":
                     raise
             answer = self._ask(turn, schema=False)
             self._schema = False  # it refused the form, not the turn: not asked for again

@@ -1,0 +1,101 @@
+"""Whose matter a refused request is: the conversation's own content, or nothing of it.
+
+Only what names the content of this one conversation is scored: its length, a tool call that the
+model made up, a message without words, what a content filter stopped. All else (an empty account,
+a model that the server does not know, a gateway's page) would meet every conversation, and is
+missing data. Nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+INVALID = (400, 413, 422)
+"""The server calls the request itself invalid."""
+
+CONTEXT_WORDS = re.compile(
+    r"context[ _](?:length|window|size|limit)|max(?:imum)?[ _](?:model[ _]len|context)"
+    r"|(?:prompt|input|conversation) is too long|maximum (?:number of tokens|input length)"
+    r"|reduce the length of|current length is \d+ while limit is",
+    re.IGNORECASE,
+)
+"""A conversation is too long for the model, as servers and providers put it."""
+_CALL = re.compile(
+    r"(?:tool|function)[ _]calls?\b.{0,80}\barguments\b"
+    r"|\barguments\b.{0,80}\b(?:tool|function)[ _]call"
+    r"|(?:pars\w+|invalid|malformed)\W+(?:(?:the|a|model)\W+)*(?:tool|function)[ _]call\b"
+    r"|tool call validation failed|failed_generation|tool_use_failed",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A tool call of the model's is wrong."""
+_QUOTED_NAME = re.compile(
+    r'\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"(?:arguments|parameters)"'
+    r"|<function=([\w.-]+)"
+    r"|(?:unknown|undefined|no such|invalid|nonexistent) (?:tool|function):? ['\"`]([\w.-]+)['\"`]"
+    r"|call(?:ed)? (?:the )?(?:tool|function) ['\"`]([\w.-]+)['\"`]",
+    re.IGNORECASE,
+)
+"""The name of a tool in a call that a server quotes."""
+_FILTER = re.compile(
+    r"content[ _](?:filter|policy)|content management policy|responsibleaipolicy|safety system",
+    re.IGNORECASE,
+)
+"""A content filter refused what was said."""
+_BLANK = re.compile(r"\bcontent\b|\bempty\b|\bblank\b", re.IGNORECASE)
+"""A message has no words, which most servers call a matter of its content."""
+
+
+def is_context_overflow(status: int, words: str) -> bool:
+    """Return whether a server refuses a conversation because it is too long for the model."""
+    return status in INVALID and CONTEXT_WORDS.search(words) is not None
+
+
+def is_of_content(status: int, words: str, request: Mapping[str, Any], *, of_agent: bool) -> bool:
+    """Return whether a server that calls a request invalid names what this conversation holds.
+
+    `of_agent`: the assistant was asked, whose tool calls the request holds or the reply did.
+    """
+    if status not in INVALID:
+        return False
+    if _FILTER.search(words) or (_BLANK.search(words) and _has_blank_message(request)):
+        return True
+    if not of_agent or not request.get("tools"):
+        return False
+    return _CALL.search(words) is not None or not _offered(request).issuperset(_quoted(words))
+
+
+def has_made_up_call(request: Mapping[str, Any], words: str) -> bool:
+    """Return whether the agent called a tool that it was not offered: in the conversation, or in
+    the reply that the server quotes."""
+    offered = _offered(request)
+    return bool(offered) and not offered.issuperset([*_called(request), *_quoted(words)])
+
+
+def without_calls(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the beginning of the conversation without tools, which a server that works answers."""
+    kept = {key: value for key, value in request.items() if not key.startswith("tool")}
+    return {**kept, "messages": request["messages"][:2]}
+
+
+def _offered(request: Mapping[str, Any]) -> set[str]:
+    return {tool["function"]["name"] for tool in request.get("tools") or ()}
+
+
+def _called(request: Mapping[str, Any]) -> Iterator[str]:
+    for message in request["messages"]:
+        for call in message.get("tool_calls") or ():
+            yield call["function"]["name"]
+
+
+def _quoted(words: str) -> Iterator[str]:
+    for match in _QUOTED_NAME.finditer(words):
+        yield match[match.lastindex or 0]
+
+
+def _has_blank_message(request: Mapping[str, Any]) -> bool:
+    return any(
+        not message.get("tool_calls") and not str(message.get("content") or "").strip()
+        for message in request["messages"]
+    )
