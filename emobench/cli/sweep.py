@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         warn=warn,
         keep_servers_min=arguments.keep_servers,
     )
-    check_servers(plan, run_dir, warn)
+    plan = check_servers(plan, run_dir, warn)
     say(headline(plan, run_dir))
     if arguments.dry_run:
         paths = write_scripts(plan, run_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,8 +68,20 @@ def template_kwargs(model: VllmModel, role: Role) -> dict[str, Any]:
     )
 
 
-def serve_arguments(model: VllmModel, role: Role) -> list[str]:
-    """Arguments of `vllm serve` after the model; address and node rank are the script's."""
+TEMPLATE_KWARGS = "--default-chat-template-kwargs"
+TOKEN_DETAILS = "--enable-prompt-tokens-details"
+
+
+def is_optional(flag: str, model: VllmModel) -> bool:
+    """Return whether a server does without a flag that emobench sets, where its vLLM lacks it."""
+    return flag == TOKEN_DETAILS or (flag == TEMPLATE_KWARGS and not model.chat_template_kwargs)
+
+
+def serve_arguments(model: VllmModel, role: Role, lacking: Collection[str] = ()) -> list[str]:
+    """Arguments of `vllm serve` after the model; address and node rank are the script's.
+
+    Optional flags that are `lacking` in the site's vLLM are left out.
+    """
     options: list[tuple[str, object]] = [
         ("--served-model-name", model.served),
         ("--revision", model.revision),
@@ -79,7 +91,7 @@ def serve_arguments(model: VllmModel, role: Role) -> list[str]:
         # A parser is process-wide: a user behind one starts to emit tool markup.
         ("--tool-call-parser", model.tool_call_parser if role == "assistant" else None),
         ("--chat-template", model.chat_template),
-        ("--default-chat-template-kwargs", _json(template_kwargs(model, role))),
+        (TEMPLATE_KWARGS, _json(template_kwargs(model, role))),
         ("--seed", model.seed),
         ("--max-model-len", model.max_model_len),
         ("--max-num-seqs", model.max_num_seqs),
@@ -91,13 +103,15 @@ def serve_arguments(model: VllmModel, role: Role) -> list[str]:
         ("--distributed-executor-backend", "mp" if model.nodes > 1 else None),
     ]
     arguments: list[str] = []
+    left_out = {flag for flag in lacking if is_optional(flag, model)}
     for flag, value in options:
-        if value is not None:
+        if value is not None and flag not in left_out:
             if flag == "--tool-call-parser":
                 arguments.append("--enable-auto-tool-choice")
             arguments += [flag, str(value)]
-    # How much of each prompt the prefix cache saved.
-    arguments.append("--enable-prompt-tokens-details")
+    if TOKEN_DETAILS not in left_out:
+        # How much of each prompt the prefix cache saved.
+        arguments.append(TOKEN_DETAILS)
     return [*arguments, *model.extra_args]
 
 

@@ -22,6 +22,7 @@ PATTERNS = {
     r"^[^\r\n]+$": "one line of text",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "the name of an environment variable (letters, digits and '_')",
     r"^https?://[^\s]+$": "an address that starts with http:// or https://",
+    r"^[0-9]+\.[0-9]+\.[0-9]+\S*$": "a version with its three numbers, e.g. 0.11.2",
     r"^[0-9]+[KMGT]?$": "a number with K, M, G or T, e.g. 8G",
     r"^([0-9]+(:[0-9]{1,2}){0,2}|[0-9]+-[0-9]{1,2}(:[0-9]{1,2}){0,2}|UNLIMITED)$": (
         "minutes, HH:MM:SS or D-HH:MM:SS"

@@ -40,6 +40,8 @@ TimeLimit = Annotated[
     Field(pattern=r"^([0-9]+(:[0-9]{1,2}){0,2}|[0-9]+-[0-9]{1,2}(:[0-9]{1,2}){0,2}|UNLIMITED)$"),
     FromNumber(),
 ]
+# Three numbers, because YAML reads 0.10 as 0.1.
+Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+\S*$"), FromNumber()]
 OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
 
 
@@ -125,6 +127,9 @@ class ClusterProfile(Strict):
     """Shell lines before `vllm serve`, as they are: `module load`, `source activate`."""
     container: Container | None = None
     """The image that `vllm serve` runs in; unset: `vllm` is a command after `server_setup`."""
+    vllm_version: Version | None = None
+    """Of the vLLM on the nodes, where the submitting machine cannot ask it: flags that it lacks are
+    left out."""
     server_env: dict[EnvName, Annotated[str, FromNumber()]] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
     throttle: int | None = Field(default=None, ge=1)

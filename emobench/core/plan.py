@@ -48,6 +48,8 @@ class Plan(Strict):
     blocks: tuple[CellBlock, ...]
     logs: str
     """Absolute path of the log folder."""
+    vllm_lacks: tuple[str, ...] = ()
+    """Flags that emobench sets and the site's vLLM does not take; optional ones are left out."""
     gates_changed: str = ""
     """When the thresholds were last changed with results on disk, ISO 8601; empty: never."""
     commits: dict[str, str] = Field(default_factory=dict)

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from emobench.core.errors import EmobenchError
 from emobench.core.site_check import Check, failed, ok, skipped, warning
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.site_shell import Ran, run_lines
+from emobench.serving.vllm_flags import oldest_for, parse_version
 
 SETUP_TIMEOUT_S = 120.0
 """vLLM's import from a shared file system can take a minute."""
@@ -31,6 +33,7 @@ SHARED_TYPES = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|panfs|wekafs|cifs|smb|af
 NODE_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 MIN_FREE_GB = 1.0
 _MARK = "emobench-doctor:"
+_PLUGIN_MARK = "emobench-doctor-plugin:"
 
 
 def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
@@ -141,6 +144,9 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
     wanted = "vllm" if container is None else container.runtime
     ask = "vllm --version | tail -n 1" if container is None else f"{wanted} --version"
     report = f'echo "{_MARK} $({ask} 2>/dev/null)"'
+    if container is None and profile.accelerator == "gaudi":
+        plugin = "from importlib.metadata import version; print(version('vllm-gaudi'))"
+        report += f'\necho "{_PLUGIN_MARK} $(python3 -c {shlex.quote(plugin)} 2>/dev/null)"'
     command = f"trap - ERR\ncommand -v {wanted} >/dev/null || exit 97\n{report}"
     lines = [trap, *profile.server_setup] if profile.server_setup else []
     ran = run_lines(lines, profile.server_env, command, SETUP_TIMEOUT_S)
@@ -161,10 +167,16 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
     elif ran.code == 97:
         hint = f"server_setup has to make `{wanted}` a command: try it on a compute node"
         yield warning(wanted, f"not found {where}", hint)
-    elif (found := _marked(ran)) is not None:
+    elif (found := _marked(ran)) is not None and container is None:
+        yield check_vllm(found, profile)
+        if profile.accelerator == "gaudi":
+            yield check_plugin(_marked(ran, _PLUGIN_MARK) or "", found)
+    elif found is not None:
         yield ok(wanted, found or "found, but it does not say its version")
     else:
         yield warning(wanted, f"{ran.last_words or 'it could not be asked'}", "try it by hand")
+    if profile.vllm_version is not None and (ran.code == 97 or container is not None):
+        yield replace(check_vllm(profile.vllm_version, profile), name="vllm_version")
     if container is not None and container.image.startswith("/"):
         if Path(container.image).exists():
             yield ok("container.image", container.image)
@@ -173,7 +185,32 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
             yield warning("container.image", f"{container.image} is not here", hint)
 
 
-def _marked(ran: Ran) -> str | None:
+def check_vllm(found: str, profile: ClusterProfile) -> Check:
+    """Whether a version of vLLM is one that these servers work with."""
+    oldest = oldest_for(profile)
+    if not parse_version(found):
+        return ok("vllm", found or "found, but it does not say its version")
+    if parse_version(found) < parse_version(oldest):
+        hint = f"let server_setup lead to vLLM {oldest} or newer"
+        return failed("vllm", f"{found} is older than {oldest}, the oldest that works", hint)
+    if profile.vllm_version and parse_version(found) != parse_version(profile.vllm_version):
+        hint = "correct vllm_version in the profile, or leave it out where vLLM can be asked"
+        return warning("vllm", f"{found}, but vllm_version says {profile.vllm_version}", hint)
+    return ok("vllm", found)
+
+
+def check_plugin(found: str, vllm: str) -> Check:
+    """Whether vLLM's plugin for Gaudi is there, and is of the same release as vLLM."""
+    if not found:
+        hint = "without it vLLM finds no Gaudi card: pip install vllm-gaudi in that environment"
+        return warning("vllm-gaudi", "python3 does not find the plugin after server_setup", hint)
+    if parse_version(found)[:2] != parse_version(vllm)[:2]:
+        hint = "the plugin has the number of the vLLM that it is made for: install that one"
+        return warning("vllm-gaudi", f"{found}, and vLLM is {vllm}", hint)
+    return ok("vllm-gaudi", found)
+
+
+def _marked(ran: Ran, mark: str = _MARK) -> str | None:
     """What stands behind our mark: login scripts print things of their own."""
-    match = re.search(rf"^{_MARK}[ ]?(.*)$", ran.output, re.MULTILINE)
+    match = re.search(rf"^{mark}[ ]?(.*)$", ran.output, re.MULTILINE)
     return match[1].strip() if match else None

@@ -171,7 +171,9 @@ def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -
         "cpus": resources.cpus * max(cards, 1),
         "mem": _times(resources.mem, max(cards, 1)),
         "gres": f"{resources.gres}:{cards}" if resources.gres and cards else None,
-        "arguments": _lines(serve_arguments(model, role)) if isinstance(model, VllmModel) else [],
+        "arguments": _lines(serve_arguments(model, role, plan.vllm_lacks))
+        if isinstance(model, VllmModel)
+        else [],
         "container_rc": str(run_dir.scripts / CONTAINER_RC),
         "output": _output(plan, f"{server_log(server)}_%j.out"),
         "warning_s": _warning_s(resources),

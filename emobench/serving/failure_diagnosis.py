@@ -103,7 +103,8 @@ _RULES = (
         r"|invalid (?:tool call|reasoning) parser|(?:tool|reasoning) parser '.*' not found"
         r"|^(?:\S*pydantic\S*: )?\d+ validation errors? for \w*Config",
         "correct extra_args or the key in the sweep file; `vllm serve --help=all` in the "
-        "server's environment lists what this version takes",
+        "server's environment lists what this version takes. A flag that neither names is "
+        "emobench's: say the site's version (vllm_version in the profile), and submit again",
     ),
     _rule(
         "model",

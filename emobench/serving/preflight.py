@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from emobench.config.vllm_arguments import (
+    SET_BY_KEY,
+    TEMPLATE_KWARGS,
     Role,
     family_of,
+    is_optional,
     option_of,
     serve_arguments,
     template_kwargs,
@@ -23,8 +26,8 @@ from emobench.serving import vllm_flags as flags
 Warn = Callable[[str], None]
 
 
-def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
-    """Warn of what is odd about the vLLM servers of a plan.
+def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> Plan:
+    """Warn of what is odd about the vLLM servers of a plan; return it with what their vLLM lacks.
 
     Raises InvalidInput for what cannot work. May ask the `vllm` that the profile's set-up lines
     make reachable, which takes up to `flags.ASK_TIMEOUT_S` seconds, once a day.
@@ -35,8 +38,9 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
         if isinstance(model, VllmModel)
     }
     if not models:
-        return
-    known = flags.installed(plan.profile, run_dir.installed_vllm) or flags.shipped()
+        return plan
+    known = flags.known_flags(plan.profile, run_dir.installed_vllm)
+    lacking: list[str] = []
     problems: list[Problem] = []
     one_machine = plan.profile.one_machine
     for server, model in models.items():
@@ -61,15 +65,44 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> None:
                 problems.append(Problem(message, plan.sweep_file, key=where, hint=hint))
             elif odd := flags.unknown_hint(flag, known):
                 warn(f"{key}.extra_args: {odd}")
-        if known.asked:
-            own = serve_arguments(model.model_copy(update={"extra_args": ()}), role)
-            for flag in flags.flags_in(own):
-                if not flags.is_known(flag, known.flags):
-                    warn(f"{key}: emobench sets {flag}, which {known.source} does not take")
+        own = serve_arguments(model.model_copy(update={"extra_args": ()}), role)
+        for flag in flags.flags_in(own):
+            if not flags.is_known(flag, known.flags):
+                lacking.append(flag)
+                if text := _lack(flag, model, role, known.source):
+                    warn(f"{key}: {text}")
         for text in parser_warnings(model, role):
             warn(f"{key}: {text}")
     if problems:
         raise InvalidInput(problems)
+    return plan.model_copy(update={"vllm_lacks": tuple(sorted(set(lacking)))})
+
+
+def _key_of(flag: str) -> str | None:
+    """The key of the sweep file that a flag comes from; None where no key sets it."""
+    odd = {TEMPLATE_KWARGS: "chat_template_kwargs", "--served-model-name": "served_name"}
+    name = flag.removeprefix("--").replace("-", "_")
+    alike = name if name in VllmModel.model_fields else None
+    return odd.get(flag) or SET_BY_KEY.get(flag) or alike
+
+
+def _lack(flag: str, model: VllmModel, role: Role, source: str) -> str:
+    """What it means that the site's vLLM does not take a flag, and what can be changed; empty
+    where nothing is lost."""
+    since = f" (vLLM {flags.SINCE[flag]} was the first)" if flag in flags.SINCE else ""
+    text = f"{source} does not take {flag}{since}"
+    if not is_optional(flag, model):
+        key = _key_of(flag)
+        change = f"leave out {key}, or " if key else ""
+        return f"{text}, and this server cannot start: {change}use a newer vLLM in server_setup"
+    family = family_of(model.model)
+    if flag == TEMPLATE_KWARGS and (family is None or thinks_aloud(family, {})):
+        parser = family.reasoning_parser if family else "..."
+        found = "will think before it answers" if family else "may think before it answers"
+        ways = [] if model.reasoning_parser else [f"set reasoning_parser: {parser}"]
+        ways += ["choose a model that does not", "use a newer vLLM in server_setup"]
+        return f"{text}, so {model.model} {found}: {', '.join(ways[:-1])}, or {ways[-1]}"
+    return ""
 
 
 def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:

@@ -14,13 +14,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from emobench.config.vllm_arguments import flag_of
+from emobench.config.vllm_arguments import TEMPLATE_KWARGS, flag_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import nearest
 from emobench.core.files import read_json, write_json
 from emobench.serving.site_shell import run_lines
 
 VERSION = "0.33"
+OLDEST = "0.9.0"
+"""The oldest vLLM that these servers can be: before it, a reasoning parser needs a second flag."""
+OLDEST_GAUDI = "0.11.2"
+"""The first vLLM of which the Gaudi plugin, which has the same numbers, is meant for use."""
+SINCE = {TEMPLATE_KWARGS: "0.14.0"}
+"""Flags that emobench sets and that came after `OLDEST`."""
 REMOVED: Mapping[str, str] = {
     "--device": "remove it: the installed vLLM knows its device",
     "--disable-log-requests": "remove it: requests are logged only with --enable-log-requests, and "
@@ -55,6 +61,7 @@ ASK_TIMEOUT_S = 90.0
 """Importing vLLM from a shared file system takes long; a submission waits no longer than this."""
 CACHE_S = 24 * 3600.0
 _NO_VLLM = 97
+_SURE = "--tensor-parallel-size"
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,23 @@ def shipped_parsers(kind: Literal["tool", "reasoning"]) -> list[str]:
 def _shipped_lines() -> list[str]:
     text = Path(__file__).with_name("vllm_known.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers of a version: '0.11.2.dev3+g1' and '0.11.2' are (0, 11, 2); () of none."""
+    match = re.search(r"\d+(?:\.\d+){1,2}", text)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def oldest_for(profile: ClusterProfile) -> str:
+    """Return the oldest vLLM that a site's servers can be."""
+    return OLDEST_GAUDI if profile.accelerator == "gaudi" else OLDEST
+
+
+def by_version(version: str) -> Known:
+    """Return the flags of a version that nobody can be asked about, as far as they are known."""
+    newer = {f for f, since in SINCE.items() if parse_version(version) < parse_version(since)}
+    return Known(shipped().flags - newer, f"vLLM {version} (vllm_version)", asked=False)
 
 
 _asked: dict[str, Known | None] = {}
@@ -116,12 +140,25 @@ def installed(profile: ClusterProfile, cache_file: Path | None = None) -> Known 
     return _asked[key]
 
 
+def known_flags(profile: ClusterProfile, cache_file: Path | None = None) -> Known:
+    """Return the flags of the site's vLLM: by its own word, by the profile's, or the newest's."""
+    found = installed(profile, cache_file)
+    if found is None and profile.vllm_version is not None:
+        found = by_version(profile.vllm_version)
+    return found or shipped()
+
+
 def _ask(profile: ClusterProfile) -> frozenset[str]:
-    command = f"command -v vllm >/dev/null || exit {_NO_VLLM}\nexec vllm serve --help=all"
+    # Releases before 0.10 list everything without =all, and with it what has "all" in its name.
+    command = (
+        f"command -v vllm >/dev/null || exit {_NO_VLLM}\n"
+        f'help=$(vllm serve --help=all) && grep -q -e {_SURE} <<<"$help" ||\n'
+        'help=$(vllm serve --help) || exit\nprintf "%s\\n" "$help"'
+    )
     ran = run_lines(profile.server_setup, profile.server_env, command, ASK_TIMEOUT_S)
     flags = flags_in_help(ran.output) if ran.code == 0 else frozenset()
-    # An older one prints another kind of help; a list without this is not the list.
-    return flags if "--tensor-parallel-size" in flags else frozenset()
+    # A list without this is not the list.
+    return flags if _SURE in flags else frozenset()
 
 
 def flags_in_help(text: str) -> frozenset[str]:

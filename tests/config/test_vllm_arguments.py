@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from emobench.cli.main import main
+from emobench.config.templates import shipped_templates
 from emobench.config.vllm_arguments import (
     FAMILIES,
     Role,
@@ -20,6 +21,7 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput
 from emobench.core.models import VllmModel
 from emobench.core.run_dir import RunDir
+from emobench.scheduler.render import render
 from emobench.serving import vllm_flags as flags
 from emobench.serving.preflight import check_servers, parser_warnings
 from tests.support.plans import CUDA, make_plan
@@ -254,14 +256,61 @@ def test_the_installed_version_is_asked_once_and_its_word_counts(tmp_path: Path)
     vllm.chmod(0o755)
     profile = CUDA.model_copy(update={"server_setup": (f"PATH={vllm.parent}:$PATH",)})
     said = warnings_of(tmp_path, "--swap-space", "4", "--enforce-eager", profile=profile)
-    takes = "which the installed vLLM does not take"
     assert [text.partition(";")[0] for text in said] == [
-        f"user: emobench sets --default-chat-template-kwargs, {takes}",
+        "user: the installed vLLM does not take --default-chat-template-kwargs (vLLM 0.14.0 was "
+        "the first), so u may think before it answers: set reasoning_parser: ..., choose a model "
+        "that does not, or use a newer vLLM in server_setup",
         "assistants.a.extra_args: the installed vLLM has no --enforce-eager",
     ]
     flags._asked.clear()  # as another process would find it
     assert warnings_of(tmp_path, "--gone", profile=profile)
     assert (tmp_path / "calls").read_text() == "serve --help=all\n"
+
+
+OLDER = """\
+for argument do
+  [ "$argument" != --help=all ] || { echo "  --allow-credentials"; exit 0; }
+done
+cat <<END
+""" + HELP.replace("  --enable-prompt-tokens-details, --no-enable-prompt-tokens-details\n", "")
+
+
+def test_flags_that_an_older_vllm_lacks_are_left_out(tmp_path: Path) -> None:
+    vllm = tmp_path / "bin" / "vllm"
+    vllm.parent.mkdir()
+    vllm.write_text(f"#!/bin/sh\n{OLDER}END\n")
+    vllm.chmod(0o755)
+    asked = CUDA.model_copy(update={"server_setup": (f"PATH={vllm.parent}:$PATH",)})
+    plain = VllmModel(model="Qwen/Qwen3-4B-Instruct-2507", tool_call_parser="hermes")
+    thinking = VllmModel(model="Qwen/Qwen3-32B", seed=1, chat_template_kwargs={"a": 1})
+    said: list[str] = []
+
+    def scripts(user: VllmModel, profile: ClusterProfile) -> str:
+        plan = make_plan(profile, tmp_path, user, {"a": plain})
+        plan = check_servers(plan, RunDir(tmp_path), said.append)
+        texts = render(plan, RunDir(tmp_path), [shipped_templates()])
+        return texts["serve_user.sh"] + texts["serve_assistant_a.sh"]
+
+    text = scripts(plain, asked)
+    assert "--default-chat-template-kwargs" not in text and "prompt-tokens-details" not in text
+    assert "--tool-call-parser hermes" in text
+    assert not said  # neither is missed: the models do not think
+    # What the sweep file asks for stays, with the word which key it is.
+    assert "--default-chat-template-kwargs" in scripts(thinking, asked)
+    assert [line.split(": ")[0] for line in said] == ["user", "user"]
+    assert "cannot start: leave out chat_template_kwargs, or use a newer vLLM" in said[0]
+    assert "--seed" in said[1] and "leave out seed, or" in said[1]
+
+    said.clear()
+    older = NO_SETUP.model_copy(update={"vllm_version": "0.11.2"})
+    text = scripts(plain, older)
+    assert "--default-chat-template-kwargs" not in text and "prompt-tokens-details" in text
+    hybrid = VllmModel(model="Qwen/Qwen3-32B")
+    assert "--default-chat-template-kwargs" not in scripts(hybrid, older)
+    (only,) = said
+    assert "so Qwen/Qwen3-32B will think before it answers: set reasoning_parser: qwen3" in only
+    newer = NO_SETUP.model_copy(update={"vllm_version": "0.14.0"})
+    assert "--default-chat-template-kwargs" in scripts(hybrid, newer)
 
 
 def test_a_vllm_that_hangs_or_fails_is_not_waited_for(

@@ -179,3 +179,48 @@ def test_litellm_that_drops_tools_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_cards_of_a_gres(listed: str, wanted: str, count: int) -> None:
     assert cards_in(listed, wanted) == count
     assert all(cards_in(listed, name) for name in gres_names(listed))
+
+
+def vllm_of(folder: Path, version: str, plugin: str = "", **settings: Any) -> Any:
+    """What is said of a site whose vLLM, and whose plugin for Gaudi, have these versions."""
+    for name, text in (("vllm", version), ("python3", plugin)):
+        (folder / name).write_text(f"#!/bin/sh\necho {text}\n")
+        (folder / name).chmod(0o755)
+    setup = (f"export PATH={folder}:$PATH",)
+    values = {"accelerator": "cuda", "server_setup": setup, **settings}
+    return states(doctor.check_server_setup(profile(**values)))
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "state", "said"),
+    [
+        ("0.9.0", {}, "ok", "0.9.0"),
+        ("0.8.5.post1", {}, "failed", "older than 0.9.0"),
+        ("0.10.2", {"accelerator": "gaudi"}, "failed", "older than 0.11.2"),
+        ("0.11.2+gaudi", {"accelerator": "gaudi"}, "ok", "0.11.2"),
+        ("0.33.0", {"vllm_version": "0.11.2"}, "warning", "vllm_version says 0.11.2"),
+        ("dev", {}, "ok", "dev"),
+    ],
+)
+def test_the_oldest_vllm_that_works(
+    tmp_path: Path, version: str, settings: dict[str, Any], state: str, said: str
+) -> None:
+    found = vllm_of(tmp_path, version, **settings)["vllm"]
+    assert (found.state, said in found.message) == (state, True)
+    assert found.hint or state == "ok"
+
+
+def test_gaudis_plugin_is_of_its_vllms_release(tmp_path: Path) -> None:
+    def plugin(version: str) -> Check:
+        found: Check = vllm_of(tmp_path, "0.19.1", version, accelerator="gaudi")["vllm-gaudi"]
+        return found
+
+    assert plugin("0.19.0.post1").state == "ok"
+    assert plugin("0.17.1").state == plugin("").state == "warning"
+
+
+def test_a_version_that_only_the_profile_knows(tmp_path: Path) -> None:
+    setup = ("PATH=/nonexistent",)
+    for version, state in (("0.8.0", "failed"), ("0.11.2", "ok")):
+        site = profile(accelerator="cuda", server_setup=setup, vllm_version=version)
+        assert states(doctor.check_server_setup(site))["vllm_version"].state == state
