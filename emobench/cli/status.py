@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.terminal import show, table
+from emobench.core.ranges import format_ranges
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from emobench.runs.status import RunStatus
+    from emobench.runs.status import CellProblem, RunStatus
 
 PROBLEMS = 10
-"""Failed cells that are shown."""
+"""Reasons of failed cells that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,11 +76,18 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
 
 
 def _problems(status: RunStatus) -> Iterator[str]:
-    for problem in status.problems[:PROBLEMS]:
-        yield f"\ncell {problem.cell} failed: {problem.title}: {problem.reason}"
-        if problem.log:
-            yield f"  log: {problem.log}"
-    if len(status.problems) > PROBLEMS:
-        yield f"... and {len(status.problems) - PROBLEMS} more failed cells (--json has all)"
-    if status.problems and not status.live:
+    alike: dict[str, list[CellProblem]] = {}
+    for problem in status.problems:
+        alike.setdefault(problem.reason, []).append(problem)
+    for first, *more in list(alike.values())[:PROBLEMS]:
+        if more:
+            cells = format_ranges([first.cell, *(each.cell for each in more)])
+            yield f"\n{1 + len(more)} cells failed alike ({cells}): {first.reason}"
+        else:
+            yield f"\ncell {first.cell} failed: {first.title}: {first.reason}"
+        if first.log:
+            yield f"  log{f' of cell {first.cell}' if more else ''}: {first.log}"
+    if hidden := sum(map(len, list(alike.values())[PROBLEMS:])):
+        yield f"... and {hidden} more failed cells (--json has all)"
+    if (status.problems or status.cells.cancelled) and not status.live:
         yield "\nrun the same `emobench sweep` command again: it runs what is missing"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from emobench.core.job_id import array_of
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
-from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.store.jobs import JobKind, JobRecord, tasks_of
 from emobench.store.summaries import CellSummary
@@ -20,15 +20,18 @@ class CellState(StrEnum):
     DONE = "done"
     RUNNING = "running"
     FAILED = "failed"
+    CANCELLED = "cancelled"
     WAITING = "waiting"
 
 
 def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
-    """The queue's word on a job or a task. Where nothing could be asked, it is on the array as a
-    whole, which must not be taken for a task that is gone."""
+    """The queue's word on a job or a task. Where nothing could be asked, or accounting is silent
+    about what was cancelled, it is on the array as a whole, which must not be taken for a task that
+    is gone."""
     own = states.get(job)
     whole = states.get(array_of(job))
-    return whole if own is None and whole and whole.phase is Phase.UNKNOWN else own
+    of_all = whole is not None and (whole.phase is Phase.UNKNOWN or whole.state == CANCELLED)
+    return whole if own is None and of_all else own
 
 
 def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
@@ -64,6 +67,8 @@ def cell_state(
         if failed and "_" not in job:
             return CellState.FAILED, _reason(summary)  # one local job runs many cells
         return (CellState.RUNNING, "") if status == "running" else (CellState.WAITING, "starting")
+    if state is not None and state.state == CANCELLED and not _failed_in(summary, job):
+        return CellState.CANCELLED, ""
     if failed:
         return CellState.FAILED, _reason(summary)
     if state is None:
@@ -71,6 +76,13 @@ def cell_state(
     text = state.state if state.state != "COMPLETED" else "its job ended without a result"
     details = [part for part in (state.reason, _exit(state)) if part and part != "None"]
     return CellState.FAILED, f"{text} ({', '.join(details)})" if details else text
+
+
+def _failed_in(summary: CellSummary | None, job: str) -> bool:
+    """Whether the cell's run in this job failed, and not because it was told to stop."""
+    if summary is None or not summary.has_failed or summary.exit_reason == "interrupted":
+        return False
+    return array_of(summary.job_id or "") == array_of(job)
 
 
 def _reason(summary: CellSummary | None) -> str:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from emobench.config.capacity import overload_warning
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
 from emobench.store.endpoints import Endpoint, ServerLocation, locate_server, privacy_note
 from emobench.store.jobs import JobKind, JobRecord
 
@@ -31,7 +31,7 @@ class ServerState(StrEnum):
     """Its job has ended, and it did not say why."""
     FAILED = "failed"
     LEFT = "left"
-    """In order; or its lease has ended."""
+    """In order, or cancelled; or its lease has ended."""
 
     @property
     def is_broken(self) -> bool:
@@ -102,6 +102,8 @@ def read_server(
         if state in (ServerState.READY, ServerState.STARTING, ServerState.RUNNING):
             state = ServerState.GONE
             reason = f"job ended: {queued.state}" if queued else "job is gone from the queue"
+            if queued is not None and queued.state == CANCELLED:
+                state, reason = ServerState.LEFT, "cancelled"
     elif queued is not None and queued.phase is Phase.QUEUED:
         state, reason = ServerState.PENDING, queued.reason
     elif endpoint is not None and state is ServerState.READY and not endpoint.is_ready:

@@ -37,6 +37,7 @@ class CellCounts:
     running: int
     failed: int
     waiting: int
+    cancelled: int = 0
 
     def __str__(self) -> str:
         """E.g. '3 done, 5 waiting of 8'."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from emobench.serving.budget import refuse_if_spent
 from emobench.serving.demand import arrays_of_server, who_leases
 from emobench.serving.reuse import holds_lease, lease_servers, release_lease
 from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
-from emobench.store.jobs import JobKind, JobRecord, OnJob, read_jobs
+from emobench.store.jobs import JobKind, JobRecord, OnJob, note_cancelled, read_jobs
 from emobench.store.summaries import read_summary
 
 LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
@@ -167,6 +168,9 @@ def cancel(run_dir: RunDir, force: bool = False, schedulers: Schedulers = SCHEDU
     servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
     leased = {job.job_id: who_leases(run_dir, job.name, schedulers) for job in servers}
     stopped = [job for job in live if not leased.get(job.job_id)]
+    if stopped:
+        with suppress(OSError):  # a full disk must not keep jobs running
+            note_cancelled(run_dir, stopped)
     schedulers.cancel(stopped)
     for instance in instances_of(plan.sweep):
         release_lease(locate_server(run_dir, instance))

@@ -17,6 +17,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check, skipped
 from emobench.store.jobs import JobRecord, OnJob, SchedulerName
 
+CANCELLED = "CANCELLED"
 HELD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 QUEUED = HELD | {"PENDING", "CONFIGURING", "REQUEUED", "PREEMPTED"}
 STARTED = frozenset(

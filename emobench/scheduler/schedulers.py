@@ -6,11 +6,13 @@ A run directory may hold jobs of both: it can be submitted again under another p
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from emobench.core.cluster import ClusterProfile
+from emobench.core.job_id import array_of
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.interface import Accounts, JobState, Scheduler
+from emobench.scheduler.interface import CANCELLED, Accounts, JobState, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.slurm import SlurmScheduler
 from emobench.store.jobs import JobRecord
@@ -57,6 +59,10 @@ class Schedulers:
         states: dict[str, JobState] = {}
         for scheduler, own in self._split(jobs):
             states |= scheduler.states(own)
+        cancelled = {job.job_id for job in jobs if job.cancelled}
+        for job_id, state in states.items():
+            if state.state == "GONE" and array_of(job_id) in cancelled:
+                states[job_id] = replace(state, state=CANCELLED)
         return states
 
     def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:

@@ -3,8 +3,8 @@ successors: under a lock, so that no record is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ class JobRecord:
     """Blocks of the cells where the record is of several; empty: of the one that is its name."""
     process: LocalProcess | None = None
     """Of a job on this machine; None: it is Slurm's."""
+    cancelled: bool = False
+    """Whether `emobench cancel` ended it, or tried to."""
 
     @property
     def scheduler(self) -> SchedulerName:
@@ -93,6 +95,8 @@ class JobRecord:
             data["takes_over"] = self.takes_over
         if self.blocks:
             data["blocks"] = list(self.blocks)
+        if self.cancelled:
+            data["cancelled"] = True
         if self.process is not None:
             data |= {"scheduler": "local", **asdict(self.process)}
         return data
@@ -129,6 +133,7 @@ def record_of(data: Mapping[str, Any]) -> JobRecord:
         takes_over=str(data.get("takes_over", "")),
         blocks=tuple(map(str, data.get("blocks", ()))),
         process=process,
+        cancelled=data.get("cancelled") is True,
     )
 
 
@@ -163,6 +168,16 @@ def add_jobs(run_dir: RunDir, records: Iterable[JobRecord]) -> None:
         for record in records:
             jobs.setdefault(record.handle, record)
         write_jobs(run_dir, jobs.values())
+
+
+def note_cancelled(run_dir: RunDir, jobs: Collection[JobRecord]) -> None:
+    """Note that jobs are being cancelled: where accounting is silent nothing else says so."""
+    ids = {job.job_id for job in jobs}
+    with locked(run_dir.jobs_lock):
+        records = read_jobs(run_dir)
+        write_jobs(
+            run_dir, [replace(job, cancelled=job.cancelled or job.job_id in ids) for job in records]
+        )
 
 
 def remove_jobs(run_dir: RunDir, job_ids: Iterable[str]) -> None:

@@ -86,6 +86,8 @@ def test_cancel_leaves_nothing_running_and_the_same_command_completes(study: Stu
     status = study.status()
     assert not status["live"]
     assert not status["finished"]
+    assert (status["cells"]["cancelled"], status["cells"]["failed"]) == (2, 0)
+    assert {server["state"] for server in status["servers"]} == {"left"}
     assert "nothing of" in study.run("cancel", "runs/tiny").stdout
     kept = study.written()
 

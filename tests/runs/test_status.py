@@ -12,11 +12,13 @@ from emobench.cli.terminal import plain
 from emobench.cli.watch_screen import changes, line, screen
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
-from emobench.runs.submission import submit
+from emobench.runs.submission import cancel, submit
 from emobench.runs.watching.state import Seen, watch_state
-from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
+from emobench.store.jobs import JobKind, JobRecord, add_jobs, note_cancelled, read_jobs
 from tests.support.plans import CUDA, make_plan, scripted
+from tests.support.runs import finish_cell
 from tests.support.scripted_scheduler import ScriptedScheduler
 
 JOBS = [
@@ -40,7 +42,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 def status_of(run_dir: RunDir, scheduler: ScriptedScheduler) -> RunStatus:
     jobs = read_jobs(run_dir)
-    return run_status(load_plan(run_dir), run_dir, jobs, scheduler.states(jobs))
+    return run_status(load_plan(run_dir), run_dir, jobs, scheduler.all().states(jobs))
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,70 @@ def test_a_held_job_is_shown_with_what_releases_it(
 def test_nothing_is_held_where_jobs_wait_for_others(run_dir: RunDir) -> None:
     scheduler = ScriptedScheduler(j1="PENDING Priority", j2="RUNNING", j3="PENDING Dependency")
     assert list(status_of(run_dir, scheduler).held) == []
+
+
+@pytest.mark.parametrize("accounting", [True, False])
+def test_after_a_cancel_cells_are_cancelled_and_servers_have_left(
+    accounting: bool, run_dir: RunDir
+) -> None:
+    """Whether Slurm says how the jobs ended, or forgets them (and so does this machine)."""
+    scheduler = ScriptedScheduler(**RUNNING)
+    finish_cell(run_dir, 0, "incomplete", exit_reason="interrupted", job_id="3_0")
+    assert len(cancel(run_dir, schedulers=scheduler.all()).stopped) == 3
+    if not accounting:
+        scheduler.script = {}
+    status = status_of(run_dir, scheduler)
+    assert (status.cells.cancelled, status.cells.failed) == (2, 0)
+    assert str(status.cells) == "2 cancelled of 2"
+    assert {(server.state, server.reason) for server in status.servers} == {
+        (ServerState.LEFT, "cancelled")
+    }
+    assert watch_state(None, Seen(status, {}), {}, time.time()).newest_error is None
+    shown = plain(*render(status))
+    assert "failed" not in shown and "run the same `emobench sweep` command again" in shown
+    # What is submitted again is counted by its new job.
+    again = submit(load_plan(run_dir), run_dir, schedulers=scheduler.all())
+    assert again.missing == 2
+    assert status_of(run_dir, scheduler).cells.waiting == 2
+
+
+def test_a_cell_that_had_failed_before_the_cancel_has_failed(run_dir: RunDir) -> None:
+    finish_cell(run_dir, 0, "failed", exit_reason="probe_failed", message="no tools", job_id="3_0")
+    finish_cell(
+        run_dir, 1, "failed", exit_reason="error", message="of an earlier job", job_id="9_1"
+    )
+    scheduler = ScriptedScheduler(j1="GONE", j2="GONE", j3="GONE")
+    assert status_of(run_dir, scheduler).cells.failed == 2
+    note_cancelled(run_dir, read_jobs(run_dir))
+    status = status_of(run_dir, scheduler)
+    assert [(each.cell, each.reason) for each in status.problems] == [(0, "no tools")]
+    assert status.cells.cancelled == 1
+
+
+def test_what_ends_otherwise_has_failed(run_dir: RunDir) -> None:
+    status = status_of(run_dir, ScriptedScheduler(j1="GONE", j2="TIMEOUT", j3="TIMEOUT"))
+    assert (status.cells.cancelled, status.cells.failed) == (0, 2)
+    assert {server.state for server in status.servers} == {ServerState.GONE}
+
+
+def test_a_full_disk_keeps_no_job_running(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("emobench.runs.submission.note_cancelled", refuse)
+    scheduler = ScriptedScheduler(**RUNNING)
+    assert len(cancel(run_dir, schedulers=scheduler.all()).stopped) == 3
+    assert set(scheduler.script.values()) == {"CANCELLED"}
+
+
+def test_what_cells_share_is_told_once(run_dir: RunDir) -> None:
+    shared = {"exit_reason": "endpoint_unavailable", "message": "server user failed: no card"}
+    finish_cell(run_dir, 0, "failed", job_id="3_0", **shared)
+    finish_cell(run_dir, 1, "failed", job_id="3_1", **shared)
+    scheduler = ScriptedScheduler(j1="FAILED", j2="COMPLETED", j3="FAILED")
+    shown = plain(*render(status_of(run_dir, scheduler)))
+    assert "2 cells failed alike (0-1): server user failed: no card" in shown
+    assert shown.count("no card") == 1
+    finish_cell(run_dir, 1, "failed", job_id="3_1", exit_reason="error", message="another")
+    shown = plain(*render(status_of(run_dir, scheduler)))
+    assert "cell 0 failed: " in shown and "cell 1 failed: " in shown
