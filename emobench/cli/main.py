@@ -22,6 +22,7 @@ from emobench.cli.terminal import visible
 from emobench.core.errors import EmobenchError, nearest
 
 COMMANDS = {
+    "init": "write a profile of this site and sweep files to begin with",
     "sweep": "submit a sweep file, or what is missing of it",
     "run": "run one cell of a sweep, or one by hand",
     "status": "servers, cells, episodes and mean reward of a run",
@@ -43,6 +44,7 @@ COMMANDS = {
 """Name and help of every command; the module has the name, with _ for -."""
 
 EPILOG = """examples:
+  emobench init                                     files to begin with, for this site
   emobench sweep sweeps/quickstart.yaml --wait      run a study on this machine
   emobench sweep sweeps/x.yaml --dry-run            write the scripts, submit nothing
   emobench sweep sweeps/x.yaml --cluster cuda       submit it

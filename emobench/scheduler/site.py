@@ -72,6 +72,14 @@ def check_slurm(profile: ClusterProfile) -> Iterator[Check]:
         yield from _check_job(kind, getattr(profile, kind), profile, site)
 
 
+def ask_site() -> Site | None:
+    """Return what this machine's Slurm says of itself; None where there is none that answers."""
+    if any(shutil.which(name) is None for name in NEEDED):
+        return None
+    output, _ = run_command(["scontrol", "show", "config"])
+    return None if output is None else _ask(output)
+
+
 def _ask(config: str) -> Site:
     site = Site(config=dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE)))
     output, _ = run_command(["scontrol", "--oneliner", "--all", "show", "partition"])

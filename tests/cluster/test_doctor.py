@@ -117,3 +117,12 @@ def test_a_partition_that_is_down_and_an_array_that_is_too_large(
     assert checks["assistant_server.partition"]["message"] == "gaudi is DOWN"
     assert "the site's is 1001" in checks["max_array_size"]["message"]
     assert checks["user_server: sbatch"]["state"] == "ok"
+
+
+def test_a_profile_that_init_writes_fits(lab: Lab, tmp_path: Path) -> None:
+    """By what a real Slurm says of itself; only the set-up lines are left to write."""
+    lab.run(sys.executable, "-m", "emobench.cli", "init", cwd=tmp_path, timeout=60)
+    written = load_profile("my-site.yaml", base=tmp_path)
+    assert (written.user_server.partition, written.user_server.gres) == ("cuda", "gpu:h100")
+    code, checks = doctor(lab, tmp_path, written.model_dump(mode="json"))
+    assert code == 0, [check for check in checks.values() if check["state"] == "failed"]
