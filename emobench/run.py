@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """`RunConfig` is tau_bench's, or its fork's where only that is installed."""
+    if name == "RunConfig":
+        from emobench.benchmarks.adapter import load_benchmark
+
+        return load_benchmark().module("types").RunConfig
+    raise AttributeError(f"module 'emobench.run' has no attribute {name!r}")
 
 
 def run(
     config: Any,
     *,
-    variant: str = "control",
+    variant: str | Mapping[str, str] = "control",
     model_base_url: str | None = None,
     user_base_url: str | None = None,
     fidelity: str | dict[str, bool] | None = None,
@@ -17,6 +26,9 @@ def run(
     progress: Callable[[str], None] = print,
 ) -> list[Any]:
     """The guarded counterpart of `tau_bench.run.run`: takes its RunConfig, returns its results.
+
+    `variant` is a built-in one's name, or one of your own: its name and the text that the user's
+    system prompt ends with, as in a sweep file: `{"sarcasm": "How you come across: ..."}`.
 
     Results are kept in `config.log_dir`, one folder for each content, and a run that was broken
     off goes on there. `fidelity` is `stock` or repairs by name (docs/fidelity.md). Endpoints come

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class EpisodesMissing(EmobenchError):
 def run_config(
     config: Any,
     *,
-    variant: str,
+    variant: str | Mapping[str, str],
     model_base_url: str | None,
     user_base_url: str | None,
     fidelity: str | dict[str, bool],
@@ -168,15 +168,18 @@ def run_config(
     progress: Callable[[str], None],
 ) -> list[Any]:
     """Run it, as `emobench.run.run` says."""
-
     tasks = _tasks(config)
+    own = {} if isinstance(variant, str) else {"variants": dict(variant)}
+    name = variant if isinstance(variant, str) else ", ".join(variant)
+    if own and len(variant) != 1:
+        raise InvalidInput(f"one variant at a time, as {{name: text}}, not {name or 'none'}")
     assistant = slug(config.model)
     user_url = user_base_url or os.environ.get(_USER_URL) or model_base_url
     data = _as_sweep_file(
         config,
         "run",
         assistant,
-        variant=variant,
+        variant=name,
         model=_role(config.model, config.model_provider, model_base_url),
         user=_role(config.user_model, config.user_model_provider, user_url),
         trials=config.num_trials,
@@ -184,12 +187,13 @@ def run_config(
         probe="off",  # as stock's run: no call that the conversations do not need
         max_steps=max_steps,
         fidelity=fidelity,
+        **own,
     )
     sweep = resolve(Document("RunConfig", data, {}), Path.cwd() / "run.yaml")
     # Runs of other content get another folder, so that none is in the way of another; where the
     # models answer is no content, so that a run goes on after its servers moved.
     content = cell_content(sweep, expand(sweep)[0], load_benchmark().label)
-    what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{variant}"
+    what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{name}"
     name = f"{what}-{content_hash(content)[:8]}"[-64:].lstrip("-._")
     run_dir = RunDir((Path(config.log_dir) / name).resolve())
     # What an earlier call finished stays beside the tasks of this one.

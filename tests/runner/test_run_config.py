@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,38 @@ def test_both_models_are_found_where_peoples_scripts_say(
         assert main(["run", "--run-dir", "given", "--cell", "0"]) == 0
     monkeypatch.delenv("OPENAI_API_BASE")
     assert main(["run", *hand]) == 2
+
+
+def test_the_example_of_the_docs_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "by-hand.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert "tau_bench" not in example
+    with recording(conversing) as server:
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        exec(compile(example, "docs/by-hand.md", "exec"), {})
+        prompts = [r["messages"][0]["content"] for r in server.requests if is_user(r)]
+        models = {(is_user(request), request["model"]) for request in server.requests}
+    own = "How you come across:\n- You answer every question with biting sarcasm."
+    assert {prompt.endswith(own) for prompt in prompts} == {True, False}
+    assert models == {(False, "Qwen/Qwen3-4B-Instruct-2507"), (True, "Qwen/Qwen3-32B")}
+    printed = capsys.readouterr().out
+    assert "control 0.0" in printed and "biting sarcasm" in printed
+    assert len(list((folder / "results").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("sarcasm", "unknown variant 'sarcasm'"),
+        ({}, "one variant at a time"),
+        ({"a": "x", "b": "y"}, "one variant at a time"),
+        ({"anger": "x"}, "anger"),
+        ({"mine": " "}, "not empty"),
+    ],
+)
+def test_a_variant_that_is_none(folder: Path, variant: Any, said: str) -> None:
+    with recording(conversing) as server, pytest.raises(InvalidInput, match=said):
+        run(config(server, folder), variant=variant, model_base_url=server.url)
+    assert not (folder / "results").exists()
