@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
 from emobench.llm.reasoning import sanitize
+from emobench.llm.refusals import INVALID
 from emobench.llm.replies import token_counts
 from emobench.llm.transport import CallFailed, ModelEndpoint, Reply, Role, Transport, make_transport
 
@@ -38,6 +39,8 @@ class CallLog:
     messages: list[dict[str, Any]] = field(default_factory=list)
     """The assistant's view: the very list that tau-bench's agent appends to."""
 
+    reading: Role | None = None
+    """Whose reply tau-bench's code is reading; None while anything else goes on."""
     follower: Follower | None = None
     """Moves the endpoints with their servers; None: they stay."""
 
@@ -70,6 +73,20 @@ def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
         return stock(*args, **kwargs)
     if role == "assistant":
         log.messages = kwargs["messages"]
+    passed_on, log.reading = log.reading, None
+    try:
+        reply = _complete(log, role, stock, kwargs)
+    except CallFailed as error:
+        # What the agent said is still being read where it is passed on without being text.
+        if (role, passed_on) == ("user", "assistant") and error.status in INVALID:
+            raise CallFailed("assistant", "rejected", str(error), error.status) from error
+        raise
+    log.reading = role
+    return reply
+
+
+def _complete(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
+    """The call, again where the server moves to meanwhile."""
     if log.follower is None:
         return _send(log, role, stock, kwargs)
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +30,17 @@ from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecor
 
 if TYPE_CHECKING:
     from emobench.runner.endpoint_resolver import Follower
+
+
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
+"""What tau-bench's code raises for a reply that it cannot read."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ def run_episode(
     seed = episode_seed(sweep.seed, cell.env, task, cell.trial)
     transports = {} if transports is None else transports
     log = CallLog(endpoints, seed, sweep.fidelity, transports, follower=follower)
-    watch = _Watch()
+    watch = _Watch(log)
     began, started = datetime.now(UTC), time.monotonic()
     reward: float | None = 0.0
     info: dict[str, Any] = {}
@@ -108,14 +120,17 @@ def run_episode(
         # No tool of stock's does this: converse once more, over data of the episode's own.
         apart = replace(context, shared=False)
         return run_episode(apart, endpoints, task, attempt, transports, follower)
-    except Exception as failure:
+    except (Exception, _MachineFailed) as caught:
+        failure = caught.failure if isinstance(caught, _MachineFailed) else caught
         messages = list(log.messages)
-        outcome = _outcome(failure, watch)
-        kind = type(failure).__name__
+        outcome = _outcome(failure, log.reading)
         if isinstance(failure, CallFailed):
-            kind = f"{failure.role}:{failure.kind}"
-        error = EpisodeError(kind, str(failure)[:2000])
-        info = {"error": error.message}
+            error = EpisodeError(f"{failure.role}:{failure.kind}", str(failure)[:2000])
+            info = {"error": error.message}
+        else:
+            error = EpisodeError(type(failure).__name__, str(failure)[:2000])
+            trace = "".join(traceback.format_exception(failure))
+            info = {"error": error.message, "traceback": trace[-20_000:]}
         reward = None if outcome is Outcome.INFRA_ERROR else 0.0
     return EpisodeRecord(
         episode=content_hash(context.content, task),
@@ -149,44 +164,69 @@ def run_episode(
     )
 
 
-class _Watch:
-    """Sees the steps of one environment: how many, whether it ended, and whose turn failed."""
+class _MachineFailed(BaseException):
+    """The machine failed within a tool; no `Exception`, since tau-bench shows those to the agent as
+    the tool's answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+class _GuardedTool:
+    """A tool that lets failures of the machine through to us."""
+
+    def __init__(self, tool: Any) -> None:
+        self._tool = tool
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._tool.invoke(*args, **kwargs)
+        except (MemoryError, OSError) as failure:
+            raise _MachineFailed(failure) from failure
+
+
+class _Watch:
+    """Sees the steps of one environment: how many, whether it ended, and what reads a reply."""
+
+    def __init__(self, log: CallLog) -> None:
         self.env: Any = None
         self.steps = 0
         """What the assistant did: said something or called a tool."""
         self.turns = 0
         """What it said to the user, of these."""
         self.done = False
-        self.in_user = False
-        """The user was being asked when an exception came through."""
+        self._log = log
 
     def follow(self, env: Any) -> None:
         self.env = env
-        stock_reset, stock_step = env.reset, env.step
+        stock_reset, stock_step, stock_reward = env.reset, env.step, env.calculate_reward
         scoring = False
 
         def reset(*args: Any, **kwargs: Any) -> Any:
-            self.in_user = True
             response = stock_reset(*args, **kwargs)
-            self.in_user = False
+            self._log.reading = None
             return response
 
         def step(action: Any) -> Any:
-            nonlocal scoring
             if scoring:  # the reward replays the ground truth through this same method
                 return stock_step(action)
             self.steps += 1
             self.turns += action.name == RESPOND
-            self.in_user = action.name == RESPOND and isinstance(action.kwargs.get("content"), str)
-            scoring = True
+            if action.name != RESPOND or isinstance(action.kwargs.get("content"), str):
+                self._log.reading = None
             response = stock_step(action)
-            scoring = self.in_user = False
+            self._log.reading = None
             self.done = response.done
             return response
 
-        env.reset, env.step = reset, step
+        def calculate_reward() -> Any:
+            nonlocal scoring
+            scoring, self._log.reading = True, None
+            return stock_reward()
+
+        env.reset, env.step, env.calculate_reward = reset, step, calculate_reward
+        env.tools_map = {name: _GuardedTool(tool) for name, tool in env.tools_map.items()}
 
     def user_prompt_sha256(self) -> str | None:
         messages = getattr(getattr(self.env, "user", None), "messages", None)
@@ -195,15 +235,17 @@ class _Watch:
         return sha256(str(messages[0]["content"]).encode("utf-8", "replace")).hexdigest()
 
 
-def _outcome(failure: Exception, watch: _Watch) -> Outcome:
+def _outcome(failure: Exception, reading: Role | None) -> Outcome:
+    """How an exception ends an episode; `reading` is the role whose reply was being read."""
     if isinstance(failure, CallFailed):
         if failure.kind == "infra":
             return Outcome.INFRA_ERROR
         if failure.kind == "context_overflow":
             return Outcome.CONTEXT_OVERFLOW
         return Outcome.USER_ERROR if failure.role == "user" else Outcome.AGENT_ERROR
-    # Not a call: the reply could not be used. By whose reply it was.
-    return Outcome.USER_ERROR if watch.in_user else Outcome.AGENT_ERROR
+    if reading is None or not isinstance(failure, _UNREADABLE):
+        return Outcome.INFRA_ERROR  # ours or the machine's, and never a reward
+    return Outcome.USER_ERROR if reading == "user" else Outcome.AGENT_ERROR
 
 
 def _cost(calls: list[dict[str, Any]]) -> float | None:
