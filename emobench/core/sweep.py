@@ -138,7 +138,7 @@ class Settings(Strict):
     max_gpu_hours: float | None = Field(default=None, gt=0)
     """Accelerator-hours of all server jobs after which the sweep is stopped; unset: no limit."""
     timeout_s: float = Field(default=600, gt=0, le=86_400)
-    """Seconds that a model may take for one reply before the call counts as unanswered."""
+    """Seconds that a model may take for one whole reply before the call counts as unanswered."""
     probe: ProbeMode = "enforce"
     """Whether endpoints are asked before a cell's first episode: `enforce` ends a cell that could
     only fail, `warn` writes that into its log and goes on, `false` (or `"off"`, in quotes) asks

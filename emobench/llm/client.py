@@ -10,21 +10,32 @@ from __future__ import annotations
 import contextlib
 import hmac
 import http.client
+import io
 import json
 import secrets
+import select
+import socket
 import ssl
 import threading
+import time
 import urllib.request
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import orjson
 
 from emobench.llm import guard
 
-LIMIT_BYTES = 64 << 20
-"""No reply is longer; whoever sends more is no model."""
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BODY_BYTES = 16 << 20
+"""No reply is longer: the longest context is some hundred KB of text."""
+HEAD_BYTES = 64 << 10
+"""Of an answer's status line and header lines, interim answers included."""
+DEPTH = 64
+"""Levels of objects and lists in a reply; a completion has some eight."""
 VERIFY_TIMEOUT_S = 10.0
 
 
@@ -56,15 +67,16 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        """The body, or None where it is no JSON."""
+        """The body, or None where it is no JSON, or nested deeper than DEPTH."""
         try:
-            return orjson.loads(self.body)
+            value = orjson.loads(self.body)
         except orjson.JSONDecodeError:
-            pass
-        try:
-            return json.loads(self.body)  # takes lone surrogates, which models do send as escapes
-        except ValueError:
-            return None
+            try:
+                # Takes lone surrogates, which models do send as escapes.
+                value = json.loads(self.body)
+            except (ValueError, RecursionError):
+                return None
+        return None if _is_deep(self.body, value) else value
 
     def error(self) -> str:
         """The server's own words, in OpenAI's error format or not."""
@@ -76,6 +88,19 @@ class Answer:
             if text:
                 return str(text)
         return self.body.decode("utf-8", "replace")
+
+
+def _is_deep(body: bytes, value: Any) -> bool:
+    """Whether a value is nested deeper than DEPTH; `body` is its text."""
+    if body.count(b"{") + body.count(b"[") <= DEPTH:
+        return False
+    level: list[Any] = [value]
+    for _ in range(DEPTH):
+        parts = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for part in parts for each in part if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def needs_proxy(url: str) -> bool:
@@ -96,7 +121,8 @@ class ChatClient:
     def __init__(
         self, url: str, api_key: str | None, timeout_s: float, identity: Identity | None = None
     ) -> None:
-        """Raises ValueError for a port that is no number, or a control character."""
+        """`timeout_s` is for a whole call: connecting, proof, request and the last byte of its
+        answer. Raises ValueError for a port that is no number, or a control character."""
         parts = urlsplit(url.rstrip("/"))
         self._url, self._host = url, parts.hostname or ""
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
@@ -137,52 +163,53 @@ class ChatClient:
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         request = _Request(method, self._path + path, headers, body)
+        deadline = time.monotonic() + self._timeout_s
         kept: _Connection | None = getattr(self._threads, "connection", None)
         try:
             response = None
-            if kept is not None and kept.sock is not None:
+            if kept is not None and kept.is_clean():
                 # A server may close a connection that lay idle; that is no failure of the call.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    response = kept.begin(request)
+                    response = kept.begin(request, deadline)
             if response is None:
                 self.close()
-                self._threads.connection = connection = self._connect()
-                response = connection.begin(request)
+                self._threads.connection = connection = self._connect(deadline)
+                response = connection.begin(request, deadline)
             return _read(response)
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
                 message = f"no answer within {self._timeout_s:g} s"
                 raise Unreachable(message, timed_out=True) from None
-            if isinstance(error, OSError | http.client.HTTPException | UnicodeError):
-                if isinstance(error, Unreachable):
-                    raise
-                raise Unreachable(f"{type(error).__name__}: {error}") from error
-            raise
+            if isinstance(error, Unreachable) or not isinstance(error, Exception):
+                raise
+            # Whatever a peer can provoke in the libraries: it is never the agent's doing.
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
 
-    def _connect(self) -> _Connection:
+    def _connect(self, deadline: float) -> _Connection:
         """A new connection, to a server that has proved itself where it has to."""
         if not self._host:
             raise Unreachable(f"{self._url!r} is no address")
+        left_s = _left(deadline)
         connection = (
-            _Connection(self._host, self._port, timeout=self._timeout_s)
+            _Connection(self._host, self._port, timeout=left_s)
             if self._tls is None
-            else _TlsConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
+            else _TlsConnection(self._host, self._port, timeout=left_s, context=self._tls)
         )
         try:
             connection.connect()
             if self._identity is not None:
-                self._ask_for_proof(connection, self._identity)
+                self._ask_for_proof(connection, self._identity, deadline)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _ask_for_proof(self, connection: _Connection, identity: Identity) -> None:
+    def _ask_for_proof(self, connection: _Connection, identity: Identity, deadline: float) -> None:
         """Raises OtherServer where another one has the port."""
         challenge = secrets.token_hex(32)
         path = f"{self._path.removesuffix('/v1')}{guard.PROOF_PATH}?challenge={challenge}"
-        answer = _read(connection.begin(_Request("GET", path, self._public, None)))
+        answer = _read(connection.begin(_Request("GET", path, self._public, None), deadline))
         data = answer.json()
         given = data.get("proof") if answer.status == 200 and isinstance(data, dict) else None
         other = "another server has that port"
@@ -198,7 +225,7 @@ class ChatClient:
                 f"{self._url} gives a wrong proof: {other}, of another run, of another role or "
                 f"of an earlier start than {identity.incarnation}"
             )
-        if connection.sock is None:
+        if not connection.is_clean():
             raise Unreachable(f"{self._url} proves itself and hangs up, so that it proves nothing")
 
 
@@ -207,7 +234,9 @@ class _Connection(http.client.HTTPConnection):
     proved itself."""
 
     auto_open = 0
+    _deadline = 0.0
     _parts: list[bytes] | None = None
+    _incoming: _Incoming | None = None
 
     def send(self, data: Any) -> None:
         if self._parts is None:
@@ -215,14 +244,90 @@ class _Connection(http.client.HTTPConnection):
         else:
             self._parts.append(data)
 
-    def begin(self, request: _Request) -> http.client.HTTPResponse:
-        """Send a request, and wait for the head of its answer."""
+    def begin(self, request: _Request, deadline: float) -> http.client.HTTPResponse:
+        """Send a request, and wait for the head of its answer, which has to be whole by then."""
         # Head and body at once: each send gives the interpreter to another thread.
         self._parts = []
         self.request(request.method, request.path, request.body, request.headers)
         whole, self._parts = b"".join(self._parts), None
+        if self.sock is None:
+            raise http.client.NotConnected
+        self.sock.settimeout(_left(deadline))
         self.send(whole)
-        return self.getresponse()
+        self._deadline = deadline
+        response = self.getresponse()
+        assert self._incoming is not None
+        self._incoming.allow(BODY_BYTES)
+        return response
+
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, method: str | None = None
+    ) -> http.client.HTTPResponse:
+        """An answer that is read until the deadline, and no longer than it may be."""
+        response = http.client.HTTPResponse(sock, method=method)
+        self._incoming = _Incoming(response.fp.detach(), sock, self._deadline)
+        response.fp = _Reader(self._incoming)
+        return response
+
+    def is_clean(self) -> bool:
+        """Whether it is open, and everything that came on it was asked for.
+
+        Bytes that wait would be taken for the answer to the next request, and every answer from
+        then on for that to another one.
+        """
+        if self.sock is None or (self._incoming is not None and self._incoming.surplus):
+            return False
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return False
+        waiting = select.poll()
+        waiting.register(self.sock, select.POLLIN)
+        return not waiting.poll(0)
+
+
+class _Incoming(io.RawIOBase):
+    """The bytes of one answer, until its deadline and up to its limit."""
+
+    def __init__(self, source: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+        self._source, self._sock, self._deadline = source, sock, deadline
+        self._allowed = HEAD_BYTES
+        self.ended = False
+        """Nothing more is wanted."""
+        self.surplus = False
+        """More came than the answer."""
+
+    def allow(self, length: int) -> None:
+        """Let so many more bytes come."""
+        self._allowed += length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Raises TimeoutError, HTTPException where too much comes, OSError."""
+        if self.ended:
+            return 0
+        self._sock.settimeout(_left(self._deadline))
+        length = self._source.readinto(buffer) or 0
+        self._allowed -= length
+        if self._allowed < 0:
+            raise http.client.HTTPException("an answer that is too long")
+        return length
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _Reader(io.BufferedReader):
+    """Notes what was read ahead and not taken."""
+
+    raw: _Incoming
+
+    def close(self) -> None:
+        if not self.closed:
+            self.raw.ended = True
+            self.raw.surplus = bool(self.peek())
+        super().close()
 
 
 class _TlsConnection(_Connection, http.client.HTTPSConnection):
@@ -237,18 +342,28 @@ class _Request:
     body: bytes | None
 
 
+def _left(deadline: float) -> float:
+    """Seconds until then. Raises TimeoutError where there are none."""
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
+
+
 def _read(response: http.client.HTTPResponse) -> Answer:
     """The whole answer. Raises HTTPException where it breaks off or is too long."""
     if response.status < 200:  # its answer proper is still to come, and would be the next call's
         raise http.client.HTTPException(f"an interim answer (HTTP {response.status})")
-    if (response.length or 0) > LIMIT_BYTES:
-        raise http.client.HTTPException(f"an answer of {response.length} bytes")
+    if (response.length or 0) > BODY_BYTES:
+        raise http.client.HTTPException("an answer that is too long")
     if response.length is not None:
         return Answer(response.status, response.read())
+    if not response.chunked and "Content-Length" in response.headers:
+        raise http.client.HTTPException("a length that is no number")
     # No length was announced; with one, a read with a limit would not tell what breaks off.
-    body = response.read(LIMIT_BYTES + 1)
-    if len(body) > LIMIT_BYTES:
-        raise http.client.HTTPException(f"an answer of more than {LIMIT_BYTES} bytes")
+    body = response.read(BODY_BYTES + 1)
+    if len(body) > BODY_BYTES:
+        raise http.client.HTTPException("an answer that is too long")
     if not body and not response.chunked:  # http.client takes an end within the head for its end
         raise http.client.HTTPException("the answer breaks off")
     return Answer(response.status, body)

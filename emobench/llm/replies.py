@@ -40,7 +40,11 @@ MARKUP = re.compile(
 
 
 class NoCompletion(ValueError):
-    """An answer that is no chat completion; the message quotes its beginning."""
+    """An answer with status 200 that is no chat completion."""
+
+    def __init__(self, answer: Answer) -> None:
+        text = shorten(answer.body.decode("utf-8", "replace"), 200)
+        super().__init__(f"an answer that is no chat completion: {text}")
 
 
 @dataclass(frozen=True)
@@ -65,22 +69,39 @@ def read_completion(answer: Answer) -> Completion:
     data = answer.json()
     try:
         choice = data["choices"][0]
-        message = choice["message"]
+        message, reason = choice["message"], choice.get("finish_reason")
         content, calls = message.get("content"), message.get("tool_calls") or []
-        reason = choice.get("finish_reason")
+        # A gateway whose own server failed half way says so beside what there is.
+        failed = data.get("error") or choice.get("error")
+        calls = [_tool_call(call, place) for place, call in enumerate(calls)]
     except (TypeError, KeyError, IndexError, AttributeError):
-        raise NoCompletion(shorten(answer.body.decode("utf-8", "replace"), 200)) from None
+        raise NoCompletion(answer) from None
     if isinstance(content, list):  # some servers send text in parts
         parts = (part.get("text") for part in content if isinstance(part, dict))
         content = "".join(text for text in parts if isinstance(text, str))
+    if failed or not isinstance(content, str | None):
+        raise NoCompletion(answer)
     usage = data.get("usage")
     return Completion(
         content=content,
         tool_calls=calls,
-        finish_reason=reason,
+        finish_reason=reason if isinstance(reason, str) else None,
         usage=usage if isinstance(usage, dict) else {},
         reasoning=bool(message.get("reasoning") or message.get("reasoning_content")),
     )
+
+
+def _tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
+    """A tool call with all that an agent reads of it, filled in as litellm does. Raises TypeError
+    or KeyError where it is none; what stands in the arguments is the model's own affair."""
+    function = call["function"]
+    name, arguments = function["name"], function.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, str | dict | None):
+        raise TypeError
+    if not isinstance(arguments, str):
+        text = json.dumps(arguments) if arguments is not None else ""
+        call = {**call, "function": {**function, "arguments": text}}
+    return call if isinstance(call.get("id"), str) else {**call, "id": f"call_{place}"}
 
 
 def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -123,20 +144,14 @@ def read_result(answer: Answer, key: str | None, limit: int | None = None) -> Ch
     try:
         said = read_completion(answer)
         calls = [call["function"] for call in said.tool_calls]
-        named = tuple((str(call["name"]), _text(call.get("arguments"))) for call in calls)
-    except (NoCompletion, TypeError, KeyError, AttributeError):
-        return ChatResult(
-            500, f"no chat completion: {shorten(answer.body.decode('utf-8', 'replace'))}"
-        )
+        named = tuple((call["name"], call["arguments"]) for call in calls)
+    except NoCompletion as error:
+        return ChatResult(500, without_key(str(error), key))
     cut: Literal["", "limit", "probe"] = ""
     if said.finish_reason == "length":
         used = said.tokens[1]
         cut = "probe" if limit and (used is None or used >= limit) else "limit"
-    return ChatResult(200, "", str(said.content or ""), said.reasoning, named, cut, said.tokens)
-
-
-def _text(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return ChatResult(200, "", said.content or "", said.reasoning, named, cut, said.tokens)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,13 @@ Both give a `Reply` or raise `CallFailed`; nothing else of a provider's ways is 
 
 from __future__ import annotations
 
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
@@ -134,33 +138,50 @@ def make_transport(
     return LitellmTransport(endpoint, stock)
 
 
-class HttpTransport:
+class _Resending(ABC):
+    """Sends a request again that got no usable answer."""
+
+    def __init__(self) -> None:
+        self.retries = 0
+
+    def send(self, role: Role, request: dict[str, Any]) -> Reply:
+        for pause in RETRY_AFTER_S:
+            try:
+                return self._send_once(role, request, is_last=False)
+            except CallFailed as failure:
+                # Who calls a request invalid is not asked to think again.
+                if failure.kind != "infra" or failure.status in INVALID:
+                    raise
+            self.retries += 1
+            time.sleep(pause)
+        return self._send_once(role, request, is_last=True)
+
+    @abstractmethod
+    def _send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply: ...
+
+
+class HttpTransport(_Resending):
     """An OpenAI-compatible endpoint over one kept connection a thread."""
 
     def __init__(self, endpoint: ModelEndpoint) -> None:
+        super().__init__()
         assert endpoint.url is not None
-        self.retries = 0
         self._endpoint = endpoint
         self._client = ChatClient(
             endpoint.url, endpoint.api_key, endpoint.timeout_s, endpoint.identity
         )
 
-    def send(self, role: Role, request: dict[str, Any]) -> Reply:
-        for pause in (*RETRY_AFTER_S, None):
-            try:
-                answer = self._client.chat(request)
-            except Unreachable as error:
-                failure = CallFailed(role, "infra", f"{error} ({self._endpoint!r})")
-            else:
-                if answer.status == 200:
-                    return self._reply(role, answer)
-                failure = self._failure(role, request, answer, is_last=pause is None)
-            # Who calls a request invalid is not asked to think again.
-            if pause is None or failure.status in INVALID:
-                break
-            self.retries += 1
-            time.sleep(pause)
-        raise failure
+    def _send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
+        try:
+            answer = self._client.chat(request)
+            if answer.status != 200:
+                raise self._failure(role, request, answer, is_last=is_last)
+            said = read_completion(answer)
+        except (Unreachable, NoCompletion) as error:
+            text = without_key(str(error), self._endpoint.api_key)
+            raise CallFailed(role, "infra", f"{text} ({self._endpoint!r})") from None
+        message = Message(said.content, said.tool_calls or None)
+        return Reply(message, said.finish_reason, said.usage, None)
 
     def _failure(
         self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
@@ -186,36 +207,32 @@ class HttpTransport:
         except (Unreachable, NoCompletion):
             return False
 
-    def _reply(self, role: Role, answer: Answer) -> Reply:
-        try:
-            said = read_completion(answer)
-        except NoCompletion as error:
-            what = f"an answer that is no chat completion: {error} ({self._endpoint!r})"
-            raise CallFailed(role, "infra", what) from None
-        message = Message(said.content, said.tool_calls or None)
-        return Reply(message, said.finish_reason, said.usage, None)
 
-
-class LitellmTransport:
+class LitellmTransport(_Resending):
     """Any provider that litellm knows, through the function that the benchmark imported."""
 
     def __init__(self, endpoint: ModelEndpoint, stock: Callable[..., Any]) -> None:
-        self.retries = 0
+        super().__init__()
         self._endpoint = endpoint
         self._stock = stock
 
-    def send(self, role: Role, request: dict[str, Any]) -> Reply:
+    def _send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
         endpoint = self._endpoint
         where = {"api_base": endpoint.url, "api_key": endpoint.api_key}
+        call = partial(
+            self._stock,
+            **request,
+            custom_llm_provider=endpoint.provider,
+            timeout=endpoint.timeout_s,
+            num_retries=0,
+            drop_params=True,
+            **{name: value for name, value in where.items() if value is not None},
+        )
         try:
-            response = self._stock(
-                **request,
-                custom_llm_provider=endpoint.provider,
-                timeout=endpoint.timeout_s,
-                num_retries=0,
-                drop_params=True,
-                **{name: value for name, value in where.items() if value is not None},
-            )
+            response = _within(endpoint.timeout_s, call)
+        except TimeoutError:
+            what = f"no answer within {endpoint.timeout_s:g} s ({endpoint!r})"
+            raise CallFailed(role, "infra", what) from None
         except Exception as error:
             words = without_key(str(error), endpoint.api_key)
             status = getattr(error, "status_code", None)
@@ -223,15 +240,35 @@ class LitellmTransport:
             kind = _litellm_kind(error) or _kind(role, request, status, words)
             message = f"{type(error).__name__}: {words[:500]} ({endpoint!r})"
             raise CallFailed(role, kind, message, status) from error
-        choice = response.choices[0]
-        dumped = choice.message.model_dump()
-        usage = getattr(response, "usage", None)
-        return Reply(
-            Message(dumped.get("content"), dumped.get("tool_calls") or None),
-            choice.finish_reason,
-            usage.model_dump() if usage is not None else {},
-            response._hidden_params.get("response_cost"),
-        )
+        try:
+            choice = response.choices[0]
+            dumped = choice.message.model_dump()
+            usage = getattr(response, "usage", None)
+            return Reply(
+                Message(dumped.get("content"), dumped.get("tool_calls") or None),
+                choice.finish_reason,
+                usage.model_dump() if usage is not None else {},
+                response._hidden_params.get("response_cost"),
+            )
+        except (AttributeError, IndexError, TypeError) as error:
+            what = f"a reply that is no chat completion: {error} ({endpoint!r})"
+            raise CallFailed(role, "infra", what) from error
+
+
+def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
+    """Return what `call` returns, or raise what it raises. Raises TimeoutError where it takes
+    longer: litellm's own limit is for each piece of an answer."""
+    ended: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(call())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    # A daemon: a call that hangs does not keep the process.
+    threading.Thread(target=run, daemon=True, name="litellm").start()
+    return ended.result(timeout_s)
 
 
 def _kind(role: Role, request: dict[str, Any], status: int, words: str) -> Kind:

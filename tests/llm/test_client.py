@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import select
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
+import time
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emobench.llm.client import Answer, ChatClient, Unreachable, needs_proxy
-from emobench.llm.replies import read_result
+from emobench.llm import guard
+from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
+from emobench.llm.replies import read_completion, read_result
 from emobench.llm.transport import (
     CallFailed,
     HttpTransport,
@@ -56,17 +63,19 @@ GARBAGE = (
 
 
 HANG_UP = None
-Pieces = list[bytes | None]
+Pieces = Sequence[bytes | None]
 
 
 class Peer:
     """A server on a bare socket: each request gets the next answer, in the pieces given.
 
-    A connection is kept until the client closes it, or an answer's last piece is HANG_UP.
+    A connection is kept until the client closes it, or an answer's last piece is HANG_UP. An
+    answer may be made of its request.
     """
 
-    def __init__(self, *answers: Pieces) -> None:
-        self.answers = list(answers)
+    def __init__(self, *answers: Pieces | Callable[[bytes], Pieces], pause_s: float = 0.0) -> None:
+        """`pause_s` is between the pieces."""
+        self.answers, self.pause_s = list(answers), pause_s
         self.requests: list[bytes] = []
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -96,10 +105,12 @@ class Peer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while (request := read_request(connection)) and self.answers:
             self.requests.append(request)
-            for piece in self.answers.pop(0):
+            answer = self.answers.pop(0)
+            for piece in answer(request) if callable(answer) else answer:
                 if piece is HANG_UP:
                     return
                 connection.sendall(piece)
+                time.sleep(self.pause_s)
 
 
 def read_request(connection: socket.socket) -> bytes:
@@ -121,7 +132,7 @@ def read_request(connection: socket.socket) -> bytes:
 def test_every_framing_in_pieces_of_any_size(framing: str, cuts: list[int]) -> None:
     answer = FRAMINGS[framing]
     edges = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
-    pieces: Pieces = [answer[a:b] for a, b in pairwise(edges) if a < b]
+    pieces: list[bytes | None] = [answer[a:b] for a, b in pairwise(edges) if a < b]
     if framing == "to the end":
         pieces.append(HANG_UP)
     with Peer(pieces, list(pieces)) as peer:
@@ -153,15 +164,145 @@ def test_something_that_is_no_http(garbage: bytes) -> None:
     assert peer.connections == 2
 
 
-def test_a_reply_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emobench.llm.client.LIMIT_BYTES", 1000)
-    for head, begin in ((b"", b""), (b"Transfer-Encoding: chunked\r\n", b"1388\r\n")):
-        answer = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + begin + b"x" * 5000
-        with (
-            Peer([answer, HANG_UP]) as peer,
-            pytest.raises(Unreachable, match="more than 1000 bytes"),
-        ):
-            ChatClient(peer.url, None, 10).get("/x")
+NUMBER = b"9" * 5000
+TOO_MUCH: dict[str, Pieces] = {
+    "a body to the end": [b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 20_000],
+    "a chunk": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4e20\r\n", b"x" * 20_000],
+    "chunks": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"2;" + b"x" * 60 + b"\r\nab\r\n",
+        *[b"1\r\nx\r\n" * 100] * 100,
+    ],
+    "trailers": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        *[b"X: y\r\n" * 100] * 200,
+    ],
+    "an announced body": [b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\nx"],
+    "a length of 5,000 digits": [b"HTTP/1.1 200 OK\r\nContent-Length: " + NUMBER + b"\r\n\r\n{}"],
+    "a chunk's length of 5,000 digits": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + NUMBER + b"\r\nhello"
+    ],
+    "a negative length": [b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhello"],
+    "a chunk's negative length": [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n"
+    ],
+    "a status of 5,000 digits": [b"HTTP/1.1 " + NUMBER + b" OK\r\n\r\n"],
+    "header lines": [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 101 + b"\r\n"],
+    "long header lines": [b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"y" * 9000 + b"\r\n"] * 20],
+    "interim answers": [b"HTTP/1.1 100 Continue\r\n\r\n" * 100] * 100,
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_an_answer_has_limits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a dead server's port cannot fill a memory, and provokes one error only."""
+    monkeypatch.setattr("emobench.llm.client.BODY_BYTES", 10_000)
+    with Peer([*TOO_MUCH[name], HANG_UP], [FRAMINGS["length"]]) as peer:
+        client = ChatClient(peer.url, None, 30)
+        with pytest.raises(Unreachable) as failed:
+            client.get("/x")
+        assert not failed.value.timed_out
+        assert client.get("/x").body == b"hello"
+        client.close()
+
+
+@pytest.mark.parametrize("depth", [65, 1000, 100_000])
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
+def test_a_reply_that_is_nested_deeply_is_none(depth: int, begin: str, end: str) -> None:
+    whole = begin * depth + "1" + end * depth
+    for text in (whole, begin * depth, f'["\\ud800", {whole}]'):
+        answer = Answer(200, text.encode())
+        assert answer.json() is None
+        assert answer.error() == text
+
+
+def test_a_reply_of_many_objects_is_not_deep() -> None:
+    data = [{"a": [[n, "[[["]]} for n in range(100)]
+    assert Answer(200, orjson.dumps(data)).json() == data
+    assert Answer(200, b'"' + b"[" * 100 + b'"').json() == "[" * 100
+    nested = "[" * 64 + "]" * 64
+    assert Answer(200, nested.encode()).json() == json.loads(nested)
+    assert Answer(200, b"1" * 5000).json() is None
+
+
+def hello(text: str) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text.encode())
+
+
+def until_something_waits(client: ChatClient) -> None:
+    """Return once bytes lie on this thread's kept connection, unread."""
+    assert select.select([client._threads.connection.sock], [], [], 30)[0]
+
+
+def test_an_answer_that_was_not_asked_for_is_nobodys() -> None:
+    """A server that answers twice would shift every later answer by one request."""
+    with Peer([hello("one"), hello("one")], [hello("two")]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.get("/1").body == b"one"
+        until_something_waits(client)
+        assert client.get("/2").body == b"two"
+        client.close()
+    assert (peer.connections, len(peer.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("framing", [hello("one"), FRAMINGS["chunks"]])
+def test_more_than_an_answer_in_one_piece(framing: bytes) -> None:
+    """What was read ahead is not lost: the rest of it may still be on its way."""
+    with Peer([framing + hello("one")[:9]], [hello("two")]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert client.get("/1").status == 200
+        assert client.get("/2").body == b"two"
+        client.close()
+    assert peer.connections == 2
+
+
+def test_the_time_limit_is_for_the_whole_answer() -> None:
+    """One byte at a time, each of them in time: 5 seconds in all."""
+    slow: Pieces = [bytes([each]) for each in hello("x" * 60)]
+    with Peer(slow, pause_s=0.05) as peer:
+        client = ChatClient(peer.url, None, 0.4)
+        with pytest.raises(Unreachable, match=r"no answer within 0\.4 s") as late:
+            client.get("/x")
+    assert late.value.timed_out
+
+
+IDENTITY = Identity("user", "new")
+
+
+def proof_of(request: bytes, *, head: bytes = b"") -> bytes:
+    challenge = request.split()[1].decode().partition("challenge=")[2]
+    body = json.dumps({"proof": guard.proof("key", challenge, "new", "user")}).encode()
+    return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
+
+
+def test_the_time_limit_holds_for_the_proof_too() -> None:
+    with Peer(lambda asked: [bytes([each]) for each in proof_of(asked)], pause_s=0.05) as peer:
+        client = ChatClient(peer.url, "key", 0.4, IDENTITY)
+        with pytest.raises(Unreachable, match=r"no answer within 0\.4 s"):
+            client.get("/x")
+
+
+@pytest.mark.parametrize(
+    "prove",
+    [
+        lambda asked: [proof_of(asked, head=b"Connection: close\r\n")],
+        lambda asked: [proof_of(asked, head=b"Connection: close\r\n"), HANG_UP],
+        lambda asked: [proof_of(asked), HANG_UP],
+        lambda asked: [proof_of(asked) + hello("forged")],
+    ],
+    ids=["says that it closes", "closes as it says", "closes", "sends an answer ahead"],
+)
+def test_a_proof_holds_for_its_own_connection(prove: Callable[[bytes], Pieces]) -> None:
+    """The next connection may be somebody else's: it is not given the key, and its answer is no
+    reply of the agent's."""
+    with Peer(prove, prove, prove, [hello("forged")]) as peer:
+        endpoint = ModelEndpoint(
+            "m", peer.url, "key", server="user", incarnation="new", timeout_s=10
+        )
+        with pytest.raises(CallFailed) as failed:
+            HttpTransport(endpoint).send("assistant", dict(REQUEST))
+    assert failed.value.kind == "infra"
+    assert (peer.connections, len(peer.requests)) == (3, 3), "the key was sent after the proof"
 
 
 def test_large_bodies_go_both_ways() -> None:
@@ -267,8 +408,7 @@ def test_no_answer_in_time() -> None:
             client.chat(REQUEST)
 
 
-def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
+def test_the_key_is_in_no_message() -> None:
     with recording(lambda request: Reply(status=401, error="bad key s3cret given")) as server:
         target = ModelEndpoint("m", server.url, "s3cret")
         with pytest.raises(CallFailed) as failed:
@@ -277,18 +417,84 @@ def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in repr(target) + repr(failed.value) + str(failed.value)
 
 
-def test_an_answer_that_is_no_completion(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
+SAID: dict[str, Any] = {"role": "assistant", "content": "Hi"}
+UNUSABLE: dict[str, Any] = {
+    "nothing": b"",
+    "half of it": b'{"choices": [{"message": {"content": "H',
+    "a page": b"<html>Please sign in</html>",
+    "another type": b'"Hi"',
+    "no choices": {"choices": []},
+    "choices are null": {"choices": None},
+    "no message": {"choices": [{"text": "Hi"}]},
+    "an error": {"error": {"message": "overloaded", "code": 502}},
+    "an error beside it": {"error": {"message": "cut off"}, "choices": [{"message": SAID}]},
+    "an error in the choice": {"choices": [{"message": SAID, "error": {"code": 502}}]},
+    "the content is a number": {"choices": [{"message": {"content": 5}}]},
+    "the content is an object": {"choices": [{"message": {"content": {"text": "Hi"}}}]},
+    "the calls are no list": {"choices": [{"message": {"tool_calls": {"function": 1}}}]},
+    "a call is null": {"choices": [{"message": {"tool_calls": [None]}}]},
+    "a call of nothing": {"choices": [{"message": {"tool_calls": [{"id": "1"}]}}]},
+    "a call without a name": {"choices": [{"message": {"tool_calls": [{"function": {}}]}}]},
+    "arguments of another type": {
+        "choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": 5}}]}}]
+    },
+    "nested deeply": b'{"choices": [{"message": {"content": ' + b"[" * 2000,
+}
 
-    class Odd(Reply):
-        def body(self) -> dict[str, Any]:
-            return {"choices": []}
 
-    with (
-        recording(lambda request: Odd()) as server,
-        pytest.raises(CallFailed, match="no chat completion") as failed,
-    ):
-        HttpTransport(ModelEndpoint("m", server.url, None)).send("assistant", dict(REQUEST))
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_body_is_asked_for_again_as_a_502_is(name: str) -> None:
+    body = UNUSABLE[name]
+    unusable = hello((body if isinstance(body, bytes) else orjson.dumps(body)).decode())
+    good = hello(orjson.dumps({"choices": [{"message": SAID}]}).decode())
+    with Peer([unusable], [good]) as peer:
+        transport = HttpTransport(ModelEndpoint("m", peer.url, None, timeout_s=10))
+        assert transport.send("assistant", dict(REQUEST)).message.content == "Hi"
+        transport._client.close()
+    assert (transport.retries, len(peer.requests)) == (1, 2)
+    assert peer.requests[0] == peer.requests[1]
+    with Peer(*[[unusable]] * 3) as peer:
+        transport = HttpTransport(ModelEndpoint("m", peer.url, None, timeout_s=10))
+        with pytest.raises(CallFailed, match="no chat completion") as failed:
+            transport.send("assistant", dict(REQUEST))
+        transport._client.close()
+    assert (failed.value.kind, transport.retries) == ("infra", 2)
+
+
+def test_a_tool_call_is_filled_in_as_litellm_does() -> None:
+    function = {"name": "f", "arguments": {"a": 1}}
+    calls = [{"function": function}, {"id": "x", "function": {"name": "g"}}]
+    answer = Answer(200, orjson.dumps({"choices": [{"message": {"tool_calls": calls}}]}))
+    assert read_completion(answer).tool_calls == [
+        {"id": "call_0", "function": {"name": "f", "arguments": '{"a": 1}'}},
+        {"id": "x", "function": {"name": "g", "arguments": ""}},
+    ]
+
+
+class LitellmReply(SimpleNamespace):
+    """What litellm returns, as far as anybody here reads it."""
+
+    @classmethod
+    def of(cls, *choices: Any) -> LitellmReply:
+        return cls(choices=list(choices), usage=None, _hidden_params={})
+
+
+def test_what_litellm_cannot_read_is_asked_for_again() -> None:
+    message = SimpleNamespace(model_dump=lambda: dict(SAID))
+    good = LitellmReply.of(SimpleNamespace(message=message, finish_reason="stop"))
+    answers = [LitellmReply.of(), None, good]
+    transport = LitellmTransport(ModelEndpoint("m", None, None, "p"), lambda **_: answers.pop(0))
+    assert transport.send("user", dict(REQUEST)).message.content == "Hi"
+    assert transport.retries == 2
+
+
+def test_the_time_limit_holds_for_litellm_too() -> None:
+    over = threading.Event()
+    endpoint = ModelEndpoint("m", None, None, "p", timeout_s=0.1)
+    transport = LitellmTransport(endpoint, lambda **_: over.wait(30))
+    with pytest.raises(CallFailed, match=r"no answer within 0\.1 s") as failed:
+        transport.send("user", dict(REQUEST))
+    over.set()
     assert failed.value.kind == "infra"
 
 
