@@ -16,7 +16,7 @@ from emobench.core.errors import EmobenchError
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.logs import LogIndex, find_target, follow, tail
-from emobench.store.jobs import read_jobs
+from emobench.scheduler.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -106,7 +106,7 @@ def listing(index: LogIndex) -> Sequence[RenderableType]:
 
 
 def _index(plan: Plan, run_dir: RunDir) -> LogIndex:
-    return LogIndex(plan, run_dir, read_jobs(run_dir))
+    return LogIndex(plan, run_dir, SCHEDULERS.all_jobs(plan, run_dir))
 
 
 def _writer() -> Callable[[bytes], None]:

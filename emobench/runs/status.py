@@ -24,7 +24,7 @@ from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import SummaryOf, ask_accounts, usage
 from emobench.serving.budget import LimitStatus, state_of_limit
-from emobench.store.jobs import JobKind, JobRecord, read_jobs
+from emobench.store.jobs import JobKind, JobRecord
 from emobench.store.summaries import read_summary
 
 
@@ -117,7 +117,7 @@ def read_status(run_dir: RunDir, *, cost: bool = False) -> RunStatus:
     Raises InvalidInput where `run_dir` is no run directory.
     """
     plan = load_plan(run_dir)
-    jobs = read_jobs(run_dir)
+    jobs = SCHEDULERS.all_jobs(plan, run_dir)
     states = SCHEDULERS.states(jobs)
     status = run_status(plan, run_dir, jobs, states)
     if status.problems:

@@ -6,16 +6,18 @@ A run directory may hold jobs of both: it can be submitted again under another p
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from emobench.core.cluster import ClusterProfile
+from emobench.core.errors import EmobenchError
 from emobench.core.job_id import array_of
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, Accounts, JobState, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.slurm import SlurmScheduler
-from emobench.store.jobs import JobRecord
+from emobench.store.jobs import JobRecord, read_jobs
 
 
 class Schedulers:
@@ -53,6 +55,17 @@ class Schedulers:
             for job in self._by_name[name].find_jobs(plan, run_dir)
             if job.handle not in known
         ]
+
+    def all_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
+        """Return the jobs on record, and those that the queue has besides: submitted by hand.
+
+        Where the queue does not answer they are those on record. Raises InvalidInput where that
+        cannot be read.
+        """
+        jobs = read_jobs(run_dir)
+        with suppress(EmobenchError):
+            jobs = [*jobs, *self.find_unrecorded(plan, run_dir, jobs)]
+        return jobs
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """State by job id; the tasks of Slurm's arrays stand as '<job id>_<index>'."""

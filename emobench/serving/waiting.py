@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from emobench.core.errors import ServersGone
+from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Identity, Unreachable, verify_server
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
-from emobench.store.jobs import JobKind, read_jobs
+from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
 JOB_CHECK_S = 30.0
 
@@ -85,8 +86,7 @@ def wait_for_endpoint(
                 begun, late = time.monotonic(), False
         if late:
             raise ServersGone(
-                f"server {what} was not ready within {deadline_s:g} s: {problem}; "
-                "its log is named user_vllm_<job>.out or assistant_vllm_<job>.out"
+                f"server {what} was not ready within {deadline_s:g} s: {problem}; {queue.hint()}"
             )
         time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
 
@@ -152,6 +152,12 @@ class _Queue:
             state is not None and state.phase is Phase.QUEUED for _, state in self._states.values()
         )
 
+    def hint(self) -> str:
+        """Where to look for what keeps the servers, as asked last."""
+        if any(job_id for job_id, _ in self._states.values()):
+            return "its log is named user_vllm_<job>.out or assistant_vllm_<job>.out"
+        return "no job of it was submitted: `emobench sbatch RUN_DIR` prints the line that does"
+
     def _ask(self) -> None:
         locations = set(self.locations.values())
         self._states = {each: _newest_job(each, self._schedulers) for each in locations}
@@ -159,12 +165,15 @@ class _Queue:
 
 
 def _newest_job(location: ServerLocation, schedulers: Schedulers) -> tuple[str, JobState | None]:
-    jobs = [
-        job
-        for job in read_jobs(location.run_dir)
-        if job.kind is JobKind.SERVER and job.name == location.instance
-    ]
+    def of_server(jobs: Iterable[JobRecord]) -> list[JobRecord]:
+        return [job for job in jobs if job.kind is JobKind.SERVER and job.name == location.instance]
+
+    jobs = of_server(read_jobs(location.run_dir))
     states = schedulers.states(jobs)
+    if not any(state.live for state in states.values()) and location.run_dir.plan.exists():
+        # One may have been submitted by hand.
+        jobs = of_server(schedulers.all_jobs(load_plan(location.run_dir), location.run_dir))
+        states = schedulers.states(jobs)
     newest: tuple[str, JobState | None] = ("", None)
     for job in jobs:
         state = states.get(job.job_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from emobench.core.errors import EmobenchError
@@ -23,7 +24,7 @@ from emobench.scheduler.interface import Accounts, JobState, Phase
 from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
 from emobench.scheduler.usage import ask_accounts, usage
 from emobench.store.endpoints import privacy_note
-from emobench.store.jobs import read_jobs
+from emobench.store.jobs import JobRecord, read_jobs
 from emobench.store.summaries import CellSummary, summary_in
 
 ACCOUNTS_EVERY_S, COST_EVERY_S = 60.0, 10.0
@@ -39,17 +40,28 @@ class Reader:
         self._run_dir = run_dir
         self._plan = load_plan(run_dir)
         self._stamp = stamp(run_dir.plan)
-        self._jobs = read_jobs(run_dir)
+        self._recorded = read_jobs(run_dir)
+        self._by_hand: list[JobRecord] = []
+        """Jobs that the queue had besides those on record, when it was asked last."""
         scheduler = scheduler_of(self._plan.profile)
-        self.queue = Poller(
-            scheduler.queue, lambda: SCHEDULERS.states(self._jobs), scheduler.queue_check_s
-        )
+        self.queue = Poller(scheduler.queue, self._ask_queue, scheduler.queue_check_s)
         self._accounts = Poller(
             "sacct", lambda: ask_accounts(run_dir, self._jobs), ACCOUNTS_EVERY_S
         )
         self._loads: dict[str, tuple[str, Poller[Load]]] = {}
         self._cost: tuple[float, CostTotals] | None = None
         self._begin()
+
+    @property
+    def _jobs(self) -> list[JobRecord]:
+        known = {job.handle for job in self._recorded}
+        return [*self._recorded, *(job for job in self._by_hand if job.handle not in known)]
+
+    def _ask_queue(self) -> dict[str, JobState]:
+        with suppress(EmobenchError):
+            found = SCHEDULERS.find_unrecorded(self._plan, self._run_dir, self._recorded)
+            self._by_hand = found
+        return SCHEDULERS.states(self._jobs)
 
     def _begin(self) -> None:
         self._scan = EpisodeScan(self._plan, self._run_dir)
@@ -98,8 +110,8 @@ class Reader:
             self._stamp = present
             self._begin()
         jobs = read_jobs(self._run_dir)
-        if jobs and jobs != self._jobs:
-            self._jobs = jobs
+        if jobs and jobs != self._recorded:
+            self._recorded = jobs
             self.queue.refresh_soon()
             self._accounts.refresh_soon()
 
