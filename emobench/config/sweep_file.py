@@ -48,7 +48,7 @@ from emobench.core.fields import (
     unknown,
 )
 from emobench.core.gates import Gates, JudgeSettings
-from emobench.core.models import RoleModel, ScriptedModel, VllmModel
+from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
 from emobench.core.ranges import parse_ranges
 from emobench.core.run_dir import slug
 from emobench.core.sweep import (
@@ -63,6 +63,7 @@ from emobench.core.sweep import (
     Settings,
     UserStrategy,
 )
+from emobench.llm.providers import provider_names
 
 _TASKS = "all, a range such as 0-19, a list such as [0, 3, 7], or one of these for each env"
 _TOOL_CALLING = ("--tool-call-parser", "--enable-auto-tool-choice")
@@ -198,6 +199,10 @@ def _check_role(model: RoleModel, info: ValidationInfo) -> RoleModel:
         known = _context(info).names["variant"]
         for name in set(model.mistakes).difference(known):
             found["mistakes", name] = unknown("variant", name, known)
+    if isinstance(model, OpenAIModel) and model.provider != "openai":
+        providers = provider_names()
+        if providers and model.provider not in providers:
+            found[("provider",)] = unknown("provider", model.provider, providers)
     if isinstance(model, VllmModel):
         model = _check_vllm(model, _context(info), found)
     refuse(found)

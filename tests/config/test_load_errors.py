@@ -110,6 +110,12 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
             "emobench sets it",
         ),
         (
+            replaced("Qwen/Qwen3-32B", "{engine: openai, model: x, provider: antropic}", VLLM),
+            3,
+            "user.provider",
+            "unknown provider 'antropic'|did you mean 'anthropic'",
+        ),
+        (
             replaced("agent_strategy: react", "agent_strategy: tool-calling", VLLM),
             4,
             "assistants[0]",
