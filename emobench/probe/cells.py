@@ -65,8 +65,6 @@ def probe_cell(
     failures: list[str] = []
     for role, server in servers.items():
         endpoint = endpoints[role]
-        if not endpoint.direct:
-            continue
         if plan.sweep.fidelity.send_seed:
             endpoint = replace(endpoint, sampling={**endpoint.sampling, "seed": plan.sweep.seed})
         tools = role == "user" or cell.agent_strategy not in TEXT_STRATEGIES

@@ -212,6 +212,8 @@ def judge_auto(steps: Sequence[Step]) -> Check:
     bad = [step for step in steps if step.kind != "called"]
     if not good:
         what, advice = _WHAT[_main(bad).kind]
+        if _main(bad).kind == "refused" and "tool" not in _main(bad).seen.lower():
+            advice = "what it says is not about tools, and would meet every conversation"
         times = f"{len(bad)} times of {len(bad)}; " if len(bad) > 1 else ""
         result: Result = "warning" if _main(bad).kind == "long" else "fatal"
         return Check(name, result, times + _main(bad).seen, what, advice)

@@ -11,12 +11,13 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emobench.benchmarks.adapter import Benchmark
 from emobench.llm import transport
 from emobench.llm.client import Answer, ChatClient, Unreachable
+from emobench.llm.litellm_client import LitellmClient
 from emobench.llm.replies import ChatResult, Step, judge_step, read_result, shorten
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import report
@@ -46,9 +47,9 @@ def probe(
 
     `tools` is False for agents that write their actions as text (react, act). `timeout_s` bounds
     each call. The endpoint's sampling goes along with every request, as in a run. Never raises for
-    what the endpoint does: not answering is a report too. `endpoint.url` must not be None.
+    what the endpoint does: not answering is a report too.
     """
-    session = _Session(endpoint, timeout_s)
+    session = _Session(endpoint, timeout_s, benchmark)
     try:
         checks = session.identify(role)
         if not any(check.result == "fatal" for check in checks):
@@ -125,12 +126,17 @@ def _talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list
 class _Session:
     """One client, and the calls that it made."""
 
-    def __init__(self, endpoint: ModelEndpoint, timeout_s: float) -> None:
-        assert endpoint.url is not None
-        self.url = endpoint.url.rstrip("/")
+    def __init__(self, endpoint: ModelEndpoint, timeout_s: float, benchmark: Benchmark) -> None:
+        self.url = (endpoint.url or "").rstrip("/")
         self.calls: list[Call] = []
         self._endpoint = endpoint
-        self._client = ChatClient(self.url, endpoint.api_key, timeout_s, endpoint.identity)
+        self._where = self.url or endpoint.provider
+        self._client: ChatClient | LitellmClient
+        if endpoint.direct:
+            self._client = ChatClient(self.url, endpoint.api_key, timeout_s, endpoint.identity)
+        else:
+            bounded = replace(endpoint, timeout_s=timeout_s)
+            self._client = LitellmClient(bounded, benchmark.module("envs.user").completion)
         self._limited = "max_tokens" not in endpoint.sampling
 
     def close(self) -> None:
@@ -138,7 +144,12 @@ class _Session:
 
     def identify(self, role: Role) -> list[Check]:
         """Address, key, model, context. Raises _Lost."""
-        answer = self._insist(lambda: self._client.get("/models"))
+        client = self._client
+        if isinstance(client, LitellmClient):
+            place = f"{self._where}, through litellm"
+            listed = "litellm does not ask a provider for its models"
+            return [Check("address", "ok", place), Check("model", "skipped", listed)]
+        answer = self._insist(lambda: client.get("/models"))
         if answer.status >= 500:
             raise _Lost(f"HTTP {answer.status} from {self.url}/models")
         model, data = self._endpoint.model, answer.json()
@@ -187,7 +198,7 @@ class _Session:
                     return answer
             except Unreachable as error:
                 if pause is None or error.timed_out:
-                    raise _Lost(f"{self.url}: {error}") from error
+                    raise _Lost(f"{self._where}: {error}") from error
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 

@@ -186,7 +186,7 @@ class EndpointResolver:
         if model.engine == "openai":
             sampling = sampling_of(model)
             endpoint = _configured_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
-            if check and endpoint.url is not None:
+            if check and endpoint.direct:
                 self._wait_for_answer(endpoint)
             return endpoint
         from emobench.serving.waiting import wait_for_endpoint

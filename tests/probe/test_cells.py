@@ -212,19 +212,31 @@ def test_an_endpoint_of_others_that_was_mended_is_believed(external: Run) -> Non
     assert external.endpoint.probes == 2 + 1, "asked twice where it fails, once where it is well"
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        OpenAIModel(model="m"),
-        OpenAIModel(model="m", provider="anthropic", base_url="http://127.0.0.1:1"),
-    ],
-)
-def test_other_providers_are_not_probed(
-    tmp_path: Path, endpoint: ModelServer, model: OpenAIModel
+@pytest.mark.parametrize("named", [True, False], ids=["an address", "the provider's own"])
+def test_endpoints_behind_litellm_are_probed_as_others_are(
+    tmp_path: Path, endpoint: ModelServer, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    run = Run(tmp_path, endpoint, model)
-    target = ModelEndpoint("m", model.base_url, "k", provider=model.provider)
-    assert probed(run.plan, run.run_dir, 0, target) == CellProbe()
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", endpoint.url)
+    url = endpoint.url if named else None
+    run = Run(tmp_path, endpoint, OpenAIModel(model="m", provider="hosted_vllm", base_url=url))
+    target = ModelEndpoint("m", url, "k", provider="hosted_vllm")
+    endpoint.answer = never_calls
+    found = probed(run.plan, run.run_dir, 0, target)
+    assert "never calls a tool by itself" in found.failure
+    assert found.roles["user"]["state"] == "usable"
+    endpoint.answer = lambda request: Reply(status=400, error="Your credit balance is too low")
+    found = probed(run.plan, run.run_dir, 0, target)
+    assert "credit balance" in found.failure
+    endpoint.answer = good
+    found = probed(run.plan, run.run_dir, 0, target)
+    assert {role["state"] for role in found.roles.values()} == {"usable"}
+    asked = len(endpoint.requests)
+    assert probed(run.plan, run.run_dir, 1, target) == found
+    assert len(endpoint.requests) == asked, "what spoke for it counts for other cells"
+    endpoint.answer = lambda request: Reply(status=503, error="loading")
+    (run.run_dir.endpoints / "probe_assistant_a_external_retail.json").unlink()
+    found = probed(run.plan, run.run_dir, 2, target)
+    assert (found.failure, found.roles["assistant"]["state"]) == ("", "unreachable")
 
 
 def probed(plan: Plan, run_dir: RunDir, number: int, target: ModelEndpoint) -> CellProbe:
