@@ -99,12 +99,11 @@ def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
 
 def assess_collected(collected: Collected, sample: int | None = None) -> Assessment:
     """Run `assess` for a run directory that is collected already."""
-    assessor = Assessor(collected, sample)
-    for *_, conversation in read_conversations(
-        collected.plan, with_result(collected, sample), collected.texts
-    ):
+    answers = read_answers(collected.run_dir.judge_answers)
+    assessor = Assessor(collected.plan, answers, sample)
+    for *_, conversation in read_conversations(collected.plan, with_result(collected, sample)):
         assessor.add(conversation)
-    return assessor.finish()
+    return assessor.finish(collected)
 
 
 class _Seen(NamedTuple):
@@ -123,15 +122,13 @@ class Assessor:
 
     def __init__(
         self,
-        collected: Collected,
+        plan: Plan,
+        answers: Mapping[str, Answer],
         sample: int | None = None,
-        answers: Mapping[str, Answer] | None = None,
     ) -> None:
-        """`sample` says which conversations will come; `answers` are the judge's, by default the
-        run directory's own."""
-        self._collected = collected
+        """`sample` says which conversations will come; `answers` are the judge's."""
+        self._plan = plan
         self._sample = sample
-        answers = read_answers(collected.run_dir.judge_answers) if answers is None else answers
         self._judges = sorted({answer.model for answer in answers.values()})
         self._seen: list[_Seen] = []
 
@@ -150,10 +147,9 @@ class Assessor:
         self._seen.append(_Seen(fidelity, mark_turns(conversation), labels, kept))
         return fidelity
 
-    def finish(self) -> Assessment:
-        """Return the checks of all that was added."""
-        plan = self._collected.plan
-        sweep = plan.sweep
+    def finish(self, collected: Collected) -> Assessment:
+        """Return the checks of all that was added; `collected` is the run that it came from."""
+        plan, sweep = self._plan, self._plan.sweep
         order = {(cell.condition, cell.trial): place for place, cell in enumerate(plan.cells)}
         self._seen.sort(
             key=lambda one: (
@@ -169,7 +165,7 @@ class Assessor:
         declared = _declared_judge(sweep)
         main = next((each for each in judged if each.model == declared), next(iter(judged), None))
         user_checks = fidelity.by_condition(records)
-        coverage = _coverage(self._collected)
+        coverage = _coverage(collected)
         results = evaluate(
             sweep.gates,
             coverage,
@@ -202,7 +198,7 @@ class Assessor:
 
     def _manipulation(self, sample: int | None) -> list[Manipulation]:
         """Return them by judge; turns outside the judge's sample do not count as missing."""
-        chosen = chosen_pairs(self._collected.plan.sweep, sample)
+        chosen = chosen_pairs(self._plan.sweep, sample)
         return [
             manipulation(
                 model,

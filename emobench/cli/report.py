@@ -68,9 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from emobench.report.render import write_report
     from emobench.report.study import build_study
-    from emobench.tables.run_results import collect
 
-    study = build_study(collect(run_dir), limit)
+    study = build_study(run_dir, limit)
     print(write_report(study, output))
     if arguments.export is not None:
         from emobench.report.export import export

@@ -11,8 +11,9 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from emobench.analysis.transcript.conversation import Conversation
@@ -45,7 +46,7 @@ class Limit:
     """Bytes of the lines in episodes.jsonl."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Unit:
     """The conversations of one task and trial in one setting, by variant."""
 
@@ -58,7 +59,13 @@ class Unit:
     """A variant solved the task and control did not, or the other way round."""
 
     @property
+    def at(self) -> tuple[int, int, int]:
+        """Its place in reading order."""
+        return (self.setting, self.task, self.trial)
+
+    @cached_property
     def size(self) -> int:
+        """Bytes of its lines in episodes.jsonl."""
         return sum(record.length for _, record in self.members)
 
 
@@ -97,49 +104,70 @@ def parse_limit(text: str | None) -> Limit:
     )
 
 
-def list_units(cells: Sequence[CellResult]) -> list[Unit]:
-    """Return all conversations in reading order: setting, task, trial; variants as planned."""
-    settings: dict[Group, int] = {}
+def list_units(cells: Iterable[tuple[int, CellResult]], settings: Sequence[Group]) -> list[Unit]:
+    """Return the conversations of some cells in reading order: setting, task, trial; variants as
+    planned. Each cell comes with its place in the plan."""
     units: dict[tuple[int, int, int], Unit] = {}
-    for place, result in enumerate(cells):
+    variants: dict[int, str] = {}
+    for place, result in cells:
         cell = result.cell
-        setting = settings.setdefault(cell.group, len(settings))
+        variants[place] = cell.variant
         for record in result.file.episodes:
-            at = (setting, record.task_id, cell.trial)
-            unit = units.get(at)
-            if unit is None:
-                unit = units[at] = Unit(*at)
-            unit.members.append((place, record))
+            at = (settings.index(cell.group), record.task_id, cell.trial)
+            units.setdefault(at, Unit(*at)).members.append((place, record))
     for unit in units.values():
-        unit.differs = _differs(unit, cells)
+        unit.differs = _differs(unit, variants)
     return [units[at] for at in sorted(units)]
 
 
-def choose_units(units: Sequence[Unit], limit: Limit) -> Choice:
-    """Choose within the limit: first the units in which an outcome differs from control's, from the
-    first trial on, then the others likewise."""
-    order = sorted(
-        range(len(units)),
-        key=lambda n: (not units[n].differs, units[n].trial, units[n].task, units[n].setting),
-    )
-    chosen: set[int] = set()
-    count = size = 0
-    for number in order:
-        unit = units[number]
-        count, size = count + len(unit.members), size + unit.size
-        if limit.conversations is not None and count > limit.conversations:
-            break
-        if limit.size is not None and size > limit.size:
-            break
-        chosen.add(number)
-    kept = tuple(units[number] for number in sorted(chosen))
-    return Choice(
-        units=kept,
-        conversations=sum(len(unit.members) for unit in kept),
-        of_conversations=sum(len(unit.members) for unit in units),
-        differing=sum(unit.differs for unit in kept),
-        of_differing=sum(unit.differs for unit in units),
-    )
+class Chooser:
+    """Chooses, of units that come in any order, what a page holds: first those in which an outcome
+    differs from control's, from the first trial on, then the others likewise, up to the limit.
+
+    Of the units that were given it keeps those chosen so far, and one more.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit = limit
+        self._first: list[Unit] = []
+        """By rank: the chosen ones, and at the end the first that is beyond the limit."""
+        self._chosen = 0
+        self._conversations = self._differing = 0
+
+    def add(self, units: Sequence[Unit]) -> None:
+        """Take units into account; some that were chosen may be so no more."""
+        self._conversations += sum(len(unit.members) for unit in units)
+        self._differing += sum(unit.differs for unit in units)
+        ranked = sorted([*self._first, *units], key=_rank)
+        count = size = self._chosen = 0
+        for unit in ranked:
+            count, size = count + len(unit.members), size + unit.size
+            if self._limit.conversations is not None and count > self._limit.conversations:
+                break
+            if self._limit.size is not None and size > self._limit.size:
+                break
+            self._chosen += 1
+        self._first = ranked[: self._chosen + 1]
+
+    @property
+    def chosen(self) -> list[Unit]:
+        """The units that are chosen so far, in reading order."""
+        return sorted(self._first[: self._chosen], key=lambda unit: unit.at)
+
+    def choice(self) -> Choice:
+        """Return what is chosen, of all that was added."""
+        kept = tuple(self.chosen)
+        return Choice(
+            units=kept,
+            conversations=sum(len(unit.members) for unit in kept),
+            of_conversations=self._conversations,
+            differing=sum(unit.differs for unit in kept),
+            of_differing=self._differing,
+        )
+
+
+def _rank(unit: Unit) -> tuple[bool, int, int, int]:
+    return (not unit.differs, unit.trial, unit.task, unit.setting)
 
 
 def describe_choice(choice: Choice) -> str:
@@ -167,9 +195,9 @@ def describe_choice(choice: Choice) -> str:
     return " ".join(parts)
 
 
-def _differs(unit: Unit, cells: Sequence[CellResult]) -> bool:
+def _differs(unit: Unit, variants: Mapping[int, str]) -> bool:
     scored = [
-        (cells[place].cell.variant, record.outcome == Outcome.SOLVED)
+        (variants[place], record.outcome == Outcome.SOLVED)
         for place, record in unit.members
         if record.outcome != Outcome.INFRA_ERROR
     ]
@@ -177,59 +205,55 @@ def _differs(unit: Unit, cells: Sequence[CellResult]) -> bool:
     return bool(control) and any(solved != control[0] for _, solved in scored)
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A conversation as the page is to hold it."""
+
+    place: int
+    """Of its cell in the plan."""
+    record: EpisodeSummary
+    messages: int
+    preview: str
+    body: bytes
+    """JSON, compressed."""
+
+
 class Library:
     """What the page embeds: an index of all conversations, and the chunks that hold their text.
 
-    Conversations are added in reading order, what is read side by side together and mostly in one
-    chunk; only the chunk that is being filled is held uncompressed.
+    Units come with `choose`; then those conversations of them that it holds come with `add`, and
+    are held, compressed, until better ones take their place. Conversations that are read side by
+    side are mostly in one chunk.
     """
 
-    def __init__(
-        self, choice: Choice, cells: Sequence[CellResult], redact: Callable[[str], str]
-    ) -> None:
-        self.choice = choice
+    def __init__(self, limit: Limit, redact: Callable[[str], str]) -> None:
+        self.choice = Choice((), 0, 0, 0, 0)
         self.texts: list[list[Any]] = []
         """Columns: cell, place among its tasks, reward, steps, messages, id, chunk, place,
         preview."""
+        self.chunks: list[str] = []
+        """The text, compressed, as base64."""
         self.systems: dict[str, int] = {}
         """System prompts by number; many conversations share one."""
-        self._cells = cells
         self._redact = redact
-        self._held = {
-            (cells[place].cell.number, record.task_id)
-            for unit in choice.units
-            for place, record in unit.members
-        }
-        self._numbers = {result.cell.number: place for place, result in enumerate(cells)}
-        self._places = [
-            {record.task_id: place for place, record in enumerate(result.file.episodes)}
-            for result in cells
-        ]
-        self._chunks: list[str] = []
-        self._pending: list[str] = []
-        self._size = 0
+        self._chooser = Chooser(limit)
+        self._held: dict[tuple[int, int, int], list[_Text]] = {}
+        self._cells: Sequence[CellResult] = ()
 
-    def holds(self, result: CellResult, record: EpisodeSummary) -> bool:
-        """Return whether the conversation's text is to be embedded."""
-        return (result.cell.number, record.task_id) in self._held
+    def choose(self, units: Sequence[Unit]) -> None:
+        """Take further units into account, and let go of the text that they displace."""
+        self._chooser.add(units)
+        self._held = {unit.at: self._held.get(unit.at, []) for unit in self._chooser.chosen}
 
-    def add(self, result: CellResult, record: EpisodeSummary, conversation: Conversation) -> None:
-        """Embed a conversation's text."""
-        number = self._numbers[result.cell.number]
+    def holds(self, unit: Unit) -> bool:
+        """Return whether the text of a unit's conversations is to be embedded, so far."""
+        return unit.at in self._held
+
+    def add(
+        self, unit: Unit, place: int, record: EpisodeSummary, conversation: Conversation
+    ) -> None:
+        """Hold a conversation's text; `place` is its cell's in the plan."""
         events = list(_events(conversation.transcript, self.systems))
-        self.texts.append(
-            [
-                number,
-                self._places[number][record.task_id],
-                record.reward,
-                record.steps,
-                len(conversation.record.traj),
-                _short_id(record.episode) or f"{number}-{record.task_id}",
-                len(self._chunks),
-                len(self._pending),
-                _preview(events),
-            ]
-        )
         body = {
             "events": events,
             "error": self._redact(record.error),
@@ -242,10 +266,44 @@ class Library:
             "instruction": _instruction(conversation.record.info),
             "info": _indented(conversation.record.info) if conversation.record.info else "",
         }
-        self._pending.append(json.dumps(body, separators=(",", ":")))
-        self._size += len(self._pending[-1])
-        if self._size >= CHUNK_BYTES:
-            self._pack()
+        raw = json.dumps(body, separators=(",", ":")).encode("ascii")
+        messages = len(conversation.record.traj)
+        self._held[unit.at].append(
+            _Text(place, record, messages, _preview(events), zlib.compress(raw, 1))
+        )
+
+    def finish(self, cells: Sequence[CellResult]) -> None:
+        """Pack what is held; `cells` are all of the plan's."""
+        self._cells = cells
+        self.choice = self._chooser.choice()
+        tasks = [
+            {record.task_id: number for number, record in enumerate(result.file.episodes)}
+            for result in cells
+        ]
+        pending: list[bytes] = []
+        for unit in self.choice.units:
+            for text in self._held[unit.at]:
+                record, number = text.record, cells[text.place].cell.number
+                self.texts.append(
+                    [
+                        text.place,
+                        tasks[text.place][record.task_id],
+                        record.reward,
+                        record.steps,
+                        text.messages,
+                        _short_id(record.episode) or f"{number}-{record.task_id}",
+                        len(self.chunks),
+                        len(pending),
+                        text.preview,
+                    ]
+                )
+                pending.append(zlib.decompress(text.body))
+                if sum(map(len, pending)) >= CHUNK_BYTES:
+                    self.chunks.append(_pack(pending))
+                    pending = []
+        if pending:
+            self.chunks.append(_pack(pending))
+        self._held = {}
 
     def index(self) -> dict[str, Any]:
         """Return what the page knows of every conversation, with or without its text."""
@@ -267,17 +325,10 @@ class Library:
             "systems": list(self.systems),
         }
 
-    @property
-    def chunks(self) -> list[str]:
-        """The text, compressed, as base64."""
-        if self._pending:
-            self._pack()
-        return self._chunks
 
-    def _pack(self) -> None:
-        raw = f"[{','.join(self._pending)}]".encode("ascii")
-        self._chunks.append(base64.b64encode(zlib.compress(raw, 6)).decode("ascii"))
-        self._pending, self._size = [], 0
+def _pack(bodies: Sequence[bytes]) -> str:
+    raw = b"[" + b",".join(bodies) + b"]"
+    return base64.b64encode(zlib.compress(raw, 6)).decode("ascii")
 
 
 def make_redactor(run_dir: RunDir) -> Callable[[str], str]:

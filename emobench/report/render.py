@@ -34,7 +34,6 @@ from emobench.report.sections.trust import (
     power_section,
 )
 from emobench.report.study import Study, build_study
-from emobench.tables.run_results import collect
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("library", "text", "compare", "filters", "list", "related", "pane", "main")
@@ -51,7 +50,7 @@ def build_report(run_dir: RunDir, limit: Limit | None = None) -> Path:
 
     Raises InvalidInput where there is no plan, OSError where the file cannot be written.
     """
-    return write_report(build_study(collect(run_dir), limit))
+    return write_report(build_study(run_dir, limit))
 
 
 def write_report(study: Study, path: Path | None = None) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,16 +15,25 @@ from emobench.analysis.gates import Label, find_labels
 from emobench.analysis.pooled import variants_of
 from emobench.analysis.stats.power import PowerVerdict, power_verdict
 from emobench.analysis.stats.units import Arm, count_by_task, split_arms
-from emobench.analysis.transcript.conversation import chosen_pairs, read_conversations
+from emobench.analysis.transcript.conversation import chosen_pairs, parse_conversation
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.analysis.transcript.tally import ConversationTable, Tally, summarise
 from emobench.core.outcomes import Group, Outcome
+from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.report.library import Library, Limit, choose_units, list_units, make_redactor
+from emobench.report.library import Library, Limit, list_units, make_redactor
+from emobench.store.episodes import EpisodeRecord
 from emobench.store.labels import Answer, read_answers
-from emobench.tables.run_results import Collected, EpisodeSummary
-from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary
+from emobench.tables.compatibility import open_compatible_runs
+from emobench.tables.gather import (
+    EpisodesInMemory,
+    Stored,
+    batch_of,
+    without_garbage_collection,
+)
+from emobench.tables.run_results import CellRead, Collected, collect
+from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary, tables_of
 
 if TYPE_CHECKING:
     import pandas
@@ -86,44 +95,58 @@ class Study:
         return find_labels(self.checks.gates, group.key.condition(variant))
 
 
-def build_study(collected: Collected, limit: Limit | None = None) -> Study:
-    """Read the table of episodes and, once, each conversation that is looked at: for its text in
-    the page as `limit` allows, and for patterns and checks, or a sample for them.
+def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
+    """Read a run, each of its episode files once: for the table of episodes, for the text in the
+    page as `limit` allows, and for patterns and checks, or a sample for them.
 
-    Raises InvalidInput where rewards are none or the runs do not belong together, OSError where a
-    file went away.
+    Raises InvalidInput where there is no plan, rewards are none or the runs do not belong together,
+    OSError on a bad disk.
     """
-    path = collected.run_dir.path
-    tables = load_tables(path, collected.texts)
-    sets = list_units(collected.cells)
-    redact = make_redactor(collected.run_dir)
-    library = Library(choose_units(sets, limit or Limit()), collected.cells, redact)
-    sample = sample_size(collected)
+    plan, path = load_plan(run_dir), run_dir.path
+    is_collection = (path / SUMMARY_FILE).exists()
+    rows = None if is_collection else EpisodesInMemory(open_compatible_runs([path]))
+    library = Library(limit or Limit(), make_redactor(run_dir))
+    sample = sample_size(plan)
     tally = Tally()
-    assessor = Assessor(collected, sample, _answers(path))
-    chosen = chosen_pairs(collected.plan.sweep, sample)
+    assessor = Assessor(plan, _answers(path), sample)
+    chosen = chosen_pairs(plan.sweep, sample)
+    settings = list(dict.fromkeys(cell.group for cell in plan.cells))
+    places = {cell.number: place for place, cell in enumerate(plan.cells)}
 
-    def sampled(cell: Cell, record: EpisodeSummary) -> bool:
-        return (record.task_id, cell.trial) in chosen[cell.env]
+    def take(block: Sequence[CellRead]) -> None:
+        read = {places[each.result.cell.number]: each for each in block}
+        records: dict[tuple[int, int], EpisodeRecord] = {}
+        for place, each in read.items():
+            file = each.result.file
+            records.update(((place, record.task_id), record) for record in each.records)
+            if rows is not None:
+                where = zip(each.records, file.episodes, strict=True)
+                lines = [Stored(record, at.offset, at.length) for record, at in where]
+                rows.add(batch_of(rows.parts[place].files[0], lines, file.left_out))
+        units = list_units(((place, each.result) for place, each in read.items()), settings)
+        library.choose(units)
+        for unit in units:
+            held = library.holds(unit)
+            for place, summary in unit.members:
+                cell = plan.cells[place]
+                sampled = (summary.task_id, cell.trial) in chosen[cell.env]
+                if not (sampled or held):
+                    continue
+                record = records[place, summary.task_id]
+                conversation = parse_conversation(record, plan.benchmark)
+                if sampled:
+                    missing = record.outcome is Outcome.INFRA_ERROR
+                    fidelity = None if missing else assessor.add(conversation)
+                    told = summarise(conversation, fidelity)
+                    tally.add(cell.group, cell.variant, record.task_id, told)
+                if held:
+                    library.add(unit, place, summary, conversation)
 
-    looked_at = (
-        (collected.cells[place], record)
-        for unit in sets
-        for place, record in unit.members
-        if sampled((result := collected.cells[place]).cell, record) or library.holds(result, record)
-    )
-    for result, record, conversation in read_conversations(
-        collected.plan, looked_at, collected.texts
-    ):
-        cell = result.cell
-        if sampled(cell, record):
-            missing = record.outcome == Outcome.INFRA_ERROR
-            fidelity = None if missing else assessor.add(conversation)
-            summary = summarise(conversation, fidelity)
-            tally.add(cell.group, cell.variant, record.task_id, summary)
-        if library.holds(result, record):
-            library.add(result, record, conversation)
-    assessment = assessor.finish()
+    with without_garbage_collection():
+        collected = collect(run_dir, plan, take)
+    library.finish(collected.cells)
+    assessment = assessor.finish(collected)
+    tables = load_tables(path) if rows is None else tables_of(path, rows.finish())
     frame = tables.episodes
     conforming = None
     if sample is None and assessment.episodes:
@@ -140,18 +163,16 @@ def build_study(collected: Collected, limit: Limit | None = None) -> Study:
         sample=sample,
         left_out=dict(tables.summary["left_out"]),
         prompts=_prompts(frame),
-        runs=tuple(tables.summary["runs"]) if (path / SUMMARY_FILE).exists() else (),
+        runs=tuple(tables.summary["runs"]) if is_collection else (),
     )
 
 
-def sample_size(collected: Collected) -> int | None:
+def sample_size(plan: Plan) -> int | None:
     """Return how many conversations to read of each condition, so that MOST_READ are in all; None:
     every one."""
-    there = sum(len(result.file.episodes) for result in collected.cells)
-    if there <= MOST_READ:
+    if sum(len(cell.tasks) for cell in plan.cells) <= MOST_READ:
         return None
-    cells = [result.cell for result in collected.cells]
-    return max(1, MOST_READ // len({cell.condition for cell in cells}))
+    return max(1, MOST_READ // len({cell.condition for cell in plan.cells}))
 
 
 def _answers(path: Path) -> dict[str, Answer]:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import fcntl
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 
 class LineStore(ABC):
@@ -57,19 +57,12 @@ class LineStore(ABC):
         os.fsync(self._descriptor)
 
 
-def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading bytes. Raises OSError."""
-    return path.open("rb")
-
-
-def stored_lines(
-    path: Path, start: int = 0, opener: Callable[[Path], BinaryIO] = open_binary
-) -> Iterator[tuple[bytes, int]]:
+def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
     """Each line from the byte `start` on, with its line break, and where it begins.
 
     A last line without a line break is torn, or being written. Raises OSError.
     """
-    with opener(path) as stream:
+    with path.open("rb") as stream:
         stream.seek(start)
         for line in stream:
             yield line, start

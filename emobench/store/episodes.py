@@ -8,25 +8,21 @@ infrastructure error, or else the last one.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import dump_json, parse_json
 from emobench.core.outcomes import Condition, Outcome
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
-from emobench.store.appending import LineStore, open_binary, stored_lines
+from emobench.store.appending import LineStore, stored_lines
 
 T = TypeVar("T")
 INT16, INT32, INT64 = 2**15 - 1, 2**31 - 1, 2**63 - 1
-KEPT_BYTES = 256 * 2**20
-"""Of episode files that are gone over several times; some ten thousand conversations."""
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
@@ -216,36 +212,9 @@ class Line(NamedTuple):
         return self.offset + self.length
 
 
-class EpisodeTexts:
-    """The bytes of episode files, each read once and kept while all of them fit into memory.
-
-    For those who go over a run more than once: first for what its lines are, then for the text of
-    those that were chosen. A file that does not fit is opened anew each time.
-    """
-
-    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
-        self._left = most_bytes
-        self._kept: dict[str, bytes] = {}
-
-    def open(self, path: Path) -> BinaryIO:
-        """Open a file as it was when it was first read. Raises OSError."""
-        key = os.path.realpath(path)
-        if (text := self._kept.get(key)) is not None:
-            return BytesIO(text)
-        stream = path.open("rb")
-        if os.fstat(stream.fileno()).st_size > self._left:
-            return stream
-        with stream:
-            text = self._kept[key] = stream.read()
-        self._left -= len(text)
-        return BytesIO(text)
-
-
-def read_lines(
-    path: Path, start: int = 0, opener: Callable[[Path], BinaryIO] = open_binary
-) -> Iterator[Line]:
+def read_lines(path: Path, start: int = 0) -> Iterator[Line]:
     """The lines from the byte `start` on. Raises OSError."""
-    for line, offset in stored_lines(path, start, opener):
+    for line, offset in stored_lines(path, start):
         if not line.endswith(b"\n"):
             yield Line(offset, len(line), "torn")
             continue
@@ -290,7 +259,6 @@ def count_lines(
     make: Callable[[EpisodeRecord, int, int], T],
     kept: MutableMapping[int, Kept[T]],
     belongs: Callable[[EpisodeRecord], bool],
-    opener: Callable[[Path], BinaryIO] = open_binary,
 ) -> LineCounts:
     """Add what counts of `path` to `kept`, by task; `make(record, offset, length)` turns such a
     line into what is kept.
@@ -300,7 +268,7 @@ def count_lines(
     """
     replaced = duplicates = damaged = torn = foreign = repeated = 0
     try:
-        for line in read_lines(path, opener=opener):
+        for line in read_lines(path):
             record = line.record
             if record is None:
                 damaged += line.state == "damaged"

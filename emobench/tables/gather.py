@@ -18,18 +18,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from emobench import __version__
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.sweep import Cell
 from emobench.store.episodes import (
-    KEPT_BYTES,
     EpisodeRecord,
-    EpisodeTexts,
     Kept,
     LineCounts,
     belongs_to,
@@ -61,6 +59,14 @@ Prompt = tuple[str, str, int, str, str]
 """(environment, variant, task, SHA-256 of the user's prompt, run)."""
 
 
+class Stored(NamedTuple):
+    """A record, and where its line stands in the file."""
+
+    record: EpisodeRecord
+    offset: int
+    length: int
+
+
 @dataclass(frozen=True)
 class CellFile:
     path: Path
@@ -68,6 +74,18 @@ class CellFile:
     variant_sha256: str
     """Empty where it is not known."""
     benchmark: str
+
+    def is_of(self, record: EpisodeRecord) -> bool:
+        """Return whether an episode was made with the run's variant text and benchmark."""
+        text_fits = not self.variant_sha256 or record.variant_sha256 == self.variant_sha256
+        benchmark = record.benchmark.label if record.benchmark else ""
+        return text_fits and benchmark == self.benchmark
+
+    def prompt_of(self, record: EpisodeRecord) -> set[Prompt]:
+        """Return how the user was prompted, where the record says it."""
+        sha256, facts = record.user_prompt_sha256, self.facts
+        of = (facts.env, facts.variant, record.task_id)
+        return {(*of, sha256, facts.run)} if sha256 is not None else set()
 
 
 @dataclass(frozen=True)
@@ -181,44 +199,54 @@ class Account:
         }
 
 
-def read_runs(
-    paths: Sequence[Path], workers: int | None = None, texts: EpisodeTexts | None = None
-) -> Gathered:
+def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
     """The episodes of run directories, in memory. Raises as `open_compatible_runs`."""
-    import pyarrow as pa
+    table = EpisodesInMemory(open_compatible_runs(paths))
+    for batch in scan(table.parts, ReadOptions(), workers):
+        table.add(batch)
+    return table.finish()
 
-    runs = open_compatible_runs(paths)
-    parts = parts_of(runs, Path().resolve())
-    account = Account(Path().resolve())
-    tables = [arrow_schema(EPISODES).empty_table()]
-    for batch in scan(parts, ReadOptions(), workers, texts):
-        account.add(batch)
-        tables.append(batch.episodes)
-    summary = account.summary(runs, expected_of(parts))
-    return Gathered(pa.concat_tables(tables), summary)
+
+class EpisodesInMemory:
+    """The episodes of some runs, added batch by batch."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        folder = Path().resolve()
+        self.parts = parts_of(runs, folder)
+        self._runs = runs
+        self._account = Account(folder)
+        self._tables = [arrow_schema(EPISODES).empty_table()]
+
+    def add(self, batch: Batch) -> None:
+        """Raise InvalidInput where the user was prompted otherwise in another run."""
+        self._account.add(batch)
+        self._tables.append(batch.episodes)
+
+    def finish(self) -> Gathered:
+        """Return all that was added."""
+        import pyarrow as pa
+
+        summary = self._account.summary(self._runs, expected_of(self.parts))
+        return Gathered(pa.concat_tables(self._tables), summary)
 
 
 def scan(
-    parts: Sequence[Part],
-    options: ReadOptions,
-    workers: int | None = None,
-    texts: EpisodeTexts | None = None,
+    parts: Sequence[Part], options: ReadOptions, workers: int | None = None
 ) -> Iterator[Batch]:
     """The batches in the order of `parts`, read by up to `workers` processes (default: one for
-    each CPU that this process may use, up to 8); by this one where `texts` has the files."""
+    each CPU that this process may use, up to 8)."""
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     chunks = _chunks(parts)
-    few = KEPT_BYTES if texts else PARALLEL_FROM
-    if workers < 2 or sum(part.size for part in parts) < few:
+    if workers < 2 or sum(part.size for part in parts) < PARALLEL_FROM:
         for chunk in chunks:
-            yield read_parts(chunk, options, texts)
+            yield read_parts(chunk, options)
         return
     yield from _read_in_processes(chunks, options, workers)
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Make no rounds meanwhile: each would walk over all rows so far, none of which is garbage."""
     enabled = gc.isenabled()
     gc.disable()
@@ -229,12 +257,22 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@_without_garbage_collection()
-def read_parts(
-    parts: Sequence[Part], options: ReadOptions, texts: EpisodeTexts | None = None
-) -> Batch:
+def batch_of(file: CellFile, lines: Sequence[Stored], left_out: LineCounts) -> Batch:
+    """Return the rows of a cell whose file somebody has read; of another variant text or benchmark
+    none are made."""
+    own = [line for line in lines if file.is_of(line.record)]
+    counts = replace(left_out, foreign=left_out.foreign + len(lines) - len(own))
+    return Batch(
+        episodes_table([episode_row(file.facts, *line) for line in own]),
+        None,
+        [(str(file.path), len(own), counts)],
+        {prompt for line in own for prompt in file.prompt_of(line.record)},
+    )
+
+
+@without_garbage_collection()
+def read_parts(parts: Sequence[Part], options: ReadOptions) -> Batch:
     """Read cells one after the other. Raises OSError on a bad disk."""
-    texts = texts or EpisodeTexts(0)
     rows: list[tuple[Any, ...]] = []
     turns: list[tuple[Any, ...]] = []
     lengths: list[int] = []
@@ -242,9 +280,7 @@ def read_parts(
     prompts: set[Prompt] = set()
     for part in parts:
         kept: dict[int, Kept[Rows]] = {}
-        found = [
-            (file, _read_file(file, part, options, kept, prompts, texts)) for file in part.files
-        ]
+        found = [(file, _read_file(file, part, options, kept, prompts)) for file in part.files]
         for task in sorted(kept):
             row, messages = kept[task].made
             rows.append(row)
@@ -263,27 +299,21 @@ def _read_file(
     options: ReadOptions,
     kept: dict[int, Kept[Rows]],
     prompts: set[Prompt],
-    texts: EpisodeTexts,
 ) -> LineCounts:
     """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
     cell, of_cell = part.cell, belongs_to(part.cell)
 
     def belongs(record: EpisodeRecord) -> bool:
-        own = (
-            of_cell(record)
-            and (not file.variant_sha256 or record.variant_sha256 == file.variant_sha256)
-            and (record.benchmark.label if record.benchmark else "") == file.benchmark
-        )
-        prompt = record.user_prompt_sha256
-        if own and prompt is not None:
-            prompts.add((cell.env, cell.variant, record.task_id, prompt, file.facts.run))
+        own = of_cell(record) and file.is_of(record)
+        if own:
+            prompts.update(file.prompt_of(record))
         return own
 
     def make(record: EpisodeRecord, offset: int, length: int) -> Rows:
         told = turn_rows(record, cell.agent_strategy, options.text) if options.turns else []
         return episode_row(file.facts, record, offset, length), told
 
-    return count_lines(file.path, make, kept, belongs, texts.open)
+    return count_lines(file.path, make, kept, belongs)
 
 
 def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:

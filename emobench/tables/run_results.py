@@ -1,25 +1,27 @@
-"""Reading a run directory while it may still be written: records without transcripts, then these.
+"""Reading a run directory while it may still be written.
 
-A conversation is tens of kilobytes and a sweep has thousands, so a record keeps only where its
-line stands in the file; `analysis.transcript.conversation` reads the lines again, one at a time.
+A conversation is tens of kilobytes and a sweep has thousands, so what is kept of a record is where
+its line stands in the file. Who needs the transcripts, too, takes them in as the files are read
+(`collect`), or reads the lines of some again (`analysis.transcript.conversation`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from emobench.core.errors import InvalidInput
-from emobench.core.outcomes import Observation, Outcome
+from emobench.core.outcomes import Group, Observation, Outcome
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.scheduler.cost import Conversation, Cost
 from emobench.store.episodes import (
     EpisodeRecord,
-    EpisodeTexts,
     Kept,
     LineCounts,
     belongs_to,
@@ -101,8 +103,6 @@ class Collected:
     run_dir: RunDir
     plan: Plan
     cells: tuple[CellResult, ...]
-    texts: EpisodeTexts = field(default_factory=EpisodeTexts, repr=False, compare=False)
-    """Where the episode files are read, so that each is read once."""
 
     @cached_property
     def jobs(self) -> tuple[list[JobRecord], str]:
@@ -159,30 +159,60 @@ class Collected:
         ]
 
 
-def read_episodes(path: Path, cell: Cell, texts: EpisodeTexts | None = None) -> EpisodeFile:
-    """The cell's episodes in an episodes.jsonl; an absent file has none. Raises OSError on a bad
-    disk."""
-    kept: dict[int, Kept[EpisodeSummary]] = {}
-    texts = texts or EpisodeTexts(0)
-    counts = count_lines(path, _summary_of, kept, belongs_to(cell), texts.open)
-    return EpisodeFile(path, tuple(kept[task].made for task in sorted(kept)), counts)
+class CellRead(NamedTuple):
+    """A cell as it is read."""
+
+    result: CellResult
+    records: Sequence[EpisodeRecord]
+    """Those of `result.file.episodes`, in that order, with their transcripts."""
 
 
-def collect(run_dir: RunDir) -> Collected:
-    """The plan with every cell's episodes and summary. Raises InvalidInput without a plan."""
-    plan, texts = load_plan(run_dir), EpisodeTexts()
-    cells = tuple(read_cell(run_dir, cell, texts) for cell in plan.cells)
-    return Collected(run_dir, plan, cells, texts)
+def collect(
+    run_dir: RunDir,
+    plan: Plan | None = None,
+    take: Callable[[Sequence[CellRead]], None] = lambda block: None,
+) -> Collected:
+    """Read the plan, unless it is given, and every cell's episodes and summary.
+
+    `take` gets the cells that are read beside each other (all variants of a setting and trial),
+    each once; their transcripts are not kept. Raises InvalidInput without a plan, OSError on a bad
+    disk.
+    """
+    plan = plan or load_plan(run_dir)
+    results: dict[int, CellResult] = {}
+    order: dict[tuple[Group, int], int] = {}
+    place = {
+        cell.number: order.setdefault((cell.group, cell.trial), len(order)) for cell in plan.cells
+    }
+    for _, cells in groupby(
+        sorted(plan.cells, key=lambda cell: place[cell.number]), lambda cell: place[cell.number]
+    ):
+        block = [_read_cell(run_dir, cell) for cell in cells]
+        results.update((each.result.cell.number, each.result) for each in block)
+        take(block)
+    return Collected(run_dir, plan, tuple(results[cell.number] for cell in plan.cells))
 
 
-def read_cell(run_dir: RunDir, cell: Cell, texts: EpisodeTexts | None = None) -> CellResult:
-    """The cell's episodes and summary as they stand now. Raises OSError on a bad disk."""
-    file = read_episodes(run_dir.cell(cell.number).episodes, cell, texts)
-    return CellResult(cell, file, read_summary(run_dir, cell.number))
+def read_cell(run_dir: RunDir, cell: Cell) -> CellResult:
+    """Read the cell's episodes and summary as they stand now. An absent file has no episodes.
+    Raises OSError on a bad disk."""
+    return _read_cell(run_dir, cell).result
 
 
-def _summary_of(record: EpisodeRecord, offset: int, length: int) -> EpisodeSummary:
-    return EpisodeSummary(
+def _read_cell(run_dir: RunDir, cell: Cell) -> CellRead:
+    path = run_dir.cell(cell.number).episodes
+    kept: dict[int, Kept[tuple[EpisodeSummary, EpisodeRecord]]] = {}
+    counts = count_lines(path, _with_summary, kept, belongs_to(cell))
+    lines = [kept[task].made for task in sorted(kept)]
+    file = EpisodeFile(path, tuple(summary for summary, _ in lines), counts)
+    result = CellResult(cell, file, read_summary(run_dir, cell.number))
+    return CellRead(result, [record for _, record in lines])
+
+
+def _with_summary(
+    record: EpisodeRecord, offset: int, length: int
+) -> tuple[EpisodeSummary, EpisodeRecord]:
+    summary = EpisodeSummary(
         episode=record.episode,
         task_id=record.task_id,
         outcome=record.outcome,
@@ -207,3 +237,4 @@ def _summary_of(record: EpisodeRecord, offset: int, length: int) -> EpisodeSumma
         offset=offset,
         length=length,
     )
+    return summary, record

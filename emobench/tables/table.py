@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.run_dir import RunDir
-from emobench.store.episodes import EpisodeTexts
 from emobench.tables.columns import (
     EPISODES,
     SCHEMA_VERSION,
@@ -22,7 +21,7 @@ from emobench.tables.columns import (
     arrow_schema,
     to_pandas,
 )
-from emobench.tables.gather import read_runs
+from emobench.tables.gather import Gathered, read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +57,8 @@ class Tables:
         return load_turns(self.path, columns)
 
 
-def load_tables(path: Path | RunDir, texts: EpisodeTexts | None = None) -> Tables:
-    """A collected folder as it was written, or a run directory as it stands now, its episode files
-    read through `texts` where these are given.
+def load_tables(path: Path | RunDir) -> Tables:
+    """A collected folder as it was written, or a run directory as it stands now.
 
     Raises InvalidInput where `path` is neither, or its tables are of another version or torn.
     """
@@ -70,7 +68,11 @@ def load_tables(path: Path | RunDir, texts: EpisodeTexts | None = None) -> Table
         for name in (EPISODES_FILE, TURNS_FILE):
             _check_metadata(folder / name, summary["collection"])
         return Tables(folder, summary)
-    gathered = read_runs([folder], texts=texts)
+    return tables_of(folder, read_runs([folder]))
+
+
+def tables_of(folder: Path, gathered: Gathered) -> Tables:
+    """Return the tables of a run directory that was read."""
     return Tables(folder, gathered.summary, to_pandas(gathered.episodes, EPISODES, folder))
 
 

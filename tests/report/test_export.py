@@ -24,7 +24,6 @@ from emobench.report.blocks import Cell, Table, heads
 from emobench.report.drawing import Figure, Text, pdf_file, svg_file
 from emobench.report.export import FINDINGS, NO_PDF, csv_text, export
 from emobench.report.study import Study, build_study
-from emobench.tables.run_results import collect
 from tests.support.runs import append, episode, fill, make_run
 
 HOSTILE = "a_b & 50 % of $x^2 #1 {\\input{/etc/passwd}} ~ <b> [t] \u2212 \U0001f600 \ud800"
@@ -41,7 +40,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture(scope="module")
 def study(run_dir: RunDir) -> Study:
-    return build_study(collect(run_dir))
+    return build_study(run_dir)
 
 
 @pytest.fixture(scope="module")

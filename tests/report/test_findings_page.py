@@ -62,7 +62,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture(scope="module")
 def study(run_dir: RunDir) -> Study:
-    return build_study(collect(run_dir))
+    return build_study(run_dir)
 
 
 @pytest.fixture(scope="module")
@@ -244,13 +244,12 @@ def test_a_run_that_has_begun_says_what_is_missing(tmp_path: Path, browser: Chro
 def test_more_conversations_than_are_read_become_a_sample(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collected = collect(run_dir)
-    assert sample_size(collected) is None
+    assert sample_size(load_plan(run_dir)) is None
     monkeypatch.setattr("emobench.report.study.MOST_READ", 40)
-    part = build_study(collected)
+    part = build_study(run_dir)
     assert part.sample == 10
     assert sum(part.talk.conversations.values()) + sum(part.talk.missing.values()) == 40
-    whole = build_study(collect(run_dir))
+    whole = build_study(run_dir)
     assert part.findings.groups[0].variants[0].mean == whole.findings.groups[0].variants[0].mean
     text = re.sub(r"<[^>]*>", " ", write_report(part).read_text(encoding="utf-8"))
     assert "rest on a sample of 10 conversations of each variant" in " ".join(text.split())
@@ -275,7 +274,7 @@ def test_assistants_and_interactions_are_compared(tmp_path: Path, browser: Chrom
         trials=2,
     )
     fill(run, load_plan(run).cells)
-    study = build_study(collect(run))
+    study = build_study(run)
     browser.problems.clear()
     browser.open(file_url(write_report(study)))
     browser.wait_for("document.querySelector('#pane').childElementCount > 0")

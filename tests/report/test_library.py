@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emobench.cli.main import main
 from emobench.core.errors import InvalidInput
+from emobench.core.outcomes import Outcome
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.library import (
     Choice,
+    Chooser,
     Limit,
-    choose_units,
+    Unit,
     describe_choice,
     list_units,
     parse_limit,
 )
 from emobench.report.render import build_report
-from emobench.tables.run_results import collect
+from emobench.tables.run_results import EpisodeSummary, collect
 from tests.support.chromium import Chromium
 from tests.support.report_pages import COUNT, PANE, TITLE, click_row, load, quiet, row
 from tests.support.report_pages import choose as set_filter
@@ -41,11 +46,57 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 def chosen(run_dir: RunDir, limit: Limit) -> Choice:
-    return choose_units(list_units(collect(run_dir).cells), limit)
+    collected = collect(run_dir)
+    groups = list(dict.fromkeys(cell.group for cell in collected.plan.cells))
+    chooser = Chooser(limit)
+    chooser.add(list_units(enumerate(collected.cells), groups))
+    return chooser.choice()
 
 
 def places(choice: Choice) -> list[tuple[int, int, int]]:
     return [(unit.task, unit.trial, len(unit.members)) for unit in choice.units]
+
+
+@settings(deadline=None)
+@given(
+    units=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 3), st.booleans(), st.integers(1, 9)),
+        unique_by=lambda unit: unit[:2],
+    ),
+    limit=st.tuples(st.none() | st.integers(0, 9), st.none() | st.integers(0, 40)),
+    shuffle=st.randoms(use_true_random=False),
+    blocks=st.integers(1, 5),
+)
+def test_units_are_chosen_alike_in_whatever_order_they_come(
+    units: list[tuple[int, int, bool, int]],
+    limit: tuple[int | None, int | None],
+    shuffle: Random,
+    blocks: int,
+) -> None:
+    def unit(task: int, trial: int, differs: bool, length: int) -> Unit:
+        record = EpisodeSummary(
+            "", task, Outcome.SOLVED, 1.0, 1, 1, 0.0, "", "", "", "", "", (), 0, length
+        )
+        return Unit(0, task, trial, [(0, record)], differs)
+
+    ranked = sorted(units, key=lambda each: (not each[2], each[1], each[0]))
+    fits = 0
+    most, most_bytes = (10**9 if each is None else each for each in limit)
+    while (
+        fits < len(ranked) and fits < most and sum(u[3] for u in ranked[: fits + 1]) <= most_bytes
+    ):
+        fits += 1
+    shuffle.shuffle(units)
+    chooser = Chooser(Limit(*limit))
+    for start in range(blocks):
+        chooser.add([unit(*each) for each in units[start::blocks]])
+    choice = chooser.choice()
+    assert {each.at for each in choice.units} == {(0, *each[:2]) for each in ranked[:fits]}
+    assert [each.at for each in choice.units] == sorted(each.at for each in choice.units)
+    assert (choice.of_conversations, choice.of_differing) == (
+        len(units),
+        sum(each[2] for each in units),
+    )
 
 
 def test_what_differs_from_control_comes_first_then_the_first_trials(run_dir: RunDir) -> None:

@@ -17,7 +17,7 @@ from emobench.core.plan import load_plan
 from emobench.report.library import Limit
 from emobench.report.render import build_report
 from emobench.report.study import build_study
-from emobench.store.episodes import EpisodeTexts
+from emobench.store import episodes
 from emobench.tables.run_results import collect
 from tests.support.runs import fill, make_run
 
@@ -44,7 +44,7 @@ def test_each_conversation_is_parsed_and_checked_once(
     checked = counted("checked", check_fidelity)
     for module in (assessment, fault):
         monkeypatch.setattr(module, "check_fidelity", checked)
-    monkeypatch.setattr(conversation, "parse_json", counted("read", parse_json))
+    monkeypatch.setattr(episodes, "parse_json", counted("read", parse_json))
     opened: Counter[Path] = Counter()
     stock = Path.open
 
@@ -53,23 +53,10 @@ def test_each_conversation_is_parsed_and_checked_once(
         return stock(path, *given, **named)
 
     monkeypatch.setattr(Path, "open", open_)
-    study = build_study(collect(run_dir))
+    study = build_study(run_dir)
     assert len(study.library.texts) == study.library.choice.of_conversations == 48
     assert counts == {"parsed": 48, "checked": 48, "read": 48}
     assert {opened[run_dir.cell(cell.number).episodes] for cell in study.cells} == {1}
-
-
-def test_a_run_that_does_not_fit_into_memory_is_reported_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_dir = make_run(tmp_path / "run", tasks=3, trials=2)
-    fill(run_dir, load_plan(run_dir).cells)
-    kept = build_study(collect(run_dir))
-    monkeypatch.setattr(EpisodeTexts.__init__, "__defaults__", (1,))
-    read_again = build_study(collect(run_dir))
-    assert read_again.findings == kept.findings
-    assert read_again.checks == kept.checks
-    assert read_again.library.chunks == kept.library.chunks
 
 
 def test_what_the_page_leaves_out_is_checked_all_the_same(
@@ -77,13 +64,13 @@ def test_what_the_page_leaves_out_is_checked_all_the_same(
 ) -> None:
     run_dir = make_run(tmp_path / "run", tasks=6, trials=2)
     fill(run_dir, load_plan(run_dir).cells)
-    whole, bare = build_study(collect(run_dir)), build_study(collect(run_dir), Limit(0, None))
+    whole, bare = build_study(run_dir), build_study(run_dir, Limit(0, None))
     assert (len(bare.library.texts), len(bare.library.chunks)) == (0, 0)
     assert bare.talk == whole.talk
     assert bare.checks == whole.checks
     # And a sample for the checks holds nothing from the page.
     monkeypatch.setattr("emobench.report.study.MOST_READ", 16)
-    part = build_study(collect(run_dir))
+    part = build_study(run_dir)
     assert part.sample == 4
     assert part.library.texts == whole.library.texts
     assert sum(part.talk.conversations.values()) + sum(part.talk.missing.values()) == 16
@@ -92,9 +79,9 @@ def test_what_the_page_leaves_out_is_checked_all_the_same(
 def test_damaged_records_of_jobs_cost_the_report_only_its_hours(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "run", tasks=2)
     fill(run_dir, load_plan(run_dir).cells)
-    whole = build_study(collect(run_dir))
+    whole = build_study(run_dir)
     run_dir.jobs.write_text('{"schema": 1, "jobs": [{"kind":')
-    damaged = build_study(collect(run_dir))
+    damaged = build_study(run_dir)
     assert damaged.findings == whole.findings
     assert "cannot be read" in damaged.collected.cost.problem
     assert build_report(run_dir).stat().st_size > 0

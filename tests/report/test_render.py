@@ -120,7 +120,7 @@ def test_what_is_wrong_with_the_data_stands_on_top(tmp_path: Path) -> None:
     with run_dir.cell(0).episodes.open("a") as stream:
         stream.write("garbage\n")
     text = page_text(run_dir)
-    assert "Left out: 1 damaged line, 0 repeated results and 2 conversations of another" in text
+    assert "Left out: 1 damaged line, 1 repeated result and 1 conversation of another" in text
     assert "Mixed prompts" in text
     assert "another text of control" in text
     assert "Mixed benchmarks" in text

@@ -9,7 +9,7 @@ import pytest
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.tables.run_results import collect, read_episodes
+from emobench.tables.run_results import collect, read_cell
 from tests.support.runs import append, episode, fill, make_run, summarise
 
 
@@ -20,7 +20,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 def test_an_absent_file_holds_no_episode(run_dir: RunDir) -> None:
     cell = load_plan(run_dir).cells[0]
-    assert read_episodes(run_dir.cell(0).episodes, cell).episodes == ()
+    assert read_cell(run_dir, cell).file.episodes == ()
 
 
 def test_a_torn_last_line_is_left_out_and_counted(run_dir: RunDir) -> None:
@@ -30,7 +30,7 @@ def test_a_torn_last_line_is_left_out_and_counted(run_dir: RunDir) -> None:
     whole = path.read_bytes()
     for cut in (1, 5, 400):
         path.write_bytes(whole[:-cut])
-        file = read_episodes(path, cell)
+        file = read_cell(run_dir, cell).file
         assert [record.task_id for record in file.episodes] == [0]
         assert (file.left_out.torn, file.left_out.damaged) == (1, 0)
 
@@ -52,7 +52,7 @@ def test_a_damaged_line_is_counted_and_the_rest_is_read(run_dir: RunDir, line: b
     path = run_dir.cell(0).episodes
     append(run_dir, cell, [episode(cell, 0)])
     path.write_bytes(line + b"\n" + path.read_bytes())
-    file = read_episodes(path, cell)
+    file = read_cell(run_dir, cell).file
     assert (len(file.episodes), file.left_out.damaged) == (1, 1)
 
 
@@ -66,7 +66,7 @@ def test_only_an_infrastructure_error_is_replaced(run_dir: RunDir) -> None:
         episode(cell, 1, "infra_error"),
     ]
     append(run_dir, cell, lines)
-    file = read_episodes(run_dir.cell(0).episodes, cell)
+    file = read_cell(run_dir, cell).file
     assert [(r.task_id, r.outcome, r.attempt) for r in file.episodes] == [
         (0, "solved", 2),
         (1, "failed", 1),
@@ -76,10 +76,13 @@ def test_only_an_infrastructure_error_is_replaced(run_dir: RunDir) -> None:
 
 def test_a_reward_that_is_no_number_is_missing(run_dir: RunDir) -> None:
     cell = load_plan(run_dir).cells[0]
-    path = run_dir.cell(0).episodes
     append(run_dir, cell, [episode(cell, 0, reward=float("nan")), episode(cell, 1, reward="1")])
     append(run_dir, cell, [episode(cell, 2, "infra_error", reward=1.0)])
-    assert [record.reward for record in read_episodes(path, cell).episodes] == [None, None, None]
+    assert [record.reward for record in read_cell(run_dir, cell).file.episodes] == [
+        None,
+        None,
+        None,
+    ]
 
 
 def test_cells_have_the_state_that_their_files_say(tmp_path: Path) -> None:

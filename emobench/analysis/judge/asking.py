@@ -89,7 +89,7 @@ def judge_run(
     chosen = with_result(collected, settings.sample)
     turns = [
         turn
-        for *_, conversation in read_conversations(collected.plan, chosen, collected.texts)
+        for *_, conversation in read_conversations(collected.plan, chosen)
         for turn in conversation.transcript.turns
     ]
     if not turns:

@@ -19,7 +19,7 @@ from emobench.core.files import parse_json
 from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.sweep import Sweep
-from emobench.store.episodes import EpisodeRecord, EpisodeTexts, episode_of
+from emobench.store.episodes import EpisodeRecord, episode_of
 from emobench.tables.run_results import CellResult, Collected, EpisodeSummary
 
 OPEN_FILES = 64
@@ -70,17 +70,13 @@ def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversati
 
 
 def read_conversations(
-    plan: Plan,
-    chosen: Iterable[tuple[CellResult, EpisodeSummary]],
-    texts: EpisodeTexts | None = None,
+    plan: Plan, chosen: Iterable[tuple[CellResult, EpisodeSummary]]
 ) -> Iterator[tuple[CellResult, EpisodeSummary, Conversation]]:
     """Each of the `chosen` with its text, one at a time, in the order given.
 
-    Lines that went away since are left out. A file that `texts` has is not read again; another one
-    is opened once, unless those of more than `OPEN_FILES` cells are read in turns. Raises OSError
-    where a file went away.
+    Lines that went away since are left out. A file is opened once, unless those of more than
+    `OPEN_FILES` cells are read in turns. Raises OSError where a file went away.
     """
-    texts = texts or EpisodeTexts(0)
     with ExitStack() as stack:
         streams: OrderedDict[Path, BinaryIO] = OrderedDict()
         stack.callback(lambda: [stream.close() for stream in streams.values()])
@@ -89,7 +85,7 @@ def read_conversations(
             if path not in streams:
                 if len(streams) >= OPEN_FILES:
                     streams.popitem(last=False)[1].close()
-                streams[path] = texts.open(path)
+                streams[path] = path.open("rb")
             streams.move_to_end(path)
             streams[path].seek(summary.offset)
             record = episode_of(parse_json(streams[path].read(summary.length)))
