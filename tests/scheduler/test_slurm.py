@@ -1,0 +1,257 @@
+"""What Slurm is asked and told, with commands that answer what a test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emobench.core.errors import EmobenchError, SubmissionRefused
+from emobench.core.plan import Plan
+from emobench.core.run_dir import RunDir
+from emobench.runs.submission import write_scripts
+from emobench.scheduler import slurm_commands
+from emobench.scheduler.interface import JobState
+from emobench.scheduler.slurm import SlurmScheduler
+from emobench.scheduler.slurm_commands import cancel_slurm, slurm_states
+from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
+from tests.support.plans import CUDA, make_plan, scripted
+from tests.support.slurm_commands import SlurmCommands
+
+SLURM = SlurmScheduler()
+SERVERS = ("user", "user+2", "assistant_a", "assistant_b")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmCommands:
+    slurm = SlurmCommands(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", slurm.environment["PATH"])
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    return slurm
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Two assistants with four cells each: a (cells 0 to 3) and b (4 to 7)."""
+    return make_plan(
+        CUDA.model_copy(update={"throttle": 3}),
+        tmp_path / "logs",
+        scripted(replicas=2),
+        {"a": scripted(), "b": scripted()},
+    )
+
+
+@pytest.fixture
+def run_dir(plan: Plan, tmp_path: Path) -> RunDir:
+    run_dir = RunDir(tmp_path / "run")
+    write_scripts(plan, run_dir)
+    return run_dir
+
+
+def queue(slurm: SlurmCommands, **states: str) -> None:
+    """Let squeue know of these jobs (with a letter before the id) and no others."""
+    slurm.say("squeue", *(f"{name[1:]}|{state}|None|" for name, state in states.items()))
+
+
+def submitted(slurm: SlurmCommands) -> list[str]:
+    """sbatch's options of each call, without the copy of the script that is submitted."""
+    return [
+        " ".join(word for word in call.split() if not word.startswith("/"))
+        for call in slurm.calls("sbatch")
+    ]
+
+
+def test_arrays_start_after_the_servers_that_have_not_started(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    queue(slurm, j101="PENDING", j102="PENDING", j103="PENDING", j104="RUNNING")
+    jobs = SLURM.submit(plan, run_dir, {"a": [3, 0, 1], "b": [6]}, SERVERS)
+    assert submitted(slurm)[4:] == [
+        # The first replica in the queue is enough; b's own server runs already.
+        "--array=0-1,3%3 --dependency=after:101:103",
+        "--array=2%3 --dependency=after:101",
+    ]
+    assert [job.name for job in jobs] == [*SERVERS, "a", "b"]
+    assert jobs[4].cells == (0, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dependency"),
+    [
+        ("RUNNING", "PENDING", ""),
+        ("PENDING", "RUNNING", ""),
+        ("FAILED", "PENDING", " --dependency=after:102"),
+        ("PENDING", "FAILED", " --dependency=after:101"),
+        ("FAILED", "FAILED", ""),
+    ],
+)
+def test_one_replica_that_runs_is_enough(
+    first: str, second: str, dependency: str, slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    queue(slurm, j101=first, j102=second)
+    SLURM.submit(plan, run_dir, {"a": [0]}, SERVERS[:2])
+    assert submitted(slurm)[-1] == f"--array=0%3{dependency}"
+
+
+def test_an_array_waits_for_servers_where_the_queue_does_not_answer(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    slurm.answer("squeue", "echo 'Socket timed out' >&2; exit 1")
+    SLURM.submit(plan, run_dir, {"a": [0]}, SERVERS)
+    assert submitted(slurm)[-1] == "--array=0%3 --dependency=after:101:103"
+
+
+def test_the_file_of_an_earlier_job_is_gone_before_its_server_is_submitted(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    """Its 'failed' would end the wait of the new cells; others' files stay."""
+    for file in (run_dir.endpoint("user"), run_dir.successor("user"), run_dir.endpoint("other")):
+        file.write_text("{}")
+    slurm.answer("sbatch", f"ls {run_dir.endpoints} > there; echo Submitted batch job 1")
+    SLURM.submit(plan, run_dir, {}, ["user"])
+    assert (slurm.folder / "there").read_text() == "other.json\n"
+
+
+def refuse(slurm: SlurmCommands, what: str) -> None:
+    slurm.answer(
+        "sbatch",
+        f'case "$*" in {what}) echo QOSMaxSubmitJobPerUserLimit >&2; exit 1;; esac\n'
+        'echo >> ids; echo "Submitted batch job $((100 + $(wc -l < ids)))"',
+    )
+
+
+def test_servers_that_would_run_alone_are_taken_back_after_a_refusal(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    refuse(slurm, "*--array=2*")
+    # b's server ends once it is told to.
+    slurm.answer(
+        "squeue",
+        "printf '101|PENDING||\\n102|PENDING||\\n103|RUNNING||\\n105_0|PENDING||\\n'\n"
+        "grep -q '^scancel' called || echo '104|PENDING||'",
+    )
+    with pytest.raises(SubmissionRefused, match=r"taken back: assistant_b \(job 104\)$"):
+        SLURM.submit(plan, run_dir, {"a": [0], "b": [6]}, SERVERS)
+    assert slurm.calls("scancel") == ["104"]
+    assert [job.job_id for job in read_jobs(run_dir)] == ["101", "102", "103", "105"]
+
+
+def test_the_clean_up_job_waits_for_the_end_of_every_live_array_however_it_ends(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    add_jobs(
+        run_dir,
+        [
+            JobRecord(JobKind.SERVER, "user", "1"),
+            JobRecord(JobKind.ARRAY, "a", "2"),
+            JobRecord(JobKind.ARRAY, "b", "3"),
+            JobRecord(JobKind.ARRAY, "b", "4"),
+            JobRecord(JobKind.CLEANUP, "cleanup", "5"),
+        ],
+    )
+    queue(slurm, j1="RUNNING", j2_0="RUNNING", j3="COMPLETED", j4_1="PENDING", j5="PENDING")
+    (job,) = SLURM.submit_cleanup(plan, run_dir, lambda job: None, print)
+    assert submitted(slurm) == ["--dependency=afterany:2:4"]
+    assert slurm.calls("scancel") == ["5"], "the earlier one"
+    assert (job.kind, read_jobs(run_dir)[-1]) == (JobKind.CLEANUP, job)
+    queue(slurm, j1="RUNNING")
+    assert SLURM.submit_cleanup(plan, run_dir, lambda job: None, print) == []
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_refused_clean_up_job_leaves_the_earlier_one(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    add_jobs(run_dir, [JobRecord(JobKind.ARRAY, "a", "2"), JobRecord(JobKind.CLEANUP, "c", "5")])
+    queue(slurm, j2_0="RUNNING", j5="PENDING")
+    refuse(slurm, "*afterany*")
+    warnings: list[str] = []
+    assert SLURM.submit_cleanup(plan, run_dir, lambda job: None, warnings.append) == []
+    assert "no clean-up job" in warnings[0]
+    assert slurm.calls("scancel") == []
+    assert len(read_jobs(run_dir)) == 2
+
+
+def test_cells_are_told_to_end_before_their_array_is_cancelled(slurm: SlurmCommands) -> None:
+    array = JobRecord(JobKind.ARRAY, "a", "2")
+    slurm.answer(
+        "squeue",
+        "if grep -q '^scancel --signal' called; then echo; else echo '2_0|RUNNING||n1'; fi",
+    )
+    SLURM.stop_cells([array], sleep=lambda seconds: None)
+    assert slurm.calls("scancel") == ["--state=PENDING 2", "--signal=TERM --batch 2"]
+
+
+def test_cells_that_do_not_end_are_cancelled(
+    slurm: SlurmCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emobench.scheduler.slurm.CELLS_END_S", 0.0)
+    slurm.answer("squeue", "grep -q '^scancel 2$' called || echo '2_0|RUNNING||n1'")
+    SLURM.stop_cells([JobRecord(JobKind.ARRAY, "a", "2")])
+    assert slurm.calls("scancel")[-1] == "2"
+
+
+@pytest.mark.parametrize("preempted", [True, False])
+def test_only_a_job_that_was_told_to_make_way_is_queued_again(
+    preempted: bool, slurm: SlurmCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    time = "150" if preempted else "None"
+    slurm.say("scontrol", f"JobId=7 StartTime=100 EndTime=200 PreemptTime={time}")
+    assert SLURM.requeue_if_preempted() == preempted
+    assert ("requeue 7" in slurm.calls("scontrol")) == preempted
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert not SLURM.requeue_if_preempted()
+
+
+def test_a_cancellation_ends_once_the_queue_has_no_task_of_the_jobs(slurm: SlurmCommands) -> None:
+    slurm.answer(
+        "squeue",
+        "echo '1|CANCELLED||'; echo '2_0|CANCELLED||'\n"
+        "[ $(grep -c '^squeue' called) -ge 3 ] || echo '2_1|COMPLETING||'",
+    )
+    cancel_slurm(["1", "2", "2"])
+    assert slurm.calls("scancel") == ["1 2"]
+    assert len(slurm.calls("squeue")) == 3
+
+
+def test_a_job_that_stays_after_scancel_is_an_error(slurm: SlurmCommands) -> None:
+    queue(slurm, j1="CANCELLED", j2_0="COMPLETING")
+    with pytest.raises(EmobenchError, match="jobs 2 are still in the queue"):
+        cancel_slurm(["1", "2"], deadline_s=0)
+    slurm.answer("scancel", "echo 'Access denied' >&2; exit 1")
+    with pytest.raises(EmobenchError, match="scancel failed: Access denied"):
+        cancel_slurm(["1"])
+    # It has left the queue meanwhile.
+    slurm.answer("scancel", "echo 'scancel: error: Invalid job id 1' >&2; exit 1")
+    slurm.answer("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    cancel_slurm(["1"])
+
+
+def test_who_lives_is_asked_of_squeue_and_of_accounting_where_it_does_not_answer(
+    slurm: SlurmCommands,
+) -> None:
+    jobs = [JobRecord(JobKind.ARRAY, "a", "1"), JobRecord(JobKind.SERVER, "user", "2")]
+    queue(slurm, j1_0="COMPLETED", j1_1="PENDING", j2="FAILED")
+    assert SLURM.live(jobs) == jobs[:1]
+    assert slurm.calls("sacct") == []
+    slurm.answer("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert SLURM.live(jobs) == []
+    slurm.answer("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    slurm.say("sacct", "1_0|COMPLETED|0:0|None|n1")
+    # What nobody answers for may be alive.
+    assert SLURM.live(jobs) == jobs[1:]
+
+
+def test_many_jobs_are_asked_about_in_parts(
+    slurm: SlurmCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_commands, "CHUNK", 2)
+    queue(slurm, j1="RUNNING", j2="RUNNING", j3="RUNNING")
+    assert slurm_states(["1", "2", "3"]) == {name: JobState("RUNNING") for name in "123"}
+    asked = [call.rpartition("--jobs=")[2] for call in slurm.calls("squeue")]
+    assert asked == ["1,2", "3"]
+    jobs = [JobRecord(JobKind.SERVER, "user", name) for name in "123"]
+    assert SLURM.live(jobs) == jobs
+    SLURM.accounts(["1", "2", "3"])
+    assert [call.rpartition("=")[2] for call in slurm.calls("sacct")][-2:] == ["1,2", "3"]
