@@ -21,7 +21,7 @@ from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
 from tests.support import processes
 from tests.support.plans import LOCAL
-from tests.support.runs import finish_cell
+from tests.support.runs import change_sweep, finish_cell
 from tests.support.serving import make_run, supervising, until_state
 
 DEVICE = "RuntimeError: synStatus=26 [Generic failure] Device acquire failed."
@@ -125,6 +125,58 @@ def test_a_backoff_beats_and_ends_when_nothing_is_needed_any_more(how: str, tmp_
         assert process.wait(60) == 0
         assert time.monotonic() - begun < 60
     assert endpoint_of(run_dir).state == "left"
+
+
+def ailing(run_dir: RunDir) -> Path:
+    """Let a file say how healthy the user's server is (see tests/support/ailing_server.py)."""
+    answers = run_dir.path / "health"
+    answers.write_text("")
+    script = run_dir.scripts / "serve_user.sh"
+    server = Path(__file__).parents[1] / "support" / "ailing_server.py"
+    begun, module, rest = script.read_text().partition("-m emobench.scripted ")
+    assert module
+    script.write_text(f"{begun}{server} {answers} {rest}")
+    return answers
+
+
+def test_three_failed_probes_in_a_row_and_no_fewer_restart_an_engine(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    answers = ailing(run_dir)
+    with supervising(run_dir) as process:
+        first = until_state(run_dir, "ready")
+        answers.write_text("xxoxoxxo")
+        processes.until(lambda: not answers.read_text(), "eight probes")
+        assert endpoint_of(run_dir).incarnation == first.incarnation
+        answers.write_text("xxx")
+        second = until_state(run_dir, "ready", other=first.incarnation)
+        assert second.incarnation != first.incarnation
+        # The new start is given three again.
+        answers.write_text("xxo")
+        processes.until(lambda: not answers.read_text(), "three probes")
+        assert endpoint_of(run_dir).incarnation == second.incarnation
+        process.terminate()
+        assert process.wait(60) == 0
+    (restarted,) = [each for each in events_of(run_dir) if each.event == "restarted"]
+    assert restarted.reason.startswith("3 health probes in a row failed")
+
+
+def test_an_engine_that_served_has_the_whole_deadline_again(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path)
+    change_sweep(run_dir, idle_limit_min=0)
+    later = tmp_path / "later"
+    clock = (
+        "import os, time; real = time.monotonic\n"
+        f"time.monotonic = lambda: real() + 9999 * os.path.exists('{later}')"
+    )
+    with supervising(run_dir, first=clock) as process:
+        first = until_state(run_dir, "ready")
+        later.touch()
+        setting = f"EMOBENCH_INCARNATION={first.incarnation}"
+        engine = next(p for p in processes.pids() if processes.has_environment(p, setting))
+        os.killpg(os.getpgid(engine), signal.SIGKILL)
+        until_state(run_dir, "ready", other=first.incarnation)
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_the_deadline_counts_from_the_jobs_start(tmp_path: Path) -> None:

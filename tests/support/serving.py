@@ -61,11 +61,16 @@ def make_run(
 
 @contextmanager
 def supervising(
-    run_dir: RunDir, server: str = "user", backoff_s: str = "(0.1, 0.2)", **environment: str
+    run_dir: RunDir,
+    server: str = "user",
+    backoff_s: str = "(0.1, 0.2)",
+    first: str = "",
+    **environment: str,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A supervisor with short times; killed at the end if it is still there."""
+    """A supervisor with short times, in a process that runs the lines `first` before; killed at the
+    end if it is still there."""
     code = (
-        "import sys; from emobench.serving.supervise import Timing, main; "
+        f"{first}\nimport sys; from emobench.serving.supervise import Timing, main; "
         "sys.exit(main(sys.argv[1:], Timing(heartbeat_s=0.2, probe_s=0.05, health_s=0.2, "
         f"health_timeout_s=5, backoff_s={backoff_s}, grace_s=2, "
         "queue_check_s=0.2, budget_check_s=0.2)))"
