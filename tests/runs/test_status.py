@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,28 @@ from emobench.cli.terminal import plain
 from emobench.cli.watch_screen import changes, line, screen
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.llm.engine_metrics import Load
+from emobench.runs.cell_state import CellState, cell_state
 from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
 from emobench.runs.submission import cancel, submit
+from emobench.runs.watching import watch
 from emobench.runs.watching.state import Seen, watch_state
+from emobench.scheduler.interface import JobState
+from emobench.store.endpoints import publish
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, note_cancelled, read_jobs
+from emobench.store.summaries import CellSummary
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.runs import finish_cell
 from tests.support.scripted_scheduler import ScriptedScheduler
+from tests.support.serving import READY
 
 JOBS = [
     JobRecord(JobKind.SERVER, "user", "1"),
     JobRecord(JobKind.SERVER, "assistant_a", "2"),
     JobRecord(JobKind.ARRAY, "a", "3", cells=(0, 1)),
 ]
+QUEUED, STARTED, ENDED = JobState("PENDING", "Priority"), JobState("RUNNING"), JobState("FAILED")
 RUNNING = {"j1": "RUNNING", "j2": "RUNNING", "j3": "RUNNING"}
 
 
@@ -153,3 +162,113 @@ def test_what_cells_share_is_told_once(run_dir: RunDir) -> None:
     finish_cell(run_dir, 1, "failed", job_id="3_1", exit_reason="error", message="another")
     shown = plain(*render(status_of(run_dir, scheduler)))
     assert "cell 0 failed: " in shown and "cell 1 failed: " in shown
+
+
+@pytest.mark.parametrize(
+    ("status", "job", "states", "state", "reason"),
+    [
+        ("done", "3_0", {"3_0": ENDED}, CellState.DONE, ""),
+        # A resumed sweep gave it another task.
+        ("done of 1", "3_0", {"3_0": QUEUED}, CellState.WAITING, "Priority"),
+        ("", None, {}, CellState.WAITING, "not submitted"),
+        ("running", None, {}, CellState.RUNNING, ""),
+        ("failed", None, {}, CellState.FAILED, "said why"),
+        ("", "3_0", {"3_0": QUEUED}, CellState.WAITING, "Priority"),
+        # It was queued again, or submitted again, after it had failed.
+        ("failed", "3_0", {"3_0": QUEUED}, CellState.WAITING, "Priority"),
+        ("failed", "3_0", {"3_0": STARTED}, CellState.WAITING, "starting"),
+        ("", "3_0", {"3_0": STARTED}, CellState.WAITING, "starting"),
+        ("running", "3_0", {"3_0": STARTED}, CellState.RUNNING, ""),
+        # One process runs many cells of this machine: it lives on after one of them failed.
+        ("failed", "3.1", {"3.1": STARTED}, CellState.FAILED, "said why"),
+        # Nobody could be asked, of any task: it may be alive.
+        ("running", "3_0", {"3": JobState("UNKNOWN")}, CellState.RUNNING, ""),
+        ("failed", "3_0", {"3_0": ENDED}, CellState.FAILED, "said why"),
+        ("running", "3_0", {"3_0": JobState("TIMEOUT")}, CellState.FAILED, "TIMEOUT"),
+        ("", "3_0", {"3_0": JobState("FAILED", "", "n1", "1:0")}, CellState.FAILED, "FAILED (exit"),
+        ("", "3_0", {"3_0": JobState("COMPLETED")}, CellState.FAILED, "its job ended without"),
+        ("", "3_0", {}, CellState.FAILED, "its job is gone from the queue"),
+        # The end of other tasks says nothing.
+        ("running", "3_0", {"3": ENDED, "3_1": ENDED}, CellState.FAILED, "its job is gone"),
+    ],
+)
+def test_how_a_cell_stands(
+    status: str,
+    job: str | None,
+    states: dict[str, JobState],
+    state: CellState,
+    reason: str,
+    run_dir: RunDir,
+) -> None:
+    cell = load_plan(run_dir).cells[0]
+    word, _, expected = status.partition(" of ")
+    fields = {"status": word, "expected": int(expected or 2), "message": "said  why"}
+    summary = CellSummary.model_validate(fields) if word else None
+    found, why = cell_state(cell, summary, job, states)
+    assert found is state
+    assert why.startswith(reason) and bool(why) == bool(reason)
+
+
+def test_a_run_is_live_as_long_as_a_job_works_for_it(run_dir: RunDir) -> None:
+    """A clean-up job only waits, and a kept server is there for work by hand."""
+    add_jobs(run_dir, [JobRecord(JobKind.CLEANUP, "cleanup", "4")])
+    scheduler = ScriptedScheduler(j1="COMPLETED", j2="COMPLETED", j3="COMPLETED", j4="PENDING")
+    assert not status_of(run_dir, scheduler).live
+    scheduler.script["3"] = "PENDING"
+    assert status_of(run_dir, scheduler).live
+    scheduler.script |= {"3": "COMPLETED", "1": "RUNNING"}
+    assert status_of(run_dir, scheduler).live
+    publish(run_dir, replace(READY, kept_until="2030-01-01T00:00:00+00:00"))
+    assert not status_of(run_dir, scheduler).live
+    finish_cell(run_dir, 0)
+    assert not status_of(run_dir, scheduler).finished
+    finish_cell(run_dir, 1)
+    assert status_of(run_dir, scheduler).finished
+
+
+def test_episodes_and_rewards_are_those_of_the_summaries(run_dir: RunDir) -> None:
+    """Of an earlier version's as well, which wrote the mean alone."""
+    scored = {"scored": 1, "reward_sum": 1.0, "mean_reward": 1.0}
+    outcomes = {"solved": 1, "user_error": 1}
+    finish_cell(run_dir, 0, "done", finished=2, outcomes=outcomes, **scored)
+    finish_cell(run_dir, 1, finished=2, outcomes={"solved": 1, "failed": 1}, mean_reward=0.5)
+    status = status_of(run_dir, ScriptedScheduler())
+    assert (status.episodes.finished, status.episodes.expected) == (4, 4)
+    assert status.episodes.outcomes == {"solved": 2, "user_error": 1, "failed": 1}
+    assert [(row.episodes, row.mean_reward) for row in status.variants] == [(1, 1.0), (2, 0.5)]
+
+
+class Looks:
+    """Stands in for the reader of a run: whether a job lives, and the queue's answers so far."""
+
+    def __init__(self, *looks: tuple[bool, int], status: RunStatus) -> None:
+        self._looks, self._status = list(looks), status
+        self.queue = self
+
+    answers = 0
+
+    def look(self, *_: object) -> tuple[Seen, dict[str, Load | str]]:
+        live, self.answers = self._looks.pop(0)
+        return Seen(replace(self._status, live=live), {}), {}
+
+
+@pytest.mark.parametrize(
+    ("looks", "over"),
+    [
+        ([(False, 1), (False, 2), (False, 3)], True),
+        ([(False, 1), (False, 2)], False),
+        # Files lag behind; the same answer once more is no new one.
+        ([(False, 1), (False, 1), (False, 1), (False, 2)], False),
+        ([(False, 1), (False, 2), (True, 3), (False, 4), (False, 5)], False),
+        ([(True, 1)], False),
+    ],
+)
+def test_a_run_is_over_after_three_answers_without_a_live_job(
+    looks: list[tuple[bool, int]], over: bool, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = status_of(run_dir, ScriptedScheduler())
+    monkeypatch.setattr(watch, "Reader", lambda _: Looks(*looks, status=status))
+    watched = watch.Watch(run_dir)
+    for _ in looks:
+        watched.look()
+    assert watched.over == over

@@ -24,5 +24,5 @@ async def health(_: server.ScriptedServer, request: web.Request) -> web.Response
 
 
 if __name__ == "__main__":
-    server.ScriptedServer.health = health  # type: ignore[method-assign]
+    server.ScriptedServer.health = health  # type: ignore[method-assign, assignment]
     sys.exit(main(sys.argv[2:]))
