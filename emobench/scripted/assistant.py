@@ -26,7 +26,7 @@ from emobench.scripted.messages import (
     text_of,
 )
 from emobench.scripted.script import MORE, Script, draw, faithful, with_mistake
-from emobench.scripted.user import hear
+from emobench.scripted.user import UnknownVariant, hear
 
 GREETING = "Hello! How can I help you today?"
 WHO = (
@@ -44,11 +44,15 @@ REVEALED = 3
 
 @dataclass(frozen=True)
 class Assistant:
-    """One configuration; `mistakes` is a probability, or one by variant (others: 0)."""
+    """One configuration; `mistakes` is a probability, or one by variant (others: 0).
+
+    `variants` are those that it may meet; None: any.
+    """
 
     library: Library
     mistakes: float | Mapping[str, float] = 0.0
     seed: int = 0
+    variants: frozenset[str] | None = None
     script_of: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +65,10 @@ class Assistant:
         tool_choice: Any = None,
         seed: int | None = None,
     ) -> Reply:
-        """The next step of the conversation. `seed` is the request's; it moves the mistakes."""
+        """The next step of the conversation. `seed` is the request's; it moves the mistakes.
+
+        Raises UnknownVariant.
+        """
         prompt = system_text(messages)
         form = form_of(prompt, tools, tool_choice)
         heard, results = _progress(messages, form)
@@ -76,6 +83,8 @@ class Assistant:
             return say(LOST, form)
         # Every turn of an emotional user carries its tone; control's carry none.
         variant = next((name for name, _ in opening if name != "control"), "control")
+        if self.variants is not None and variant not in self.variants:
+            raise UnknownVariant(f"the variant '{variant}', which the user sounds like")
         script: Script = self.script_of(task, variant, seed)
         return _next(script, len(heard), results, form)
 

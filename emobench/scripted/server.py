@@ -16,8 +16,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import Field, ValidationError
 
+from emobench.config.variants import builtin
 from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.models import ScriptedModel
+from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.llm import guard
 from emobench.scripted import judge, protocol, user
 from emobench.scripted.assistant import Assistant
@@ -34,11 +36,15 @@ MAX_BODY = 64 * 2**20
 Role = Literal["user", "assistant", "both", "judge"]
 
 
+def _shipped_variants() -> dict[str, str]:
+    return {name: builtin(name).text for name in BUILTIN_VARIANTS}
+
+
 class ScriptedSettings(ScriptedModel):
     """The settings file: a scripted model's keys and `variants`."""
 
-    variants: dict[str, str] = Field(default_factory=dict)
-    """Suffix of the user's system prompt by variant; an empty one (control) is never matched."""
+    variants: dict[str, str] = Field(default_factory=_shipped_variants)
+    """Suffix of the user's system prompt by variant; conversations of others are refused."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +137,11 @@ class ScriptedServer:
         self.scripted = settings.scripted
         self.metrics = Metrics(settings.model)
         self.dice = FaultDice(self.scripted.faults, settings.seed)
-        self.assistant = Assistant(Library(), self.scripted.mistakes, settings.seed)
+        known = frozenset({"control", *self.scripted.variants})
+        self.assistant = Assistant(Library(), self.scripted.mistakes, settings.seed, known)
 
     def reply(self, request: ChatRequest) -> Reply:
-        """The pure part: who is asked, and what that one says."""
+        """The pure part: who is asked, and what that one says. Raises UnknownVariant."""
         role = self.settings.role
         if role == "judge" or judge.is_judge_request(request.messages):
             rate = self.scripted.mistakes
@@ -191,7 +198,11 @@ class ScriptedServer:
             await asyncio.sleep(self.scripted.faults.hang_seconds)
         if "http_500" in struck:
             raise RequestRefused("Injected fault: http_500.", 500)
-        reply = spoil(self.reply(request), struck)
+        try:
+            reply = spoil(self.reply(request), struck)
+        except user.UnknownVariant as error:
+            # Not the request's fault: another server would play it.
+            raise RequestRefused(str(error), 503) from None
         name = "chatcmpl-" + blake2b(body, digest_size=16).hexdigest()
         if "disconnect" in struck:
             answer = protocol.completion_body(request, reply, self.settings.model, name)

@@ -15,6 +15,11 @@ from emobench.scripted.messages import Message, Reply, system_text, text_of
 MAX_TURNS = 40
 """Then the user hangs up, whatever the agent says: no dialogue goes on for ever."""
 
+_ENDS = (
+    "(this will be parsed and sent to the agent)>",
+    "and stick to the personalities in the instruction.",
+)
+"""How tau-bench's own prompts of the user end: what follows is a variant's text."""
 _PROMPT = "You are a user interacting with an agent."
 _SUPERVISOR = "You are a supervisor of the Agent in the conversation."
 _DONE = re.compile(r"anything else|all done|have a (great|nice|good) day|transferred to", re.I)
@@ -27,7 +32,10 @@ def is_user_request(messages: Sequence[Message]) -> bool:
 
 
 def reply(messages: Sequence[Message], variants: Mapping[str, str]) -> Reply:
-    """What the user says next. `variants` are the suffixes of the system prompt by name."""
+    """What the user says next. `variants` are the suffixes of the system prompt by name.
+
+    Raises UnknownVariant.
+    """
     opening = text_of(messages[0]) if messages else ""
     if opening.lstrip().startswith(_SUPERVISOR):
         return Reply(_supervise(opening))
@@ -126,14 +134,33 @@ def phrase(variant: str, turn: int) -> str:
     return phrases[turn % len(phrases)] if phrases else _GENERIC.format(name=variant)
 
 
+class UnknownVariant(Exception):
+    """The conversation is of a variant that these settings do not have."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"this scripted server does not know {what}: it was started without that variant; run "
+            "the same sweep again once the server has left, or start one with these settings"
+        )
+
+
 def variant_of_prompt(prompt: str, variants: Mapping[str, str]) -> str:
-    """The variant whose text the user's system prompt contains; the longest if several do."""
-    found, length = "control", 0
-    for name, text in variants.items():
-        bare = text.strip()
-        if len(bare) > length and bare in prompt:
-            found, length = name, len(bare)
-    return found
+    """The variant whose text follows tau-bench's own prompt, control where nothing does.
+
+    In a prompt that is not tau-bench's it is the one whose text stands anywhere; the longest if
+    several do. Raises UnknownVariant.
+    """
+    texts = {name: text.strip() for name, text in variants.items()}
+    for end in _ENDS:
+        _, found, rest = prompt.rpartition(end)
+        if found:
+            suffix = rest.strip()
+            known = [name for name, text in texts.items() if text == suffix]
+            if suffix and not known:
+                raise UnknownVariant(f"the text at the end of its prompt, {suffix[:60]!r}")
+            return known[0] if suffix else "control"
+    named = [name for name, text in texts.items() if text and text in prompt]
+    return max(named, key=lambda name: len(texts[name]), default="control")
 
 
 @lru_cache(maxsize=4096)

@@ -16,18 +16,37 @@ from emobench.cli.main import main
 
 
 @contextmanager
-def scripted(folder: Path, role: str, **faults: float) -> Iterator[str]:
-    """The base URL of a scripted server of one role with such faults."""
-    settings = folder / f"{role}.json"
-    settings.write_text(json.dumps({"faults": faults}))
+def scripted(folder: Path, role: str, **settings: Any) -> Iterator[str]:
+    """The base URL of a scripted server of one role with such settings."""
+    file = folder / f"{role}.json"
+    file.write_text(json.dumps(settings))
     command = [sys.executable, "-m", "emobench.scripted", "--port", "0", "--model", "m"]
-    command += ["--role", role, "--settings", str(settings)]
+    command += ["--role", role, "--settings", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().split()[-1].rstrip("/") + "/v1"
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emobench.runner.cell.BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
+    monkeypatch.setattr("emobench.runner.endpoint_resolver.OUTAGE_S", 0.5)
+
+
+def converse(folder: Path, settings: dict[str, Any], *options: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and record of one conversation with two servers of such settings, by role."""
+    with (
+        scripted(folder, "user", **settings.get("user", {})) as user,
+        scripted(folder, "assistant", **settings.get("assistant", {})) as assistant,
+    ):
+        arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--probe", "off"]
+        arguments += ["--model-base-url", assistant, "--user-base-url", user]
+        code = main([*arguments, "--run-dir", str(folder / "run"), *options], command="run")
+    return code, json.loads((folder / "run/cells/0/episodes.jsonl").read_text())
 
 
 @pytest.mark.parametrize(
@@ -50,21 +69,9 @@ def scripted(folder: Path, role: str, **faults: float) -> Iterator[str]:
     ],
 )
 def test_each_fault_has_its_outcome(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, fault: str, outcome: str
+    tmp_path: Path, impatient: None, role: str, fault: str, outcome: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("emobench.runner.cell.BACKOFF_S", (0.0, 0.0))
-    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
-    monkeypatch.setattr("emobench.runner.endpoint_resolver.OUTAGE_S", 0.5)
-    faulty = {role: {fault: 1.0}}
-    with (
-        scripted(tmp_path, "user", **faulty.get("user", {})) as user,
-        scripted(tmp_path, "assistant", **faulty.get("assistant", {})) as assistant,
-    ):
-        arguments = ["--env", "retail", "--model", "m", "--tasks", "0", "--probe", "off"]
-        arguments += ["--model-base-url", assistant, "--user-base-url", user]
-        code = main([*arguments, "--run-dir", "run", "--timeout", "0.5"], command="run")
-    record: dict[str, Any] = json.loads((tmp_path / "run/cells/0/episodes.jsonl").read_text())
+    code, record = converse(tmp_path, {role: {"faults": {fault: 1.0}}}, "--timeout", "0.5")
     assert record["outcome"] == outcome
     assert code == (1 if outcome == "infra_error" else 0)
     assert record["reward"] == {"solved": 1.0, "infra_error": None}.get(outcome, 0.0)
@@ -73,3 +80,25 @@ def test_each_fault_has_its_outcome(
         assert any(call.get("think") for call in record["calls"] if call["role"] == role)
     said = [message["content"] or "" for message in record["traj"][1:]]
     assert not any("<think" in text or "</think" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("role", "strategy"),
+    [
+        ("user", "llm"),
+        ("user", "react"),
+        ("user", "verify"),
+        ("user", "reflection"),
+        ("assistant", "llm"),
+    ],
+)
+def test_a_variant_that_a_server_does_not_know_is_never_played_as_control(
+    tmp_path: Path, impatient: None, role: str, strategy: str
+) -> None:
+    """Such as one that was added to a sweep whose server is running."""
+    older = {role: {"variants": {"control": "", "anxiety": "You are anxious."}}}
+    options = ("--variant", "anger", "--user-strategy", strategy)
+    code, record = converse(tmp_path, older, *options)
+    assert (code, record["outcome"], record["reward"]) == (1, "infra_error", None)
+    assert "was started without that variant" in record["error"]["message"]
+    assert record["error"]["type"] == f"{role}:infra"

@@ -75,6 +75,30 @@ def test_the_longest_contained_variant_wins() -> None:
     assert hear(said)[0] == "long"
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "\n- Try to make the conversation as natural as possible, and stick to the personalities "
+        "in the instruction.\n",
+        "\n<the user response (this will be parsed and sent to the agent)>",
+    ],
+)
+def test_a_variant_that_it_does_not_know_is_refused(end: str) -> None:
+    """It was added to the sweep after this server began: not played as control, nor as another
+    one whose text it contains."""
+    variants = {"control": "", "cross": "You are cross.", "padded": " You are loud. \n"}
+    for suffix, heard in (
+        ("", "control"),
+        ("You are cross.", "cross"),
+        ("You are loud.", "padded"),
+    ):
+        said = say("Hi!", prompt=f"{PROMPT}{end}\n\n{suffix}", variants=variants)
+        assert hear(said)[0] == heard
+    for suffix in ("You are cross. Very cross.", "You are calm."):
+        with pytest.raises(user.UnknownVariant, match="without that variant"):
+            say("Hi!", prompt=f"{PROMPT}{end}\n\n{suffix}", variants=variants)
+
+
 def test_verifier_and_reflection_prompts() -> None:
     head = "You are a supervisor of the Agent in the conversation. ...\n# Transcript:\nAgent: x\n"
     verify = f"{head}\n# Response:\nHi Response: there\n\n-----\n\nClassification:"
