@@ -26,7 +26,7 @@ def test_an_installed_wheel_has_templates_profiles_and_sweeps(tmp_path: Path) ->
         "from emobench.config.templates import shipped_sweeps; "
         "from emobench.cli.main import main; "
         "file = str(shipped_sweeps() / 'emotions-retail-gaudi.yaml'); "
-        "code = main(['sweep', file, '--dry-run']); "
+        "code = main(['sweep', file, '--dry-run']) or main(['init', 'new']); "
         "sys.exit(code)"
     )
     done = subprocess.run(
@@ -34,6 +34,9 @@ def test_an_installed_wheel_has_templates_profiles_and_sweeps(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert "120 cells" in done.stdout
+    # Where its user finds them.
+    assert f"more sweeps: {tmp_path}/site/emobench/_data/sweeps" in done.stdout
+    assert (folder / "new" / "quickstart.yaml").exists()
     scripts = {path.name for path in folder.glob("runs/*/scripts/*")}
     assert "user_vllm.sbatch" in scripts
     assert "tau_array_Qwen3-4B.sbatch" in scripts

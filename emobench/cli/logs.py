@@ -15,7 +15,7 @@ from emobench.cli.terminal import show, table, typed_path, visible
 from emobench.core.errors import EmobenchError
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.logs import LogIndex, find_target, follow, tail
+from emobench.runs.logs import KINDS, LogIndex, find_target, follow, tail
 from emobench.scheduler.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
 LISTED_CELLS = 30
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
-KINDS = ("user", "assistant", "server", "cell")
 
 EPILOG = """examples:
   emobench logs                          what there is of the newest run
   emobench logs runs/x user -f           follow the user's server
-  emobench logs runs/x assistant qwen    the end of an assistant's log
+  emobench logs runs/x qwen3-4b          the end of an assistant's log, by its name
   emobench logs runs/x cell 12 -n 200    the last 200 lines of a cell's
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "%(prog)s [RUN_DIR] [user | assistant NAME | server NAME | cell N] [-f] [-n LINES]"
+        "%(prog)s [RUN_DIR] [user | [assistant] NAME | server NAME | cell N] [-f] [-n LINES]"
     )
     parser.description = "The logs of a run: what there is, or the end of one."
     parser.epilog = EPILOG

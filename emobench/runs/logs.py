@@ -35,6 +35,9 @@ POLL_S, LOOK_S = 0.5, 2.0
 """How often a followed log is read, and the folder looked at for a newer one."""
 
 
+KINDS = ("user", "assistant", "server", "cell")
+
+
 @dataclass(frozen=True)
 class Target:
     """A server, or a cell."""
@@ -130,13 +133,15 @@ class LogIndex:
 
 
 def find_target(plan: Plan, words: Sequence[str]) -> Target:
-    """What `user`, `assistant NAME`, `server NAME` or `cell N` means in this run.
+    """What `user`, `assistant NAME`, `NAME`, `server NAME` or `cell N` means in this run.
 
     Raises InvalidInput, which names what there is and the nearest.
     """
     kind, *rest = words
     name = rest[0] if rest else ""
     servers = list(instances_of(plan.sweep))
+    if not rest and kind not in KINDS and kind in (*plan.sweep.assistants, *servers):
+        kind, name = "server", kind
     if len(rest) > 1:
         raise InvalidInput(f"one target at a time, not {' '.join(words)}")
     if kind == "cell":
@@ -161,8 +166,9 @@ def find_target(plan: Plan, words: Sequence[str]) -> Target:
             raise _unknown("assistant", name, assistants)
         kind, name = "server", assistant_server(name)
     if kind != "server":
-        kinds = ("user", "assistant", "server", "cell")
-        raise _unknown("target", kind, kinds)
+        raise _unknown("target", kind, (*KINDS, *plan.sweep.assistants))
+    if name not in servers and name in plan.sweep.assistants:
+        name = assistant_server(name)
     if name not in servers:
         if name in (USER_SERVER, *map(assistant_server, plan.sweep.assistants)):
             raise InvalidInput(f"{name} is an endpoint that exists already: it has no log here")

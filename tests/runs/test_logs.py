@@ -107,6 +107,9 @@ def test_what_was_submitted_by_hand_is_found_by_the_word_it_left(
         (["assistant", "a"], Target(server="assistant_a")),
         (["assistant"], Target(server="assistant_a")),
         (["server", "assistant_a"], Target(server="assistant_a")),
+        (["a"], Target(server="assistant_a")),
+        (["server", "a"], Target(server="assistant_a")),
+        (["assistant_a"], Target(server="assistant_a")),
         (["cell", "3"], Target(cell=3)),
     ],
 )
