@@ -155,6 +155,11 @@ def test_rates_on_few_events_are_marked() -> None:
     assert found.value == pytest.approx(3 / 160)
     assert found.notes == ("fewer than 10 events",)
     assert outcome_rate("x", np.tile([1.0, 3.0], 20), n).notes == ()
+    for happened, few in ((9, True), (10, False), (150, False), (151, True)):
+        events = np.zeros(40)
+        events[: happened // 4], events[happened // 4] = 4, happened % 4
+        assert outcome_rate("x", events, n).few_events == few, f"{happened} of 160"
+    assert outcome_rate("x", np.tile([1.0, 3.0], 20)[:9], n[:9]).notes == ("fewer than 10 tasks",)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=2, max_size=40))

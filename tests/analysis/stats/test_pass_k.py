@@ -6,7 +6,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
+from statsmodels.stats.proportion import proportion_confint
 
+from emobench.analysis.stats.means import mean_reward
 from emobench.analysis.stats.pass_k import pass_k_by_task, pass_k_curve
 from tests.support.frames import arm, random_rewards
 
@@ -60,6 +63,58 @@ def test_the_curve_falls_and_its_intervals_hold_it() -> None:
         for interval in (each.interval, each.bootstrap):
             assert interval is not None
             assert interval.low < each.value < interval.high
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("similar", [False, True])
+def test_the_interval_is_as_wide_as_tasks_and_not_episodes_say(k: int, similar: bool) -> None:
+    """Against statsmodels' Wilson interval at the effective size, with t quantiles over tasks."""
+    tasks, trials = 12, 8
+    successes = np.array([5, 6] * 6) if similar else np.array([0, 8, 1, 7] * 3)
+    n = np.full(tasks, trials)
+    values = pass_k_by_task(successes, n, k)
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(tasks)
+    size = min(mean * (1 - mean) / error**2, tasks * (trials // k))
+    assert (size == tasks * (trials // k)) == similar, "the cap is met by tasks that are alike"
+    alpha = 2 * norm.sf(t.ppf(0.975, tasks - 1))
+    expected = proportion_confint(mean * size, size, alpha, method="wilson")
+    (found,) = pass_k_curve("control", successes, n, (k,))
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("trials", [2, 4, 16])
+def test_tasks_that_are_all_solved_count_once_however_often_they_were_tried(trials: int) -> None:
+    n = np.full(12, trials)
+    (found,) = pass_k_curve("control", n, n, (2,))
+    alpha = 2 * norm.sf(t.ppf(0.975, 11))
+    low, _ = proportion_confint(12, 12, alpha, method="wilson")
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == (pytest.approx(low), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("failing", "tasks", "notes"),
+    [
+        (9, 30, ("fewer than 10 tasks with a failure",)),
+        (10, 30, ()),
+        (20, 30, ()),
+        (21, 30, ("fewer than 10 tasks with a success",)),
+        (5, 9, ("fewer than 10 tasks",)),
+        (5, 10, ("fewer than 10 tasks with a success", "fewer than 10 tasks with a failure")),
+    ],
+)
+def test_few_tasks_with_a_failure_or_a_success_are_marked(
+    failing: int, tasks: int, notes: tuple[str, ...]
+) -> None:
+    held = arm({task: [float(task >= failing)] * 3 for task in range(tasks)})
+    (found,) = pass_k_curve("control", held.successes, held.n, (2,))
+    assert found.notes == notes
+    assert mean_reward("control", held).notes == notes
+    # A task that succeeds now and fails then has both.
+    held = arm({task: [1.0, 1.0, 0.0] for task in range(30)})
+    (found,) = pass_k_curve("control", held.successes, held.n, (2,))
+    assert found.notes == mean_reward("control", held).notes == ()
 
 
 def test_impossible_counts_are_refused() -> None:

@@ -126,6 +126,13 @@ def test_a_design_is_the_least_of_its_variants() -> None:
     (design,), without = designs([*planned, *cells(("anger",), 4, 115, "b")])
     assert (design.tasks, design.trials, design.variants) == (115, 2, 2)
     assert without == ["retail/react/b"]
+    # Of tasks too, whichever variant has them; and of the trials of a variant's own tasks.
+    for fewer in ("control", "anger", "placebo"):
+        others = tuple({"control", "anger", "placebo"} - {fewer})
+        (design,), _ = designs([*cells(others, 4, 115), *cells((fewer,), 4, 40)])
+        assert (design.tasks, design.trials) == (40, 4)
+    (design,), _ = designs([*cells(("control", "anger"), 4, 40), *cells(("anger",), 2, 115)])
+    assert (design.tasks, design.trials) == (40, 2)
 
 
 def test_the_gate_passes_where_the_smallest_effect_can_be_seen() -> None:
