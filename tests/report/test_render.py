@@ -16,7 +16,10 @@ from emobench.cli.terminal import plain
 from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.report.render import build_report
+from emobench.report.blocks import Table, blocks_of
+from emobench.report.render import build_report, build_sections
+from emobench.report.study import build_study
+from emobench.tables.run_results import collect
 from tests.support.runs import append, episode, fill, make_run, page_text, summarise
 
 NOTICE = "Scripted models: this report tests the pipeline; it is no finding about any model."
@@ -80,6 +83,32 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     # One of two tasks has two trials that count.
     assert "frustration \u2020 3 of 4 1 0.33" in text
     assert "0.00 \u2020 1 of 2 tasks" in text
+
+
+def test_numbers_on_few_failures_are_marked(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "few", variants=("control", "anger"), tasks=20, trials=2)
+    failing = {"control": 9, "anger": 10}
+    for cell in load_plan(run_dir).cells:
+        failed = failing[cell.variant] if cell.trial == 1 else 0
+        outcomes = ["failed"] * failed + ["solved"] * (20 - failed)
+        append(run_dir, cell, [episode(cell, task, each) for task, each in enumerate(outcomes)])
+    tables = {
+        block.name: {row[0].text: row for row in block.rows}
+        for block in blocks_of(build_sections(build_study(collect(run_dir))))
+        if isinstance(block, Table)
+    }
+    marks = {
+        name: {
+            variant: [cell.mark for cell in tables[name][variant] if cell.mark]
+            for variant in failing
+        }
+        for name in ("outcomes", "pass-k")
+    }
+    # Of the outcomes both its failures and its successes, which are the others; pass^1 and pass^2.
+    assert marks == {
+        "outcomes": {"control": ["\u2020"] * 2, "anger": []},
+        "pass-k": {"control": ["\u2020"] * 2, "anger": []},
+    }
 
 
 def test_real_models_get_no_notice_and_no_key_gets_in(tmp_path: Path) -> None:

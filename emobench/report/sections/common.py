@@ -7,14 +7,15 @@ from urllib.parse import urlencode
 
 from emobench.analysis.effects import GroupFinding
 from emobench.analysis.gates import Label
-from emobench.analysis.stats.estimates import Difference, Interval, Sensitivity
+from emobench.analysis.stats.estimates import FEW, Difference, Interval, Mean, Sensitivity
 from emobench.analysis.stats.paired import undefined
 from emobench.core.outcomes import Condition
 from emobench.report.blocks import Cell, Scalar, State
-from emobench.report.numbers import DASH, format_change, format_interval, plural
+from emobench.report.numbers import DAGGER, DASH, format_change, format_interval, plural
 from emobench.report.study import Study
 
 BLANK = Cell(DASH, state="muted")
+FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
 
 def title_of(group: GroupFinding) -> str:
@@ -51,6 +52,11 @@ def conversations_link(group: GroupFinding, variant: str, **filters: str) -> str
     names = ("env", "assistant", "strategy", "variant")
     values = (group.env, group.assistant, group.agent_strategy, variant)
     return "#" + urlencode({**dict(zip(names, values, strict=True)), **filters})
+
+
+def few_mark(found: Mean) -> str:
+    """Return a mark where something happened, or failed to, but rarely; `FEW_NOTE` explains it."""
+    return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
 
 
 def difference_cell(

@@ -24,9 +24,11 @@ from emobench.report.numbers import (
 )
 from emobench.report.sections.common import (
     BLANK,
+    FEW_NOTE,
     conversations_link,
     difference_cell,
     difference_columns,
+    few_mark,
     interval_columns,
     is_compared,
     keys_of,
@@ -289,10 +291,10 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
         heads("Variant", "Scored", *(o.replace("_", " ") for o in SCORED_OUTCOMES), "missing"),
         tuple(rows),
         (
-            f"{DAGGER} Fewer than 10 events, or fewer than 10 others: the rate says little. Agent "
-            "error: a malformed or unknown tool call, or no usable reply. User error: the "
-            "simulated user left its role. Both are data. Missing (of all planned): infrastructure "
-            "errors, run again when the sweep is, and conversations that are not there.",
+            f"{FEW_NOTE} Agent error: a malformed or unknown tool call, or no usable reply. User "
+            "error: the simulated user left its role. Both are data. Missing (of all planned): "
+            "infrastructure errors, run again when the sweep is, and conversations that are not "
+            "there.",
         ),
         tuple(
             {
@@ -321,13 +323,7 @@ def _outcome_cell(group: GroupFinding, each: VariantFinding, outcome: str) -> Ce
     if not count:
         return Cell("0", title=title, state="muted")
     link = conversations_link(group, each.variant, outcome=outcome)
-    return Cell(
-        f"{count:,}",
-        format_percent(found.value),
-        title,
-        link,
-        mark=DAGGER if found.few_events else "",
-    )
+    return Cell(f"{count:,}", format_percent(found.value), title, link, mark=few_mark(found))
 
 
 def _change(each: VariantFinding, column: str) -> Difference | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
-from emobench.analysis.stats.estimates import FEW, Difference, Mean
+from emobench.analysis.stats.estimates import Difference, Mean
 from emobench.analysis.stats.power import POWER
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
@@ -14,7 +14,6 @@ from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, 
 from emobench.report.drawing import assign_roles
 from emobench.report.figures import Curve, Point, Tile, draw_curves, draw_heatmap
 from emobench.report.numbers import (
-    DAGGER,
     DASH,
     format_change,
     format_difference,
@@ -24,12 +23,17 @@ from emobench.report.numbers import (
     format_points,
     plural,
 )
-from emobench.report.sections.common import BLANK, condition_keys, interval_columns
+from emobench.report.sections.common import (
+    BLANK,
+    FEW_NOTE,
+    condition_keys,
+    few_mark,
+    interval_columns,
+)
 from emobench.report.study import Study
 from emobench.store.labels import LABELS
 
 WORDS: dict[str, str] = {"passed": "passed", "failed": "failed", "not_checked": "not checked"}
-FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
 
 def gate_section(study: Study) -> Section:
@@ -331,7 +335,7 @@ def _marker_tables(study: Study) -> Iterator[Block]:
 def _marker_cell(own: Mean, gap: Difference | None) -> Cell:
     detail = format_change(gap.value) if gap is not None and gap.value else ""
     title = gap.label if gap else own.label
-    return Cell(format_number(own.value, None), detail, title, mark=_few_mark(own))
+    return Cell(format_number(own.value, None), detail, title, mark=few_mark(own))
 
 
 def fidelity_section(study: Study) -> Section:
@@ -387,7 +391,7 @@ def _fidelity_cell(own: Mean, gap: Difference | None) -> Cell:
         detail = format_difference(gap, 1, scale=100)
     title = gap.label if gap else own.label
     text = format_percent(own.value)
-    return Cell(text, detail, title, mark=_few_mark(own))
+    return Cell(text, detail, title, mark=few_mark(own))
 
 
 def _share_cell(found: Mean | None) -> Cell:
@@ -397,12 +401,7 @@ def _share_cell(found: Mean | None) -> Cell:
     detail = (
         f"[{format_percent(interval.low)}, {format_percent(interval.high)}]" if interval else ""
     )
-    return Cell(format_percent(found.value), detail, found.label, mark=_few_mark(found))
-
-
-def _few_mark(found: Mean) -> str:
-    """Return a mark where something happened, or failed to, but rarely."""
-    return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
+    return Cell(format_percent(found.value), detail, found.label, mark=few_mark(found))
 
 
 def _difference_cell(found: Difference | None) -> Cell:

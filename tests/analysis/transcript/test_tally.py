@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,3 +134,13 @@ def test_without_control_there_is_no_difference() -> None:
     table = tally.table(["anger"], {})
     assert all(each.difference is None for each in table.patterns)
     assert table.words == ()
+
+
+def test_a_pattern_of_few_conversations_is_rare() -> None:
+    tally = Tally()
+    for task in range(8):
+        tally.add(GROUP, "control", task, conversation(10))
+    found = pattern(tally.table(["control"], {}), "steps", "control")
+    assert (found.events, found.is_rare) == (8, False)
+    rare = [events for events in range(9) if replace(found, events=events).is_rare]
+    assert rare == [1, 2, 3, 4]
