@@ -19,7 +19,6 @@ from emobench.core.run_dir import RunDir
 from emobench.report.blocks import Table, blocks_of
 from emobench.report.render import build_report, build_sections
 from emobench.report.study import build_study
-from emobench.tables.run_results import collect
 from tests.support.runs import append, episode, fill, make_run, page_text, summarise
 
 NOTICE = "Scripted models: this report tests the pipeline; it is no finding about any model."
@@ -94,7 +93,7 @@ def test_numbers_on_few_failures_are_marked(tmp_path: Path) -> None:
         append(run_dir, cell, [episode(cell, task, each) for task, each in enumerate(outcomes)])
     tables = {
         block.name: {row[0].text: row for row in block.rows}
-        for block in blocks_of(build_sections(build_study(collect(run_dir))))
+        for block in blocks_of(build_sections(build_study(run_dir)))
         if isinstance(block, Table)
     }
     marks = {

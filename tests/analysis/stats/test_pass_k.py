@@ -90,7 +90,7 @@ def test_tasks_that_are_all_solved_count_once_however_often_they_were_tried(tria
     alpha = 2 * norm.sf(t.ppf(0.975, 11))
     low, _ = proportion_confint(12, 12, alpha, method="wilson")
     assert found.interval is not None
-    assert (found.interval.low, found.interval.high) == (pytest.approx(low), 1.0)
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, 1.0))
 
 
 @pytest.mark.parametrize(
