@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now
+from emobench.serving import demand
 from emobench.serving.demand import (
     NO_ARRAY_S,
     ON_THEIR_WAY,
+    LeaseDemand,
+    OwnDemand,
     RemainingCells,
     who_leases,
     who_needs_lease,
@@ -23,6 +27,7 @@ from emobench.store.endpoints import ServerLocation
 from emobench.store.jobs import JobKind, JobRecord, write_jobs
 from emobench.store.leases import Lease, add_lease, read_leases, remove_lease
 from tests.support.plans import CUDA, make_plan, scripted
+from tests.support.processes import until
 from tests.support.runs import finish_cell
 from tests.support.scripted_scheduler import ScriptedScheduler
 
@@ -156,3 +161,104 @@ def test_a_lease_is_read_as_it_was_written_until_it_is_removed(
 
 def ago(seconds: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+class Clock:
+    """Stands in for the time of emobench.serving.demand."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+OLD = replace(ARRAY, job_id="0")
+LEAVES = "its arrays have left the queue"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "looks"),
+    [
+        # (seconds since its start, state of array 4, why it leaves), one look after the other.
+        ([SERVER], [(0, "GONE", ""), (899, "GONE", ""), (901, "GONE", "no array was in")]),
+        ([SERVER, ARRAY], [(0, "PENDING", ""), (9999, "RUNNING", ""), (9999, "FAILED", LEAVES)]),
+        ([SERVER, ARRAY], [(0, "UNKNOWN", ""), (9999, "UNKNOWN", "")]),
+        ([SERVER, ARRAY], [(0, "FAILED", LEAVES)]),
+        # The array of an earlier submission: the server's own is on its way.
+        (
+            [ARRAY, SERVER],
+            [(0, "FAILED", ""), (901, "FAILED", "no array was in the queue")],
+        ),
+        # Started again for an array that was there already.
+        ([ARRAY, SERVER], [(0, "RUNNING", ""), (149, "FAILED", ""), (151, "FAILED", LEAVES)]),
+        ([OLD, SERVER, ARRAY], [(0, "RUNNING", ""), (10, "FAILED", LEAVES)]),
+        # Submitted by hand: it has no record.
+        ([ARRAY], [(0, "RUNNING", ""), (9999, "FAILED", "")]),
+        ([], [(9999, "GONE", "")]),
+    ],
+)
+def test_when_a_server_is_not_needed_any_more(
+    jobs: list[JobRecord],
+    looks: list[tuple[float, str, str]],
+    run_dir: RunDir,
+    plan: Plan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, scheduler = Clock(), ScriptedScheduler()
+    monkeypatch.setattr(demand, "time", clock)
+    write_jobs(run_dir, jobs)
+    own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 0.0, scheduler.all())
+    for clock.now, scheduler.script["4"], why in looks:
+        found = own.why_leave(60)
+        assert found.startswith(why) and bool(found) == bool(why)
+
+
+def test_a_server_that_was_started_by_hand_leaves_when_all_cells_have_ended(
+    run_dir: RunDir, plan: Plan
+) -> None:
+    scheduler = ScriptedScheduler(j4="RUNNING")
+    write_jobs(run_dir, [ARRAY])
+    own = OwnDemand(plan, run_dir, "assistant_a", "1", ago(60), 0.0, scheduler.all())
+    finish_cell(run_dir, 0, "failed", ended=now())
+    finish_cell(run_dir, 1, "failed", ended=ago(120))
+    scheduler.script["4"] = "FAILED"
+    assert own.why_leave(60) == ""
+    scheduler.script["4"] = "RUNNING"
+    finish_cell(run_dir, 1, "failed", ended=now())
+    assert own.why_leave(60) == ""
+    scheduler.script["4"] = "FAILED"
+    assert own.why_leave(60) == "all cells have ended"
+    finish_cell(run_dir, 0)
+    finish_cell(run_dir, 1)
+    assert own.why_leave(60) == "all cells are done"
+
+
+def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
+    run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer, needs = threading.Event(), {"1": "array a of second"}
+
+    def ask(lease: Lease) -> str:
+        may_answer.wait(60)
+        return needs.get(lease.instance, "")
+
+    monkeypatch.setattr(demand, "who_needs_lease", ask)
+    owner = RunDir(tmp_path / "first")
+    leases = LeaseDemand(owner, "user", check_s=3600)
+    assert (leases.refresh(), leases.why_stay()) == (False, "")
+    first = add_lease(ServerLocation(owner, "user"), run_dir, "1")
+    assert leases.why_stay() == ""
+    assert (leases.refresh(), leases.refresh()) == (True, False)
+    assert leases.ids == (first.lease,)
+    assert leases.why_stay() == f"a new lease of {run_dir.path}"
+    may_answer.set()
+    until(lambda: leases.why_stay() == "array a of second", "an answer", seconds=60)
+    # A new one is asked about at once, and then both are over.
+    needs.clear()
+    add_lease(ServerLocation(owner, "user"), run_dir, "2")
+    assert leases.refresh()
+    assert leases.why_stay() != ""
+    until(lambda: leases.why_stay() == "", "the next answer", seconds=60)
+    assert read_leases(owner, "user") == []
+    assert not leases.refresh()
+    assert not leases.ids

@@ -109,6 +109,30 @@ def test_the_deadline_counts_only_while_no_job_is_queued(
     assert said.startswith(expected)
 
 
+class Clock:
+    """Stands in for the time of emobench.serving.waiting; sleeping takes none."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 1.0)
+
+
+def test_the_deadline_begins_anew_when_the_job_starts(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    add_jobs(run_dir, [FIRST])
+    scheduler = ScriptedScheduler(j1=["PENDING"] * 10 + ["RUNNING"])
+    with pytest.raises(ServersGone, match="not ready within 60 s"):
+        wait_for_endpoint(run_dir, "user", deadline_s=60, poll_s=10, schedulers=scheduler.all())
+    assert 150 <= clock.now <= 160
+
+
 def test_a_replica_that_is_on_its_way_is_waited_for(run_dir: RunDir) -> None:
     publish(run_dir, FAILED)
     second = replace(FIRST, name="user+2", job_id="5")
