@@ -70,6 +70,9 @@ class Checks:
     """Conversations of each variant that the judge was meant to see; None: all."""
     sample: int | None
     """Conversations of each variant that were read; None: all."""
+    settings_changed: tuple[str, ...] = ()
+    """What the sweep file says otherwise than at the submission, and why it does not hold where it
+    does not."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ class Assessor:
             judges_agree=self._agreement(),
             judged_sample=judged_sample,
             sample=self._sample,
+            settings_changed=plan.settings_changed,
         )
         return Assessment(checks, records)
 

@@ -45,10 +45,10 @@ def planned_power(
 def _planned(source: Path) -> tuple[list[Cell], float]:
     """The cells of a sweep file or of a run, and the smallest effect of interest it declares."""
     if source.is_dir():
-        from emobench.core.plan import load_plan
+        from emobench.config.current_plan import load_current_plan
         from emobench.core.run_dir import RunDir
 
-        plan = load_plan(RunDir(source.resolve()))
+        plan = load_current_plan(RunDir(source.resolve()))
         return list(plan.cells), plan.sweep.gates.smallest_effect
     from emobench.config.expand import expand
     from emobench.config.load import load_sweep

@@ -71,6 +71,7 @@ def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
 def render(checks: Checks) -> Iterator[RenderableType]:
     """Every gate of every variant with its figures, and what the judge saw."""
     yield f"{checks.run}: {_summary(checks)}"
+    yield from (f"since the submission: {line}" for line in checks.settings_changed)
     if checks.thresholds_changed:
         yield (
             f"thresholds were changed on {checks.thresholds_changed}, with results on disk: "

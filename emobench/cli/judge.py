@@ -48,10 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.analysis.judge.asking import judge_run
     from emobench.analysis.judge.endpoint import find_endpoint, settings_with
     from emobench.cli.check import FAILED, PASSED, check_run
-    from emobench.core.plan import find_run_dir, load_plan
+    from emobench.config.current_plan import load_current_plan
+    from emobench.core.plan import find_run_dir
 
     run_dir = find_run_dir(arguments.run_dir)
-    plan = load_plan(run_dir)
+    plan = load_current_plan(run_dir)
     settings = settings_with(
         plan.sweep.judge,
         server=arguments.server,

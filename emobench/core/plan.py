@@ -55,6 +55,8 @@ class Plan(Strict):
     commits: dict[str, str] = Field(default_factory=dict)
     """Commits of the sweep file, emobench and the benchmark, where they have one (`commits`);
     those of earlier submissions that left results on disk come first, with '; ' between."""
+    settings_changed: tuple[str, ...] = Field(default=(), exclude=True)
+    """What `config.current_plan` took from the sweep file as it is now, in words; not on disk."""
 
 
 def assistant_server(assistant: str) -> str:

@@ -61,6 +61,7 @@ def list_facts(study: Study) -> list[tuple[str, str]]:
         ("Fidelity switches", _plain(sweep.fidelity.model_dump())),
         ("Judge", study.checks.judge or "none"),
         ("Gates", _gates(study)),
+        ("Since the submission", "; ".join(study.checks.settings_changed)),
         ("Concurrency", f"{plural(concurrency_of(plan), 'episode')} at a time in a cell"),
         ("Benchmark", _versions(plan.benchmark, [r.benchmark for r in records])),
         ("emobench", _versions(plan.emobench, [r.emobench for r in records])),

@@ -18,8 +18,9 @@ from emobench.analysis.stats.units import Arm, count_by_task, split_arms
 from emobench.analysis.transcript.conversation import chosen_pairs, parse_conversation
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.analysis.transcript.tally import ConversationTable, Tally, summarise
+from emobench.config.current_plan import load_current_plan
 from emobench.core.outcomes import Group, Outcome
-from emobench.core.plan import Plan, load_plan
+from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.report.library import Library, Limit, list_units, make_redactor
@@ -102,7 +103,7 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
     Raises InvalidInput where there is no plan, rewards are none or the runs do not belong together,
     OSError on a bad disk.
     """
-    plan, path = load_plan(run_dir), run_dir.path
+    plan, path = load_current_plan(run_dir), run_dir.path
     is_collection = (path / SUMMARY_FILE).exists()
     rows = None if is_collection else EpisodesInMemory(open_compatible_runs([path]))
     library = Library(limit or Limit(), make_redactor(run_dir))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emobench import __version__
+from emobench.config.current_plan import load_current_plan
 from emobench.config.expand import blocks_of
 from emobench.core.commits import merged_commits
 from emobench.core.errors import InvalidInput, Problem
@@ -178,7 +179,7 @@ def _write(
 def _merged_plan(runs: Sequence[Run], name: str) -> Plan:
     """The cells of all runs, each key once, numbered anew; what they share is the first run's."""
     # A run of one's own says more than what tau-bench's files say.
-    first = min(runs, key=lambda run: run.published).plan
+    first = load_current_plan(min(runs, key=lambda run: run.published).run_dir)
     sweeps = [run.plan.sweep for run in runs]
     cells: dict[tuple[str, str, str, str, int], Cell] = {}
     for run in runs:

@@ -14,9 +14,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from emobench.config.current_plan import load_current_plan
 from emobench.core.errors import InvalidInput
 from emobench.core.outcomes import Group, Observation, Outcome
-from emobench.core.plan import Plan, load_plan
+from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.scheduler.cost import Conversation, Cost
@@ -178,7 +179,7 @@ def collect(
     each once; their transcripts are not kept. Raises InvalidInput without a plan, OSError on a bad
     disk.
     """
-    plan = plan or load_plan(run_dir)
+    plan = plan or load_current_plan(run_dir)
     results: dict[int, CellResult] = {}
     order: dict[tuple[Group, int], int] = {}
     place = {

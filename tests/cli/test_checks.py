@@ -126,6 +126,33 @@ def test_a_second_judge_is_compared(run_dir: Path) -> None:
     assert found["turns"] == sum(each["turns"] for each in data["manipulation"][0]["conditions"])
 
 
+def test_a_judge_and_gates_declared_after_the_run_are_used(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    plan = json.loads((run_dir / "plan.json").read_text())
+    file = run_dir.parent / "checked.yaml"
+    (run_dir / "plan.json").write_text(json.dumps({**plan, "sweep_file": str(file)}))
+    with recording(lambda request: Reply('{"emotion": "anger", "intensity": 2}')) as server:
+        declared = f"judge: {{model: late, base_url: {server.url}}}"
+        changed = SWEEP.replace("smallest_effect: 1.0", "smallest_effect: 0.001")
+        file.write_text(f"{changed}{declared}\n")
+        assert main(["judge", str(run_dir)]) == 0
+    assert "gates.smallest_effect: was 1.0, now 0.001" in capsys.readouterr().out
+    data = checks_of(run_dir)
+    assert data["judge"] == "late"
+    assert set(verdicts(data, "power").values()) == {"failed"}
+    assert data["thresholds_changed"]
+    assert main(["check", str(run_dir)]) == 1
+    said = capsys.readouterr().out
+    assert "since the submission: gates.smallest_effect: was 1.0, now 0.001" in said
+    assert "they were not declared before the data" in said
+    assert main(["report", str(run_dir)]) == 0
+    page = (run_dir / "report.html").read_text()
+    assert "gates.smallest_effect: was 1.0, now 0.001" in page
+    assert "Changed thresholds." in page
+
+
 def test_a_judge_that_sees_nothing_fails_the_variants(run_dir: Path) -> None:
     neutral = Reply('{"emotion": "neutral", "intensity": 0}')
     with recording(lambda request: neutral) as server:
