@@ -23,7 +23,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import handle_stop_signals
 from emobench.core.times import age_s
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
-from emobench.serving.demand import ON_THEIR_WAY, who_leases, who_needs_server
+from emobench.serving.demand import ON_THEIR_WAY, RemainingCells, who_leases, who_needs_server
 from emobench.store.endpoints import locate_server
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
@@ -46,17 +46,29 @@ class Survey:
 
 
 def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
-    """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput."""
-    plan, jobs = load_plan(run_dir), read_jobs(run_dir)
+    """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput.
+
+    Of a server that was submitted by hand nobody knows whether more arrays will be: it is needed
+    as long as a cell of it is not done.
+    """
+    plan = load_plan(run_dir)
+    jobs = schedulers.all_jobs(plan, run_dir)
+    recorded = {job.handle for job in read_jobs(run_dir)}
     servers = [
         job for job in jobs if job.kind is JobKind.SERVER and schedulers.owner(job).cleans_up
     ]
     free: list[JobRecord] = []
     needed: dict[str, str] = {}
     for server in schedulers.live(servers):
-        who = who_needs_server(
-            plan, run_dir, jobs, server, age_s(server.submitted), schedulers=schedulers
-        ) or who_leases(run_dir, server.name, schedulers)
+        cells = RemainingCells(plan, run_dir, server.name)
+        by_hand = server.handle not in recorded and cells.any_left()
+        who = (
+            who_needs_server(
+                plan, run_dir, jobs, server, age_s(server.submitted), cells, schedulers
+            )
+            or who_leases(run_dir, server.name, schedulers)
+            or ("who submitted it by hand" if by_hand else "")
+        )
         if who:
             needed[str(server)] = who
         else:

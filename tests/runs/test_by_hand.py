@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from emobench.cli.main import main
 from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
+from emobench.runs.cleanup import survey
 from emobench.runs.status import read_status
 from emobench.runs.watching.watch import Watch
 from emobench.serving.waiting import wait_for_endpoint
 from tests.support.plans import CUDA
+from tests.support.runs import finish_cell
 from tests.support.serving import make_run
 from tests.support.slurm_commands import SlurmCommands
 
@@ -97,3 +100,17 @@ def test_a_cell_says_that_its_server_was_never_submitted(
 ) -> None:
     with pytest.raises(ServersGone, match="no job of it was submitted: `emobench sbatch RUN_DIR`"):
         wait_for_endpoint(run_dir, "assistant_a", deadline_s=0.01, poll_s=0.01)
+
+
+def test_the_clean_up_job_cancels_a_server_by_hand_only_once_its_cells_are_done(
+    run_dir: RunDir, slurm: SlurmCommands
+) -> None:
+    assert survey(run_dir).needed == {"user (job 201)": "array a (job 202)"}
+    old = time.time() - 3600
+    answer = (slurm.folder / "squeue.answer").read_text()
+    answer = re.sub(r"202_.*\n", "", re.sub(r"PENDING\|\d+", f"RUNNING|{old:.0f}", answer))
+    slurm.answer("squeue", answer)
+    assert survey(run_dir).needed == {"user (job 201)": "who submitted it by hand"}
+    for cell in (0, 1):
+        finish_cell(run_dir, cell, finished=2)
+    assert [job.job_id for job in survey(run_dir).free] == ["201"]
