@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     limit = parse_limit(arguments.conversations)
     run_dir = find_run_dir(arguments.paths[0])
     output: Path = arguments.output or run_dir.report
-    _check_output(output)
+    if arguments.output is not None or run_dir.path.is_dir():
+        _check_output(output)
 
     from emobench.report.render import write_report
     from emobench.report.study import build_study

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emobench.scheduler.render import limit_s
+from emobench.scheduler.render import limit_s, template_environment
 from emobench.scheduler.site import Site, cards_in, gres_names
 
 TEMPLATE = "profile.yaml.j2"
@@ -40,31 +40,26 @@ class CardPartition:
 def card_partitions(site: Site) -> list[CardPartition]:
     """Return the kinds of cards of the partitions that are up, the likeliest one first."""
     found = [
-        CardPartition(name, gres, cards_in(group.gres, gres), group.cpus, group.memory_mb // 1024,
-                      _is_default(site, name))
+        CardPartition(
+            partition=name,
+            gres=gres,
+            cards=cards_in(group.gres, gres),
+            cpus=group.cpus,
+            memory_gb=group.memory_mb // 1024,
+            is_default=_is_default(site, name),
+        )
         for name in _up(site)
         for group in site.nodes.get(name, ())
         for gres in gres_names(group.gres)
         if CARD_GRES.match(gres)
-    ]  # fmt: skip
+    ]
     # The site's default is what most people may use; then the most cards.
     return sorted(dict.fromkeys(found), key=lambda each: (not each.is_default, -each.cards))
 
 
 def write_profile(site: Site, template_dirs: Sequence[Path]) -> str:
-    """Return the text of a profile, with what else there is to choose from in its comments.
-
-    Raises InvalidInput where a template is missing.
-    """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([str(folder) for folder in template_dirs]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """Return the text of a profile, with what else there is to choose from in its comments."""
+    environment = template_environment(template_dirs)
     environment.filters["yaml"] = _scalar
     return environment.get_template(TEMPLATE).render(_values(site))
 

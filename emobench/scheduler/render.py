@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from emobench.core.cluster import JobResources
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
 from emobench.core.plan import USER_SERVER, CellBlock, Plan, replica_of, servers_of
+from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
 from emobench.scheduler.job_comment import JobComment
@@ -62,6 +63,12 @@ def array_script(block: str) -> str:
     return f"tau_array_{block}.sbatch"
 
 
+def array_option(plan: Plan, block: CellBlock, cells: Iterable[int]) -> str:
+    """The option of sbatch by which a block's script runs these cells of it."""
+    indices = format_ranges((cell - block.first_cell for cell in sorted(cells)), comma=",")
+    return f"--array={indices}%{throttle_of(plan)}"
+
+
 def has_cleanup(plan: Plan) -> bool:
     """Whether a job runs after the arrays that ends servers which did not leave.
 
@@ -85,13 +92,7 @@ def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[s
 
     for path in (str(run_dir.path), plan.logs):
         _check_path(path)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([str(folder) for folder in template_dirs]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(template_dirs)
     environment.filters.update(sh=_sh, sbatch=_sbatch)
     try:
         return _render(plan, run_dir, environment)
@@ -106,6 +107,19 @@ def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[s
         ) from error
     except jinja2.UndefinedError as error:
         raise InvalidInput(Problem(f"a template uses an unknown name: {error.message}")) from error
+
+
+def template_environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
+    """Return what renders the templates of these folders: the first that has one wins."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([str(folder) for folder in template_dirs]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dict[str, str]:

@@ -11,24 +11,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emobench.config.capacity import throttle_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
 from emobench.core.plan import Plan, blocks_of_server, replica_of, server_of, servers_used_by
-from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
 from emobench.core.times import iso
-from emobench.scheduler.interface import Accounts, JobState, OwnJob, Phase, Scheduler
+from emobench.scheduler.interface import Accounts, JobState, OwnJob, Scheduler
 from emobench.scheduler.job_comment import JobComment, read_comment
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
+    array_option,
     array_script,
     has_cleanup,
     server_arguments,
     server_script,
 )
+from emobench.scheduler.sbatch_lines import waiting_servers
 from emobench.scheduler.slurm_commands import (
     advice_on,
     ask_own_job,
@@ -89,13 +89,13 @@ class SlurmScheduler(Scheduler):
                 run_dir.endpoint(server).unlink(missing_ok=True)
                 run_dir.successor(server).unlink(missing_ok=True)
                 note(_submit_server(executor, run_dir, server))
-            waiting = self._waiting_servers(run_dir)
+            own = self._own_jobs(run_dir, JobKind.SERVER)
+            waiting = waiting_servers(own, self.states(own))
             for block in plan.blocks:
                 cells = sorted(missing.get(block.name, ()))
                 if not cells:
                     continue
-                indices = format_ranges((cell - block.first_cell for cell in cells), comma=",")
-                options = [f"--array={indices}%{throttle_of(plan)}"]
+                options = [array_option(plan, block, cells)]
                 needed = servers_used_by(block.assistant)
                 if ids := [waiting[server] for server in needed if server in waiting]:
                     options.append(f"--dependency=after:{':'.join(ids)}")
@@ -257,26 +257,6 @@ class SlurmScheduler(Scheduler):
     def _own_jobs(self, run_dir: RunDir, *kinds: JobKind) -> list[JobRecord]:
         jobs = [job for job in read_jobs(run_dir) if job.scheduler == self.name]
         return [job for job in jobs if job.kind in kinds] if kinds else jobs
-
-    def _waiting_servers(self, run_dir: RunDir) -> dict[str, str]:
-        """Job id by server of which no replica has started yet: of the first in the queue.
-
-        An array can begin with one replica, and Slurm cannot be told to wait for any one of
-        several.
-        """
-        jobs = self._own_jobs(run_dir, JobKind.SERVER)
-        states = self.states(jobs)
-        waiting: dict[str, str] = {}
-        started: set[str] = set()
-        for job in jobs:
-            server, state = server_of(job.name), states.get(job.job_id)
-            if state is None or not state.live:
-                continue
-            if state.phase in (Phase.QUEUED, Phase.UNKNOWN):
-                waiting.setdefault(server, job.job_id)
-            else:
-                started.add(server)
-        return {server: job_id for server, job_id in waiting.items() if server not in started}
 
     def _cancel_unneeded(
         self, plan: Plan, run_dir: RunDir, submitted: Sequence[JobRecord]

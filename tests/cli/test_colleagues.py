@@ -128,12 +128,14 @@ def test_the_queue_tells_a_colleague_how_servers_stand(ask: Ask) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_it_is_made(
-    ask: Ask, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, run_dir: RunDir, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = ask("report")
     assert (code, out) == (1, "")
     assert f"{run_dir.path} is not yours to write to" in err and "-o FILE" in err
     assert main(["report", str(run_dir.path), "-o", "nowhere/x.html"]) == 2
+    assert main(["report", "nowhere"]) == 2
+    assert "emobench sweep" in capfd.readouterr().err  # what a run directory is
     assert main(["report", str(run_dir.path), "-o", str(run_dir.path)]) == 2
 
 

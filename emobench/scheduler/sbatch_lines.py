@@ -1,0 +1,102 @@
+"""The lines of a shell that submit what is missing of a run, in order. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from emobench.core.plan import Plan, server_of, servers_used_by
+from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.render import (
+    CLEANUP_SCRIPT,
+    array_option,
+    array_script,
+    has_cleanup,
+    server_arguments,
+    server_script,
+)
+from emobench.store.jobs import JobKind, JobRecord
+
+
+def waiting_servers(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> dict[str, str]:
+    """Return the job id by server of which no replica has started yet: of the first in the queue.
+
+    An array can begin with one replica, and Slurm cannot be told to wait for any one of several.
+    """
+    started = _started_servers(jobs, states)
+    waiting: dict[str, str] = {}
+    for job in jobs:
+        server, state = server_of(job.name), states.get(job.job_id)
+        if job.kind is JobKind.SERVER and is_live(state) and server not in started:
+            waiting.setdefault(server, job.job_id)
+    return waiting
+
+
+def _started_servers(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> set[str]:
+    return {
+        server_of(job.name)
+        for job in jobs
+        if job.kind is JobKind.SERVER
+        and (state := states.get(job.job_id)) is not None
+        and state.phase is Phase.STARTED
+    }
+
+
+def sbatch_lines(
+    plan: Plan,
+    scripts: Path,
+    missing: Mapping[str, Sequence[int]],
+    servers: Sequence[str],
+    jobs: Sequence[JobRecord],
+    states: Mapping[str, JobState],
+) -> Iterator[str]:
+    """Yield the lines for `servers` (instances) and the cells `missing` by block.
+
+    `scripts` is the scripts' folder as a person would type it; `jobs` are the run's, for whose
+    servers the arrays wait too, and `states` what the queue says of them.
+    """
+    names = _Names()
+    dependencies = waiting_servers(jobs, states)
+    started = _started_servers(jobs, states)
+    for instance in servers:
+        variable = names.of(instance)
+        command = _sbatch(scripts / server_script(server_of(instance)), "--parsable")
+        yield f"{variable}=$({shlex.join([*command, *server_arguments(instance)])})"
+        if server_of(instance) not in started:
+            dependencies.setdefault(server_of(instance), f"${variable}")
+    arrays = []
+    for block in plan.blocks:
+        if not (cells := missing.get(block.name)):
+            continue
+        needed = servers_used_by(block.assistant)
+        after = [dependencies[server] for server in needed if server in dependencies]
+        options = f"--dependency=after:{':'.join(after)} " if after else ""
+        command = _sbatch(scripts / array_script(block.name), array_option(plan, block, cells))
+        arrays.append(names.of(f"run_{block.name}"))
+        yield f"{arrays[-1]}=$(sbatch --parsable {options}{shlex.join(command[1:])})"
+    if arrays and has_cleanup(plan):
+        ids = ":".join(f"${variable}" for variable in arrays)
+        yield f"sbatch --dependency=afterany:{ids} {shlex.quote(str(scripts / CLEANUP_SCRIPT))}"
+
+
+def _sbatch(script: Path, *options: str) -> list[str]:
+    return ["sbatch", *options, str(script)]
+
+
+class _Names:
+    """Variables of the shell: a name's safe characters, numbered where two are alike."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, name: str) -> str:
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        number = next(n for n in range(1, 10_000) if self._named(plain, n) not in self._taken)
+        self._taken.add(self._named(plain, number))
+        return self._named(plain, number)
+
+    @staticmethod
+    def _named(plain: str, number: int) -> str:
+        return plain if number == 1 else f"{plain}_{number}"
