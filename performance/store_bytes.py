@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from emobench.core.files import dump_json
 from emobench.core.run_dir import RunDir
-from emobench.store.episodes import EpisodeRecord, EpisodeStore, episode_of
+from emobench.store.episodes import EpisodeRecord, EpisodeStore, episode_of, line_of
 from performance.children import written_bytes
 from performance.server import child, scripted_server
 
@@ -30,7 +29,7 @@ def main() -> None:
     print(f"  written              {run['written']:10d}")
     print(f"  result files left    {run['results']:10d}  (episodes.jsonl {run['episodes']})")
     print(f"  written / results    {run['written'] / run['results']:10.3f}  (target 1.1)")
-    size = len(dump_json(record))
+    size = len(line_of(record))
     print(f"one more result of {size} bytes, median of {SAMPLES}:")
     for count, (bytes_each, ms, cpu_ms) in _growth(record).items():
         print(

@@ -10,6 +10,7 @@ runs/<sweep name>/
   endpoints/leases/<instance>/<id>.json   by another sweep that shares this server
   endpoints/<instance>.<job>.events.jsonl when that job loaded, served and was idle
   cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
+  cells/<n>/set_aside.jsonl     lines that were damaged, or are run again by `rerun`; never deleted
   cells/<n>/variant_summary.json
   cells/<n>/results.json        tau-bench's own format, written at the end
   installed_vllm.json           which arguments the site's vLLM takes, asked at submission
@@ -37,6 +38,10 @@ class CellPaths:
     @property
     def episodes(self) -> Path:
         return self.folder / "episodes.jsonl"
+
+    @property
+    def set_aside(self) -> Path:
+        return self.folder / "set_aside.jsonl"
 
     @property
     def summary(self) -> Path:

@@ -17,7 +17,7 @@ from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.rejections import RejectionRow
-from emobench.store.episodes import EarlierAttempt, EpisodeRecord, EpisodeStore
+from emobench.store.episodes import EpisodeRecord, EpisodeStore, belongs_to
 from emobench.store.summaries import SummaryWriter, summary_in
 
 MAX_ATTEMPTS = 3
@@ -46,7 +46,12 @@ def run_cell(
     cell = plan.cells[number]
     content = cell_content(plan.sweep, cell, plan.benchmark)
     stop = StopRequest()
-    with EpisodeStore(run_dir.cell(number)) as store, stop.on_signals():
+    with EpisodeStore(run_dir.cell(number), belongs_to(cell)) as store, stop.on_signals():
+        if store.damaged:
+            progress(
+                f"cell {number}: {store.damaged} damaged lines are now in {store.paths.set_aside}; "
+                "what they held runs again"
+            )
         _refuse_other_content(store, content)
         summary = SummaryWriter(plan, run_dir, cell, content)
         missing = [task for task in cell.tasks if task not in store.finished()]
@@ -84,9 +89,9 @@ def run_cell(
 def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) -> None:
     """Raise InvalidInput if episodes on disk belong to another study than this one."""
     others = [
-        task
-        for task, record in store.records.items()
-        if record.episode != content_hash(content, task)
+        record
+        for record in (*store.records.values(), *store.foreign)
+        if record.episode != content_hash(content, record.task_id)
     ]
     if not others:
         return
@@ -179,8 +184,8 @@ class _CellRun:
         """Converse on one task, again after an infrastructure error; the record has the history."""
         from emobench.runner.episode import run_episode
 
-        history: list[EarlierAttempt] = []
-        before = self.store.attempts.get(task, 0)
+        history = [*self.store.earlier.get(task, ())]
+        before = self.store.attempts(task)
         for extra in range(MAX_ATTEMPTS):
             self.resolver.return_to_preferred()
             follower = Follower(self.resolver)
@@ -191,9 +196,7 @@ class _CellRun:
             record = replace(record, history=list(history))
             if record.is_final or extra == MAX_ATTEMPTS - 1:
                 break
-            history.append(
-                EarlierAttempt(attempt, record.error, record.started, record.wall_s, record.steps)
-            )
+            history = record.attempts
             if self.stop.wait(BACKOFF_S[extra]):
                 break
             try:

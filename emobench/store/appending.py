@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from emobench.core.files import naming
+
 
 class LineStore(ABC):
     """Appends to `path` while it holds an exclusive lock on `lock`, which may be the same file.
@@ -51,10 +53,24 @@ class LineStore(ABC):
 
     def _write(self, lines: Iterable[bytes]) -> None:
         """Append lines without their line breaks; when this returns they are on disk."""
-        data = memoryview(b"".join(line + b"\n" for line in lines))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
+        with naming(self._path):
+            _append(self._descriptor, lines)
+
+    def _reopen(self) -> None:
+        """Go on with the file that has taken the place of the one that was opened."""
+        with ExitStack() as held:
+            os.dup2(_opened(self._path, held), self._descriptor, inheritable=False)
+
+
+def append_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Append lines without their line breaks to a file that no other process writes; when this
+    returns they are on disk. Raises OSError."""
+    with ExitStack() as held, naming(path):
+        descriptor = _opened(path, held)
+        end = os.fstat(descriptor).st_size
+        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+            lines = [b"", *lines]  # the last write was cut off
+        _append(descriptor, lines)
 
 
 def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -67,6 +83,13 @@ def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
         for line in stream:
             yield line, start
             start += len(line)
+
+
+def _append(descriptor: int, lines: Iterable[bytes]) -> None:
+    data = memoryview(b"".join(line + b"\n" for line in lines))
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
 
 
 def _opened(path: Path, held: ExitStack) -> int:

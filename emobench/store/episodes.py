@@ -1,25 +1,33 @@
 """`episodes.jsonl`: the record of an episode, which lines of a file count, and the one writer.
 
 A file may be cut off anywhere, may be growing while it is read, and may hold lines that an editor
-or a disk spoilt. Every reader goes by the same rule: of a task counts its first line that is no
-infrastructure error, or else the last one.
+or a disk spoilt: a line ends in a checksum of its other bytes, and one that does not fit it is
+damaged. Every reader goes by the same rule: of a task counts its first line that is no
+infrastructure error and has a reward, or else the last one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from zlib import crc32
 
-from emobench.core.errors import EmobenchError
-from emobench.core.files import dump_json, parse_json
+from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.files import dump_json, parse_json, write_bytes_atomic
 from emobench.core.outcomes import Condition, Outcome
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
-from emobench.store.appending import LineStore, stored_lines
+from emobench.store.appending import LineStore, append_lines, stored_lines
+
+SCHEMA = 2
+"""Of the lines that are written. From 2 on a line ends in its checksum; one of schema 1 may."""
+_MARK = b',"crc32":"'
+_AFTER_MARK = len(b'12345678"}\n')
 
 T = TypeVar("T")
 INT16, INT32, INT64 = 2**15 - 1, 2**31 - 1, 2**63 - 1
@@ -51,13 +59,15 @@ class BenchmarkVersion:
 
 @dataclass(frozen=True, slots=True)
 class EarlierAttempt:
-    """A conversation that an infrastructure error ended, and that was begun again."""
+    """A conversation that was begun again, after an infrastructure error or by `emobench rerun`."""
 
     attempt: int
     error: EpisodeError | None
     started: str | None
     wall_s: float | None
     steps: int
+    outcome: Outcome = Outcome.INFRA_ERROR
+    """Another one where the episode had a result that was set aside."""
 
 
 # Not frozen: a report makes a million of them, and a frozen one takes four times as long to make.
@@ -65,7 +75,7 @@ class EarlierAttempt:
 class EpisodeRecord:
     """One line of episodes.jsonl. The order of the fields is that of the file."""
 
-    schema: int = 1
+    schema: int = SCHEMA
     episode: str = ""
     """Hash of all that affects the conversation's content (`config.identity`)."""
     cell: int = -1
@@ -112,7 +122,7 @@ class EpisodeRecord:
     emobench: str | None = None
     """Version that ran it."""
     history: list[EarlierAttempt] = field(default_factory=list)
-    """The attempts of the same run of the cell before this one."""
+    """Those before this one: of the same run of the cell, and those that were set aside."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
@@ -125,8 +135,17 @@ class EpisodeRecord:
 
     @property
     def is_final(self) -> bool:
-        """Whether it is a result; an infrastructure error is missing data and is run again."""
-        return self.outcome is not Outcome.INFRA_ERROR
+        """Whether it is a result; an infrastructure error is missing data and is run again, as is
+        an episode whose reward is no number."""
+        return self.outcome is not Outcome.INFRA_ERROR and self.reward is not None
+
+    @property
+    def attempts(self) -> list[EarlierAttempt]:
+        """All of them, this one last, for the record of the one after it."""
+        own = EarlierAttempt(
+            self.attempt, self.error, self.started, self.wall_s, self.steps, self.outcome
+        )
+        return [*self.history, own]
 
     def stock_result(self) -> dict[str, Any]:
         """Return a result as tau-bench writes it; its trials count from 0. Where an error ended
@@ -141,6 +160,39 @@ class EpisodeRecord:
             "traj": self.traj,
             "trial": self.trial - 1,
         }
+
+
+def line_of(record: EpisodeRecord) -> bytes:
+    """The record as a line of the file, without its line break."""
+    body = dump_json(record)[:-1]
+    return b'%b%b%08x"}' % (body, _MARK, crc32(body))
+
+
+def parse_line(line: bytes, path: Path) -> EpisodeRecord | None:
+    """The record of a whole line of a file, or None where it is damaged or no episode.
+
+    Raises InvalidInput for a line of a newer version, which this one cannot judge.
+    """
+    end = len(line) - _AFTER_MARK
+    has_checksum = line.startswith(_MARK, end - len(_MARK))
+    if has_checksum:
+        checksum = b"%08x" % crc32(memoryview(line)[: end - len(_MARK)])
+        if not line.startswith(checksum, end):
+            return None
+    data = parse_json(line)
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if type(schema) is int and schema > 1:
+        if not has_checksum:
+            return None
+        if schema > SCHEMA:
+            raise InvalidInput(
+                Problem(
+                    f"an episode of schema {schema}; this emobench reads up to {SCHEMA}",
+                    file=str(path),
+                    hint="a newer version wrote it; use that one",
+                )
+            )
+    return episode_of(data)
 
 
 def episode_of(data: object) -> EpisodeRecord | None:
@@ -213,12 +265,12 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[Line]:
-    """The lines from the byte `start` on. Raises OSError."""
+    """The lines from the byte `start` on. Raises OSError; InvalidInput for a newer schema."""
     for line, offset in stored_lines(path, start):
         if not line.endswith(b"\n"):
             yield Line(offset, len(line), "torn")
             continue
-        record = episode_of(parse_json(line))
+        record = parse_line(line, path)
         if record is not None:
             yield Line(offset, len(line), "episode", record)
         else:
@@ -293,6 +345,43 @@ def count_lines(
     return LineCounts(replaced, duplicates, damaged, torn, foreign, repeated)
 
 
+class TaskResult(NamedTuple):
+    """What a cell's file says of one task."""
+
+    outcome: Outcome
+    reward: float | None
+
+    is_final: bool
+
+
+def read_results(path: Path, cell: Cell) -> Mapping[int, TaskResult]:
+    """What counts in a cell's file, by task, also of tasks that the cell no longer has.
+
+    Read once as long as the file stays the same. An absent file has none. Raises OSError on a bad
+    disk.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    version = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return _results_at(path, version, cell.key)
+
+
+@lru_cache(2**16)
+def _results_at(
+    path: Path, _: object, key: tuple[str, str, str, str, int]
+) -> Mapping[int, TaskResult]:
+    kept: dict[int, Kept[TaskResult]] = {}
+    count_lines(
+        path,
+        lambda record, *_: TaskResult(record.outcome, record.reward, record.is_final),
+        kept,
+        lambda record: record.key == key,
+    )
+    return MappingProxyType({task: line.made for task, line in kept.items()})
+
+
 class CellBusy(EmobenchError):
     """Another process is writing this cell."""
 
@@ -302,17 +391,26 @@ class CellBusy(EmobenchError):
 class EpisodeStore(LineStore):
     """Appends episodes to `episodes.jsonl` under an exclusive lock, flushed to disk.
 
-    Opening recognises a line that was torn by a kill or a full disk and cuts it off: that episode
-    runs again. Raises CellBusy where another process holds the cell, OSError where the disk says
-    no; what was there before stays.
+    Opening moves lines that are damaged, or were torn by a kill or a full disk, to
+    `set_aside.jsonl`: those episodes run again. Raises CellBusy where another process holds the
+    cell, OSError where the disk says no; what was there before stays.
     """
 
-    def __init__(self, paths: CellPaths) -> None:
+    def __init__(
+        self, paths: CellPaths, belongs: Callable[[EpisodeRecord], bool] = lambda record: True
+    ) -> None:
         super().__init__(paths.episodes, paths.lock)
         self.paths = paths
         self.records: dict[int, EpisodeRecord] = {}
         """What counts so far, by task."""
-        self.attempts: dict[int, int] = {}
+        self.foreign: list[EpisodeRecord] = []
+        """Those in the file that do not belong to the cell."""
+        self.damaged = 0
+        """Lines that were set aside when it was opened."""
+        self.earlier: dict[int, list[EarlierAttempt]] = {}
+        """Attempts of episodes that were set aside, by task."""
+        self._belongs = belongs
+        self._attempts: dict[int, int] = {}
 
     def __enter__(self) -> EpisodeStore:
         self.paths.folder.mkdir(parents=True, exist_ok=True)
@@ -320,13 +418,29 @@ class EpisodeStore(LineStore):
 
     def append(self, *records: EpisodeRecord) -> None:
         """Write episodes; when this returns they are on disk. Raises OSError otherwise."""
-        self._write(map(dump_json, records))
+        self._write(map(line_of, records))
         for record in records:
             self._remember(record)
 
     def finished(self) -> set[int]:
         """Tasks that need no further run."""
         return {task for task, record in self.records.items() if record.is_final}
+
+    def attempts(self, task: int) -> int:
+        """Times that the task was begun before."""
+        set_aside = (each.attempt for each in self.earlier.get(task, ()))
+        return max(self._attempts.get(task, 0), *set_aside, 0)
+
+    def set_aside(self, tasks: Collection[int]) -> None:
+        """Move every episode of these tasks to `set_aside.jsonl`, to be run again. Raises OSError;
+        nothing is lost then."""
+
+        def goes(line: Line) -> bool:
+            record = line.record
+            return record is not None and record.task_id in tasks and self._belongs(record)
+
+        self._move(goes)
+        self._load()
 
     def _busy(self) -> CellBusy:
         return CellBusy(
@@ -335,20 +449,60 @@ class EpisodeStore(LineStore):
         )
 
     def _load(self) -> int:
-        whole_bytes = 0
-        for line in read_lines(self.paths.episodes):
-            if line.state != "torn":
-                whole_bytes = line.end
-            if line.record is not None:
+        self.records.clear()
+        self.foreign.clear()
+        self._attempts.clear()
+        damaged = end = 0
+        for line in read_lines(self._path):
+            end = line.end
+            damaged += _is_damaged(line)
+            if line.record is None:
+                continue
+            if self._belongs(line.record):
                 self._remember(line.record)
-        return whole_bytes
+            else:
+                self.foreign.append(line.record)
+        if damaged:
+            self.damaged = damaged
+            self._move(_is_damaged)
+            return self._load()
+        if self.paths.set_aside.exists():
+            self._note_earlier()
+        return end
+
+    def _note_earlier(self) -> None:
+        found: dict[int, dict[int, EarlierAttempt]] = {}
+        for line in read_lines(self.paths.set_aside):
+            record = line.record
+            if record is not None and self._belongs(record):
+                attempts = found.setdefault(record.task_id, {})
+                attempts.update((each.attempt, each) for each in record.attempts)
+        self.earlier = {
+            task: [attempts[number] for number in sorted(attempts)]
+            for task, attempts in found.items()
+        }
+
+    def _move(self, goes: Callable[[Line], bool]) -> None:
+        """Move lines to `set_aside.jsonl`. Those of a move that is killed are in both files."""
+        data = self._path.read_bytes()
+        stay: list[bytes] = []
+        moved: list[bytes] = []
+        for line in read_lines(self._path):
+            (moved if goes(line) else stay).append(data[line.offset : line.end])
+        append_lines(self.paths.set_aside, (each.removesuffix(b"\n") for each in moved))
+        write_bytes_atomic(self._path, b"".join(stay))
+        self._reopen()
 
     def _remember(self, record: EpisodeRecord) -> None:
         task = record.task_id
-        self.attempts[task] = max(self.attempts.get(task, 0), record.attempt)
+        self._attempts[task] = max(self._attempts.get(task, 0), record.attempt)
         known = self.records.get(task)
         if known is None or not known.is_final:
             self.records[task] = record
+
+
+def _is_damaged(line: Line) -> bool:
+    return line.state in ("damaged", "torn")
 
 
 def number(value: object) -> float | None:
@@ -408,6 +562,7 @@ def _history(data: object) -> list[EarlierAttempt]:
             started=text(each.get("started")),
             wall_s=number(each.get("wall_s")),
             steps=whole(each.get("steps"), INT32) or 0,
+            outcome=_OUTCOMES.get(text(each.get("outcome")) or "", Outcome.INFRA_ERROR),
         )
         for each in data
         if isinstance(each, dict)

@@ -26,7 +26,6 @@ from emobench.benchmarks.transcript import Reply, read_messages
 from emobench.config.expand import blocks_of
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.files import dump_json
 from emobench.core.models import OpenAIModel
 from emobench.core.outcomes import CONTROL, SUCCESS, Outcome
 from emobench.core.plan import Plan, save_plan
@@ -47,6 +46,7 @@ from emobench.store.episodes import (
     EpisodeError,
     EpisodeRecord,
     LineCounts,
+    line_of,
     number,
 )
 from emobench.tables.compatibility import PUBLISHED
@@ -140,7 +140,7 @@ def convert(
             result, _ = _DECODER.raw_decode(text, found.place)
             with paths.episodes.open("ab") as stream:
                 record = record_of(result, described, assistant, trial, cell.number, found)
-                stream.write(dump_json(record) + b"\n")
+                stream.write(line_of(record) + b"\n")
     save_plan(run_dir, plan)
     return [
         replace(account, left_out=replace(account.left_out, repeated=given.count(None)))

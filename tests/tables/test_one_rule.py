@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,10 +18,10 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.runs.watching.episodes import EpisodeScan
-from emobench.store.episodes import EpisodeStore, episode_of
+from emobench.store.episodes import EpisodeStore, belongs_to, episode_of, line_of
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_tables
-from tests.support.runs import episode, make_run
+from tests.support.runs import episode, make_run, real_episode
 
 
 @pytest.fixture
@@ -124,7 +125,53 @@ def test_a_resumed_cell_runs_what_the_report_lacks(run_dir: RunDir, lines: list[
     with EpisodeStore(run_dir.cell(0)) as store:
         assert {task: record.outcome for task, record in store.records.items()} == found
         assert store.finished() == {task for task in found if store.records[task].is_final}
-    assert path.read_bytes() == b"".join(lines), "what was torn is cut off, and nothing else"
+    sound = [line for line in lines if line not in DAMAGED or line == b"\n"]
+    assert path.read_bytes() == b"".join(sound), "what is damaged or torn has left the file"
+    damaged = [line for line in lines if line not in sound]
+    beside = run_dir.cell(0).set_aside
+    assert beside.read_bytes() == b"".join([*damaged, TORN, b"\n"]), "and stands beside it"
+    beside.unlink()
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_flipped_bit_anywhere_costs_its_episode_and_nothing_else(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, checksum: bool
+) -> None:
+    """No outcome, key or task of a spoilt line is believed. Of lines that earlier versions wrote,
+    without a checksum, the runner and every reader say the same at least."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # thousands of files
+    paths, plan = run_dir.cell(0), load_plan(run_dir)
+    outcomes = ("solved", "agent_error")
+    lines = [real_episode(run_dir, CONTROL, task, each) for task, each in enumerate(outcomes)]
+    for line in lines:
+        line |= {"traj": line["traj"][1:2], "info": {}, "calls": []}
+    records = [episode_of({**line, "schema": 2}) for line in lines]
+    data = b"".join(
+        line_of(record) + b"\n" if checksum and record is not None else written(line)
+        for line, record in zip(lines, records, strict=True)
+    )
+    paths.folder.mkdir(parents=True)
+    starts = [place for place, byte in enumerate(data) if byte == ord("\n")]
+    for place in range(len(data)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        paths.episodes.write_bytes(flipped)
+        scan = EpisodeScan(plan, run_dir)
+        scan.read({0: False}, None, time.time())
+        file = collect(run_dir).cells[0].file
+        found = {each.task_id: each.outcome for each in file.episodes}
+        with EpisodeStore(paths, belongs_to(CONTROL)) as store:
+            assert {task: each.outcome for task, each in store.records.items()} == found, place
+        watched = {name for name, n in scan.variants["control"].outcomes.items() if n}
+        assert watched == set(found.values()), place
+        set_aside = paths.set_aside.read_bytes() if paths.set_aside.exists() else b""
+        kept = paths.episodes.read_bytes() + set_aside
+        assert sorted(kept.split()) == sorted(bytes(flipped).split()), place
+        if checksum:
+            struck = sum(end < place for end in starts)
+            lost = {struck, struck + 1} if place in starts else {struck}
+            assert found == {t: outcomes[t] for t in range(2) if t not in lost}, place
+        paths.set_aside.unlink(missing_ok=True)
 
 
 def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
@@ -137,6 +184,7 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
             "started": "2026-11-20T09:00:00+00:00",
             "wall_s": 1.5,
             "steps": 3,
+            "outcome": "infra_error",
         }
     ]
     line["traj"][0]["content"] = "\ud800"
@@ -147,5 +195,6 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
     with EpisodeStore(run_dir.cell(0)) as store:
         assert store.records == {1: record}
     data = json.loads(run_dir.cell(0).episodes.read_bytes())
-    assert data == json.loads(dump_json(record))
+    assert list(data)[-1] == "crc32"
+    assert data == {**json.loads(dump_json(record)), "crc32": data["crc32"]}
     assert {key: data[key] for key in line} == line

@@ -15,11 +15,10 @@ from typing import BinaryIO
 
 from emobench.benchmarks.tasks import Task, task_of
 from emobench.benchmarks.transcript import Transcript, parse_transcript
-from emobench.core.files import parse_json
 from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
 from emobench.core.sweep import Sweep
-from emobench.store.episodes import EpisodeRecord, episode_of
+from emobench.store.episodes import EpisodeRecord, parse_line
 from emobench.tables.run_results import CellResult, Collected, EpisodeSummary
 
 OPEN_FILES = 64
@@ -88,7 +87,7 @@ def read_conversations(
                 streams[path] = path.open("rb")
             streams.move_to_end(path)
             streams[path].seek(summary.offset)
-            record = episode_of(parse_json(streams[path].read(summary.length)))
+            record = parse_line(streams[path].read(summary.length), path)
             if record is not None:
                 yield result, summary, parse_conversation(record, plan.benchmark)
 

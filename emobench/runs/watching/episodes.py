@@ -59,8 +59,9 @@ class _File:
     offset: int = 0
     behind: int = 0
     """Bytes that were there and are not read yet."""
-    final: dict[int, bool] = field(default_factory=dict)
-    """Tasks met; False: an infrastructure error, which a later line replaces."""
+    inode: int = 0
+    missing: dict[int, Outcome | None] = field(default_factory=dict)
+    """Tasks met; the outcome of those without a result, which a later line replaces."""
 
 
 class EpisodeScan:
@@ -99,19 +100,22 @@ class EpisodeScan:
                 self._read(self._plan.cells[number], file, deadline, now)
             if done and not file.behind:
                 self._settled.add(number)
-                file.final.clear()
+                file.missing.clear()
         return None
 
     def _look(self, number: int, file: _File) -> bool:
-        """How much there is to read; False where the file is shorter than what was read."""
+        """How much there is to read; False where lines have left the file since."""
         try:
-            length = self._run_dir.cell(number).episodes.stat().st_size
+            found = self._run_dir.cell(number).episodes.stat()
+            length, inode = found.st_size, found.st_ino
         except FileNotFoundError:
-            length = 0
+            length = inode = 0
         except OSError:
             return True  # the file system is away
         file.behind = max(0, length - file.offset)
-        return length >= file.offset
+        same = file.inode in (0, inode)
+        file.inode = inode
+        return same and length >= file.offset
 
     def _read(self, cell: Cell, file: _File, deadline: float | None, now: float) -> None:
         of_cell = belongs_to(cell)
@@ -134,11 +138,12 @@ class EpisodeScan:
         end = (began or 0.0) + (record.wall_s or 0.0)
         self._note_error(cell, record, end)
         tally = self.variants[cell.variant]
-        if record.task_id in file.final:
-            if file.final[record.task_id]:
+        if record.task_id in file.missing:
+            replaced = file.missing[record.task_id]
+            if replaced is None:
                 return
-            tally.outcomes[Outcome.INFRA_ERROR] -= 1
-        file.final[record.task_id] = record.is_final
+            tally.outcomes[replaced] -= 1
+        file.missing[record.task_id] = None if record.is_final else record.outcome
         tally.add(cell.env, record.task_id, record.outcome, record.reward)
         if record.is_final and end > now - RECENT_S:
             self.recent.append((end if began is None else began, end))
