@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from emobench.benchmarks.adapter import load_benchmark
 from emobench.cli.main import main
 from tests.support.model_server import ModelServer, Reply, is_user, recording
 
@@ -55,6 +56,36 @@ def test_the_step_limit(folder: Path) -> None:
         "user",
         *["assistant", "user"] * 3,
     ]
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(3, "failed"), (2, "max_steps")])
+def test_an_end_on_the_very_last_step_is_an_end(folder: Path, limit: int, outcome: str) -> None:
+    def answer(request: dict[str, Any]) -> Reply:
+        heard = sum(message["role"] == "user" for message in request["messages"])
+        # The user opens, answers twice, and ends at what the assistant says third.
+        return Reply("###STOP###" if is_user(request) and heard == 4 else "Hm.")
+
+    record, _ = converse(folder, answer, "--max-steps", str(limit))
+    assert (record["outcome"], record["steps"]) == (outcome, limit)
+
+
+def test_a_task_solved_on_the_very_last_step_is_solved(folder: Path) -> None:
+    """Retail's task 0 asks for one exchange; what it takes is known from the ground truth."""
+    actions = [
+        (action.name, json.dumps(action.kwargs))
+        for action in load_benchmark().tasks("retail")[0].actions
+    ]
+
+    def answer(request: dict[str, Any]) -> Reply:
+        if is_user(request):
+            heard = sum(message["role"] == "user" for message in request["messages"])
+            return Reply("###STOP###" if heard == 2 else "Hi.")
+        made = sum(message["role"] == "tool" for message in request["messages"])
+        return Reply(None, [actions[made]]) if made < len(actions) else Reply("Done.")
+
+    record, _ = converse(folder, answer, "--max-steps", str(len(actions) + 1))
+    assert (record["outcome"], record["reward"]) == ("solved", 1.0)
+    assert record["steps"] == len(actions) + 1
 
 
 def test_a_context_that_is_too_long(folder: Path) -> None:

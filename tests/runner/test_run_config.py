@@ -125,25 +125,37 @@ def test_a_react_users_thought_reaches_the_agent_only_in_stock(folder: Path, rep
     )
 
 
-@pytest.mark.parametrize(("repair", "outcome"), [(False, "failed"), (True, "max_steps")])
+@pytest.mark.parametrize(
+    ("said", "repair", "heard"),
+    [
+        ("I shall say ###STOP### when done.", False, None),
+        ("I shall say ###STOP### when done.", True, "I shall say STOP when done."),
+        ("###STOP###", False, None),
+        ("###STOP###", True, None),
+        ("Thanks! '###STOP###'.", False, None),
+        ("Thanks! '###STOP###'.", True, None),
+    ],
+)
 def test_a_quoted_stop_marker_ends_the_conversation_only_in_stock(
-    folder: Path, repair: bool, outcome: str
+    folder: Path, said: str, repair: bool, heard: str | None
 ) -> None:
+    """`heard` is what the agent reads of it; None where the conversation ends."""
+
     def answer(request: dict[str, Any]) -> Reply:
-        return Reply("I shall say ###STOP### when done." if is_user(request) else "Well.")
+        opens = len(request["messages"]) == 2
+        return Reply(("Hi." if opens else said) if is_user(request) else "Well.")
 
     with recording(answer) as server:
-        settings = config(server, folder, task_ids=[0])
-        fidelity = {"standalone_stop": repair}
         run(
-            settings,
+            config(server, folder, task_ids=[0]),
             model_base_url=server.url,
-            fidelity=fidelity,
+            fidelity={"standalone_stop": repair},
             max_steps=2,
             progress=lambda line: None,
         )
         (record,) = records(folder)
-    assert record["outcome"] == outcome
+    assert record["outcome"] == ("failed" if heard is None else "max_steps")
+    assert record["traj"][3]["content"] == (said if heard is None else heard)
     assert ("standalone_stop" in record["fidelity"]) is repair
 
 

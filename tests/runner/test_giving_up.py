@@ -1,0 +1,133 @@
+"""When a cell gives up, and how it says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emobench.benchmarks.adapter import load_benchmark
+from emobench.core.cluster import ClusterProfile
+from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
+from emobench.core.plan import Plan, save_plan
+from emobench.core.run_dir import RunDir
+from emobench.runner.cell import run_cell
+from tests.support.model_server import Reply, is_user, recording
+from tests.support.plans import make_plan
+
+LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
+TASKS = tuple(range(12))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emobench.runner.cell.BACKOFF_S", (0.0, 0.0))
+    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
+
+
+def planned(folder: Path, model: RoleModel) -> tuple[Plan, RunDir]:
+    """One cell of twelve tasks, one at a time."""
+    plan = make_plan(
+        LOCAL, folder, model, {"a": model}, concurrency=1, max_steps=1, trials=1, probe="off"
+    )
+    cell = plan.cells[0].model_copy(update={"tasks": TASKS})
+    plan = plan.model_copy(update={"benchmark": load_benchmark().label, "cells": (cell,)})
+    run_dir = RunDir(folder / "run")
+    run_dir.path.mkdir()
+    save_plan(run_dir, plan)
+    return plan, run_dir
+
+
+def summary(run_dir: RunDir) -> dict[str, Any]:
+    return dict(json.loads(run_dir.cell(0).summary.read_text()))
+
+
+class Conversations:
+    """A server that fails the conversations whose number `fails` says, each of their attempts.
+
+    From number `hold` on they last until the cell stops.
+    """
+
+    def __init__(self, fails: Callable[[int], bool], hold: int = len(TASKS)) -> None:
+        self._fails, self._hold = fails, hold
+        self._openings: list[str] = []
+        self.stopping = threading.Event()
+
+    def answer(self, request: dict[str, Any]) -> Reply:
+        opening = str(request["messages"][0]["content"])
+        if not is_user(request):
+            return Reply("Hm.")
+        if opening not in self._openings:  # the instruction is the task's
+            self._openings.append(opening)
+        number = self._openings.index(opening)
+        if number >= self._hold:
+            self.stopping.wait(20)
+        return Reply(status=503, error="away") if self._fails(number) else Reply("Hi.")
+
+    def progress(self, line: str) -> None:
+        if line.startswith("stopping"):
+            self.stopping.set()
+
+    @contextmanager
+    def cell(self, folder: Path) -> Iterator[tuple[int, RunDir]]:
+        with recording(self.answer) as server:
+            plan, run_dir = planned(folder, OpenAIModel(model="m", base_url=server.url))
+            yield run_cell(plan, run_dir, 0, self.progress), run_dir
+
+
+def lines(run_dir: RunDir) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run_dir.cell(0).episodes.read_text().splitlines()]
+
+
+def test_three_infrastructure_errors_in_a_row_end_a_cell(tmp_path: Path) -> None:
+    conversations = Conversations(lambda number: True, hold=3)
+    with conversations.cell(tmp_path) as (code, run_dir):
+        # The fourth was under way when the cell stopped, and is kept.
+        assert (code, [line["task_id"] for line in lines(run_dir)]) == (1, [0, 1, 2, 3])
+    assert conversations.stopping.is_set(), "it stopped before the fourth had ended"
+    assert summary(run_dir)["exit_reason"] == "infra_errors"
+
+
+def test_a_conversation_that_ends_sets_the_count_back(tmp_path: Path) -> None:
+    with Conversations(lambda number: number % 3 < 2).cell(tmp_path) as (code, run_dir):
+        assert [line["task_id"] for line in lines(run_dir)] == list(TASKS)
+    outcomes = [line["outcome"] for line in lines(run_dir)]
+    assert outcomes == ["infra_error", "infra_error", "max_steps"] * 4
+    assert code == 1
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_waiting_for_a_server_is_no_servers_end(
+    tmp_path: Path, kind: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell is incomplete and waits for its next submission; no server has failed."""
+    plan, run_dir = planned(tmp_path, ScriptedModel(model="m"))
+
+    def warn(*_: object) -> tuple[None, str]:
+        os.kill(os.getpid(), kind)
+        return None, "there is none yet"
+
+    monkeypatch.setattr("emobench.serving.waiting.find_server", warn)
+    assert run_cell(plan, run_dir, 0, lambda line: None) == 1
+    assert (summary(run_dir)["status"], summary(run_dir)["exit_reason"]) == (
+        "incomplete",
+        "interrupted",
+    )
+
+
+def test_a_server_that_does_not_come_is_gone(tmp_path: Path) -> None:
+    plan, run_dir = planned(tmp_path, ScriptedModel(model="m"))
+    late = plan.profile.model_copy(update={"server_deadline_min": 0.001})
+    plan = plan.model_copy(update={"profile": late})
+    assert run_cell(plan, run_dir, 0, lambda line: None) == 3
+    assert (summary(run_dir)["status"], summary(run_dir)["exit_reason"]) == (
+        "failed",
+        "endpoint_unavailable",
+    )

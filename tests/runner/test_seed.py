@@ -1,0 +1,42 @@
+"""Which conversations share a seed: those that are compared, and no others."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from emobench.benchmarks.adapter import load_benchmark
+from emobench.core.cluster import ClusterProfile
+from emobench.core.models import OpenAIModel
+from emobench.core.run_dir import RunDir
+from emobench.runner.cell import run_cell
+from emobench.runner.episode import episode_seed
+from tests.support.model_server import Reply, recording
+from tests.support.plans import make_plan
+
+LOCAL = ClusterProfile(name="local", scheduler="local")
+
+
+def test_each_part_of_a_seed_counts() -> None:
+    parts = list(product((10, 11), ("retail", "airline"), (0, 1, 11), (1, 2, 11)))
+    assert len({episode_seed(*part) for part in parts}) == len(parts)
+    assert all(0 <= episode_seed(*part) < 2**31 for part in parts), "some servers take no more"
+    assert episode_seed(10, "retail", 0, 1) == 651370407, "as earlier versions drew it"
+
+
+def test_trials_and_tasks_have_seeds_of_their_own_which_variants_share(tmp_path: Path) -> None:
+    """Trials that share a seed would be one trial counted twice: pass^k would not mean anything."""
+    with recording(lambda request: Reply("Hm.")) as server:
+        model = OpenAIModel(model="m", base_url=server.url)
+        plan = make_plan(LOCAL, tmp_path, model, {"a": model}, max_steps=1, probe="off")
+        plan = plan.model_copy(update={"benchmark": load_benchmark().label})
+        seeds: dict[tuple[int, str], list[int]] = {}
+        for cell in plan.cells:
+            server.bodies.clear()
+            assert run_cell(plan, RunDir(tmp_path), cell.number, lambda line: None) == 0
+            sent = [request["seed"] for request in server.requests]
+            assert len(sent) == 3 * len(cell.tasks), "both roles' requests carry it"
+            seeds[cell.trial, cell.variant] = sorted(set(sent))
+    trials = {trial: seeds[trial, "control"] for trial in (1, 2)}
+    assert seeds == {(t, v): trials[t] for t in (1, 2) for v in ("control", "frustration")}
+    assert len({*trials[1], *trials[2]}) == 4, "two tasks in each of two trials"
