@@ -52,18 +52,18 @@ def is_context_overflow(status: int, words: str) -> bool:
     return status in INVALID and CONTEXT_WORDS.search(words) is not None
 
 
-def is_of_content(status: int, words: str, request: Mapping[str, Any], *, of_agent: bool) -> bool:
+def is_of_content(status: int, words: str, request: Mapping[str, Any]) -> bool:
     """Return whether a server that calls a request invalid names what this conversation holds.
 
-    `of_agent`: the assistant was asked, whose tool calls the request holds or the reply did.
+    Only a request that offers tools, which no user's does, can fail by a tool call.
     """
     if status not in INVALID:
         return False
     if _FILTER.search(words) or (_BLANK.search(words) and _has_blank_message(request)):
         return True
-    if not of_agent or not request.get("tools"):
-        return False
-    return _CALL.search(words) is not None or not _offered(request).issuperset(_quoted(words))
+    offered = _offered(request)
+    wrong_call = _CALL.search(words) is not None or not offered.issuperset(_quoted(words))
+    return bool(offered) and wrong_call
 
 
 def has_made_up_call(request: Mapping[str, Any], words: str) -> bool:

@@ -187,11 +187,11 @@ class HttpTransport(_Resending):
         self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
     ) -> CallFailed:
         words = without_key(answer.error(), self._endpoint.api_key)
-        kind = _kind(role, request, answer.status, words)
+        kind = _kind(request, answer.status, words)
         # Some servers answer 500 to a tool name that their model made up, each time.
         if (
             is_last
-            and (answer.status, role) == (500, "assistant")
+            and answer.status == 500
             and has_made_up_call(request, words)
             and self._goes_on(request)
         ):
@@ -237,7 +237,7 @@ class LitellmTransport(_Resending):
             words = without_key(str(error), endpoint.api_key)
             status = getattr(error, "status_code", None)
             status = status if isinstance(status, int) else 0
-            kind = _litellm_kind(error) or _kind(role, request, status, words)
+            kind = _litellm_kind(error) or _kind(request, status, words)
             message = f"{type(error).__name__}: {words[:500]} ({endpoint!r})"
             raise CallFailed(role, kind, message, status) from error
         try:
@@ -271,12 +271,11 @@ def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
     return ended.result(timeout_s)
 
 
-def _kind(role: Role, request: dict[str, Any], status: int, words: str) -> Kind:
+def _kind(request: dict[str, Any], status: int, words: str) -> Kind:
     """The boundary at which a request failed that was answered with another status than 200."""
     if is_context_overflow(status, words):
         return "context_overflow"
-    of_agent = role == "assistant"
-    return "rejected" if is_of_content(status, words, request, of_agent=of_agent) else "infra"
+    return "rejected" if is_of_content(status, words, request) else "infra"
 
 
 def _litellm_kind(error: Exception) -> Kind | None:

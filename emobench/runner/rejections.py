@@ -36,7 +36,7 @@ class RejectionRow:
         if words is None and not record.is_final:
             return [record]  # says nothing of the rejection
         ready = []
-        if words is None or words != self._words:
+        if words != self._words:
             ready = self.release()
             self._words, self._is_servers = words, False
         if words is None:

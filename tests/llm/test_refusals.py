@@ -68,7 +68,7 @@ def test_a_conversation_that_is_too_long(words: str) -> None:
 def test_words_that_every_conversation_would_hear(words: str) -> None:
     assert not is_context_overflow(400, words)
     for request in (asked(), asked(calling("find_user")), asked(calling("fly"))):
-        assert not is_of_content(400, words, request, of_agent=True)
+        assert not is_of_content(400, words, request)
 
 
 @pytest.mark.parametrize(
@@ -87,35 +87,30 @@ def test_words_that_every_conversation_would_hear(words: str) -> None:
     ],
 )
 def test_a_tool_call_is_the_agents_content(words: str) -> None:
-    assert is_of_content(400, words, asked(), of_agent=True)
-    assert not is_of_content(400, words, asked(), of_agent=False), "users call no tools"
-    assert not is_of_content(400, words, asked(tools=None), of_agent=True), "none were offered"
-    assert not is_of_content(500, words, asked(), of_agent=True)
+    assert is_of_content(400, words, asked())
+    assert not is_of_content(400, words, asked(tools=None)), "no user has any"
+    assert not is_of_content(500, words, asked())
 
 
 def test_a_call_of_a_tool_that_was_offered_is_not_made_up() -> None:
     words = 'cannot execute {"name": "find_user", "arguments": {}}'
-    assert not is_of_content(400, words, asked(), of_agent=True)
+    assert not is_of_content(400, words, asked())
     assert not has_made_up_call(asked(calling("find_user")), words)
 
 
-@pytest.mark.parametrize("of_agent", [True, False])
-def test_what_a_filter_stops_is_content(of_agent: bool) -> None:
+def test_what_a_filter_stops_is_content() -> None:
     words = "The response was filtered due to Azure OpenAI's content management policy."
-    assert is_of_content(400, words, asked(), of_agent=of_agent)
-    assert not is_of_content(403, words, asked(), of_agent=of_agent)
+    assert is_of_content(400, words, asked())
+    assert not is_of_content(403, words, asked())
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n"])
-@pytest.mark.parametrize("of_agent", [True, False])
-def test_a_message_without_words_is_content_where_the_server_names_it(
-    content: str | None, of_agent: bool
-) -> None:
+def test_a_message_without_words_is_content_where_the_server_names_it(content: str | None) -> None:
     request = asked({"role": "assistant", "content": content})
     words = "messages: text content blocks must be non-empty"
-    assert is_of_content(400, words, request, of_agent=of_agent)
-    assert not is_of_content(400, words, asked(calling("find_user")), of_agent=of_agent)
-    assert not is_of_content(400, "credit balance too low", request, of_agent=of_agent)
+    assert is_of_content(400, words, request)
+    assert not is_of_content(400, words, asked(calling("find_user")))
+    assert not is_of_content(400, "credit balance too low", request)
 
 
 def test_what_counts_as_made_up() -> None:
