@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 
 from emobench.core.errors import ServersGone
 from emobench.core.run_dir import RunDir
+from emobench.llm.engine_metrics import Load
 from emobench.scheduler.interface import OwnJob
 from emobench.scheduler.slurm_commands import parse_own_job
-from emobench.serving import waiting
+from emobench.serving import handover, waiting
 from emobench.serving.handover import EndpointClaim
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, publish, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
+from tests.support.plans import make_plan
 from tests.support.scripted_scheduler import ScriptedScheduler
 
 OLD = Endpoint("user", "user", "http://h/v1", "m", "a", "vllm", "h", "1", 1, "2026-01-01T00:00:00Z")
@@ -128,3 +131,137 @@ def test_what_slurm_says_of_a_job() -> None:
     assert parse_own_job(line.format("Unknown", "None")) == OwnJob(100, None, False)
     assert OwnJob(100, 700).limit_s == 600
     assert parse_own_job("slurm_load_jobs error: Invalid job id specified") is None
+
+
+class Requests:
+    """Stands in for time and for an engine's load in emobench.serving.handover: a second a look."""
+
+    def __init__(self, loads: Sequence[Load | OSError]) -> None:
+        self._loads, self.now = list(loads), 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 1.0
+
+    def ask(self, url: str) -> Load:
+        load = self._loads[min(int(self.now), len(self._loads) - 1)]
+        if isinstance(load, OSError):
+            raise load
+        return load
+
+
+BUSY, WAITING, IDLE, SILENT = Load(2, 0), Load(0, 1), Load(0, 0), Load(None, None)
+
+
+@pytest.mark.parametrize(
+    ("loads", "ends"),
+    [
+        ([IDLE], 5),
+        ([BUSY] * 10 + [IDLE], 14),
+        ([WAITING] * 10 + [IDLE], 14),
+        # Quiet for less than five seconds, between two requests.
+        ([IDLE] * 4 + [BUSY] + [IDLE], 9),
+        # Nothing is known of its requests, or they do not end in time.
+        ([SILENT], 100),
+        ([BUSY], 100),
+        ([BUSY] * 7 + [OSError("refused")], 7),
+    ],
+)
+def test_requests_under_way_are_waited_for(
+    loads: list[Load | OSError], ends: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Requests(loads)
+    monkeypatch.setattr(handover, "time", engine)
+    monkeypatch.setattr(handover, "ask_load", engine.ask)
+    handover.drain("http://h", 100, engine.sleep, lambda: False, 5)
+    assert engine.now == ends
+    handover.drain("http://h", 1000, engine.sleep, lambda: True, 5)
+    assert engine.now == ends
+
+
+@pytest.mark.parametrize(
+    ("received", "left_s", "ends"),
+    [
+        # The engine needs 20 s to stop, or a quarter of what there is.
+        ("SIGUSR1", 100, 80),
+        ("SIGUSR1", 40, 30),
+        ("SIGUSR1", None, 280),
+        ("SIGTERM", 100, 0),
+        ("", 100, 0),
+    ],
+)
+def test_a_server_that_was_warned_drains_and_one_that_nobody_needs_does_not(
+    received: str,
+    left_s: float | None,
+    ends: float,
+    run_dir: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, scheduler = Requests([BUSY]), ScriptedScheduler()
+    monkeypatch.setattr(handover, "time", engine)
+    monkeypatch.setattr(handover, "ask_load", engine.ask)
+    monkeypatch.setattr(handover, "scheduler_of", lambda profile: scheduler)
+    scheduler.own = OwnJob(0, left_s)
+    passed = handover.Handover(make_plan(), run_dir, "user", "1", "")
+    passed.submit_now(lambda: received, engine.sleep, 20)
+    (successor,) = [job for job, state in scheduler.script.items() if state == "PENDING"]
+    passed.drain_or_withdraw("http://h", lambda: received, engine.sleep, 20, 5)
+    assert engine.now == ends
+    # Only where nobody needs a server any more the successor goes as well.
+    assert scheduler.script[successor] == ("PENDING" if received else "CANCELLED")
+
+
+def test_a_server_whose_place_is_taken_submits_nothing_and_drains(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, scheduler = Requests([BUSY] * 3 + [IDLE]), ScriptedScheduler()
+    monkeypatch.setattr(handover, "ask_load", engine.ask)
+    monkeypatch.setattr(handover, "scheduler_of", lambda profile: scheduler)
+    passed = handover.Handover(make_plan(), run_dir, "user", "1", "")
+    passed.publish(replace(OLD, state="ready"))
+    EndpointClaim(run_dir, "user", "2", "1").publish(replace(NEW, state="ready"))
+    assert passed.why_leave() == ""
+    passed.publish(replace(OLD, state="ready"))
+    assert passed.why_leave() == "handed over to job 2"
+    monkeypatch.setattr(handover, "time", engine)
+    passed.submit_now(lambda: "SIGUSR1", engine.sleep, 20)
+    passed.drain_or_withdraw("http://h", lambda: "", engine.sleep, 20, 5)
+    assert (engine.now, scheduler.script) == (7, {})
+
+
+def test_a_chain_of_incarnations_keeps_the_newest(run_dir: RunDir) -> None:
+    follows = tuple(str(number) for number in range(60))
+    publish(run_dir, replace(OLD, state="left", follows=follows))
+    EndpointClaim(run_dir, "user", "2", "1").publish(NEW)
+    assert present(run_dir).follows == ("a", *follows[:49])
+
+
+def test_a_successor_that_gives_up_leaves_no_file(run_dir: RunDir) -> None:
+    EndpointClaim(run_dir, "user", "1", "").publish(replace(OLD, state="ready"))
+    waiting_one = EndpointClaim(run_dir, "user", "2", "1")
+    waiting_one.publish(NEW)
+    waiting_one.publish(replace(NEW, state="left"))
+    assert not run_dir.successor("user").exists()
+    assert (present(run_dir).job_id, present(run_dir).state) == ("1", "ready")
+
+
+@pytest.mark.parametrize(
+    ("state", "follows"),
+    [("ready", ("a",)), ("starting", ("a",)), ("failed", ()), ("left", ("a",))],
+)
+def test_a_successor_follows_who_it_takes_over_from_unless_that_one_failed(
+    state: str, follows: tuple[str, ...], run_dir: RunDir
+) -> None:
+    publish(run_dir, replace(OLD, state=state))  # type: ignore[arg-type]
+    EndpointClaim(run_dir, "user", "2", "1").publish(replace(NEW, state="ready"))
+    assert present(run_dir).follows == follows
+
+
+def test_a_job_of_a_new_submission_follows_nobody_who_serves(run_dir: RunDir) -> None:
+    publish(run_dir, replace(OLD, state="ready"))
+    claim = EndpointClaim(run_dir, "user", "2", "")
+    claim.publish(NEW)
+    assert (present(run_dir).job_id, present(run_dir).follows) == ("2", ())
+    assert claim.lost_to == ""
