@@ -63,6 +63,8 @@ def plan(run_dir: RunDir) -> Plan:
         # What cannot be asked about may be alive.
         (JOBS, USER, NO_ARRAY_S + 1, {"j3": "UNKNOWN"}, "array b (job 3)"),
         (JOBS, SERVER, 0, {"j3": "RUNNING"}, ON_THEIR_WAY),
+        # A server may have the name of a block.
+        ([SERVER, replace(USER, name="a")], SERVER, 0, {"j2": "RUNNING"}, ON_THEIR_WAY),
         # An array of an earlier submission, and the one that the server is for.
         ([ARRAY, *JOBS], SERVER, 0, {}, ON_THEIR_WAY),
         ([*JOBS, ARRAY], SERVER, 0, {}, ""),
@@ -262,3 +264,21 @@ def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
     assert read_leases(owner, "user") == []
     assert not leases.refresh()
     assert not leases.ids
+
+
+def test_the_queue_is_asked_at_once_where_all_cells_seem_to_have_ended(
+    run_dir: RunDir, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, scheduler = Clock(), ScriptedScheduler(j4="RUNNING")
+    monkeypatch.setattr(demand, "time", clock)
+    write_jobs(run_dir, [SERVER, ARRAY])
+    own = OwnDemand(plan, run_dir, "assistant_a", "1", ago(60), 3600, scheduler.all())
+    assert own.why_leave(60) == ""
+    scheduler.script["4"] = "FAILED"
+    finish_cell(run_dir, 0, "failed", ended=now())
+    clock.now = 6
+    assert own.why_leave(60) == ""
+    finish_cell(run_dir, 1, "incomplete", ended=now())
+    clock.now = 12
+    assert own.why_leave(60) == LEAVES
+    assert len(scheduler.asked) == 2
