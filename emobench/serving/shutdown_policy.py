@@ -65,13 +65,11 @@ class ShutdownPolicy:
         return reason
 
     def _why_leave(self) -> str:
-        spent = self._spent.poll()
-        if spent or self._budget.reached:
-            # While its arrays end, the conversations in flight still need the server.
-            return spent or ""
+        if spent := self._spent.poll():
+            return spent
         unneeded = self._need.why_leave()
         if self._budget.reached:
-            # Reached meanwhile: its arrays have left because of that.
+            # While its arrays end, the conversations in flight still need the server.
             return ""
         if self._leases.why_stay():
             unneeded = ""
