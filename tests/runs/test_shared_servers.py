@@ -117,8 +117,9 @@ def test_a_kept_server_is_used_again_where_it_stays_long_enough(
     assert scheduler.script[user] == ("RUNNING" if stays else "CANCELLED")
 
 
+@pytest.mark.parametrize("owner_knows", [True, False])
 def test_a_leased_server_is_not_started_while_the_lease_counts_and_an_array_uses_it(
-    plan: Plan, run_dir: RunDir, other: RunDir, scheduler: ScriptedScheduler
+    owner_knows: bool, plan: Plan, run_dir: RunDir, other: RunDir, scheduler: ScriptedScheduler
 ) -> None:
     leased = add_lease(ServerLocation(other, "user"), run_dir, "user")
     point_to_leased(run_dir, "user", leased)
@@ -126,8 +127,9 @@ def test_a_leased_server_is_not_started_while_the_lease_counts_and_an_array_uses
     scheduler.script |= {user: "COMPLETED", job_id(run_dir, "a"): "RUNNING"}
     publish(other, replace(READY, leases=(leased.lease,)))
     assert submit(plan, run_dir, schedulers=scheduler.all()).submitted == ()
-    # Its owner does not know of the lease, or has taken it back.
-    publish(other, replace(READY, leases=("another",)))
+    # Its owner is leaving, or does not know of the lease.
+    state, leases = ("left", (leased.lease,)) if owner_knows else ("ready", ("another",))
+    publish(other, replace(READY, state=state, leases=leases))  # type: ignore[arg-type]
     again = submit(plan, run_dir, schedulers=scheduler.all())
     assert [job.name for job in again.submitted] == ["user", "cleanup"]
 

@@ -14,10 +14,11 @@ import pytest
 
 from emobench.core.files import write_json
 from emobench.core.models import RoleModel, VllmModel
-from emobench.core.plan import Plan, save_plan
+from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now
 from emobench.runs.server_state import read_server
+from emobench.serving import reuse
 from emobench.serving.demand import who_leases
 from emobench.serving.reuse import (
     find_offers,
@@ -27,8 +28,15 @@ from emobench.serving.reuse import (
     release_lease,
 )
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import api_key, locate_server, publish, read_endpoint
-from emobench.store.leases import read_leases
+from emobench.store.endpoints import (
+    ServerLocation,
+    api_key,
+    locate_server,
+    point_to_leased,
+    publish,
+    read_endpoint,
+)
+from emobench.store.leases import add_lease, read_leases
 from tests.support import serving
 from tests.support.plans import LOCAL, make_plan, scripted
 from tests.support.processes import until
@@ -216,3 +224,54 @@ def test_another_users_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.M
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     assert find_offers(plan, second, "user") == []
+
+
+def test_a_lease_that_is_not_answered_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    monkeypatch.setattr(reuse, "find_problem", lambda *_: "")
+    (offer,) = find_offers(plan, second, "user")
+    assert lease_server(offer, second, "user", answer_s=0) == (
+        *(None, "it did not take the lease within 0 s"),
+    )
+    for changed in ({"incarnation": "another start"}, {"state": "left"}):
+        publish(first, replace(READY, **changed))  # type: ignore[arg-type]
+        assert lease_server(offer, second, "user", answer_s=60) == (
+            *(None, "it is leaving, or starts again"),
+        )
+    assert read_leases(first, "user") == []
+    assert locate_server(second, "user").lease == ""
+
+
+def test_two_replicas_do_not_turn_out_to_be_one_server_and_earlier_leases_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path, scripted(reuse=True, replicas=2))
+    before = {
+        instance: add_lease(ServerLocation(first, "user"), second, instance)
+        for instance in ("user", "assistant_a")
+    }
+    for instance, location in before.items():
+        point_to_leased(second, instance, location)
+    monkeypatch.setattr(
+        reuse,
+        "lease_server",
+        lambda offer, run_dir, instance: (add_lease(offer.location, run_dir, instance), ""),
+    )
+    said: list[str] = []
+    leased = lease_servers(plan, second, ["user", "user+2", "assistant_a"], said.append)
+    assert list(leased) == ["user"], said
+    assert not any("assistant_a" in text for text in said), "it does not ask for reuse"
+    assert [lease.id for lease in read_leases(first, "user")] == [leased["user"].lease]
+
+
+def test_the_server_with_the_fewest_leases_is_asked_first(tmp_path: Path) -> None:
+    first = ready_server(tmp_path, leases=("1", "2"))
+    publish(first, replace(READY, server="user+2", leases=("3",)))
+    plan, second = second_sweep(tmp_path)
+    offers = find_offers(plan, second, "user")
+    assert [offer.location.instance for offer in offers] == ["user+2", "user"]
+    assert find_offers(load_plan(first), first, "user") == [], "its own are no other sweep's"

@@ -19,7 +19,7 @@ from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import submit, will_stay
 from emobench.scheduler.cost import JobRun, cost_of
-from emobench.serving.budget import LimitStatus, hours_of, reached, state_of_limit
+from emobench.serving.budget import Budget, LimitStatus, hours_of, reached, state_of_limit
 from emobench.serving.demand import LeaseDemand, OwnDemand
 from emobench.serving.shutdown_policy import ShutdownPolicy, cost_of_keeping
 from emobench.serving.waiting import wait_for_endpoint
@@ -193,6 +193,18 @@ def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
         submit(plan, run_dir)
 
 
+def test_a_limit_that_is_raised_is_not_reached_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emobench.serving.budget.used_hours", lambda *_: 5.0)
+    run_dir = make_run(tmp_path)
+    limited = Budget(run_dir)
+    change(run_dir, max_gpu_hours=5)
+    assert limited.check(load_plan(run_dir)) == limited.reached == "max_gpu_hours reached: 5 of 5"
+    change(run_dir, max_gpu_hours=6)
+    assert limited.check(load_plan(run_dir)) == limited.reached == ""
+
+
 def _run(kind: JobKind, name: str, seconds: float, cards: int) -> JobRun:
     return JobRun(kind, name, "1", 0.0, 0.0, seconds, cards, "sacct")
 
@@ -204,7 +216,7 @@ def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accou
         _run(JobKind.SERVER, "user+2", 1800, 0),
         _run(JobKind.SERVER, "assistant_a", 3600, 0),
         _run(JobKind.SERVER, "user", 3600, 1),
-        _run(JobKind.ARRAY, "a", 3600, 0),
+        _run(JobKind.ARRAY, "user", 3600, 2),
     ]
     cost = cost_of(runs, {}, 9999.0)
     assert hours_of(plan, cost) == pytest.approx(3 + 1.5 + 1)
