@@ -7,10 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from emobench.llm.client import Answer, Unreachable
-from emobench.llm.transport import CallFailed, LitellmTransport, ModelEndpoint
-
-TIMED_OUT = 408
-"""litellm's status of a call that was not answered in time."""
+from emobench.llm.transport import TIMED_OUT, CallFailed, LitellmTransport, ModelEndpoint
 
 
 class LitellmClient:
@@ -22,7 +19,7 @@ class LitellmClient:
     def chat(self, request: dict[str, Any]) -> Answer:
         """Return the provider's answer in OpenAI's format. Raises Unreachable."""
         try:
-            reply = self._transport.send("assistant", request)
+            reply = self._transport.send_once("assistant", request, is_last=True)
         except CallFailed as error:
             if error.status in (0, TIMED_OUT):
                 timed_out = error.status == TIMED_OUT

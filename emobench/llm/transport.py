@@ -29,6 +29,8 @@ Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
 
 RETRY_AFTER_S = (0.5, 2.0)
 """Pauses before a call that got no answer is sent again; a chat call may be repeated freely."""
+TIMED_OUT = 408
+"""litellm's status of a call that was not answered in time."""
 
 
 class CallFailed(Exception):
@@ -147,17 +149,18 @@ class _Resending(ABC):
     def send(self, role: Role, request: dict[str, Any]) -> Reply:
         for pause in RETRY_AFTER_S:
             try:
-                return self._send_once(role, request, is_last=False)
+                return self.send_once(role, request, is_last=False)
             except CallFailed as failure:
                 # Who calls a request invalid is not asked to think again.
                 if failure.kind != "infra" or failure.status in INVALID:
                     raise
             self.retries += 1
             time.sleep(pause)
-        return self._send_once(role, request, is_last=True)
+        return self.send_once(role, request, is_last=True)
 
     @abstractmethod
-    def _send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply: ...
+    def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
+        """Send a request that is not sent again. Raises CallFailed."""
 
 
 class HttpTransport(_Resending):
@@ -171,7 +174,7 @@ class HttpTransport(_Resending):
             endpoint.url, endpoint.api_key, endpoint.timeout_s, endpoint.identity
         )
 
-    def _send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
+    def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
         try:
             answer = self._client.chat(request)
             if answer.status != 200:
@@ -216,7 +219,7 @@ class LitellmTransport(_Resending):
         self._endpoint = endpoint
         self._stock = stock
 
-    def _send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
+    def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
         endpoint = self._endpoint
         where = {"api_base": endpoint.url, "api_key": endpoint.api_key}
         call = partial(
@@ -232,7 +235,7 @@ class LitellmTransport(_Resending):
             response = _within(endpoint.timeout_s, call)
         except TimeoutError:
             what = f"no answer within {endpoint.timeout_s:g} s ({endpoint!r})"
-            raise CallFailed(role, "infra", what) from None
+            raise CallFailed(role, "infra", what, TIMED_OUT) from None
         except Exception as error:
             words = without_key(str(error), endpoint.api_key)
             status = getattr(error, "status_code", None)

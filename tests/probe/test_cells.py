@@ -237,6 +237,7 @@ def test_endpoints_behind_litellm_are_probed_as_others_are(
     (run.run_dir.endpoints / "probe_assistant_a_external_retail.json").unlink()
     found = probed(run.plan, run.run_dir, 2, target)
     assert (found.failure, found.roles["assistant"]["state"]) == ("", "unreachable")
+    assert len(endpoint.requests) == asked + 3, "once, and sent again twice"
 
 
 def probed(plan: Plan, run_dir: RunDir, number: int, target: ModelEndpoint) -> CellProbe:
