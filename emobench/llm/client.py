@@ -79,14 +79,17 @@ class Answer:
         return None if _is_deep(self.body, value) else value
 
     def error(self) -> str:
-        """The server's own words, in OpenAI's error format or not."""
+        """The server's own words, in OpenAI's error format or not; a router's words are followed
+        by those of the provider behind it."""
         data = self.json()
         if isinstance(data, dict):
             inner = data.get("error", data)
             text = inner.get("message") if isinstance(inner, dict) else inner
             text = text or data.get("message") or data.get("detail")
+            behind = inner.get("metadata") if isinstance(inner, dict) else None
+            raw = behind.get("raw") if isinstance(behind, dict) else None
             if text:
-                return str(text)
+                return f"{text}: {raw}" if raw else str(text)
         return self.body.decode("utf-8", "replace")
 
 

@@ -206,6 +206,23 @@ def test_an_answer_has_limits(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         client.close()
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"error": {"message": "no", "code": 400}}, "no"),
+        ({"error": "no"}, "no"),
+        ({"message": "no"}, "no"),
+        ({"detail": [{"msg": "no"}]}, "[{'msg': 'no'}]"),
+        # A router, which would otherwise hide that the conversation is too long.
+        ({"error": {"message": "Provider error", "metadata": {"raw": "no"}}}, "Provider error: no"),
+        ({"error": {"message": "no", "metadata": ["raw"]}}, "no"),
+        ({"error": None}, '{"error": null}'),
+    ],
+)
+def test_a_servers_words(body: dict[str, Any], words: str) -> None:
+    assert Answer(400, json.dumps(body).encode()).error() == words
+
+
 @pytest.mark.parametrize("depth", [65, 1000, 100_000])
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
 def test_a_reply_that_is_nested_deeply_is_none(depth: int, begin: str, end: str) -> None:
