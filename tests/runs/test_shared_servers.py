@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,11 +100,17 @@ def test_servers_that_others_lease_stay_when_the_sweep_is_submitted_again(
 
 
 @pytest.mark.parametrize(
-    ("minutes", "of_job", "stays"), [(10, "", True), (0.5, "", False), (10, "another", False)]
+    ("minutes", "changed", "stays"),
+    [
+        (10, {}, True),
+        (0.5, {}, False),
+        (10, {"job_id": "another"}, False),
+        (10, {"state": "left"}, False),
+    ],
 )
 def test_a_kept_server_is_used_again_where_it_stays_long_enough(
     minutes: float,
-    of_job: str,
+    changed: dict[str, Any],
     stays: bool,
     plan: Plan,
     run_dir: RunDir,
@@ -111,10 +118,39 @@ def test_a_kept_server_is_used_again_where_it_stays_long_enough(
 ) -> None:
     user = job_id(run_dir, "user")
     until = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
-    publish(run_dir, replace(READY, job_id=of_job or user, kept_until=until))
+    publish(run_dir, replace(READY, **{"job_id": user, "kept_until": until, **changed}))
     again = submit(plan, run_dir, schedulers=scheduler.all())
     assert ("user" in [job.name for job in again.submitted]) != stays
     assert scheduler.script[user] == ("RUNNING" if stays else "CANCELLED")
+
+
+def test_a_lease_that_no_array_holds_is_not_counted_on(
+    plan: Plan, run_dir: RunDir, other: RunDir, scheduler: ScriptedScheduler
+) -> None:
+    leased = add_lease(ServerLocation(other, "user"), run_dir, "user")
+    point_to_leased(run_dir, "user", leased)
+    publish(other, replace(READY, leases=(leased.lease,)))
+    scheduler.script[job_id(run_dir, "user")] = "COMPLETED"
+    again = submit(plan, run_dir, schedulers=scheduler.all())
+    assert "user" in [job.name for job in again.submitted]
+    assert read_leases(other, "user") == []
+
+
+def test_a_server_that_the_missing_cells_do_not_need_leaves_by_itself(
+    tmp_path: Path, run_dir: RunDir
+) -> None:
+    two = make_plan(
+        CUDA, tmp_path / "logs", scripted(), {"a": scripted(), "b": scripted()}, trials=1
+    )
+    scheduler = ScriptedScheduler()
+    submit(two, run_dir, schedulers=scheduler.all())
+    for number in (2, 3):
+        finish_cell(run_dir, number)
+    scheduler.script |= {job_id(run_dir, "a"): "FAILED", job_id(run_dir, "b"): "COMPLETED"}
+    before = job_id(run_dir, "assistant_b")
+    again = submit(two, run_dir, schedulers=scheduler.all())
+    assert "assistant_b" not in [job.name for job in again.submitted]
+    assert scheduler.script[before] == "PENDING"
 
 
 @pytest.mark.parametrize("owner_knows", [True, False])

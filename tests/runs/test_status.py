@@ -17,7 +17,7 @@ from emobench.llm.engine_metrics import Load
 from emobench.runs.cell_state import CellState, cell_state
 from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
-from emobench.runs.submission import cancel, submit
+from emobench.runs.submission import cancel, missing_cells, submit
 from emobench.runs.watching import watch
 from emobench.runs.watching.state import Seen, watch_state
 from emobench.scheduler.interface import JobState
@@ -207,6 +207,14 @@ def test_how_a_cell_stands(
     found, why = cell_state(cell, summary, job, states)
     assert found is state
     assert why.startswith(reason) and bool(why) == bool(reason)
+
+
+def test_cells_of_an_array_that_cannot_be_asked_about_are_not_missing(run_dir: RunDir) -> None:
+    """They would be submitted twice."""
+    finish_cell(run_dir, 0)
+    states = {"3": JobState("UNKNOWN")}
+    assert missing_cells(load_plan(run_dir), run_dir, JOBS, states) == ({}, {"a": [1]})
+    assert missing_cells(load_plan(run_dir), run_dir, JOBS, {"3_1": ENDED}) == ({"a": [1]}, {})
 
 
 def test_a_run_is_live_as_long_as_a_job_works_for_it(run_dir: RunDir) -> None:
