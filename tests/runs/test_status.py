@@ -188,6 +188,8 @@ def test_what_cells_share_is_told_once(run_dir: RunDir) -> None:
         ("", "3_0", {"3_0": JobState("FAILED", "", "n1", "1:0")}, CellState.FAILED, "FAILED (exit"),
         ("", "3_0", {"3_0": JobState("COMPLETED")}, CellState.FAILED, "its job ended without"),
         ("", "3_0", {}, CellState.FAILED, "its job is gone from the queue"),
+        # Slurm forgets tasks; that the array was cancelled is on record.
+        ("running", "3_0", {"3": JobState("CANCELLED")}, CellState.CANCELLED, ""),
         # The end of other tasks says nothing.
         ("running", "3_0", {"3": ENDED, "3_1": ENDED}, CellState.FAILED, "its job is gone"),
     ],
@@ -207,6 +209,15 @@ def test_how_a_cell_stands(
     found, why = cell_state(cell, summary, job, states)
     assert found is state
     assert why.startswith(reason) and bool(why) == bool(reason)
+
+
+def test_each_task_of_an_array_has_its_own_end(run_dir: RunDir) -> None:
+    completed = JobState("COMPLETED", "", "n1", "0:0")
+    states = {"1": STARTED, "2": STARTED, "3_0": STARTED, "3_1": completed}
+    status = run_status(load_plan(run_dir), run_dir, JOBS, states)
+    assert (status.cells.waiting, status.cells.failed) == (1, 1)
+    (problem,) = status.problems
+    assert (problem.cell, problem.reason) == (1, "its job ended without a result")
 
 
 def test_cells_of_an_array_that_cannot_be_asked_about_are_not_missing(run_dir: RunDir) -> None:
