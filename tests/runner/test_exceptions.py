@@ -11,6 +11,7 @@ import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.cli.main import main
+from emobench.runner import completion
 from tests.support.model_server import LOOKUP, Reply, is_user, recording
 
 Answer = Callable[[dict[str, Any]], Reply]
@@ -98,6 +99,37 @@ def test_an_error_of_ours_is_never_a_reward(
     assert (record["outcome"], record["reward"]) == ("infra_error", None)
     assert record["error"]["type"] == "TypeError"
     assert "confuse" in record["info"]["traceback"]
+
+
+def test_an_error_of_ours_after_a_reply_was_read_is_not_the_replys(
+    converse: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verifying user asks twice for one message: the second call is no reading of the first."""
+    calls = iter(range(100))
+    note = completion._note
+    monkeypatch.setattr(
+        completion, "_note", lambda *a: note(*a) if next(calls) % 2 == 0 else confuse()
+    )
+    record = converse(lambda request: Reply("true"), "--user-strategy", "verify")
+    assert (record["outcome"], record["reward"]) == ("infra_error", None)
+
+
+@pytest.mark.parametrize("strategy", ["tool-calling", "act"])
+def test_an_error_after_a_step_is_not_the_replys(
+    converse: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """What the benchmark's code does with a step's result is no reading of a reply either."""
+    step = load_benchmark().module("envs.base").Env.step
+
+    def spoilt(*args: Any) -> Any:
+        response = step(*args)
+        response.info = None
+        return response
+
+    monkeypatch.setattr(load_benchmark().module("envs.base").Env, "step", spoilt)
+    record = converse(lambda request: Reply("Hm."), "--agent-strategy", strategy)
+    assert record["error"]["type"] == "AttributeError"
+    assert (record["outcome"], record["reward"]) == ("infra_error", None)
 
 
 @pytest.mark.parametrize(
