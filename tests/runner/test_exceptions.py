@@ -87,6 +87,7 @@ def test_a_full_memory_is_never_a_reward(
         "emobench.runner.completion._check",
         "emobench.runner.completion.make_transport",
         "emobench.runner.injection.VariantMixin.build_system_prompt",
+        "emobench.runner.injection.VariantMixin.step",
     ],
 )
 def test_an_error_of_ours_is_never_a_reward(
@@ -114,20 +115,21 @@ def test_an_error_of_ours_after_a_reply_was_read_is_not_the_replys(
     assert (record["outcome"], record["reward"]) == ("infra_error", None)
 
 
-@pytest.mark.parametrize("strategy", ["tool-calling", "act"])
+@pytest.mark.parametrize("place", ["reset", "step"])
 def test_an_error_after_a_step_is_not_the_replys(
-    converse: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, strategy: str
+    converse: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """What the benchmark's code does with a step's result is no reading of a reply either."""
-    step = load_benchmark().module("envs.base").Env.step
+    env = load_benchmark().module("envs.base").Env
+    stock = getattr(env, place)
 
-    def spoilt(*args: Any) -> Any:
-        response = step(*args)
+    def spoilt(*args: Any, **kwargs: Any) -> Any:
+        response = stock(*args, **kwargs)
         response.info = None
         return response
 
-    monkeypatch.setattr(load_benchmark().module("envs.base").Env, "step", spoilt)
-    record = converse(lambda request: Reply("Hm."), "--agent-strategy", strategy)
+    monkeypatch.setattr(env, place, spoilt)
+    record = converse(lambda request: Reply("Hm."))
     assert record["error"]["type"] == "AttributeError"
     assert (record["outcome"], record["reward"]) == ("infra_error", None)
 
@@ -156,19 +158,23 @@ def test_a_reply_that_the_agent_cannot_read_is_its_models_error(
     assert "Traceback" in record["info"]["traceback"], "as stock keeps it"
 
 
+@pytest.mark.parametrize(
+    ("content", "error"), [(5, ("agent_error", "assistant:rejected")), ("5", None)]
+)
 def test_words_that_no_server_takes_are_the_agents_error(
-    converse: Callable[..., dict[str, Any]],
+    converse: Callable[..., dict[str, Any]], content: object, error: tuple[str, str] | None
 ) -> None:
+    """Where they are text, the same refusal says nothing of the agent."""
+
     def answer(request: dict[str, Any]) -> Reply:
         if not is_user(request):
-            return Reply('{"name": "respond", "arguments": {"content": 5}}')
-        if isinstance(request["messages"][-1]["content"], str):
+            return Reply(json.dumps({"name": "respond", "arguments": {"content": content}}))
+        if len(request["messages"]) == 2:
             return Reply("Hi.")
         return Reply(status=400, error="Input should be a valid string")
 
     record = converse(answer, "--agent-strategy", "act")
-    assert (record["outcome"], record["reward"]) == ("agent_error", 0.0)
-    assert record["error"]["type"] == "assistant:rejected"
+    assert (record["outcome"], record["error"]["type"]) == (error or ("infra_error", "user:infra"))
 
 
 def test_a_user_whose_reply_cannot_be_read_is_flagged(
