@@ -43,6 +43,7 @@ from emobench.analysis.stats.units import (
 )
 from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     import pandas
@@ -230,7 +231,7 @@ def _holm(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
     over a group's table of outcomes, and over that of mediators."""
     count = len(contrasts)
     adjusted = holm([each.difference.p_permutation for each in contrasts.values()])
-    how = f"Holm over {count} variant{'' if count == 1 else 's'}"
+    how = f"Holm over {plural(count, 'variant')}"
     result = {
         name: replace(each, difference=replace(each.difference, p_adjusted=p, adjustment=how))
         for (name, each), p in zip(contrasts.items(), adjusted, strict=True)
@@ -336,6 +337,6 @@ def _mediator_means(name: str, held: Mapping[str, Sums]) -> tuple[MediatorMean, 
         _, total, n = held[column]
         episodes = int(n.sum())
         value = float(total.sum()) / episodes if episodes else None
-        label = f"mean {what} per conversation, {name}, {episodes} conversations"
+        label = f"mean {what} per conversation, {name}, {plural(episodes, 'conversation')}"
         found.append(MediatorMean(label, column, value, episodes))
     return tuple(found)

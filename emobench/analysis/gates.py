@@ -18,6 +18,7 @@ from emobench.analysis.stats.power import DesignPower
 from emobench.analysis.transcript.fidelity import VariantFidelity
 from emobench.core.gates import FidelityGate, Gates, ManipulationGate
 from emobench.core.outcomes import CONTROL, Condition, Group
+from emobench.core.wording import plural
 
 Verdict = Literal["passed", "failed", "not_checked"]
 Bound = Literal["at least", "at most"]
@@ -156,11 +157,8 @@ def _power(condition: Condition, power: DesignPower | None) -> GateResult:
         reason = "there is no control to compare with"
         return GateResult(condition, "power", "not_checked", reason)
     design = power.design
-    trials = "1 trial" if design.trials == 1 else f"{design.trials} trials"
-    what = (
-        f"smallest drop in mean reward that {design.tasks} tasks x {trials} detect "
-        f"with {_of_100(power.power)} % power"
-    )
+    size = f"{plural(design.tasks, 'task')} x {plural(design.trials, 'trial')}"
+    what = f"smallest drop in mean reward that {size} detect with {_of_100(power.power)} % power"
     verdict: Verdict = "passed" if power.enough else "failed"
     criterion = Criterion(
         what, power.smallest, None, None, "at most", power.wanted, verdict, "points"

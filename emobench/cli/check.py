@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
 from emobench.cli.terminal import show, table
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,7 +79,7 @@ def render(checks: Checks) -> Iterator[RenderableType]:
             "they were not declared before the data"
         )
     if checks.sample is not None:
-        yield f"read: a sample of at most {checks.sample} conversations of each variant"
+        yield f"read: a sample of at most {plural(checks.sample, 'conversation')} of each variant"
     groups: dict[Group, list[tuple[str, ...]]] = {}
     for condition, results in groupby(checks.gates, key=lambda result: result.condition):
         groups.setdefault(condition.group, []).extend(_rows(condition.variant, list(results)))
@@ -138,4 +139,6 @@ def _agreement(each: Agreement) -> str:
     if each.observed is None:
         return f"{each.what}: no turn in common"
     kappa = "undefined" if each.kappa is None else f"{each.kappa:.2f}"
-    return f"{each.what}: agree on {each.observed:.0%} of {each.turns} turns, kappa {kappa}"
+    return (
+        f"{each.what}: agree on {each.observed:.0%} of {plural(each.turns, 'turn')}, kappa {kappa}"
+    )

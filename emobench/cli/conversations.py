@@ -27,6 +27,7 @@ from emobench.core.outcomes import CONTROL
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.run_dir import RunDir
+from emobench.core.wording import plural
 
 SHOWN = 4
 """Up to so many matching conversations are shown; more are listed."""
@@ -183,7 +184,8 @@ def _show_list(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> None:
     place = typed_path(run_dir.path)
     show(
         table(heads, rows, left=len(heads), elastic=len(heads) - 1, one_line=True),
-        f"\n{len(found)} conversations; emobench conversations {place} --episode ID reads one",
+        f"\n{plural(len(found), 'conversation')}; "
+        f"emobench conversations {place} --episode ID reads one",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     from emobench.analysis.judge.asking import Asked
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", metavar="URL", help="e.g. http://host:8005/v1")
     parser.add_argument("--model", metavar="M", help="the model's id there")
     parser.add_argument(
-        "--key-env", metavar="NAME", help="name of the variable that holds the endpoint's key"
+        "--api-key-env", metavar="NAME", help="name of the variable that holds the endpoint's key"
     )
     parser.add_argument(
         "--server", metavar="NAME", help="a running server of the sweep: user, or an assistant"
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         server=arguments.server,
         model=arguments.model,
         base_url=arguments.base_url,
-        api_key_env=arguments.key_env,
+        api_key_env=arguments.api_key_env,
         concurrency=arguments.concurrency,
         sample=arguments.sample,
         max_tokens=arguments.max_tokens,
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def show(asked: Asked, model: str) -> str:
     """What came of asking the judge."""
     text = (
-        f"{model}: {asked.distinct} different user turns, {asked.known} answered before, "
+        f"{model}: {plural(asked.distinct, 'different user turn')}, {asked.known} answered before, "
         f"{asked.answered} now"
     )
     if asked.unreadable:

@@ -21,7 +21,7 @@ from emobench.analysis.stats.power import (
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.cli.arguments import add_json, number
 from emobench.cli.terminal import show
-from emobench.report.numbers import plural
+from emobench.core.wording import plural
 
 TRIALS_SHOWN = (1, 2, 4, 8, 16)
 MANY_TRIALS = 32

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.wording import plural
 
 EPILOG = """examples:
   emobench report runs/x                             runs/x/report.html, also while it runs
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         from emobench.report.export import export
 
         files, notice = export(study, arguments.export)
-        print(f"{len(files)} files in {arguments.export}")
+        print(f"{plural(len(files), 'file')} in {arguments.export}")
         if notice:
             print(f"emobench: {notice}", file=sys.stderr)
     return 0

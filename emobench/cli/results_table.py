@@ -9,7 +9,8 @@ from emobench.analysis.gates import Label, find_labels
 from emobench.analysis.pooled import VariantRow, ks_of, variant_rows
 from emobench.cli.terminal import table
 from emobench.core.run_dir import RunDir
-from emobench.report.numbers import format_change, format_interval, format_number, plural
+from emobench.core.wording import plural
+from emobench.report.numbers import format_change, format_interval, format_number
 from emobench.report.sections.common import short_labels
 from emobench.report.study import sample_size
 from emobench.tables.run_results import Collected, collect

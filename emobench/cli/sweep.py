@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, number
 from emobench.cli.terminal import typed_path, visible
+from emobench.core.ranges import format_ranges
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     from emobench.core.plan import Plan
@@ -136,14 +139,16 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     sweep = plan.sweep
     tasks = sum(len(cell.tasks) for cell in plan.cells)
     smallest = sweep.gates.smallest_effect
+    size = f"{plural(len(plan.cells), 'cell')}, {plural(tasks, 'episode')}"
     lines = [
-        f"{sweep.name}: {len(plan.cells)} cells, {tasks} episodes, on {plan.profile.name}",
+        f"{sweep.name}: {size}, on {plan.profile.name}",
         f"  variants    {', '.join(sweep.variants)}",
         f"  user        {sweep.user.model} ({sweep.user.engine}, {sweep.user_strategy})",
     ]
     lines += [
         f"  assistant   {model.model} ({model.engine})" for model in sweep.assistants.values()
     ]
+    lines += [f"  tasks       {_tasks_of(env, numbers)}" for env, numbers in sweep.tasks.items()]
     lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {typed_path(run_dir.path)}"]
     lines += [f"  at a time   {text}" for text in describe(plan)]
     if sweep.max_gpu_hours is not None:
@@ -152,6 +157,16 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     return "\n".join(lines)
 
 
+def _tasks_of(env: str, numbers: Sequence[int]) -> str:
+    """Return 'retail 0-19 (20 tasks)'; one number is explained, since it might be meant as a
+    count."""
+    text = f"{env} {format_ranges(numbers)} ({plural(len(numbers), 'task')}"
+    if len(numbers) == 1 and numbers[0] > 0:
+        first = plural(numbers[0], "task")
+        text += f", counted from 0; the first {first}: {format_ranges(range(numbers[0]))}"
+    return text + ")"
+
+
 def _job_line(job: JobRecord) -> str:
-    cells = f", {len(job.cells)} cells" if job.cells else ""
+    cells = f", {plural(len(job.cells), 'cell')}" if job.cells else ""
     return f"job {job.job_id}: {job.kind} {job.name}{cells}"

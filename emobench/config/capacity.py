@@ -14,6 +14,7 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.models import RoleModel, VllmModel
 from emobench.core.plan import USER_SERVER, CellBlock, Plan, assistant_server, roles_of, servers_of
 from emobench.core.sweep import Cell, Sweep
+from emobench.core.wording import plural
 
 CONCURRENCY, THROTTLE = 8, 8
 """Where no server of the sweep says what it can batch: hosted endpoints and scripted servers."""
@@ -169,12 +170,13 @@ def describe(plan: Plan) -> list[str]:
         if capacity.requests is None:
             continue
         asked = requests_of(plan, server)
-        text = f"up to {asked} requests for {server.removeprefix('assistant_')}, which batches "
-        text += f"{capacity.requests} ({capacity.source})"
+        text = f"up to {plural(asked, 'request')} for {server.removeprefix('assistant_')}, "
+        text += f"which batches {capacity.requests} ({capacity.source})"
         lines.append(text + ("; the rest waits there" if asked > capacity.requests else ""))
     if not lines:
         return []
-    pace = f"{throttle_of(plan)} cells at a time x {concurrency_of(plan)} conversations"
+    pace = f"{plural(throttle_of(plan), 'cell')} at a time x "
+    pace += plural(concurrency_of(plan), "conversation")
     if len(plan.blocks) > 1 and not plan.profile.one_machine:
         pace += f", in each of {len(plan.blocks)} arrays"
     return [f"{pace}: {lines[0]}", *lines[1:]]

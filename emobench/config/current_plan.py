@@ -8,7 +8,6 @@ from pathlib import Path
 from emobench.config.expand import expand
 from emobench.config.free_settings import ANALYSIS, take_free_settings
 from emobench.config.identity import cell_content, differing_keys
-from emobench.config.load import load_sweep
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
@@ -26,6 +25,8 @@ def load_current_plan(run_dir: RunDir) -> Plan:
     file = Path(plan.sweep_file)
     if not plan.sweep_file or not file.is_file():
         return plan
+    from emobench.config.load import load_sweep
+
     name = "/".join(file.parts[-2:])
 
     def keep(why: str) -> Plan:

@@ -83,11 +83,6 @@ def format_points(share: float | None) -> str:
     return DASH if share is None else f"{round(100 * share, 1):g}"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return '1 task' or '1,200 tasks'."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def join_words(words: list[str]) -> str:
     """Return 'a', 'a and b', 'a, b and c'."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

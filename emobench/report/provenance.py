@@ -13,8 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 from emobench.config.capacity import concurrency_of
 from emobench.core.models import RoleModel
 from emobench.core.ranges import format_ranges
+from emobench.core.wording import plural
 from emobench.report.library import HIDDEN
-from emobench.report.numbers import DASH, format_time, plural
+from emobench.report.numbers import DASH, format_time
 from emobench.report.study import Study
 from emobench.scheduler.cost import sum_up
 from emobench.tables.run_results import Collected
@@ -100,7 +101,9 @@ def count_values(values: Iterable[str]) -> str:
     counts = Counter(value for value in values if value)
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{value} ({count:,} conversations)" for value, count in counts.most_common())
+    return ", ".join(
+        f"{value} ({plural(count, 'conversation')})" for value, count in counts.most_common()
+    )
 
 
 def _versions(planned: str, run: list[str]) -> str:

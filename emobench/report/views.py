@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from emobench.analysis.pooled import variants_of
-from emobench.report.numbers import plural
+from emobench.core.wording import plural
 from emobench.report.provenance import scripted_roles
 from emobench.report.study import Study
 from emobench.tables.run_results import CellResult, Collected
@@ -154,7 +154,7 @@ def _covered(results: list[CellResult]) -> dict[str, Any] | None:
     reason = summary.exit_reason if summary else ""
     lost = sum(result.infra_errors for result in results)
     infra = plural(lost, "infrastructure error") if lost else ""
-    title = cell.title if one else f"{len(results)} cells"
+    title = cell.title if one else plural(len(results), "cell")
     scored, expected = sum(r.scored for r in results), sum(r.expected for r in results)
     return {
         "state": state,

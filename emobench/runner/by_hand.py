@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +124,7 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
         max_steps=arguments.max_steps,
         timeout_s=arguments.timeout,
     )
-    document = Document("command line", data, {})
-    sweep = resolve(document, Path.cwd() / f"{name}.yaml")
+    sweep = _resolve("command line", data, Path.cwd() / f"{name}.yaml", _option)
     return run_dir, hand_plan(sweep, run_dir, assistant)
 
 
@@ -189,7 +190,7 @@ def run_config(
         fidelity=fidelity,
         **own,
     )
-    sweep = resolve(Document("RunConfig", data, {}), Path.cwd() / "run.yaml")
+    sweep = _resolve("RunConfig", data, Path.cwd() / "run.yaml")
     # Runs of other content get another folder, so that none is in the way of another; where the
     # models answer is no content, so that a run goes on after its servers moved.
     content = cell_content(sweep, expand(sweep)[0], load_benchmark().label)
@@ -241,6 +242,51 @@ def _role(model: str, provider: str, base_url: str | None) -> dict[str, Any]:
         role.update(base_url=url, provider="openai")
     key = f"{provider.upper()}_API_KEY"
     return {**role, "api_key_env": key if os.environ.get(key) else "OPENAI_API_KEY"}
+
+
+_RENAMED = {
+    "trials": "num_trials",
+    "concurrency": "max_concurrency",
+    "few_shot_displays": "few_shot_displays_path",
+}
+"""What a RunConfig calls otherwise than a sweep file."""
+
+
+def _option(name: str) -> str:
+    """Return the option of the command line for a name of a RunConfig."""
+    renamed = {"num_trials": "--trial", "timeout_s": "--timeout"}
+    return renamed.get(name) or "--" + name.replace("_", "-")
+
+
+def _resolve(
+    source: str, data: dict[str, Any], path: Path, given_as: Callable[[str], str] = str
+) -> Sweep:
+    """Read a run as a sweep file. Raises InvalidInput with each mistake once, under the name that
+    its value was given by: RunConfig's, as `given_as` writes it."""
+    (assistant,) = data["assistants"].values()
+
+    def name_of(key: str) -> str:
+        first, *others = re.split(r"[.\[]", key)
+        if first == "matrix":
+            return others[0]
+        if first not in ("user", "assistants"):
+            return _RENAMED.get(first, first)
+        name = others[-1]
+        # The user's is the assistant's where only one was given.
+        apart = first == "user" and data["user"].get(name) != assistant.get(name)
+        if name == "base_url":
+            return "user_base_url" if apart else "model_base_url"
+        return "user_model" if name == "model" and apart else name
+
+    try:
+        return resolve(Document(source, data, {}), path)
+    except InvalidInput as error:
+        problems = [
+            replace(each, key=given_as(name_of(each.key)))
+            for each in error.problems
+            if not each.key.startswith("exclude")  # which follows from the trial
+        ]
+        raise InvalidInput(dict.fromkeys(problems)) from None
 
 
 def _as_sweep_file(

@@ -14,6 +14,7 @@ from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.core.sweep import Cell
+from emobench.core.wording import plural
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.rejections import RejectionRow
@@ -98,7 +99,7 @@ def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) ->
     before = summary_in(store.paths.summary)
     differing = differing_keys(before.content, content) if before and before.content else []
     raise InvalidInput(
-        f"{store.paths.episodes} holds {len(others)} episodes of other content"
+        f"{store.paths.episodes} holds {plural(len(others), 'episode')} of other content"
         + ("; differing:\n  " + "\n  ".join(differing) if differing else "")
         + "\n  run this in another run directory"
     )
@@ -227,12 +228,12 @@ class _CellRun:
 
     def _drain(self, pool: WorkerPool[int, EpisodeRecord]) -> None:
         """Keep what ends within the grace; the rest is abandoned and runs again next time."""
-        self.progress(f"stopping: {pool.threads} episodes have {GRACE_S:.0f} s to end")
+        self.progress(f"stopping: {GRACE_S:.0f} s to end for {plural(pool.threads, 'episode')}")
         deadline = time.monotonic() + GRACE_S
         while pool.threads and (left := deadline - time.monotonic()) > 0:
             self._keep(pool.results(left))
         if pool.threads:
-            self.progress(f"abandoned {pool.threads} episodes; they run again next time")
+            self.progress(f"abandoned {plural(pool.threads, 'episode')}, to be run again next time")
 
 
 def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:

@@ -20,6 +20,7 @@ from emobench import __version__
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError
 from emobench.core.site_check import Check, failed, ok, skipped, warning
+from emobench.core.wording import plural
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.site_shell import Ran, run_lines
 from emobench.serving.vllm_flags import oldest_for, parse_version
@@ -161,7 +162,7 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
         reason = f": {said.strip()[:200]}" if said else ""
         yield warning("server_setup", f"`{broken[0]}` failed {where}{reason}", "check the line")
     elif profile.server_setup:
-        yield ok("server_setup", f"{len(profile.server_setup)} lines")
+        yield ok("server_setup", plural(len(profile.server_setup), "line"))
     if ran.code == 97 and profile.accelerator == "none":
         yield skipped(wanted, "not found, and the profile has no accelerator")
     elif ran.code == 97:

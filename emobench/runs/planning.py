@@ -18,6 +18,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
+from emobench.core.wording import plural
 from emobench.store.episodes import read_lines
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
@@ -144,7 +145,9 @@ def _refuse_mixing(
         if gone:
             count(f"tasks: {cell.env} no longer has {_short(sorted(gone))}", gone)
     if differing:
-        shown = [f"  {what} ({n} episodes on disk)" for what, n in list(differing.items())[:20]]
+        shown = [
+            f"  {what} ({plural(n, 'episode')} on disk)" for what, n in list(differing.items())[:20]
+        ]
         more = len(differing) - len(shown)
         raise InvalidInput(
             Problem(

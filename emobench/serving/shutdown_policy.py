@@ -11,6 +11,7 @@ from emobench.core.plan import Plan, instances_of
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
+from emobench.core.wording import plural
 from emobench.serving.budget import Budget
 from emobench.serving.demand import LeaseDemand, OwnDemand
 
@@ -98,6 +99,6 @@ def cost_of_keeping(plan: Plan, minutes: float) -> str:
     hours = minutes / 60
     if not cards:
         servers = len(instances_of(plan.sweep))
-        return f"{servers} servers without an accelerator x {hours:.2g} h"
-    plural = "" if cards == 1 else "s"
-    return f"{cards} accelerator{plural} x {hours:.1f} h = {cards * hours:.1f} accelerator-hours"
+        return f"{plural(servers, 'server')} without an accelerator x {hours:.2g} h"
+    cost = f"{cards * hours:.1f} accelerator-hours"
+    return f"{plural(cards, 'accelerator')} x {hours:.1f} h = {cost}"

@@ -25,6 +25,7 @@ from emobench.core.files import write_json
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Cell
+from emobench.core.wording import plural
 from emobench.store.episodes import Kept, belongs_to, count_lines
 from emobench.tables.columns import EPISODES, SCHEMA_VERSION, turn_columns
 from emobench.tables.compatibility import Run, open_compatible_runs
@@ -352,7 +353,7 @@ def describe(summary: dict[str, Any], folder: str) -> str:
     runs = len(summary["runs"])
     lines = [
         f"collected {summary['episodes']:,} of {summary['expected']:,} planned episodes and "
-        f"{summary['turns']:,} turns of {runs} run{'s' if runs > 1 else ''} into {folder}"
+        f"{plural(summary['turns'], 'turn')} of {plural(runs, 'run')} into {folder}"
     ]
     if summary["missing"]:
         lines.append(f"  {summary['missing']:,} of them have no reward (outcome infra_error)")

@@ -196,8 +196,9 @@ def test_a_sample_takes_the_same_tasks_of_every_variant(launch: Launch, run_dir:
         (["--server", "nobody"], "it has user, scripted"),
         (["--server", "user", "--model", "m"], "leave the other three out"),
         (["--base-url", "ftp://x", "--model", "m"], "--base-url"),
-        (["--base-url", "http://x/v1", "--model", "m", "--key-env", "ABSENT_KEY"], "ABSENT_KEY"),
+        (["--base-url", "http://x/v1", "--model", "m", "--api-key-env", "ABSENT"], "ABSENT"),
         (["--base-url", "http://x/v1", "--model", "m", "--concurrency", "9999"], "--concurrency"),
+        (["--base-url", "http://x/v1", "--model", "m", "--api-key-env", "1-2"], "--api-key-env: "),
     ],
 )
 def test_mistakes_at_the_command_line(

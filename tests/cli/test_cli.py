@@ -126,7 +126,13 @@ def test_a_hosted_api_without_its_key_is_refused(folder: Path) -> None:
         (["--cell", "0"], ["--run-dir"]),
         (["--run-dir", ".", "--cell", "0"], ["plan.json"]),
         (["--model-base-url", "http://127.0.0.1:1/v1"], ["--env"]),
-        ([*HAND[:-1], "nonsense"], ["base_url"]),
+        ([*HAND[:-1], "nonsense"], ["command line: --model-base-url: found 'nonsense'"]),
+        ([*HAND, "--user-base-url", "x"], ["command line: --user-base-url: found 'x'"]),
+        ([*HAND, "--trial", "0"], ["command line: --trial: found 0", "from 1 to 1000"]),
+        ([*HAND, "--trial", "1004"], ["command line: --trial: found 1004", "from 1 to 1000"]),
+        ([*HAND, "--timeout", "0"], ["command line: --timeout: found 0.0"]),
+        ([*HAND, "--max-concurrency", "0"], ["command line: --max-concurrency: found 0"]),
+        ([*HAND, "--temperature", "9"], ["command line: --temperature: found 9.0"]),
         (
             [
                 "--env",
@@ -156,7 +162,10 @@ def test_a_hosted_api_without_its_key_is_refused(folder: Path) -> None:
     ],
 )
 def test_mistakes_in_a_run_by_hand(folder: Path, arguments: list[str], parts: list[str]) -> None:
-    refused(emobench(folder, *arguments, module="emobench.run"), *parts)
+    result = emobench(folder, *arguments, module="emobench.run")
+    refused(result, *parts)
+    lines = result.stderr.splitlines()
+    assert len(set(lines)) == len(lines), "each mistake once"
     assert not (folder / "runs").exists()
 
 
@@ -237,6 +246,12 @@ def test_a_mistyped_command_line(folder: Path, arguments: list[str], parts: list
     refused(result, *parts)
     assert result.stderr.count("usage:") == 1
     assert result.stderr.count("error:") == 1
+
+
+def test_the_package_is_the_command(folder: Path) -> None:
+    shown = emobench(folder, "status", "--help", module="emobench")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("usage: emobench status ")
 
 
 def test_a_module_by_its_own_name_says_so(folder: Path) -> None:

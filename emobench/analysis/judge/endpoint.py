@@ -33,7 +33,7 @@ def settings_with(declared: JudgeSettings | None, **given: str | int | None) -> 
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + "-".join(map(str, first["loc"])).replace("_", "-")
-        raise InvalidInput(f"{option.replace('api-', '')}: {first['msg']}") from None
+        raise InvalidInput(f"{option}: {first['msg']}") from None
     if settings.server is None and not (settings.model and settings.base_url):
         raise InvalidInput(
             "which judge? Give --base-url and --model, or --server, or declare `judge` in the "

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emobench.core.wording import plural
+
 FEW = 10
 """Tasks, or tasks with an event, below which a result is marked (docs/statistics.md)."""
 FEW_TASKS = f"fewer than {FEW} tasks"
@@ -148,7 +150,7 @@ def to_plain(value: Any) -> Any:
 def describe_size(tasks: int, trials: Sequence[int]) -> str:
     """Return '115 tasks x 4 trials', or 'x 2 to 4 trials' where tasks differ in them."""
     counts = [int(count) for count in trials if count]
-    text = f"{tasks} task{'' if tasks == 1 else 's'}"
+    text = plural(tasks, "task")
     if not counts:
         return text
     low, high = min(counts), max(counts)

@@ -118,12 +118,12 @@ def _fit(
                 family=Binomial(),
                 cov_struct=Exchangeable(),
             ).fit(cov_type="bias_reduced", maxiter=100)
+            # Computed here: a variance may be negative, and its root warns.
+            log_odds, errors = np.asarray(result.params)[1:], np.asarray(result.bse)[1:]
     except (np.linalg.LinAlgError, ValueError, ZeroDivisionError, FloatingPointError) as error:
         return {}, f"GEE could not be fitted: {error}"
     if not result.converged:
         return {}, "GEE did not converge"
-    log_odds = np.asarray(result.params)[1:]
-    errors = np.asarray(result.bse)[1:]
     sound = np.isfinite(log_odds).all() and np.isfinite(errors).all() and (errors > 0).all()
     if not sound or (np.abs(log_odds) > HUGE).any():
         return {}, "GEE did not converge to usable figures"

@@ -9,6 +9,7 @@ from emobench.analysis.stats.intervals import TINY, bootstrap_interval, standard
 from emobench.analysis.stats.permutation import EXACT, sign_flip
 from emobench.analysis.stats.student import two_sided
 from emobench.analysis.stats.units import Floats, Sample, align_by_task, sums_by_task
+from emobench.core.wording import plural
 
 REWARD_BOUNDS = (-1.0, 1.0)
 
@@ -69,8 +70,8 @@ def sample_difference(
     means = {name: (tasks, total / n) for name, (tasks, total, n) in sides.items()}
     rows, left_out = align_by_task(means, *means)
     return paired_difference(
-        f"difference in {what}, {variant} minus control, {rows.shape[1]} tasks, 95 % interval "
-        "paired by task",
+        f"difference in {what}, {variant} minus control, {plural(rows.shape[1], 'task')}, "
+        "95 % interval paired by task",
         rows[0] - rows[1],
         left_out=left_out,
         bounds=bounds,

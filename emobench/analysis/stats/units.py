@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emobench.core.errors import InvalidInput
 from emobench.core.outcomes import SUCCESS, Group, Observation
 from emobench.core.sweep import Cell
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     import pandas
@@ -73,7 +74,7 @@ def count_by_task(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pand
     scored = np.isfinite(reward)
     outside = int(((reward < 0) | (reward > 1))[scored].sum())
     if outside:
-        raise InvalidInput(f"rewards lie between 0 and 1; {outside} episodes have others")
+        raise InvalidInput(f"rewards lie between 0 and 1; {plural(outside, 'episode')} with others")
     work = frame[list(KEYS)].assign(
         n=scored.astype(np.int64),
         successes=(scored & (np.where(scored, reward, 0.0) >= SUCCESS)).astype(np.int64),

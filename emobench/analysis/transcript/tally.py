@@ -27,6 +27,7 @@ from emobench.analysis.transcript.patterns import (
     words,
 )
 from emobench.core.outcomes import CONTROL, Group, Outcome
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     from emobench.analysis.stats.estimates import Difference
@@ -189,7 +190,7 @@ class Tally:
         if control and variant != control:
             difference = self._difference(place, pattern, variant, control)
         return VariantPattern(
-            label=f"{pattern.label}, {variant}, mean over {len(by_task)} tasks",
+            label=f"{pattern.label}, {variant}, mean over {plural(len(by_task), 'task')}",
             pattern=pattern,
             variant=variant,
             mean=fsum(by_task.values()) / len(by_task) if by_task else None,
@@ -206,7 +207,7 @@ class Tally:
         gaps, left_out = gaps_by_task(self._means(place, variant), self._means(place, control))
         what = f"difference in {pattern.label}, {variant} minus {control}"
         return paired_difference(
-            f"{what}, {gaps.size} tasks, 95 % interval clustered by task",
+            f"{what}, {plural(gaps.size, 'task')}, 95 % interval clustered by task",
             gaps,
             left_out=left_out,
             bounds=(-1.0, 1.0) if pattern.share else None,
@@ -241,7 +242,7 @@ class Tally:
         return VariantWords(
             label=f"log-odds ratio of users' words with an informative Dirichlet prior, "
             f"{variant} against {control}, {self._conversations[variant]} and "
-            f"{self._conversations[control]} conversations",
+            f"{plural(self._conversations[control], 'conversation')}",
             variant=variant,
             differences=tuple(found),
             in_prompt=own,

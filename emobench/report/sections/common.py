@@ -10,8 +10,9 @@ from emobench.analysis.gates import Label
 from emobench.analysis.stats.estimates import FEW, Difference, Interval, Mean, Sensitivity
 from emobench.analysis.stats.paired import undefined
 from emobench.core.outcomes import Condition
+from emobench.core.wording import plural
 from emobench.report.blocks import Cell, Scalar, State
-from emobench.report.numbers import DAGGER, DASH, format_change, format_interval, plural
+from emobench.report.numbers import DAGGER, DASH, format_change, format_interval
 from emobench.report.study import Study
 
 BLANK = Cell(DASH, state="muted")

@@ -9,6 +9,7 @@ from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES
 from emobench.analysis.stats.units import Arm
 from emobench.core.outcomes import Outcome
+from emobench.core.wording import plural
 from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
 from emobench.report.drawing import assign_roles
 from emobench.report.figures import Curve, Point, Tile, draw_bars, draw_curves, draw_heatmap
@@ -20,7 +21,6 @@ from emobench.report.numbers import (
     format_number,
     format_p,
     format_percent,
-    plural,
 )
 from emobench.report.sections.common import (
     BLANK,

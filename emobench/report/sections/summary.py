@@ -11,6 +11,7 @@ from emobench.analysis.gates import GATES
 from emobench.analysis.stats.estimates import FEW
 from emobench.analysis.stats.means import CLUSTERED
 from emobench.analysis.stats.power import POWER
+from emobench.core.wording import plural
 from emobench.report.blocks import Block
 from emobench.report.figures import Dot, draw_forest, symmetric_axis
 from emobench.report.numbers import (
@@ -21,7 +22,6 @@ from emobench.report.numbers import (
     format_percent,
     format_points,
     join_words,
-    plural,
 )
 from emobench.report.provenance import scripted_roles
 from emobench.report.sections.common import is_compared, short_labels, size_of, title_of

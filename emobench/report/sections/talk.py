@@ -10,6 +10,7 @@ from emobench.analysis.transcript.tally import (
     VariantPattern,
     VariantWords,
 )
+from emobench.core.wording import plural
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
 from emobench.report.numbers import (
     DAGGER,
@@ -17,7 +18,6 @@ from emobench.report.numbers import (
     format_number,
     format_p,
     format_percent,
-    plural,
 )
 from emobench.report.sections.common import difference_columns
 from emobench.report.study import Study

@@ -10,6 +10,7 @@ from emobench.analysis.stats.estimates import Difference, Mean
 from emobench.analysis.stats.power import POWER
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
+from emobench.core.wording import plural
 from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
 from emobench.report.drawing import assign_roles
 from emobench.report.figures import Curve, Point, Tile, draw_curves, draw_heatmap
@@ -21,7 +22,6 @@ from emobench.report.numbers import (
     format_number,
     format_percent,
     format_points,
-    plural,
 )
 from emobench.report.sections.common import (
     BLANK,

@@ -80,3 +80,11 @@ def test_a_variant_without_failures_does_not_spoil_the_others() -> None:
     found = fit_odds_ratios(arms, "control", ["anger", "placebo"])
     assert found["anger"].value is not None
     assert found["placebo"].value is None
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_variance_below_0_warns_of_nothing() -> None:
+    arms = {"control": arm({0: [0, 1], 1: [1, 0]}), "anger": arm({0: [1], 1: [0]})}
+    (found,) = fit_odds_ratios(arms, "control", ["anger"]).values()
+    assert found.value == pytest.approx(1.0)
+    assert found.interval is None

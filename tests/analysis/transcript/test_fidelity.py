@@ -228,7 +228,7 @@ def test_differences_are_paired_by_task_and_cut_conversations_are_left_out() -> 
     # Task 1 is the only one that both have: half of the variant's, none of control's.
     paired = anger.differences["role_flips"]
     assert (paired.value, paired.interval, paired.tasks) == (0.5, None, 1)
-    assert "anger minus control, 1 tasks" in paired.label
+    assert "anger minus control, 1 task," in paired.label
 
 
 def test_a_transcript_of_anything_is_read() -> None:
