@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol, cast
 from emobench import __version__
 from emobench.cli.terminal import visible
 from emobench.core.errors import EmobenchError, nearest
+from emobench.core.files import describe_failure
 
 COMMANDS = {
     "init": "write a profile of this site and sweep files to begin with",
@@ -172,7 +173,10 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        text = _denied(error) or f"{error}\n  nothing that was written before is lost"
+        text = (
+            _denied(error)
+            or f"{describe_failure(error)}\n  nothing that was written before is lost"
+        )
         print(f"emobench: {visible(text)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -41,6 +42,26 @@ def write_bytes_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write over a file in place, which a full disk still allows; whoever reads it meanwhile may
+    get half of it. Raises OSError."""
+    with naming(path), path.open("r+b") as stream:
+        stream.write(data)
+        stream.truncate()
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or what this user may have of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return an error in words; one of a full disk says so, with the path first."""
+    if isinstance(error, OSError) and is_full(error):
+        return f"{error.filename}: the disk is FULL ({error.strerror})"
+    return str(error)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import replace
 from emobench.config.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.core.errors import InvalidInput, ServersGone
-from emobench.core.files import dump_json, write_bytes_atomic
+from emobench.core.files import describe_failure
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
@@ -67,7 +67,8 @@ def run_cell(
                 reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)
             except BaseException as error:
-                summary.end(store, "failed", "error", f"{type(error).__name__}: {error}")
+                why = f"{type(error).__name__}: {describe_failure(error)}"
+                summary.end(store, "failed", "error", why)
                 raise
         if store.finished().issuperset(cell.tasks):
             summary.end(store, "done", "completed")
@@ -81,7 +82,6 @@ def run_cell(
         else:
             summary.end(store, "incomplete", reason, message)
             code = INCOMPLETE
-        _write_stock_results(store, cell)
         ending = f"cell {number}: {summary.summary.status} ({summary.summary.exit_reason})"
         progress(f"{ending}: {message}" if code and message else ending)
         return code
@@ -234,13 +234,6 @@ class _CellRun:
             self._keep(pool.results(left))
         if pool.threads:
             self.progress(f"abandoned {plural(pool.threads, 'episode')}, to be run again next time")
-
-
-def _write_stock_results(store: EpisodeStore, cell: Cell) -> None:
-    """tau-bench's own format, so that its tools read it; what is missing is left out."""
-    finished = [store.records[task] for task in cell.tasks if task in store.finished()]
-    results = [record.stock_result() for record in finished]
-    write_bytes_atomic(store.paths.results, dump_json(results))
 
 
 def _line(record: EpisodeRecord) -> str:

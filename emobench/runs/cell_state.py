@@ -11,7 +11,7 @@ from emobench.core.sweep import Cell
 from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.store.jobs import JobKind, JobRecord, tasks_of
-from emobench.store.summaries import CellSummary
+from emobench.store.summaries import EPISODES_MISSING, CellSummary
 
 
 class CellState(StrEnum):
@@ -52,6 +52,9 @@ def cell_state(
     failed = summary is not None and summary.has_failed
     if summary is not None and summary.is_done(cell):
         return CellState.DONE, ""
+    missing = summary is not None and summary.exit_reason == EPISODES_MISSING
+    if missing and not (job and is_live(state_of(job, states))):
+        return CellState.WAITING, _reason(summary)
     if job is None:
         if failed:
             return CellState.FAILED, _reason(summary)

@@ -19,7 +19,7 @@ from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 from emobench.core.wording import plural
-from emobench.store.episodes import read_lines
+from emobench.store.episodes import read_results
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
 
@@ -98,11 +98,9 @@ def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
     """Tasks with an episode on disk, by cell number; cells without any are left out."""
     held: dict[int, set[int]] = {}
     for cell in cells:
-        path = run_dir.cell(cell.number).episodes
-        if path.exists():
-            tasks = {line.record.task_id for line in read_lines(path) if line.record is not None}
-            if tasks:
-                held[cell.number] = tasks
+        tasks = set(read_results(run_dir.cell(cell.number).episodes, cell))
+        if tasks:
+            held[cell.number] = tasks
     return held
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 from emobench.analysis.stats.means import mean_of_sums
@@ -25,7 +24,7 @@ from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import SummaryOf, ask_accounts, usage
 from emobench.serving.budget import LimitStatus, state_of_limit
 from emobench.store.jobs import JobKind, JobRecord
-from emobench.store.summaries import read_summary
+from emobench.store.summaries import current_summary
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,6 @@ def run_status(
 ) -> RunStatus:
     """Return how a run stands by what the queue said, without logs and cost; `summary_of` reads a
     cell's summary by its number."""
-    read = summary_of or partial(read_summary, run_dir)
     counts: Counter[CellState] = Counter()
     problems: list[CellProblem] = []
     scored: Counter[str] = Counter(dict.fromkeys(plan.sweep.variants, 0))
@@ -151,7 +149,7 @@ def run_status(
     finished = 0
     ids = cell_jobs(plan, jobs)
     for cell in plan.cells:
-        summary = read(cell.number)
+        summary = summary_of(cell.number) if summary_of else current_summary(run_dir, cell)
         state, reason = cell_state(cell, summary, ids.get(cell.number), states)
         counts[state] += 1
         if summary:

@@ -34,7 +34,7 @@ from emobench.serving.demand import arrays_of_server, who_leases
 from emobench.serving.reuse import holds_lease, lease_servers, release_lease
 from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, OnJob, note_cancelled, read_jobs
-from emobench.store.summaries import read_summary
+from emobench.store.summaries import current_summary, renew_files
 
 LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
 """Keys that servers take anew while they run."""
@@ -91,6 +91,8 @@ def submit(
     jobs = read_jobs(run_dir)
     states = schedulers.states(jobs)
     missing, live = missing_cells(plan, run_dir, jobs, states)
+    for cell in plan.cells:
+        renew_files(run_dir, cell)
     count, waiting = (sum(map(len, each.values())) for each in (missing, live))
     if not count and not live:
         return Submission((), 0, 0)
@@ -138,7 +140,7 @@ def missing_cells(
     for block in plan.blocks:
         for number in block.cells:
             cell, job = plan.cells[number], ids.get(number)
-            summary = read_summary(run_dir, number)
+            summary = current_summary(run_dir, cell, check=True)
             if cell_state(cell, summary, job, states)[0] is CellState.DONE:
                 continue
             if job is not None and is_live(state_of(job, states)):

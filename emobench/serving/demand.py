@@ -22,7 +22,7 @@ from emobench.core.times import seconds
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 from emobench.store.leases import Lease, read_leases, remove_lease
-from emobench.store.summaries import read_summary
+from emobench.store.summaries import current_summary, read_summary
 
 QUEUE_CHECK_S = 10.0
 """With the engine's time to end this keeps a server's release within 30 s of the last cell."""
@@ -70,7 +70,7 @@ class RemainingCells:
         )
 
     def _is_done(self, cell: Cell) -> bool:
-        summary = read_summary(self._run_dir, cell.number)
+        summary = current_summary(self._run_dir, cell)
         return summary is not None and summary.is_done(cell)
 
 

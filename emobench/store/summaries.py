@@ -1,24 +1,43 @@
-"""`variant_summary.json`: how a cell stands, for those who do not want to read its episodes."""
+"""`variant_summary.json`: how a cell stands, for those who do not want to read its episodes; and
+`results.json`, the same results as tau-bench writes them. Both are derived: the episodes decide."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from emobench.core.files import read_json, write_json
+from emobench.core.files import (
+    dump_json,
+    is_full,
+    overwrite,
+    read_json,
+    write_bytes_atomic,
+    write_json,
+)
 from emobench.core.job_id import own_task_id
 from emobench.core.plan import Plan
-from emobench.core.run_dir import RunDir
+from emobench.core.run_dir import CellPaths, RunDir
 from emobench.core.sweep import Cell
 from emobench.core.times import now
-from emobench.store.episodes import EpisodeStore
+from emobench.store.episodes import (
+    CellBusy,
+    EpisodeRecord,
+    EpisodeStore,
+    TaskResult,
+    belongs_to,
+    read_results,
+)
 
+SCHEMA = 1
+EPISODES_MISSING = "episodes_missing"
+"""The cell was done; since then episodes were damaged, lost or set aside to be run again."""
 Status = Literal["running", "done", "incomplete", "failed"]
 
 
@@ -33,7 +52,8 @@ class CellSummary(BaseModel):
     variant: str = ""
     status: Status | None = None
     exit_reason: str = ""
-    """completed, infra_errors, interrupted, endpoint_unavailable, probe_failed, error, running."""
+    """completed, infra_errors, interrupted, endpoint_unavailable, probe_failed, error, running,
+    episodes_missing."""
     message: str = ""
     """For people: what went wrong."""
     expected: int = 0
@@ -47,6 +67,10 @@ class CellSummary(BaseModel):
     """Finished episodes that have a reward; None: earlier versions took every finished one."""
     reward_sum: float | None = None
     """Of the scored episodes; None: earlier versions wrote their mean only."""
+    episodes_bytes: int | None = None
+    """Size of episodes.jsonl when this was written; None: an earlier version wrote it."""
+    results_bytes: int | None = None
+    """Of results.json."""
     variant_sha256: str = ""
     started: str | None = None
     """When the last run of the cell began, ISO 8601, UTC."""
@@ -84,17 +108,132 @@ class CellSummary(BaseModel):
         return self.status in ("failed", "incomplete")
 
 
+def current_summary(run_dir: RunDir, cell: Cell, *, check: bool = False) -> CellSummary | None:
+    """The summary of a cell, made of its episodes where these are others than it was written for,
+    and with `check` in any case. None where there is neither."""
+    paths = run_dir.cell(cell.number)
+    summary = summary_in(paths.summary)
+    if summary is not None and not check and _is_current(summary, paths):
+        return summary
+    try:
+        results = read_results(paths.episodes, cell)
+    except OSError:
+        return summary  # nobody may read them, or the disk is away
+    if summary is None and not results:
+        return None
+    return _summary_of(cell, results, summary)
+
+
+def renew_files(run_dir: RunDir, cell: Cell) -> None:
+    """Write the summary and the results of a cell that has all its results, where these files are
+    missing or stale and nobody runs the cell. Raises OSError."""
+    paths = run_dir.cell(cell.number)
+    summary = summary_in(paths.summary)
+    found = current_summary(run_dir, cell, check=True)
+    if found is None or not found.is_done(cell):
+        return
+    if summary is not None and summary.is_done(cell) and _is_current(summary, paths):
+        size = summary.results_bytes
+        if _is_newer(paths.results, paths) and size in (None, paths.results.stat().st_size):
+            return
+    with suppress(CellBusy), EpisodeStore(paths, belongs_to(cell)) as store:
+        write_files(store, cell)
+
+
+def write_files(store: EpisodeStore, cell: Cell) -> CellSummary:
+    """Write the summary and the results of a cell as its episodes are. Raises OSError."""
+    results = {
+        task: TaskResult(record.outcome, record.reward, record.is_final)
+        for task, record in store.records.items()
+    }
+    _write_results(store, cell)
+    summary = _summary_of(cell, results, summary_in(store.paths.summary))
+    summary = summary.model_copy(update=_sizes(store.paths))
+    write_json(store.paths.summary, summary.model_dump(by_alias=True))
+    return summary
+
+
+def _summary_of(
+    cell: Cell, results: Mapping[int, TaskResult], before: CellSummary | None
+) -> CellSummary:
+    own = {task: result for task, result in results.items() if task in cell.tasks}
+    counts = _counts(own.values())
+    missing = len(cell.tasks) - counts["finished"]
+    if before is None:
+        before = CellSummary(cell=cell.number, title=cell.title, variant=cell.variant)
+    word: dict[str, Any] = {}
+    if not missing:
+        word = {"status": "done", "exit_reason": "completed", "message": ""}
+    elif before.status in ("done", None):
+        word = {
+            "status": None,
+            "exit_reason": EPISODES_MISSING,
+            "message": f"{missing} of {len(cell.tasks)} episodes are missing (damaged, lost or set "
+            "aside); submit again to run them",
+        }
+    return before.model_copy(update={**counts, "expected": len(cell.tasks), **word})
+
+
+def _counts(results: Iterable[TaskResult | EpisodeRecord]) -> dict[str, Any]:
+    """What a summary says of the episodes."""
+    results = list(results)
+    finished = [each for each in results if each.is_final]
+    rewards = [each.reward for each in finished if each.reward is not None]
+    return {
+        "finished": len(finished),
+        "outcomes": dict(Counter(each.outcome.value for each in results)),
+        "mean_reward": sum(rewards) / len(rewards) if rewards else None,
+        "scored": len(rewards),
+        "reward_sum": sum(rewards),
+    }
+
+
+def _write_results(store: EpisodeStore, cell: Cell) -> None:
+    """What is missing is left out. Raises OSError."""
+    finished = [store.records[task] for task in cell.tasks if task in store.finished()]
+    results = [record.stock_result() for record in finished]
+    write_bytes_atomic(store.paths.results, dump_json(results))
+
+
+def _sizes(paths: CellPaths) -> dict[str, int | None]:
+    return {"episodes_bytes": _size(paths.episodes), "results_bytes": _size(paths.results)}
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _is_current(summary: CellSummary, paths: CellPaths) -> bool:
+    """Whether the episodes are those that the summary was written for."""
+    size = _size(paths.episodes)
+    if size is None:
+        return summary.status != "done"
+    return summary.episodes_bytes in (None, size) and _is_newer(paths.summary, paths)
+
+
+def _is_newer(path: Path, paths: CellPaths) -> bool:
+    try:
+        return path.stat().st_mtime_ns >= paths.episodes.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
 def read_summary(run_dir: RunDir, number: int) -> CellSummary | None:
-    """The summary of cell `number`, or None where there is none that can be read."""
+    """The summary of cell `number` as it was written, or None where there is none that can be read;
+    whether a cell is done says `current_summary`."""
     return summary_in(run_dir.cell(number).summary)
 
 
 def summary_in(file: Path) -> CellSummary | None:
     """The summary that a file holds, or None where there is none that can be read."""
     try:
-        return CellSummary.model_validate(read_json(file))
+        summary = CellSummary.model_validate(read_json(file))
     except ValidationError:
         return None
+    return summary if summary.schema_version <= SCHEMA else None
 
 
 class SummaryWriter:
@@ -105,7 +244,7 @@ class SummaryWriter:
     ) -> None:
         self._written = 0.0
         self._path = run_dir.cell(cell.number).summary
-        self._tasks = frozenset(cell.tasks)
+        self._cell = cell
         before = summary_in(self._path)
         self.summary = CellSummary(
             cell=cell.number,
@@ -129,19 +268,9 @@ class SummaryWriter:
 
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
-        records = [record for task, record in store.records.items() if task in self._tasks]
-        finished = [each for each in records if each.is_final]
-        rewards = [each.reward for each in finished if each.reward is not None]
-        self.summary = self.summary.model_copy(
-            update={
-                "finished": len(finished),
-                "outcomes": dict(Counter(each.outcome.value for each in records)),
-                "mean_reward": sum(rewards) / len(rewards) if rewards else None,
-                "scored": len(rewards),
-                "reward_sum": sum(rewards),
-                **changed,
-            }
-        )
+        records = [store.records[task] for task in self._cell.tasks if task in store.records]
+        found = {**_counts(records), **_sizes(store.paths)}
+        self.summary = self.summary.model_copy(update={**found, **changed})
         write_json(self._path, self.summary.model_dump(by_alias=True))
         self._written = time.monotonic()
 
@@ -151,5 +280,14 @@ class SummaryWriter:
             self.write(store)
 
     def end(self, store: EpisodeStore, status: Status, reason: str, message: str = "") -> None:
-        """The last word on this run of the cell."""
-        self.write(store, status=status, exit_reason=reason, message=message, ended=now())
+        """The last word on this run of the cell, and its results. Raises OSError."""
+        try:
+            _write_results(store, self._cell)
+        finally:
+            try:
+                self.write(store, status=status, exit_reason=reason, message=message, ended=now())
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                # There is no room for a second file, and those who wait must be told.
+                overwrite(self._path, dump_json(self.summary.model_dump(by_alias=True)))

@@ -90,10 +90,15 @@ def summarise(run_dir: RunDir, cell: Cell, status: str, **extra: Any) -> None:
 
 
 def finish_cell(run_dir: RunDir, number: int, status: str = "done", **fields: object) -> None:
-    """Write the cell's summary as a run does."""
-    run_dir.cell(number).folder.mkdir(parents=True, exist_ok=True)
-    summary = {"schema": 1, "cell": number, "status": status, "expected": 2, **fields}
-    write_json(run_dir.cell(number).summary, summary)
+    """Write the cell's summary as a run does, and the episodes of one that is done."""
+    paths = run_dir.cell(number)
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {"cell": number, "status": status, "expected": 2, **fields}
+    if status == "done" and not paths.episodes.exists():
+        cell = load_plan(run_dir).cells[number]
+        lines = [episode(cell, task, messages=4) for task in cell.tasks[: summary["expected"]]]
+        append(run_dir, cell, lines)
+    write_json(paths.summary, {"schema": 1, **summary})
 
 
 def episode(

@@ -25,7 +25,7 @@ from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
 from emobench.scheduler.usage import ask_accounts, usage
 from emobench.store.endpoints import privacy_note
 from emobench.store.jobs import JobRecord, read_jobs
-from emobench.store.summaries import CellSummary, summary_in
+from emobench.store.summaries import CellSummary, current_summary, summary_in
 
 ACCOUNTS_EVERY_S, COST_EVERY_S = 60.0, 10.0
 PATIENCE_S = 1.0
@@ -130,6 +130,7 @@ class Reader:
 
     def _read_summaries(self) -> dict[int, CellSummary]:
         """Summaries by cell; a cell that is done is not looked at again."""
+        cells = self._plan.cells
         try:
             folders = [entry.name for entry in os.scandir(self._run_dir.path / "cells")]
         except OSError:
@@ -145,6 +146,8 @@ class Reader:
             present = stamp(path)
             if present is not None and self._read_at.get(number) != present:
                 summary = summary_in(path)
+                if summary is not None and summary.status == "done" and number < len(cells):
+                    summary = current_summary(self._run_dir, cells[number])
                 if summary is not None:
                     self._summaries[number], self._read_at[number] = summary, present
         return self._summaries
