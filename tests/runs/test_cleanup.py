@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now
+from emobench.runs import cleanup
 from emobench.runs.cleanup import clean_up, find_owners, survey
 from emobench.serving.demand import ON_THEIR_WAY, OwnDemand
 from emobench.store.endpoints import ServerLocation, point_to_leased
@@ -17,7 +19,7 @@ from emobench.store.jobs import JobKind, JobRecord, add_jobs, write_jobs
 from emobench.store.leases import add_lease
 from tests.support.jobs import local_record
 from tests.support.plans import CUDA, make_plan, scripted
-from tests.support.runs import finish_cell
+from tests.support.runs import change_sweep, finish_cell
 from tests.support.scripted_scheduler import ScriptedScheduler
 
 JOBS = [
@@ -47,6 +49,46 @@ def test_servers_that_outlive_their_last_client_are_cancelled(run_dir: RunDir) -
     assert said[-1] == "they are gone"
     assert clean_up(run_dir, said.append, grace_s=0, schedulers=scheduler.all()) == []
     assert said[-1].startswith("nothing to clean up")
+
+
+class Clock:
+    """Stands in for the time of emobench.runs.cleanup; sleeping takes none."""
+
+    def __init__(self, on_sleep: Callable[[], None] = lambda: None) -> None:
+        self.now, self._on_sleep = 0.0, on_sleep
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._on_sleep()
+
+
+@pytest.mark.parametrize(("keep_min", "cancelled_after_s"), [(0.0, 40), (10.0, 640)])
+def test_servers_get_their_grace_after_the_minutes_that_they_are_kept(
+    keep_min: float, cancelled_after_s: float, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_sweep(run_dir, keep_servers_min=keep_min)
+    clock = Clock()
+    monkeypatch.setattr(cleanup, "time", clock)
+    scheduler = ScriptedScheduler(j1="RUNNING", j3="COMPLETED")
+    assert clean_up(run_dir, lambda text: None, schedulers=scheduler.all()) == ["user (job 1)"]
+    assert cancelled_after_s <= clock.now <= cancelled_after_s + 5
+
+
+def test_arrays_that_are_being_submitted_are_waited_for(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jobs(run_dir, JOBS[:2])
+    clock = Clock(on_sleep=lambda: write_jobs(run_dir, JOBS))
+    monkeypatch.setattr(cleanup, "time", clock)
+    scheduler = ScriptedScheduler(j1="RUNNING", j2="RUNNING", j3="RUNNING")
+    said: list[str] = []
+    assert clean_up(run_dir, said.append, schedulers=scheduler.all()) == []
+    assert clock.now > 0
+    assert f"user (job 1) stays: {ON_THEIR_WAY}" in said
+    assert "user (job 1) stays: array a (job 3) needs it" in said
 
 
 def test_servers_that_somebody_needs_stay(run_dir: RunDir, tmp_path: Path) -> None:
@@ -103,6 +145,6 @@ def test_the_supervisor_and_the_clean_up_job_agree(run_dir: RunDir) -> None:
 
 def test_a_server_of_this_machine_is_not_the_clean_up_jobs(run_dir: RunDir) -> None:
     scheduler = ScriptedScheduler(j9="RUNNING")
-    write_jobs(run_dir, [local_record("server", "user", "9", 1)])
+    write_jobs(run_dir, [local_record("server", "user", "9", 1, submitted="2020-01-01T00:00:00Z")])
     assert survey(run_dir, scheduler.all()).free == []
     assert scheduler.asked == []

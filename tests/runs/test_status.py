@@ -291,3 +291,16 @@ def test_a_run_is_over_after_three_answers_without_a_live_job(
     for _ in looks:
         watched.look()
     assert watched.over == over
+
+
+def test_a_cell_that_somebody_started_by_hand_is_followed(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = status_of(run_dir, ScriptedScheduler())
+    status = replace(status, cells=replace(status.cells, running=1))
+    looks = [(False, number) for number in range(5)]
+    monkeypatch.setattr(watch, "Reader", lambda _: Looks(*looks, status=status))
+    watched = watch.Watch(run_dir)
+    for _ in looks:
+        watched.look()
+    assert not watched.over
