@@ -55,7 +55,7 @@ def make_slurm_run(folder: Path, lead_min: float, deadline_min: float = 5) -> Ru
 
 
 def successors(run_dir: RunDir) -> list[JobRecord]:
-    return [job for job in read_jobs(run_dir) if job.takes_over]
+    return [job for job in read_jobs(run_dir) if job.takes_over == "1"]
 
 
 @pytest.mark.parametrize("lead_min", [0.1, 0.5, 1, 2, 3])
@@ -96,10 +96,12 @@ def scheduler() -> ScriptedScheduler:
 def succession(
     scheduler: ScriptedScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Succession:
-    """Of job 1, with a lead of five minutes, which looks whenever it is asked to."""
+    """Of job 1, with a lead of five minutes, which looks whenever it is asked to. Another server
+    has a successor in the queue."""
     monkeypatch.setattr(handover, "MAX_CHECK_S", 0.0)
     run_dir = RunDir(tmp_path)
-    add_jobs(run_dir, JOBS)
+    add_jobs(run_dir, [*JOBS, JobRecord(JobKind.SERVER, "assistant_a", "9", takes_over="8")])
+    scheduler.script["9"] = "PENDING"
     plan = make_plan(LOCAL.model_copy(update={"handover_lead_min": 5}))
     return Succession(plan, run_dir, "user", "1", scheduler)
 
