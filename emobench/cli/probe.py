@@ -20,12 +20,16 @@ _NAME, _INDENT, _WIDTH = 22, 33, 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from emobench.core.sweep import ENVS
 
-    parser.description = "Ask an OpenAI-compatible endpoint whether a sweep can use it."
+    parser.description = "Ask an endpoint whether a sweep can use it."
     parser.epilog = (
         "exit codes: 0 usable (also with warnings), 1 not usable, 2 wrong arguments, "
         "3 not reachable"
     )
-    parser.add_argument("--base-url", required=True, metavar="URL", help="e.g. http://host:8005/v1")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--base-url", metavar="URL", help="e.g. http://host:8005/v1")
+    where.add_argument(
+        "--provider", metavar="NAME", help="litellm's name of a provider, at its own address"
+    )
     parser.add_argument("--model", required=True, metavar="M", help="the model's id there")
     parser.add_argument(
         "--role",
@@ -36,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key-env",
         metavar="NAME",
-        help="name of the variable that holds the key (default: OPENAI_API_KEY, if it is set)",
+        help="name of the variable that holds the key (default: OPENAI_API_KEY if it is set; of a "
+        "provider, where litellm looks for it)",
     )
     parser.add_argument(
         "--env",
@@ -56,11 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from emobench.benchmarks.adapter import load_benchmark
-    from emobench.llm.address import endpoint_at
+    from emobench.llm.address import endpoint_at, endpoint_of
     from emobench.llm.transport import Role
     from emobench.probe.session import probe
 
-    endpoint = endpoint_at(arguments.model, arguments.base_url, arguments.api_key_env)
+    if arguments.provider is None:
+        endpoint = endpoint_at(arguments.model, arguments.base_url, arguments.api_key_env)
+    else:
+        endpoint = endpoint_of(arguments.model, arguments.provider, arguments.api_key_env)
     benchmark = load_benchmark()
     roles: tuple[Role, ...] = ("assistant", "user")
     reports = [
@@ -71,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([report.as_dict() for report in reports], indent=2, ensure_ascii=False))
     else:
-        print(f"{endpoint.model} at {endpoint.url}, with the policy and tools of {arguments.env}\n")
+        print(f"{endpoint!r}, with the policy and tools of {arguments.env}\n")
         print("\n\n".join(map(show, reports)))
     states = {report.state for report in reports}
     if "unreachable" in states:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from emobench.core.errors import InvalidInput
+from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
 from emobench.llm.client import needs_proxy
+from emobench.llm.providers import provider_names
 from emobench.llm.transport import ModelEndpoint
 
 DEFAULT_KEY = "OPENAI_API_KEY"
@@ -34,10 +35,31 @@ def endpoint_at(
             f"this machine reaches {url} through a proxy, which is not used for models; add its "
             "host to the variable no_proxy if it is reached without"
         )
-    name = key_env or DEFAULT_KEY
+    key = _key(key_env or DEFAULT_KEY, optional=key_env in (None, DEFAULT_KEY))
+    return ModelEndpoint(model, url, key or "none", timeout_s=timeout_s)
+
+
+def endpoint_of(
+    model: str, provider: str, key_env: str | None, timeout_s: float = 600.0
+) -> ModelEndpoint:
+    """Return a provider's own endpoint; without `key_env`, litellm finds the key by itself.
+
+    Raises InvalidInput for a provider that litellm does not know, and for a variable without a key.
+    """
+    providers = provider_names()
+    if providers and provider not in providers:
+        message = f"--provider: litellm knows none named {show(provider)}"
+        raise InvalidInput(
+            Problem(message, allowed=listing(providers), hint=nearest(provider, providers))
+        )
+    key = _key(key_env, optional=False) if key_env else None
+    return ModelEndpoint(model, None, key, provider, timeout_s=timeout_s)
+
+
+def _key(name: str, *, optional: bool) -> str:
     key = os.environ.get(name, "")
-    if not key and name != DEFAULT_KEY:
+    if not key and not optional:
         raise InvalidInput(f"the variable {name} is not set; export the endpoint's key in it")
     if not key.isascii() or any(map(str.isspace, key)):
         raise InvalidInput(f"the variable {name} holds no usable key")
-    return ModelEndpoint(model, url, key or "none", timeout_s=timeout_s)
+    return key

@@ -83,6 +83,23 @@ def test_json(
     assert assistant["calls"][0]["prompt_tokens"] == 3
 
 
+def test_a_provider_behind_litellm(
+    endpoint: ModelServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", endpoint.url)
+    monkeypatch.setenv("HOSTED_VLLM_API_KEY", "sk-where-litellm-looks")
+    assert run("--provider", "hosted_vllm", "--model", "m") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("m at hosted_vllm, with the policy and tools of retail")
+    assert "user: usable as user" in out
+    assert set(endpoint.keys) == {"sk-where-litellm-looks"}
+    monkeypatch.setenv("MY_KEY", "sk-mine")
+    endpoint.key = "sk-mine"
+    named = ["--provider", "hosted_vllm", "--model", "m", "--api-key-env", "MY_KEY"]
+    assert run(*named, "--role", "user") == 0
+    assert "sk-mine" not in capsys.readouterr().out
+
+
 def test_a_wrong_key(endpoint: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint.key = "sk-right"
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -94,6 +111,9 @@ def test_a_wrong_key(endpoint: ModelServer, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["--model", "m"], "--base-url"),
         (["--base-url", "http://127.0.0.1:1/v1"], "--model"),
+        (["--base-url", "http://h:1/v1", "--provider", "openai", "--model", "m"], "not allowed"),
+        (["--provider", "antropic", "--model", "m"], "did you mean 'anthropic'"),
+        (["--provider", "anthropic", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH"),
         (["--base-url", "127.0.0.1:8005", "--model", "m"], "is no address"),
         (["--base-url", "http://", "--model", "m"], "is no address"),
         (["--base-url", "http://h:99999/v1", "--model", "m"], "is no address"),
