@@ -62,6 +62,12 @@ class Benchmark:
         tasks: list[Any] = getattr(module, "TASKS_TEST", None) or module.TASKS
         return tasks[: TASK_COUNTS[env]]
 
+    def last_task_drawn(self, env: str) -> int:
+        """The largest task that stock's `run` may draw for an environment that it throws away."""
+        module = self.module(f"envs.{env}.tasks_test")
+        count = len(getattr(module, "TASKS_TEST", None) or module.TASKS)
+        return count - 1 if self.package == "tau_trait" else count  # the original's may be one off
+
     def wiki(self, env: str) -> str:
         """The policy that the agent works by."""
         return str(self.module(f"envs.{env}.wiki").WIKI)

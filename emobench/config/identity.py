@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
-from emobench.core.sweep import Cell, Sweep
+from emobench.core.sweep import Cell, Fidelity, Sweep
 
 _NOT_CONTENT = {
     "base_url",
@@ -47,12 +47,23 @@ def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
         "seed": sweep.seed,
         "trial": cell.trial,
         "max_steps": sweep.max_steps,
-        "fidelity": sweep.fidelity.model_dump(),
+        "fidelity": _repairs(sweep.fidelity),
         "benchmark": benchmark,
     }
     if cell.agent_strategy == "few-shot":
         content["few_shot_sha256"] = sweep.few_shot_sha256.get(cell.env, "")
     return content
+
+
+def _repairs(fidelity: Fidelity) -> dict[str, bool]:
+    """The repairs, by the names and in the number that results from before have them."""
+    repairs: dict[str, bool] = fidelity.model_dump()
+    if fidelity.plain_messages:
+        del repairs["plain_messages"]
+    # Only this pair is new: a reply that was reasoning alone used to end the conversation.
+    if fidelity.end_at_empty_reply or not fidelity.sanitize_think:
+        repairs["check_replies"] = repairs.pop("end_at_empty_reply")
+    return repairs
 
 
 def _role(sweep: Sweep, model: RoleModel, variant: str) -> dict[str, Any]:

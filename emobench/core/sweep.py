@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from emobench.core.fields import Accepts, Axis, FromNumber, Known, OneOrMany, SafeName, Strict
 from emobench.core.gates import Gates, JudgeSettings
@@ -53,22 +53,24 @@ class Variant(Strict):
 class Fidelity(Strict):
     """Where a run departs from stock tau-bench; each repair can be switched on and off.
 
-    On by default are those that leave results comparable with stock's (docs/fidelity.md).
+    None that can end a conversation otherwise than stock does is on by default (docs/fidelity.md).
     `fidelity: stock` switches all of them off.
     """
 
     skip_opening_call: bool = True
     """Leave out the conversation that the user has in its constructor, before its instruction."""
     sanitize_think: bool = True
-    """Take reasoning markup out of both roles' replies."""
-    check_replies: bool = True
-    """Make a reply with neither text nor tool call an outcome of its own."""
+    """Take reasoning markup out of both roles' replies, and go on with what is left."""
+    end_at_empty_reply: bool = False
+    """End the conversation, with reward 0, at a reply that has nothing in it but reasoning."""
     send_seed: bool = True
     """Send a seed to both models, and draw few-shot examples by it."""
     lean_client: bool = True
     """Reach OpenAI-compatible URLs without litellm."""
     shared_state: bool = True
     """Read the benchmark's data once and score against it, instead of three loads a task."""
+    plain_messages: bool = True
+    """Keep the role, text and tool calls of litellm's messages, and none of its other fields."""
     react_user_reply: bool = False
     """Give the agent a react user's response only, where stock gives it the thought as well."""
     standalone_stop: bool = False
@@ -78,6 +80,15 @@ class Fidelity(Strict):
     def stock(cls) -> Fidelity:
         """Stock's behaviour, exactly."""
         return cls(**dict.fromkeys(cls.model_fields, False))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        """Plans and sweep files from before call `end_at_empty_reply` `check_replies`."""
+        if isinstance(data, dict) and "check_replies" in data and "end_at_empty_reply" not in data:
+            data = dict(data)
+            data["end_at_empty_reply"] = data.pop("check_replies")
+        return data
 
 
 class CellFilter(Strict):

@@ -31,8 +31,11 @@ class Sanitized:
         return bool(self.forms) and not self.text
 
 
-def sanitize(text: str) -> Sanitized:
+def sanitize(text: str, form: re.Pattern[str] | None = None) -> Sanitized:
     """Take reasoning blocks out of a reply; text without any comes back as it is.
+
+    `form` is what a reply in a prescribed form begins with: such a reply within a block that was
+    never closed is one all the same, as it is to tau-bench's parsers.
 
     >>> sanitize("<think>hm</think>\\nYes.")
     Sanitized(text='Yes.', forms=('complete',))
@@ -51,5 +54,6 @@ def sanitize(text: str) -> Sanitized:
     opening = _OPENING.search(rest)
     if opening:
         forms.append("unterminated")
-        rest = rest[: opening.start()]
+        begun = form.search(rest, opening.end()) if form else None
+        rest = rest[: opening.start()] + (rest[begun.start() :] if begun else "")
     return Sanitized(rest.strip(), tuple(forms)) if forms else Sanitized(text)

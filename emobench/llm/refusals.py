@@ -59,11 +59,17 @@ def is_of_content(status: int, words: str, request: Mapping[str, Any]) -> bool:
     """
     if status not in INVALID:
         return False
-    if _FILTER.search(words) or (_BLANK.search(words) and _has_blank_message(request)):
+    blank = any(map(is_blank, request["messages"]))
+    if _FILTER.search(words) or (_BLANK.search(words) and blank):
         return True
     offered = _offered(request)
     wrong_call = _CALL.search(words) is not None or not offered.issuperset(_quoted(words))
     return bool(offered) and wrong_call
+
+
+def is_blank(message: Mapping[str, Any]) -> bool:
+    """Return whether a message has neither words nor a tool call."""
+    return not message.get("tool_calls") and not str(message.get("content") or "").strip()
 
 
 def has_made_up_call(request: Mapping[str, Any], words: str) -> bool:
@@ -92,10 +98,3 @@ def _called(request: Mapping[str, Any]) -> Iterator[str]:
 def _quoted(words: str) -> Iterator[str]:
     for match in _QUOTED_NAME.finditer(words):
         yield match[match.lastindex or 0]
-
-
-def _has_blank_message(request: Mapping[str, Any]) -> bool:
-    return any(
-        not message.get("tool_calls") and not str(message.get("content") or "").strip()
-        for message in request["messages"]
-    )

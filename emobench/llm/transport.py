@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,7 +116,7 @@ class Reply:
         self.usage = usage
         self.cost = cost
         # Stock adds costs up and raises TypeError for models without a price.
-        self._hidden_params = {"response_cost": cost or 0.0}
+        self._hidden_params: dict[str, float | None] = {"response_cost": cost or 0.0}
 
     @property
     def message(self) -> Message:
@@ -132,12 +132,21 @@ class Transport(Protocol):
 
 
 def make_transport(
-    endpoint: ModelEndpoint, stock: Callable[..., Any], *, through_litellm: bool
+    endpoint: ModelEndpoint,
+    stock: Callable[..., Any],
+    *,
+    through_litellm: bool,
+    plain_messages: bool = True,
 ) -> Transport:
     """The lean client where it can serve, litellm otherwise (or where stock's own is asked for)."""
     if endpoint.direct and not through_litellm:
         return HttpTransport(endpoint)
-    return LitellmTransport(endpoint, stock)
+    return LitellmTransport(endpoint, stock, plain_messages)
+
+
+def is_silent(message: Mapping[str, Any]) -> bool:
+    """Whether a message has neither text nor a tool call, as its model sent none."""
+    return message.get("content") is None and not message.get("tool_calls")
 
 
 class _Resending(ABC):
@@ -175,6 +184,14 @@ class HttpTransport(_Resending):
         )
 
     def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
+        if any(map(is_silent, request["messages"])):  # litellm leaves the key out as well
+            messages = [
+                {key: value for key, value in message.items() if key != "content"}
+                if is_silent(message)
+                else message
+                for message in request["messages"]
+            ]
+            request = {**request, "messages": messages}
         try:
             answer = self._client.chat(request)
             if answer.status != 200:
@@ -214,10 +231,13 @@ class HttpTransport(_Resending):
 class LitellmTransport(_Resending):
     """Any provider that litellm knows, through the function that the benchmark imported."""
 
-    def __init__(self, endpoint: ModelEndpoint, stock: Callable[..., Any]) -> None:
+    def __init__(
+        self, endpoint: ModelEndpoint, stock: Callable[..., Any], plain_messages: bool = True
+    ) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._stock = stock
+        self._plain_messages = plain_messages
 
     def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
         endpoint = self._endpoint
@@ -245,10 +265,13 @@ class LitellmTransport(_Resending):
             raise CallFailed(role, kind, message, status) from error
         try:
             choice = response.choices[0]
-            dumped = choice.message.model_dump()
+            said = choice.message
+            if self._plain_messages:
+                dumped = said.model_dump()
+                said = Message(dumped.get("content"), dumped.get("tool_calls") or None)
             usage = getattr(response, "usage", None)
             return Reply(
-                Message(dumped.get("content"), dumped.get("tool_calls") or None),
+                said,
                 choice.finish_reason,
                 usage.model_dump() if usage is not None else {},
                 response._hidden_params.get("response_cost"),

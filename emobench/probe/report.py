@@ -280,9 +280,9 @@ def _words(seens: Sequence[ChatResult], role: Role) -> Check:
     kind, why = silent[0]
     advice = _OWN_SERVER if kind == "empty" else _WHAT[kind][1]
     if len(silent) < len(seens):
-        what = "some replies have nothing in them; such an episode ends as an error"
+        what = "some replies have nothing in them: the other side reads an empty message"
         return Check("reply", "warning", why, what, advice)
-    what = f"the {role} says nothing to the other side: every episode would end as an error"
+    what = f"the {role} says nothing to the other side: every task would fail"
     if kind == "long":
         return Check("reply", "warning", why, _WHAT[kind][0], advice)
     return Check("reply", "fatal", why, what, advice)

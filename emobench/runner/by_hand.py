@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,12 @@ def _tasks(config: Any) -> list[int]:
         raise InvalidInput(f"task_split '{config.task_split}' is not supported; allowed: test")
     if config.env not in TASK_COUNTS:
         raise InvalidInput(f"unknown env '{config.env}'; allowed: {', '.join(TASK_COUNTS)}")
+    repeated = [task for task, times in Counter(config.task_ids or ()).items() if times > 1]
+    if repeated:
+        raise InvalidInput(
+            f"task_ids names {', '.join(map(str, repeated))} more than once: a task has one "
+            "conversation a trial; for more of them set num_trials"
+        )
     count = TASK_COUNTS[config.env]
     end = count if config.end_index == -1 else min(config.end_index, count)
     return list(config.task_ids or range(config.start_index, end))

@@ -7,9 +7,11 @@ from beginning to end, and enters it there.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -18,12 +20,47 @@ from typing import TYPE_CHECKING, Any
 from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
 from emobench.llm.reasoning import sanitize
-from emobench.llm.refusals import INVALID
+from emobench.llm.refusals import INVALID, is_blank
 from emobench.llm.replies import token_counts
-from emobench.llm.transport import CallFailed, ModelEndpoint, Reply, Role, Transport, make_transport
+from emobench.llm.transport import (
+    CallFailed,
+    ModelEndpoint,
+    Reply,
+    Role,
+    Transport,
+    make_transport,
+)
 
 if TYPE_CHECKING:
     from emobench.runner.endpoint_resolver import Follower
+
+_FORMS: Mapping[tuple[Role, str], re.Pattern[str]] = {
+    ("assistant", "act"): re.compile("Action:"),
+    ("assistant", "react"): re.compile("Action:"),
+    ("user", "react"): re.compile("Thought:|User Response:"),
+    ("user", "reflection"): re.compile("Response:"),
+}
+"""By strategy: where tau-bench's parser lets a reply begin."""
+
+
+@dataclass(frozen=True)
+class StockDraws:
+    """The examples that stock draws at concurrency 1, where one generator serves a whole run."""
+
+    seed: int
+    """Of the run."""
+    tasks: int
+    """The largest number that stock may draw for a task of the run's own environment."""
+    earlier: int
+    """Conversations of the run before this one."""
+
+    def sample(self, population: Sequence[Any], k: int) -> list[Any]:
+        """Return the examples of this conversation."""
+        generator = Random(self.seed)
+        generator.randint(0, self.tasks)
+        for _ in range(self.earlier):
+            generator.sample(population, k)
+        return generator.sample(population, k)
 
 
 @dataclass
@@ -43,6 +80,10 @@ class CallLog:
     """Whose reply tau-bench's code is reading; None while anything else goes on."""
     follower: Follower | None = None
     """Moves the endpoints with their servers; None: they stay."""
+    strategies: Mapping[Role, str] = field(default_factory=dict)
+    """tau-bench's strategy of each role."""
+    stock_draws: StockDraws | None = None
+    """Where a few-shot agent draws its examples as stock does; None: by the episode's seed."""
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -118,8 +159,12 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
     transport = log.transports.get(role)
     if transport is None:
         transport = log.transports[role] = make_transport(
-            endpoint, stock, through_litellm=not log.fidelity.lean_client
+            endpoint,
+            stock,
+            through_litellm=not log.fidelity.lean_client,
+            plain_messages=log.fidelity.plain_messages,
         )
+    _refuse_half_characters(role, request["messages"])
     record: dict[str, Any] = {"role": role, "incarnation": endpoint.incarnation}
     log.calls.append(record)
     started = time.monotonic()
@@ -128,13 +173,17 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
         reply = transport.send(role, request)
     except CallFailed as error:
         record["error"] = error.kind
+        if error.kind == "rejected":
+            _blame_blank(role, request["messages"], error)
         raise
     finally:
         record["latency_s"] = round(time.monotonic() - started, 4)
         if transport.retries > before:
             record["retries"] = transport.retries - before
+    if role == "user":  # what stock's user tells of its cost, while its agents cannot add None
+        reply._hidden_params["response_cost"] = reply.cost
     _note(record, reply)
-    _check(role, reply, record, log.fidelity)
+    _check(log, role, request, reply, record)
     return reply
 
 
@@ -150,23 +199,71 @@ def _note(record: dict[str, Any], reply: Reply) -> None:
         record["tool_calls"] = len(reply.message.tool_calls)
 
 
-def _check(role: Role, reply: Reply, record: dict[str, Any], fidelity: Fidelity) -> None:
-    """Take reasoning out of the text; raise CallFailed for a reply with nothing in it."""
-    message = reply.message
-    if message.content and fidelity.sanitize_think:
-        cleaned = sanitize(message.content)
+_NOTHING = "the {}'s model sent neither text nor a tool call"
+
+
+def _check(
+    log: CallLog, role: Role, request: Mapping[str, Any], reply: Reply, record: dict[str, Any]
+) -> None:
+    """Take reasoning out of the text, and note a reply with nothing in it.
+
+    Raises CallFailed at such a reply where that is asked for, or where stock's code fails at it.
+    """
+    message, ends = reply.message, log.fidelity.end_at_empty_reply
+    if message.content and log.fidelity.sanitize_think:
+        form = None if ends else _FORMS.get((role, log.strategies.get(role, "")))
+        cleaned = sanitize(message.content, form)
         if cleaned.forms:
             record["think"] = list(cleaned.forms)
-            message.content = cleaned.text or None
-            if cleaned.emptied and not message.tool_calls:
-                raise CallFailed(
-                    role, "no_reply", f"the {role}'s reply was reasoning and nothing else"
-                )
-    if not fidelity.check_replies:
+            message.content = cleaned.text or (None if message.tool_calls else "")
+    if message.content or (message.tool_calls and role == "assistant"):
         return
-    if not message.content and not message.tool_calls:
-        cut = " before it was cut off" if reply.choices[0].finish_reason == "length" else ""
-        what = f"the {role}'s model sent neither text nor a tool call{cut}"
-        raise CallFailed(role, "no_reply", what)
-    if role == "user" and not message.content:
-        raise CallFailed(role, "no_reply", "the user's model sent a tool call and no text")
+    record["empty"] = True
+    if ends or (message.content is None and _is_taken_apart(role, request)):
+        raise CallFailed(role, "no_reply", _describe_empty(role, reply, record))
+
+
+def _is_taken_apart(role: Role, request: Mapping[str, Any]) -> bool:
+    """Whether stock's code splits or searches the reply: of an agent without tools, or of the
+    model that verifies a user or reflects on it."""
+    if role == "assistant":
+        return "tools" not in request
+    return bool(request["messages"][0]["role"] != "system")
+
+
+def _describe_empty(role: Role, reply: Reply, record: Mapping[str, Any]) -> str:
+    if record.get("think"):
+        return f"the {role}'s reply was reasoning and nothing else"
+    if reply.message.tool_calls:
+        return "the user's model sent a tool call and no text"
+    cut = " before it was cut off" if reply.choices[0].finish_reason == "length" else ""
+    return _NOTHING.format(role) + cut
+
+
+def _refuse_half_characters(role: Role, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise CallFailed where what is newest cannot be written in UTF-8, as stock's client does.
+
+    A model can write half of a surrogate pair as an escape, in JSON or in a tool's argument.
+    """
+    for message in messages[-2:]:
+        try:
+            json.dumps(message, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            writer = _writer(role, message, messages)
+            what = f"the {writer}'s model wrote half of a character, which no request can carry"
+            raise CallFailed(writer, "no_reply", what) from None
+
+
+def _blame_blank(role: Role, messages: Sequence[Mapping[str, Any]], refusal: CallFailed) -> None:
+    """Raise CallFailed of the role whose empty message another's server refuses."""
+    for message in reversed(messages):
+        if is_blank(message) and (writer := _writer(role, message, messages)) != role:
+            what = f"{_NOTHING.format(writer)}, which the {role}'s server refuses: {refusal}"
+            raise CallFailed(writer, "no_reply", what, refusal.status) from refusal
+
+
+def _writer(role: Role, message: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Role:
+    """Whose words a message of a request of `role` holds; a tool's are its caller's."""
+    if message["role"] != "user" or len(messages) == 1:  # alone, it is about the user's own reply
+        return role
+    return "user" if role == "assistant" else "assistant"

@@ -24,7 +24,7 @@ from emobench.config.identity import cell_content, content_hash
 from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
-from emobench.runner.completion import CallLog
+from emobench.runner.completion import CallLog, StockDraws
 from emobench.runner.injection import UserRequest
 from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord
 
@@ -96,7 +96,15 @@ def run_episode(
     cell, sweep = context.cell, context.sweep
     seed = episode_seed(sweep.seed, cell.env, task, cell.trial)
     transports = {} if transports is None else transports
-    log = CallLog(endpoints, seed, sweep.fidelity, transports, follower=follower)
+    log = CallLog(
+        endpoints,
+        seed,
+        sweep.fidelity,
+        transports,
+        follower=follower,
+        strategies={"assistant": cell.agent_strategy, "user": sweep.user_strategy},
+        stock_draws=None if sweep.fidelity.send_seed else _stock_draws(context, task),
+    )
     watch = _Watch(log)
     began, started = datetime.now(UTC), time.monotonic()
     reward: float | None = 0.0
@@ -164,6 +172,15 @@ def run_episode(
     )
 
 
+def _stock_draws(context: CellContext, task: int) -> StockDraws | None:
+    """Where a few-shot agent draws as in one run of stock's over the cell's tasks and trials."""
+    cell = context.cell
+    if cell.agent_strategy != "few-shot":
+        return None
+    earlier = (cell.trial - 1) * len(cell.tasks) + cell.tasks.index(task)
+    return StockDraws(context.sweep.seed, context.benchmark.last_task_drawn(cell.env), earlier)
+
+
 class _MachineFailed(BaseException):
     """The machine failed within a tool; no `Exception`, since tau-bench shows those to the agent as
     the tool's answer."""
@@ -223,6 +240,9 @@ class _Watch:
         def calculate_reward() -> Any:
             nonlocal scoring
             scoring, self._log.reading = True, None
+            if env.task.outputs and any(map(_says_nothing, env.actions)):
+                # Stock's score looks for outputs in each message, and fails at one without text.
+                raise CallFailed("assistant", "no_reply", "a message without text to be scored")
             return stock_reward()
 
         env.reset, env.step, env.calculate_reward = reset, step, calculate_reward
@@ -233,6 +253,10 @@ class _Watch:
         if not messages:
             return None
         return sha256(str(messages[0]["content"]).encode("utf-8", "replace")).hexdigest()
+
+
+def _says_nothing(action: Any) -> bool:
+    return bool(action.name == RESPOND and action.kwargs.get("content") is None)
 
 
 def _outcome(failure: Exception, reading: Role | None) -> Outcome:

@@ -27,6 +27,7 @@ from emobench.benchmarks.adapter import AGENT_MODULES, Benchmark
 from emobench.benchmarks.transcript import REACT_USER, STOP
 from emobench.core.errors import InvalidInput
 from emobench.core.sweep import Fidelity, Variant
+from emobench.llm.transport import CallFailed
 from emobench.runner.completion import current
 
 SEPARATOR = "\n\n"
@@ -59,8 +60,8 @@ if TYPE_CHECKING:
         """What the mixin calls of the strategy's own class."""
 
         def build_system_prompt(self, instruction: str | None) -> str: ...
-        def reset(self, instruction: str | None = None) -> str: ...
-        def step(self, content: str) -> str: ...
+        def reset(self, instruction: str | None = None) -> str | None: ...
+        def step(self, content: str) -> str | None: ...
         def parse_response(self, response: str) -> str: ...
 else:
     _StockUser = object
@@ -92,10 +93,10 @@ class VariantMixin(_StockUser):
         return prompt + SEPARATOR + self.variant.text if self.variant.text else prompt
 
     def reset(self, instruction: str | None = None) -> str:
-        return self._stop_where_meant(super().reset(instruction))
+        return self._heard(super().reset(instruction))
 
     def step(self, content: str) -> str:
-        return self._stop_where_meant(super().step(content))
+        return self._heard(super().step(content))
 
     def parse_response(self, response: str) -> str:
         """A react user's reply; stock's looks for the thought first, and passes it on."""
@@ -104,7 +105,10 @@ class VariantMixin(_StockUser):
             return STOP if STOP in reply else reply.strip()
         return super().parse_response(response)
 
-    def _stop_where_meant(self, text: str) -> str:
+    def _heard(self, text: str | None) -> str:
+        """What the agent hears. Raises CallFailed for no text at all, at which Env.step fails."""
+        if text is None:
+            raise CallFailed("user", "no_reply", "the user's model sent no text")
         # Env.step ends the conversation wherever the marker stands, in a quoted rule as well.
         quoted = self.fidelity.standalone_stop and not text.rstrip(" .'\"`*").endswith(STOP)
         return text.replace(STOP, "STOP") if quoted and STOP in text else text
@@ -195,7 +199,7 @@ class EpisodeRandom:
     @staticmethod
     def sample(population: Sequence[Any], k: int) -> list[Any]:
         log = current()
-        source = log.random if log is not None and log.fidelity.send_seed else random
+        source = random if log is None else log.stock_draws or log.random
         return source.sample(population, k)
 
 

@@ -49,7 +49,13 @@ def prepare(
     if sweep.max_gpu_hours is not None and not cards:
         warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     size = _max_array_size(profile, dry_run, warn)
-    return target, make_plan(sweep, profile, target, old, sweep_file, size)
+    plan = make_plan(sweep, profile, target, old, sweep_file, size)
+    if plan.sweep.fidelity != sweep.fidelity:
+        warn(
+            f"{target.path} was begun with end_at_empty_reply on, as was the default, and goes on "
+            "with it (docs/fidelity.md)"
+        )
+    return target, plan
 
 
 def make_plan(
@@ -65,6 +71,7 @@ def make_plan(
     cells = expand(sweep)
     held = held_tasks(run_dir, old.cells) if old is not None else {}
     if old is not None and held:
+        sweep = _with_earlier_default(sweep, old.sweep)
         _refuse_mixing(old, sweep, cells, held, benchmark, run_dir, sweep_file)
         cells = extend(old.cells, cells)
         blocks = _extended_blocks(old.blocks, cells, max_array_size)
@@ -92,6 +99,16 @@ def make_plan(
             [old.commits if old and held else {}, commits(sweep_file, benchmark.split()[0])]
         ),
     )
+
+
+def _with_earlier_default(sweep: Sweep, old: Sweep) -> Sweep:
+    """Return the sweep with the default that results on disk were made with, where the file is
+    silent: a run goes on as it began."""
+    name = "end_at_empty_reply"
+    if name in sweep.fidelity.model_fields_set:
+        return sweep
+    fidelity = sweep.fidelity.model_copy(update={name: getattr(old.fidelity, name)})
+    return sweep.model_copy(update={"fidelity": fidelity})
 
 
 def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:

@@ -75,7 +75,9 @@ def episode_row(
         record.wall_s,
         record.cost,
         *usage.tokens,
-        usage.think,
+        any(usage.think),
+        *usage.think,
+        *usage.empty,
         record.seed,
         _microseconds(record.started),
         record.error.type or None if record.error else None,
@@ -111,8 +113,10 @@ class _Usage(NamedTuple):
 
     tokens: tuple[int | None, ...]
     """(prompt, completion) of the user, then of the assistant; None where no server said any."""
-    think: bool
-    """Reasoning was taken out of a reply."""
+    think: tuple[int, int]
+    """Replies of the user and of the assistant that reasoning was taken out of."""
+    empty: tuple[int, int]
+    """Those that had nothing else in them, or nothing at all."""
     incarnations: tuple[str | None, str | None]
     """Of the user's and the assistant's servers, in the order of their first answers."""
 
@@ -120,7 +124,7 @@ class _Usage(NamedTuple):
 def _usage(calls: list[dict[str, Any]]) -> _Usage:
     tokens: list[int | None] = [None] * 4
     names: tuple[dict[str, None], dict[str, None]] = ({}, {})
-    think = False
+    think, empty = [0, 0], [0, 0]
     for call in calls:
         role = call.get("role")
         if role == "user":
@@ -136,11 +140,13 @@ def _usage(calls: list[dict[str, Any]]) -> _Usage:
         name = call.get("incarnation")
         if isinstance(name, str) and name:
             names[first // 2][name] = None
-        think = think or bool(call.get("think"))
+        think[first // 2] += bool(call.get("think"))
+        empty[first // 2] += bool(call.get("empty"))
     user, assistant = names
     return _Usage(
         tuple([whole(count, INT32) for count in tokens]),
-        think,
+        (think[0], think[1]),
+        (empty[0], empty[1]),
         (text(" ".join(user)), text(" ".join(assistant))),
     )
 

@@ -1,6 +1,7 @@
 """A plan that emobench 0.1 wrote is read, and its episodes keep their identity.
 
-plan-0.1.json was made of plan-0.1.yaml by commit de182d7, whose hashes these are.
+plan-0.1.json was made of plan-0.1.yaml by commit de182d7, whose hashes these are. Since then
+`end_at_empty_reply` has its name and is off by default, so that the file has it on.
 """
 
 from __future__ import annotations

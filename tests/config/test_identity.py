@@ -120,3 +120,33 @@ def test_differences_in_words(tmp_path: Path) -> None:
         'a.c: was not there, now "x"',
     ]
     assert differing_keys(content(TEXT), content(TEXT)) == []
+
+
+def repairs(folder: Path, written: str) -> object:
+    sweep = load(folder, f"{TEXT}fidelity: {written}\n")
+    return cell_content(sweep, expand(sweep)[0], "b")["fidelity"]
+
+
+@pytest.mark.parametrize(
+    ("written", "then"),
+    [
+        ("{end_at_empty_reply: true}", {}),
+        ("{check_replies: true}", {}),
+        ("{sanitize_think: false}", {"sanitize_think": False, "check_replies": False}),
+    ],
+)
+def test_repairs_that_mean_what_they_did_keep_results_identity(
+    tmp_path: Path, written: str, then: dict[str, bool]
+) -> None:
+    names = ("skip_opening_call", "sanitize_think", "check_replies", "send_seed", "lean_client")
+    before = {**dict.fromkeys((*names, "shared_state"), True), "react_user_reply": False}
+    assert repairs(tmp_path, written) == {**before, "standalone_stop": False, **then}
+
+
+def test_repairs_that_mean_something_new_are_another_identity(tmp_path: Path) -> None:
+    """A reply that was reasoning alone ended the conversation also without `check_replies`."""
+    now = repairs(tmp_path, "{}")
+    assert isinstance(now, dict) and "check_replies" not in now
+    assert now == repairs(tmp_path, "{check_replies: false}")
+    stock = repairs(tmp_path, "stock")
+    assert isinstance(stock, dict) and stock["plain_messages"] is False

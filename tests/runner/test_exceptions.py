@@ -62,7 +62,7 @@ def confuse(*_: object, **__: object) -> None:
         "envs.retail.tools.find_user_id_by_name_zip.FindUserIdByNameZip.invoke",
         "emobench.runner.completion._note",
         "emobench.llm.client.Answer.json",
-        "emobench.runner.injection.VariantMixin._stop_where_meant",
+        "emobench.runner.injection.VariantMixin._heard",
     ],
 )
 def test_a_full_memory_is_never_a_reward(

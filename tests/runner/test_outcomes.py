@@ -99,11 +99,6 @@ def test_a_context_that_is_too_long(folder: Path) -> None:
 @pytest.mark.parametrize(
     "assistant",
     [
-        Reply(None),
-        Reply(""),
-        Reply(None, finish_reason="length"),
-        Reply("<think>I wonder</think>"),
-        Reply("<think>I wonder"),
         Reply(None, [(LOOKUP[0], '{"first_name": "A"')]),
         Reply(None, [(LOOKUP[0], "[]")]),
         Reply(status=400, error="invalid tool call arguments in message 3"),
@@ -128,9 +123,7 @@ def test_a_500_for_a_made_up_tool_is_the_agents_error(folder: Path) -> None:
     assert "unknown function" in record["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "user", [Reply(None), Reply("<think>x"), Reply(None, [LOOKUP])], ids=["null", "think", "tool"]
-)
+@pytest.mark.parametrize("user", [Reply(None), Reply(None, [LOOKUP])], ids=["null", "tool"])
 def test_a_user_that_says_nothing_is_flagged(folder: Path, user: Reply) -> None:
     record, _ = converse(folder, talking(Reply("Hello."), user))
     assert (record["outcome"], record["reward"]) == ("user_error", 0.0)

@@ -229,6 +229,7 @@ def test_missing_results_are_an_error_with_the_others(
         ({"env": "telecom"}, "retail, airline"),
         ({"task_split": "train"}, "test"),
         ({"task_ids": [115]}, "0 to 114"),
+        ({"task_ids": [1, 7, 1, 1]}, "names 1 more than once.*num_trials"),
         ({"user_strategy": "human"}, "human"),
         ({"agent_strategy": "few-shot"}, "few_shot_displays"),
         ({"max_concurrency": 0}, "concurrency"),

@@ -138,3 +138,25 @@ def test_thresholds_that_change_after_the_data_say_when(folder: Path) -> None:
     # Putting them back does not undo it.
     assert plan_of(folder, **stricter)[1].gates_changed == changed.gates_changed
     assert plan_of(folder)[1].gates_changed
+
+
+def test_a_run_goes_on_with_the_default_that_it_was_begun_with(folder: Path) -> None:
+    """It was `check_replies: true` until 0.1.0; a file that says something is obeyed."""
+    plan = with_results(folder)
+    run_dir = RunDir(folder / "runs" / "study")
+    data = json.loads(run_dir.plan.read_text())
+    fidelity = data["sweep"]["fidelity"]
+    del fidelity["end_at_empty_reply"], fidelity["plain_messages"]
+    fidelity["check_replies"] = True
+    run_dir.plan.write_text(json.dumps(data))
+
+    said: list[str] = []
+    _, again = prepare(folder / "study.yaml", warn=said.append)
+    assert again.sweep.fidelity.end_at_empty_reply
+    assert again.sweep == load_plan(run_dir).sweep != plan.sweep
+    assert len(said) == 1 and "end_at_empty_reply" in said[0]
+
+    file = folder / "study.yaml"
+    file.write_text(file.read_text() + "fidelity: {end_at_empty_reply: false}\n")
+    with pytest.raises(InvalidInput, match="end_at_empty_reply: was not there, now false"):
+        prepare(file)
