@@ -71,6 +71,19 @@ def test_recognition_against_control() -> None:
     assert own.emotional.value == 1.0
 
 
+def test_a_neutral_turn_shows_no_emotion_whatever_its_intensity() -> None:
+    """A judge that is not held to the schema gives it 2 at times."""
+    plain = JudgedTurn(
+        Condition("retail", "act", "a", "anger"), 1, 1, 1, Label("neutral", 2), PLAIN
+    )
+    (seen,) = manipulation("judge", [plain]).conditions
+    assert (seen.emotional.value, seen.intensity.value) == (0.0, 0.0)
+    assert seen.conversations_recognised is not None
+    assert seen.conversations_recognised.value == 0.0
+    assert [(point.recognised, point.intensity) for point in seen.decay] == [(0.0, 0.0)]
+    assert seen.labels["neutral"] == 1
+
+
 def test_decay_over_turns() -> None:
     turns = [turn("anger", 1, number, "anger" if number < 3 else "neutral") for number in (1, 2)]
     turns += [turn("anger", 2, number, "neutral") for number in range(1, 14)]

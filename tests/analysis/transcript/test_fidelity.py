@@ -175,6 +175,25 @@ def test_early_stop(last: str, tools: list[str], stopped: bool, early: bool) -> 
     assert found.early_stop is early
 
 
+CANCELS = "cancel_pending_order"
+"""Task 16 of retail wants it twice, beside a return, of a user who has to say its zip."""
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_each_of_two_like_writes_has_to_be_called(times: int) -> None:
+    asked = "I am going to cancel the orders. Shall I proceed (yes/no)?"
+    tools = ["return_delivered_order_items", *[CANCELS] * times]
+    found = check_fidelity(conversation("retail", 16, "Cancel both.", asked, "Bye.", tools=tools))
+    assert found.early_stop is (times < 2)
+
+
+@pytest.mark.parametrize(("tools", "early"), [([], True), (["think"], True), ([CANCELS], False)])
+def test_whom_the_agent_has_written_for_has_said_who_it_is(tools: list[str], early: bool) -> None:
+    found = check_fidelity(conversation("retail", 16, "Cancel both.", BYE, "No.", tools=tools))
+    assert "zip 78712" in found.missed
+    assert found.early_stop is early
+
+
 def test_leaving_without_a_name_is_early() -> None:
     found = check_fidelity(conversation("retail", 1, "Exchange my keyboard.", BYE, "Then not."))
     assert found.early_stop
