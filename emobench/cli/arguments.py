@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from emobench.core.ranges import FORM, parse_numbers
+
 Number = TypeVar("Number", int, float)
 
 
@@ -40,3 +42,11 @@ def number(
 
 
 count = number(int, lambda value: value >= 1, "a whole number from 1")
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """A `type` for argparse: numbers and ranges of them, or an error that says the form."""
+    try:
+        return tuple(parse_numbers(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; give {FORM}") from None

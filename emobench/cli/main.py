@@ -29,6 +29,7 @@ COMMANDS = {
     "status": "servers, cells, episodes and mean reward of a run",
     "watch": "the state of a run on one screen, redrawn until it is over",
     "logs": "the logs of a run: what there is, or the end of one",
+    "rerun": "set episodes aside, so that they are run again",
     "cancel": "stop the jobs of a run; results stay",
     "report": "the report of a run or of a collected folder, and its figures and tables",
     "conversations": "read a run's conversations, or their patterns by variant",
@@ -57,6 +58,7 @@ EPILOG = """examples:
   emobench collect runs/x --csv                     its episodes and turns as tables
   emobench judge runs/x --base-url URL --model M    which emotion does each user turn show?
   emobench check runs/x                             coverage, power, manipulation, fidelity
+  emobench rerun runs/x --outcome agent_error       run these episodes again
   emobench cancel runs/x                            stop its jobs; results stay
   emobench doctor --cluster my-site.yaml            would a sweep run on this site?
   emobench power sweeps/x.yaml                      could it find the drop of interest?

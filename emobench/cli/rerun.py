@@ -1,0 +1,125 @@
+"""`emobench rerun`: set episodes of a run aside, so that they are run again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from emobench.cli.arguments import add_json, add_run_dir, numbers
+from emobench.cli.terminal import typed_path, visible
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.outcomes import Outcome
+from emobench.core.wording import plural
+
+if TYPE_CHECKING:
+    from emobench.core.plan import Plan
+    from emobench.core.run_dir import RunDir
+    from emobench.runs.rerun import ChosenEpisodes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Set episodes of a run aside, so that they are run again. They stay in the cell's "
+        "set_aside.jsonl, and the new episode's record lists the attempts before it. Without "
+        "--submit the next `emobench sweep` of the same file runs them."
+    )
+    parser.epilog = (
+        "what several options name has to fit all of them; infra_error runs again anyway"
+    )
+    add_run_dir(parser, required=True)
+    parser.add_argument(
+        "--outcome",
+        action="append",
+        choices=[str(outcome) for outcome in Outcome],
+        default=[],
+        help="episodes that ended so; may be repeated",
+    )
+    parser.add_argument(
+        "--cell", type=numbers, default=[], metavar="N", help="cells, e.g. 3 or 0-4"
+    )
+    parser.add_argument(
+        "--task", type=numbers, default=[], metavar="N", help="tasks, e.g. 12 or 0-4"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    parser.add_argument("--submit", action="store_true", help="submit their cells as well")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from emobench.core.plan import find_run_dir, load_plan
+    from emobench.runs.rerun import Choice, choose_episodes, set_aside
+
+    run_dir = find_run_dir(arguments.run_dir)
+    plan = load_plan(run_dir)
+    _check(arguments, plan, run_dir)
+    outcomes = tuple(Outcome(name) for name in arguments.outcome)
+    chosen = choose_episodes(plan, run_dir, Choice(outcomes, arguments.cell, arguments.task))
+    if not arguments.json:
+        print("\n".join(_describe(chosen)))
+    if outcomes and outcomes != (Outcome.INFRA_ERROR,) and chosen:
+        print(
+            "emobench: chosen by how they ended: running only what failed again raises the mean; "
+            "say so where you report it",
+            file=sys.stderr,
+        )
+    if chosen and not arguments.dry_run:
+        set_aside(run_dir, chosen)
+        if arguments.submit:
+            _submit(plan, run_dir, quiet=arguments.json)
+        elif not arguments.json:
+            print(f"set aside; run them again with:  {_command(plan, run_dir)}")
+    if arguments.json:
+        cells = {str(each.cell.number): each.outcomes for each in chosen}
+        print(json.dumps({"set_aside": not arguments.dry_run, "cells": cells}))
+    return 0
+
+
+def _check(arguments: argparse.Namespace, plan: Plan, run_dir: RunDir) -> None:
+    if not (arguments.outcome or arguments.cell or arguments.task):
+        raise InvalidInput("which episodes? give --outcome, --cell or --task, or several of them")
+    if (run_dir.path / "collected.json").exists():
+        raise InvalidInput(
+            Problem(
+                "this is a collected folder",
+                file=str(run_dir.path),
+                hint="name the run that the episodes are of",
+            )
+        )
+    if arguments.submit and not plan.sweep_file:
+        raise InvalidInput(
+            Problem(
+                "this run was made by hand and has nothing to submit",
+                key="--submit",
+                hint="leave it out, and repeat the command that made the run",
+            )
+        )
+
+
+def _describe(chosen: list[ChosenEpisodes]) -> list[str]:
+    if not chosen:
+        return ["no episode fits; nothing to set aside"]
+    total = sum(len(each.outcomes) for each in chosen)
+    lines = [f"{plural(total, 'episode')} of {plural(len(chosen), 'cell')}:"]
+    for each in chosen:
+        counts = Counter(str(outcome) for outcome in each.outcomes.values())
+        ended = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
+        tasks = ", ".join(map(str, each.outcomes))
+        lines.append(visible(f"  cell {each.cell.number} ({each.cell.title}): {ended}: {tasks}"))
+    return lines
+
+
+def _command(plan: Plan, run_dir: RunDir) -> str:
+    if not plan.sweep_file:
+        return "the command that made the run"
+    return f"emobench sweep {typed_path(plan.sweep_file)} --run-dir {typed_path(run_dir.path)}"
+
+
+def _submit(plan: Plan, run_dir: RunDir, quiet: bool) -> None:
+    from emobench.runs.submission import submit
+
+    outcome = submit(plan, run_dir, warn=lambda text: print(visible(text), file=sys.stderr))
+    if not quiet:
+        print(f"submitted {plural(outcome.missing, 'cell')}; {outcome.live} have a job already")
