@@ -265,3 +265,12 @@ def test_a_job_of_a_new_submission_follows_nobody_who_serves(run_dir: RunDir) ->
     claim.publish(NEW)
     assert (present(run_dir).job_id, present(run_dir).follows) == ("2", ())
     assert claim.lost_to == ""
+
+
+def test_a_successor_that_fails_at_once_does_not_end_the_server_before_it(run_dir: RunDir) -> None:
+    old, new = EndpointClaim(run_dir, "user", "1", ""), EndpointClaim(run_dir, "user", "2", "1")
+    old.publish(replace(OLD, state="ready"))
+    new.publish(replace(NEW, state="ready"))
+    new.publish(replace(NEW, state="failed", reason="no card"))
+    old.publish(replace(OLD, state="ready"))
+    assert (present(run_dir).job_id, present(run_dir).state, old.lost_to) == ("1", "ready", "")
