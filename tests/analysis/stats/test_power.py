@@ -151,7 +151,7 @@ def test_a_pilot_gives_unbiased_moments() -> None:
     found = difficulty(arm(random_rewards(9, 4000, 3, missing=0.1)).scored, "retail")
     assert found.pass_1 == pytest.approx(chance.mean(), abs=0.01)
     assert found.pass_2 == pytest.approx((chance**2).mean(), abs=0.015)
-    assert found.source == "pilot: control, 3996 tasks x 1 to 3 trials"
+    assert found.source == "pilot: control, 3,996 tasks x 1 to 3 trials"
 
 
 def test_a_pilot_of_one_trial_takes_the_published_spread() -> None:
