@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.terminal import show, table
 from emobench.core.ranges import format_ranges
+from emobench.store.calls import describe_usage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,8 +66,9 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
         lines.append(f"cost     {status.cost}")
         if status.cost.problem:
             lines.append(f"         {status.cost.problem}")
-    if status.limit is not None:
-        lines.append(f"limit    {status.limit}")
+    if tokens := describe_usage(status.usage):
+        lines.append(f"tokens   {tokens}")
+    lines += [f"limit    {each}" for each in (status.limit, status.money) if each is not None]
     rows = [
         (row.variant, row.episodes, "-" if row.mean_reward is None else f"{row.mean_reward:.3f}")
         for row in status.variants

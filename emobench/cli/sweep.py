@@ -135,6 +135,7 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     from emobench.analysis.stats.power import power_verdict
     from emobench.cli.power import summary
     from emobench.config.capacity import describe
+    from emobench.store.calls import dollars
 
     sweep = plan.sweep
     tasks = sum(len(cell.tasks) for cell in plan.cells)
@@ -153,6 +154,8 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     lines += [f"  at a time   {text}" for text in describe(plan)]
     if sweep.max_gpu_hours is not None:
         lines.append(f"  limit       {sweep.max_gpu_hours:g} accelerator-hours (max_gpu_hours)")
+    if sweep.max_cost is not None:
+        lines.append(f"  limit       {dollars(sweep.max_cost)} for hosted models (max_cost)")
     lines += [f"  {line}" for line in summary(power_verdict(plan.cells, smallest))]
     return "\n".join(lines)
 

@@ -18,6 +18,7 @@ from emobench.core.sweep import Cell, Fidelity, Sweep
 _NOT_CONTENT = {
     "base_url",
     "api_key_env",
+    "price",
     "accelerators",
     "served_name",
     "tensor_parallel",

@@ -18,13 +18,23 @@ from emobench.config.words import expected
 from emobench.core.cluster import ClusterProfile, Container, JobResources, ServerResources
 from emobench.core.fields import JsonSchema
 from emobench.core.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
-from emobench.core.models import Faults, OpenAIModel, Sampling, ScriptedModel, VllmModel
+from emobench.core.models import Faults, OpenAIModel, Price, Sampling, ScriptedModel, VllmModel
 from emobench.core.sweep import Matrix
 
 TABLES: dict[str, type[BaseModel]] = {
     model.__name__: model
     for model in (
-        *(SweepFile, Matrix, Sampling, VllmModel, OpenAIModel, ScriptedModel, Faults, OwnVariant),
+        *(
+            SweepFile,
+            Matrix,
+            Sampling,
+            VllmModel,
+            OpenAIModel,
+            Price,
+            ScriptedModel,
+            Faults,
+            OwnVariant,
+        ),
         *(Gates, ManipulationGate, FidelityGate, JudgeSettings),
         *(ClusterProfile, JobResources, ServerResources, Container),
     )
@@ -43,6 +53,7 @@ _SEE = {
     "include": "#exclude-and-include",
     "judge": "#gates-and-judge",
     "matrix": "#matrix",
+    "max_cost": "#cost-of-hosted-models",
     "max_gpu_hours": "clusters.md#a-limit-on-cost",
     "probe": "probe.md",
     "tasks": "#tasks",

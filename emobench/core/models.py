@@ -79,6 +79,17 @@ class VllmModel(Sampling):
         return self.served_name or self.model
 
 
+class Price(Strict):
+    """What a hosted model's tokens cost, in US dollars for a million."""
+
+    input: float = Field(ge=0)
+    """Of the prompt."""
+    output: float = Field(ge=0)
+    """Of the reply, reasoning included."""
+    cached_input: float | None = Field(default=None, ge=0)
+    """Of the part of the prompt that the provider had cached; unset: as `input`."""
+
+
 class OpenAIModel(Sampling):
     """An endpoint that exists already: a hosted API, or any OpenAI-compatible base URL."""
 
@@ -92,6 +103,9 @@ class OpenAIModel(Sampling):
     """Name of the environment variable that holds the key; the key itself is never stored."""
     provider: str = "openai"
     """litellm's name of the provider."""
+    price: Price | None = None
+    """US dollars for a million tokens, where a reply does not say what it cost; unset: litellm's
+    list of prices, for a model that is in it."""
 
     # It takes nothing of the site.
     accelerators: ClassVar[int] = 0

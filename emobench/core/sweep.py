@@ -148,6 +148,9 @@ class Settings(Strict):
     `emobench sweep --keep-servers MIN`."""
     max_gpu_hours: float | None = Field(default=None, gt=0)
     """Accelerator-hours of all server jobs after which the sweep is stopped; unset: no limit."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """US dollars for hosted models, of all cells together, after which no new conversation begins;
+    unset: no limit."""
     timeout_s: float = Field(default=600, gt=0, le=86_400)
     """Seconds that a model may take for one whole reply before the call counts as unanswered."""
     probe: ProbeMode = "enforce"

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from emobench.core.models import Price
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
+from emobench.llm.prices import cost_of, listed_price
 from emobench.llm.refusals import (
     INVALID,
     has_made_up_call,
@@ -64,6 +66,8 @@ class ModelEndpoint:
     """Name of one of our own servers, which has to prove itself; empty: it is none."""
     sampling: dict[str, Any] = field(default_factory=dict)
     timeout_s: float = 600.0
+    price: Price | None = None
+    """Of a hosted model, where the sweep file names it."""
 
     @property
     def identity(self) -> Identity | None:
@@ -179,6 +183,7 @@ class HttpTransport(_Resending):
         super().__init__()
         assert endpoint.url is not None
         self._endpoint = endpoint
+        self._price = endpoint.price or listed_price(endpoint.model, endpoint.url)
         self._client = ChatClient(
             endpoint.url, endpoint.api_key, endpoint.timeout_s, endpoint.identity
         )
@@ -201,7 +206,7 @@ class HttpTransport(_Resending):
             text = without_key(str(error), self._endpoint.api_key)
             raise CallFailed(role, "infra", f"{text} ({self._endpoint!r})") from None
         message = Message(said.content, said.tool_calls or None)
-        return Reply(message, said.finish_reason, said.usage, None)
+        return Reply(message, said.finish_reason, said.usage, cost_of(said.usage, self._price))
 
     def _failure(
         self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
@@ -236,6 +241,7 @@ class LitellmTransport(_Resending):
     ) -> None:
         super().__init__()
         self._endpoint = endpoint
+        self._price = endpoint.price  # litellm looks up the listed one itself
         self._stock = stock
         self._plain_messages = plain_messages
 
@@ -269,12 +275,13 @@ class LitellmTransport(_Resending):
             if self._plain_messages:
                 dumped = said.model_dump()
                 said = Message(dumped.get("content"), dumped.get("tool_calls") or None)
-            usage = getattr(response, "usage", None)
+            usage = response.usage.model_dump() if getattr(response, "usage", None) else {}
+            cost = cost_of(usage, self._price)
             return Reply(
                 said,
                 choice.finish_reason,
-                usage.model_dump() if usage is not None else {},
-                response._hidden_params.get("response_cost"),
+                usage,
+                response._hidden_params.get("response_cost") if cost is None else cost,
             )
         except (AttributeError, IndexError, TypeError) as error:
             what = f"a reply that is no chat completion: {error} ({endpoint!r})"

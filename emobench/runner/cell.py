@@ -18,6 +18,8 @@ from emobench.core.wording import plural
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.rejections import RejectionRow
+from emobench.serving.budget import CostLimit
+from emobench.store.calls import total_cost, usage_of
 from emobench.store.episodes import EpisodeRecord, EpisodeStore, belongs_to
 from emobench.store.summaries import SummaryWriter, summary_in
 
@@ -61,8 +63,11 @@ def run_cell(
         if missing:
             summary.write(store)
             try:
-                run = _CellRun(plan, run_dir, cell, store, summary, stop, progress)
-                reason, message = run.probe() or run.converse(missing)
+                limit = CostLimit(plan, run_dir, number, total_cost(store.usage) or 0.0)
+                reason, message = "max_cost", limit.check()
+                if not message:
+                    run = _CellRun(plan, run_dir, cell, store, summary, stop, progress, limit)
+                    reason, message = run.probe() or run.converse(missing)
             except ServersGone as error:
                 reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)
@@ -117,6 +122,7 @@ class _CellRun:
         summary: SummaryWriter,
         stop: StopRequest,
         progress: Callable[[str], None],
+        limit: CostLimit,
     ) -> None:
         from emobench.benchmarks.adapter import load_benchmark
 
@@ -128,7 +134,7 @@ class _CellRun:
                 "installed; results of different benchmarks must not mix: install the same one on "
                 "all nodes"
             )
-        self.concurrency = concurrency_of(plan)
+        self.concurrency, self.limit = concurrency_of(plan), limit
         self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
         self.resolver = EndpointResolver(plan, run_dir, cell, stop.is_set)
         from emobench.runner.episode import CellContext
@@ -163,7 +169,7 @@ class _CellRun:
         from emobench.runner.injection import seams
 
         with seams(self.benchmark, complete) as seam:
-            pool = WorkerPool(self.concurrency, self._episode, missing, self.stop.is_set)
+            pool = WorkerPool(self.concurrency, self._episode, missing, self._begins_none)
             try:
                 while pool.threads and not self.stop.is_set():
                     # A bounded wait, so that a signal is acted on within a second.
@@ -178,8 +184,13 @@ class _CellRun:
         if self.gone is not None:
             raise self.gone
         if not self.stop.received:
-            return "infra_errors", self.last_error
+            spent = "" if self.stop.is_set() else self.limit.check()
+            return ("max_cost", spent) if spent else ("infra_errors", self.last_error)
         return "interrupted", "stopped by a signal; submit again to complete this cell"
+
+    def _begins_none(self) -> bool:
+        """Whether no further conversation may begin."""
+        return self.stop.is_set() or bool(self.limit.check())
 
     def _episode(self, task: int) -> EpisodeRecord:
         """Converse on one task, again after an infrastructure error; the record has the history."""
@@ -194,11 +205,12 @@ class _CellRun:
             record = run_episode(
                 self.context, endpoints.roles, task, attempt, endpoints.transports, follower
             )
+            self.limit.spend(total_cost(usage_of(record.calls)) or 0.0)
             record = replace(record, history=list(history))
             if record.is_final or extra == MAX_ATTEMPTS - 1:
                 break
             history = record.attempts
-            if self.stop.wait(BACKOFF_S[extra]):
+            if self.stop.wait(BACKOFF_S[extra]) or self._begins_none():
                 break
             try:
                 self.resolver.wait_for_servers(follower.endpoints)

@@ -285,6 +285,7 @@ def _configured_endpoint(
         url=settings.base_url,
         api_key=key or "none",  # clients refuse to start without any
         provider=settings.provider,
+        price=settings.price,
         sampling=sampling,
         timeout_s=timeout_s,
     )

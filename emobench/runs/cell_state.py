@@ -49,11 +49,12 @@ def cell_state(
 ) -> tuple[CellState, str]:
     """Return the state of one cell, and why it has failed or waits."""
     status = summary.status if summary else None
-    failed = summary is not None and summary.has_failed
+    failed = summary is not None and summary.has_failed and not summary.is_paused
     if summary is not None and summary.is_done(cell):
         return CellState.DONE, ""
-    missing = summary is not None and summary.exit_reason == EPISODES_MISSING
-    if missing and not (job and is_live(state_of(job, states))):
+    state = None if job is None else state_of(job, states)
+    waits = summary is not None and (summary.is_paused or summary.exit_reason == EPISODES_MISSING)
+    if waits and not is_live(state):
         return CellState.WAITING, _reason(summary)
     if job is None:
         if failed:
@@ -62,7 +63,6 @@ def cell_state(
         return (
             (CellState.RUNNING, "") if status == "running" else (CellState.WAITING, "not submitted")
         )
-    state = state_of(job, states)
     if is_live(state):
         assert state is not None
         if state.phase is Phase.QUEUED:

@@ -15,10 +15,12 @@ from emobench.config.load import load_profile, load_sweep
 from emobench.core.cluster import ClusterProfile
 from emobench.core.commits import commits, merged_commits
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.models import OpenAIModel
 from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 from emobench.core.wording import plural
+from emobench.llm.prices import listed_price
 from emobench.store.episodes import read_results
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
@@ -48,6 +50,8 @@ def prepare(
     cards = sum(model.accelerators for model in servers_of(sweep).values())
     if sweep.max_gpu_hours is not None and not cards:
         warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
+    if sweep.max_cost is not None:
+        _warn_of_prices(sweep, warn)
     size = _max_array_size(profile, dry_run, warn)
     plan = make_plan(sweep, profile, target, old, sweep_file, size)
     if plan.sweep.fidelity != sweep.fidelity:
@@ -56,6 +60,20 @@ def prepare(
             "with it (docs/fidelity.md)"
         )
     return target, plan
+
+
+def _warn_of_prices(sweep: Sweep, warn: Callable[[str], None]) -> None:
+    """Say where max_cost cannot count: no model is hosted, or the price of one is not known."""
+    models = (sweep.user, *sweep.assistants.values())
+    hosted = [model for model in models if isinstance(model, OpenAIModel)]
+    if not hosted:
+        warn("max_cost has no effect: no model of this sweep is hosted")
+    for model in dict.fromkeys(hosted):
+        if not (model.price or listed_price(model.model, model.base_url, model.provider)):
+            warn(
+                f"max_cost counts for {model.model} only what its replies say: litellm lists no "
+                "price of it; give it one under `price`"
+            )
 
 
 def make_plan(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from emobench.analysis.stats.means import mean_of_sums
@@ -22,7 +22,8 @@ from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import SummaryOf, ask_accounts, usage
-from emobench.serving.budget import LimitStatus, state_of_limit
+from emobench.serving.budget import LimitStatus, MoneyStatus, state_of_limit, state_of_money
+from emobench.store.calls import Usage, add_usage
 from emobench.store.jobs import JobKind, JobRecord
 from emobench.store.summaries import current_summary
 
@@ -97,6 +98,12 @@ class RunStatus:
     problems: Sequence[CellProblem]
     """Cells that failed."""
     held: Sequence[HeldJob] = ()
+    usage: Usage = field(default_factory=dict)
+    """Tokens, and US dollars of hosted models, by role; of all cells."""
+    usage_by_cell: Mapping[int, Usage] = field(default_factory=dict)
+    """Of the cells that have any."""
+    money: MoneyStatus | None = None
+    """None without a max_cost."""
     cost: CostTotals | None = None
     """None where nobody asked."""
     limit: LimitStatus | None = None
@@ -147,6 +154,7 @@ def run_status(
     rewards = dict.fromkeys(plan.sweep.variants, 0.0)
     outcomes: Counter[str] = Counter()
     finished = 0
+    spent: dict[int, Usage] = {}
     ids = cell_jobs(plan, jobs)
     for cell in plan.cells:
         summary = summary_of(cell.number) if summary_of else current_summary(run_dir, cell)
@@ -158,6 +166,8 @@ def run_status(
             n, total = summary.rewards
             scored[cell.variant] += n
             rewards[cell.variant] += total
+            if summary.usage:
+                spent[cell.number] = summary.usage
         if state is CellState.FAILED:
             ended = summary.ended if summary else None
             problems.append(CellProblem(cell.number, cell.title, reason, ended))
@@ -166,6 +176,7 @@ def run_status(
     passive = {job.job_id for job in jobs if job.kind is JobKind.CLEANUP}
     passive |= {str(server.job_id) for server in servers if server.kept_until}
     models = (plan.sweep.user, *plan.sweep.assistants.values())
+    together = add_usage(*spent.values())
     return RunStatus(
         run_dir=str(run_dir.path),
         sweep=plan.sweep.name,
@@ -183,5 +194,8 @@ def run_status(
             for name, total in rewards.items()
         ],
         problems=problems,
+        usage=together,
+        usage_by_cell=spent,
+        money=state_of_money(plan, together),
         held=find_held(jobs, states),
     )

@@ -36,8 +36,8 @@ from emobench.store.endpoints import ServerLocation, api_key, locate_server, rea
 from emobench.store.jobs import JobKind, JobRecord, OnJob, note_cancelled, read_jobs
 from emobench.store.summaries import current_summary, renew_files
 
-LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours")
-"""Keys that servers take anew while they run."""
+LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours", "max_cost")
+"""Keys that servers and cells take anew while they run."""
 STAYS_S = 60.0
 """A kept server that stays for less is not counted on."""
 
@@ -85,7 +85,7 @@ def submit(
 
     Raises SubmissionRefused where the scheduler says no. What had been submitted by then is
     recorded, servers that would run alone are taken back, and the same call completes the rest.
-    Raises InvalidInput where the run has used its max_gpu_hours.
+    Raises InvalidInput where the run has used its max_gpu_hours or max_cost.
     """
     _check_keys(plan)
     jobs = read_jobs(run_dir)

@@ -1,17 +1,26 @@
-"""max_gpu_hours: what a run's servers have used, and the end of a sweep that has used enough."""
+"""What a run may cost: max_gpu_hours of its servers, max_cost of the hosted models it calls."""
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
-from emobench.core.plan import Plan, server_of, servers_of
+from emobench.core.plan import Plan, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.cost import Cost
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import ask_accounts, usage
+from emobench.store.calls import Usage, dollars, total_cost
 from emobench.store.jobs import JobKind, read_jobs
+from emobench.store.summaries import read_summary
+
+LOOK_S = 10.0
+"""How often a cell looks what the others of its run have spent."""
+_GO_ON = "raise it in the sweep file and run the same `emobench sweep` command again"
 
 
 def hours_of(plan: Plan, cost: Cost) -> float:
@@ -42,20 +51,80 @@ def reached(plan: Plan, hours: float) -> str:
     return f"max_gpu_hours reached: {_number(hours)} of {_number(limit)}"
 
 
+def cost_reached(max_cost: float | None, spent: float) -> str:
+    """'max_cost reached: $4.02 of $4.00', or empty; both in US dollars."""
+    if max_cost is None or spent < max_cost:
+        return ""
+    return f"max_cost reached: {dollars(spent)} of {dollars(max_cost)}"
+
+
+def spent_dollars(plan: Plan, run_dir: RunDir, *, without: int | None = None) -> float:
+    """What the hosted models of a run have cost, by its cells' summaries; `without` one cell."""
+    numbers = (cell.number for cell in plan.cells if cell.number != without)
+    summaries = (read_summary(run_dir, number) for number in numbers)
+    return math.fsum(total_cost(each.usage) or 0.0 for each in summaries if each)
+
+
 def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
-    """Raise InvalidInput where a run directory has used its limit already."""
-    if plan.sweep.max_gpu_hours is None:
-        return
-    if text := reached(plan, used_hours(plan, run_dir)):
-        raise InvalidInput(
-            Problem(
-                f"{text} accelerator-hours; nothing was submitted",
-                file=plan.sweep_file,
-                key="max_gpu_hours",
-                hint="raise it and run the same command again: finished conversations stay, and "
-                "what is missing goes on. `emobench report` works with what there is",
-            )
+    """Raise InvalidInput where a run directory has used one of its limits already."""
+    sweep = plan.sweep
+    hours = used_hours(plan, run_dir) if sweep.max_gpu_hours is not None else 0.0
+    cost = spent_dollars(plan, run_dir) if sweep.max_cost is not None else 0.0
+    said = {
+        "max_gpu_hours": f"{text} accelerator-hours" if (text := reached(plan, hours)) else "",
+        "max_cost": cost_reached(sweep.max_cost, cost),
+    }
+    problems = [
+        Problem(
+            f"{text}; nothing was submitted",
+            file=plan.sweep_file,
+            key=key,
+            hint="raise it and run the same command again: finished conversations stay, and "
+            "what is missing goes on. `emobench report` works with what there is",
         )
+        for key, text in said.items()
+        if text
+    ]
+    if problems:
+        raise InvalidInput(problems)
+
+
+class CostLimit:
+    """max_cost, as one cell keeps to it. Its threads may ask at the same time."""
+
+    def __init__(self, plan: Plan, run_dir: RunDir, cell: int, own: float) -> None:
+        """`own` is what the cell itself has spent before, in US dollars."""
+        self._plan, self._run_dir, self._cell, self._own = plan, run_dir, cell, own
+        self._lock = threading.Lock()
+        self._next_look = 0.0
+        self._others = 0.0
+
+    def spend(self, amount: float) -> None:
+        """Note what a conversation of this cell has cost, at its end."""
+        with self._lock:
+            self._own += amount
+
+    def check(self) -> str:
+        """Return why no new conversation may begin; empty where one may.
+
+        The other cells' spending, and a limit that was changed meanwhile, are as of some seconds
+        ago.
+        """
+        with self._lock:
+            if (began := time.monotonic()) >= self._next_look:
+                self._look()
+                # What looking costs stays below a twentieth of the time.
+                ended = time.monotonic()
+                self._next_look = ended + max(LOOK_S, 20 * (ended - began))
+            limit = self._plan.sweep.max_cost
+            text = cost_reached(limit, self._others + self._own) if limit is not None else ""
+        return f"{text}; {_GO_ON}" if text else ""
+
+    def _look(self) -> None:
+        with suppress(EmobenchError):  # the plan as it was will do
+            self._plan = load_plan(self._run_dir)
+        if self._plan.sweep.max_cost is not None:
+            self._others = spent_dollars(self._plan, self._run_dir, without=self._cell)
 
 
 class Budget:
@@ -92,10 +161,16 @@ class LimitStatus:
         text = f"{_number(self.used)} of {_number(self.max_gpu_hours)} accelerator-hours used"
         if not self.reached:
             return text
-        return (
-            f"{text}: max_gpu_hours reached, the sweep is stopped; raise it in the sweep file and "
-            "run the same `emobench sweep` command again"
-        )
+        return f"{text}: max_gpu_hours reached, the sweep is stopped; {_GO_ON}"
+
+
+def state_of_money(plan: Plan, usage: Usage) -> MoneyStatus | None:
+    """Return how the run stands by its max_cost; None without one."""
+    limit = plan.sweep.max_cost
+    if limit is None:
+        return None
+    used = total_cost(usage) or 0.0
+    return MoneyStatus(limit, used, bool(cost_reached(limit, used)))
 
 
 def state_of_limit(plan: Plan, cost: Cost) -> LimitStatus | None:
@@ -104,6 +179,23 @@ def state_of_limit(plan: Plan, cost: Cost) -> LimitStatus | None:
         return None
     hours = hours_of(plan, cost)
     return LimitStatus(plan.sweep.max_gpu_hours, round(hours, 6), bool(reached(plan, hours)))
+
+
+@dataclass(frozen=True)
+class MoneyStatus:
+    """For `status`: the limit of money, and what hosted models have cost of it, in US dollars."""
+
+    max_cost: float
+    used: float
+    reached: bool
+
+    def __str__(self) -> str:
+        text = f"{dollars(self.used)} of {dollars(self.max_cost)} used"
+        return (
+            f"{text}: max_cost reached, no new conversation begins; {_GO_ON}"
+            if self.reached
+            else text
+        )
 
 
 def _number(hours: float) -> str:

@@ -9,7 +9,7 @@ infrastructure error and has a reward, or else the last one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from emobench.core.outcomes import Condition, Outcome
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
 from emobench.store.appending import LineStore, append_lines, stored_lines
+from emobench.store.calls import RoleUsage, Usage, add_usage, read_usage, usage_of
 
 SCHEMA = 2
 """Of the lines that are written. From 2 on a line ends in its checksum; one of schema 1 may."""
@@ -68,6 +69,8 @@ class EarlierAttempt:
     steps: int
     outcome: Outcome = Outcome.INFRA_ERROR
     """Another one where the episode had a result that was set aside."""
+    usage: Usage = field(default_factory=dict)
+    """Tokens and money by role."""
 
 
 # Not frozen: a report makes a million of them, and a frozen one takes four times as long to make.
@@ -143,7 +146,13 @@ class EpisodeRecord:
     def attempts(self) -> list[EarlierAttempt]:
         """All of them, this one last, for the record of the one after it."""
         own = EarlierAttempt(
-            self.attempt, self.error, self.started, self.wall_s, self.steps, self.outcome
+            self.attempt,
+            self.error,
+            self.started,
+            self.wall_s,
+            self.steps,
+            self.outcome,
+            usage_of(self.calls),
         )
         return [*self.history, own]
 
@@ -411,6 +420,7 @@ class EpisodeStore(LineStore):
         """Attempts of episodes that were set aside, by task."""
         self._belongs = belongs
         self._attempts: dict[int, int] = {}
+        self._usage: dict[tuple[int, int], Usage] = {}
 
     def __enter__(self) -> EpisodeStore:
         self.paths.folder.mkdir(parents=True, exist_ok=True)
@@ -421,6 +431,11 @@ class EpisodeStore(LineStore):
         self._write(map(line_of, records))
         for record in records:
             self._remember(record)
+
+    @property
+    def usage(self) -> dict[str, RoleUsage]:
+        """Tokens and money of all attempts, those that count for nothing included, by role."""
+        return add_usage(*self._usage.values())
 
     def finished(self) -> set[int]:
         """Tasks that need no further run."""
@@ -481,6 +496,8 @@ class EpisodeStore(LineStore):
             task: [attempts[number] for number in sorted(attempts)]
             for task, attempts in found.items()
         }
+        for task, earlier in self.earlier.items():
+            self._note_usage(task, earlier)
 
     def _move(self, goes: Callable[[Line], bool]) -> None:
         """Move lines to `set_aside.jsonl`. Those of a move that is killed are in both files."""
@@ -493,9 +510,14 @@ class EpisodeStore(LineStore):
         write_bytes_atomic(self._path, b"".join(stay))
         self._reopen()
 
+    def _note_usage(self, task: int, attempts: Iterable[EarlierAttempt]) -> None:
+        # Several lines may tell of one attempt, which was paid for once.
+        self._usage.update({(task, each.attempt): each.usage for each in attempts})
+
     def _remember(self, record: EpisodeRecord) -> None:
         task = record.task_id
         self._attempts[task] = max(self._attempts.get(task, 0), record.attempt)
+        self._note_usage(task, record.attempts)
         known = self.records.get(task)
         if known is None or not known.is_final:
             self.records[task] = record
@@ -563,6 +585,7 @@ def _history(data: object) -> list[EarlierAttempt]:
             wall_s=number(each.get("wall_s")),
             steps=whole(each.get("steps"), INT32) or 0,
             outcome=_OUTCOMES.get(text(each.get("outcome")) or "", Outcome.INFRA_ERROR),
+            usage=read_usage(each.get("usage")),
         )
         for each in data
         if isinstance(each, dict)

@@ -26,6 +26,7 @@ from emobench.core.plan import Plan
 from emobench.core.run_dir import CellPaths, RunDir
 from emobench.core.sweep import Cell
 from emobench.core.times import now
+from emobench.store.calls import RoleUsage
 from emobench.store.episodes import (
     CellBusy,
     EpisodeRecord,
@@ -52,8 +53,8 @@ class CellSummary(BaseModel):
     variant: str = ""
     status: Status | None = None
     exit_reason: str = ""
-    """completed, infra_errors, interrupted, endpoint_unavailable, probe_failed, error, running,
-    episodes_missing."""
+    """completed, infra_errors, max_cost, interrupted, endpoint_unavailable, probe_failed, error,
+    running, episodes_missing."""
     message: str = ""
     """For people: what went wrong."""
     expected: int = 0
@@ -71,6 +72,8 @@ class CellSummary(BaseModel):
     """Size of episodes.jsonl when this was written; None: an earlier version wrote it."""
     results_bytes: int | None = None
     """Of results.json."""
+    usage: dict[str, RoleUsage] = Field(default_factory=dict)
+    """Tokens and money by role, of all conversations, those that were begun again included."""
     variant_sha256: str = ""
     started: str | None = None
     """When the last run of the cell began, ISO 8601, UTC."""
@@ -106,6 +109,11 @@ class CellSummary(BaseModel):
     def has_failed(self) -> bool:
         """Whether the last run of the cell ended without all results."""
         return self.status in ("failed", "incomplete")
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the run's limit of money ended it: it goes on once that is raised."""
+        return self.status == "incomplete" and self.exit_reason == "max_cost"
 
 
 def current_summary(run_dir: RunDir, cell: Cell, *, check: bool = False) -> CellSummary | None:
@@ -148,7 +156,7 @@ def write_files(store: EpisodeStore, cell: Cell) -> CellSummary:
     }
     _write_results(store, cell)
     summary = _summary_of(cell, results, summary_in(store.paths.summary))
-    summary = summary.model_copy(update=_sizes(store.paths))
+    summary = summary.model_copy(update={**_sizes(store.paths), "usage": store.usage})
     write_json(store.paths.summary, summary.model_dump(by_alias=True))
     return summary
 
@@ -269,7 +277,7 @@ class SummaryWriter:
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
         records = [store.records[task] for task in self._cell.tasks if task in store.records]
-        found = {**_counts(records), **_sizes(store.paths)}
+        found = {**_counts(records), **_sizes(store.paths), "usage": store.usage}
         self.summary = self.summary.model_copy(update={**found, **changed})
         write_json(self._path, self.summary.model_dump(by_alias=True))
         self._written = time.monotonic()

@@ -58,6 +58,8 @@ EPISODES = (
     Column("user_completion_tokens", "int32", nullable=True),
     Column("assistant_prompt_tokens", "int32", nullable=True),
     Column("assistant_completion_tokens", "int32", nullable=True),
+    Column("user_cost", "float64", nullable=True),
+    Column("assistant_cost", "float64", nullable=True),
     Column("think", "bool"),
     Column("user_think_replies", "int32"),
     Column("assistant_think_replies", "int32"),

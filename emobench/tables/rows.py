@@ -9,6 +9,8 @@ from emobench.benchmarks.transcript import is_error, read_messages
 from emobench.core.outcomes import SUCCESS
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
+from emobench.store.calls import ROLES as CALLERS
+from emobench.store.calls import usage_of
 from emobench.store.episodes import INT16, INT32, EpisodeRecord, text, whole
 from emobench.tables.columns import ROLES
 
@@ -75,6 +77,7 @@ def episode_row(
         record.wall_s,
         record.cost,
         *usage.tokens,
+        *usage.costs,
         any(usage.think),
         *usage.think,
         *usage.empty,
@@ -113,6 +116,8 @@ class _Usage(NamedTuple):
 
     tokens: tuple[int | None, ...]
     """(prompt, completion) of the user, then of the assistant; None where no server said any."""
+    costs: tuple[float | None, ...]
+    """US dollars of the user's calls and of the assistant's; None where none is known."""
     think: tuple[int, int]
     """Replies of the user and of the assistant that reasoning was taken out of."""
     empty: tuple[int, int]
@@ -122,29 +127,24 @@ class _Usage(NamedTuple):
 
 
 def _usage(calls: list[dict[str, Any]]) -> _Usage:
-    tokens: list[int | None] = [None] * 4
     names: tuple[dict[str, None], dict[str, None]] = ({}, {})
     think, empty = [0, 0], [0, 0]
     for call in calls:
         role = call.get("role")
-        if role == "user":
-            first = 0
-        elif role == "assistant":
-            first = 2
-        else:
+        if role not in CALLERS:
             continue
-        for place, kind in ((first, "prompt_tokens"), (first + 1, "completion_tokens")):
-            count = call.get(kind)
-            if type(count) is int:
-                tokens[place] = (tokens[place] or 0) + count
         name = call.get("incarnation")
         if isinstance(name, str) and name:
-            names[first // 2][name] = None
-        think[first // 2] += bool(call.get("think"))
-        empty[first // 2] += bool(call.get("empty"))
+            names[role == "assistant"][name] = None
+        think[role == "assistant"] += bool(call.get("think"))
+        empty[role == "assistant"] += bool(call.get("empty"))
+    used = usage_of(calls)
+    both = [used[role] for role in CALLERS]
+    tokens = [count for each in both for count in (each.prompt_tokens, each.completion_tokens)]
     user, assistant = names
     return _Usage(
         tuple([whole(count, INT32) for count in tokens]),
+        tuple([each.cost for each in both]),
         (think[0], think[1]),
         (empty[0], empty[1]),
         (text(" ".join(user)), text(" ".join(assistant))),

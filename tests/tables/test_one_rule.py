@@ -185,6 +185,10 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
             "wall_s": 1.5,
             "steps": 3,
             "outcome": "infra_error",
+            "usage": {
+                role: {"prompt_tokens": 5, "completion_tokens": None, "cost": 0.25}
+                for role in ("user", "assistant")
+            },
         }
     ]
     line["traj"][0]["content"] = "\ud800"

@@ -1,13 +1,15 @@
-"""What it cost: accelerator-hours by job, and by variant."""
+"""What it cost: accelerator-hours by job and by variant, tokens and money of the models."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 
 from emobench.report.blocks import Cell, Remark, Section, Table, heads
 from emobench.report.sections.common import BLANK
 from emobench.report.study import Study
 from emobench.scheduler.cost import JobCost, number, sum_up
+from emobench.store.calls import NO_USAGE, ROLES, RoleUsage, add_usage, dollars
 from emobench.store.jobs import JobKind
 
 HOUR = 3600.0
@@ -25,9 +27,8 @@ def cost_section(study: Study) -> Section:
     cost = study.collected.cost
     rows = [row for row in cost.jobs if row.spent.running_s or row.spent.queued_s]
     if not rows:
-        return Section(
-            identifier, title, (Remark(cost.problem or "No job of this run is recorded."),)
-        )
+        remark = Remark(cost.problem or "No job of this run is recorded.")
+        return Section(identifier, title, (remark, *_of_models(study)))
     totals = sum_up(cost)
     blocks = [Remark(f"{totals}, from {totals.source}.", "In all.")]
     if cost.problem:
@@ -69,7 +70,7 @@ def cost_section(study: Study) -> Section:
             for row in rows
         ),
     )
-    return Section(identifier, title, (*blocks, table, *_by_variant(study)))
+    return Section(identifier, title, (*blocks, table, *_by_variant(study), *_of_models(study)))
 
 
 def _row(kind: JobKind, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
@@ -128,3 +129,43 @@ def _by_variant(study: Study) -> list[Table]:
         ),
     )
     return [table]
+
+
+def _of_models(study: Study) -> list[Table]:
+    """Build what the calls to models took: a row for a variant of a group, a record for a cell."""
+    rows: dict[tuple[str, ...], dict[str, RoleUsage]] = {}
+    records = []
+    for result in study.collected.cells:
+        cell, usage = result.cell, result.summary.usage if result.summary else {}
+        if not any(used != NO_USAGE for used in usage.values()):
+            continue
+        names = (cell.env, cell.agent_strategy, cell.assistant, cell.variant)
+        rows[names] = add_usage(rows.get(names, {}), usage)
+        records += [
+            {"cell": cell.number, "role": role, **asdict(used)} for role, used in usage.items()
+        ]
+    if not rows:
+        return []
+    table = Table(
+        "cost-models",
+        "Tokens and money by role, of all conversations, those that were begun again included. "
+        "Money is that of hosted models, as their replies say or by a list of prices; the probe's "
+        "and the judge's calls are not in it.",
+        heads(
+            *("Env", "Strategy", "Assistant", "Variant"),
+            *("User's tokens in", "out", "US dollars"),
+            *("Assistant's tokens in", "out", "US dollars"),
+        ),
+        tuple(
+            (*map(Cell, names), *(cell for role in ROLES for cell in _used(usage[role])))
+            for names, usage in rows.items()
+        ),
+        records=tuple(records),
+    )
+    return [table]
+
+
+def _used(usage: RoleUsage) -> tuple[Cell, ...]:
+    counts = (usage.prompt_tokens, usage.completion_tokens)
+    tokens = (BLANK if count is None else Cell(f"{count:,}") for count in counts)
+    return (*tokens, BLANK if usage.cost is None else Cell(dollars(usage.cost)))
