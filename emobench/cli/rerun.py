@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=[str(outcome) for outcome in Outcome],
         default=[],
-        help="episodes that ended so; may be repeated",
+        metavar="OUTCOME",
+        help=f"those that ended so ({', '.join(Outcome)}); may be repeated",
     )
     parser.add_argument(
         "--cell", type=numbers, default=[], metavar="N", help="cells, e.g. 3 or 0-4"
