@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
+from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.run import run
 from tests.support.model_server import ModelServer, Reply, is_user, recording
 
@@ -274,6 +275,36 @@ def test_the_users_cost_is_stocks(
     assert as_stock["info"] == json.loads(json.dumps(result.info))
     assert (as_stock["info"]["user_cost"] is None) is (model == "m")
     assert record["info"]["user_cost"] is None, "the lean client knows no prices"
+
+
+@pytest.mark.parametrize("agent", ["act", "react", "few-shot"])
+def test_agents_that_fail_in_stock_for_want_of_a_price_converse(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, agent: str
+) -> None:
+    displays = folder / "displays.jsonl"
+    displays.write_text('{"messages_display": "example"}\n' * 5)
+    settings = config(
+        folder,
+        agent_strategy=agent,
+        model="m",
+        user_model="m",
+        few_shot_displays_path=str(displays),
+    )
+    with recording(talk()) as server:
+        (result,) = stock(server, settings, monkeypatch)
+        assert result.reward == 0.0 and "NoneType" in result.info["error"]
+        assert ours(server, folder, settings, "stock")["reward"] == 1.0
+
+
+def test_the_users_that_the_fork_adds_are_those_that_the_docs_name() -> None:
+    benchmark = load_benchmark()
+    if benchmark.package != "tau_trait":
+        pytest.skip("the original has none")
+    page = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text("utf-8")
+    for env in TASK_COUNTS:
+        users = benchmark.module(f"envs.{env}.data").load_data()["users"]
+        assert len(users) == 502
+        assert len([name for name in users if f"`{name}`" in page]) == 2
 
 
 def test_reasoning_is_taken_out_only_where_that_is_on(folder: Path) -> None:
