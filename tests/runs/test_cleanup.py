@@ -22,12 +22,15 @@ from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.runs import change_sweep, finish_cell
 from tests.support.scripted_scheduler import ScriptedScheduler
 
-JOBS = [
-    JobRecord(JobKind.SERVER, "user", "1", submitted=now()),
-    JobRecord(JobKind.SERVER, "assistant_a", "2", submitted=now()),
-    JobRecord(JobKind.ARRAY, "a", "3", submitted=now(), cells=(0, 1)),
-    JobRecord(JobKind.CLEANUP, "cleanup", "4", submitted=now()),
-]
+
+def jobs() -> list[JobRecord]:
+    """Submitted just now: a suite may take longer than servers wait for their arrays."""
+    return [
+        JobRecord(JobKind.SERVER, "user", "1", submitted=now()),
+        JobRecord(JobKind.SERVER, "assistant_a", "2", submitted=now()),
+        JobRecord(JobKind.ARRAY, "a", "3", submitted=now(), cells=(0, 1)),
+        JobRecord(JobKind.CLEANUP, "cleanup", "4", submitted=now()),
+    ]
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def run_dir(tmp_path: Path) -> RunDir:
     run_dir.path.mkdir()
     plan = make_plan(CUDA, tmp_path / "logs", scripted(), {"a": scripted()}, trials=1)
     save_plan(run_dir, plan)
-    write_jobs(run_dir, JOBS)
+    write_jobs(run_dir, jobs())
     return run_dir
 
 
@@ -80,8 +83,8 @@ def test_servers_get_their_grace_after_the_minutes_that_they_are_kept(
 def test_arrays_that_are_being_submitted_are_waited_for(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_jobs(run_dir, JOBS[:2])
-    clock = Clock(on_sleep=lambda: write_jobs(run_dir, JOBS))
+    write_jobs(run_dir, jobs()[:2])
+    clock = Clock(on_sleep=lambda: write_jobs(run_dir, jobs()))
     monkeypatch.setattr(cleanup, "time", clock)
     scheduler = ScriptedScheduler(j1="RUNNING", j2="RUNNING", j3="RUNNING")
     said: list[str] = []
@@ -97,14 +100,14 @@ def test_servers_that_somebody_needs_stay(run_dir: RunDir, tmp_path: Path) -> No
     said: list[str] = []
     assert clean_up(run_dir, said.append, grace_s=0, schedulers=scheduler.all()) == []
     assert "user (job 1) stays: array a (job 3) needs it" in said
-    write_jobs(run_dir, JOBS[:2])
+    write_jobs(run_dir, jobs()[:2])
     seen = survey(run_dir, scheduler.all())
     assert seen.awaited and not seen.free
     assert dict(seen.needed) == {
         "user (job 1)": ON_THEIR_WAY,
         "assistant_a (job 2)": ON_THEIR_WAY,
     }
-    write_jobs(run_dir, [replace(job, submitted="2020-01-01T00:00:00+00:00") for job in JOBS[:2]])
+    write_jobs(run_dir, [replace(job, submitted="2020-01-01T00:00:00+00:00") for job in jobs()[:2]])
     other = RunDir(tmp_path / "other")
     leased = add_lease(ServerLocation(run_dir, "user"), other, "user")
     seen = survey(run_dir, scheduler.all())
