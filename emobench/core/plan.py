@@ -14,6 +14,7 @@ from emobench.core.models import RoleModel
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 
+SCHEMA_VERSION = 1
 USER_SERVER = "user"
 
 
@@ -34,7 +35,7 @@ class CellBlock(Strict):
 class Plan(Strict):
     """The resolved sweep, the site and the numbered cells."""
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     emobench: str
     """Version of this package that wrote the plan."""
     benchmark: str
@@ -123,6 +124,14 @@ def load_plan(run_dir: RunDir) -> Plan:
     """Raises InvalidInput where `run_dir` is no run directory."""
     data = read_json(run_dir.plan)
     if data is None:
+        if run_dir.plan.exists():
+            raise InvalidInput(
+                Problem(
+                    "this plan cannot be read: it is damaged or cut off",
+                    file=str(run_dir.plan),
+                    hint="`emobench sweep` with the run's sweep file makes it again",
+                )
+            )
         raise InvalidInput(
             Problem(
                 "no run directory: it has no readable plan.json",
@@ -131,10 +140,19 @@ def load_plan(run_dir: RunDir) -> Plan:
             )
         )
     try:
+        if data.get("schema_version", 1) > SCHEMA_VERSION:
+            raise InvalidInput(
+                Problem(
+                    f"a plan of schema {data['schema_version']}; this emobench reads up to "
+                    f"{SCHEMA_VERSION}",
+                    file=str(run_dir.plan),
+                    hint="a newer version wrote it; use that one",
+                )
+            )
         for cell in data["cells"]:
             cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
         return Plan.model_validate(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
             Problem(
                 f"this plan cannot be read: {type(error).__name__}",
@@ -147,7 +165,9 @@ def load_plan(run_dir: RunDir) -> Plan:
 
 def save_plan(run_dir: RunDir, plan: Plan) -> None:
     """Write plan.json; a cell's tasks are its environment's, and are left out of the file, which
-    every array task reads."""
+    every array task reads. One that cannot be read is kept as plan.json.damaged."""
+    if run_dir.plan.exists() and read_json(run_dir.plan) is None:
+        run_dir.plan.replace(run_dir.plan.with_name("plan.json.damaged"))
     write_json(
         run_dir.plan, plan.model_dump(mode="json", exclude={"cells": {"__all__": {"tasks"}}})
     )

@@ -15,12 +15,14 @@ from emobench.config.load import load_profile, load_sweep
 from emobench.core.cluster import ClusterProfile
 from emobench.core.commits import commits, merged_commits
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.files import read_json
 from emobench.core.models import OpenAIModel
 from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 from emobench.core.wording import plural
 from emobench.llm.prices import listed_price
+from emobench.runs.lost_plan import numbered_cells, refuse_other_blocks
 from emobench.store.episodes import read_results
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
@@ -46,13 +48,16 @@ def prepare(
         sweep = sweep.model_copy(update={"keep_servers_min": keep_servers_min})
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
     target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
-    old = load_plan(target) if target.plan.exists() else None
     cards = sum(model.accelerators for model in servers_of(sweep).values())
     if sweep.max_gpu_hours is not None and not cards:
         warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     if sweep.max_cost is not None:
         _warn_of_prices(sweep, warn)
     size = _max_array_size(profile, dry_run, warn)
+    if read_json(target.plan) is not None:
+        old: Plan | None = load_plan(target)
+    else:
+        old = _rebuilt_plan(sweep, profile, target, sweep_file, size, warn)
     plan = make_plan(sweep, profile, target, old, sweep_file, size)
     if plan.sweep.fidelity != sweep.fidelity:
         warn(
@@ -60,6 +65,28 @@ def prepare(
             "with it (docs/fidelity.md)"
         )
     return target, plan
+
+
+def _rebuilt_plan(
+    sweep: Sweep,
+    profile: ClusterProfile,
+    run_dir: RunDir,
+    sweep_file: Path,
+    size: int,
+    warn: Callable[[str], None],
+) -> Plan | None:
+    """The plan of a run directory that has none which can be read; None where it has no episodes.
+
+    Raises InvalidInput where these are not the sweep file's.
+    """
+    cells = numbered_cells(run_dir, sweep, load_benchmark().label)
+    if not cells:
+        return None
+    blocks = blocks_of(cells, size)
+    refuse_other_blocks(run_dir, blocks)
+    warn(f"{run_dir.plan} is gone or cannot be read; made again: the sweep file fits the episodes")
+    plan = make_plan(sweep, profile, run_dir, None, sweep_file, size)
+    return plan.model_copy(update={"cells": tuple(cells), "blocks": tuple(blocks)})
 
 
 def _warn_of_prices(sweep: Sweep, warn: Callable[[str], None]) -> None:

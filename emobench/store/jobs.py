@@ -147,16 +147,19 @@ def read_jobs(run_dir: RunDir) -> list[JobRecord]:
     if data is None and not run_dir.jobs.exists():
         return []
     try:
+        if data is None:
+            raise ValueError("it is damaged or cut off")
         if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']}")
+            raise ValueError(f"it has schema {data['schema']}, and this emobench reads {SCHEMA}")
         return [record_of(entry) for entry in data["jobs"]]
     except (KeyError, TypeError, ValueError) as error:
+        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise InvalidInput(
             Problem(
-                f"this record of submitted jobs cannot be read: {type(error).__name__}: {error}",
+                f"this record of submitted jobs cannot be read: {why}",
                 file=str(run_dir.jobs),
-                hint="it was changed by hand or written by another version of emobench; use that "
-                "version, or another --run-dir",
+                hint="nothing is submitted before it can, for its jobs may run: put back what was "
+                "there, use the version that wrote it, or cancel its jobs by hand and remove it",
             )
         ) from None
 

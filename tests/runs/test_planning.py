@@ -11,7 +11,8 @@ from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.planning import prepare
-from tests.support.runs import episode
+from emobench.store.jobs import JobKind, add_jobs, new_record
+from tests.support.runs import append, episode, real_episode
 
 BASE = """\
 name: study
@@ -160,3 +161,74 @@ def test_a_run_goes_on_with_the_default_that_it_was_begun_with(folder: Path) -> 
     file.write_text(file.read_text() + "fidelity: {end_at_empty_reply: false}\n")
     with pytest.raises(InvalidInput, match="end_at_empty_reply: was not there, now false"):
         prepare(file)
+
+
+def with_real_results(folder: Path, **changes: object) -> tuple[RunDir, Plan]:
+    """Cells 0 and 1, with one episode each."""
+    run_dir, plan = plan_of(folder, **changes)
+    run_dir.path.mkdir(parents=True)
+    save_plan(run_dir, plan)
+    for cell in plan.cells[:2]:
+        append(run_dir, cell, [real_episode(run_dir, cell, 1, "solved")])
+    return run_dir, plan
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut off"])
+def test_a_plan_that_is_lost_is_made_again_from_the_sweep_file(folder: Path, damage: str) -> None:
+    run_dir, plan = with_real_results(folder, variants="[control, anger, anxiety]")
+    whole = run_dir.plan.read_bytes()
+    if damage == "gone":
+        run_dir.plan.unlink()
+    else:
+        run_dir.plan.write_bytes(whole[:-40])
+        with pytest.raises(InvalidInput, match="damaged or cut off"):
+            load_plan(run_dir)
+    told: list[str] = []
+    # In another order: the numbers are those of the folders.
+    file = folder / "study.yaml"
+    file.write_text(file.read_text().replace("control, anger, anxiety", "anxiety, anger, control"))
+    _, again = prepare(file, warn=told.append)
+    assert again.cells == plan.cells
+    assert again.blocks == plan.blocks
+    assert len(told) == 1 and "plan.json is gone or cannot be read; made again" in told[0]
+    save_plan(run_dir, again)
+    assert load_plan(run_dir).cells == plan.cells
+    kept = run_dir.plan.with_name("plan.json.damaged")
+    assert kept.exists() == (damage != "gone")
+    assert damage == "gone" or kept.read_bytes() == whole[:-40]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 2}, r"cell 0 .* has episodes of other content"),
+        ({"variants": "[control]"}, "cell 1 is not in the sweep file"),
+    ],
+)
+def test_a_lost_plan_is_not_made_of_another_sweep_file(
+    folder: Path, changes: dict[str, object], said: str
+) -> None:
+    """New numbers would mix the results of different cells."""
+    run_dir, _ = with_real_results(folder)
+    run_dir.plan.unlink()
+    with pytest.raises(InvalidInput, match=said) as refused:
+        plan_of(folder, **changes)
+    assert "plan.json" in str(refused.value)
+
+
+def test_a_lost_plan_is_not_made_again_where_jobs_were_submitted_for_other_cells(
+    folder: Path,
+) -> None:
+    run_dir, _ = with_real_results(folder)
+    add_jobs(run_dir, [new_record(JobKind.ARRAY, "a_2", "7", "x.sbatch", cells=(2, 3))])
+    run_dir.plan.unlink()
+    with pytest.raises(InvalidInput, match="job 7 was submitted for other cells"):
+        plan_of(folder)
+
+
+def test_a_plan_of_a_newer_version_is_refused(folder: Path) -> None:
+    with_results(folder)
+    path = folder / "runs/study/plan.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(InvalidInput, match="newer version wrote it"):
+        plan_of(folder)
