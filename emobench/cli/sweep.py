@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not outcome.missing and not outcome.live:
         say("finished: every cell is done, nothing to submit")
     elif not outcome.missing:
-        say(f"nothing to submit: the {outcome.live} cells that are not done have a job already")
+        say(f"nothing to submit: there are jobs for what is left ({plural(outcome.live, 'cell')})")
     else:
         say(f"submitted {outcome.missing} of {len(plan.cells)} cells")
     for job in outcome.held:

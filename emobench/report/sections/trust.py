@@ -235,7 +235,7 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
             tuple(
                 (
                     each.what,
-                    f"agree on {format_percent(each.observed)} of {each.turns:,} turns, "
+                    f"agree on {format_percent(each.observed)} of {plural(each.turns, 'turn')}, "
                     "Cohen's kappa "
                     f"{'undefined' if each.kappa is None else format_number(each.kappa)}",
                 )
@@ -251,7 +251,7 @@ def _decay_curve(each: VariantManipulation, turns: list[str], role: str) -> Curv
             turns.index(point.turn),
             point.recognised,
             caption=f"{each.condition.variant}, turn {point.turn}: "
-            f"{format_number(point.recognised)} of {point.turns} turns",
+            f"{format_number(point.recognised)} of {plural(point.turns, 'turn')}",
         )
         for point in each.decay
         if point.recognised is not None
