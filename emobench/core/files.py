@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 LOCK_PATIENCE_S = 30.0
+SMALL_FILE_BYTES = 2**14
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
@@ -55,6 +56,15 @@ def overwrite(path: Path, data: bytes) -> None:
 def is_full(error: BaseException) -> bool:
     """Whether the disk, or what this user may have of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a small file can be written; also where nobody can say."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return True
+    return disk.f_bavail * disk.f_frsize >= SMALL_FILE_BYTES
 
 
 def describe_failure(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emobench.config.capacity import overload_warning
+from emobench.core.files import has_room
 from emobench.core.plan import Plan, instances_of, server_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
@@ -115,6 +116,8 @@ def read_server(
         if job is not None and successor.takes_over == job.job_id and is_live(its):
             takes_over = f"job {successor.job_id} is to take over ({its})"
             reason = f"{reason}\n{takes_over}" if reason else takes_over
+    if state in (ServerState.GONE, ServerState.SILENT) and not has_room(run_dir.path):
+        reason = f"{run_dir.path}: the disk is FULL, so the server cannot say how it is ({reason})"
     node = queued.node if queued else ""
     return _status(plan, name, endpoint, state, reason, job.job_id if job else None, node)
 

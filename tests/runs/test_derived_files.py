@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.core.files import describe_failure
+from emobench.core.files import describe_failure, stamp
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import CellPaths, RunDir
 from emobench.runs.status import run_status
@@ -131,10 +131,10 @@ def test_results_that_are_gone_or_cut_off_are_made_again(run_dir: RunDir, text: 
 
 def test_what_is_current_is_left_alone(run_dir: RunDir) -> None:
     paths = run_dir.cell(0)
-    before = [path.stat() for path in sorted(paths.folder.iterdir())]
+    before = {path: stamp(path) for path in paths.folder.iterdir()}
     for cell in load_plan(run_dir).cells:
         renew_files(run_dir, cell)
-    assert [path.stat() for path in sorted(paths.folder.iterdir())] == before
+    assert {path: stamp(path) for path in paths.folder.iterdir()} == before
 
 
 def test_a_summary_of_an_earlier_version_is_believed_unless_the_episodes_are_newer(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,6 +107,17 @@ def test_a_server_without_a_sign_of_life_is_silent(run_dir: RunDir) -> None:
     running = {"1": JobState("RUNNING")}
     found = read_server(PLAN, run_dir, "user", [FIRST], running)
     assert found.state == "silent" and found.reason.startswith("no heartbeat for")
+
+
+def test_a_full_disk_is_why_a_server_gives_no_sign(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(run_dir, READY)
+    disk = SimpleNamespace(f_bavail=0, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda folder: disk)
+    found = read_server(PLAN, run_dir, "user", [FIRST], {"1": JobState("GONE")})
+    assert found.reason.startswith(f"{run_dir.path}: the disk is FULL")
+    assert read_server(PLAN, run_dir, "user", [FIRST], {"1": JobState("RUNNING")}).reason == ""
 
 
 @pytest.mark.parametrize(
