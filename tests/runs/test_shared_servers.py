@@ -70,11 +70,15 @@ def test_a_cancellation_leaves_servers_to_the_sweeps_that_lease_them(
     assert cancelled.stopped == [f"assistant_a ({job_id(run_dir, 'assistant_a')})"]
     assert cancelled.shared == {f"user ({user})": "its arrays are being submitted: those of other"}
     assert scheduler.script[user] == "RUNNING"
-    marked = {job.name for job in read_jobs(run_dir) if job.cancelled}
-    assert marked == {"assistant_a"}
+    assert cancelled_jobs(run_dir) == {"assistant_a"}
     forced = cancel(run_dir, force=True, schedulers=scheduler.all())
     assert (forced.stopped, forced.shared) == ([f"user ({user})"], {})
     assert scheduler.script[user] == "CANCELLED"
+    assert cancelled_jobs(run_dir) == {"assistant_a", "user"}
+
+
+def cancelled_jobs(run_dir: RunDir) -> set[str]:
+    return {job.name for job in read_jobs(run_dir) if job.cancelled}
 
 
 def test_a_cancellation_gives_leases_back(

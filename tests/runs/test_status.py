@@ -15,6 +15,7 @@ from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load
 from emobench.runs.cell_state import CellState, cell_state
+from emobench.runs.held_jobs import find_held
 from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
 from emobench.runs.submission import cancel, missing_cells, submit
@@ -90,6 +91,11 @@ def test_a_held_job_is_shown_with_what_releases_it(
     # The same command again says why nothing happens.
     outcome = submit(load_plan(run_dir), run_dir, schedulers=scheduler.all())
     assert (list(outcome.submitted), list(outcome.held)) == ([], [held])
+
+
+def test_held_tasks_are_released_with_their_array() -> None:
+    states = {"1": STARTED, "3_0": STARTED, "3_1": JobState("PENDING", "JobHeldUser")}
+    assert [job.command for job in find_held(JOBS, states)] == ["scontrol release 3"]
 
 
 def test_nothing_is_held_where_jobs_wait_for_others(run_dir: RunDir) -> None:

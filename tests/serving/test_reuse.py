@@ -238,7 +238,7 @@ def test_a_lease_that_is_not_answered_is_taken_back(
     )
     for changed in ({"incarnation": "another start"}, {"state": "left"}):
         publish(first, replace(READY, **changed))  # type: ignore[arg-type]
-        assert lease_server(offer, second, "user", answer_s=60) == (
+        assert lease_server(offer, second, "user", answer_s=10) == (
             *(None, "it is leaving, or starts again"),
         )
     assert read_leases(first, "user") == []

@@ -27,7 +27,9 @@ ARRAY = JobRecord(JobKind.ARRAY, "a", "3", cells=(0, 1))
 
 
 class LateScheduler(ScriptedScheduler):
-    """Answers a question once it may."""
+    """Answers a question once it may; nobody asks often."""
+
+    queue_check_s = 3600.0
 
     def __init__(self, **script: str) -> None:
         super().__init__(**script)
