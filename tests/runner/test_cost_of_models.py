@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
+from emobench.config.identity import cell_content
 from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel, Price
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.report.blocks import Table
+from emobench.report.sections.cost import cost_section
+from emobench.report.study import build_study
 from emobench.runner.cell import run_cell
+from emobench.runs.cell_state import CellState, cell_state
 from emobench.runs.status import RunStatus, run_status
+from emobench.scheduler.interface import JobState
 from emobench.serving.budget import refuse_if_spent
 from emobench.store.calls import RoleUsage, describe_usage
 from emobench.store.summaries import read_summary
@@ -65,6 +71,12 @@ class Run:
         return [json.loads(line)["task_id"] for line in lines]
 
 
+def summary_message(run: Run, number: int) -> str:
+    summary = read_summary(run.run_dir, number)
+    assert summary is not None
+    return summary.message
+
+
 def test_at_max_cost_no_conversation_begins_and_a_higher_one_goes_on(
     tmp_path: Path, server: ModelServer
 ) -> None:
@@ -83,6 +95,11 @@ def test_at_max_cost_no_conversation_begins_and_a_higher_one_goes_on(
     assert "$9.00 of $8.00 used: max_cost reached" in str(status.money)
     with pytest.raises(InvalidInput, match=r"max_cost reached: \$9\.00 of \$8\.00; nothing was"):
         refuse_if_spent(run.plan, run.run_dir)
+
+    # Its job ended with exit code 1, which is no failure either.
+    cell, job = run.plan.cells[0], {"3_0": JobState("FAILED", exit_code="1:0")}
+    state, reason = cell_state(cell, read_summary(run.run_dir, 0), "3_0", job)
+    assert (state, reason) == (CellState.WAITING, summary_message(run, 0))
 
     refuse_if_spent(run.change(max_cost=100.0), run.run_dir)
     assert (run.cell(0), run.cell(1)) == (0, 0)
@@ -111,6 +128,15 @@ def test_tokens_and_money_by_role_and_cell(tmp_path: Path, server: ModelServer) 
         describe_usage(status.usage) == "user 24 in, 16 out, $8.00; assistant 12 in, 8 out, $4.00"
     )
     assert status.as_data()["usage"]["user"]["cost"] == 8.0
+    (table,) = [
+        block
+        for block in cost_section(build_study(run.run_dir)).blocks
+        if isinstance(block, Table) and block.name == "cost-models"
+    ]
+    shown = [[cell.text for cell in row] for row in table.rows]
+    names = ["retail", "tool-calling", "a"]
+    spent = ["12", "8", "$4.00", "6", "4", "$2.00"]
+    assert shown == [[*names, "control", *spent], [*names, "frustration", *spent]]
 
 
 def test_a_conversation_that_is_begun_again_has_cost_all_the_same(
@@ -133,3 +159,21 @@ def test_without_a_price_there_are_tokens_and_no_money(tmp_path: Path, server: M
     run = Run(tmp_path, server, None, tasks=1, max_cost=0.01)
     assert run.cell(0) == 0
     assert run.status().usage["user"] == RoleUsage(6, 4, None)
+
+
+def test_what_a_model_costs_is_no_part_of_a_conversation(
+    tmp_path: Path, server: ModelServer
+) -> None:
+    free = Run(tmp_path, server, None).plan
+    dear = free.model_copy(
+        update={
+            "sweep": free.sweep.model_copy(
+                update={
+                    "max_cost": 1.0,
+                    "user": OpenAIModel(model="m", base_url=server.url, price=DOLLAR_A_CALL),
+                }
+            )
+        }
+    )
+    contents = [cell_content(plan.sweep, plan.cells[0], plan.benchmark) for plan in (free, dear)]
+    assert contents[0] == contents[1]
