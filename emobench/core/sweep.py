@@ -53,7 +53,7 @@ class Variant(Strict):
 class Fidelity(Strict):
     """Where a run departs from stock tau-bench; each repair can be switched on and off.
 
-    None that can end a conversation otherwise than stock does is on by default (docs/fidelity.md).
+    None on by default ends a conversation that stock goes on with (docs/fidelity.md).
     `fidelity: stock` switches all of them off.
     """
 
