@@ -27,7 +27,7 @@ from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Sweep
 from emobench.runner.cell import run_cell
 from emobench.runs.planning import DEFAULT_MAX_ARRAY_SIZE, held_tasks, make_plan
-from emobench.store.episodes import EpisodeStore
+from emobench.store.episodes import EpisodeStore, belongs_to
 
 
 def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
@@ -208,7 +208,7 @@ def run_config(
     results, missing = [], 0
     for cell in plan.cells:
         run_cell(plan, run_dir, cell.number, progress)
-        with EpisodeStore(run_dir.cell(cell.number)) as store:
+        with EpisodeStore(run_dir.cell(cell.number), belongs_to(cell)) as store:
             for task in tasks:
                 record = store.records.get(task)
                 if record is None or not record.is_final:
