@@ -26,7 +26,7 @@ def test_an_installed_wheel_has_templates_profiles_and_sweeps(tmp_path: Path) ->
         "from emobench.config.templates import shipped_sweeps; "
         "from emobench.cli.main import main; "
         "file = str(shipped_sweeps() / 'emotions-retail-gaudi.yaml'); "
-        "code = main(['sweep', file, '--dry-run']) or main(['init', 'new']); "
+        "code = main(['sweep', file, '--dry-run', '--out', 'out']) or main(['init', 'new']); "
         "sys.exit(code)"
     )
     done = subprocess.run(
@@ -37,6 +37,6 @@ def test_an_installed_wheel_has_templates_profiles_and_sweeps(tmp_path: Path) ->
     # Where its user finds them.
     assert f"more sweeps: {tmp_path}/site/emobench/_data/sweeps" in done.stdout
     assert (folder / "new" / "quickstart.yaml").exists()
-    scripts = {path.name for path in folder.glob("runs/*/scripts/*")}
+    scripts = {path.name for path in folder.glob("out/scripts/*")}
     assert "user_vllm.sbatch" in scripts
     assert "tau_array_Qwen3-4B.sbatch" in scripts

@@ -20,7 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.runs.submission import cancel
 
     run_dir = find_run_dir(arguments.run_dir)
-    cancelled = cancel(run_dir, force=arguments.force)
+    say = (lambda text: None) if arguments.json else print
+    cancelled = cancel(run_dir, force=arguments.force, say=say)
     if arguments.json:
         print(json.dumps({"cancelled": cancelled.stopped, "shared": cancelled.shared}))
         return 0

@@ -48,7 +48,7 @@ COMMANDS = {
 EPILOG = """examples:
   emobench init                                     files to begin with, for this site
   emobench sweep sweeps/quickstart.yaml --wait      run a study on this machine
-  emobench sweep sweeps/x.yaml --dry-run            write the scripts, submit nothing
+  emobench sweep sweeps/x.yaml --dry-run            what would be done; changes nothing
   emobench sweep sweeps/x.yaml --cluster cuda       submit it
   emobench status                                   the newest run below runs/
   emobench watch                                    a screen to leave open

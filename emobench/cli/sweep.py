@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, number
 from emobench.cli.terminal import typed_path, visible
+from emobench.core.errors import InvalidInput
 from emobench.core.ranges import format_ranges
 from emobench.core.wording import plural
 
@@ -28,8 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster", metavar="NAME|PATH", help="profile instead of the sweep file's"
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="default: runs/<sweep name>")
-    parser.add_argument("--dry-run", action="store_true", help="write the scripts, submit nothing")
-    parser.add_argument("--wait", action="store_true", help="follow it to its end, then report")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and change nothing"
+    )
+    instead.add_argument(
+        "--no-submit", action="store_true", help="write the scripts, for somebody to submit by hand"
+    )
+    instead.add_argument("--wait", action="store_true", help="follow it to its end, then report")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="an empty or new folder for the scripts of --dry-run (default: a temporary one)",
+    )
     parser.add_argument(
         "--keep-servers",
         type=number(float, lambda minutes: 0 <= minutes <= 100_000, "minutes, from 0 to 100000"),
@@ -41,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
-    from emobench.runs.planning import prepare
-    from emobench.runs.submission import submit, write_scripts
+    from emobench.runs.planning import read_inputs
+    from emobench.runs.submission import prepare_by_hand, submission_lock, submit
     from emobench.serving.preflight import check_servers
     from emobench.serving.shutdown_policy import cost_of_keeping
 
@@ -53,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     def warn(text: str) -> None:
         print(f"emobench: {visible(text)}", file=sys.stderr)
 
-    run_dir, plan = prepare(
+    if arguments.out is not None and not arguments.dry_run:
+        raise InvalidInput("--out is for the scripts of --dry-run; --run-dir names a run's folder")
+    inputs = read_inputs(
         arguments.file,
         cluster=arguments.cluster,
         run_dir=arguments.run_dir,
@@ -61,23 +76,34 @@ def run(arguments: argparse.Namespace) -> int:
         warn=warn,
         keep_servers_min=arguments.keep_servers,
     )
-    plan = check_servers(plan, run_dir, warn)
-    say(headline(plan, run_dir))
+    run_dir = inputs.run_dir
     if arguments.dry_run:
-        paths = write_scripts(plan, run_dir)
+        from emobench.cli.dry_run import plan_dry_run, show_dry_run
+
+        plan = plan_dry_run(inputs, arguments.out, warn)
+        say(headline(plan, run_dir))
+        show_dry_run(plan, run_dir, arguments.out, arguments.json, say)
+        return 0
+    with submission_lock(run_dir, say):
+        plan = check_servers(inputs.plan(warn), run_dir, warn)
+        say(headline(plan, run_dir))
+        if arguments.no_submit:
+            paths = prepare_by_hand(plan, run_dir)
+        else:
+            outcome = submit(
+                plan,
+                run_dir,
+                on_job=lambda job: say(f"  {_job_line(job)}"),
+                warn=warn,
+                say=lambda text: say(f"  {text}"),
+            )
+    if arguments.no_submit:
         say("written, nothing submitted:")
         for path in paths:
             say(f"  {typed_path(path)}")
         if arguments.json:
             print(json.dumps({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]}))
         return 0
-    outcome = submit(
-        plan,
-        run_dir,
-        on_job=lambda job: say(f"  {_job_line(job)}"),
-        warn=warn,
-        say=lambda text: say(f"  {text}"),
-    )
     if not outcome.missing and not outcome.live:
         say("finished: every cell is done, nothing to submit")
     elif not outcome.missing:
@@ -86,6 +112,12 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"submitted {outcome.missing} of {len(plan.cells)} cells")
     for job in outcome.held:
         say(f"  {job}")
+    for line in outcome.changes:
+        say(f"changed:    {line}")
+    for line in outcome.not_taken:
+        say(f"not taken:  {line}")
+    if outcome.not_taken:
+        say("            for the jobs in the queue; cancel them and submit again to take it")
     if plan.sweep.keep_servers_min and (outcome.missing or outcome.live):
         say(
             f"kept:       the servers stay up to {plan.sweep.keep_servers_min:g} minutes after the "
@@ -123,6 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
                         name: str(place.run_dir.path) for name, place in outcome.leased.items()
                     },
                     "held": [asdict(job) for job in outcome.held],
+                    "changes": [*outcome.changes],
+                    "not_taken": [*outcome.not_taken],
                     "finished": finished,
                 }
             )

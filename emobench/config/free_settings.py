@@ -21,11 +21,11 @@ _WHEN = {
     **dict.fromkeys(("concurrency", "timeout_s", "probe"), _CELLS),
     "throttle": "for arrays in the queue too",
     **dict.fromkeys(("idle_limit_min", "keep_servers_min"), "for servers that run too"),
-    "max_gpu_hours": "for jobs that run too",
+    **dict.fromkeys(("max_gpu_hours", "max_cost"), "for jobs that run too"),
 }
 FREE = tuple(_WHEN)
 """Keys of the sweep."""
-_FREE_OF_ENDPOINT = {"base_url", "api_key_env"}
+_FREE_OF_ENDPOINT = {"base_url", "api_key_env", "price"}
 """Keys of a model behind an endpoint that exists already."""
 
 
@@ -37,7 +37,7 @@ def take_free_settings(old: Sweep, new: Sweep, keys: Sequence[str] = FREE) -> Sw
         other = models.get(name)
         if not isinstance(model, OpenAIModel) or not isinstance(other, OpenAIModel):
             return model
-        return model.model_copy(update=other.model_dump(include=_FREE_OF_ENDPOINT))
+        return model.model_copy(update={key: getattr(other, key) for key in _FREE_OF_ENDPOINT})
 
     user, *assistants = (taken(name, model) for name, model in roles_of(old).items())
     update: dict[str, Any] = {key: getattr(new, key) for key in keys}

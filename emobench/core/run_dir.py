@@ -80,6 +80,11 @@ class RunDir:
         return self.path / ".jobs.lock"
 
     @property
+    def submission_lock(self) -> Path:
+        """Held by the one command that submits or cancels jobs."""
+        return self.path / ".submission.lock"
+
+    @property
     def scripts(self) -> Path:
         return self.path / "scripts"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +29,36 @@ from emobench.store.episodes import read_results
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
 
 
-def prepare(
+@dataclass(frozen=True)
+class Inputs:
+    """What a sweep file and its profile say; the run directory has not been looked at."""
+
+    sweep_file: Path
+    sweep: Sweep
+    profile: ClusterProfile
+    run_dir: RunDir
+    max_array_size: int
+
+    def plan(self, warn: Callable[[str], None] = lambda text: None) -> Plan:
+        """Return the plan, with the cell numbers that the run directory already has. Raises
+        InvalidInput where its results would no longer belong to the sweep."""
+        old: Plan | None
+        if read_json(self.run_dir.plan) is not None:
+            old = load_plan(self.run_dir)
+        else:
+            old = _rebuilt_plan(self, warn)
+        plan = make_plan(
+            self.sweep, self.profile, self.run_dir, old, self.sweep_file, self.max_array_size
+        )
+        if plan.sweep.fidelity != self.sweep.fidelity:
+            warn(
+                f"{self.run_dir.path} was begun with end_at_empty_reply on, as was the default, "
+                "and goes on with it (docs/fidelity.md)"
+            )
+        return plan
+
+
+def read_inputs(
     sweep_file: Path,
     *,
     cluster: str | None = None,
@@ -36,56 +66,39 @@ def prepare(
     dry_run: bool = False,
     warn: Callable[[str], None] = lambda text: None,
     keep_servers_min: float | None = None,
-) -> tuple[RunDir, Plan]:
-    """The plan that the sweep file describes, with the cell numbers that `run_dir` already has.
+) -> Inputs:
+    """Read a sweep file and its profile; write nothing.
 
-    Writes nothing. A dry run also works where Slurm cannot be asked: its default array limit
-    then stands in, and `warn` is told. Raises InvalidInput for mistakes in the file or the
-    profile, and where results in the run directory would no longer belong to the sweep.
+    A dry run also works where Slurm cannot be asked: its default array limit then stands in, and
+    `warn` is told. Raises InvalidInput for mistakes in the file or the profile.
     """
     sweep = load_sweep(sweep_file, cluster=cluster)
     if keep_servers_min is not None:
         sweep = sweep.model_copy(update={"keep_servers_min": keep_servers_min})
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
-    target = RunDir((run_dir or Path("runs") / sweep.name).resolve())
     cards = sum(model.accelerators for model in servers_of(sweep).values())
     if sweep.max_gpu_hours is not None and not cards:
         warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     if sweep.max_cost is not None:
         _warn_of_prices(sweep, warn)
     size = _max_array_size(profile, dry_run, warn)
-    if read_json(target.plan) is not None:
-        old: Plan | None = load_plan(target)
-    else:
-        old = _rebuilt_plan(sweep, profile, target, sweep_file, size, warn)
-    plan = make_plan(sweep, profile, target, old, sweep_file, size)
-    if plan.sweep.fidelity != sweep.fidelity:
-        warn(
-            f"{target.path} was begun with end_at_empty_reply on, as was the default, and goes on "
-            "with it (docs/fidelity.md)"
-        )
-    return target, plan
+    folder = (run_dir or Path("runs") / sweep.name).resolve()
+    return Inputs(sweep_file, sweep, profile, RunDir(folder), size)
 
 
-def _rebuilt_plan(
-    sweep: Sweep,
-    profile: ClusterProfile,
-    run_dir: RunDir,
-    sweep_file: Path,
-    size: int,
-    warn: Callable[[str], None],
-) -> Plan | None:
+def _rebuilt_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:
     """The plan of a run directory that has none which can be read; None where it has no episodes.
 
     Raises InvalidInput where these are not the sweep file's.
     """
+    sweep, run_dir, size = inputs.sweep, inputs.run_dir, inputs.max_array_size
     cells = numbered_cells(run_dir, sweep, load_benchmark().label)
     if not cells:
         return None
     blocks = blocks_of(cells, size)
     refuse_other_blocks(run_dir, blocks)
     warn(f"{run_dir.plan} is gone or cannot be read; made again: the sweep file fits the episodes")
-    plan = make_plan(sweep, profile, run_dir, None, sweep_file, size)
+    plan = make_plan(sweep, inputs.profile, run_dir, None, inputs.sweep_file, size)
     return plan.model_copy(update={"cells": tuple(cells), "blocks": tuple(blocks)})
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emobench.config.capacity import throttle_of
+from emobench.config.free_settings import describe_changes, take_free_settings
+from emobench.config.identity import differing_keys
 from emobench.config.templates import template_dirs
+from emobench.core.command_lock import hold
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
-from emobench.core.files import write_atomic
+from emobench.core.files import read_json, write_atomic
 from emobench.core.job_id import array_of
 from emobench.core.plan import (
     Plan,
@@ -23,23 +27,47 @@ from emobench.core.plan import (
     servers_of,
 )
 from emobench.core.run_dir import RunDir
-from emobench.core.times import seconds
+from emobench.core.times import age_s, seconds
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state, state_of
 from emobench.runs.held_jobs import HeldJob, find_held
-from emobench.scheduler.interface import JobState, is_live
-from emobench.scheduler.render import render
+from emobench.scheduler.interface import JobState, Phase, is_live
+from emobench.scheduler.render import CLEANUP_SCRIPT, has_cleanup, render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
-from emobench.serving.demand import arrays_of_server, who_leases
+from emobench.serving.demand import (
+    ON_THEIR_WAY,
+    SUBMISSION_S,
+    arrays_of_server,
+    who_leases,
+    who_needs_server,
+)
 from emobench.serving.reuse import holds_lease, lease_servers, release_lease
 from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
-from emobench.store.jobs import JobKind, JobRecord, OnJob, note_cancelled, read_jobs
+from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, note_cancelled, read_jobs
 from emobench.store.summaries import current_summary, renew_files
 
-LIMITS = ("idle_limit_min", "keep_servers_min", "max_gpu_hours", "max_cost")
-"""Keys that servers and cells take anew while they run."""
 STAYS_S = 60.0
 """A kept server that stays for less is not counted on."""
+
+
+PATIENCE_S = 120.0
+"""How long a command waits for another one that submits or cancels jobs of the same run."""
+
+
+@contextmanager
+def submission_lock(
+    run_dir: RunDir, say: Callable[[str], None], patience_s: float = PATIENCE_S
+) -> Iterator[None]:
+    """Be the one command that submits or cancels jobs of a run, from its first look at what there
+    is. Raises Held, which names the other one, and EmobenchError where the folder cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            what = "submits or cancels jobs of this run"
+            held.enter_context(hold(run_dir.submission_lock, what, patience_s, say))
+        except OSError as error:
+            raise _not_writable(run_dir, error) from None
+        yield
 
 
 @dataclass(frozen=True)
@@ -55,21 +83,78 @@ class Submission:
     """Servers of other sweeps that this one uses now, by what they stand for."""
     held: Sequence[HeldJob] = ()
     """Jobs of earlier calls that wait to be released."""
+    changes: Sequence[str] = ()
+    """Settings that hold from now on for what was submitted before, in words."""
+    not_taken: Sequence[str] = ()
+    """Changes of the sweep that jobs in the queue cannot take."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a submission has to do."""
+
+    missing: Mapping[str, Sequence[int]]
+    """Cells to submit, by block."""
+    live: Mapping[str, Sequence[int]]
+    """Cells that are not done and have a live job, by block."""
+    servers: Sequence[str]
+    """Instances to start, or to lease."""
+    leaving: Sequence[JobRecord]
+    """Live servers that are about to leave, in whose place others are started."""
+    cleanup: bool
+    """Whether live arrays are there that no clean-up job waits for."""
+    held: Sequence[HeldJob]
+    arrays: Sequence[JobRecord]
+    """Live ones."""
+
+    @property
+    def submits(self) -> bool:
+        """Whether cells or servers are to be submitted: the plan and the scripts are written."""
+        return bool(self.missing or (self.live and self.servers))
+
+    @property
+    def missing_count(self) -> int:
+        return sum(map(len, self.missing.values()))
+
+    @property
+    def live_count(self) -> int:
+        return sum(map(len, self.live.values()))
 
 
 def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
-    """Write the plan and its scripts: what --dry-run shows is what is submitted."""
+    """Write the plan and its scripts, and return the scripts' paths."""
     texts = render(plan, run_dir, template_dirs())
     _make_folders(plan, run_dir)
     save_plan(run_dir, plan)
-    paths = []
-    for name, text in texts.items():
-        path = run_dir.scripts / name
-        write_atomic(path, text, 0o755 if name.endswith((".sh", ".sbatch")) else 0o644)
-        paths.append(path)
+    paths = write_files(texts, run_dir.scripts)
     for stale in set(run_dir.scripts.iterdir()) - set(paths):
         if stale.is_file():  # Python keeps a folder of its own beside the guard
             stale.unlink()
+    return paths
+
+
+def write_files(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write rendered scripts into a folder, and return their paths."""
+    for name, text in texts.items():
+        write_atomic(folder / name, text, 0o755 if name.endswith((".sh", ".sbatch")) else 0o644)
+    return [folder / name for name in texts]
+
+
+def prepare_by_hand(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> list[Path]:
+    """Write the plan and its scripts for somebody who submits them; return the scripts' paths.
+
+    The caller holds `submission_lock`. Raises EmobenchError where jobs of the run are in the queue:
+    they would meet another plan than they were submitted with.
+    """
+    adopt_jobs(plan, run_dir, schedulers)
+    if live := schedulers.live(read_jobs(run_dir)):
+        raise EmobenchError(
+            f"{len(live)} jobs of {run_dir.path} are in the queue, the first is {live[0]}\n"
+            "  `emobench sweep` without --no-submit submits what is missing beside them"
+        )
+    paths = write_scripts(plan, run_dir)
+    if servers_of(plan.sweep):
+        api_key(run_dir, create=True)
     return paths
 
 
@@ -83,33 +168,39 @@ def submit(
 ) -> Submission:
     """Submit the servers and arrays for the cells that are missing; nothing if there are none.
 
-    Raises SubmissionRefused where the scheduler says no. What had been submitted by then is
-    recorded, servers that would run alone are taken back, and the same call completes the rest.
-    Raises InvalidInput where the run has used its max_gpu_hours or max_cost.
+    Settings that are free to change hold for what was submitted before, too. The caller holds
+    `submission_lock`. Raises SubmissionRefused where the scheduler says no. What had been submitted
+    by then is recorded, servers that would run alone are taken back, and the same call completes
+    the rest. Raises InvalidInput where the run has used its max_gpu_hours or max_cost.
     """
-    _check_keys(plan)
-    jobs = read_jobs(run_dir)
-    states = schedulers.states(jobs)
-    missing, live = missing_cells(plan, run_dir, jobs, states)
+    check_keys(plan)
+    for job in adopt_jobs(plan, run_dir, schedulers):
+        say(f"job {job.job_id}: {job.kind} {job.name}, found in the queue; nobody had recorded it")
+    todo = decide(plan, run_dir, read_jobs(run_dir), schedulers)
     for cell in plan.cells:
         renew_files(run_dir, cell)
-    count, waiting = (sum(map(len, each.values())) for each in (missing, live))
-    if not count and not live:
+    count, waiting = todo.missing_count, todo.live_count
+    if not count and not waiting:
         return Submission((), 0, 0)
     refuse_if_spent(plan, run_dir)
-    servers = _servers_to_start(plan, run_dir, {*missing, *live}, jobs, states, schedulers)
-    if not count and not servers:
-        _apply_limits(plan, run_dir)
-        return Submission((), 0, waiting, held=find_held(jobs, states))
+    scheduler = schedulers.of(plan.profile)
+    old = standing_plan(run_dir) or plan
+    changes = describe_changes(old.sweep, plan.sweep) if waiting else []
+    _set_throttle(plan, old, todo.arrays, schedulers, warn)
+    if not todo.submits:
+        if (taken := take_changes(plan, old)) != old:
+            save_plan(run_dir, taken)
+        cleanup = scheduler.submit_cleanup(plan, run_dir, on_job, warn) if todo.cleanup else []
+        return Submission(cleanup, 0, waiting, {}, todo.held, changes, not_taken(plan, old))
+    schedulers.cancel(todo.leaving)
     write_scripts(plan, run_dir)
     if servers_of(plan.sweep):
         api_key(run_dir, create=True)
-    leased = lease_servers(plan, run_dir, servers, say)
-    servers = [server for server in servers if server not in leased]
-    scheduler = schedulers.of(plan.profile)
+    leased = lease_servers(plan, run_dir, todo.servers, say)
+    servers = [server for server in todo.servers if server not in leased]
     submitted: list[JobRecord] = []
     try:
-        submitted += scheduler.submit(plan, run_dir, missing, servers, on_job)
+        submitted += scheduler.submit(plan, run_dir, todo.missing, servers, on_job)
     except BaseException:
         if not schedulers.live([job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]):
             for location in leased.values():
@@ -118,16 +209,117 @@ def submit(
     finally:
         # Also after a refusal: the arrays that were taken have servers.
         submitted += scheduler.submit_cleanup(plan, run_dir, on_job, warn)
-    return Submission(submitted, count, waiting, leased, find_held(jobs, states))
+    return Submission(submitted, count, waiting, leased, todo.held, changes)
 
 
-def _apply_limits(plan: Plan, run_dir: RunDir) -> None:
-    """Let the limits of the sweep file hold for servers that run already."""
-    old = load_plan(run_dir)
-    limits = {key: getattr(plan.sweep, key) for key in LIMITS}
-    if any(getattr(old.sweep, key) != value for key, value in limits.items()):
-        sweep = old.sweep.model_copy(update=limits)
-        save_plan(run_dir, old.model_copy(update={"sweep": sweep}))
+def adopt_jobs(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> list[JobRecord]:
+    """Record jobs of the run that are in the queue and that nobody recorded, and return them.
+
+    `plan` tells which cells are an array's, unless the run directory has one. Raises EmobenchError
+    where the queue cannot be asked.
+    """
+    plan = standing_plan(run_dir) or plan
+    if found := schedulers.find_unrecorded(plan, run_dir, read_jobs(run_dir)):
+        add_jobs(run_dir, found)
+    return found
+
+
+def standing_plan(run_dir: RunDir) -> Plan | None:
+    """Return the plan of the last submission; None where there is none that can be read."""
+    return None if read_json(run_dir.plan) is None else load_plan(run_dir)
+
+
+def decide(
+    plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord], schedulers: Schedulers = SCHEDULERS
+) -> Todo:
+    """Return what is to be done for the plan, given the run's `jobs`. Asks the queue; changes
+    nothing."""
+    states = schedulers.states(jobs)
+    missing, live = missing_cells(plan, run_dir, jobs, states)
+    live_ids = {array_of(job_id) for job_id, state in states.items() if state.live}
+    alive = [job for job in jobs if job.job_id in live_ids]
+    queued = {job_id for job_id, state in states.items() if state.phase is Phase.QUEUED}
+    names = servers_of(plan.sweep)
+    blocks = {*missing, *live}
+    needed = {name for name in names if not blocks_of_server(plan, name).isdisjoint(blocks)}
+    kept = {name for name in names if arrays_of_server(plan, alive, name)}
+    servers = [job for job in alive if job.kind is JobKind.SERVER and server_of(job.name) in needed]
+    staying = [
+        job.name
+        for job in servers
+        if server_of(job.name) in kept
+        or will_stay(run_dir, job, schedulers)
+        or _awaits_arrays(plan, run_dir, jobs, job, job.job_id in queued, schedulers)
+    ]
+    arrays = [job for job in alive if job.kind is JobKind.ARRAY]
+    after_last = jobs[jobs.index(arrays[-1]) :] if arrays else []
+    covered = any(job.kind is JobKind.CLEANUP and job in alive for job in after_last)
+    return Todo(
+        missing=missing,
+        live=live,
+        servers=[
+            name
+            for name in instances_of(plan.sweep)
+            if server_of(name) in needed
+            and name not in staying
+            and not (server_of(name) in kept and holds_lease(run_dir, name))
+        ],
+        # Its last cell has ended: a fresh one is sure to stay.
+        leaving=[job for job in servers if job.name not in staying],
+        cleanup=bool(arrays)
+        and not covered
+        and has_cleanup(plan)
+        and (run_dir.scripts / CLEANUP_SCRIPT).exists(),
+        held=find_held(jobs, states),
+        arrays=arrays,
+    )
+
+
+def _awaits_arrays(
+    plan: Plan,
+    run_dir: RunDir,
+    jobs: Sequence[JobRecord],
+    server: JobRecord,
+    queued: bool,
+    schedulers: Schedulers,
+) -> bool:
+    """Whether a server waits for arrays that nobody submitted yet, and will do so for long enough:
+    the command that was to do so was killed, or the server was submitted by hand."""
+    later_s = SUBMISSION_S + (0.0 if queued else age_s(server.submitted))
+    who = who_needs_server(plan, run_dir, jobs, server, later_s, schedulers=schedulers)
+    return who == ON_THEIR_WAY
+
+
+def _set_throttle(
+    plan: Plan,
+    old: Plan,
+    arrays: Sequence[JobRecord],
+    schedulers: Schedulers,
+    warn: Callable[[str], None],
+) -> None:
+    """Have a changed throttle hold for arrays that are submitted."""
+    if arrays and throttle_of(old) != throttle_of(plan):
+        try:
+            schedulers.set_throttle(arrays, throttle_of(plan))
+        except EmobenchError as error:
+            warn(f"arrays in the queue keep their throttle: {error}")
+
+
+def take_changes(plan: Plan, old: Plan) -> Plan:
+    """Return the plan `old` with what is free to change as `plan` has it."""
+    sweep = take_free_settings(old.sweep, plan.sweep)
+    return old.model_copy(update={"sweep": sweep, "gates_changed": plan.gates_changed})
+
+
+def not_taken(plan: Plan, old: Plan) -> list[str]:
+    """Return the other changes, which jobs in the queue do not take, in words."""
+    return differing_keys(settings_of(take_changes(plan, old)), settings_of(plan))
+
+
+def settings_of(plan: Plan) -> dict[str, object]:
+    """Return what the sweep file and its profile say."""
+    profile = plan.profile.model_dump(mode="json")
+    return {**plan.sweep.model_dump(mode="json"), "profile": profile}
 
 
 def missing_cells(
@@ -159,64 +351,44 @@ class Cancelled:
     """Servers that were left alone, and who needs them in other sweeps."""
 
 
-def cancel(run_dir: RunDir, force: bool = False, schedulers: Schedulers = SCHEDULERS) -> Cancelled:
+def cancel(
+    run_dir: RunDir,
+    force: bool = False,
+    schedulers: Schedulers = SCHEDULERS,
+    say: Callable[[str], None] = lambda text: None,
+) -> Cancelled:
     """Stop every live job of the run and wait until it is gone; results stay.
 
     Servers that other sweeps lease are left, unless `force`. Raises EmobenchError where a job does
     not go away.
     """
     plan = load_plan(run_dir)
-    live = schedulers.live(read_jobs(run_dir))
-    servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
-    leased = {job.job_id: who_leases(run_dir, job.name, schedulers) for job in servers}
-    stopped = [job for job in live if not leased.get(job.job_id)]
-    if stopped:
-        with suppress(OSError):  # a full disk must not keep jobs running
-            note_cancelled(run_dir, stopped)
-    schedulers.cancel(stopped)
-    for instance in instances_of(plan.sweep):
-        release_lease(locate_server(run_dir, instance))
-    return Cancelled(
-        [_name(job) for job in stopped],
-        {_name(job): leased[job.job_id] for job in live if job not in stopped},
-    )
+    with submission_lock(run_dir, say):
+        stopped: dict[tuple[str, str], JobRecord] = {}
+        shared: dict[str, str] = {}
+        while True:
+            adopt_jobs(plan, run_dir, schedulers)
+            live = schedulers.live(read_jobs(run_dir))
+            servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
+            leased = {job.job_id: who_leases(run_dir, job.name, schedulers) for job in servers}
+            shared |= {_name(job): who for job in live if (who := leased.get(job.job_id))}
+            # A server may have submitted its successor meanwhile.
+            stopping = [
+                job for job in live if not leased.get(job.job_id) and job.handle not in stopped
+            ]
+            if not stopping:
+                break
+            with suppress(OSError):  # a full disk must not keep jobs running
+                note_cancelled(run_dir, stopping)
+            schedulers.cancel(stopping)
+            stopped |= {job.handle: job for job in stopping}
+        for instance in instances_of(plan.sweep):
+            release_lease(locate_server(run_dir, instance))
+    return Cancelled([_name(job) for job in stopped.values()], shared)
 
 
 def _name(job: JobRecord) -> str:
     return f"{job.name} ({job.job_id})"
-
-
-def _servers_to_start(
-    plan: Plan,
-    run_dir: RunDir,
-    blocks_to_run: Collection[str],
-    jobs: Sequence[JobRecord],
-    states: Mapping[str, JobState],
-    schedulers: Schedulers,
-) -> list[str]:
-    """Instances that these blocks need and that neither a live array nor `keep_servers_min` keeps
-    alive already. Servers that are about to leave are cancelled."""
-    live_ids = {array_of(job_id) for job_id, state in states.items() if state.live}
-    live = [job for job in jobs if job.job_id in live_ids]
-    names = servers_of(plan.sweep)
-    needed = {name for name in names if not blocks_of_server(plan, name).isdisjoint(blocks_to_run)}
-    kept = {name for name in names if arrays_of_server(plan, live, name)}
-    servers = [job for job in live if job.kind is JobKind.SERVER]
-    staying = [
-        job for job in servers if server_of(job.name) in kept or will_stay(run_dir, job, schedulers)
-    ]
-    # Its last cell has ended, so it is about to leave: a fresh one is sure to stay.
-    schedulers.cancel(
-        [job for job in servers if server_of(job.name) in needed and job not in staying]
-    )
-    alive = {job.name for job in staying}
-    return [
-        name
-        for name in instances_of(plan.sweep)
-        if server_of(name) in needed
-        and name not in alive
-        and not (server_of(name) in kept and holds_lease(run_dir, name))
-    ]
 
 
 def will_stay(run_dir: RunDir, job: JobRecord, schedulers: Schedulers = SCHEDULERS) -> bool:
@@ -230,7 +402,8 @@ def will_stay(run_dir: RunDir, job: JobRecord, schedulers: Schedulers = SCHEDULE
     return until is not None and until - time.time() > STAYS_S
 
 
-def _check_keys(plan: Plan) -> None:
+def check_keys(plan: Plan) -> None:
+    """Raise InvalidInput where the key of an endpoint is not in the environment."""
     problems = []
     for role, model in (("user", plan.sweep.user), *plan.sweep.assistants.items()):
         if (
@@ -258,7 +431,11 @@ def _make_folders(plan: Plan, run_dir: RunDir) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         run_dir.endpoints.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise EmobenchError(
-            f"{error.filename or run_dir.path}: {error.strerror}\n"
-            "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
-        ) from None
+        raise _not_writable(run_dir, error) from None
+
+
+def _not_writable(run_dir: RunDir, error: OSError) -> EmobenchError:
+    return EmobenchError(
+        f"{error.filename or run_dir.path}: {error.strerror}\n"
+        "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
+    )

@@ -183,6 +183,10 @@ class Scheduler(ABC):
         with suppress(EmobenchError):
             self.cancel([job])
 
+    @abstractmethod
+    def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
+        """Have at most `throttle` cells run at a time from now on. Raises EmobenchError."""
+
     def stop_cells(
         self, jobs: Sequence[JobRecord], sleep: Callable[[float], None] = time.sleep
     ) -> None:

@@ -27,16 +27,24 @@ from typing import Any
 
 from emobench.config.capacity import throttle_of
 from emobench.core.errors import EmobenchError, SubmissionRefused
-from emobench.core.files import parse_json
+from emobench.core.files import parse_json, stamp
 from emobench.core.job_id import local_job_id
-from emobench.core.plan import Plan, server_of
+from emobench.core.plan import Plan, load_plan, server_of
 from emobench.core.processes import die_with_parent, start_ticks
 from emobench.core.ranges import format_ranges, parse_numbers
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.scheduler.interface import JobState, Scheduler
 from emobench.scheduler.render import array_script, server_arguments, server_log, server_script
-from emobench.store.jobs import JobKind, JobRecord, LocalProcess, OnJob, add_jobs, new_record
+from emobench.store.jobs import (
+    JobKind,
+    JobRecord,
+    LocalProcess,
+    OnJob,
+    add_jobs,
+    new_record,
+    read_jobs,
+)
 
 TOKEN_VARIABLE = "EMOBENCH_LOCAL_JOB"
 RECORDS_VARIABLE = "EMOBENCH_LOCAL_RECORDS"
@@ -147,9 +155,11 @@ class LocalScheduler(Scheduler):
                     tasks += [Task(path, len(ranges), cell - block.first_cell) for cell in cells]
             if tasks:
                 job = _Job(JobKind.ARRAY, {name: array_script(name) for name in ranges}, ranges)
-                start(job, run_tasks, tasks, throttle_of(plan), plan.logs)
+                start(job, run_tasks, tasks, throttle_of(plan), plan.logs, run_dir)
         except BaseException as error:
-            self.cancel(submitted)
+            known = {job.handle for job in read_jobs(run_dir)}
+            begun = [job for job in self.find_jobs(plan, run_dir) if job.handle not in known]
+            self.cancel([*submitted, *begun])
             if isinstance(error, OSError):
                 raise SubmissionRefused(f"cannot start a process: {error}") from error
             raise
@@ -203,6 +213,9 @@ class LocalScheduler(Scheduler):
             if time.monotonic() > deadline:
                 raise EmobenchError(f"processes {', '.join(map(str, left))} could not be ended")
             time.sleep(0.05)
+
+    def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
+        """The process that runs the cells reads it from the plan (`run_tasks`)."""
 
     def own_job_id(self) -> str:
         return local_job_id()
@@ -328,9 +341,12 @@ def exec_script(script: str, log: str, *arguments: str) -> None:
     os.execvp("bash", ["bash", script, *arguments])
 
 
-def run_tasks(tasks: Sequence[Task], throttle: int, logs: str) -> dict[str, int]:
+def run_tasks(
+    tasks: Sequence[Task], throttle: int, logs: str, run_dir: RunDir | None = None
+) -> dict[str, int]:
     """Run every task, at most `throttle` at a time; return the exit code by '<array>_<index>'.
 
+    Where the plan of `run_dir` gets another throttle meanwhile, that one holds from then on.
     On a signal no further task starts, and the running ones are ended.
     """
     stop = StopRequest()
@@ -339,7 +355,12 @@ def run_tasks(tasks: Sequence[Task], throttle: int, logs: str) -> dict[str, int]
     codes: dict[str, int] = {}
     with stop.on_signals():
         die_with_parent(signal.SIGTERM)
+        seen = stamp(run_dir.plan) if run_dir else None
         while (waiting or running) and not stop.is_set():
+            if run_dir and (present := stamp(run_dir.plan)) != seen:
+                seen = present
+                with suppress(EmobenchError):
+                    throttle = throttle_of(load_plan(run_dir))
             while waiting and len(running) < throttle and not stop.is_set():
                 task = waiting.popleft()
                 running[f"{task.array}_{task.index}"] = _start_task(task, logs)

@@ -88,6 +88,12 @@ class Schedulers:
         for scheduler, own in self._split(jobs):
             scheduler.cancel(own)
 
+    def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
+        """Have at most `throttle` cells of each array run at a time from now on; on this machine,
+        of all together. Raises EmobenchError where the scheduler says no."""
+        for scheduler, own in self._split(arrays):
+            scheduler.set_throttle(own, throttle)
+
     def stop_cells(self, jobs: Sequence[JobRecord]) -> None:
         """End arrays so that each cell keeps its finished episodes. Raises EmobenchError."""
         for scheduler, own in self._split(jobs):

@@ -103,6 +103,12 @@ class SlurmScheduler(Scheduler):
                 job = new_record(JobKind.ARRAY, block.name, "", script, cells=tuple(cells))
                 note(sbatch(executor, run_dir, job, options))
         except BaseException as error:
+            # sbatch may have been ended, or not have heard, after Slurm had said yes.
+            with contextlib.suppress(EmobenchError):
+                known = {job.job_id for job in read_jobs(run_dir)}
+                for job in self.find_jobs(plan, run_dir):
+                    if job.job_id not in known:
+                        note(job)
             taken_back = self._cancel_unneeded(plan, run_dir, submitted)
             if isinstance(error, SubmissionRefused) and taken_back:
                 refusal = f"{error}\n  taken back: {', '.join(taken_back)}"
@@ -184,6 +190,15 @@ class SlurmScheduler(Scheduler):
 
     def withdraw(self, job: JobRecord) -> None:
         run_command(["scancel", job.job_id])
+
+    def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
+        """Of each array."""
+        for array in arrays:
+            change = [f"JobId={array.job_id}", f"ArrayTaskThrottle={throttle}"]
+            output, error = run_command(["scontrol", "update", *change])
+            # Tasks that run are not held back; where no others are left there is nothing to update.
+            if output is None and self.live([array]):
+                raise EmobenchError(f"scontrol update {' '.join(change)}: {error.strip()}")
 
     def stop_cells(
         self, jobs: Sequence[JobRecord], sleep: Callable[[float], None] = time.sleep

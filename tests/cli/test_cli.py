@@ -77,15 +77,36 @@ def test_a_file_that_is_not_there(folder: Path) -> None:
     refused(emobench(folder, "nope.yaml", module="emobench.sweep"), "nope.yaml")
 
 
-def test_a_dry_run_writes_what_would_be_submitted_and_starts_nothing(folder: Path) -> None:
-    first = emobench(folder, "sweep", "tiny.yaml", "--dry-run", "--cluster", "cuda", "--json")
+def test_a_dry_run_writes_what_would_be_submitted_beside_the_run_and_starts_nothing(
+    folder: Path,
+) -> None:
+    dry = ("sweep", "tiny.yaml", "--dry-run", "--json", "--out", "out")
+    first = emobench(folder, *dry)
     assert first.returncode == 0, first.stderr
-    scripts = [Path(path) for path in json.loads(first.stdout)["scripts"]]
-    texts = {path: path.read_bytes() for path in scripts}
-    assert {path.name for path in scripts} >= {"user_vllm.sbatch", "tau_array_scripted.sbatch"}
-    assert not (folder / "runs/tiny/jobs.json").exists()
-    assert emobench(folder, "sweep", "tiny.yaml", "--dry-run", "--cluster", "cuda").returncode == 0
-    assert {path: path.read_bytes() for path in scripts} == texts
+    done = json.loads(first.stdout)
+    assert not (folder / "runs").exists()
+    assert not (folder / "logs").exists()
+    assert (done["out"], done["servers"]) == (str(folder / "out"), ["user", "assistant_scripted"])
+    assert done["arrays"] == {"scripted": [0, 1]}
+    refused(emobench(folder, *dry), "out: there is something already", "--out")
+    refused(emobench(folder, "sweep", "tiny.yaml", "--out", "new"), "--dry-run")
+    by_hand = emobench(folder, "sweep", "tiny.yaml", "--no-submit", "--json")
+    assert by_hand.returncode == 0, by_hand.stderr
+    written = {Path(path).name: Path(path) for path in json.loads(by_hand.stdout)["scripts"]}
+    assert {"user_vllm.sbatch", "tau_array_scripted.sbatch"} <= written.keys()
+    copies = {Path(path).name: Path(path) for path in done["scripts"]}
+    assert copies.keys() == {*written, "plan.json"}
+    for name, path in written.items():
+        assert path.parent == folder / "runs/tiny/scripts"
+        assert path.read_bytes() == copies[name].read_bytes()
+
+
+def test_a_dry_run_works_where_slurm_cannot_be_asked(folder: Path) -> None:
+    done = emobench(folder, "sweep", "tiny.yaml", "--dry-run", "--cluster", "cuda", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "arrays are split at its default 1001" in done.stderr
+    assert "would submit the clean-up job, after the arrays" in done.stdout
+    assert (folder / "out/scripts/cleanup.sbatch").is_file()
 
 
 def test_no_scheduler_on_this_machine_is_said_before_anything_is_written(folder: Path) -> None:
@@ -105,7 +126,7 @@ def test_a_folder_that_cannot_be_written(folder: Path) -> None:
 
 def test_a_model_id_like_a_path_stays_inside_the_run_directory(folder: Path) -> None:
     (folder / "x.yaml").write_text(SWEEP + "assistants: ['../../x']\n")
-    result = emobench(folder, "sweep", "x.yaml", "--dry-run")
+    result = emobench(folder, "sweep", "x.yaml", "--no-submit")
     assert result.returncode == 0, result.stderr
     names = {path.name for path in (folder / "runs/tiny/scripts").iterdir()}
     assert "tau_array_x.sbatch" in names
@@ -175,7 +196,7 @@ def test_a_folder_that_is_no_run(folder: Path, command: str) -> None:
 
 
 def test_a_single_run_names_what_the_sweep_has(folder: Path) -> None:
-    emobench(folder, "sweep", "tiny.yaml", "--dry-run")
+    emobench(folder, "sweep", "tiny.yaml", "--no-submit")
     run = ["--run-dir", "runs/tiny", "--env", "retail", "--model", "scripted"]
     refused(emobench(folder, *run, "--trial", "9", module="emobench.run"), "trial", "1")
     refused(emobench(folder, *run[:-1], "scriptd", module="emobench.run"), "scripted")

@@ -160,8 +160,8 @@ def test_a_job_that_cannot_start_python(site: Site) -> None:
 
 
 def test_by_hand_as_teams_submit_now(site: Site) -> None:
-    dry = site.sweep("--dry-run", "--json")
-    assert dry.returncode == 0, dry.stderr
+    written = site.sweep("--no-submit")
+    assert written.returncode == 0, written.stderr
     scripts = site.run_dir / "scripts"
     for server in ("user_vllm.sbatch", "assistant_vllm_scripted.sbatch"):
         site.lab.run("sbatch", scripts / server)

@@ -24,7 +24,7 @@ from emobench.config.capacity import (
 from emobench.core.models import OpenAIModel, RoleModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, assistant_server
 from emobench.llm.engine_metrics import whole_requests
-from emobench.runs.planning import prepare
+from emobench.runs.planning import read_inputs
 from tests.support.plans import CUDA, make_plan, scripted
 
 
@@ -163,10 +163,10 @@ def test_the_plan_holds_numbers_and_a_resubmission_may_change_them(tmp_path: Pat
     )
     file = tmp_path / "s.yaml"
     file.write_text(text)
-    _, plan = prepare(file, run_dir=tmp_path / "run")
+    plan = read_inputs(file, run_dir=tmp_path / "run").plan()
     assert (plan.sweep.concurrency, plan.sweep.throttle) == (10, 2)
     file.write_text(text + "concurrency: 3\n")
-    _, plan = prepare(file, run_dir=tmp_path / "run")
+    plan = read_inputs(file, run_dir=tmp_path / "run").plan()
     assert json.loads(plan.model_dump_json())["sweep"]["concurrency"] == 3
 
 

@@ -12,7 +12,7 @@ import pytest
 from emobench.config.current_plan import load_current_plan
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.planning import prepare
+from emobench.runs.planning import read_inputs
 
 SWEEP = """\
 name: study
@@ -30,7 +30,8 @@ Changed = Callable[[str, str], Plan]
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(SWEEP)
-    run_dir, plan = prepare(tmp_path / "study.yaml")
+    inputs = read_inputs(tmp_path / "study.yaml")
+    run_dir, plan = inputs.run_dir, inputs.plan()
     run_dir.path.mkdir(parents=True)
     save_plan(run_dir, plan)
     return run_dir

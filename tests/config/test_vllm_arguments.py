@@ -347,8 +347,8 @@ def test_the_sweep_command_refuses_before_it_writes_anything(
     assert "user: openai/gpt-oss-20b thinks aloud" in said
     assert not (tmp_path / "runs").exists()
     (tmp_path / "s.yaml").write_text(text.replace("--swap-space, '4'", "--enforce-eager"))
-    assert main(["sweep", "s.yaml", "--dry-run"]) == 0
-    assert (tmp_path / "runs" / "s" / "scripts" / "serve_user.sh").exists()
+    assert main(["sweep", "s.yaml", "--dry-run", "--out", "out"]) == 0
+    assert (tmp_path / "out" / "scripts" / "serve_user.sh").exists()
 
 
 def test_a_models_folder_that_is_not_there_is_refused_where_servers_run_here(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emobench.core.commits import commit_of, commits, merged_commits
-from emobench.runs.planning import prepare
+from emobench.runs.planning import read_inputs
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -70,7 +70,7 @@ def test_a_package_is_changed_by_any_of_its_files(sweep_file: Path) -> None:
 
 
 def test_the_plan_remembers_it(sweep_file: Path) -> None:
-    _, plan = prepare(sweep_file)
+    plan = read_inputs(sweep_file).plan()
     assert plan.commits["sweep file"] == git(sweep_file.parent, "rev-parse", "HEAD")
 
 

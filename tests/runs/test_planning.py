@@ -10,7 +10,7 @@ import pytest
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.planning import prepare
+from emobench.runs.planning import read_inputs
 from emobench.store.jobs import JobKind, add_jobs, new_record
 from tests.support.runs import append, episode, real_episode
 
@@ -45,7 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plan_of(folder: Path, **changes: object) -> tuple[RunDir, Plan]:
     file = folder / "study.yaml"
     file.write_text(BASE.format(**{**DEFAULTS, **changes}))
-    return prepare(file)
+    inputs = read_inputs(file)
+    return inputs.run_dir, inputs.plan()
 
 
 def with_results(folder: Path, cells: tuple[int, ...] = (0, 1)) -> Plan:
@@ -152,7 +153,7 @@ def test_a_run_goes_on_with_the_default_that_it_was_begun_with(folder: Path) -> 
     run_dir.plan.write_text(json.dumps(data))
 
     said: list[str] = []
-    _, again = prepare(folder / "study.yaml", warn=said.append)
+    again = read_inputs(folder / "study.yaml").plan(said.append)
     assert again.sweep.fidelity.end_at_empty_reply
     assert again.sweep == load_plan(run_dir).sweep != plan.sweep
     assert len(said) == 1 and "end_at_empty_reply" in said[0]
@@ -160,7 +161,7 @@ def test_a_run_goes_on_with_the_default_that_it_was_begun_with(folder: Path) -> 
     file = folder / "study.yaml"
     file.write_text(file.read_text() + "fidelity: {end_at_empty_reply: false}\n")
     with pytest.raises(InvalidInput, match="end_at_empty_reply: was not there, now false"):
-        prepare(file)
+        read_inputs(file).plan()
 
 
 def with_real_results(folder: Path, **changes: object) -> tuple[RunDir, Plan]:
@@ -187,7 +188,7 @@ def test_a_plan_that_is_lost_is_made_again_from_the_sweep_file(folder: Path, dam
     # In another order: the numbers are those of the folders.
     file = folder / "study.yaml"
     file.write_text(file.read_text().replace("control, anger, anxiety", "anxiety, anger, control"))
-    _, again = prepare(file, warn=told.append)
+    again = read_inputs(file).plan(told.append)
     assert again.cells == plan.cells
     assert again.blocks == plan.blocks
     assert len(told) == 1 and "plan.json is gone or cannot be read; made again" in told[0]

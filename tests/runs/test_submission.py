@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from emobench.core.errors import InvalidInput, SubmissionRefused
-from emobench.core.plan import Plan
+from emobench.core.gates import Gates
+from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import iso
 from emobench.runs.submission import cancel, submit
 from emobench.store.jobs import (
     JobKind,
     JobRecord,
     add_jobs,
     read_jobs,
+    write_jobs,
 )
 from tests.support.jobs import ended_record
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.runs import finish_cell
-from tests.support.scripted_scheduler import ScriptedScheduler
+from tests.support.scripted_scheduler import Killed, ScriptedScheduler
 
 
 @pytest.fixture
@@ -71,9 +76,8 @@ def test_what_was_submitted_before_a_refusal_is_on_record(plan: Plan, run_dir: R
         submit(plan, run_dir, schedulers=scheduler.all())
     assert names(read_jobs(run_dir))[-2:] == ["a", "cleanup"]
     scheduler.refuses = ""
-    assert names(submit(plan, run_dir, schedulers=scheduler.all()).submitted) == [
-        *("assistant_b", "b", "cleanup")
-    ]
+    # Here b's server was not taken back; it waits for its array.
+    assert names(submit(plan, run_dir, schedulers=scheduler.all()).submitted) == ["b", "cleanup"]
 
 
 def test_a_cancellation_leaves_nothing_alive(plan: Plan, run_dir: RunDir) -> None:
@@ -112,3 +116,91 @@ def test_a_process_of_this_machine_is_never_asked_of_slurm(plan: Plan, run_dir: 
     assert outcome.missing == 4
     assert not any("123" in asked for asked in scheduler.asked)
     assert scheduler.script["123"] == "RUNNING"
+
+
+@pytest.mark.parametrize("accepted", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("job", ["user", "assistant_a", "assistant_b", "a", "b", "cleanup"])
+def test_a_command_that_was_killed_is_completed_and_nothing_is_submitted_twice(
+    job: str, accepted: bool, plan: Plan, run_dir: RunDir
+) -> None:
+    """Before Slurm had the job, or after that and before it was on record."""
+    scheduler = ScriptedScheduler()
+    scheduler.killed_at = job, accepted
+    with pytest.raises(Killed):
+        submit(plan, run_dir, schedulers=scheduler.all())
+    before = scheduler.in_queue()
+    assert (job in before) == accepted
+    assert job not in names(read_jobs(run_dir) if run_dir.jobs.exists() else [])
+    scheduler.revive()
+    said: list[str] = []
+    submit(plan, run_dir, say=said.append, schedulers=scheduler.all())
+    everything = ["user", "assistant_a", "assistant_b", "a", "b", "cleanup"]
+    assert sorted(scheduler.in_queue()) == sorted(everything)
+    live = scheduler.live(read_jobs(run_dir))
+    assert sorted(names(live)) == sorted(everything)
+    assert len({name for name in scheduler.in_queue() if name in before}) == len(before)
+    cancelled = [each for each in scheduler.accepted if each not in live]
+    assert names(cancelled) == [], "what was in the queue already is used"
+    assert [line for line in said if f"{job}, found in the queue" in line] == said
+    assert bool(said) == accepted
+    again = submit(plan, run_dir, schedulers=scheduler.all())
+    assert list(again.submitted) == []
+    cancel(run_dir, schedulers=scheduler.all())
+    assert scheduler.in_queue() == []
+
+
+def test_a_cancellation_takes_what_nobody_recorded(plan: Plan, run_dir: RunDir) -> None:
+    scheduler = ScriptedScheduler()
+    scheduler.killed_at = "b", True
+    with pytest.raises(Killed):
+        submit(plan, run_dir, schedulers=scheduler.all())
+    scheduler.revive()
+    stopped = cancel(run_dir, schedulers=scheduler.all())
+    assert len(stopped.stopped) == 5
+    assert scheduler.in_queue() == []
+
+
+def test_a_server_that_waited_too_long_for_its_arrays_is_replaced(
+    plan: Plan, run_dir: RunDir
+) -> None:
+    """It is about to leave; one that is still queued has not begun to wait."""
+    scheduler = ScriptedScheduler()
+    scheduler.killed_at = "a", False
+    with pytest.raises(Killed):
+        submit(plan, run_dir, schedulers=scheduler.all())
+    scheduler.revive()
+    user, first, second = read_jobs(run_dir)
+    old = iso(time.time() - 1000)
+    write_jobs(run_dir, [replace(job, submitted=old) for job in (user, first, second)])
+    scheduler.accepted = []
+    scheduler.script[user.job_id] = scheduler.script[first.job_id] = "RUNNING"
+    submitted = submit(plan, run_dir, schedulers=scheduler.all()).submitted
+    assert names(submitted) == ["user", "assistant_a", "a", "b", "cleanup"]
+    assert scheduler.script[user.job_id] == scheduler.script[first.job_id] == "CANCELLED"
+
+
+def test_free_settings_hold_for_what_was_submitted_before(plan: Plan, run_dir: RunDir) -> None:
+    scheduler = ScriptedScheduler()
+    submit(plan, run_dir, schedulers=scheduler.all())
+    scripts = {path: path.read_bytes() for path in run_dir.scripts.iterdir()}
+    faster = changed(plan, throttle=3, concurrency=5, gates=Gates(coverage=0.5), seed=4)
+    outcome = submit(faster, run_dir, schedulers=scheduler.all())
+    assert list(outcome.submitted) == []
+    assert list(outcome.changes) == [
+        "concurrency: was unset, now 5, in cells that start from now on",
+        "throttle: was unset, now 3, for arrays in the queue too",
+        "gates.coverage: was 0.95, now 0.5, for judge, check and report",
+    ]
+    assert list(outcome.not_taken) == ["seed: was 10, now 4"]
+    arrays = [job.job_id for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]
+    assert scheduler.throttles == dict.fromkeys(arrays, 3)
+    sweep = load_plan(run_dir).sweep
+    assert (sweep.throttle, sweep.concurrency, sweep.seed) == (3, 5, 10)
+    assert {path: path.read_bytes() for path in run_dir.scripts.iterdir()} == scripts
+    scheduler.throttles.clear()
+    assert list(submit(faster, run_dir, schedulers=scheduler.all()).changes) == []
+    assert scheduler.throttles == {}
+
+
+def changed(plan: Plan, **settings: object) -> Plan:
+    return plan.model_copy(update={"sweep": plan.sweep.model_copy(update=settings)})

@@ -116,4 +116,4 @@ def test_with_slurm_there_is_a_profile_and_a_study_on_it(
     assert (sweep.name, sweep.cluster) == ("emotions", str(tmp_path / "my-site.yaml"))
     profile = load_profile(sweep.cluster, base=tmp_path)
     assert (profile.user_server.gres, profile.user_server.mem) == ("gpu:h100", "31G")
-    assert main(["sweep", "emotions.yaml", "--dry-run"]) == 0
+    assert main(["sweep", "emotions.yaml", "--dry-run", "--out", "out"]) == 0

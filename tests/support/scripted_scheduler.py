@@ -14,6 +14,10 @@ from emobench.scheduler.schedulers import Schedulers
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, new_record
 
 
+class Killed(BaseException):
+    """The command is dead: whatever it still asks of the scheduler does not happen."""
+
+
 class ScriptedScheduler(Scheduler):
     """Stands where Slurm does: its records have no process. An array is in one state."""
 
@@ -34,6 +38,13 @@ class ScriptedScheduler(Scheduler):
         self.own = OwnJob()
         """This process's job, whose id is 1."""
         self._ids = count(100)
+        self.accepted: list[JobRecord] = []
+        """All that it was given, recorded or not."""
+        self.killed_at: tuple[str, bool] = ("", False)
+        """Name of the job at which the command is killed, and whether Slurm has it by then."""
+        self._dead = False
+        self.throttles: dict[str, int] = {}
+        """By array's job id, where it was changed."""
 
     def all(self) -> Schedulers:
         """This scheduler for all jobs but those of this machine."""
@@ -56,18 +67,43 @@ class ScriptedScheduler(Scheduler):
     def submit_cleanup(
         self, plan: Plan, run_dir: RunDir, on_job: OnJob, warn: Callable[[str], None]
     ) -> list[JobRecord]:
-        return [self._submit(run_dir, JobKind.CLEANUP, "cleanup", (), on_job)]
+        earlier = [job for job in self.accepted if job.kind is JobKind.CLEANUP]
+        submitted = self._submit(run_dir, JobKind.CLEANUP, "cleanup", (), on_job)
+        self.cancel(earlier)
+        return [submitted]
 
     def _submit(
         self, run_dir: RunDir, kind: JobKind, name: str, cells: tuple[int, ...], on_job: OnJob
     ) -> JobRecord:
         if name == self.refuses:
             raise SubmissionRefused(f"no {name} today")
+        self._die_at(name, accepted=False)
         job = new_record(kind, name, str(next(self._ids)), f"{name}.sbatch", cells=cells)
         self.script[job.job_id] = "PENDING"
+        self.accepted.append(job)
+        self._die_at(name, accepted=True)
         add_jobs(run_dir, [job])
         on_job(job)
         return job
+
+    def _die_at(self, name: str, accepted: bool) -> None:
+        if self._dead or self.killed_at == (name, accepted):
+            self._dead = True
+            raise Killed
+
+    def revive(self) -> None:
+        """The next command has the same queue before it."""
+        self._dead, self.killed_at = False, ("", False)
+
+    def in_queue(self) -> list[str]:
+        """Names of the live jobs, recorded or not."""
+        return [job.name for job in self.accepted if self._state(job.job_id).live]
+
+    def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
+        return [job for job in self.accepted if self._state(job.job_id).live]
+
+    def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
+        self.throttles |= {array.job_id: throttle for array in arrays}
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         self.asked.append([job.job_id for job in jobs])

@@ -1,0 +1,116 @@
+"""What `emobench sweep --dry-run` prints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from emobench.cli.terminal import typed_path
+from emobench.config.capacity import throttle_of
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.plan import Plan, instances_of
+from emobench.core.ranges import format_ranges
+from emobench.core.run_dir import RunDir
+from emobench.core.wording import plural
+from emobench.runs.dry_run import DryRun, ScriptChange, rehearse
+from emobench.runs.planning import Inputs
+from emobench.scheduler.render import has_cleanup
+from emobench.serving.preflight import check_servers
+
+DIFF_LINES = 40
+"""Lines of changed scripts that are shown; all of them are in the files."""
+LONGEST = 300
+"""Characters of a line: a variant's text may have changed."""
+
+
+def plan_dry_run(inputs: Inputs, out: Path | None, warn: Callable[[str], None]) -> Plan:
+    """Return the plan that would be submitted. Reads the run directory only. Raises InvalidInput,
+    also where there is something at `out`."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = "give a new or an empty folder with --out"
+        raise InvalidInput(Problem("there is something already", file=str(out), hint=hint))
+    with tempfile.TemporaryDirectory(prefix="emobench-") as scratch:
+        copy = RunDir(Path(scratch))  # what the installed vLLM says is kept there
+        if inputs.run_dir.installed_vllm.exists():
+            shutil.copy(inputs.run_dir.installed_vllm, copy.installed_vllm)
+        return check_servers(inputs.plan(warn), copy, warn)
+
+
+def show_dry_run(
+    plan: Plan, run_dir: RunDir, out: Path | None, as_json: bool, say: Callable[[str], None]
+) -> None:
+    """Write the scripts into `out` or a temporary folder, and print what would be done."""
+    folder = (out or Path(tempfile.mkdtemp(prefix="emobench-dry-run-"))).resolve()
+    done = rehearse(plan, run_dir, folder)
+    say("dry run: nothing was submitted, and nothing in the run folder was changed")
+    for line in describe(plan, run_dir, done):
+        say(f"  {line}")
+    say(f"written to {typed_path(folder)}:")
+    for path in done.paths:
+        say(f"  {typed_path(path)}")
+    if as_json:
+        print(json.dumps(_as_data(run_dir, folder, done)))
+
+
+def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:
+    """What would be done, a line each."""
+    todo = done.todo
+    if done.refusal:
+        yield from f"would be refused: {done.refusal}".splitlines()
+    for job in done.unrecorded:
+        yield f"would take job {job.job_id} on record: {job.kind} {job.name}, found in the queue"
+    for server in todo.leaving:
+        yield f"would cancel {server}: it is about to leave, and a fresh one takes its place"
+    models = instances_of(plan.sweep)
+    for name in todo.servers:
+        either = ", unless another sweep's can be shared" if models[name].reuse else ""
+        yield f"would submit server {name}{either}"
+    for name, cells in todo.missing.items():
+        yield (
+            f"would submit array {name}: {plural(len(cells), 'cell')} ({format_ranges(cells)}), "
+            f"{throttle_of(plan)} at a time"
+        )
+    if (todo.missing and has_cleanup(plan)) or todo.cleanup:
+        yield "would submit the clean-up job, after the arrays"
+    if not todo.submits and not todo.cleanup:
+        yield "would submit nothing" + ("" if todo.live else ": every cell is done")
+    if todo.live:
+        yield f"{plural(todo.live_count, 'cell')} that are not done have a job already"
+    yield from map(str, todo.held)
+    if done.changes:
+        yield f"against the plan in {typed_path(run_dir.path)}:"
+        yield from (f"  {line[:LONGEST]}" for line in done.changes)
+    if done.not_taken:
+        yield "not for the jobs in the queue, before they are cancelled and submitted again:"
+        yield from (f"  {line[:LONGEST]}" for line in done.not_taken)
+    lines = [line for change in done.scripts for line in _script_lines(change)]
+    if lines:
+        yield f"against the scripts in {typed_path(run_dir.scripts)}:"
+        yield from (f"  {line}" for line in lines[:DIFF_LINES])
+    if len(lines) > DIFF_LINES:
+        yield f"  ... and {len(lines) - DIFF_LINES} more lines"
+
+
+def _script_lines(change: ScriptChange) -> list[str]:
+    return [f"{change.name}: {change.what}", *(f"  {line}" for line in change.lines)]
+
+
+def _as_data(run_dir: RunDir, out: Path, done: DryRun) -> dict[str, object]:
+    todo = done.todo
+    return {
+        "run_dir": str(run_dir.path),
+        "out": str(out),
+        "scripts": [str(path) for path in done.paths],
+        "refusal": done.refusal,
+        "servers": [*todo.servers],
+        "arrays": {name: [*cells] for name, cells in todo.missing.items()},
+        "live_cells": todo.live_count,
+        "leaving": [job.to_json() for job in todo.leaving],
+        "unrecorded": [job.to_json() for job in done.unrecorded],
+        "changes": [*done.changes],
+        "not_taken": [*done.not_taken],
+        "changed_scripts": {change.name: change.what for change in done.scripts},
+    }
