@@ -30,6 +30,7 @@ COMMANDS = {
     "watch": "the state of a run on one screen, redrawn until it is over",
     "logs": "the logs of a run: what there is, or the end of one",
     "rerun": "set episodes aside, so that they are run again",
+    "sbatch": "print the lines that submit what is missing of a run, to submit it by hand",
     "cancel": "stop the jobs of a run; results stay",
     "report": "the report of a run or of a collected folder, and its figures and tables",
     "conversations": "read a run's conversations, or their patterns by variant",

@@ -1,0 +1,57 @@
+"""`emobench sbatch`: the lines that submit what is missing of a run, in order."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from emobench.cli.arguments import add_run_dir
+from emobench.cli.terminal import typed_path
+from emobench.core.errors import InvalidInput, Problem
+
+EPILOG = """examples:
+  emobench sweep sweeps/x.yaml --no-submit     write the scripts
+  emobench sbatch runs/x                       the lines that submit them
+  emobench sbatch runs/x | bash                submit them
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print the lines that submit what is missing of a run: servers, then the arrays that "
+        "depend on them, then the clean-up job. It submits nothing and changes nothing."
+    )
+    parser.epilog = EPILOG
+    add_run_dir(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0, also where nothing is missing: then there is no line, and stderr says why."""
+    from emobench.core.plan import find_run_dir, load_plan
+    from emobench.core.wording import plural
+    from emobench.runs.submission import decide
+    from emobench.scheduler.sbatch_lines import sbatch_lines
+    from emobench.scheduler.schedulers import SCHEDULERS
+
+    run_dir = find_run_dir(arguments.run_dir)
+    plan = load_plan(run_dir)
+    if plan.profile.one_machine:
+        hint = "emobench sweep runs it; for a cluster give --cluster there"
+        message = f"it is of profile {plan.profile.name}, which has no Slurm"
+        raise InvalidInput(Problem(message, file=str(run_dir.path), hint=hint))
+    jobs = SCHEDULERS.all_jobs(plan, run_dir)
+    todo = decide(plan, run_dir, jobs)
+    scripts = Path(typed_path(run_dir.scripts))
+    states = SCHEDULERS.states(jobs)
+    lines = list(sbatch_lines(plan, scripts, todo.missing, todo.servers, jobs, states))
+    if not run_dir.scripts.is_dir():
+        hint = "emobench sweep FILE --no-submit writes them"
+        raise InvalidInput(Problem("there are no scripts", file=str(run_dir.scripts), hint=hint))
+    print("".join(f"{line}\n" for line in lines), end="")
+    if todo.live_count:
+        have = plural(todo.live_count, "cell")
+        print(f"emobench: left out, because a job is there for it: {have}", file=sys.stderr)
+    elif not lines:
+        print("emobench: nothing to submit: every cell is done", file=sys.stderr)
+    return 0

@@ -1,0 +1,83 @@
+"""A run that is submitted by hand with the lines that `emobench sbatch` prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.lab import Lab
+from tests.cluster.site import Site
+from tests.support.processes import until
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path) -> Site:
+    return Site(lab, tmp_path)
+
+
+def prepare(site: Site, **options: int | str) -> None:
+    """Write the scripts and submit the printed lines, as a person would."""
+    assert site.sweep("--no-submit", **options).returncode == 0  # type: ignore[arg-type]
+    printed = site.emobench("sbatch", "runs/tiny")
+    assert printed.returncode == 0, printed.stderr
+    (site.folder / "lines.sh").write_text(printed.stdout)
+    site.lab.run("bash", "-e", "lines.sh", cwd=site.folder)
+
+
+def test_the_printed_lines_run_a_sweep_to_its_end(site: Site) -> None:
+    prepare(site)
+    until(lambda: site.status()["finished"], "the sweep to finish", 120, poll=0.5)
+    assert "nothing to submit" in site.emobench("sweep", "tiny.yaml").stdout
+    assert not (site.run_dir / "jobs.json").exists()
+    assert site.emobench("sbatch", "runs/tiny").stdout == ""
+    until(lambda: not site.lab.queue(), "the servers to leave", 90, poll=0.5)
+
+
+def test_jobs_by_hand_are_shown_not_doubled_and_cancelled(site: Site) -> None:
+    prepare(site, tasks="0-9", latency=500)
+    until(lambda: site.status()["cells"]["running"] == 2, "both cells to run", 90, poll=0.5)
+    status = site.status()
+    assert status["live"]
+    assert {server["state"] for server in status["servers"]} == {"ready"}
+    assert site.emobench("sbatch", "runs/tiny").stdout == ""
+    before = set(site.lab.queue())
+    again = site.emobench("sweep", "tiny.yaml", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["submitted_cells"] == 0
+    assert set(site.lab.queue()) == before
+    cancelled = site.emobench("cancel", "runs/tiny")
+    assert "cancelled: user" in cancelled.stdout
+    until(lambda: not site.lab.queue(), "the queue to be empty", 60, poll=0.5)
+
+
+def test_single_cells_by_index_and_by_values(site: Site) -> None:
+    prepare(site, trials=2, latency=100, tasks="0-5")
+    until(lambda: site.status()["cells"]["running"], "a cell to run", 90, poll=0.5)
+    site.emobench("cancel", "runs/tiny")
+    servers = [
+        line
+        for line in site.emobench("sbatch", "runs/tiny").stdout.splitlines()
+        if "tau_array" not in line and "cleanup" not in line
+    ]
+    assert len(servers) == 2
+    (site.folder / "servers.sh").write_text("\n".join(servers) + "\n")
+    site.lab.run("bash", "-e", "servers.sh", cwd=site.folder)
+    script = "runs/tiny/scripts/tau_array_scripted.sbatch"
+    site.lab.run("sbatch", "--array=3", script, cwd=site.folder)
+    # As people write it: the header's whole array, of which the first task is enough.
+    values = ("retail", "tool-calling", "scripted", "1", "anger")
+    by_values = site.lab.run("sbatch", "--parsable", script, *values, cwd=site.folder)
+    summaries = [site.run_dir / "cells" / str(cell) / "variant_summary.json" for cell in (1, 3)]
+
+    def done() -> bool:
+        return all(json.loads(file.read_text())["status"] == "done" for file in summaries)
+
+    until(done, "both cells to be done", 120, poll=0.5)
+    # Its comment no longer says that it runs the cell of its index.
+    shown = site.lab.ask("scontrol", "show", "job", f"{by_values.stdout.strip()}_0")
+    assert "Comment=emobench: one run by hand" in shown
+    status = site.status()
+    assert status["cells"]["done"] == 2, status["cells"]
+    site.emobench("cancel", "runs/tiny")
