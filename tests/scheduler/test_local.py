@@ -123,6 +123,16 @@ def test_jobs_that_nobody_recorded_are_found(run: Run, tmp_path: Path) -> None:
     assert LOCAL.find_jobs(run.plan, run.run_dir) == []
 
 
+def test_a_throttle_that_is_changed_holds_for_cells_that_wait(tmp_path: Path) -> None:
+    run = Run(tmp_path, throttle=1, seconds=600)
+    jobs = run.submit({"a": [0, 1, 2]})
+    until(lambda: run.lines("start") == 1, "one cell to run")
+    sweep = run.plan.sweep.model_copy(update={"throttle": 3})
+    save_plan(run.run_dir, run.plan.model_copy(update={"sweep": sweep}))
+    until(lambda: run.lines("start") == 3, "all cells to run")
+    LOCAL.cancel(jobs, grace_s=0)
+
+
 def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -> None:
     run = Run(tmp_path, seconds=600)
     script = run.run_dir.scripts / "user_vllm.sbatch"
