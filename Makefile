@@ -8,6 +8,9 @@ PYTHON ?=
 TAU_BENCH ?=
 TAU_TRAIT := tau-trait==0.1.1
 PYTEST_ARGS ?=
+# Names of mutants, as MUTANTS='emobench.analysis.stats.means*'; empty: all that have no result.
+MUTANTS ?=
+MUTMUT := mutmut>=3.8.1,<3.9
 BENCHMARK := $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
 # No warnings of conflicts: pip would report the benchmark's left-out dependencies as errors.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
@@ -21,7 +24,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv dev quickstart vllm-cpu check test packages reference bench validate-statistics clean
+.PHONY: help venv dev quickstart vllm-cpu check test packages reference bench validate-statistics mutants clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -96,7 +99,15 @@ bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
 validate-statistics: venv ## Simulate what docs/statistics.md says of the intervals (about two minutes)
 	@$(BIN)/python -m performance.validate_statistics
 
+# Not part of the dev extra: no other target needs it.
+$(VENV)/.installed-mutmut: $(VENV)/.installed-dev
+	@$(PIP) '$(MUTMUT)'
+	@touch $@
+
+mutants: dev $(VENV)/.installed-mutmut ## Change the deciding modules and count what the tests notice (hours)
+	@$(BIN)/python tools/mutants.py $(MUTANTS)
+
 clean: ## Remove environments and caches; results (runs/, logs/) stay
-	rm -rf $(VENV) .venv-vllm-cpu .vllm-cpu build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm-cpu .vllm-cpu build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants *.egg-info
 	find . \( -path ./runs -o -path ./logs -o -path ./.git \) -prune -o \
 	  -name __pycache__ -type d -prune -exec rm -rf {} +
