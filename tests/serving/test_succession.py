@@ -212,7 +212,7 @@ def test_a_refused_submission_is_tried_again_as_long_as_there_is_time(
 def test_no_successor_where_none_is_needed_or_slurm_starts_the_job_again(
     why: str, slurm: SlurmCommands, tmp_path: Path
 ) -> None:
-    ends_in(slurm, 300, preempted=why == "preempted")
+    ends_in(slurm, 300, preempted=why in ("preempted", "SIGTERM"))
     run_dir = make_slurm_run(tmp_path, lead_min=0.1)
     if why == "not ready":
         (run_dir.scripts / "serve_user.sh").write_text("exec sleep 600\n")
