@@ -196,7 +196,7 @@ class SlurmScheduler(Scheduler):
         for array in arrays:
             change = [f"JobId={array.job_id}", f"ArrayTaskThrottle={throttle}"]
             output, error = run_command(["scontrol", "update", *change])
-            # Tasks that run are not held back; where no others are left there is nothing to update.
+            # One that ended meanwhile needs none.
             if output is None and self.live([array]):
                 raise EmobenchError(f"scontrol update {' '.join(change)}: {error.strip()}")
 
