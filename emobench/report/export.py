@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,11 +30,11 @@ from emobench.report.drawing import Figure, can_draw_pdf, pdf_file, svg_file
 from emobench.report.render import build_sections
 from emobench.report.study import Study
 from emobench.scheduler import cost
+from emobench.tables.csv_guard import guard_text
 
 SCHEMA_VERSION = 1
 FINDINGS = "findings.json"
 NO_PDF = "no PDF of the figures: reportlab is not installed (pip install 'emobench[pdf]')"
-_FORMULA = re.compile(r"[=+\-@\t\r]")
 
 
 def export(study: Study, folder: Path) -> tuple[list[Path], str]:
@@ -107,13 +106,12 @@ def records_of(table: Table) -> tuple[Mapping[str, Scalar], ...]:
 def csv_text(records: Sequence[Mapping[str, Scalar]]) -> str:
     """Return CSV with all columns that a record has; what is undefined is empty.
 
-    A text that a spreadsheet would run as a formula has an apostrophe before it: words and names
-    are a model's.
+    A text that a spreadsheet would run as a formula has an apostrophe before it.
     """
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([guard_text(name) for name in names])
     for record in records:
         writer.writerow([_csv(record.get(name)) for name in names])
     return out.getvalue()
@@ -126,8 +124,7 @@ def _csv(value: Scalar) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
+    return guard_text(value) if isinstance(value, str) else str(value)
 
 
 def findings_data(study: Study) -> dict[str, Any]:

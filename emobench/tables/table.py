@@ -21,6 +21,7 @@ from emobench.tables.columns import (
     arrow_schema,
     to_pandas,
 )
+from emobench.tables.csv_guard import guard_column
 from emobench.tables.gather import Gathered, read_runs
 
 if TYPE_CHECKING:
@@ -221,7 +222,10 @@ class TableWriter:
 
 
 def write_csv(parquet: Path, path: Path) -> None:
-    """The same rows and columns as CSV: a missing value is an empty field, times are UTC."""
+    """The same rows and columns as CSV: a missing value is an empty field, times are UTC.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it.
+    """
     import pyarrow as pa
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
@@ -231,7 +235,9 @@ def write_csv(parquet: Path, path: Path) -> None:
     with path.open("wb") as stream:
         with csv.CSVWriter(stream, schema) as writer:
             for batch in file.iter_batches(batch_size=2**16):
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+                table = pa.Table.from_batches([batch]).cast(schema)
+                guarded = [guard_column(column) for column in table.columns]
+                writer.write_table(pa.table(guarded, schema=schema))
         stream.flush()
         os.fsync(stream.fileno())
 
