@@ -222,14 +222,30 @@ class ChatClient:
                 f"{self._url} cannot prove itself (HTTP {answer.status}): {other}"
                 f"{guardless if answer.status == 404 else ''}"
             )
-        right = guard.proof(self._key, challenge, identity.incarnation, identity.server)
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), right.encode()):
+        host, port, *_ = connection.sock.getpeername()
+        right = guard.proof(
+            self._key, challenge, identity.incarnation, identity.server, (host, port)
+        )
+        said = given.encode("utf-8", "replace")
+        if hmac.compare_digest(said, _earlier_proof(self._key, challenge, identity).encode()):
+            raise OtherServer(
+                f"{self._url} proves itself as an earlier release of emobench does, which "
+                "somebody who only passes it on could do as well: end that server (emobench "
+                "cancel) and start it again with the same emobench sweep"
+            )
+        if not hmac.compare_digest(said, right.encode()):
             raise OtherServer(
                 f"{self._url} gives a wrong proof: {other}, of another run, of another role or "
-                f"of an earlier start than {identity.incarnation}"
+                f"of an earlier start than {identity.incarnation}, or it passes another's proof on"
             )
         if not connection.is_clean():
             raise Unreachable(f"{self._url} proves itself and hangs up, so that it proves nothing")
+
+
+def _earlier_proof(key: str, challenge: str, identity: Identity) -> str:
+    """The proof of releases before this one: it is told apart, and not accepted."""
+    text = f"emobench-proof\n{challenge}\n{identity.incarnation}\n{identity.server}"
+    return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()
 
 
 class _Connection(http.client.HTTPConnection):

@@ -27,9 +27,12 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def proof(key: str, challenge: str, incarnation: str, server: str) -> str:
-    """What only a holder of the key can answer: the HMAC-SHA256, in hexadecimal."""
-    text = f"emobench-proof\n{challenge}\n{incarnation}\n{server}"
+def proof(key: str, challenge: str, incarnation: str, server: str, address: tuple[str, int]) -> str:
+    """What only a holder of the key can answer: the HMAC-SHA256, in hexadecimal.
+
+    `address` is the server's end of the connection, so that nobody can pass a proof on.
+    """
+    text = f"emobench-proof 2\n{challenge}\n{incarnation}\n{server}\n{address[0]}:{address[1]}"
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -109,7 +112,8 @@ class Guard:
             message = "challenge: 16 to 64 bytes in lower-case hexadecimal"
             await _answer(send, 400, error_body(message, 400))
             return
-        answer = proof(self._key, challenge, self._incarnation, self._server)
+        host, port = scope["server"]
+        answer = proof(self._key, challenge, self._incarnation, self._server, (host, port))
         await _answer(send, 200, json.dumps({"proof": answer}).encode())
 
 

@@ -30,7 +30,7 @@ WARNING_S = 120
 CONTAINER_RC = "container_rc.sh"
 """Name of the script that starts a command in a container: the image has its own PYTHONPATH."""
 GUARD = "emobench_guard"
-"""Module that asks for the key inside vLLM: a copy of serving/guard.py beside the scripts."""
+"""Module that asks for the key inside vLLM: a copy of llm/guard.py beside the scripts."""
 
 
 CLEANUP_SCRIPT = "cleanup.sbatch"

@@ -166,7 +166,11 @@ class ScriptedServer:
             raise RequestRefused("This server has no key to prove.", 404)
         if not guard.is_challenge(challenge):
             raise RequestRefused("challenge: 16 to 64 bytes in lower-case hexadecimal.", 400)
-        answer = guard.proof(settings.api_key, challenge, settings.incarnation, settings.server)
+        assert http.transport is not None
+        host, port, *_ = http.transport.get_extra_info("sockname")
+        answer = guard.proof(
+            settings.api_key, challenge, settings.incarnation, settings.server, (host, port)
+        )
         return web.json_response({"proof": answer})
 
     async def models(self, _: web.Request) -> web.Response:

@@ -7,7 +7,6 @@ then does the lease count. Whoever gets no such answer takes the file back and s
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -21,6 +20,7 @@ from emobench.serving.waiting import find_problem
 from emobench.store.endpoints import (
     Endpoint,
     ServerLocation,
+    api_key,
     locate_server,
     point_to_leased,
 )
@@ -68,14 +68,14 @@ def describe_service(plan: Plan, server: str) -> dict[str, object]:
 
 def find_offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
     """Servers of the sweeps beside `run_dir` that could serve `server`: ready by their own word,
-    with a fresh heartbeat and a key of this user's. Those with the fewest leases come first."""
+    with a fresh heartbeat, a key and a run directory of this user's. Those with the fewest leases
+    come first."""
     wanted = describe_service(plan, server)
     found = []
     for other in _siblings(run_dir):
         try:
+            api_key(other)  # before anything is believed: it is refused where it is not ours
             live = _live_servers(other)
-            if not live or other.api_key.stat().st_uid != os.geteuid():
-                continue
             theirs = load_plan(other)
         except (OSError, InvalidInput):
             continue

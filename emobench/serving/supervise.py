@@ -19,12 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput
+from emobench.core.files import write_bytes_atomic
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import WARNING, handle_stop_signals
 from emobench.core.times import now
+from emobench.llm import guard
 from emobench.llm.client import Unreachable, check_health
-from emobench.scheduler.render import serve_script
+from emobench.scheduler.render import GUARD, serve_script
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.serving.canary import calls_tools
 from emobench.serving.demand import QUEUE_CHECK_S, LeaseDemand, OwnDemand
@@ -290,6 +292,8 @@ class Supervisor:
     def _start(self) -> str:
         """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
         script = self._run_dir.scripts / serve_script(self._server)
+        with contextlib.suppress(OSError):  # an engine with another one is told apart by its proof
+            self._renew_guard()
         environment = {
             "VLLM_API_KEY": self._key,
             "EMOBENCH_API_KEY": self._key,
@@ -326,6 +330,13 @@ class Supervisor:
                 return f"not ready {self._limit_s / 60:g} minutes (server_deadline_min): {problem}"
             self._announcer.publish_if_due("starting")
             self._wakeable.sleep(self._timing.probe_s)
+
+    def _renew_guard(self) -> None:
+        """Have vLLM load this release's guard: another one may have rendered the scripts, and the
+        two ends of a proof have to agree."""
+        copy, text = self._run_dir.scripts / f"{GUARD}.py", Path(guard.__file__).read_bytes()
+        if copy.exists() and copy.read_bytes() != text:
+            write_bytes_atomic(copy, text)
 
     def _ready(self, warnings: Sequence[str]) -> str:
         """Announce the server; ''."""

@@ -172,9 +172,10 @@ def point_to_leased(run_dir: RunDir, instance: str, location: ServerLocation) ->
 
 
 def api_key(run_dir: RunDir, create: bool = False) -> str:
-    """The key that servers ask of their clients. Raises InvalidInput where there is none."""
+    """The key that servers ask of their clients. Raises InvalidInput where there is none, and where
+    its file, or the folder or run directory that it is in, is somebody else's."""
     path = run_dir.api_key
-    if create and not path.exists():
+    if create and not os.path.lexists(path):
         _private_folder(run_dir)
         temporary = path.with_name(f".api_key.{os.getpid()}.{secrets.token_hex(4)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -188,9 +189,7 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
         finally:
             temporary.unlink(missing_ok=True)
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:  # copied, or made by hand
-            path.chmod(0o600)
-        key = path.read_text(encoding="ascii").strip()
+        key = _read_own(run_dir)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(
             Problem(f"no key of this run's servers: {error}", file=str(path))
@@ -198,6 +197,22 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
     if not key:
         raise InvalidInput(Problem("the key of this run's servers is empty", file=str(path)))
     return key
+
+
+def _read_own(run_dir: RunDir) -> str:
+    """The text of the key's file. Raises OSError, also where it is not this user's own."""
+    # Not through a link: somebody else's may lead to our key, and offer it for another server's.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(run_dir.api_key, flags), encoding="ascii") as stream:
+        opened = os.fstat(stream.fileno())
+        for status in (opened, run_dir.endpoints.stat(), run_dir.path.stat()):
+            if status.st_uid != os.geteuid():
+                raise PermissionError("it belongs to somebody else")
+        if not stat.S_ISREG(opened.st_mode):
+            raise PermissionError("it is no file")
+        if stat.S_IMODE(opened.st_mode) & 0o077:  # copied, or made by hand
+            os.fchmod(stream.fileno(), 0o600)
+        return stream.read().strip()
 
 
 def _private_folder(run_dir: RunDir) -> None:

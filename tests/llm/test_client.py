@@ -288,7 +288,9 @@ IDENTITY = Identity("user", "new")
 
 def proof_of(request: bytes, *, head: bytes = b"") -> bytes:
     challenge = request.split()[1].decode().partition("challenge=")[2]
-    body = json.dumps({"proof": guard.proof("key", challenge, "new", "user")}).encode()
+    host, _, port = request.partition(b"Host: ")[2].split()[0].decode().partition(":")
+    own = guard.proof("key", challenge, "new", "user", (host, int(port)))
+    body = json.dumps({"proof": own}).encode()
     return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
 
 

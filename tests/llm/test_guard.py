@@ -169,12 +169,15 @@ def test_two_keys_in_one_request_open_nothing(tmp_path: Path) -> None:
 def test_a_server_proves_itself_without_the_key(url: str) -> None:
     answer = ChatClient(url, None, 20).get(f"{guard.PROOF_PATH}?challenge={CHALLENGE}")
     assert answer.status == 200
-    assert answer.json() == {"proof": guard.proof(KEY, CHALLENGE, "inc", "user")}
+    address = ("127.0.0.1", int(url.rpartition(":")[2].rstrip("/")))
+    assert answer.json() == {"proof": guard.proof(KEY, CHALLENGE, "inc", "user", address)}
     others = [
-        guard.proof("other", CHALLENGE, "inc", "user"),
-        guard.proof(KEY, "00" * 32, "inc", "user"),
-        guard.proof(KEY, CHALLENGE, "old", "user"),
-        guard.proof(KEY, CHALLENGE, "inc", "assistant_a"),
+        guard.proof("other", CHALLENGE, "inc", "user", address),
+        guard.proof(KEY, "00" * 32, "inc", "user", address),
+        guard.proof(KEY, CHALLENGE, "old", "user", address),
+        guard.proof(KEY, CHALLENGE, "inc", "assistant_a", address),
+        guard.proof(KEY, CHALLENGE, "inc", "user", ("127.0.0.1", 1)),
+        guard.proof(KEY, CHALLENGE, "inc", "user", ("127.0.0.2", address[1])),
     ]
     assert answer.json()["proof"] not in others
 
@@ -195,9 +198,9 @@ def test_the_proof_is_the_documented_one() -> None:
     import hashlib
     import hmac
 
-    text = f"emobench-proof\n{CHALLENGE}\ninc\nuser".encode()
+    text = f"emobench-proof 2\n{CHALLENGE}\ninc\nuser\n10.0.0.7:8005".encode()
     expected = hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest()
-    assert guard.proof(KEY, CHALLENGE, "inc", "user") == expected
+    assert guard.proof(KEY, CHALLENGE, "inc", "user", ("10.0.0.7", 8005)) == expected
 
 
 def test_without_a_key_the_server_does_not_start(tmp_path: Path) -> None:

@@ -123,6 +123,23 @@ def test_a_key_that_others_could_read_is_closed_and_an_empty_one_refused(tmp_pat
         api_key(run_dir, create=True)
 
 
+def test_a_key_file_that_is_a_link_or_no_file_is_refused(tmp_path: Path) -> None:
+    run_dir, other = RunDir(tmp_path / "a"), RunDir(tmp_path / "b")
+    api_key(other, create=True)
+    run_dir.endpoints.mkdir(parents=True)
+    run_dir.api_key.symlink_to(tmp_path / "none")
+    with pytest.raises(InvalidInput, match="no key"):
+        api_key(run_dir, create=True)
+    run_dir.api_key.unlink()
+    run_dir.api_key.symlink_to(other.api_key)
+    with pytest.raises(InvalidInput, match="no key"):
+        api_key(run_dir, create=True)
+    run_dir.api_key.unlink()
+    os.mkfifo(run_dir.api_key, 0o600)
+    with pytest.raises(InvalidInput, match="it is no file"):
+        api_key(run_dir)
+
+
 def test_a_run_whose_key_is_empty_starts_no_server(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     api_key(run_dir, create=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,7 +60,7 @@ def proof(key: str, incarnation: str = "new", server: str = "user") -> Prove:
         (lambda *_: (200, {"proof": None}), "cannot prove itself (HTTP 200)"),
         (lambda *_: (200, ["proof"]), "cannot prove itself (HTTP 200)"),
         (lambda *_: (200, {"proof": "\u00e9" * 64}), "wrong proof"),
-        (lambda _, challenge: (200, {"proof": challenge}), "wrong proof"),
+        (lambda _, challenge, address: (200, {"proof": challenge}), "wrong proof"),
         (proof("another run's key"), "wrong proof"),
         (proof("the-key", incarnation="old"), "wrong proof"),
         (proof("the-key", server="assistant_a"), "wrong proof"),
@@ -86,13 +87,42 @@ def test_a_server_that_proves_itself_is_given_the_key() -> None:
 def test_a_proof_that_was_overheard_proves_nothing() -> None:
     heard: list[str] = []
 
-    def overhear(_: str, challenge: str) -> tuple[int, object]:
-        heard.append(guard.proof("the-key", challenge, "new", "user"))
+    def overhear(_: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
+        heard.append(guard.proof("the-key", challenge, "new", "user", address))
         return 200, {"proof": heard[0]}
 
     with listening(overhear) as server:
         assert problem_of(announced(server)) == ""
         assert "wrong proof" in problem_of(announced(server))
+
+
+def test_a_proof_that_is_passed_on_proves_nothing() -> None:
+    """Somebody who has another port asks the server itself, and repeats what it answers."""
+    with listening(proof("the-key")) as server:
+
+        def relay(_: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
+            origin = server.url.removesuffix("/v1")
+            path = f"{guard.PROOF_PATH}?challenge={challenge}"
+            answer = ChatClient(origin, None, 5).get(path)
+            return answer.status, answer.json()
+
+        with listening(relay) as between:
+            assert "passes another's proof on" in problem_of(announced(between))
+        assert problem_of(announced(server)) == ""
+    assert "the-key" not in str(between.seen)
+    assert len(between.seen) == 1
+
+
+def test_a_server_of_an_earlier_release_is_named_and_given_no_key() -> None:
+    def earlier(_: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
+        text = f"emobench-proof\n{challenge}\nnew\nuser"
+        return 200, {"proof": hmac.new(b"the-key", text.encode(), "sha256").hexdigest()}
+
+    with listening(earlier) as server:
+        said = problem_of(announced(server))
+    assert "as an earlier release of emobench does" in said
+    assert "start it again with the same emobench sweep" in said
+    assert "the-key" not in str(server.seen)
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:

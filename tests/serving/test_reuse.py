@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from emobench.core.errors import InvalidInput
 from emobench.core.files import write_json
 from emobench.core.models import RoleModel, VllmModel
 from emobench.core.plan import Plan, load_plan, save_plan
@@ -224,6 +225,44 @@ def test_another_users_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.M
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     assert find_offers(plan, second, "user") == []
+
+
+def test_a_run_that_leads_to_our_key_by_a_link_is_not_asked(tmp_path: Path) -> None:
+    """Somebody's copy of a plan, an endpoint file of his own, and a link to our key."""
+    first = ready_server(tmp_path / "ours")
+    own = api_key(first)
+    theirs = ready_server(tmp_path)
+    assert len(find_offers(*second_sweep(tmp_path), "user")) == 1
+    theirs.api_key.unlink()
+    theirs.api_key.symlink_to(first.api_key)
+    plan, second = load_plan(RunDir(tmp_path / "second")), RunDir(tmp_path / "second")
+    assert find_offers(plan, second, "user") == []
+    location = ServerLocation(theirs, "user")
+    with pytest.raises(InvalidInput, match="no key of this run's servers") as refused:
+        location.key()
+    assert own not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["path", "endpoints", "api_key"])
+def test_a_run_directory_of_which_a_part_is_not_ours_is_not_asked(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    foreign = getattr(first, place).stat().st_ino
+    stat, fstat = os.stat, os.fstat
+
+    def elsewhere(status: os.stat_result) -> os.stat_result:
+        numbers = list(status)
+        if status.st_ino == foreign:
+            numbers[4] += 1
+        return os.stat_result(numbers)
+
+    monkeypatch.setattr(os, "stat", lambda *given, **more: elsewhere(stat(*given, **more)))
+    monkeypatch.setattr(os, "fstat", lambda given: elsewhere(fstat(given)))
+    assert find_offers(plan, second, "user") == []
+    with pytest.raises(InvalidInput, match="it belongs to somebody else"):
+        api_key(first)
 
 
 def test_a_lease_that_is_not_answered_is_taken_back(

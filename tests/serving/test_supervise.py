@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emobench.core.plan import CellBlock, load_plan, save_plan
+from emobench.llm import guard
 from emobench.llm.client import ChatClient
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, read_endpoint
@@ -48,6 +49,18 @@ def test_a_server_is_announced_once_it_answers_and_only_to_holders_of_the_key(
         output = process.stdout.read() if process.stdout else ""
     assert f"URL:   {endpoint.url}" in output
     assert api_key(run_dir) not in output + run_dir.endpoint("user").read_text()
+
+
+def test_scripts_of_an_earlier_release_get_the_guard_of_this_one(tmp_path: Path) -> None:
+    """A job that waited while emobench was updated starts a server that can prove itself."""
+    run_dir = make_run(tmp_path)
+    copy = run_dir.scripts / "emobench_guard.py"
+    copy.write_text("class Guard: ...\n")
+    with supervising(run_dir) as process:
+        until_state(run_dir, "ready")
+        process.terminate()
+        assert process.wait(60) == 0
+    assert copy.read_text() == Path(guard.__file__).read_text()
 
 
 def test_a_server_leaves_when_the_cells_that_need_it_are_done(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ class Reply:
 
 Answer = Callable[[dict[str, Any]], Reply]
 """What the model says to a request."""
-Prove = Callable[[str, str], tuple[int, object]]
-"""Status and body that answer a challenge: (path before the guard's, challenge)."""
+Prove = Callable[[str, str, tuple[str, int]], tuple[int, object]]
+"""Status and body that answer a challenge: (path before the guard's, challenge, own address)."""
 
 
 def is_user(request: dict[str, Any]) -> bool:
@@ -91,10 +91,12 @@ def good(request: dict[str, Any]) -> Reply:
 
 def proving(key: str, incarnation: str, server: str | None = None) -> Prove:
     """Prove to hold `key` as `server`, or as the server that the path names."""
-    return lambda path, challenge: (
-        200,
-        {"proof": guard.proof(key, challenge, incarnation, path if server is None else server)},
-    )
+
+    def prove(path: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
+        name = path if server is None else server
+        return 200, {"proof": guard.proof(key, challenge, incarnation, name, address)}
+
+    return prove
 
 
 class ModelServer(ThreadingHTTPServer):
@@ -148,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         if server.moved_to is not None:
             self._send(302, {}, Location=server.moved_to + self.path)
         elif is_challenge and server.prove is not None:
-            self._send(*server.prove(path[1:], parse_qs(url.query)["challenge"][0]))
+            challenge = parse_qs(url.query)["challenge"][0]
+            self._send(*server.prove(path[1:], challenge, self.connection.getsockname()))
         elif url.path == "/health":
             self._send(200, {})
         elif not self._refused():
