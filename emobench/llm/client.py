@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import http.client
 import io
+import ipaddress
 import json
 import secrets
 import select
@@ -107,10 +108,28 @@ def _is_deep(body: bytes, value: Any) -> bool:
 
 
 def needs_proxy(url: str) -> bool:
-    """Whether this machine reaches the URL through a proxy, which this client does not speak."""
+    """Whether this machine reaches the URL through a proxy, which this client does not speak.
+
+    The environment says so as curl reads it: `<scheme>_proxy` or `all_proxy`, in small or capital
+    letters, but not for the hosts, domains, hosts with a port and networks in `no_proxy`.
+    """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    return parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
+    proxies = urllib.request.getproxies()
+    if not (proxies.get(parts.scheme) or proxies.get("all")):
+        return False
+    host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return not (urllib.request.proxy_bypass(f"{host}:{port}") or _is_within(host, proxies))
+
+
+def _is_within(host: str, proxies: dict[str, str]) -> bool:
+    """Whether the host is an address of a network in `no_proxy`."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        for entry in proxies.get("no", "").split(","):
+            with contextlib.suppress(ValueError):
+                if address in ipaddress.ip_network(entry.strip(), strict=False):
+                    return True
+    return False
 
 
 class ChatClient:

@@ -76,8 +76,11 @@ class ModelEndpoint:
 
     @property
     def direct(self) -> bool:
-        """Whether it is an OpenAI-compatible URL that is reached without a proxy."""
-        return self.provider == "openai" and self.url is not None and not needs_proxy(self.url)
+        """Whether it is an OpenAI-compatible URL that is reached without a proxy, as our own
+        servers are whatever the environment says."""
+        if self.provider != "openai" or self.url is None:
+            return False
+        return bool(self.server) or not needs_proxy(self.url)
 
     def __repr__(self) -> str:  # the key stays out of tracebacks and logs
         return f"{self.model} at {self.url or self.provider}"
@@ -244,6 +247,7 @@ class LitellmTransport(_Resending):
         self._price = endpoint.price  # litellm looks up the listed one itself
         self._stock = stock
         self._plain_messages = plain_messages
+        self._own = {"client": _client_without_proxy(endpoint)} if endpoint.server else {}
 
     def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
         endpoint = self._endpoint
@@ -255,6 +259,7 @@ class LitellmTransport(_Resending):
             timeout=endpoint.timeout_s,
             num_retries=0,
             drop_params=True,
+            **self._own,
             **{name: value for name, value in where.items() if value is not None},
         )
         try:
@@ -286,6 +291,21 @@ class LitellmTransport(_Resending):
         except (AttributeError, IndexError, TypeError) as error:
             what = f"a reply that is no chat completion: {error} ({endpoint!r})"
             raise CallFailed(role, "infra", what) from error
+
+
+def _client_without_proxy(endpoint: ModelEndpoint) -> Any:
+    """Return the client by which litellm reaches one of our own servers; its own ones take the
+    environment's proxy."""
+    import httpx
+    from openai import OpenAI
+
+    unlimited = httpx.Limits(max_connections=None)
+    return OpenAI(
+        base_url=endpoint.url,
+        api_key=endpoint.api_key,
+        max_retries=0,
+        http_client=httpx.Client(trust_env=False, limits=unlimited),
+    )
 
 
 def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
