@@ -50,7 +50,7 @@ def scripted_server(spans: Path | None = None, **settings: Any) -> Iterator[Serv
         program = [module] if spans is None else ["performance.watched_server", str(spans)]
         command = [sys.executable, "-m", *program, "--model", "scripted"]
         process = subprocess.Popen(
-            [*command, "--role", "both", "--settings", str(file)],
+            [*command, "--without-key", "--role", "both", "--settings", str(file)],
             stdout=subprocess.PIPE,
             env=environment(),
             text=True,

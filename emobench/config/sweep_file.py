@@ -25,7 +25,13 @@ from pydantic_core import PydanticCustomError
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.reader import ENGINES
-from emobench.config.vllm_arguments import SET_BY_KEY, SET_BY_SCRIPT, flag_of
+from emobench.config.vllm_arguments import (
+    SET_BY_KEY,
+    SET_BY_SCRIPT,
+    UNGUARDED,
+    flag_of,
+    meant_by,
+)
 from emobench.config.yaml_lines import KeyPath
 from emobench.core.errors import listing, nearest, show
 from emobench.core.fields import (
@@ -244,14 +250,15 @@ def _arguments(role: dict[str, Any]) -> Iterator[tuple[int, str]]:
 def _check_arguments(role: dict[str, Any]) -> Found:
     """Refuse what emobench itself sets."""
     found: Found = {}
-    for i, flag in _arguments(role):
-        hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else ""
+    for i, written in _arguments(role):
+        flag = meant_by(written)
+        hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else UNGUARDED.get(flag, "")
         if key := SET_BY_KEY.get(flag):
             hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
         if flag == "--served-model-name":
             hint = "write it as served_name: the clients have to know it"
         if hint:
-            found["extra_args", i] = mistake(f"'{flag}' is not allowed", hint=hint)
+            found["extra_args", i] = mistake(f"'{written}' is not allowed", hint=hint)
     return found
 
 

@@ -38,6 +38,22 @@ SET_BY_SCRIPT = (
 )
 """Flags that the server's script sets, or that would take its address from it."""
 
+UNGUARDED = {
+    "--grpc": "it loads no middleware, so everybody could use that server",
+    "--grpc-port": "it is for --grpc, which loads no middleware",
+    "--data-parallel-multi-port-external-lb": "it serves on ports of its own that nobody checks",
+    "--config": "write what is in that file as keys and extra_args: flags in it are not checked",
+}
+"""Flags that start vLLM by another entry than the guarded one, or hide such flags, and why not."""
+
+
+def meant_by(flag: str) -> str:
+    """The flag among those with a rule that vLLM takes this one for, which may be cut short."""
+    known = (*SET_BY_KEY, *SET_BY_SCRIPT, *UNGUARDED)
+    if flag in known or not flag.startswith("--"):
+        return flag
+    return next((name for name in known if name.startswith(flag)), flag)
+
 
 def flag_of(argument: str) -> str:
     """The flag of one argument as vLLM reads it: without a value, with '-' for '_'."""

@@ -143,7 +143,8 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         _check_import_path(str(run_dir.scripts))
         if plan.profile.container is not None:
             before = '"${PYTHONPATH:+:$PYTHONPATH}"'
-            texts[CONTAINER_RC] = f'export PYTHONPATH={_sh(run_dir.scripts)}{before}\nexec "$@"\n'
+            path = f"export PYTHONPATH={_sh(run_dir.scripts)}{before}"
+            texts[CONTAINER_RC] = f'{path}\nexport VLLM_USE_RUST_FRONTEND=0\nexec "$@"\n'
         texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
     for server, model in servers_of(plan.sweep).items():
         values = shared | _server_values(plan, run_dir, server, model)

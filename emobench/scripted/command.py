@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
-from emobench.core.errors import EmobenchError
+from emobench.core.errors import EmobenchError, InvalidInput, Problem
 
 KEY_VARIABLES = ("EMOBENCH_API_KEY", "VLLM_API_KEY")
 """A key is never taken from the command line: other users of a node can read that."""
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Play tau-bench's user and assistant from the ground truth, without a model."
     )
     parser.epilog = (
-        f"If {' or '.join(KEY_VARIABLES)} is set, requests must carry that key, "
+        f"Requests must carry the key in {' or '.join(KEY_VARIABLES)}, "
         "all but those for /health and /metrics."
     )
     parser.add_argument("--host", default="127.0.0.1")
@@ -28,12 +29,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="model id to serve; default: that of the settings")
     parser.add_argument("--settings", type=Path, help="JSON: a scripted model's keys, variants")
     parser.add_argument("--seed", type=int, default=0, help="moves the mistakes and the faults")
+    parser.add_argument(
+        "--without-key",
+        action="store_true",
+        help="answer everybody on this machine; only with a --host that no other machine reaches",
+    )
 
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
     return int(text)
+
+
+def _key(arguments: argparse.Namespace) -> str | None:
+    """The key to ask for; None: none is. Raises InvalidInput where everybody would be answered."""
+    if not arguments.without_key:
+        keys = (os.environ.get(name, "").strip() for name in KEY_VARIABLES)
+        if key := next(filter(None, keys), ""):
+            return key
+        hint = f"set {KEY_VARIABLES[0]}, or give --without-key for tests on this machine alone"
+        raise InvalidInput(Problem("without a key this server would answer everybody", hint=hint))
+    try:
+        own = arguments.host == "localhost" or ip_address(arguments.host).is_loopback
+    except ValueError:
+        own = False
+    if not own:
+        hint = f"set {KEY_VARIABLES[0]}, or leave --host out"
+        message = f"--without-key: other machines reach {arguments.host}"
+        raise InvalidInput(Problem(message, hint=hint))
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         scripted = load_settings(arguments.settings)
+        api_key = _key(arguments)
         serve(
             ServerSettings(
                 role=arguments.role,
@@ -56,9 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
                 host=arguments.host,
                 port=arguments.port,
                 seed=arguments.seed,
-                api_key=next(
-                    (os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None
-                ),
+                api_key=api_key,
                 incarnation=os.environ.get("EMOBENCH_INCARNATION", ""),
                 server=os.environ.get("EMOBENCH_SERVER", ""),
                 scripted=scripted,

@@ -58,7 +58,7 @@ class ServerSettings:
     """0: a free one."""
     seed: int = 0
     api_key: str | None = field(default=None, repr=False)
-    """None: no key is asked for."""
+    """None: everybody is answered, which is for tests on one machine."""
     incarnation: str = ""
     server: str = ""
     """What it proves to be, with the key."""

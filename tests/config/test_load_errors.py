@@ -142,6 +142,40 @@ def replaced(old: str, new: str, text: str = SCRIPTED) -> str:
             "write it as served_name",
         ),
         (
+            replaced("Qwen/Qwen3-32B", "{model: x, extra_args: [--enforce-eager, --grpc]}", VLLM),
+            3,
+            "user.extra_args[1]",
+            "'--grpc' is not allowed|loads no middleware",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, extra_args: --grp=true}", VLLM),
+            3,
+            "user.extra_args",
+            "'--grp' is not allowed|loads no middleware",
+        ),
+        (
+            replaced(
+                "Qwen/Qwen3-32B",
+                "{model: x, extra_args: --data_parallel_multi_port_external_lb}",
+                VLLM,
+            ),
+            3,
+            "user.extra_args",
+            "ports of its own",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, extra_args: --config=x.yaml}", VLLM),
+            3,
+            "user.extra_args",
+            "flags in it are not checked",
+        ),
+        (
+            replaced("Qwen/Qwen3-32B", "{model: x, extra_args: --hos=0.0.0.0}", VLLM),
+            3,
+            "user.extra_args",
+            "'--hos' is not allowed|emobench sets it",
+        ),
+        (
             replaced("Qwen/Qwen3-32B", "{model: x, tensor_parallel: 2, nodes: 3}", VLLM),
             3,
             "user.nodes",

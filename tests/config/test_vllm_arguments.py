@@ -12,7 +12,11 @@ from emobench.cli.main import main
 from emobench.config.templates import shipped_templates
 from emobench.config.vllm_arguments import (
     FAMILIES,
+    SET_BY_KEY,
+    SET_BY_SCRIPT,
+    UNGUARDED,
     Role,
+    meant_by,
     option_of,
     serve_arguments,
     suggest_parser,
@@ -98,6 +102,14 @@ def test_all_that_can_be_set() -> None:
         if not flags.is_known(flag, flags.shipped().flags)
     ]
     assert unknown == []
+
+
+def test_only_flags_with_a_rule_and_what_they_are_cut_to_meet_it() -> None:
+    ruled = {*SET_BY_KEY, *SET_BY_SCRIPT, *UNGUARDED}
+    assert {flag for flag in flags.shipped().flags - ruled if meant_by(flag) in ruled} == set()
+    assert [meant_by(flag) for flag in ("--grp", "--api-ke", "--tensor-parallel", "-n")] == [
+        *("--grpc", "--api-key", "--tensor-parallel-size", "-n"),
+    ]
 
 
 def test_options_inside_extra_args() -> None:

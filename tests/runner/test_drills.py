@@ -29,7 +29,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The scripted server, a little slow, so that there is a middle to strike in."""
     settings = tmp_path_factory.mktemp("server") / "settings.json"
     settings.write_text(json.dumps({"latency_ms": 15}))
-    command = [sys.executable, "-m", "emobench.scripted", "--port", "0"]
+    command = [sys.executable, "-m", "emobench.scripted", "--without-key"]
     command += ["--role", "both", "--model", "m", "--settings", str(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

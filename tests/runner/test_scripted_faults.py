@@ -20,7 +20,7 @@ def scripted(folder: Path, role: str, **settings: Any) -> Iterator[str]:
     """The base URL of a scripted server of one role with such settings."""
     file = folder / f"{role}.json"
     file.write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "emobench.scripted", "--port", "0", "--model", "m"]
+    command = [sys.executable, "-m", "emobench.scripted", "--without-key", "--model", "m"]
     command += ["--role", role, "--settings", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -103,15 +103,16 @@ def test_in_a_container_the_guard_stands_before_the_images_own_modules(tmp_path:
     script = tmp_path / "rc.sh"
     script.write_text(render(plan, run_dir, [shipped_templates()])["container_rc.sh"])
     for own, expected in (("/image", f"{run_dir.scripts}:/image"), ("", str(run_dir.scripts))):
+        image = {"PYTHONPATH": own, "VLLM_USE_RUST_FRONTEND": "1"}
         ran = subprocess.run(
-            ["sh", script, "printenv", "PYTHONPATH"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": own},
+            ["sh", script, "printenv", "PYTHONPATH", "VLLM_USE_RUST_FRONTEND"],
+            env={"PATH": os.environ["PATH"], **image},
             capture_output=True,
             text=True,
             check=True,
             timeout=60,
         )
-        assert ran.stdout.rstrip("\n") == expected
+        assert ran.stdout.splitlines() == [expected, "0"], "the Rust front end loads no guard"
 
 
 @pytest.mark.parametrize("runtime", ["apptainer", "enroot"])

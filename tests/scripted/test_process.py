@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.scripted.command import main
+from emobench.scripted.command import KEY_VARIABLES, main
 from tests.support.scripted import Client
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -52,7 +52,7 @@ def test_serves_and_stops_on_sigterm(tmp_path: Path) -> None:
 def test_stops_although_a_request_hangs(tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({"faults": {"hang": 1}}))
-    with process("--settings", str(settings)) as (child, url):
+    with process("--settings", str(settings), "--without-key") as (child, url):
         with pytest.raises(TimeoutError):
             Client(url).chat(HELLO, timeout=0.2)
         child.terminate()
@@ -94,8 +94,40 @@ def test_wrong_settings(
     assert str(settings) in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "key", "expected"),
+    [
+        ([], None, "without a key this server would answer everybody"),
+        ([], " ", "give --without-key for tests on this machine alone"),
+        (["--host", "0.0.0.0", "--without-key"], None, "other machines reach 0.0.0.0"),
+        (["--host", "::", "--without-key"], "k", "other machines reach ::"),
+        (["--host", "node1", "--without-key"], None, "other machines reach node1"),
+    ],
+)
+def test_without_a_key_it_does_not_start(
+    arguments: list[str],
+    key: str | None,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("emobench.scripted.server.serve", lambda _: pytest.fail("it starts"))
+    for name in KEY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    if key is not None:
+        monkeypatch.setenv("EMOBENCH_API_KEY", key)
+    assert main(arguments) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_without_a_key_only_this_machine_is_answered() -> None:
+    with process("--without-key") as (_, url):
+        assert url.startswith("http://127.0.0.1:")
+        assert Client(url).request("/v1/models").status == 200
+
+
 def test_a_taken_port(capsys: pytest.CaptureFixture[str]) -> None:
-    with process() as (_, url):
+    with process("--without-key") as (_, url):
         port = url.rsplit(":", 1)[1]
-        assert main(["--port", port]) == 1
+        assert main(["--port", port, "--without-key"]) == 1
     assert "cannot listen on" in capsys.readouterr().err

@@ -7,6 +7,8 @@ export PT_HPU_LAZY_MODE=0
 : "${VLLM_API_KEY:?without a key this server would answer everybody}"
 # Here is the guard: it asks for the key on the routes that vLLM leaves open as well.
 export PYTHONPATH=/scratch/me/runs/study/scripts"${PYTHONPATH:+:$PYTHONPATH}"
+# The Rust front end loads no guard.
+export VLLM_USE_RUST_FRONTEND=0
 # Slurm hides no Gaudi card from a process, and hl-smi's index is not the module id that the
 # runtime wants; the map differs by node. Without it this job could take a neighbour's cards.
 if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then

@@ -8,6 +8,8 @@ export PYTHONNOUSERSITE=1
 : "${VLLM_API_KEY:?without a key this server would answer everybody}"
 # Here is the guard: it asks for the key on the routes that vLLM leaves open as well.
 export PYTHONPATH=/scratch/me/runs/study/scripts"${PYTHONPATH:+:$PYTHONPATH}"
+# The Rust front end loads no guard.
+export VLLM_USE_RUST_FRONTEND=0
 exec vllm serve Qwen/Qwen3-32B \
   --host "$EMOBENCH_HOST" --port "$EMOBENCH_PORT" --middleware emobench_guard.Guard \
   --served-model-name Qwen/Qwen3-32B \
