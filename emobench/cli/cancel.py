@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.core.plan import find_run_dir
     from emobench.runs.submission import cancel
 
-    run_dir = find_run_dir(arguments.run_dir)
+    run_dir = find_run_dir(arguments.run_dir, to_act=True)
     say = (lambda text: None) if arguments.json else print
     cancelled = cancel(run_dir, force=arguments.force, say=say)
     if arguments.json:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.config.current_plan import load_current_plan
     from emobench.core.plan import find_run_dir
 
-    run_dir = find_run_dir(arguments.run_dir)
+    run_dir = find_run_dir(arguments.run_dir, to_act=True)
     plan = load_current_plan(run_dir)
     settings = settings_with(
         plan.sweep.judge,

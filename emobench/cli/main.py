@@ -21,6 +21,7 @@ from emobench import __version__
 from emobench.cli.terminal import visible
 from emobench.core.errors import EmobenchError, nearest
 from emobench.core.files import describe_failure
+from emobench.core.ownership import LOOKING
 
 COMMANDS = {
     "init": "write a profile of this site and sweep files to begin with",
@@ -197,7 +198,6 @@ def _denied(error: OSError) -> str:
         if there.stat().st_uid != os.geteuid():
             return (
                 f"{path}: {error.strerror}; {there} belongs to {there.owner()}\n"
-                "  of somebody else's run you can use status, watch, logs, conversations, check "
-                "and report -o FILE"
+                f"  of somebody else's run you can use {LOOKING}"
             )
     return ""

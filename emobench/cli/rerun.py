@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.core.plan import find_run_dir, load_plan
     from emobench.runs.rerun import Choice, choose_episodes, set_aside
 
-    run_dir = find_run_dir(arguments.run_dir)
+    run_dir = find_run_dir(arguments.run_dir, to_act=not arguments.dry_run)
     plan = load_plan(run_dir)
     _check(arguments, plan, run_dir)
     outcomes = tuple(Outcome(name) for name in arguments.outcome)
@@ -119,8 +119,12 @@ def _command(plan: Plan, run_dir: RunDir) -> str:
 
 
 def _submit(plan: Plan, run_dir: RunDir, quiet: bool) -> None:
-    from emobench.runs.submission import submit
+    from emobench.runs.submission import submission_lock, submit
 
-    outcome = submit(plan, run_dir, warn=lambda text: print(visible(text), file=sys.stderr))
+    def warn(text: str) -> None:
+        print(visible(text), file=sys.stderr)
+
+    with submission_lock(run_dir, warn):
+        outcome = submit(plan, run_dir, warn=warn)
     if not quiet:
         print(f"submitted {plural(outcome.missing, 'cell')}; {outcome.live} have a job already")

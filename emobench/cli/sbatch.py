@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.scheduler.sbatch_lines import sbatch_lines
     from emobench.scheduler.schedulers import SCHEDULERS
 
-    run_dir = find_run_dir(arguments.run_dir)
+    run_dir = find_run_dir(arguments.run_dir, to_act=True)
     plan = load_plan(run_dir)
     if plan.profile.one_machine:
         hint = "emobench sweep runs it; for a cluster give --cluster there"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import dump_json, parse_json
+from emobench.core.ownership import make_folder
 from emobench.core.times import now, seconds
 
 BEAT_S = 2.0
@@ -66,7 +67,7 @@ def hold(
     made = not path.parent.exists()
     said = ""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         with ExitStack() as on_failure:
             on_failure.callback(os.close, descriptor)

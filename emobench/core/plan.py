@@ -11,6 +11,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.fields import Strict
 from emobench.core.files import read_json, write_json
 from emobench.core.models import RoleModel
+from emobench.core.ownership import own_run_dir
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 
@@ -173,11 +174,13 @@ def save_plan(run_dir: RunDir, plan: Plan) -> None:
     )
 
 
-def find_run_dir(path: str | None) -> RunDir:
-    """The given run directory, or the newest below runs/."""
+def find_run_dir(path: str | None, *, to_act: bool = False) -> RunDir:
+    """The given run directory, or the newest below runs/. Raises InvalidInput, also where it is not
+    this user's own, and the command is `to_act` in it."""
+    find = own_run_dir if to_act else lambda path: RunDir(Path(path).resolve())
     if path is not None:
-        return RunDir(Path(path).resolve())
+        return find(path)
     plans = sorted(Path("runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)
     if not plans:
         raise InvalidInput("no run directory below runs/; name one: emobench status runs/NAME")
-    return RunDir(plans[-1].parent.resolve())
+    return find(plans[-1].parent)

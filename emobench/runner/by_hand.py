@@ -22,6 +22,7 @@ from emobench.config.load import resolve
 from emobench.config.yaml_lines import Document
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, nearest
+from emobench.core.ownership import make_folder, own_run_dir
 from emobench.core.plan import CellBlock, Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir, slug
 from emobench.core.sweep import Sweep
@@ -107,7 +108,7 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
     assistant = slug(arguments.model)
     parts = [arguments.env, arguments.agent_strategy, assistant[:30], arguments.variant]
     name = f"hand-{'-'.join(parts)}"[:58] + f"-{arguments.trial}"
-    run_dir = RunDir((arguments.run_dir or Path("runs") / name).resolve())
+    run_dir = own_run_dir(arguments.run_dir or Path("runs") / name)
     at = {"engine": "openai", "api_key_env": arguments.api_key_env}
     url = arguments.model_base_url or url_in_environment()
     user_url = arguments.user_base_url or os.environ.get(_USER_URL)
@@ -146,7 +147,7 @@ def hand_plan(sweep: Sweep, run_dir: RunDir, assistant: str) -> Plan:
     cells = tuple(c.model_copy(update={"number": i}) for i, c in enumerate(plan.cells))
     block = CellBlock(name=assistant, assistant=assistant, first_cell=0, size=len(cells))
     plan = plan.model_copy(update={"cells": cells, "blocks": (block,)})
-    run_dir.path.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir.path)
     save_plan(run_dir, plan)
     return plan
 
@@ -197,7 +198,7 @@ def run_config(
     content = cell_content(sweep, expand(sweep)[0], load_benchmark().label)
     what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{name}"
     name = f"{what}-{content_hash(content)[:8]}"[-64:].lstrip("-._")
-    run_dir = RunDir((Path(config.log_dir) / name).resolve())
+    run_dir = own_run_dir(Path(config.log_dir) / name)
     # What an earlier call finished stays beside the tasks of this one.
     old = load_plan(run_dir).cells if run_dir.plan.exists() else ()
     held = set().union(*held_tasks(run_dir, old).values())

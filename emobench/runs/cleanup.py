@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from emobench.core.errors import EmobenchError
+from emobench.core.ownership import own_run_dir, require_own
 from emobench.core.plan import instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import handle_stop_signals
@@ -138,10 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         print(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}", flush=True)
 
-    run_dir = RunDir(arguments.run_dir.resolve())
     try:
+        run_dir = own_run_dir(arguments.run_dir)
         for each in (run_dir, *find_owners(run_dir)):
             if each != run_dir:
+                require_own(each)
                 say(f"servers of {each.path}, which were leased:")
             clean_up(each, say)
     except (EmobenchError, OSError) as error:

@@ -18,6 +18,7 @@ from emobench.core.commits import commits, merged_commits
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json
 from emobench.core.models import OpenAIModel
+from emobench.core.ownership import own_run_dir
 from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
@@ -70,7 +71,8 @@ def read_inputs(
     """Read a sweep file and its profile; write nothing.
 
     A dry run also works where Slurm cannot be asked: its default array limit then stands in, and
-    `warn` is told. Raises InvalidInput for mistakes in the file or the profile.
+    `warn` is told. Raises InvalidInput for mistakes in the file or the profile, and where
+    what is to act in the run directory finds it not this user's own.
     """
     sweep = load_sweep(sweep_file, cluster=cluster)
     if keep_servers_min is not None:
@@ -82,8 +84,9 @@ def read_inputs(
     if sweep.max_cost is not None:
         _warn_of_prices(sweep, warn)
     size = _max_array_size(profile, dry_run, warn)
-    folder = (run_dir or Path("runs") / sweep.name).resolve()
-    return Inputs(sweep_file, sweep, profile, RunDir(folder), size)
+    folder = run_dir or Path("runs") / sweep.name
+    place = RunDir(folder.resolve()) if dry_run else own_run_dir(folder)
+    return Inputs(sweep_file, sweep, profile, place, size)
 
 
 def _rebuilt_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:

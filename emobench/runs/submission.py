@@ -17,6 +17,7 @@ from emobench.core.command_lock import hold
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.files import read_json, write_atomic
 from emobench.core.job_id import array_of
+from emobench.core.ownership import make_folder, require_own
 from emobench.core.plan import (
     Plan,
     blocks_of_server,
@@ -31,7 +32,7 @@ from emobench.core.times import age_s, seconds
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state, state_of
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, Phase, is_live
-from emobench.scheduler.render import CLEANUP_SCRIPT, has_cleanup, render
+from emobench.scheduler.render import CLEANUP_SCRIPT, has_cleanup, is_script, render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
 from emobench.serving.demand import (
@@ -59,10 +60,12 @@ def submission_lock(
     run_dir: RunDir, say: Callable[[str], None], patience_s: float = PATIENCE_S
 ) -> Iterator[None]:
     """Be the one command that submits or cancels jobs of a run, from its first look at what there
-    is. Raises Held, which names the other one, and EmobenchError where the folder cannot be made.
+    is. Raises Held, which names the other one, EmobenchError where the folder cannot be made, and
+    InvalidInput where it is not this user's own.
     """
     with ExitStack() as held:
         try:
+            require_own(run_dir)
             what = "submits or cancels jobs of this run"
             held.enter_context(hold(run_dir.submission_lock, what, patience_s, say))
         except OSError as error:
@@ -128,7 +131,7 @@ def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
     save_plan(run_dir, plan)
     paths = write_files(texts, run_dir.scripts)
     for stale in set(run_dir.scripts.iterdir()) - set(paths):
-        if stale.is_file():  # Python keeps a folder of its own beside the guard
+        if is_script(stale.name) and stale.is_file():
             stale.unlink()
     return paths
 
@@ -425,10 +428,10 @@ def check_keys(plan: Plan) -> None:
 
 def _make_folders(plan: Plan, run_dir: RunDir) -> None:
     """Every folder that a job writes to; Slurm creates none, and fails tasks for lack of one."""
-    folders = [run_dir.path, run_dir.scripts, run_dir.submitit, Path(plan.logs)]
     try:
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (run_dir.path, run_dir.scripts, run_dir.submitit):
+            make_folder(folder)
+        Path(plan.logs).mkdir(parents=True, exist_ok=True)
         run_dir.endpoints.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _not_writable(run_dir, error) from None

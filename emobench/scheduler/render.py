@@ -35,6 +35,10 @@ GUARD = "emobench_guard"
 
 CLEANUP_SCRIPT = "cleanup.sbatch"
 """Name of the script that runs after the arrays."""
+_SCRIPTS = re.compile(
+    r"(user_vllm|assistant_vllm_.+|tau_array_.+|cleanup)\.sbatch|serve_.+\.sh|settings_.+\.json|"
+    rf"{re.escape(CONTAINER_RC)}|{GUARD}\.py"
+)
 CLEANUP_S = 20 * 60
 """Longer than servers wait for arrays that are being submitted (15 minutes)."""
 
@@ -61,6 +65,11 @@ def server_log(server: str) -> str:
 def array_script(block: str) -> str:
     """Name of the script that is submitted for a block of cells."""
     return f"tau_array_{block}.sbatch"
+
+
+def is_script(name: str) -> bool:
+    """Whether a file of the scripts' folder is, by its name, one that `render` makes."""
+    return _SCRIPTS.fullmatch(name) is not None
 
 
 def array_option(plan: Plan, block: CellBlock, cells: Iterable[int]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from emobench.core.errors import InvalidInput
 from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
+from emobench.core.ownership import require_own
 from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.serving.waiting import find_problem
@@ -74,7 +75,8 @@ def find_offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
     found = []
     for other in _siblings(run_dir):
         try:
-            api_key(other)  # before anything is believed: it is refused where it is not ours
+            require_own(other)  # before anything is believed
+            api_key(other)
             live = _live_servers(other)
             theirs = load_plan(other)
         except (OSError, InvalidInput):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.files import write_bytes_atomic
+from emobench.core.ownership import own_run_dir
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import WARNING, handle_stop_signals
@@ -400,7 +401,7 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
     parser.add_argument("--takes-over", default="", metavar="JOB", help="whose successor it is")
     arguments = parser.parse_args(argv)
     try:
-        run_dir = RunDir(arguments.run_dir.resolve())
+        run_dir = own_run_dir(arguments.run_dir)
         plan = load_plan(run_dir)
         server, replica = arguments.server, arguments.replica
         takes_over = arguments.takes_over

@@ -20,6 +20,7 @@ from zlib import crc32
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.files import dump_json, parse_json, write_bytes_atomic
 from emobench.core.outcomes import Condition, Outcome
+from emobench.core.ownership import make_folder
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
 from emobench.store.appending import LineStore, append_lines, stored_lines
@@ -423,7 +424,7 @@ class EpisodeStore(LineStore):
         self._usage: dict[tuple[int, int], Usage] = {}
 
     def __enter__(self) -> EpisodeStore:
-        self.paths.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.paths.folder)
         return super().__enter__()
 
     def append(self, *records: EpisodeRecord) -> None:

@@ -1,0 +1,137 @@
+"""Whether a run directory is this user's own, asked by every command that acts in it.
+
+Who may write to a run directory chooses what its jobs execute: their scripts, submitit's pickles,
+the plan with its set-up lines. So those that act (sweep, run, serve, cancel, rerun, judge) refuse a
+folder that is somebody else's, that others may write to or may put another in the place of, and a
+path that leads through somebody else's symlink. What only looks does not ask.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.run_dir import RunDir
+
+LOOKING = "status, watch, logs, conversations, check and report -o FILE"
+"""What works on somebody else's run."""
+MOST_SYMLINKS = 40
+
+
+def own_run_dir(path: Path | str) -> RunDir:
+    """Return the run directory at `path`, which need not exist, for a command that acts in it.
+
+    Raises InvalidInput where it is not this user's own, and OSError.
+    """
+    run_dir = RunDir(_follow(Path(path)))
+    require_own(run_dir)
+    return run_dir
+
+
+def require_own(run_dir: RunDir) -> None:
+    """Raise InvalidInput unless the run directory, and the folders in it that jobs execute and
+    trust, are this user's own as far as they exist. Raises OSError."""
+    cells = run_dir.path / "cells"
+    for folder in (run_dir.path, run_dir.scripts, run_dir.submitit, run_dir.endpoints, cells):
+        _require_own_folder(_follow(folder))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, that nobody else may write to, whatever the umask says.
+
+    Raises OSError.
+    """
+    for folder in (*reversed(path.parents), path):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o755, exist_ok=True)
+
+
+def _follow(path: Path) -> Path:
+    """Return the path without symlinks, each of which is this user's or the system's.
+
+    Raises InvalidInput where one is not.
+    """
+    # In a user namespace the system's files may be shown as nobody's.
+    trusted = {os.geteuid(), 0, Path("/").stat().st_uid}
+    real = Path("/")
+    left = list(reversed((Path.cwd() / path).parts[1:]))
+    links = 0
+    while left:
+        name = left.pop()
+        if name == "..":
+            real = real.parent
+            continue
+        step = real / name
+        try:
+            status = step.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            real = step
+            continue
+        if not stat.S_ISLNK(status.st_mode):
+            real = step
+            continue
+        links += 1
+        if status.st_uid not in trusted:
+            message = f"this symlink is {_name(status.st_uid)}'s, who can have it lead anywhere"
+            hint = "give the folder itself, without the symlink"
+            raise InvalidInput(Problem(message, file=str(step), hint=hint))
+        if links > MOST_SYMLINKS:
+            raise InvalidInput(Problem("too many symlinks one after another", file=str(path)))
+        target = step.readlink()
+        if target.is_absolute():
+            real = Path("/")
+        left += reversed([part for part in target.parts if part != "/"])
+    return real
+
+
+def _require_own_folder(folder: Path) -> None:
+    try:
+        status = folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        status = None
+    if status is not None and status.st_uid != os.geteuid():
+        hint = f"of somebody else's run you can use {LOOKING}; for a run of your own give --run-dir"
+        raise InvalidInput(
+            Problem(f"this belongs to {_name(status.st_uid)}", file=str(folder), hint=hint)
+        )
+    if status is not None and _others_may_write(status):
+        hint = f"if you trust what is in it: chmod go-w {folder}"
+        raise InvalidInput(
+            Problem(
+                "others may write to this folder, whose scripts run as you", str(folder), hint=hint
+            )
+        )
+    with suppress(FileNotFoundError, NotADirectoryError):
+        above = folder.parent.stat()
+        if _others_may_write(above) and not above.st_mode & stat.S_ISVTX:
+            message = (
+                f"others may write to this folder, and put another in the place of {folder.name}"
+            )
+            hint = f"chmod go-w or chmod +t {folder.parent}, or take a folder of your own in it"
+            raise InvalidInput(Problem(message, file=str(folder.parent), hint=hint))
+
+
+def _others_may_write(status: os.stat_result) -> bool:
+    """A user's private group is nobody else; with ACLs the group's bits are the most they give."""
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not _is_private(status.st_gid)
+
+
+def _is_private(group_id: int) -> bool:
+    with suppress(KeyError):
+        me, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group_id)
+        return group.gr_name == me and set(group.gr_mem) <= {me}
+    return False
+
+
+def _name(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return f"user {user_id}"
