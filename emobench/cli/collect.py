@@ -14,6 +14,7 @@ from emobench.cli.arguments import add_json
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
+from emobench.core.wording import plural
 
 if TYPE_CHECKING:
     from emobench.tables.published import Described
@@ -118,7 +119,7 @@ def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Descri
     if len(names) != len(files):
         raise InvalidInput(
             Problem(
-                f"{len(names)} names for {len(files)} files",
+                f"{plural(len(names), 'name')} for {plural(len(files), 'file')}",
                 key="--assistant",
                 hint="give one name for all files, or one a file, in their order",
             )

@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif not outcome.missing:
         say(f"nothing to submit: there are jobs for what is left ({plural(outcome.live, 'cell')})")
     else:
-        say(f"submitted {outcome.missing} of {len(plan.cells)} cells")
+        say(f"submitted {outcome.missing} of {plural(len(plan.cells), 'cell')}")
     for job in outcome.held:
         say(f"  {job}")
     for line in outcome.changes:
@@ -120,8 +120,9 @@ def run(arguments: argparse.Namespace) -> int:
         say("            for the jobs in the queue; cancel them and submit again to take it")
     if plan.sweep.keep_servers_min and (outcome.missing or outcome.live):
         say(
-            f"kept:       the servers stay up to {plan.sweep.keep_servers_min:g} minutes after the "
-            f"last cell: at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
+            "kept:       the servers stay up to "
+            f"{plural(plan.sweep.keep_servers_min, 'minute')} after the last cell: "
+            f"at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
             f"end them with: emobench cancel {typed_path(run_dir.path)}"
         )
     finished = not outcome.missing and not outcome.live

@@ -58,7 +58,8 @@ def run_cell(
         _refuse_other_content(store, content)
         summary = SummaryWriter(plan, run_dir, cell, content)
         missing = [task for task in cell.tasks if task not in store.finished()]
-        progress(f"cell {number}: {cell.title}: {len(missing)} of {len(cell.tasks)} tasks to run")
+        todo = f"{len(missing)} of {plural(len(cell.tasks), 'task')} to run"
+        progress(f"cell {number}: {cell.title}: {todo}")
         reason, message = "completed", ""
         if missing:
             summary.write(store)

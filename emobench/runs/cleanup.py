@@ -23,6 +23,7 @@ from emobench.core.plan import instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import handle_stop_signals
 from emobench.core.times import age_s
+from emobench.core.wording import plural
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.demand import ON_THEIR_WAY, RemainingCells, who_leases, who_needs_server
 from emobench.store.endpoints import locate_server
@@ -113,7 +114,7 @@ def clean_up(
         keep_s = load_plan(run_dir).sweep.keep_servers_min * 60
         if keep_s and not keeping:
             keeping = True
-            say(f"the servers are kept for {keep_s / 60:g} minutes (keep_servers_min)")
+            say(f"the servers are kept for {plural(keep_s / 60, 'minute')} (keep_servers_min)")
         waited = time.monotonic() - begun
         if seen.free and waited >= keep_s + grace_s:
             names = [str(job) for job in seen.free]

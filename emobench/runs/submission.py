@@ -29,6 +29,7 @@ from emobench.core.plan import (
 )
 from emobench.core.run_dir import RunDir
 from emobench.core.times import age_s, seconds
+from emobench.core.wording import plural
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state, state_of
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, Phase, is_live
@@ -152,7 +153,7 @@ def prepare_by_hand(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDU
     adopt_jobs(plan, run_dir, schedulers)
     if live := schedulers.live(read_jobs(run_dir)):
         raise EmobenchError(
-            f"{len(live)} jobs of {run_dir.path} are in the queue, the first is {live[0]}\n"
+            f"{run_dir.path} has {plural(len(live), 'job')} in the queue, the first is {live[0]}\n"
             "  `emobench sweep` without --no-submit submits what is missing beside them"
         )
     paths = write_scripts(plan, run_dir)

@@ -81,7 +81,7 @@ class ShutdownPolicy:
         idle_s = time.monotonic() - self._used
         limit_s = sweep.idle_limit_min * 60
         if limit_s and self._was_idle and idle_s >= limit_s:
-            return f"idle for {sweep.idle_limit_min:g} minutes (idle_limit_min)"
+            return f"idle for {plural(sweep.idle_limit_min, 'minute')} (idle_limit_min)"
         return ""
 
     def _kept(self, sweep: Sweep) -> bool:

@@ -25,6 +25,7 @@ from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, server
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import WARNING, handle_stop_signals
 from emobench.core.times import now
+from emobench.core.wording import plural
 from emobench.llm import guard
 from emobench.llm.client import Unreachable, check_health
 from emobench.scheduler.render import GUARD, serve_script
@@ -328,7 +329,8 @@ class Supervisor:
             if time.monotonic() > self._deadline:
                 found = diagnose(engine.lines())
                 self._cause = diagnose_slow_start() if found.kind == "unknown" else found
-                return f"not ready {self._limit_s / 60:g} minutes (server_deadline_min): {problem}"
+                limit = plural(self._limit_s / 60, "minute")
+                return f"not ready {limit} (server_deadline_min): {problem}"
             self._announcer.publish_if_due("starting")
             self._wakeable.sleep(self._timing.probe_s)
 

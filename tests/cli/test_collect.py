@@ -67,7 +67,7 @@ def test_result_files(study: RunDir, capsys: pytest.CaptureFixture[str]) -> None
         (["r.json", "--env", "retail", "--variant", "x/y"], "'x/y' cannot be a name here"),
         (
             ["r.json", "--env", "airline", "--variant", "control", "--assistant", "a", "b"],
-            "2 names for 1 files",
+            "2 names for 1 file",
         ),
         (["r.json", "--env", "airline", "--variant", "x", "--tasks", "1-"], "'1-' is no number"),
         (["r.json", "--env", "airline", "--variant", "x", "--tasks", "9-2"], "runs backwards"),
