@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
+from emobench.core.command_lock import Held
 from emobench.core.errors import EmobenchError
 from emobench.core.ownership import own_run_dir, require_own
 from emobench.core.plan import instances_of, load_plan
@@ -24,6 +25,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import handle_stop_signals
 from emobench.core.times import age_s
 from emobench.core.wording import plural
+from emobench.runs.submission import submission_lock
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.demand import ON_THEIR_WAY, RemainingCells, who_leases, who_needs_server
 from emobench.store.endpoints import locate_server
@@ -117,11 +119,19 @@ def clean_up(
             say(f"the servers are kept for {plural(keep_s / 60, 'minute')} (keep_servers_min)")
         waited = time.monotonic() - begun
         if seen.free and waited >= keep_s + grace_s:
-            names = [str(job) for job in seen.free]
-            say(f"still there {waited:.0f} s after the last cell: cancelling {', '.join(names)}")
-            schedulers.cancel(seen.free)
-            say("they are gone")
-            return names
+            after = f"still there {waited:.0f} s after the last cell"
+            try:
+                with submission_lock(run_dir, say):
+                    # A command may have submitted cells for them meanwhile.
+                    free = survey(run_dir, schedulers).free
+                    if free:
+                        names = [str(job) for job in free]
+                        say(f"{after}: cancelling {', '.join(names)}")
+                        schedulers.cancel(free)
+                        say("they are gone")
+                        return names
+            except Held as error:
+                say(str(error))
         time.sleep(FIRST_POLL_S if waited < 3 * POLL_S else POLL_S)
 
 

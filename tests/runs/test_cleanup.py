@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.times import now
 from emobench.runs import cleanup
 from emobench.runs.cleanup import clean_up, find_owners, survey
+from emobench.runs.submission import submission_lock
 from emobench.serving.demand import ON_THEIR_WAY, OwnDemand
 from emobench.store.endpoints import ServerLocation, point_to_leased
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, write_jobs
@@ -52,6 +54,25 @@ def test_servers_that_outlive_their_last_client_are_cancelled(run_dir: RunDir) -
     assert said[-1] == "they are gone"
     assert clean_up(run_dir, said.append, grace_s=0, schedulers=scheduler.all()) == []
     assert said[-1].startswith("nothing to clean up")
+
+
+def test_servers_that_a_command_submits_cells_for_meanwhile_stay(run_dir: RunDir) -> None:
+    """The clean-up job cancels under the lock of those that submit, and looks again under it."""
+    scheduler = ScriptedScheduler(j1="RUNNING", j2="COMPLETED", j3="COMPLETED", j5="RUNNING")
+    said: list[str] = []
+    with ExitStack() as command:
+        command.enter_context(submission_lock(run_dir, said.append))
+
+        def say(text: str) -> None:
+            said.append(text)
+            if text.startswith("waiting for"):
+                again = JobRecord(JobKind.ARRAY, "a", "5", submitted=now(), cells=(0, 1))
+                add_jobs(run_dir, [again])
+                command.close()
+
+        assert clean_up(run_dir, say, grace_s=0, schedulers=scheduler.all()) == []
+    assert scheduler.script["1"] == "RUNNING"
+    assert any(text.startswith("waiting for") for text in said)
 
 
 class Clock:

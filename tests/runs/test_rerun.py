@@ -126,18 +126,23 @@ def test_a_cell_that_was_done_waits_to_be_submitted(run_dir: RunDir) -> None:
     assert run_status(plan, run_dir, [], {}).cells.waiting == 2
 
 
-def test_the_next_sweep_runs_them_and_the_new_record_has_the_old_attempts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_they_are_run_again_and_the_new_record_has_the_old_attempts(
+    tmp_path: Path, at_once: bool
+) -> None:
     study = Study(tmp_path)
     assert study.sweep("--wait").returncode == 0
     before = study.episodes()
     failed = [each for each in before if each["outcome"] != "solved" and each["variant"] == "anger"]
     again, *kept = failed
-    result = study.run("rerun", "runs/tiny", "--cell", "1", "--task", str(again["task_id"]))
+    options = ["--cell", "1", "--task", str(again["task_id"])] + ["--submit"] * at_once
+    result = study.run("rerun", "runs/tiny", *options)
     assert result.returncode == 0, result.stderr
-    assert study.status()["cells"]["waiting"] == 1
+    assert ("submitted 1 cell" in result.stdout) == at_once
+    assert at_once or study.status()["cells"]["waiting"] == 1
     result = study.sweep("--wait")
     assert result.returncode == 0, result.stderr
-    assert "submitted 1 of 2 cells" in result.stdout
+    assert ("submitted 1 of 2 cells" in result.stdout) != at_once
     after = study.episodes()
     new = [each for each in after if each not in before]
     assert [(each["task_id"], each["attempt"]) for each in new] == [(again["task_id"], 2)]
