@@ -21,7 +21,8 @@ BENCHMARK := $(VENV)/.benchmark-$(or $(TAU_BENCH),pypi)
 # No warnings of conflicts: pip would report the benchmark's left-out dependencies as errors.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
-LOCK_HINT := { echo "Where the index has other files than locks/ names: make LOCK=no $(MAKECMDGOALS)" >&2; false; }
+LOCK_HINT := { echo "If your index builds its own files, make LOCK=no $(MAKECMDGOALS) takes them;" \
+  "if it is PyPI or its mirror and a hash differs, do not install that file." >&2; false; }
 SHELL_FILES := .ci/run $(wildcard tools/*.sh)
 
 # An interpreter that was upgraded away leaves a dead link; what the stamps say is then void.
