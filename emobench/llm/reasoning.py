@@ -13,7 +13,7 @@ from typing import Literal
 
 Form = Literal["complete", "unterminated", "closing_only"]
 
-_COMPLETE = re.compile(r"<(think|thinking)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<(/?)(think|thinking)>", re.IGNORECASE)
 _CLOSING = re.compile(r"</(?:think|thinking)>", re.IGNORECASE)
 _OPENING = re.compile(r"<(?:think|thinking)>", re.IGNORECASE)
 
@@ -43,8 +43,8 @@ def sanitize(text: str, form: re.Pattern[str] | None = None) -> Sanitized:
     if "think" not in text.lower():
         return Sanitized(text)
     forms: list[Form] = []
-    rest, found = _COMPLETE.subn("", text)
-    if found:
+    rest = _without_complete(text)
+    if rest != text:
         forms.append("complete")
     # Greedy: whatever precedes the last closing tag belongs to the monologue that it closes.
     *before, last = _CLOSING.split(rest)
@@ -57,3 +57,23 @@ def sanitize(text: str, form: re.Pattern[str] | None = None) -> Sanitized:
         begun = form.search(rest, opening.end()) if form else None
         rest = rest[: opening.start()] + (rest[begun.start() :] if begun else "")
     return Sanitized(rest.strip(), tuple(forms)) if forms else Sanitized(text)
+
+
+def _without_complete(text: str) -> str:
+    """The text without its complete blocks, each up to the first closing tag of its own name.
+
+    Takes time in proportion to the text: a pattern for a whole block would search the rest of the
+    text at each opening tag.
+    """
+    tags = [(tag.start(), tag.end(), bool(tag[1]), len(tag[2])) for tag in _TAG.finditer(text)]
+    last_closing = {name: start for start, _, closes, name in tags if closes}
+    kept: list[str] = []
+    place, opened = 0, 0
+    for start, end, closes, name in tags:
+        if opened:
+            if closes and name == opened:
+                place, opened = end, 0
+        elif not closes and last_closing.get(name, -1) > start:
+            kept.append(text[place:start])
+            opened = name
+    return "".join([*kept, text[place:]])

@@ -25,7 +25,7 @@ CONTEXT_WORDS = re.compile(
 _CALL = re.compile(
     r"(?:tool|function)[ _]calls?\b.{0,80}\barguments\b"
     r"|\barguments\b.{0,80}\b(?:tool|function)[ _]call"
-    r"|(?:pars\w+|invalid|malformed)\W+(?:(?:the|a|model)\W+)*(?:tool|function)[ _]call\b"
+    r"|(?:pars\w{1,20}|invalid|malformed)\W+(?:(?:the|a|model)\W+)*(?:tool|function)[ _]call\b"
     r"|tool call validation failed|failed_generation|tool_use_failed",
     re.IGNORECASE | re.DOTALL,
 )

@@ -15,7 +15,7 @@ from emobench.store.episodes import EpisodeError, EpisodeRecord
 SAME_IN_A_ROW = 3
 """Conversations that the same rejection ends, one after the other, before it counts as the
 server's."""
-_ODD = re.compile(r"\S*\d\S*")
+_ODD = re.compile(r"(?<!\S)\S*\d\S*")
 """Numbers and ids, which differ between two answers that say the same."""
 
 

@@ -58,7 +58,7 @@ _RESULT = re.compile(r'\{\s*"(?:task_id|reward|info|traj|trial)"\s*:')
 _TASK_KEY = re.compile(r'"task_id"\s*:')
 _POLICY = re.compile(r"\b(retail|airline) agent policy", re.I)
 _LAST = re.compile(r"^(?:[\w.]+\.)?(\w+)(?::|$)")
-_FRAME = re.compile(r'File "[^"]*tau_\w+[\\/](agents|envs)[\\/]([\w\\/]+)\.py"')
+_FRAME = re.compile(r'File "[^"]*tau_\w{1,40}[\\/](agents|envs)[\\/]([\w\\/]{1,200})\.py"')
 # From a reply that could not be used: a call whose arguments are no JSON, an action without a
 # name or arguments, no content at all.
 _UNUSABLE = {"JSONDecodeError", "AssertionError", "ValidationError", "AttributeError"}

@@ -85,7 +85,7 @@ def request_for(turn: str, model: str, max_tokens: int, *, schema: bool) -> dict
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _WORDS = re.compile(rf"\b({'|'.join(LABELS)})\b", re.IGNORECASE)
-_DIGITS = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)(?![\w.]*\d)")
+_DIGITS = re.compile(r"(?<![\w.])(-?\d++(?:\.\d++)?+)(?![\w.]*\d)")
 _RANGES = re.compile(r"\b\d\s*(?:-|to|\u2013)\s*\d\b|(?:/|out of)\s*\d\b", re.IGNORECASE)
 
 

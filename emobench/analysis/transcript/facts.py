@@ -88,7 +88,7 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
     "payment_id": re.compile(r"\b((?:credit_card|gift_card|paypal|certificate)_\d{4,7})\b", re.I),
     "flight": re.compile(r"\b(HAT\s?-?\d{3})\b", re.I),
     "amount": re.compile(
-        r"\$\s?(\d[\d,]*(?:\.\d\d?)?)|\b(\d[\d,]*(?:\.\d\d?)?)\s?(?:dollars|bucks|usd)\b", re.I
+        r"\$\s?(\d[\d,]*(?:\.\d\d?)?)|\b(\d[\d,]{0,15}(?:\.\d\d?)?)\s?(?:dollars|bucks|usd)\b", re.I
     ),
     "address": re.compile(rf"(?<![\w$#-])(\d{{1,5}}\s+(?:[A-Z][a-z]+\s+){{1,3}}?)(?i:{_STREET})\b"),
     "card": re.compile(
@@ -104,7 +104,7 @@ _ZIP = re.compile(
 _RESERVATION = re.compile(r"(?<![\w#$.@-])((?=[A-Z\d]*\d)(?=[A-Z\d]*[A-Z])[A-Z\d]{6})(?![\w@-])")
 _RESERVATION_BY_WORD = re.compile(
     r"(?:reservations?|confirmation|booking)(?:\s+(?i:ids?|number|code|no\.?))?\s*"
-    r"(?:(?i:is|are|of|:|#|named)\s*)?\s*\(?['\"]?([A-Z]{6})(?![\w-])"
+    r"(?:(?i:is|are|of|:|#|named)\s*)?\(?['\"]?([A-Z]{6})(?![\w-])"
 )
 """A code without a digit, where the words before it say what it is."""
 
@@ -227,7 +227,7 @@ OWN: tuple[Kind, ...] = ("user_id", "email", "zip", "name")
 """Kinds of which a user has one: another value contradicts."""
 DATE_SLACK_DAYS = 7
 """'A day later' is arithmetic: a date so near to a known one is not invented."""
-_IDS = re.compile(r"(?<!\S)\S+@\S+|\b\w+_\w+_\d{4}\b")
+_IDS = re.compile(r"(?<!\S)\S+@\S+|\b\w[^\W_]*_\w+_\d{4}\b")
 _NAME_SAID = re.compile(
     r"\b(?:[Mm]y (?:full )?name is|[Mm]y name's|[Nn]ame: ?|[Ii]t is under the name(?: of)?)\s+"
     r"([A-Z][a-z]+) ([A-Z][a-z]+)\b"

@@ -61,14 +61,15 @@ _OPEN = re.compile(
     r"proceed|process))\b",
     re.I,
 )
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
 _CLOSING = re.compile(
-    r"[^.!?\n]*\b(?:(?:any(?:thing| other| more)|something|what) else"
+    r"\b(?:(?:any(?:thing| other| more)|something|what) else"
     r"|(?:any )?(?:other|further|more) (?:questions?|requests?|assistance|help)"
     r"|have a (?:great|nice|good|wonderful)"
-    r"|transfer(?:red)?)\b[^.!?\n]*[.!?]?",
+    r"|transfer(?:red)?)\b",
     re.I,
 )
-"""A sentence that asks for nothing but goodbye, or offers to hand over."""
+"""Of a sentence that asks for nothing but goodbye, or offers to hand over."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,10 @@ def _stopped_early(conversation: Conversation, facts: TaskFacts, missed: Iterabl
     if identity and identity <= set(missed) and not any(map(writes, called)):
         return True
     last = next((text for role, text in reversed(transcript.spoken) if role != "user"), None)
-    return last is None or _OPEN.search(_CLOSING.sub(" ", last)) is not None
+    if last is None:
+        return True
+    rest = _SENTENCE.sub(lambda said: " " if _CLOSING.search(said[0]) else said[0], last)
+    return _OPEN.search(rest) is not None
 
 
 def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
