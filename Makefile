@@ -112,9 +112,11 @@ test: packages dev ## Install what the tests need, then check and the whole suit
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python tools/run_tests.py $(PYTEST_ARGS)
 
-# uv resolves for all systems and for each Python from 3.11 on at once. run.txt is a part of dev.txt.
+# uv resolves for all systems and each Python from 3.11 on at once, to one version of a package for
+# all where it can: newer numpy for 3.12 and up brought errors of mypy. run.txt is a part of dev.txt.
 UV_COMPILE := $(BIN)/uv pip compile --quiet --no-config $(UV_ARGS) --universal \
-  --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+  --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command 'make lock'
 
 $(VENV)/.installed-uv: | $(BIN)/python
 	@$(PIP) '$(UV)'
