@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         sample=arguments.sample,
         max_tokens=arguments.max_tokens,
     )
-    endpoint = find_endpoint(settings, plan, run_dir)
+    endpoint = find_endpoint(settings, plan, run_dir, given=arguments.base_url is not None)
     asked = judge_run(run_dir, settings, endpoint, plan.sweep.seed, _progress())
     print(show(asked, endpoint.model), file=sys.stderr if arguments.json else sys.stdout)
     check_run(run_dir, None, arguments.json)

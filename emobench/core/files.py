@@ -128,7 +128,7 @@ def read_json(path: Path) -> Any:
     """The file's value, or None where there is no (readable, whole) file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 

@@ -41,6 +41,16 @@ def require_own(run_dir: RunDir) -> None:
         _require_own_folder(_follow(folder))
 
 
+def is_own_file(path: Path) -> bool:
+    """Whether there is such a file, it is this user's own, and nobody else may write to it."""
+    try:
+        status = _follow(path).stat()
+    except (OSError, InvalidInput):
+        return False
+    own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+    return own and not _others_may_write(status)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, that nobody else may write to, whatever the umask says.
 

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from emobench.core.errors import InvalidInput
+
 
 @dataclass(frozen=True)
 class CellPaths:
@@ -117,21 +119,36 @@ class RunDir:
         return self.path / "report.html"
 
     def endpoint(self, instance: str) -> Path:
-        return self.endpoints / f"{instance}.json"
+        return self.endpoints / f"{_name(instance)}.json"
 
     def successor(self, instance: str) -> Path:
         """Where a server announces itself that is to take over from the instance's present one."""
-        return self.endpoints / f"{instance}+next.json"
+        return self.endpoints / f"{_name(instance)}+next.json"
 
     def leases(self, instance: str) -> Path:
         """Folder of the leases that other sweeps have of this run's server, one file each."""
-        return self.endpoints / "leases" / instance
+        return self.endpoints / "leases" / _name(instance)
 
     def events(self, instance: str, job_id: str) -> Path:
-        return self.endpoints / f"{instance}.{job_id}.events.jsonl"
+        return self.endpoints / f"{_name(instance)}.{_name(job_id)}.events.jsonl"
 
     def cell(self, number: int) -> CellPaths:
         return CellPaths(self.path / "cells" / str(number))
+
+
+def is_name(text: str) -> bool:
+    """Whether a text read from a file can stand in a path or a command line as one name.
+
+    >>> is_name("user+2"), is_name("../x"), is_name("--all")
+    (True, False, False)
+    """
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", text) is not None
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise InvalidInput(f"{text[:80]!r} stands where a server or a job is named, and is no name")
+    return text
 
 
 def slug(model: str) -> str:

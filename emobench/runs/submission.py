@@ -43,9 +43,10 @@ from emobench.serving.demand import (
     who_leases,
     who_needs_server,
 )
-from emobench.serving.reuse import holds_lease, lease_servers, release_lease
+from emobench.serving.reuse import holds_lease, lease_servers
 from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, note_cancelled, read_jobs
+from emobench.store.leases import give_back_lease
 from emobench.store.summaries import current_summary, renew_files
 
 STAYS_S = 60.0
@@ -196,7 +197,7 @@ def submit(
             save_plan(run_dir, taken)
         cleanup = scheduler.submit_cleanup(plan, run_dir, on_job, warn) if todo.cleanup else []
         return Submission(cleanup, 0, waiting, {}, todo.held, changes, not_taken(plan, old))
-    schedulers.cancel(todo.leaving)
+    schedulers.cancel([job for job in todo.leaving if schedulers.is_of(job, run_dir)])
     write_scripts(plan, run_dir)
     if servers_of(plan.sweep):
         api_key(run_dir, create=True)
@@ -208,7 +209,7 @@ def submit(
     except BaseException:
         if not schedulers.live([job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]):
             for location in leased.values():
-                release_lease(location)
+                give_back_lease(location, run_dir)
         raise
     finally:
         # Also after a refusal: the arrays that were taken have servers.
@@ -369,10 +370,16 @@ def cancel(
     plan = load_plan(run_dir)
     with submission_lock(run_dir, say):
         stopped: dict[tuple[str, str], JobRecord] = {}
+        foreign: dict[tuple[str, str], JobRecord] = {}
         shared: dict[str, str] = {}
         while True:
             adopt_jobs(plan, run_dir, schedulers)
-            live = schedulers.live(read_jobs(run_dir))
+            live = []
+            for job in schedulers.live(read_jobs(run_dir)):
+                if schedulers.is_of(job, run_dir):
+                    live.append(job)
+                else:
+                    foreign[job.handle] = job
             servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
             leased = {job.job_id: who_leases(run_dir, job.name, schedulers) for job in servers}
             shared |= {_name(job): who for job in live if (who := leased.get(job.job_id))}
@@ -386,8 +393,10 @@ def cancel(
                 note_cancelled(run_dir, stopping)
             schedulers.cancel(stopping)
             stopped |= {job.handle: job for job in stopping}
+        for job in foreign.values():
+            say(f"{_name(job)} is left alone: on record here, but it is another run's or none")
         for instance in instances_of(plan.sweep):
-            release_lease(locate_server(run_dir, instance))
+            give_back_lease(locate_server(run_dir, instance), run_dir)
     return Cancelled([_name(job) for job in stopped.values()], shared)
 
 

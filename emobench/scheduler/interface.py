@@ -178,6 +178,10 @@ class Scheduler(ABC):
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
         """End jobs, and return once they are gone. Raises EmobenchError where one stays."""
 
+    def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
+        """Whether nothing says that a job on record is another run directory's, or none at all."""
+        return True
+
     def withdraw(self, job: JobRecord) -> None:
         """Have a job end, as far as that works, without waiting for it."""
         with suppress(EmobenchError):

@@ -36,6 +36,12 @@ class JobComment:
         return f"emobench {run_dir.identity} {self.kind} {self.name}{after}: {text}"
 
 
+def run_in_comment(comment: str) -> str | None:
+    """Return the identity of the run directory that a comment names; None where it names none."""
+    match = _FORM.match(comment)
+    return None if match is None else match["run"]
+
+
 def read_comment(comment: str, run_dir: RunDir) -> JobComment | None:
     """Return what a job's comment says; None where the job is not this run directory's."""
     match = _FORM.match(comment)

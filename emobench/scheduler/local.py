@@ -197,7 +197,7 @@ class LocalScheduler(Scheduler):
         processes = list(dict.fromkeys(map(_process_of, jobs)))
         for process in processes:
             with suppress(ProcessLookupError):
-                if state_of_process(process).live:
+                if process.pid in find_processes(process):
                     os.killpg(process.pid, signal.SIGTERM)
                 else:
                     # Its first process was killed; what is left of it is told one by one.
@@ -213,6 +213,17 @@ class LocalScheduler(Scheduler):
             if time.monotonic() > deadline:
                 raise EmobenchError(f"processes {', '.join(map(str, left))} could not be ended")
             time.sleep(0.05)
+
+    def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
+        """By the environment of its processes, which names the run directory."""
+        process = _process_of(job)
+        if process.host != socket.gethostname():
+            return True  # `cancel` says that it cannot be reached from here
+        for pid in find_processes(process):
+            described = _environment_of(pid).get(RECORDS_VARIABLE, "")
+            if described and _Job.read(described, run_dir) is None:
+                return False
+        return not _leads(process) or process.pid in find_processes(process)
 
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
         """The process that runs the cells reads it from the plan (`run_tasks`)."""
@@ -247,14 +258,22 @@ def _environments() -> Iterator[tuple[int, dict[str, str]]]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        with suppress(OSError):
-            pairs = os.fsdecode((entry / "environ").read_bytes()).split("\0")
-            yield int(entry.name), dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        if environment := _environment_of(int(entry.name)):
+            yield int(entry.name), environment
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    """Empty where the process is gone, or somebody else's."""
+    try:
+        pairs = os.fsdecode(Path(f"/proc/{pid}/environ").read_bytes()).split("\0")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 def find_processes(process: LocalProcess) -> list[int]:
     """Every living process of a local job, its first one included."""
-    leads = _leads(process)
+    leads = _leads(process) and _environment_of(process.pid).get(TOKEN_VARIABLE) == process.token
     token = f"{TOKEN_VARIABLE}={process.token}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -294,7 +313,7 @@ def _start(
 
         def _submit_command(self, command: str) -> Any:
             process = subprocess.Popen(
-                [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+                [sys.executable, "-P", "-m", "submitit.local._local", str(self.folder)],
                 env=_environment(command, token) | {RECORDS_VARIABLE: records},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -88,6 +88,11 @@ class Schedulers:
         for scheduler, own in self._split(jobs):
             scheduler.cancel(own)
 
+    def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
+        """Whether nothing says that a job on record is another run directory's, or none at all: a
+        run directory that somebody sent may name any."""
+        return self.owner(job).is_of(job, run_dir)
+
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
         """Have at most `throttle` cells of each array run at a time from now on; on this machine,
         of all together. Raises EmobenchError where the scheduler says no."""

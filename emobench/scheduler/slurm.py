@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.core.cluster import ClusterProfile
@@ -19,7 +20,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
 from emobench.core.times import iso
 from emobench.scheduler.interface import Accounts, JobState, OwnJob, Scheduler
-from emobench.scheduler.job_comment import JobComment, read_comment
+from emobench.scheduler.job_comment import JobComment, read_comment, run_in_comment
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
     array_option,
@@ -35,6 +36,7 @@ from emobench.scheduler.slurm_commands import (
     cancel_slurm,
     commented_jobs,
     live_arrays,
+    queued_command,
     run_command,
     slurm_accounts,
     slurm_states,
@@ -187,6 +189,15 @@ class SlurmScheduler(Scheduler):
 
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
         cancel_slurm([job.job_id for job in jobs])
+
+    def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
+        """By its comment, or where that is none of ours, by the script that was submitted."""
+        queued = queued_command(job.job_id)
+        if queued is None:
+            return True
+        if (owner := run_in_comment(queued.comment)) is not None:
+            return owner == run_dir.identity
+        return not queued.script or Path(queued.script).is_relative_to(run_dir.path)
 
     def withdraw(self, job: JobRecord) -> None:
         run_command(["scancel", job.job_id])

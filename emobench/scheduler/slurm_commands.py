@@ -162,6 +162,27 @@ def commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
     return sorted(found, key=lambda job: (job.submitted, len(job.job_id), job.job_id))
 
 
+@dataclass(frozen=True)
+class QueuedCommand:
+    """What a job in the queue was submitted with."""
+
+    script: str
+    """Absolute path; empty where Slurm does not say one."""
+    comment: str
+
+
+def queued_command(job_id: str) -> QueuedCommand | None:
+    """Ask squeue what a job was submitted with; None where it does not say."""
+    asked = ["squeue", "--noheader", "--states=all", "--format=%k|%o", f"--jobs={job_id}"]
+    output, _ = run_command(asked)
+    for line in (output or "").splitlines():
+        comment, mark, command = line.strip().rpartition("|")
+        if mark:
+            words = command.split(" ")
+            return QueuedCommand(words[0] if command.startswith("/") else "", comment)
+    return None
+
+
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:
     """None where squeue could not be asked."""
     command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N"]

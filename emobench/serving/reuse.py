@@ -25,7 +25,7 @@ from emobench.store.endpoints import (
     locate_server,
     point_to_leased,
 )
-from emobench.store.leases import add_lease, remove_lease
+from emobench.store.leases import add_lease, give_back_lease
 
 ANSWER_S = 45.0
 """A supervisor looks every second, but another node may see a new file half a minute late."""
@@ -121,7 +121,7 @@ def lease_servers(
         else:
             say(f"server {instance}: no running server can be shared (reuse), so one is started")
     for location in before.values():
-        release_lease(location)
+        give_back_lease(location, run_dir)
     return leased
 
 
@@ -141,15 +141,10 @@ def lease_server(
     except OSError as error:
         problem = f"{error.filename or location.run_dir.path}: {error.strerror}"
     except BaseException:
-        release_lease(location)
+        give_back_lease(location, run_dir)
         raise
-    release_lease(location)
+    give_back_lease(location, run_dir)
     return None, problem
-
-
-def release_lease(location: ServerLocation) -> None:
-    """End a lease; nothing happens where the location is none."""
-    remove_lease(location.run_dir, location.instance, location.lease)
 
 
 def holds_lease(run_dir: RunDir, instance: str) -> bool:

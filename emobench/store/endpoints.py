@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json, write_json
-from emobench.core.run_dir import RunDir
+from emobench.core.run_dir import RunDir, is_name
 from emobench.core.times import age_s, now
 
 State = Literal["starting", "ready", "failed", "left"]
@@ -159,9 +159,10 @@ def locate_server(run_dir: RunDir, instance: str) -> ServerLocation:
         return own
     try:
         owner = RunDir(Path(lease["run_dir"]))
-        return ServerLocation(owner, str(lease["instance"]), str(lease["id"]))
+        found = ServerLocation(owner, str(lease["instance"]), str(lease["id"]))
     except (KeyError, TypeError):
         return own
+    return found if is_name(found.instance) and is_name(found.lease) else own
 
 
 def point_to_leased(run_dir: RunDir, instance: str, location: ServerLocation) -> None:

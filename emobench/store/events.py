@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from emobench.core.files import parse_json
 from emobench.core.run_dir import RunDir
 from emobench.core.times import iso
 from emobench.llm.engine_metrics import Load, ask_load, was_busy
@@ -105,15 +106,14 @@ def read_events(run_dir: RunDir) -> dict[str, list[Event]]:
 
 def _read(path: Path) -> list[Event]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().splitlines()
     except OSError:
         return []
     events = []
     for line in lines:
         try:
-            data = json.loads(line)
-            events.append(_event(data))
-        except (ValueError, TypeError, KeyError):
+            events.append(_event(parse_json(line)))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             continue  # torn by a full disk or a kill
     return events
 

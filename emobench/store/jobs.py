@@ -12,7 +12,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import locked, read_json, write_json
 from emobench.core.job_id import task_id
 from emobench.core.plan import Plan
-from emobench.core.run_dir import RunDir
+from emobench.core.run_dir import RunDir, is_name
 from emobench.core.times import now, seconds
 
 SchedulerName = Literal["slurm", "local"]
@@ -123,6 +123,9 @@ def record_of(data: Mapping[str, Any]) -> JobRecord:
     process = None
     if "pid" in data:
         process = LocalProcess(**{field.name: data[field.name] for field in fields(LocalProcess)})
+    for key in ("name", "job_id"):
+        if not is_name(str(data[key])):
+            raise ValueError(f"its {key} {str(data[key])[:80]!r} is no name")
     return JobRecord(
         kind=JobKind(data["kind"]),
         name=str(data["name"]),

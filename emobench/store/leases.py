@@ -63,8 +63,18 @@ def read_leases(run_dir: RunDir, instance: str) -> list[Lease]:
     return found
 
 
+def give_back_lease(location: ServerLocation, run_dir: RunDir) -> None:
+    """End the lease that `run_dir` has of the server at `location`; nothing happens where that is
+    no lease, or another sweep's."""
+    if location.lease:
+        claim = read_json(_file(location.run_dir, location.instance, location.lease))
+        if isinstance(claim, dict) and claim.get("run_dir") == str(run_dir.path):
+            remove_lease(location.run_dir, location.instance, location.lease)
+
+
 def remove_lease(run_dir: RunDir, instance: str, lease_id: str) -> None:
-    """End a lease, as far as its file can be removed; nothing happens where there is none."""
+    """End a lease of the run's own server, as far as its file can be removed; nothing happens where
+    there is none."""
     if lease_id:
         # Where it cannot, the server's supervisor finds out that nobody needs it.
         with suppress(OSError):

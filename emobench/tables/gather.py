@@ -48,6 +48,8 @@ LEFT_OUT = tuple(LineCounts.__dataclass_fields__)
 CHUNK_BYTES = 12 * 2**20
 CHUNK_PARTS = 200
 MOST_WORKERS = 8
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""What -P is on the command line."""
 PARALLEL_FROM = 4 * CHUNK_BYTES
 """Bytes of episode files below which starting processes costs more than it saves."""
 AHEAD = 2
@@ -337,10 +339,12 @@ def _read_in_processes(
     # Not forked: pyarrow has threads.
     context = multiprocessing.get_context("spawn")
     pending: deque[Future[Batch]] = deque()
-    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+    with _starting_processes():
+        executor = ProcessPoolExecutor(workers, context, _end_with_parent)
+    with executor as pool:
         try:
             for chunk in chunks:
-                with _without_main():
+                with _starting_processes():
                     pending.append(pool.submit(read_parts, chunk, options))
                 if len(pending) > AHEAD * workers:
                     yield pending.popleft().result()
@@ -356,15 +360,23 @@ def _read_in_processes(
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
-    """Start processes that do not import the caller's main module: it has nothing that they need,
-    and a script without a guard would run again in each of them."""
-    main = sys.modules["__main__"]
+def _starting_processes() -> Iterator[None]:
+    """Start processes that import neither the caller's main module nor from the present folder.
+
+    The first has nothing that they need, and a script without a guard would run again in each of
+    them; the second may be a run that somebody sent.
+    """
+    main, safe = sys.modules["__main__"], os.environ.get(_SAFE_PATH)
     sys.modules["__main__"] = ModuleType("__main__")
+    os.environ[_SAFE_PATH] = "1"
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        if safe is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = safe
 
 
 def _end_with_parent() -> None:

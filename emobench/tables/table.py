@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.files import parse_json
 from emobench.core.run_dir import RunDir
 from emobench.tables.columns import (
     EPISODES,
@@ -105,8 +106,10 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """collected.json. Raises InvalidInput where it is absent, torn or of another version."""
     file = folder / SUMMARY_FILE
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = parse_json(file.read_bytes())
         version = summary["schema_version"]
+        if not all(isinstance(run["path"], str) for run in summary["runs"]):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
         raise InvalidInput(
             Problem("no collected folder: it has no readable collected.json", file=str(folder))
@@ -135,7 +138,7 @@ def _check_metadata(file: Path, collection: str | None = None) -> None:
     import pyarrow.parquet as pq
 
     try:
-        metadata = json.loads((pq.read_metadata(file).metadata or {})[METADATA_KEY])
+        metadata = parse_json((pq.read_metadata(file).metadata or {})[METADATA_KEY])
         version = metadata["schema_version"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise InvalidInput(

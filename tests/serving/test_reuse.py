@@ -26,7 +26,6 @@ from emobench.serving.reuse import (
     holds_lease,
     lease_server,
     lease_servers,
-    release_lease,
 )
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
@@ -37,7 +36,7 @@ from emobench.store.endpoints import (
     publish,
     read_endpoint,
 )
-from emobench.store.leases import add_lease, read_leases
+from emobench.store.leases import add_lease, give_back_lease, read_leases
 from tests.support import serving
 from tests.support.plans import LOCAL, make_plan, scripted
 from tests.support.processes import until
@@ -123,7 +122,9 @@ def test_a_lease_that_is_given_back_holds_nothing(tmp_path: Path) -> None:
         location = lease_servers(plan, second, ["user"], print)["user"]
         for number in (0, 1):
             finish_cell(first, number)
-        release_lease(location)
+        give_back_lease(location, RunDir(tmp_path / "another"))
+        assert read_leases(first, "user")
+        give_back_lease(location, second)
         assert process.wait(60) == 0
 
 

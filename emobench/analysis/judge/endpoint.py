@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from pydantic import ValidationError
 
-from emobench.core.errors import InvalidInput, ServersGone
+from emobench.config.load import load_sweep
+from emobench.core.errors import InvalidInput, Problem, ServersGone
 from emobench.core.gates import JudgeSettings
 from emobench.core.models import OpenAIModel
+from emobench.core.ownership import is_own_file
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
 from emobench.core.run_dir import RunDir
 from emobench.llm.address import endpoint_at
@@ -42,11 +47,19 @@ def settings_with(declared: JudgeSettings | None, **given: str | int | None) -> 
     return settings
 
 
-def find_endpoint(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> ModelEndpoint:
-    """Return where the judge answers. Raises InvalidInput, or ServersGone if it is not there."""
+def find_endpoint(
+    settings: JudgeSettings, plan: Plan, run_dir: RunDir, *, given: bool
+) -> ModelEndpoint:
+    """Return where the judge answers; `given` says that the command line names its address.
+
+    Raises InvalidInput, also where only the run directory, which somebody may have sent, names an
+    address and a key's variable; ServersGone if the judge is not there.
+    """
     timeout = plan.sweep.timeout_s
     if settings.server is None:
         assert settings.model is not None and settings.base_url is not None
+        if not given:
+            _require_own_word(plan, run_dir, settings.base_url, settings.api_key_env)
         return endpoint_at(settings.model, settings.base_url, settings.api_key_env, timeout)
     roles = {"user": plan.sweep.user, **plan.sweep.assistants}
     role = roles.get(settings.server)
@@ -56,6 +69,7 @@ def find_endpoint(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Model
     if isinstance(role, OpenAIModel):
         if role.base_url is None:
             raise InvalidInput(f"'{settings.server}' has no base_url; give --base-url and --model")
+        _require_own_word(plan, run_dir, role.base_url, role.api_key_env)
         return endpoint_at(role.model, role.base_url, role.api_key_env, timeout)
     from emobench.serving.waiting import find_server
 
@@ -78,4 +92,32 @@ def find_endpoint(settings: JudgeSettings, plan: Plan, run_dir: RunDir) -> Model
         f"server '{settings.server}' of this sweep is not there: {'; '.join(problems)}\n"
         "  servers leave when no cell needs them: keep them with `emobench sweep --keep-servers "
         "MIN`, or use an endpoint: emobench judge RUN_DIR --base-url URL --model M"
+    )
+
+
+def _require_own_word(plan: Plan, run_dir: RunDir, url: str, key_env: str) -> None:
+    """Raise InvalidInput unless the run's sweep file, which is this user's own and lies outside the
+    run directory, names the address with the variable of its key."""
+    file = Path(plan.sweep_file)
+    outside = file.is_absolute() and not file.resolve().is_relative_to(run_dir.path)
+    if outside and is_own_file(file):
+        with suppress(InvalidInput, OSError):
+            sweep = load_sweep(file, cluster=plan.sweep.cluster)
+            models = (sweep.user, *sweep.assistants.values())
+            named = [
+                (each.base_url, each.api_key_env)
+                for each in models
+                if isinstance(each, OpenAIModel)
+            ]
+            if sweep.judge is not None:
+                named.append((sweep.judge.base_url, sweep.judge.api_key_env))
+            if (url, key_env) in named:
+                return
+    raise InvalidInput(
+        Problem(
+            f"only this run directory names {url}, to which the key in {key_env} would be sent",
+            file=str(run_dir.plan),
+            hint="a run that somebody sent may name any; if it is right, name it yourself: "
+            f"--base-url {url} --model M --api-key-env {key_env}",
+        )
     )
