@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -324,7 +325,8 @@ def _start(
             return LocalJob(folder=self.folder, job_id=str(process.pid), process=process)
 
     token, records = secrets.token_hex(16), described.write(run_dir)
-    job = DetachedExecutor(run_dir.submitit).submit(function, *arguments)
+    python = f"{shlex.quote(sys.executable)} -P"
+    job = DetachedExecutor(run_dir.submitit, python=python).submit(function, *arguments)
     pid = int(job.job_id)
     return LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)
 

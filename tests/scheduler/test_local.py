@@ -133,6 +133,16 @@ def test_a_throttle_that_is_changed_holds_for_cells_that_wait(tmp_path: Path) ->
     LOCAL.cancel(jobs, grace_s=0)
 
 
+def test_a_job_imports_nothing_from_the_present_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "submitit.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    jobs = run.submit({"a": [0]})
+    until(lambda: not LOCAL.live(jobs), "the cell to end")
+    assert run.lines("end") == 1
+
+
 def test_cancel_leaves_no_process_even_of_those_that_ignore_it(tmp_path: Path) -> None:
     run = Run(tmp_path, seconds=600)
     script = run.run_dir.scripts / "user_vllm.sbatch"
