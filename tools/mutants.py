@@ -107,7 +107,8 @@ def _read() -> Iterator[Mutant]:
                 for each in (original, key)
             )
             delta = [line for line in ndiff(old, new) if line[0] in "+-"]
-            change = tuple(line[2:] for line in delta if line[0] == "+") or tuple(delta)
+            added = [line[2:] for line in delta if line[0] == "+" and re.search(r"\w", line)]
+            change = tuple(added or delta)
             function = key.partition("__mutmut_")[0].removeprefix("x").strip("ǁ_")
             module = module.removeprefix("emobench.")
             yield Mutant(
