@@ -394,6 +394,9 @@ def test_a_call_follows_its_server(server: ModelServer) -> None:
         assert failed(log_of(old, follower=gone), "user") == lost
     gone = Moving(ServersGone("the job has ended"), can_move=True)
     assert failed(log_of(server, follower=gone), "user") == lost
+    litellms = Moving(RoleEndpoints(2, log_of(server).endpoints), can_move=False)
+    odd = failed(log_of(server, lean_client=False, follower=litellms))[3]
+    assert "a reply that is no chat completion" in odd
     server.answer = lambda request: Reply(status=400, error="maximum context length is 5")
     told = Moving(places[1], can_move=True)
     assert failed(log_of(server, follower=told))[1] == "context_overflow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_a_store_goes_on_after_its_last_whole_line(tmp_path: Path) -> None:
             store.append([Answer("k3", "m", None, "said")])
         assert path.read_bytes().startswith(whole + b"{")
         assert len(path.read_bytes().splitlines()) == 4
+
+
+def test_others_may_read_what_is_appended(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        append_lines(tmp_path / "file", LINES)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
 def test_where_each_line_begins(tmp_path: Path) -> None:

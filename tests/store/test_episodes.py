@@ -434,6 +434,8 @@ def test_what_a_store_knows_of_its_file(tmp_path: Path) -> None:
         assert paths.set_aside.read_bytes() == b"damaged\ntorn\n"
         store.set_aside({1, 2})
         assert (store.records, store.foreign, store.finished()) == ({}, [stranger], set())
+        held = [fd for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == paths.episodes]
+        assert [os.get_inheritable(int(fd.name)) for fd in held] == [False]
         assert store.earlier == {1: again.attempts}
         assert store.attempts(1) == 2
         assert store.usage["user"] == RoleUsage(6, 4, 1.0)
