@@ -60,6 +60,7 @@ def plan(run_dir: RunDir) -> Plan:
     ("jobs", "server", "age_s", "states", "who"),
     [
         (JOBS, SERVER, 0, {}, ON_THEIR_WAY),
+        (JOBS, SERVER, NO_ARRAY_S, {}, ON_THEIR_WAY),
         (JOBS, SERVER, NO_ARRAY_S + 1, {}, ""),
         (JOBS, USER, 0, {"j3": "PENDING"}, "array b (job 3)"),
         # What cannot be asked about may be alive.
@@ -113,8 +114,13 @@ def test_remaining_cells(plan: Plan, run_dir: RunDir) -> None:
     assert cells.any_left() and not cells.all_ended_since(begun)
     finish_cell(run_dir, 0, "running", ended=now())
     assert not cells.all_ended_since(begun)
-    finish_cell(run_dir, 0, "incomplete", ended=now())
+    ended = now()
+    finish_cell(run_dir, 0, "incomplete", ended=ended)
     assert cells.any_left() and cells.all_ended_since(begun)
+    assert cells.all_ended_since(datetime.fromisoformat(ended).timestamp())
+    finish_cell(run_dir, 0, "failed", ended=ago(60))
+    finish_cell(run_dir, 1, "failed", ended=ended)
+    assert not RemainingCells(plan, run_dir, "assistant_a").all_ended_since(begun)
     finish_cell(run_dir, 0)
     assert not cells.any_left()
 
@@ -158,6 +164,9 @@ def test_a_lease_is_read_as_it_was_written_until_it_is_removed(
     assert lease.age_s() < 60
     schedulers = ScriptedScheduler().all()
     assert who_leases(owner, "user", schedulers) == f"{ON_THEIR_WAY}: those of second"
+    write_jobs(run_dir, [replace(ARRAY, submitted=now())])
+    busy = ScriptedScheduler(j4="RUNNING").all()
+    assert who_leases(owner, "user", busy) == "array a (job 4) of second"
     (owner.leases("user") / "x.json").write_text('{"run_dir": "/", "created": "yesterday"}')
     assert read_leases(owner, "user") == [lease]
     remove_lease(owner, "user", lease.id)
