@@ -209,7 +209,7 @@ NONE_CAME = "no array was in the queue within 15 minutes"
             [(0, "FAILED", ""), (901, "FAILED", NONE_CAME)],
         ),
         # Started again for an array that was there already.
-        ([ARRAY, SERVER], [(0, "RUNNING", ""), (149, "FAILED", ""), (151, "FAILED", LEAVES)]),
+        ([ARRAY, SERVER], [(0, "RUNNING", ""), (150, "FAILED", ""), (151, "FAILED", LEAVES)]),
         ([OLD, SERVER, ARRAY], [(0, "RUNNING", ""), (10, "FAILED", LEAVES)]),
         # Submitted by hand: it has no record.
         ([ARRAY], [(0, "RUNNING", ""), (9999, "FAILED", "")]),

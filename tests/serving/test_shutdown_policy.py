@@ -144,8 +144,8 @@ class Calendar:
     def __init__(self) -> None:
         self.at = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
-    def now(self, zone: tzinfo) -> datetime:
-        return self.at.astimezone(zone)
+    def now(self, zone: tzinfo | None = None) -> datetime:
+        return datetime.fromtimestamp(self.at.timestamp(), zone)
 
 
 def test_the_minutes_of_a_kept_server_count_from_when_nothing_needed_it(
@@ -156,6 +156,7 @@ def test_the_minutes_of_a_kept_server_count_from_when_nothing_needed_it(
     leases = LeaseDemand(run_dir, "user")
     monkeypatch.setattr(server, "_leases", leases)
     change(run_dir, keep_servers_min=60, idle_limit_min=1)
+    assert (server.kept_until, server.final) == ("", False)
     assert (server.why_leave(), server.kept_until, server.final) == ("", "", False)
     assert server.outlasts_job
     for cell in (0, 1):
