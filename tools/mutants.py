@@ -129,8 +129,13 @@ def _listed() -> list[tuple[str, str]]:
 
 
 def _matches(mutant: Mutant, row: tuple[str, str]) -> bool:
-    function = f"{mutant.module}.{mutant.function.lstrip('_')}"
-    return function == row[0].replace("._", ".") and any(row[1] in line for line in mutant.change)
+    function = _bare(f"{mutant.module}.{mutant.function}")
+    return function == _bare(row[0]) and any(row[1] in line for line in mutant.change)
+
+
+def _bare(name: str) -> str:
+    """Return a dotted name without the underscores that a part begins or ends with."""
+    return ".".join(part.strip("_") for part in name.split("."))
 
 
 def _is_wording(old: Sequence[str], new: Sequence[str]) -> bool:

@@ -30,11 +30,14 @@ from emobench.store.episodes import (
     EpisodeRecord,
     EpisodeStore,
     Kept,
+    Line,
     LineCounts,
+    belongs_to,
     count_lines,
     episode_of,
     line_of,
     parse_line,
+    read_lines,
     read_results,
 )
 
@@ -364,27 +367,42 @@ def test_stocks_result() -> None:
     assert FULL.info == {"a": 1}
 
 
+def test_the_lines_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"damaged\n \n" + line(1) + b"torn")
+    end = 10 + len(line(1))
+    lines = [
+        Line(0, 8, "damaged"),
+        Line(8, 2, "blank"),
+        Line(10, len(line(1)), "episode", record(1)),
+        Line(end, 4, "torn"),
+    ]
+    assert list(read_lines(path)) == lines
+    assert list(read_lines(path, 8)) == lines[1:]
+    assert [each.end for each in lines] == [8, 10, end, end + 4]
+
+
 def test_which_lines_count(tmp_path: Path) -> None:
     """Of a task its first result, or else its last line; over several files of one cell."""
     first, second = tmp_path / "first", tmp_path / "second"
     infra, failed = Outcome.INFRA_ERROR, Outcome.FAILED
     foreign = replace(record(1), env="another")
     rows = [record(1, infra, 1), record(1, infra, 2), record(1, failed, 3), record(1), foreign]
-    rows += [record(2, infra, 5)]
+    rows += [record(2, infra, 5), record(1), foreign]
     lines = [line_of(each) + b"\n" for each in rows]
-    first.write_bytes(lines[0] + b"damaged\n \n" + b"".join(lines[1:]) + b"torn")
-    second.write_bytes(line_of(record(1)) + b"\n" + line_of(record(2)) + b"\n" + line(3))
+    first.write_bytes(lines[0] + b"damaged\n \n" + b"".join(lines[1:]) + b"damaged\ntorn")
+    second.write_bytes(2 * line(1) + line(2) + line(3))
     kept: dict[int, Kept[tuple[int | None, int, int]]] = {}
 
     def count(path: Path) -> LineCounts:
         belongs = lambda each: each.env == ""  # noqa: E731
         return count_lines(path, lambda each, *at: (each.attempt, *at), kept, belongs)
 
-    assert count(first) == LineCounts(replaced=2, duplicates=1, damaged=1, torn=1, foreign=1)
+    assert count(first) == LineCounts(replaced=2, duplicates=2, damaged=2, torn=1, foreign=2)
     offset = len(lines[0]) + len(b"damaged\n \n") + len(lines[1])
     assert kept[1] == Kept(first, True, (3, offset, len(lines[2])))
     assert (kept[2].is_final, kept[2].made[0]) == (False, 5)
-    assert count(second) == LineCounts(repeated=2)
+    assert count(second) == LineCounts(repeated=3)
     assert [kept[task].path for task in (1, 2, 3)] == [first, second, second]
     for absent in (tmp_path / "absent", first / "below"):
         assert count(absent) == LineCounts()
@@ -405,6 +423,9 @@ def test_the_results_of_a_cell_are_read_anew_where_the_file_has_changed(tmp_path
         tasks=(0,),
     )
     assert cell.key == FULL.key
+    belongs = belongs_to(cell)
+    strangers = [replace(FULL, task_id=1), replace(FULL, trial=1)]
+    assert [belongs(FULL), *map(belongs, strangers)] == [True, False, False]
     lines = [replace(FULL, task_id=1), replace(FULL, trial=1), away(FULL)]
     written = [line_of(each) + b"\n" for each in lines]
     assert read_results(path, cell) == read_results(path / "below", cell) == {}
