@@ -70,6 +70,8 @@ def test_an_infrastructure_error_is_replaced_and_a_result_is_not(tmp_path: Path)
         store.append(record(1, Outcome.INFRA_ERROR, attempt=3))
         assert store.finished() == set()
         assert store.attempts(1) == 3
+        store.append(record(2, Outcome.INFRA_ERROR, 4), record(2, Outcome.INFRA_ERROR, 3))
+        assert store.attempts(2) == 4
         store.append(record(1, Outcome.FAILED, attempt=4))
         store.append(record(1, attempt=5))
     with EpisodeStore(paths) as store:
@@ -295,11 +297,8 @@ ABSENT: dict[str, Any] = {
 @pytest.mark.parametrize("name", sorted(ABSENT))
 def test_a_field_that_is_not_as_it_was_written_is_absent(name: str) -> None:
     expected = replace(FULL, **{name: ABSENT[name]})
-    odd = (
-        "x"
-        if name in ("info", "traj", "error", "calls", "benchmark", "fidelity", "history")
-        else []
-    )
+    parts = ("info", "traj", "error", "calls", "benchmark", "fidelity", "history")
+    odd: object = "x" if name in parts else [1]
     for value in (None, odd, 1e400 if name in ("reward", "wall_s", "cost", "steps") else odd):
         assert read(**{name: value}) == expected
 
@@ -332,6 +331,7 @@ def test_numbers_are_read_as_they_can_be_stored() -> None:
 
 def test_parts_that_are_odd_cost_themselves() -> None:
     assert read(calls=[*CALLS, 5]) == read(fidelity=["send_seed", 5]) == FULL
+    assert read(history=5) == replace(FULL, history=[])
     assert read(error={}).error == EpisodeError("", "")
     assert read(benchmark={}).benchmark == BenchmarkVersion("", "")
     blank = EarlierAttempt(1, None, None, None, 0)
