@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import ndiff
 from pathlib import Path
+from textwrap import dedent
 
 MUTANTS = Path("mutants")
 PAGE = Path("docs/development.md")
@@ -170,8 +171,7 @@ def _is_wording(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _parse(lines: Sequence[str]) -> ast.AST:
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return ast.parse("\n".join(line[indent:] for line in lines)).body[0]
+    return ast.parse(dedent("\n".join(lines))).body[0]
 
 
 def _difference(
