@@ -167,6 +167,7 @@ def test_a_lease_is_read_as_it_was_written_until_it_is_removed(
     write_jobs(run_dir, [replace(ARRAY, submitted=now())])
     busy = ScriptedScheduler(j4="RUNNING").all()
     assert who_leases(owner, "user", busy) == "array a (job 4) of second"
+    assert who_leases(owner, "user", ScriptedScheduler(j4="COMPLETED").all()) == ""
     (owner.leases("user") / "x.json").write_text('{"run_dir": "/", "created": "yesterday"}')
     assert read_leases(owner, "user") == [lease]
     remove_lease(owner, "user", lease.id)
