@@ -214,8 +214,8 @@ def test_arms_of_several_groups_are_stacked_and_summed_by_task() -> None:
     ]
     pooled = [[0, 1, 2, 3], [3, 2, 2, 0], [3, 1, 1, 0], [3.0, 1.0, 1.5, 0.0], [0, 0, 1, 1]]
     assert columns(pool(stacked)) == pooled
-    sums = {("retail", 8): (2, 1, 1.5), ("airline", 3): (3, 3, 3.0), ("retail", 3): (2, 1, 1.0)}
-    assert columns(make_arm(sums)) == [[0, 1, 2], [3, 2, 2], [3, 1, 1], [3.0, 1.0, 1.5], [0, 0, 0]]
+    sums = {("retail", 8): (2, 0, 1.5), ("airline", 3): (3, 3, 3.0), ("retail", 3): (2, 1, 1.0)}
+    assert columns(make_arm(sums)) == [[0, 1, 2], [3, 2, 2], [3, 1, 0], [3.0, 1.0, 1.5], [0, 0, 0]]
     assert columns(make_arm({("retail", 1): (1, 1, 1)}))[3] == [1.0]
     assert columns(stack([])) == columns(make_arm({})) == [[]] * 5
 
