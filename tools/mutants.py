@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import ndiff
 from pathlib import Path
+from textwrap import dedent
 
 MUTANTS = Path("mutants")
 PAGE = Path("docs/development.md")
@@ -107,7 +108,8 @@ def _read() -> Iterator[Mutant]:
                 for each in (original, key)
             )
             delta = [line for line in ndiff(old, new) if line[0] in "+-"]
-            change = tuple(line[2:] for line in delta if line[0] == "+") or tuple(delta)
+            added = [line[2:] for line in delta if line[0] == "+" and re.search(r"\w", line)]
+            change = tuple(added or delta)
             function = key.partition("__mutmut_")[0].removeprefix("x").strip("ǁ_")
             module = module.removeprefix("emobench.")
             yield Mutant(
@@ -128,8 +130,13 @@ def _listed() -> list[tuple[str, str]]:
 
 
 def _matches(mutant: Mutant, row: tuple[str, str]) -> bool:
-    function = f"{mutant.module}.{mutant.function.lstrip('_')}"
-    return function == row[0].replace("._", ".") and any(row[1] in line for line in mutant.change)
+    function = _bare(f"{mutant.module}.{mutant.function}")
+    return function == _bare(row[0]) and any(row[1] in line for line in mutant.change)
+
+
+def _bare(name: str) -> str:
+    """Return a dotted name without the underscores that a part begins or ends with."""
+    return ".".join(part.strip("_") for part in name.split("."))
 
 
 def _is_wording(old: Sequence[str], new: Sequence[str]) -> bool:
@@ -164,8 +171,7 @@ def _is_wording(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _parse(lines: Sequence[str]) -> ast.AST:
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return ast.parse("\n".join(line[indent:] for line in lines)).body[0]
+    return ast.parse(dedent("\n".join(lines))).body[0]
 
 
 def _difference(

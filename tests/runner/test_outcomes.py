@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emobench import __version__
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.cli.main import main
+from emobench.config.identity import cell_content, content_hash
+from emobench.core.plan import load_plan
+from emobench.core.run_dir import RunDir
+from emobench.runner.episode import episode_seed
 from tests.support.model_server import ModelServer, Reply, is_user, recording
 
 Record = dict[str, Any]
@@ -228,3 +235,65 @@ def test_each_call_is_on_record(folder: Path) -> None:
         assert call["latency_s"] >= 0
     assert record["cost"] is None
     assert "skip_opening_call" in record["fidelity"]
+
+
+def test_the_whole_record_of_a_conversation(folder: Path) -> None:
+    """One lookup, one answer, and the user's end."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        if is_user(request):
+            heard = sum(message["role"] == "user" for message in request["messages"])
+            return Reply("###STOP###" if heard == 2 else "Hi.")
+        looked_up = any(message["role"] == "tool" for message in request["messages"])
+        return Reply("Done.") if looked_up else Reply(None, [LOOKUP])
+
+    begun = datetime.now(UTC).replace(microsecond=0)
+    record, server = converse(folder, answer)
+    started = datetime.fromisoformat(record.pop("started"))
+    assert begun <= started <= datetime.now(UTC)
+    assert started.utcoffset() == timedelta(0) and not started.microsecond
+    assert 0 < record.pop("wall_s") < 600
+    plan = load_plan(RunDir(folder))
+    sweep, benchmark = plan.sweep, load_benchmark()
+    roles = ["system", "user", "assistant", "tool", "assistant", "user"]
+    assert [message["role"] for message in record.pop("traj")] == roles
+    called = ["user", "assistant", "assistant", "user"]
+    assert [call["role"] for call in record.pop("calls")] == called
+    assert record.pop("info")["reward_info"]["reward"] == 0.0
+    (prompt,) = {r["messages"][0]["content"] for r in server.requests if is_user(r)}
+    assert {r["temperature"] for r in server.requests if not is_user(r)} == {0.0}
+    assert record.pop("crc32")
+    assert record == {
+        "schema": 2,
+        "episode": content_hash(cell_content(sweep, plan.cells[0], plan.benchmark), 0),
+        "cell": 0,
+        "env": "retail",
+        "agent_strategy": "tool-calling",
+        "variant": "control",
+        "assistant": "m",
+        "trial": 1,
+        "task_id": 0,
+        "attempt": 1,
+        "reward": 0.0,
+        "outcome": "failed",
+        "error": None,
+        "steps": 2,
+        "turns": 1,
+        "tool_calls": 1,
+        "cost": None,
+        "seed": episode_seed(sweep.seed, "retail", 0, 1),
+        "variant_sha256": sweep.variants["control"].sha256,
+        "user_strategy": "llm",
+        "fidelity": [
+            "skip_opening_call",
+            "sanitize_think",
+            "send_seed",
+            "lean_client",
+            "shared_state",
+            "plain_messages",
+        ],
+        "user_prompt_sha256": sha256(prompt.encode()).hexdigest(),
+        "benchmark": {"package": benchmark.package, "version": benchmark.version},
+        "emobench": __version__,
+        "history": [],
+    }

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emobench.cli.main import main
+from emobench.core.outcomes import Outcome
+from emobench.runner.rejections import RejectionRow
+from emobench.store.episodes import EpisodeError, EpisodeRecord
 from tests.support.model_server import Reply, is_user, recording
 
 Answer = Callable[[dict[str, Any]], Reply]
@@ -232,3 +236,58 @@ def test_an_end_before_the_row_is_full_leaves_them_to_the_next_run(cell: Cell) -
     assert cell.run(answer) == 1
     assert {end[1:] for end in cell.ends} == {("infra_error", None)}
     assert {end[0] for end in cell.ends} == {0, 1, 2, 3, 4}
+
+
+def rejected(
+    task: int, words: str = CALL_REFUSED, kind: str = "assistant:rejected"
+) -> EpisodeRecord:
+    return EpisodeRecord(
+        task_id=task,
+        trial=1,
+        outcome=Outcome.AGENT_ERROR,
+        reward=0.0,
+        steps=3,
+        error=EpisodeError(kind, words),
+    )
+
+
+def missing(record: EpisodeRecord, why: str) -> EpisodeRecord:
+    assert record.error is not None
+    error = EpisodeError(record.error.type, f"{why}: {record.error.message}")
+    return replace(record, outcome=Outcome.INFRA_ERROR, reward=None, error=error)
+
+
+SAME = "the same rejection ended 3 conversations in a row, so it is the server's"
+UNKNOWN = "the cell ended before it was known whether every conversation is rejected"
+
+
+def test_what_a_row_holds_back_and_what_it_says() -> None:
+    row = RejectionRow()
+    first, second, third, fourth = (rejected(n, f"invalid call (request {n}x7)") for n in range(4))
+    failed = EpisodeRecord(task_id=4, trial=1, outcome=Outcome.FAILED, reward=0.0)
+    away = replace(rejected(5, "away"), outcome=Outcome.INFRA_ERROR, reward=None)
+    assert [row.sort(first), row.sort(second)] == [[], []]
+    assert row.sort(away) == [away], "it says nothing of the rejection"
+    assert row.sort(third) == [missing(each, SAME) for each in (first, second, third)]
+    assert row.sort(fourth) == [missing(fourth, SAME)], "and so on"
+    assert row.sort(failed) == [failed]
+    assert [row.sort(first), row.release(), row.release()] == [[], [first], []]
+    other = rejected(6, "another")
+    assert [row.sort(second), row.sort(other)] == [[], [second]]
+    assert row.void() == [missing(other, UNKNOWN)]
+    assert [row.sort(failed), row.void()] == [[failed], []]
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "held"),
+    [
+        ("user:rejected", 3, True),
+        ("assistant:context_overflow", 0, True),
+        ("assistant:context_overflow", 1, False),
+        ("assistant:no_reply", 0, False),
+        ("JSONDecodeError", 0, False),
+    ],
+)
+def test_what_is_a_rejection(kind: str, steps: int, held: bool) -> None:
+    record = replace(rejected(0, kind=kind), steps=steps)
+    assert RejectionRow().sort(record) == ([] if held else [record])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from emobench.cli.watch_screen import changes, line, screen
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load
-from emobench.runs.cell_state import CellState, cell_state
+from emobench.runs.cell_state import CellState, cell_jobs, cell_state
 from emobench.runs.held_jobs import find_held
 from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
@@ -24,7 +25,8 @@ from emobench.runs.watching.state import Seen, watch_state
 from emobench.scheduler.interface import JobState
 from emobench.store.endpoints import publish
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, note_cancelled, read_jobs
-from emobench.store.summaries import CellSummary
+from emobench.store.summaries import EPISODES_MISSING, CellSummary
+from tests.support.jobs import local_record
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.runs import finish_cell
 from tests.support.scripted_scheduler import ScriptedScheduler
@@ -36,6 +38,7 @@ JOBS = [
     JobRecord(JobKind.ARRAY, "a", "3", cells=(0, 1)),
 ]
 QUEUED, STARTED, ENDED = JobState("PENDING", "Priority"), JobState("RUNNING"), JobState("FAILED")
+EXIT = "exit code 1:0"
 RUNNING = {"j1": "RUNNING", "j2": "RUNNING", "j3": "RUNNING"}
 
 
@@ -191,7 +194,28 @@ def test_what_cells_share_is_told_once(run_dir: RunDir) -> None:
         ("running", "3_0", {"3": JobState("UNKNOWN")}, CellState.RUNNING, ""),
         ("failed", "3_0", {"3_0": ENDED}, CellState.FAILED, "said why"),
         ("running", "3_0", {"3_0": JobState("TIMEOUT")}, CellState.FAILED, "TIMEOUT"),
-        ("", "3_0", {"3_0": JobState("FAILED", "", "n1", "1:0")}, CellState.FAILED, "FAILED (exit"),
+        (
+            "",
+            "3_0",
+            {"3_0": JobState("FAILED", "", "n1", "1:0")},
+            CellState.FAILED,
+            f"FAILED ({EXIT})",
+        ),
+        (
+            *("", "3_0", {"3_0": JobState("FAILED", "None", "n1", "1:0")}),
+            *(CellState.FAILED, f"FAILED ({EXIT})"),
+        ),
+        (
+            *("", "3_0", {"3_0": JobState("FAILED", "NonZeroExitCode", "n1", "1:0")}),
+            *(CellState.FAILED, f"FAILED (NonZeroExitCode, {EXIT})"),
+        ),
+        # It goes on when its limit is raised, or its lost episodes are run again.
+        ("incomplete by max_cost", "3_0", {"3_0": ENDED}, CellState.WAITING, "said why"),
+        ("incomplete by max_cost", None, {}, CellState.WAITING, "said why"),
+        ("incomplete by max_cost", "3_0", {"3_0": QUEUED}, CellState.WAITING, "Priority"),
+        ("failed by max_cost", "3_0", {"3_0": ENDED}, CellState.FAILED, "said why"),
+        (f"running by {EPISODES_MISSING}", "3_0", {"3_0": ENDED}, CellState.WAITING, "said why"),
+        (f"running by {EPISODES_MISSING}", "3_0", {"3_0": STARTED}, CellState.RUNNING, ""),
         ("", "3_0", {"3_0": JobState("COMPLETED")}, CellState.FAILED, "its job ended without"),
         ("", "3_0", {}, CellState.FAILED, "its job is gone from the queue"),
         # Slurm forgets tasks; that the array was cancelled is on record.
@@ -209,12 +233,23 @@ def test_how_a_cell_stands(
     run_dir: RunDir,
 ) -> None:
     cell = load_plan(run_dir).cells[0]
+    status, _, reason_of_end = status.partition(" by ")
     word, _, expected = status.partition(" of ")
     fields = {"status": word, "expected": int(expected or 2), "message": "said  why"}
+    fields["exit_reason"] = reason_of_end
     summary = CellSummary.model_validate(fields) if word else None
     found, why = cell_state(cell, summary, job, states)
     assert found is state
     assert why.startswith(reason) and bool(why) == bool(reason)
+
+
+def test_the_job_of_a_cell(run_dir: RunDir) -> None:
+    """Cells of this machine's jobs, and of a block that the plan no longer has, have no task."""
+    plan = load_plan(run_dir)
+    here = local_record("array", "a", "8", os.getpid(), cells=(1,))
+    assert cell_jobs(plan, JOBS) == {0: "3_0", 1: "3_1"}
+    assert cell_jobs(plan, [*JOBS, here]) == {0: "3_0", 1: "8"}
+    assert cell_jobs(plan, [replace(JOBS[2], name="gone")]) == {0: "3", 1: "3"}
 
 
 def test_each_task_of_an_array_has_its_own_end(run_dir: RunDir) -> None:

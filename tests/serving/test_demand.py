@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now
+from emobench.scheduler.interface import JobState
 from emobench.serving import demand
 from emobench.serving.demand import (
     NO_ARRAY_S,
@@ -58,6 +60,7 @@ def plan(run_dir: RunDir) -> Plan:
     ("jobs", "server", "age_s", "states", "who"),
     [
         (JOBS, SERVER, 0, {}, ON_THEIR_WAY),
+        (JOBS, SERVER, NO_ARRAY_S, {}, ON_THEIR_WAY),
         (JOBS, SERVER, NO_ARRAY_S + 1, {}, ""),
         (JOBS, USER, 0, {"j3": "PENDING"}, "array b (job 3)"),
         # What cannot be asked about may be alive.
@@ -111,8 +114,13 @@ def test_remaining_cells(plan: Plan, run_dir: RunDir) -> None:
     assert cells.any_left() and not cells.all_ended_since(begun)
     finish_cell(run_dir, 0, "running", ended=now())
     assert not cells.all_ended_since(begun)
-    finish_cell(run_dir, 0, "incomplete", ended=now())
+    ended = now()
+    finish_cell(run_dir, 0, "incomplete", ended=ended)
     assert cells.any_left() and cells.all_ended_since(begun)
+    assert cells.all_ended_since(datetime.fromisoformat(ended).timestamp())
+    finish_cell(run_dir, 0, "failed", ended=ago(60))
+    finish_cell(run_dir, 1, "failed", ended=ended)
+    assert not RemainingCells(plan, run_dir, "assistant_a").all_ended_since(begun)
     finish_cell(run_dir, 0)
     assert not cells.any_left()
 
@@ -134,6 +142,10 @@ def test_who_needs_a_leased_server(run_dir: RunDir, tmp_path: Path) -> None:
     assert who(lease) == ""
     write_jobs(run_dir, [replace(ARRAY, submitted=ago(60))])
     assert who(lease) == f"{ON_THEIR_WAY}: those of second"
+    write_jobs(run_dir, [replace(ARRAY, submitted=lease.created)])  # within one second
+    assert who(lease) == ""
+    write_jobs(run_dir, [replace(ARRAY, submitted="")])
+    assert who(lease) == f"{ON_THEIR_WAY}: those of second"
     for number in range(4):
         finish_cell(run_dir, number)
     assert who(lease) == ""
@@ -152,6 +164,10 @@ def test_a_lease_is_read_as_it_was_written_until_it_is_removed(
     assert lease.age_s() < 60
     schedulers = ScriptedScheduler().all()
     assert who_leases(owner, "user", schedulers) == f"{ON_THEIR_WAY}: those of second"
+    write_jobs(run_dir, [replace(ARRAY, submitted=now())])
+    busy = ScriptedScheduler(j4="RUNNING").all()
+    assert who_leases(owner, "user", busy) == "array a (job 4) of second"
+    assert who_leases(owner, "user", ScriptedScheduler(j4="COMPLETED").all()) == ""
     (owner.leases("user") / "x.json").write_text('{"run_dir": "/", "created": "yesterday"}')
     assert read_leases(owner, "user") == [lease]
     remove_lease(owner, "user", lease.id)
@@ -176,23 +192,25 @@ class Clock:
 
 OLD = replace(ARRAY, job_id="0")
 LEAVES = "its arrays have left the queue"
+NONE_CAME = "no array was in the queue within 15 minutes"
 
 
 @pytest.mark.parametrize(
     ("jobs", "looks"),
     [
         # (seconds since its start, state of array 4, why it leaves), one look after the other.
-        ([SERVER], [(0, "GONE", ""), (899, "GONE", ""), (901, "GONE", "no array was in")]),
+        ([SERVER], [(0, "GONE", ""), (899, "GONE", ""), (901, "GONE", NONE_CAME)]),
+        ([SERVER, ARRAY], [(900, "FAILED", LEAVES), (901, "FAILED", NONE_CAME)]),
         ([SERVER, ARRAY], [(0, "PENDING", ""), (9999, "RUNNING", ""), (9999, "FAILED", LEAVES)]),
         ([SERVER, ARRAY], [(0, "UNKNOWN", ""), (9999, "UNKNOWN", "")]),
         ([SERVER, ARRAY], [(0, "FAILED", LEAVES)]),
         # The array of an earlier submission: the server's own is on its way.
         (
             [ARRAY, SERVER],
-            [(0, "FAILED", ""), (901, "FAILED", "no array was in the queue")],
+            [(0, "FAILED", ""), (901, "FAILED", NONE_CAME)],
         ),
         # Started again for an array that was there already.
-        ([ARRAY, SERVER], [(0, "RUNNING", ""), (149, "FAILED", ""), (151, "FAILED", LEAVES)]),
+        ([ARRAY, SERVER], [(0, "RUNNING", ""), (150, "FAILED", ""), (151, "FAILED", LEAVES)]),
         ([OLD, SERVER, ARRAY], [(0, "RUNNING", ""), (10, "FAILED", LEAVES)]),
         # Submitted by hand: it has no record.
         ([ARRAY], [(0, "RUNNING", ""), (9999, "FAILED", "")]),
@@ -207,10 +225,12 @@ def test_when_a_server_is_not_needed_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, scheduler = Clock(), ScriptedScheduler()
+    clock.now = begun = 5000.0
     monkeypatch.setattr(demand, "time", clock)
     write_jobs(run_dir, jobs)
     own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 0.0, scheduler.all())
-    for clock.now, scheduler.script["4"], why in looks:
+    for age_s, scheduler.script["4"], why in looks:
+        clock.now = begun + age_s
         found = own.why_leave(60)
         assert found.startswith(why) and bool(found) == bool(why)
 
@@ -244,6 +264,9 @@ def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
         may_answer.wait(60)
         return needs.get(lease.instance, "")
 
+    def asking() -> bool:
+        return "the queue of leases" in {thread.name for thread in threading.enumerate()}
+
     monkeypatch.setattr(demand, "who_needs_lease", ask)
     owner = RunDir(tmp_path / "first")
     leases = LeaseDemand(owner, "user", check_s=3600)
@@ -253,8 +276,11 @@ def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
     assert (leases.refresh(), leases.refresh()) == (True, False)
     assert leases.ids == (first.lease,)
     assert leases.why_stay() == f"a new lease of {run_dir.path}"
+    assert asking()
     may_answer.set()
     until(lambda: leases.why_stay() == "array a of second", "an answer", seconds=60)
+    assert leases.why_stay() == "array a of second"
+    until(lambda: not asking(), "the end of the question", seconds=60)
     # A new one is asked about at once, and then both are over.
     needs.clear()
     add_lease(ServerLocation(owner, "user"), run_dir, "2")
@@ -279,6 +305,52 @@ def test_the_queue_is_asked_at_once_where_all_cells_seem_to_have_ended(
     clock.now = 6
     assert own.why_leave(60) == ""
     finish_cell(run_dir, 1, "incomplete", ended=now())
-    clock.now = 12
+    clock.now = 10.9  # it looks every five seconds
+    assert own.why_leave(60) == ""
+    clock.now = 11
     assert own.why_leave(60) == LEAVES
     assert len(scheduler.asked) == 2
+
+
+def test_tasks_that_a_new_submission_adds_count_at_once(
+    run_dir: RunDir, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan is read again where it has changed, and only there."""
+    read: list[Plan] = []
+
+    def load(where: RunDir) -> Plan:
+        read.append(load_plan(where))
+        return read[-1]
+
+    monkeypatch.setattr(demand, "load_plan", load)
+    write_jobs(run_dir, [SERVER, ARRAY])
+    scheduler = ScriptedScheduler(j4="RUNNING")
+    own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 0.0, scheduler.all())
+    finish_cell(run_dir, 0)
+    finish_cell(run_dir, 1)
+    assert (own.why_leave(60), read) == ("all cells are done", [])
+    models = {"a": scripted(), "b": scripted()}
+    save_plan(run_dir, make_plan(CUDA, tmp_path, scripted(), dict(models), trials=1, tasks=3))
+    for _ in range(2):
+        assert own.why_leave(60) == ""
+        assert read == [own.plan]
+    assert len(own.plan.cells[1].tasks) == 3
+
+
+class FinishingScheduler(ScriptedScheduler):
+    """The last cells end while the queue is asked."""
+
+    run_dir: RunDir
+
+    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+        for cell in (0, 1):
+            finish_cell(self.run_dir, cell)
+        return super().states(jobs)
+
+
+def test_cells_that_end_while_the_queue_is_asked_are_done(run_dir: RunDir, plan: Plan) -> None:
+    scheduler = FinishingScheduler(j4="COMPLETED")
+    scheduler.run_dir = run_dir
+    write_jobs(run_dir, [SERVER, ARRAY])
+    own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 3600, scheduler.all())
+    assert [own.why_leave(60), own.why_leave(60)] == ["", "all cells are done"]

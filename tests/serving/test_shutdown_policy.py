@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import submit, will_stay
 from emobench.scheduler.cost import JobRun, cost_of
+from emobench.scheduler.schedulers import Schedulers
 from emobench.serving.budget import Budget, LimitStatus, hours_of, reached, state_of_limit
 from emobench.serving.demand import LeaseDemand, OwnDemand
 from emobench.serving.shutdown_policy import ShutdownPolicy, cost_of_keeping
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import api_key, read_endpoint
+from emobench.store.endpoints import ServerLocation, api_key, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs
+from emobench.store.leases import add_lease, remove_lease
 from tests.support.jobs import local_record
 from tests.support.plans import CUDA, LOCAL, make_plan, scripted
 from tests.support.processes import until
@@ -112,8 +115,10 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ShutdownPol
     return ShutdownPolicy(run_dir, need, LeaseDemand(run_dir, "user")), clock
 
 
-def test_loading_and_silence_count_as_no_idleness(limits: tuple[ShutdownPolicy, Clock]) -> None:
-    server, clock = limits
+def test_loading_and_silence_count_as_no_idleness(
+    tmp_path: Path, limits: tuple[ShutdownPolicy, Clock]
+) -> None:
+    (server, clock), run_dir = limits, RunDir(tmp_path / "run")
     clock.now = 5000  # it loaded for more than an hour
     server.observe(False)
     assert server.why_leave() == ""
@@ -126,7 +131,75 @@ def test_loading_and_silence_count_as_no_idleness(limits: tuple[ShutdownPolicy, 
     server.observe(False)
     clock.now += 3600
     server.observe(False)
+    change(run_dir, idle_limit_min=0)
+    assert (server.why_leave(), server.final) == ("", False)
+    change(run_dir, idle_limit_min=60)
     assert server.why_leave() == "idle for 60 minutes (idle_limit_min)"
+    assert server.final
+
+
+class Calendar:
+    """Stands in for `datetime` there."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def now(self, zone: tzinfo | None = None) -> datetime:
+        return datetime.fromtimestamp(self.at.timestamp(), zone)
+
+
+def test_the_minutes_of_a_kept_server_count_from_when_nothing_needed_it(
+    tmp_path: Path, limits: tuple[ShutdownPolicy, Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (server, clock), run_dir, calendar = limits, RunDir(tmp_path / "run"), Calendar()
+    monkeypatch.setattr("emobench.serving.shutdown_policy.datetime", calendar)
+    leases = LeaseDemand(run_dir, "user")
+    monkeypatch.setattr(server, "_leases", leases)
+    change(run_dir, keep_servers_min=60, idle_limit_min=1)
+    assert (server.kept_until, server.final) == ("", False)
+    assert (server.why_leave(), server.kept_until, server.final) == ("", "", False)
+    assert server.outlasts_job
+    for cell in (0, 1):
+        finish_cell(run_dir, cell)
+    server.observe(False)
+    for minute in (0, 59):
+        calendar.at, clock.now = calendar.at.replace(minute=minute), 60 * minute
+        server.observe(False)  # it is kept, however idle
+        assert (server.why_leave(), server.kept_until) == ("", "2026-01-01T13:00:00+00:00")
+        assert not server.outlasts_job and not server.final
+    lease = add_lease(ServerLocation(run_dir, "user"), RunDir(tmp_path / "other"), "user").lease
+    assert leases.refresh()
+    server.observe(True)
+    assert (server.why_leave(), server.kept_until, server.outlasts_job) == ("", "", True)
+    remove_lease(run_dir, "user", lease)
+    leases.refresh()
+    calendar.at = calendar.at.replace(hour=14, minute=0)
+    assert (server.why_leave(), server.kept_until) == ("", "2026-01-01T15:00:00+00:00")
+    calendar.at = calendar.at.replace(hour=15)
+    assert (server.why_leave(), server.kept_until) == ("all cells are done", "")
+    assert server.final and not server.outlasts_job
+
+
+def test_a_server_whose_run_has_cost_enough_stays_until_its_arrays_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The conversations in flight end by themselves; no other sweep makes it cost more."""
+    ended = threading.Event()
+    monkeypatch.setattr(Schedulers, "stop_cells", lambda *_: ended.wait(60))
+    monkeypatch.setattr("emobench.serving.budget.used_hours", lambda *_: 5.0)
+    run_dir = make_run(tmp_path)
+    change(run_dir, max_gpu_hours=5, keep_servers_min=60)
+    for cell in (0, 1):
+        finish_cell(run_dir, cell)
+    need = OwnDemand(load_plan(run_dir), run_dir, "user", "1", datetime.now(UTC).isoformat())
+    add_lease(ServerLocation(run_dir, "user"), RunDir(tmp_path / "other"), "user")
+    server = ShutdownPolicy(run_dir, need, LeaseDemand(run_dir, "user"), 0.0)
+    server.why_leave()
+    until(lambda: server.closing, "the limit")
+    assert (server.why_leave(), server.final, server.outlasts_job) == ("", False, False)
+    ended.set()
+    until(server.why_leave, "the arrays' end")
+    assert server.why_leave() == "max_gpu_hours reached: 5 of 5"
     assert server.final
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from emobench.core.files import write_atomic
-from emobench.store.appending import append_lines
+from emobench.store.appending import append_lines, stored_lines
 from emobench.store.labels import Answer, AnswerStore
 
 LINES = [b'{"a": 1}', b"x" * 50, b"last"]
@@ -71,6 +72,36 @@ def test_a_flush_that_fails_is_told_with_the_files_name(
     with pytest.raises(OSError, match="No space left") as failed:
         WRITERS[writer](tmp_path / "file")
     assert failed.value.filename == str(tmp_path / "file")
+
+
+def test_a_store_goes_on_after_its_last_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    append_answers(path)
+    whole = path.read_bytes()
+    for torn in (b"", b'{"key": "k3"'):
+        path.write_bytes(whole + torn)
+        with AnswerStore(path) as store:
+            assert path.read_bytes() == whole
+            store.append([Answer("k3", "m", None, "said")])
+        assert path.read_bytes().startswith(whole + b"{")
+        assert len(path.read_bytes().splitlines()) == 4
+
+
+def test_others_may_read_what_is_appended(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        append_lines(tmp_path / "file", LINES)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_where_each_line_begins(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one\n\nthree")
+    lines = [(b"one\n", 0), (b"\n", 4), (b"three", 5)]
+    assert list(stored_lines(path)) == lines
+    assert list(stored_lines(path, 4)) == lines[1:]
 
 
 def test_a_torn_end_does_not_spoil_the_next_line(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ POWER = 0.8
 SMALLEST_EFFECT = 0.1
 """Drop in mean reward that a sweep should be able to see where it declares none."""
 MOST_TRIALS = 1000
-MOST_TASKS = 100_000
+MOST_TASKS = 10_000
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def trials_needed(
 def tasks_needed(
     difficulty: Difficulty, trials: int, drop: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """Return tasks that make `drop` detectable with these trials; None where none up to 100 000
+    """Return tasks that make `drop` detectable with these trials; None where none up to 10 000
     do."""
     if trials < 1 or not 0 < drop <= difficulty.pass_1:
         return None
@@ -175,9 +175,9 @@ def tasks_needed(
 
     low, high = 1, 2
     while not detects(high):
-        low, high = high, high * 2
-        if high > MOST_TASKS:
+        if high == MOST_TASKS:
             return None
+        low, high = high, min(2 * high, MOST_TASKS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if detects(middle) else (middle, high)

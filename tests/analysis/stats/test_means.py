@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from emobench.analysis.stats.intervals import score_interval
+from emobench.analysis.stats.estimates import Interval, Mean
+from emobench.analysis.stats.intervals import score_interval, t_interval
 from emobench.analysis.stats.means import (
     cluster_error,
+    mark_few,
+    mean_of_sums,
     mean_reward,
     outcome_rate,
     sample_mean,
@@ -108,12 +111,12 @@ def test_a_share_that_never_happens_is_marked_and_has_a_width() -> None:
 
 def test_with_independent_episodes_the_score_interval_is_wilsons_with_t_quantiles() -> None:
     # Quantiles of t at many tasks are those of the normal distribution.
-    tasks, events = 200_000, 60_000
+    tasks, events = 20_000, 6_000
     p = events / tasks
     found = score_interval(p, float(np.sqrt(p * (1 - p) / tasks)), tasks, tasks)
     low, high = proportion_confint(events, tasks, method="wilson")
     assert found is not None
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-7)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-6)
 
 
 def test_wilson_is_statsmodels_wilson() -> None:
@@ -123,8 +126,18 @@ def test_wilson_is_statsmodels_wilson() -> None:
         assert found is not None
         assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
     assert wilson(0, 0) is None
-    with pytest.raises(ValueError, match="5 events in 4"):
-        wilson(5, 4)
+    for n in range(1, 300):
+        none, every = wilson(0, n), wilson(n, n)
+        # Exactly, as no rounding may leave the ends open.
+        assert none is not None and none.low == 0.0 and 0 < none.high < 1
+        assert every is not None and every.high == 1.0 and 0 < every.low < 1
+    for events, n in ((5, 4), (-1, 4)):
+        with pytest.raises(ValueError, match=f"{events} events in {n}"):
+            wilson(events, n)
+    narrow = wilson(3, 20, 0.5)
+    assert narrow is not None
+    expected = proportion_confint(3, 20, 0.5, method="wilson")
+    assert (narrow.low, narrow.high) == pytest.approx(expected)
 
 
 def test_what_never_varies_still_has_a_width() -> None:
@@ -178,3 +191,87 @@ def test_the_interval_holds_its_mean_and_knows_no_order(pairs: list[tuple[int, i
     assert found.interval.low - 1e-9 <= found.value <= found.interval.high + 1e-9
     assert found.interval.high > found.interval.low
     assert other.interval.low == pytest.approx(found.interval.low)
+
+
+def nothing(label: str, missing: int, events: int | None, reason: str, *notes: str) -> Mean:
+    return Mean(label, None, 0, missing, 0, None, None, events, reason, notes)
+
+
+CLUSTERED = "95 % interval clustered by task"
+
+
+def test_every_part_of_a_mean_reward_by_hand() -> None:
+    held = arm({1: [1, 0.5, None], 2: [0], 3: [None], 5: [1, 1]})
+    found = mean_reward("mean reward, anger", held)
+    # Sums 1.5, 0 and 2 of 2, 1 and 2 rewards around the mean of 0.7.
+    error = math.sqrt(3 / 2 * (0.1**2 + 0.7**2 + 0.6**2)) / 5
+    kept = held.scored
+    computed = cluster_error(kept.total, kept.n)
+    assert computed == pytest.approx(error)
+    assert found == Mean(
+        label=f"mean reward, anger, 3 tasks x 1 to 2 trials, {CLUSTERED}",
+        value=3.5 / 5,
+        episodes=5,
+        missing=2,
+        tasks=3,
+        interval=score_interval(found.value or 0.0, computed, 3, 5),
+        t=t_interval(found.value or 0.0, computed, 3, (0.0, 1.0)),
+        events=None,
+        reason="",
+        notes=("fewer than 10 tasks",),
+    )
+    assert cluster_error(kept.total[:2], kept.n[:2]) > 0.0
+    assert cluster_error(kept.total[:1], kept.n[:1]) == 0.0
+    none = mean_reward("x", arm({3: [None], 4: [None]}))
+    assert none == nothing(f"x, 0 tasks, {CLUSTERED}", 2, None, "no scored episode")
+    assert mean_reward("x", arm({})) == nothing(f"x, 0 tasks, {CLUSTERED}", 0, None, "no episode")
+    alone = mean_reward("x", arm({3: [1.0, 0.0]}))
+    assert (alone.reason, alone.tasks) == ("one task: nothing says how much tasks differ", 1)
+    assert (mean_of_sums(3.0, 4), mean_of_sums(0.0, 1), mean_of_sums(0.0, 0)) == (0.75, 0.0, None)
+
+
+def test_every_part_of_a_share_and_a_mean_of_turns_by_hand() -> None:
+    sample = [(4, 1.0), (2, 0.0), (4, 0.0), (4, 1.0), (9, 0.0)]
+    share = sample_share("turns with x", sample)
+    rate = outcome_rate("turns with x", np.array([0.0, 2.0, 0.0]), np.array([1, 3, 1]))
+    assert rate.label == f"turns with x, 3 tasks x 1 to 3 trials, {CLUSTERED}"
+    few = ("fewer than 10 tasks", "fewer than 10 events")
+    error = cluster_error(np.array([0.0, 2.0, 0.0]), np.array([1, 3, 1]))
+    for found in (share, rate):
+        assert found == Mean(
+            label=f"turns with x, 5 of 3 tasks, {CLUSTERED}" if found is share else rate.label,
+            value=0.4,
+            episodes=5,
+            missing=0,
+            tasks=3,
+            interval=score_interval(0.4, error, 3, 5),
+            t=t_interval(0.4, error, 3, (0.0, 1.0)),
+            events=2,
+            notes=few,
+        )
+    unit = sample_mean("x", sample, (0.0, 1.0))
+    assert (unit.interval, unit.t, unit.events) == (share.interval, share.t, None)
+    free = sample_mean("x", sample)
+    assert free.t is not None and free.t.low < 0
+    assert (free.interval, free.label) == (free.t, f"x, 5 of 3 tasks, {CLUSTERED}")
+    bounded = sample_mean("x", sample, (0.2, 0.5))
+    assert bounded.interval == bounded.t == Interval(0.2, 0.5)
+    assert sample_share("x", []) == nothing("x", 0, 0, "no episode", "fewer than 10 tasks")
+    assert sample_mean("x", []) == nothing("x", 0, None, "no episode", "fewer than 10 tasks")
+
+
+def test_few_tasks_are_marked_below_ten_and_not_at_ten() -> None:
+    for tasks, notes in ((9, ("fewer than 10 tasks",)), (10, ())):
+        sample = [(task, float(turn % 2)) for task in range(tasks) for turn in range(4)]
+        for bounds in (None, (0.0, 1.0), (0.0, 9.0)):
+            assert sample_mean("x", sample, bounds).notes == notes
+        assert sample_share("x", sample).notes == notes
+    sample = [(task, float(task < 5)) for task in range(30)]
+    assert sample_mean("x", sample, (0.0, 1.0)).notes == ("fewer than 10 tasks with a success",)
+    assert sample_mean("x", sample, (0.0, 9.0)).notes == ()
+    some = np.arange(20)
+    assert mark_few(some < 10, some < 10) == ()
+    assert mark_few(some < 9, some < 9) == (
+        "fewer than 10 tasks with a success",
+        "fewer than 10 tasks with a failure",
+    )

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from emobench.analysis.stats.estimates import Interval
+from emobench.analysis.stats.estimates import Difference, Interval
 from emobench.analysis.stats.intervals import bootstrap_interval
-from emobench.analysis.stats.paired import paired_difference, sample_difference
+from emobench.analysis.stats.paired import paired_difference, sample_difference, undefined
 from emobench.analysis.stats.permutation import sign_flip
 
 DRAW = np.random.default_rng(11)
@@ -171,3 +171,101 @@ def test_a_difference_of_turns_is_students(values: list[float]) -> None:
 def test_no_task_on_both_sides_is_no_difference() -> None:
     found = sample_difference("x", "v", [(1, 1.0)], [(2, 1.0)])
     assert (found.value, found.interval) == (None, None)
+
+
+def nothing(label: str, left_out: int, reason: str) -> Difference:
+    return Difference(
+        label=label,
+        value=None,
+        tasks=0,
+        left_out=left_out,
+        t=None,
+        bootstrap=None,
+        p_t=None,
+        p_permutation=None,
+        permutation="",
+        reason=reason,
+    )
+
+
+def test_a_difference_that_cannot_be_formed_holds_nothing_but_its_reason() -> None:
+    assert undefined("x", "why") == nothing("x", 0, "why")
+    none = "no task has a value on both sides"
+    assert paired_difference("x", np.array([]), left_out=3) == nothing("x", 3, none)
+
+
+def test_every_part_of_a_difference_by_hand() -> None:
+    values = np.array([0.5, -0.25, 0.25, 0.75, 0.0, 0.0])
+    found = paired_difference("x", values, left_out=2)
+    low, high = stats.t.interval(0.95, 5, values.mean(), stats.sem(values))
+    assert found.t is not None
+    assert (found.t.low, found.t.high) == pytest.approx((low, high))
+    assert found.p_t == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert found == Difference(
+        label="x",
+        value=values.mean(),
+        tasks=6,
+        left_out=2,
+        t=found.t,
+        bootstrap=bootstrap_interval(values, (-1.0, 1.0)),
+        p_t=found.p_t,
+        # Of 8 flips up to a common sign, 1 reaches 1.75 and 2 the 1.25 that there is.
+        p_permutation=0.375,
+        permutation="exact, 16 sign flips",
+        notes=(
+            "fewer than 10 tasks",
+            "4 tasks differ: no permutation p below 0.12",
+            "2 tasks left out: a value on one side only",
+        ),
+    )
+    plain = paired_difference("x", values, left_out=1, bootstrap=False, tests=False)
+    assert (plain.bootstrap, plain.p_t, plain.p_permutation, plain.permutation) == (
+        *[None] * 3,
+        "",
+    )
+    assert (plain.value, plain.t, plain.reason) == (found.value, found.t, "")
+    assert plain.notes == ("fewer than 10 tasks", "1 task left out: a value on one side only")
+    wide = paired_difference("x", np.array([1.0, 0.0]))
+    assert (wide.t, wide.bootstrap) == (Interval(-1.0, 1.0), None)
+    assert wide.reason == "too few tasks differ for an interval by resampling"
+    drawn = paired_difference("x", np.array([1.0, 0.75, 1.0, 0.5, 0.75, 1.0, 0.0])).bootstrap
+    assert drawn is not None and drawn.high == 1.0
+    assert paired_difference("x", np.array([1.0, 0.0, 1.0, 1.0])).bootstrap is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "differ", "notes"),
+    [
+        (10, 10, ()),
+        (9, 9, ("fewer than 10 tasks",)),
+        (10, 9, ("fewer than 10 tasks differ",)),
+        (12, 6, ("fewer than 10 tasks differ",)),
+        (12, 5, ("fewer than 10 tasks differ", "5 tasks differ: no permutation p below 0.062")),
+        (12, 1, ("fewer than 10 tasks differ", "1 task differs: no permutation p below 1")),
+        (12, 0, ("fewer than 10 tasks differ",)),
+        (2, 2, ("fewer than 10 tasks", "2 tasks differ: no permutation p below 0.5")),
+    ],
+)
+def test_few_tasks_and_few_that_differ_are_marked(
+    tasks: int, differ: int, notes: tuple[str, ...]
+) -> None:
+    values = np.zeros(tasks)
+    values[:differ] = np.linspace(0.5, 1.0, differ)
+    assert paired_difference("x", values).notes == notes
+
+
+def test_a_difference_of_samples_is_that_of_the_tasks_means() -> None:
+    treated = [(3, 1.0), (1, 0.0), (3, 0.0), (2, 1.0), (9, 1.0)]
+    control = [(2, 0.0), (3, 1.0), (1, 0.0), (7, 0.0), (1, 1.0)]
+    found = sample_difference("share of x", "anger", treated, control)
+    assert found == paired_difference(
+        "difference in share of x, anger minus control, 3 tasks, 95 % interval paired by task",
+        # Tasks 1, 2 and 3.
+        np.array([0.0 - 0.5, 1.0 - 0.0, 0.5 - 1.0]),
+        left_out=2,
+        bootstrap=False,
+        tests=False,
+    )
+    assert found.t == Interval(-1.0, 1.0)
+    free = sample_difference("x", "anger", treated, control, None).t
+    assert free is not None and free.low < -1 and free.high > 1

@@ -9,7 +9,9 @@ import pytest
 from scipy.stats import norm, t
 from statsmodels.stats.proportion import proportion_confint
 
-from emobench.analysis.stats.means import mean_reward
+from emobench.analysis.stats.estimates import PassK
+from emobench.analysis.stats.intervals import bootstrap_interval, score_interval
+from emobench.analysis.stats.means import cluster_error, mean_reward
 from emobench.analysis.stats.pass_k import pass_k_by_task, pass_k_curve
 from tests.support.frames import arm, random_rewards
 
@@ -120,3 +122,68 @@ def test_few_tasks_with_a_failure_or_a_success_are_marked(
 def test_impossible_counts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pass\^2"):
         pass_k_by_task(np.array([3]), np.array([2]), 2)
+    for successes, n, k in ((-1, 2, 2), (1, 2, 0)):
+        with pytest.raises(ValueError, match=f"pass.{k} of"):
+            pass_k_by_task(np.array([1, successes]), np.array([2, n]), k)
+    assert pass_k_by_task(np.array([0, 2]), np.array([2, 2]), 1).tolist() == [0.0, 1.0]
+
+
+LABEL = "95 % interval over tasks"
+
+
+def test_every_part_of_a_curve_by_hand() -> None:
+    n = np.array([4] * 20 + [2] * 4 + [0])
+    successes = np.array([4, 3, 4, 1, 0] * 4 + [2, 1, 2, 0, 0])
+    curve = pass_k_curve("anger", successes, n, (1, 3, 4, 2))
+    sizes = {1: "24 tasks x 2 to 4", 2: "24 tasks x 2 to 4", 3: "20 tasks x 4", 4: "20 tasks x 4"}
+    for found, k in zip(curve, (1, 3, 4, 2), strict=True):
+        values = pass_k_by_task(successes, n, k)
+        values = values[np.isfinite(values)]
+        error = cluster_error(values, np.ones(values.size, dtype=np.int64))
+        fewer = (f"4 of 24 tasks have fewer than {k} trials",) if k > 2 else ()
+        few = [
+            f"fewer than 10 tasks with a {what}"
+            for what, tasks in (("success", values > 0), ("failure", values < 1))
+            if tasks.sum() < 10
+        ]
+        drawn = bootstrap_interval(values, (0.0, 1.0))
+        assert drawn is not None and found.bootstrap is not None
+        assert (found.bootstrap.low, found.bootstrap.high) == pytest.approx((drawn.low, drawn.high))
+        assert found == PassK(
+            label=f"pass^{k}, anger, {sizes[k]} trials, {LABEL}",
+            k=k,
+            value=values.mean(),
+            tasks=values.size,
+            of=24,
+            interval=score_interval(values.mean(), error, values.size, int((n // k).sum())),
+            bootstrap=found.bootstrap,
+            reason="",
+            notes=(*few, *fewer),
+        )
+
+
+def test_a_curve_of_one_task_of_none_and_of_tasks_that_are_alike() -> None:
+    one, none = pass_k_curve("x", np.array([2, 1]), np.array([3, 1]), (2, 4))
+    reason = "one task: nothing says how much tasks differ"
+    notes = ("fewer than 10 tasks", "1 of 2 tasks have fewer than 2 trials")
+    label = f"pass^2, x, 1 task x 3 trials, {LABEL}"
+    assert one == PassK(label, 2, 1 / 3, 1, 2, None, None, reason, notes)
+    label = f"pass^4, x, 0 tasks, {LABEL}"
+    assert none == PassK(label, 4, None, 0, 2, None, None, "no task has 4 scored trials")
+    alike = np.full(10, 3)
+    (found,) = pass_k_curve("x", alike, alike, (2,))
+    assert (found.bootstrap, found.tasks) == (None, 10)
+    assert found.reason == "too few tasks differ for an interval by resampling"
+    # Without resampling, as for several groups, there is nothing to give a reason for.
+    (found,) = pass_k_curve("x", alike, alike, (2,), np.arange(10))
+    assert (found.bootstrap, found.reason) == (None, "")
+
+
+def test_entries_of_one_task_are_one_cluster_and_each_counts_once() -> None:
+    successes, n = np.array([2, 1, 0, 2, 1]), np.array([2, 2, 2, 2, 1])
+    (found,) = pass_k_curve("x", successes, n, (2,), np.array([0, 0, 0, 1, 2]))
+    # Values 1, 0 and 0 of one task, 1 of another; the third has a trial too few.
+    error = cluster_error(np.array([1.0, 1.0]), np.array([3, 1]))
+    assert (found.value, found.tasks, found.of) == (0.5, 2, 3)
+    assert found.interval == score_interval(0.5, error, 2, 4)
+    assert found.label == f"pass^2, x, 2 tasks x 2 trials, {LABEL}"

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from math import nan
+from functools import cache
+from math import nan, sqrt
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from emobench.analysis.stats.pilot import difficulty
 from emobench.analysis.stats.power import (
+    MOST_TASKS,
+    MOST_TRIALS,
     PUBLISHED,
+    Design,
     Difficulty,
+    critical,
     designs,
     power_verdict,
     smallest_drop,
     tasks_needed,
     trials_needed,
+    variance,
 )
+from emobench.core.outcomes import Group
 from emobench.core.sweep import Cell
 from tests.support.frames import arm, random_rewards
 
@@ -91,6 +98,79 @@ def test_what_is_needed_is_the_least_that_is_enough() -> None:
         assert fewer is None or fewer > drop
 
 
+TWO_KINDS = [(0.2, 0.9), (0.05, 0.35), (0.6, 0.6), (0.0, 1.0), (0.88, 0.98)]
+"""Chances of success of an environment's tasks, half of them each."""
+
+
+def two_kinds(chances: tuple[float, float]) -> Difficulty:
+    p = np.array(chances)
+    return Difficulty(float(p.mean()), float((p**2).mean()), "")
+
+
+@cache
+def standard_errors(tasks: int, alpha: float, power: float) -> float:
+    return float(stats.t.ppf(1 - alpha / 2, tasks - 1) + stats.t.ppf(power, tasks - 1))
+
+
+@pytest.mark.parametrize("chances", TWO_KINDS)
+@pytest.mark.parametrize(
+    ("tasks", "trials", "alpha", "power"),
+    [(2, 3, 0.05, 0.8), (10, 1, 0.05, 0.9), (50, 4, 0.0125, 0.8), (115, 2, 0.01, 0.6)],
+)
+def test_the_closed_forms_are_those_of_two_kinds_of_tasks(
+    chances: tuple[float, float], tasks: int, trials: int, alpha: float, power: float
+) -> None:
+    hard, p = two_kinds(chances), np.array(chances)
+    assert critical(tasks, alpha, power) == pytest.approx(standard_errors(tasks, alpha, power))
+
+    def by_hand(drop: float, trials: int) -> float:
+        q = p * (1 - drop / p.mean())
+        return float((p * (1 - p) + q * (1 - q)).mean() / trials + (p - q).var())
+
+    def lacks(drop: float, trials: int = trials, tasks: int = tasks) -> float:
+        needed = standard_errors(tasks, alpha, power) * sqrt(by_hand(drop, trials) / tasks)
+        return needed - drop
+
+    for drop in (0.1, float(p.mean())):
+        assert variance(hard, drop, trials) == pytest.approx(by_hand(drop, trials))
+    found = smallest_drop(hard, tasks, trials, alpha=alpha, power=power)
+    if lacks(hard.pass_1) > 1e-9:
+        assert found is None
+    else:
+        assert found == pytest.approx(optimize.brentq(lacks, 1e-9, hard.pass_1))
+    for drop in (0.04, 0.1, 0.3, hard.pass_1):
+        if drop > hard.pass_1:
+            continue
+        enough = (each for each in range(1, MOST_TRIALS + 1) if lacks(drop, each) <= 1e-9)
+        assert trials_needed(hard, tasks, drop, alpha=alpha, power=power) == next(enough, None)
+        # Fewer standard errors are needed with each task more.
+        enough = (each for each in range(2, 400) if lacks(drop, tasks=each) <= 1e-9)
+        found_tasks = tasks_needed(hard, trials, drop, alpha=alpha, power=power)
+        assert next(enough, None) == (found_tasks if (found_tasks or 400) < 400 else None)
+
+
+def test_the_limits_of_a_design_are_its_own() -> None:
+    hard = PUBLISHED["airline"]
+    # One trial and two tasks are a design; so is a drop of the whole mean.
+    assert trials_needed(hard, 1, 0.4) is None
+    assert tasks_needed(hard, 0, 0.1) is None
+    assert tasks_needed(hard, 1, hard.pass_1) is not None
+    assert trials_needed(hard, 50, hard.pass_1) == 1
+    assert tasks_needed(hard, 1, hard.pass_1 + 1e-6) is None
+    assert trials_needed(hard, 50, hard.pass_1 + 1e-6) is None
+    assert tasks_needed(Difficulty(1.0, 1.0, ""), 1, 1.0) == 2
+    # As small as it can be found with 10 000 tasks, or 1000 trials, and a little smaller.
+    least = critical(MOST_TASKS, 0.05, 0.8) * sqrt(variance(hard, 0.0, 4) / MOST_TASKS)
+    assert MOST_TASKS * 0.8 < (tasks_needed(hard, 4, 1.05 * least) or 0) < MOST_TASKS
+    assert tasks_needed(hard, 4, 0.98 * least) is None
+    drop = smallest_drop(hard, 5000, MOST_TRIALS) or nan
+    assert trials_needed(hard, 5000, drop) == MOST_TRIALS
+    assert trials_needed(hard, 5000, drop * 0.999) is None
+    for power in (0.5, 1.0):
+        with pytest.raises(ValueError, match=f"not at {power}"):
+            critical(50, 0.05, power)
+
+
 def test_designs_without_an_answer() -> None:
     hard = PUBLISHED["retail"]
     assert smallest_drop(hard, 1, 4) is None
@@ -133,6 +213,44 @@ def test_a_design_is_the_least_of_its_variants() -> None:
         assert (design.tasks, design.trials) == (40, 4)
     (design,), _ = designs([*cells(("control", "anger"), 4, 40), *cells(("anger",), 2, 115)])
     assert (design.tasks, design.trials) == (40, 2)
+
+
+def test_trials_add_up_over_sets_of_tasks_and_a_group_without_contrast_hides_no_other() -> None:
+    parts = [(0, 1), (0, 1), (0,), (1,)]
+    planned = [
+        cell.model_copy(update={"tasks": tasks})
+        for variant in ("control", "anger")
+        for cell, tasks in zip(cells((variant,), 4, 2), parts, strict=True)
+    ]
+    (design,), without = designs([*cells(("anger",), 1, 5, "b"), *planned])
+    assert (design.tasks, design.trials, design.variants) == (2, 3, 1)
+    assert without == ["retail/react/b"]
+    (design,), _ = designs(cells(("control", "anger"), 2, 0))
+    assert (design.tasks, design.trials) == (0, 0)
+
+
+def test_the_verdict_is_of_the_study_as_it_was_asked_for() -> None:
+    planned = [*cells(("anger",), 4, 115, "b"), *cells(("control", "anger", "placebo"), 4, 50)]
+    pilot = Difficulty(0.5, 0.4, "pilot")
+    known = {Group("retail", "react", "a"): pilot}
+    verdict = power_verdict(planned, 0.12, alpha=0.02, power=0.9, difficulties=known)
+    assert (verdict.wanted, verdict.alpha, verdict.power) == (0.12, 0.02, 0.9)
+    assert verdict.without_contrast == ("retail/react/b",)
+    (found,) = verdict.designs
+    assert found.design == Design("retail", "react", "a", tasks=50, trials=4, variants=2)
+    # Two variants: Holm's first step halves alpha.
+    assert (found.difficulty, found.alpha, found.power, found.wanted) == (pilot, 0.01, 0.9, 0.12)
+    study = {"alpha": 0.01, "power": 0.9}
+    assert found.smallest == smallest_drop(pilot, 50, 4, **study)
+    assert found.trials_needed == trials_needed(pilot, 50, 0.12, **study)
+    assert found.tasks_needed == tasks_needed(pilot, 4, 0.12, **study)
+    (other,) = power_verdict(planned).designs
+    assert (other.difficulty, other.wanted, other.alpha) == (PUBLISHED["retail"], 0.1, 0.025)
+    # Exactly the smallest effect of interest is enough.
+    assert found.smallest is not None
+    for wanted, passed in ((found.smallest, True), (found.smallest * 0.999, False)):
+        asked = power_verdict(planned, wanted, alpha=0.02, power=0.9, difficulties=known)
+        assert asked.passed == passed
 
 
 def test_the_gate_passes_where_the_smallest_effect_can_be_seen() -> None:
