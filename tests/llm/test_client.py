@@ -535,7 +535,7 @@ def test_one_reading_of_an_odd_completion(message: dict[str, Any], text: str) ->
     with recording(lambda request: Odd()) as server:
         endpoint = ModelEndpoint("m", server.url, None)
         reply = HttpTransport(endpoint).send("user", dict(REQUEST))
-        seen = read_result(ChatClient(server.url, None, 20).chat(REQUEST), None)
+        seen = read_result(ChatClient(server.url, None, 20).chat(REQUEST))
     assert ((reply.message.content or ""), reply.usage) == (text, {})
     assert (seen.status, seen.content, seen.tokens) == (200, text, (None, None))
 
