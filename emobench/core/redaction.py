@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 HIDDEN = "[key]"
 _SECRET = re.compile(r".{8,}|(?=.*\d).{6,}", re.DOTALL)
@@ -67,6 +67,16 @@ def hide_environment(environment: Mapping[str, str]) -> None:
 def names_secret(name: str) -> bool:
     """Whether a variable, an option or a query's parameter of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
+
+
+def url_has_secret(url: str) -> bool:
+    """Whether an address holds a password, a name that stands for one, or a key in its query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    return "@" in parts.netloc or any(names_secret(name) for name, _ in query)
 
 
 def redact(text: str) -> str:
