@@ -75,7 +75,7 @@ class Answer:
         except orjson.JSONDecodeError:
             try:
                 # Takes lone surrogates, which models do send as escapes.
-                value = json.loads(self.body)
+                value = json.loads(self.body, parse_int=_number)
             except (ValueError, RecursionError):
                 return None
         return None if _is_deep(self.body, value) else redact_values(value)
@@ -99,6 +99,11 @@ class Answer:
             if text:
                 return f"{text}: {raw}" if raw else str(text)
         return self.text()
+
+
+def _number(text: str) -> int | float:
+    """An integer as orjson reads it: as a float where 64 bits do not hold it."""
+    return int(text) if len(text) < 20 else float(text)
 
 
 def _is_deep(body: bytes, value: Any) -> bool:

@@ -193,7 +193,7 @@ def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind,
         return "unknown_tool", said
     try:
         values = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "bad_json", said + (" (cut by the limit of tokens)" if seen.cut else "")
     wrong = schema_error(values, function.get("parameters") or {})
     return ("bad_schema", f"{said}: {wrong}") if wrong else ("called", said)
