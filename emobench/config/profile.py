@@ -11,6 +11,7 @@ from emobench.config.templates import template_dirs as all_template_dirs
 from emobench.config.yaml_lines import load_yaml
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
+from emobench.core.redaction import names_secret
 
 
 def load_profile(
@@ -68,6 +69,10 @@ def read_profile(file: Path) -> ClusterProfile:
     document = load_yaml(file)
     reader = Reader(document)
     profile = reader.model(ClusterProfile, {"name": file.stem, **document.data})
+    for name, value in profile.server_env.items() if profile is not None else ():
+        if names_secret(name) and value and not value.startswith("/"):  # the path of a file
+            hint = f"leave it out, and export {name} before submitting: jobs get it"
+            reader.refuse(("server_env", name), "a secret does not belong in a file", hint=hint)
     reader.finish()
     assert profile is not None
     return profile

@@ -56,6 +56,7 @@ from emobench.core.fields import (
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
 from emobench.core.ranges import parse_ranges
+from emobench.core.redaction import names_secret, url_has_secret
 from emobench.core.run_dir import slug
 from emobench.core.sweep import (
     AGENT_STRATEGIES,
@@ -248,8 +249,8 @@ def _arguments(role: dict[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def _check_arguments(role: dict[str, Any]) -> Found:
-    """Refuse what emobench itself sets."""
-    found: Found = {}
+    """Refuse what emobench itself sets, and secrets."""
+    found = _check_url(role)
     for i, written in _arguments(role):
         flag = meant_by(written)
         hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else UNGUARDED.get(flag, "")
@@ -257,9 +258,32 @@ def _check_arguments(role: dict[str, Any]) -> Found:
             hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
         if flag == "--served-model-name":
             hint = "write it as served_name: the clients have to know it"
+        if names_secret(flag) and not hint and _has_value(role, i):
+            hint = "it would stand in scripts and in `ps`; "
+            hint += (
+                "export HF_TOKEN before submitting: vLLM reads it"
+                if flag == "--hf-token"
+                else "use the variable that vLLM reads it from"
+            )
         if hint:
             found["extra_args", i] = mistake(f"'{written}' is not allowed", hint=hint)
     return found
+
+
+def _has_value(role: dict[str, Any], place: int) -> bool:
+    """Whether an argument has a value: --hf-token alone takes the token of `hf auth login`."""
+    given, *after = _as_list(role["extra_args"])[place : place + 2]
+    return "=" in given or bool(after and not str(after[0]).startswith("-"))
+
+
+def _check_url(settings: Mapping[str, Any]) -> Found:
+    """Refuse an address with a secret in it, without repeating it."""
+    url = settings.get("base_url")
+    if not isinstance(url, str) or not url_has_secret(url):
+        return {}
+    name = settings.get("api_key_env") or "OPENAI_API_KEY"
+    hint = f"leave it out, and export {name} (api_key_env) before submitting"
+    return {("base_url",): mistake("holds a password or a key", hint=hint)}
 
 
 def _check_user(role: dict[str, Any]) -> Found:
@@ -396,7 +420,7 @@ def _refuse_human(strategy: Any) -> Any:
 
 def _check_judge(judge: JudgeSettings, info: ValidationInfo) -> JudgeSettings:
     """Hold the judge to a server of the sweep, or to an endpoint that is named fully."""
-    found: Found = {}
+    found = _check_url(judge.model_dump())
     servers = ["user", *_context(info).names["assistant"]]
     if judge.server is None:
         for key in [key for key in ("model", "base_url") if getattr(judge, key) is None]:

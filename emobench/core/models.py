@@ -100,7 +100,8 @@ class OpenAIModel(Sampling):
     base_url: Url | None = None
     """An OpenAI-compatible address; unset: the provider's own."""
     api_key_env: EnvName = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; the key itself is never stored."""
+    """Name of the environment variable that holds the key; the key itself stands in no file
+    but `endpoints/hosted_keys.json` of the run directory, which is for its owner alone."""
     provider: str = "openai"
     """litellm's name of the provider."""
     price: Price | None = None

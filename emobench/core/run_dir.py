@@ -6,6 +6,7 @@ runs/<sweep name>/
   scripts/                      what is submitted, byte for byte
   submitit/                     submitit's own files
   endpoints/                    mode 0700: <instance>.json by that server's job, api_key (0600)
+  endpoints/hosted_keys.json    mode 0600: keys of hosted endpoints, by `sweep`
   endpoints/<instance>+next.json          by a successor, until it takes over
   endpoints/leases/<instance>/<id>.json   by another sweep that shares this server
   endpoints/<instance>.<job>.events.jsonl when that job loaded, served and was idle
@@ -101,6 +102,10 @@ class RunDir:
     @property
     def api_key(self) -> Path:
         return self.endpoints / "api_key"
+
+    @property
+    def hosted_keys(self) -> Path:
+        return self.endpoints / "hosted_keys.json"
 
     @property
     def installed_vllm(self) -> Path:

@@ -6,6 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
+from emobench.core.redaction import url_has_secret
 from emobench.llm.client import needs_proxy
 from emobench.llm.providers import provider_names
 from emobench.llm.transport import ModelEndpoint
@@ -30,6 +31,12 @@ def endpoint_at(
         good = False
     if not good or any(map(str.isspace, url)):
         raise InvalidInput(f"--base-url: {url!r} is no address; e.g. http://host:8005/v1")
+    if url_has_secret(url):
+        name = key_env or DEFAULT_KEY
+        raise InvalidInput(
+            "--base-url: the address holds a password or a key, which everybody sees in `ps`; "
+            f"leave it out, and export {name} (--api-key-env)"
+        )
     if needs_proxy(url):
         raise InvalidInput(
             f"this machine reaches {url} through a proxy, which is not used for models; add its "

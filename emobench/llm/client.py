@@ -26,6 +26,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from emobench.core.redaction import hide, hide_password, redact, redact_values
 from emobench.llm import guard
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Unreachable(OSError):
     """No answer: refused, reset, timed out, or something that is no HTTP."""
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))
         self.timed_out = timed_out
 
 
@@ -62,7 +63,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Answer:
-    """A status and a body."""
+    """A status and a body. Whoever answers may have repeated a key in it, which no reader sees."""
 
     status: int
     body: bytes
@@ -74,10 +75,16 @@ class Answer:
         except orjson.JSONDecodeError:
             try:
                 # Takes lone surrogates, which models do send as escapes.
-                value = json.loads(self.body)
+                value = json.loads(self.body, parse_int=_number)
             except (ValueError, RecursionError):
                 return None
-        return None if _is_deep(self.body, value) else value
+        return None if _is_deep(self.body, value) else redact_values(value)
+
+    def text(self) -> str:
+        """The body as text, for people."""
+        if b"\\" in self.body and (value := self.json()) is not None:  # an escape may hide a key
+            return json.dumps(value, ensure_ascii=False)
+        return redact(self.body.decode("utf-8", "replace"))
 
     def error(self) -> str:
         """The server's own words, in OpenAI's error format or not; a router's words are followed
@@ -91,7 +98,12 @@ class Answer:
             raw = behind.get("raw") if isinstance(behind, dict) else None
             if text:
                 return f"{text}: {raw}" if raw else str(text)
-        return self.body.decode("utf-8", "replace")
+        return self.text()
+
+
+def _number(text: str) -> int | float:
+    """An integer as orjson reads it: as a float where 64 bits do not hold it."""
+    return int(text) if len(text) < 20 else float(text)
 
 
 def _is_deep(body: bytes, value: Any) -> bool:
@@ -152,6 +164,8 @@ class ChatClient:
         self._path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
         self._timeout_s = timeout_s
         self._identity, self._key = identity, (api_key or "").strip()
+        hide(self._key)
+        hide_password(url)
         if any(ord(letter) < 32 for letter in url + self._key):
             raise ValueError("the API key or the URL holds a control character")
         self._public: dict[str, str | bytes] = {"Accept": "application/json"}

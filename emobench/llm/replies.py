@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from emobench.core.redaction import redact_error
 from emobench.llm.client import Answer
 from emobench.llm.reasoning import sanitize
 from emobench.llm.refusals import is_context_overflow
@@ -43,7 +44,7 @@ class NoCompletion(ValueError):
     """An answer with status 200 that is no chat completion."""
 
     def __init__(self, answer: Answer) -> None:
-        text = shorten(answer.body.decode("utf-8", "replace"), 200)
+        text = shorten(redact_error(answer.text()), 200)
         super().__init__(f"an answer that is no chat completion: {text}")
 
 
@@ -113,10 +114,9 @@ def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
     )
 
 
-def without_key(text: str, key: str | None) -> str:
-    """An error's words on one line, the key replaced."""
-    text = " ".join(text.split())
-    return text.replace(key, "[key]") if key else text
+def error_words(text: str) -> str:
+    """An error's words on one line, without keys."""
+    return " ".join(redact_error(text).split())
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class ChatResult:
 
     status: int
     error: str = ""
-    """The server's words, without the key; empty with status 200."""
+    """The server's words, without keys; empty with status 200."""
     content: str = ""
     reasoning: bool = False
     """The reply has a reasoning field with something in it."""
@@ -137,16 +137,16 @@ class ChatResult:
     """Of the prompt and of the reply, where the server counts them."""
 
 
-def read_result(answer: Answer, key: str | None, limit: int | None = None) -> ChatResult:
+def read_result(answer: Answer, limit: int | None = None) -> ChatResult:
     """An answer of /chat/completions, whatever it holds. `limit` is the probe's own max_tokens."""
     if answer.status != 200:
-        return ChatResult(answer.status, without_key(answer.error(), key))
+        return ChatResult(answer.status, error_words(answer.error()))
     try:
         said = read_completion(answer)
         calls = [call["function"] for call in said.tool_calls]
         named = tuple((call["name"], call["arguments"]) for call in calls)
     except NoCompletion as error:
-        return ChatResult(500, without_key(str(error), key))
+        return ChatResult(500, error_words(str(error)))
     cut: Literal["", "limit", "probe"] = ""
     if said.finish_reason == "length":
         used = said.tokens[1]
@@ -193,7 +193,7 @@ def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind,
         return "unknown_tool", said
     try:
         values = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "bad_json", said + (" (cut by the limit of tokens)" if seen.cut else "")
     wrong = schema_error(values, function.get("parameters") or {})
     return ("bad_schema", f"{said}: {wrong}") if wrong else ("called", said)

@@ -5,6 +5,7 @@ Both give a `Reply` or raise `CallFailed`; nothing else of a provider's ways is 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from emobench.core.models import Price
+from emobench.core.redaction import hide, hide_environment, hide_password, redact, redact_values
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
 from emobench.llm.prices import cost_of, listed_price
 from emobench.llm.refusals import (
@@ -24,7 +26,7 @@ from emobench.llm.refusals import (
     is_of_content,
     without_calls,
 )
-from emobench.llm.replies import NoCompletion, read_completion, without_key
+from emobench.llm.replies import NoCompletion, error_words, read_completion
 
 Role = Literal["user", "assistant"]
 Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
@@ -69,6 +71,10 @@ class ModelEndpoint:
     price: Price | None = None
     """Of a hosted model, where the sweep file names it."""
 
+    def __post_init__(self) -> None:
+        hide(self.api_key)
+        hide_password(self.url or "")
+
     @property
     def identity(self) -> Identity | None:
         """What a server of our own has to prove; None where it is none."""
@@ -83,7 +89,7 @@ class ModelEndpoint:
         return bool(self.server) or not needs_proxy(self.url)
 
     def __repr__(self) -> str:  # the key stays out of tracebacks and logs
-        return f"{self.model} at {self.url or self.provider}"
+        return redact(f"{self.model} at {self.url or self.provider}")
 
 
 @dataclass
@@ -206,7 +212,7 @@ class HttpTransport(_Resending):
                 raise self._failure(role, request, answer, is_last=is_last)
             said = read_completion(answer)
         except (Unreachable, NoCompletion) as error:
-            text = without_key(str(error), self._endpoint.api_key)
+            text = error_words(str(error))
             raise CallFailed(role, "infra", f"{text} ({self._endpoint!r})") from None
         message = Message(said.content, said.tool_calls or None)
         return Reply(message, said.finish_reason, said.usage, cost_of(said.usage, self._price))
@@ -214,7 +220,7 @@ class HttpTransport(_Resending):
     def _failure(
         self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
     ) -> CallFailed:
-        words = without_key(answer.error(), self._endpoint.api_key)
+        words = error_words(answer.error())
         kind = _kind(request, answer.status, words)
         # Some servers answer 500 to a tool name that their model made up, each time.
         if (
@@ -246,6 +252,7 @@ class LitellmTransport(_Resending):
         self._endpoint = endpoint
         self._price = endpoint.price  # litellm looks up the listed one itself
         self._stock = stock
+        hide_environment(os.environ)  # where litellm finds the keys that it is not given
         self._plain_messages = plain_messages
         self._own = {"client": _client_without_proxy(endpoint)} if endpoint.server else {}
 
@@ -268,7 +275,7 @@ class LitellmTransport(_Resending):
             what = f"no answer within {endpoint.timeout_s:g} s ({endpoint!r})"
             raise CallFailed(role, "infra", what, TIMED_OUT) from None
         except Exception as error:
-            words = without_key(str(error), endpoint.api_key)
+            words = error_words(str(error))
             status = getattr(error, "status_code", None)
             status = status if isinstance(status, int) else 0
             kind = _litellm_kind(error) or _kind(request, status, words)
@@ -279,7 +286,8 @@ class LitellmTransport(_Resending):
             said = choice.message
             if self._plain_messages:
                 dumped = said.model_dump()
-                said = Message(dumped.get("content"), dumped.get("tool_calls") or None)
+                calls = redact_values(dumped.get("tool_calls") or None)
+                said = Message(redact_values(dumped.get("content")), calls)
             usage = response.usage.model_dump() if getattr(response, "usage", None) else {}
             cost = cost_of(usage, self._price)
             return Reply(

@@ -153,7 +153,7 @@ class _Session:
         if answer.status >= 500:
             raise _Lost(f"HTTP {answer.status} from {self.url}/models")
         model, data = self._endpoint.model, answer.json()
-        error = "" if answer.status == 200 else read_result(answer, self._endpoint.api_key).error
+        error = "" if answer.status == 200 else read_result(answer).error
         checks = report.judge_models(answer.status, data, error, model, self.url)
         if all(check.result != "fatal" for check in checks):
             checks.append(report.judge_context(data, model, role))
@@ -182,7 +182,7 @@ class _Session:
 
         answer = self._insist(send)
         took = round(time.monotonic() - started, 4)
-        seen = read_result(answer, self._endpoint.api_key, limit.get("max_tokens"))
+        seen = read_result(answer, limit.get("max_tokens"))
         if seen.status in _ELSEWHERE:
             raise _Lost(f"chat calls fail: HTTP {seen.status}: {shorten(seen.error)}")
         if seen.status == 200:

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from emobench.analysis.transcript.conversation import Conversation
 from emobench.benchmarks.transcript import Event, Message, Transcript, text_of
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group, Outcome
-from emobench.core.run_dir import RunDir
+from emobench.core.redaction import redact, redact_error
 from emobench.report.numbers import format_time
 from emobench.store.episodes import EpisodeRecord
 from emobench.tables.run_results import CellResult, EpisodeSummary
@@ -34,7 +34,6 @@ PREVIEW_CHARS = 110
 ID_CHARS = 16
 """Of an episode's hash: enough to tell a million apart."""
 _HASH = re.compile(r"[0-9a-f]{64}")
-HIDDEN = "(hidden)"
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ class Library:
     side are mostly in one chunk.
     """
 
-    def __init__(self, limit: Limit, redact: Callable[[str], str]) -> None:
+    def __init__(self, limit: Limit) -> None:
         self.choice = Choice((), 0, 0, 0, 0)
         self.texts: list[list[Any]] = []
         """Columns: cell, place among its tasks, reward, steps, messages, id, chunk, place,
@@ -235,7 +234,6 @@ class Library:
         """The text, compressed, as base64."""
         self.systems: dict[str, int] = {}
         """System prompts by number; many conversations share one."""
-        self._redact = redact
         self._chooser = Chooser(limit)
         self._held: dict[tuple[int, int, int], list[_Text]] = {}
         self._cells: Sequence[CellResult] = ()
@@ -254,9 +252,10 @@ class Library:
     ) -> None:
         """Hold a conversation's text; `place` is its cell's in the plan."""
         events = list(_events(conversation.transcript, self.systems))
+        info = _indented(conversation.record.info) if conversation.record.info else ""
         body = {
             "events": events,
-            "error": self._redact(record.error),
+            "error": redact_error(record.error),
             "attempt": record.attempt,
             "wall": round(record.wall_s, 2),
             "started": format_time(record.started),
@@ -264,12 +263,13 @@ class Library:
             "calls": len(conversation.record.calls),
             "tokens": _tokens(conversation.record),
             "instruction": _instruction(conversation.record.info),
-            "info": _indented(conversation.record.info) if conversation.record.info else "",
+            "info": redact_error(info) if record.error else info,
         }
-        raw = json.dumps(body, separators=(",", ":")).encode("ascii")
+        # Earlier releases let keys into the episodes.
+        raw = redact(json.dumps(body, separators=(",", ":"))).encode("ascii")
         messages = len(conversation.record.traj)
         self._held[unit.at].append(
-            _Text(place, record, messages, _preview(events), zlib.compress(raw, 1))
+            _Text(place, record, messages, redact(_preview(events)), zlib.compress(raw, 1))
         )
 
     def finish(self, cells: Sequence[CellResult]) -> None:
@@ -329,22 +329,6 @@ class Library:
 def _pack(bodies: Sequence[bytes]) -> str:
     raw = b"[" + b",".join(bodies) + b"]"
     return base64.b64encode(zlib.compress(raw, 6)).decode("ascii")
-
-
-def make_redactor(run_dir: RunDir) -> Callable[[str], str]:
-    """Return what takes the run's own key and bearer tokens out of error messages."""
-    try:
-        key = run_dir.api_key.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        key = ""
-
-    def redact(text: str) -> str:
-        if len(key) >= 8:
-            text = text.replace(key, HIDDEN)
-        text = re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", f"Bearer {HIDDEN}", text)
-        return re.sub(r"\b(sk|hf)[-_][\w-]{16,}", HIDDEN, text)
-
-    return redact
 
 
 def script_json(value: Any) -> str:

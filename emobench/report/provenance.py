@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,14 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 from emobench.config.capacity import concurrency_of
 from emobench.core.models import RoleModel
 from emobench.core.ranges import format_ranges
+from emobench.core.redaction import HIDDEN, names_secret
 from emobench.core.wording import plural
-from emobench.report.library import HIDDEN
 from emobench.report.numbers import DASH, format_time
 from emobench.report.study import Study
 from emobench.scheduler.cost import sum_up
 from emobench.tables.run_results import Collected
 
-SECRET = re.compile(r"(api[-_]?key|hf[-_]?token|password|secret)", re.IGNORECASE)
 MOST_JOBS = 8
 """Ids that are listed one by one."""
 
@@ -185,7 +183,7 @@ def _arguments(arguments: Iterable[str]) -> list[str]:
         if hide_next:
             shown.append(HIDDEN)
             hide_next = False
-        elif SECRET.search(name):
+        elif names_secret(name):
             shown.append(f"{name}={HIDDEN}" if equals else name)
             hide_next = not equals
         else:

@@ -22,7 +22,7 @@ from emobench.core.run_dir import RunDir
 from emobench.report import provenance, views
 from emobench.report.blocks import Section, Table, blocks_of
 from emobench.report.drawing import Figure, inline_svg
-from emobench.report.library import Limit, describe_choice, make_redactor, script_json
+from emobench.report.library import Limit, describe_choice, script_json
 from emobench.report.sections.cost import cost_section
 from emobench.report.sections.results import comparison_section, group_section
 from emobench.report.sections.summary import overview_blocks, write_answers
@@ -141,7 +141,7 @@ def _sections(study: Study) -> dict[str, Any]:
         "sections": found,
         "numbers": number_blocks(found),
         "coverage": views.build_coverage(collected),
-        "unfinished": views.list_unfinished(collected, make_redactor(collected.run_dir)),
+        "unfinished": views.list_unfinished(collected),
         "facts": provenance.list_facts(study),
         "variants": [sweep.variants[name] for name in study.variants if name in sweep.variants],
         "prompts": study.prompts,

@@ -23,8 +23,9 @@ from emobench.core.outcomes import Group, Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.report.library import Library, Limit, list_units, make_redactor
+from emobench.report.library import Library, Limit, list_units
 from emobench.store.episodes import EpisodeRecord
+from emobench.store.hosted_keys import hide_keys
 from emobench.store.labels import Answer, read_answers
 from emobench.tables.compatibility import open_compatible_runs
 from emobench.tables.gather import (
@@ -104,9 +105,10 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
     OSError on a bad disk.
     """
     plan, path = load_current_plan(run_dir), run_dir.path
+    hide_keys(run_dir)
     is_collection = (path / SUMMARY_FILE).exists()
     rows = None if is_collection else EpisodesInMemory(open_compatible_runs([path]))
-    library = Library(limit or Limit(), make_redactor(run_dir))
+    library = Library(limit or Limit())
     sample = sample_size(plan)
     tally = Tally()
     assessor = Assessor(plan, _answers(path), sample)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
 from emobench.analysis.pooled import variants_of
+from emobench.core.redaction import redact_error
 from emobench.core.wording import plural
 from emobench.report.provenance import scripted_roles
 from emobench.report.study import Study
@@ -126,14 +127,14 @@ def _merged(
     ]
 
 
-def list_unfinished(collected: Collected, redact: Callable[[str], str]) -> dict[str, Any]:
+def list_unfinished(collected: Collected) -> dict[str, Any]:
     """Return cells whose summary gives a reason for what is missing, the first MOST_PROBLEMS of
     them."""
     found = [
         {
             "title": result.cell.title,
             "reason": result.summary.exit_reason or result.summary.status,
-            "message": redact(result.summary.message),
+            "message": redact_error(result.summary.message),
         }
         for result in collected.cells
         if result.state != "done" and result.summary and result.summary.has_failed

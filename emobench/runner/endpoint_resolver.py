@@ -6,7 +6,6 @@ another or leaves in order; after any other loss it is begun again.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.transport import ModelEndpoint, Role, Transport
+from emobench.store.hosted_keys import hosted_key
 
 if TYPE_CHECKING:
     from emobench.serving.waiting import Found
@@ -185,7 +185,9 @@ class EndpointResolver:
         server, model = self._role(role)
         if model.engine == "openai":
             sampling = sampling_of(model)
-            endpoint = _configured_endpoint(server, model, sampling, self._plan.sweep.timeout_s)
+            endpoint = _configured_endpoint(
+                self._run_dir, server, model, sampling, self._plan.sweep.timeout_s
+            )
             if check and endpoint.direct:
                 self._wait_for_answer(endpoint)
             return endpoint
@@ -272,9 +274,13 @@ class Follower:
 
 
 def _configured_endpoint(
-    server: str, settings: OpenAIModel, sampling: dict[str, object], timeout_s: float
+    run_dir: RunDir,
+    server: str,
+    settings: OpenAIModel,
+    sampling: dict[str, object],
+    timeout_s: float,
 ) -> ModelEndpoint:
-    key = os.environ.get(settings.api_key_env)
+    key = hosted_key(run_dir, settings.api_key_env)
     if key is None and settings.base_url is None:
         raise InvalidInput(
             f"the variable {settings.api_key_env} is not set: {server} needs it to reach "

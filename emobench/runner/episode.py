@@ -22,6 +22,7 @@ from emobench.benchmarks.overlay import SharedStateChanged
 from emobench.benchmarks.tools import RESPOND
 from emobench.config.identity import cell_content, content_hash
 from emobench.core.outcomes import SUCCESS, Outcome
+from emobench.core.redaction import redact
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
 from emobench.runner.completion import CallLog, StockDraws
@@ -133,11 +134,11 @@ def run_episode(
         messages = list(log.messages)
         outcome = _outcome(failure, log.reading)
         if isinstance(failure, CallFailed):
-            error = EpisodeError(f"{failure.role}:{failure.kind}", str(failure)[:2000])
+            error = EpisodeError(f"{failure.role}:{failure.kind}", redact(str(failure))[:2000])
             info = {"error": error.message}
         else:
-            error = EpisodeError(type(failure).__name__, str(failure)[:2000])
-            trace = "".join(traceback.format_exception(failure))
+            error = EpisodeError(type(failure).__name__, redact(str(failure))[:2000])
+            trace = redact("".join(traceback.format_exception(failure)))
             info = {"error": error.message, "traceback": trace[-20_000:]}
         reward = None if outcome is Outcome.INFRA_ERROR else 0.0
     return EpisodeRecord(

@@ -74,7 +74,7 @@ def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SC
     todo = decide(plan, run_dir, [*recorded, *unrecorded], schedulers)
     refusal = ""
     try:
-        check_keys(plan)
+        check_keys(plan, run_dir)
         if todo.missing_count or todo.live_count:
             refuse_if_spent(plan, run_dir)
     except InvalidInput as error:

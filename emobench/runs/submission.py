@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,6 +44,7 @@ from emobench.serving.demand import (
 )
 from emobench.serving.reuse import holds_lease, lease_servers
 from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
+from emobench.store.hosted_keys import hosted_key, save_hosted_keys
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, note_cancelled, read_jobs
 from emobench.store.leases import give_back_lease
 from emobench.store.summaries import current_summary, renew_files
@@ -131,6 +131,7 @@ def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
     texts = render(plan, run_dir, template_dirs())
     _make_folders(plan, run_dir)
     save_plan(run_dir, plan)
+    save_hosted_keys(run_dir, plan.sweep)
     paths = write_files(texts, run_dir.scripts)
     for stale in set(run_dir.scripts.iterdir()) - set(paths):
         if is_script(stale.name) and stale.is_file():
@@ -178,7 +179,7 @@ def submit(
     by then is recorded, servers that would run alone are taken back, and the same call completes
     the rest. Raises InvalidInput where the run has used its max_gpu_hours or max_cost.
     """
-    check_keys(plan)
+    check_keys(plan, run_dir)
     for job in adopt_jobs(plan, run_dir, schedulers):
         say(f"job {job.job_id}: {job.kind} {job.name}, found in the queue; nobody had recorded it")
     todo = decide(plan, run_dir, read_jobs(run_dir), schedulers)
@@ -195,6 +196,7 @@ def submit(
     if not todo.submits:
         if (taken := take_changes(plan, old)) != old:
             save_plan(run_dir, taken)
+        save_hosted_keys(run_dir, taken.sweep)
         cleanup = scheduler.submit_cleanup(plan, run_dir, on_job, warn) if todo.cleanup else []
         return Submission(cleanup, 0, waiting, {}, todo.held, changes, not_taken(plan, old))
     schedulers.cancel([job for job in todo.leaving if schedulers.is_of(job, run_dir)])
@@ -415,21 +417,22 @@ def will_stay(run_dir: RunDir, job: JobRecord, schedulers: Schedulers = SCHEDULE
     return until is not None and until - time.time() > STAYS_S
 
 
-def check_keys(plan: Plan) -> None:
-    """Raise InvalidInput where the key of an endpoint is not in the environment."""
+def check_keys(plan: Plan, run_dir: RunDir) -> None:
+    """Raise InvalidInput where the key of an endpoint is neither in the environment nor kept."""
     problems = []
     for role, model in (("user", plan.sweep.user), *plan.sweep.assistants.items()):
         if (
             model.engine == "openai"
             and not model.base_url
-            and not os.environ.get(model.api_key_env)
+            and not hosted_key(run_dir, model.api_key_env)
         ):
             problems.append(
                 Problem(
                     f"the variable {model.api_key_env} is not set",
                     file=plan.sweep_file,
                     key=f"{role}.api_key_env",
-                    hint=f"export {model.api_key_env}=... before submitting; it is never stored",
+                    hint=f"export {model.api_key_env}=... before submitting; jobs read it from "
+                    f"{run_dir.hosted_keys}, which is for you alone",
                 )
             )
     if problems:

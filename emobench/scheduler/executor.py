@@ -7,7 +7,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ OWN_JOB = re.compile(
 class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
     """Submits scripts that carry their own #SBATCH header."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, withheld: Collection[str] = ()) -> None:
+        """`withheld` are variables that sbatch does not hand on to the job."""
         super().__init__(folder)
         utils.JobPaths.get_first_id_independent_folder(self.folder).mkdir(
             parents=True, exist_ok=True
         )
+        self._withheld = withheld
         self._text = ""
         self._options: Sequence[str] = ()
         self._arguments: Sequence[str] = ()
@@ -60,7 +62,9 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         # submitit waits for sbatch without end; a controller that is down must not hold us.
         waiting = ["timeout", str(SBATCH_TIMEOUT_S)]
         script = [*self._options, str(submission_file_path), *self._arguments]
-        return [*_of_this_job(), *waiting, "sbatch", *script]
+        names = sorted({*self._withheld, *_of_this_job()})
+        without = ["env", *(f"--unset={name}" for name in names)] if names else []
+        return [*without, *waiting, "sbatch", *script]
 
     def _internal_process_submissions(self, delayed_submissions: Any) -> Any:
         raise TypeError("this executor submits scripts, no functions: use submit_script")
@@ -70,5 +74,4 @@ def _of_this_job() -> list[str]:
     """A server that submits its successor must not give it its own cards and restart count."""
     if "SLURM_JOB_ID" not in os.environ:
         return []
-    names = [name for name in os.environ if OWN_JOB.match(name)]
-    return ["env", *(f"--unset={name}" for name in sorted(names))]
+    return [name for name in os.environ if OWN_JOB.match(name)]

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.scheduler.interface import JobState, Scheduler
 from emobench.scheduler.render import array_script, server_arguments, server_log, server_script
+from emobench.store.hosted_keys import key_variables
 from emobench.store.jobs import (
     JobKind,
     JobRecord,
@@ -131,7 +132,8 @@ class LocalScheduler(Scheduler):
         submitted: list[JobRecord] = []
 
         def start(job: _Job, function: Callable[..., Any], *arguments: Any) -> None:
-            jobs = job.records(_start(run_dir, job, function, *arguments))
+            withheld = key_variables(plan.sweep)
+            jobs = job.records(_start(run_dir, withheld, job, function, *arguments))
             submitted.extend(jobs)
             add_jobs(run_dir, jobs)
             for each in jobs:
@@ -303,9 +305,13 @@ def _gone_within(processes: Sequence[LocalProcess], seconds: float) -> bool:
 
 
 def _start(
-    run_dir: RunDir, described: _Job, function: Callable[..., Any], *arguments: Any
+    run_dir: RunDir,
+    withheld: Collection[str],
+    described: _Job,
+    function: Callable[..., Any],
+    *arguments: Any,
 ) -> LocalProcess:
-    """Start a job; what finds its process again."""
+    """Start a job, without the variables `withheld`; what finds its process again."""
     from submitit import LocalExecutor
     from submitit.local.local import LocalJob
 
@@ -315,7 +321,7 @@ def _start(
         def _submit_command(self, command: str) -> Any:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "submitit.local._local", str(self.folder)],
-                env=_environment(command, token) | {RECORDS_VARIABLE: records},
+                env=_environment(command, token, withheld) | {RECORDS_VARIABLE: records},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -331,9 +337,13 @@ def _start(
     return LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)
 
 
-def _environment(command: str, token: str) -> dict[str, str]:
+def _environment(command: str, token: str, withheld: Collection[str]) -> dict[str, str]:
     # Within an interactive Slurm job its variables would be taken for the local job's.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in withheld and not name.startswith("SLURM_")
+    }
     return {
         **kept,
         TOKEN_VARIABLE: token,

@@ -17,6 +17,7 @@ from emobench.scheduler.render import (
     server_arguments,
     server_script,
 )
+from emobench.store.hosted_keys import key_variables
 from emobench.store.jobs import JobKind, JobRecord
 
 
@@ -58,12 +59,15 @@ def sbatch_lines(
     servers the arrays wait too, and `states` what the queue says of them.
     """
     names = _Names()
+    # sbatch hands on the whole environment, and Slurm keeps it: the jobs read keys from a file.
+    withheld = "".join(f" -u {name}" for name in key_variables(plan.sweep))
+    sbatch = f"env{withheld} sbatch " if withheld else "sbatch "
     dependencies = waiting_servers(jobs, states)
     started = _started_servers(jobs, states)
     for instance in servers:
         variable = names.of(instance)
-        command = _sbatch(scripts / server_script(server_of(instance)), "--parsable")
-        yield f"{variable}=$({shlex.join([*command, *server_arguments(instance)])})"
+        command = ["--parsable", str(scripts / server_script(server_of(instance)))]
+        yield f"{variable}=$({sbatch}{shlex.join([*command, *server_arguments(instance)])})"
         if server_of(instance) not in started:
             dependencies.setdefault(server_of(instance), f"${variable}")
     arrays = []
@@ -73,16 +77,12 @@ def sbatch_lines(
         needed = servers_used_by(block.assistant)
         after = [dependencies[server] for server in needed if server in dependencies]
         options = f"--dependency=after:{':'.join(after)} " if after else ""
-        command = _sbatch(scripts / array_script(block.name), array_option(plan, block, cells))
+        command = [array_option(plan, block, cells), str(scripts / array_script(block.name))]
         arrays.append(names.of(f"run_{block.name}"))
-        yield f"{arrays[-1]}=$(sbatch --parsable {options}{shlex.join(command[1:])})"
+        yield f"{arrays[-1]}=$({sbatch}--parsable {options}{shlex.join(command)})"
     if arrays and has_cleanup(plan):
         ids = ":".join(f"${variable}" for variable in arrays)
-        yield f"sbatch --dependency=afterany:{ids} {shlex.quote(str(scripts / CLEANUP_SCRIPT))}"
-
-
-def _sbatch(script: Path, *options: str) -> list[str]:
-    return ["sbatch", *options, str(script)]
+        yield f"{sbatch}--dependency=afterany:{ids} {shlex.quote(str(scripts / CLEANUP_SCRIPT))}"
 
 
 class _Names:

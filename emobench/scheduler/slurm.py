@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
-from emobench.core.plan import Plan, blocks_of_server, replica_of, server_of, servers_used_by
+from emobench.core.plan import (
+    Plan,
+    blocks_of_server,
+    load_plan,
+    replica_of,
+    server_of,
+    servers_used_by,
+)
 from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
 from emobench.core.times import iso
@@ -41,6 +48,7 @@ from emobench.scheduler.slurm_commands import (
     slurm_accounts,
     slurm_states,
 )
+from emobench.store.hosted_keys import key_variables
 from emobench.store.jobs import (
     JobKind,
     JobRecord,
@@ -84,7 +92,7 @@ class SlurmScheduler(Scheduler):
             on_job(job)
 
         try:
-            executor = _executor(run_dir)
+            executor = _executor(run_dir, plan)
             for server in servers:
                 # An earlier job's file would be taken for the new one's: its "failed" ends the
                 # wait.
@@ -134,7 +142,7 @@ class SlurmScheduler(Scheduler):
         job = new_record(JobKind.CLEANUP, "cleanup", "", CLEANUP_SCRIPT)
         try:
             after = f"--dependency=afterany:{':'.join(arrays)}"
-            job = sbatch(_executor(run_dir), run_dir, job, [after])
+            job = sbatch(_executor(run_dir, plan), run_dir, job, [after])
         except SubmissionRefused as error:
             warn(
                 f"no clean-up job: {error}\n  the sweep goes on without it. Its servers leave by "
@@ -153,7 +161,7 @@ class SlurmScheduler(Scheduler):
         script = server_script(server_of(instance))
         if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
             raise SubmissionRefused(f'{script} hands no arguments on ("$@")')
-        return _submit_server(_executor(run_dir), run_dir, instance, takes_over)
+        return _submit_server(_executor(run_dir, load_plan(run_dir)), run_dir, instance, takes_over)
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
         """By their comments (`JobComment`)."""
@@ -303,12 +311,12 @@ class SlurmScheduler(Scheduler):
         return [str(job) for job in lonely]
 
 
-def _executor(run_dir: RunDir) -> ScriptExecutor:
+def _executor(run_dir: RunDir, plan: Plan) -> ScriptExecutor:
     """Raises SubmissionRefused where this machine has no Slurm."""
     from emobench.scheduler.executor import ScriptExecutor
 
     try:
-        return ScriptExecutor(run_dir.submitit)
+        return ScriptExecutor(run_dir.submitit, key_variables(plan.sweep))
     except RuntimeError as error:
         raise SubmissionRefused(
             f"this machine has no Slurm ({error}); submit on a login node, or use --cluster local"

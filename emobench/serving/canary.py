@@ -91,7 +91,7 @@ def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float
     with closing(ChatClient(endpoint.url, key, timeout_s)) as client:
 
         def ask(messages: list[dict[str, str]], **options: object) -> ChatResult:
-            return _ask(client, key, {**common, "messages": messages, **options}, deadline)
+            return _ask(client, {**common, "messages": messages, **options}, deadline)
 
         seen = ask(_HELLO)
         if failure := _failure("a chat", seen):
@@ -107,7 +107,7 @@ def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float
         return Verdict(warnings=tuple(warnings))
 
 
-def _ask(client: ChatClient, key: str, request: dict[str, Any], deadline: float) -> ChatResult:
+def _ask(client: ChatClient, request: dict[str, Any], deadline: float) -> ChatResult:
     """The reply; status 0 where none came. A server that is busy is asked again."""
     seen = ChatResult(0, "not asked")
     for attempt in range(ATTEMPTS):
@@ -116,7 +116,7 @@ def _ask(client: ChatClient, key: str, request: dict[str, Any], deadline: float)
         if time.monotonic() >= deadline:
             break
         try:
-            seen = read_result(client.chat(request), key, MAX_TOKENS)
+            seen = read_result(client.chat(request), MAX_TOKENS)
         except Unreachable as error:
             seen = ChatResult(0, str(error))
         if seen.status and seen.status < 500 and seen.status != 429:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emobench.core.processes import die_with_parent
+from emobench.core.redaction import hide_environment, redact
 from emobench.llm.engine_metrics import whole_requests
 
 TAIL_LINES = 15
@@ -64,18 +65,19 @@ class Engine:
         self.started = time.monotonic()
         self.max_concurrency: float | None = None
         """Requests of full length that its cache holds, where it has said so."""
-        self._secrets = {value for name, value in environment.items() if name.endswith("_KEY")}
         self._tail: deque[str] = deque(maxlen=KEPT_LINES)
+        environment = {
+            **os.environ,
+            **environment,
+            "EMOBENCH_HOST": host,
+            "EMOBENCH_PORT": str(self.port),
+            "EMOBENCH_MASTER_PORT": str(free_port(host)),
+            "EMOBENCH_INCARNATION": self.incarnation,
+        }
+        hide_environment(environment)  # a set-up line that prints it must not put a key into a log
         self._process = subprocess.Popen(
             ["bash", str(script)],
-            env={
-                **os.environ,
-                **environment,
-                "EMOBENCH_HOST": host,
-                "EMOBENCH_PORT": str(self.port),
-                "EMOBENCH_MASTER_PORT": str(free_port(host)),
-                "EMOBENCH_INCARNATION": self.incarnation,
-            },
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -142,10 +144,7 @@ class Engine:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                text = line.decode(errors="replace").rstrip()
-                for secret in self._secrets:
-                    # A set-up line that prints the environment must not put the key into a log.
-                    text = text.replace(secret, "[key]")
+                text = redact(line.decode(errors="replace").rstrip())
                 self._tail.append(text[:500])
                 if (found := whole_requests(text[:500])) is not None:
                     self.max_concurrency = found

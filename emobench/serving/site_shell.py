@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emobench.core.processes import die_with_parent
+from emobench.core.redaction import hide_environment, redact
 
 GRACE_S = 2.0
 
@@ -41,6 +42,7 @@ def run_lines(
     ended when this returns.
     """
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    hide_environment(os.environ)
     process = subprocess.Popen(
         ["bash", "-c", "\n".join([*lines, *exports, command])],
         stdin=subprocess.DEVNULL,
@@ -55,7 +57,7 @@ def run_lines(
     )
     try:
         output, errors = process.communicate(timeout=timeout_s)
-        return Ran(process.returncode, output, errors)
+        return Ran(process.returncode, redact(output), redact(errors))
     except subprocess.TimeoutExpired:
         _end(process)
         return Ran(None, "", "")

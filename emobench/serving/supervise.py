@@ -39,6 +39,10 @@ from emobench.serving.readiness import Readiness
 from emobench.serving.shutdown_policy import BUDGET_CHECK_S, ShutdownPolicy
 from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key
 from emobench.store.events import EventLog
+from emobench.store.hosted_keys import hide_keys, hosted_key, key_variables
+
+HUB_TOKEN = "HF_TOKEN"
+"""The key of an endpoint at Hugging Face, and what vLLM downloads models with."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class Supervisor:
         self._plan, self._run_dir, self._timing = plan, run_dir, timing
         self._wakeable = Wakeable()
         self._key = api_key(run_dir, create=True)
+        self._hub_token = _withhold_keys(plan, run_dir)
         scheduler = scheduler_of(plan.profile)
         self._host = "127.0.0.1" if plan.profile.one_machine else own_address()
         self._engine: Engine | None = None
@@ -300,6 +305,7 @@ class Supervisor:
             "VLLM_API_KEY": self._key,
             "EMOBENCH_API_KEY": self._key,
             "EMOBENCH_SERVER": self._instance,
+            **self._hub_token,
         }
         self._engine = engine = Engine(script, self._host, environment)
         self._announcer.set_engine(engine)
@@ -392,6 +398,17 @@ class Supervisor:
         self._wakeable.sleep(0.2)
         self._wakeable.sleep(0.2)
         return "" if self._wakeable.stop else f"the engine ended with {self._engine.exit_code()}"
+
+
+def _withhold_keys(plan: Plan, run_dir: RunDir) -> dict[str, str]:
+    """Keep keys of hosted endpoints from the engine and from successors, whose script may have been
+    submitted by hand; return the variable that vLLM needs all the same."""
+    hide_keys(run_dir)
+    names = key_variables(plan.sweep)
+    token = hosted_key(run_dir, HUB_TOKEN) if HUB_TOKEN in names else None
+    for name in names:
+        os.environ.pop(name, None)
+    return {HUB_TOKEN: token} if token else {}
 
 
 def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int:

@@ -95,7 +95,7 @@ _ENDPOINT = TypeAdapter(Endpoint)
 
 def publish(run_dir: RunDir, endpoint: Endpoint) -> None:
     """Write the server's file, with a fresh heartbeat. Raises OSError."""
-    _private_folder(run_dir)
+    make_private_folder(run_dir)
     write_json(run_dir.endpoint(endpoint.server), asdict(endpoint) | {"heartbeat": now()})
 
 
@@ -177,7 +177,7 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
     its file, or the folder or run directory that it is in, is somebody else's."""
     path = run_dir.api_key
     if create and not os.path.lexists(path):
-        _private_folder(run_dir)
+        make_private_folder(run_dir)
         temporary = path.with_name(f".api_key.{os.getpid()}.{secrets.token_hex(4)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -190,7 +190,7 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
         finally:
             temporary.unlink(missing_ok=True)
     try:
-        key = _read_own(run_dir)
+        key = read_own(run_dir, path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(
             Problem(f"no key of this run's servers: {error}", file=str(path))
@@ -200,11 +200,12 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
     return key
 
 
-def _read_own(run_dir: RunDir) -> str:
-    """The text of the key's file. Raises OSError, also where it is not this user's own."""
+def read_own(run_dir: RunDir, path: Path) -> str:
+    """The text of a file of keys in endpoints/. Raises OSError, also where it is not this user's
+    own."""
     # Not through a link: somebody else's may lead to our key, and offer it for another server's.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-    with os.fdopen(os.open(run_dir.api_key, flags), encoding="ascii") as stream:
+    with os.fdopen(os.open(path, flags), encoding="ascii") as stream:
         opened = os.fstat(stream.fileno())
         for status in (opened, run_dir.endpoints.stat(), run_dir.path.stat()):
             if status.st_uid != os.geteuid():
@@ -216,7 +217,8 @@ def _read_own(run_dir: RunDir) -> str:
         return stream.read().strip()
 
 
-def _private_folder(run_dir: RunDir) -> None:
+def make_private_folder(run_dir: RunDir) -> None:
+    """Make endpoints/, which only its owner may look into. Raises OSError."""
     folder = run_dir.endpoints
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if stat.S_IMODE(folder.stat().st_mode) != 0o700:

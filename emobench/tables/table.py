@@ -108,14 +108,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         summary = parse_json(file.read_bytes())
         version = summary["schema_version"]
-        if not all(isinstance(run["path"], str) for run in summary["runs"]):
+        broken_off = summary.get("collection") is None
+        if not broken_off and not all(isinstance(run["path"], str) for run in summary["runs"]):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InvalidInput(
             Problem("no collected folder: it has no readable collected.json", file=str(folder))
         ) from None
     _check_version(version, file)
-    if summary.get("collection") is None:
+    if broken_off:
         raise InvalidInput(
             Problem("a collection was broken off here", file=str(folder), hint="collect again")
         )

@@ -57,8 +57,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Import all that the commands import: alice cannot read root's Python."""
     folder = tmp_path_factory.mktemp("imported")
     (folder / "x.yaml").write_text(SWEEP)
-    for more in ("--no-submit", "--dry-run"):
-        main(["sweep", str(folder / "x.yaml"), "--run-dir", str(folder / "r"), more])
+    for more in (["--no-submit"], ["--dry-run", "--out", str(folder / "out")]):
+        main(["sweep", str(folder / "x.yaml"), "--run-dir", str(folder / "r"), *more])
     run_dir = make_run(folder / "s", assistants={"a": scripted()}, variants=("control", "anger"))
     fill(run_dir, load_plan(run_dir).cells)
     for words in (*LOOKING, "cancel {run}", "sbatch {run}"):

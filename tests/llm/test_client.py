@@ -23,9 +23,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emobench.core.models import Price
 from emobench.llm import guard
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
-from emobench.llm.replies import read_completion, read_result
+from emobench.llm.prices import cost_of
+from emobench.llm.replies import judge_step, read_completion, read_result
 from emobench.llm.transport import (
     CallFailed,
     HttpTransport,
@@ -221,6 +223,48 @@ def test_an_answer_has_limits(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_servers_words(body: dict[str, Any], words: str) -> None:
     assert Answer(400, json.dumps(body).encode()).error() == words
+
+
+DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
+ATTACKS = {
+    **{name: TOO_MUCH[name] for name in ("a length of 5,000 digits", "a status of 5,000 digits")},
+    "deeply nested": [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DEEP), DEEP],
+    "a number of 5,000 digits": [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 5012\r\n\r\n{"proof": ' + NUMBER + b"}"
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("identity", [True, False], ids=["as the proof", "as the reply"])
+def test_no_answer_of_an_attackers_is_the_agents(name: str, identity: bool) -> None:
+    """Whoever has a dead server's port cannot make a conversation count as the agent's failure."""
+    server = "user" if identity else ""
+    with Peer(*[ATTACKS[name]] * 9) as peer:
+        endpoint = ModelEndpoint("m", peer.url, "s3cret", timeout_s=10, server=server)
+        with pytest.raises(CallFailed) as failed:
+            HttpTransport(endpoint).send("assistant", dict(REQUEST))
+    assert failed.value.kind == "infra"
+    assert not identity or b"s3cret" not in b"".join(peer.requests)
+
+
+@pytest.mark.parametrize("digits", [19, 20, 4000, 5000])
+def test_counts_of_many_digits_break_nothing(digits: int) -> None:
+    number = "9" * digits
+    usage = f'{{"prompt_tokens": {number}, "completion_tokens": {number}, "cost": {number}}}'
+    body = f'{{"choices": [{{"message": {{"content": "Hi"}}}}], "usage": {usage}}}'.encode()
+    said = read_completion(Answer(200, body))
+    assert said.content == "Hi"
+    assert all(count is None or count < 1 << 64 for count in said.tokens)
+    cost = cost_of(said.usage, Price(input=1, output=1))
+    assert cost is None or cost < 1e21
+
+
+def test_a_tool_call_of_deeply_nested_arguments_is_bad_json() -> None:
+    call = {"id": "1", "function": {"name": "t", "arguments": DEEP.decode()}}
+    body = json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]}).encode()
+    tools = [{"type": "function", "function": {"name": "t", "parameters": {}}}]
+    assert judge_step(read_result(Answer(200, body)), tools).kind == "bad_json"
 
 
 @pytest.mark.parametrize("depth", [65, 1000, 100_000])
@@ -535,7 +579,7 @@ def test_one_reading_of_an_odd_completion(message: dict[str, Any], text: str) ->
     with recording(lambda request: Odd()) as server:
         endpoint = ModelEndpoint("m", server.url, None)
         reply = HttpTransport(endpoint).send("user", dict(REQUEST))
-        seen = read_result(ChatClient(server.url, None, 20).chat(REQUEST), None)
+        seen = read_result(ChatClient(server.url, None, 20).chat(REQUEST))
     assert ((reply.message.content or ""), reply.usage) == (text, {})
     assert (seen.status, seen.content, seen.tokens) == (200, text, (None, None))
 

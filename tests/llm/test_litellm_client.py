@@ -25,7 +25,7 @@ def client(url: str, timeout_s: float = 20) -> LitellmClient:
 
 def test_answers_read_as_any_servers_do() -> None:
     with recording(lambda request: Reply("Hello.", [ORDER], finish_reason="length")) as server:
-        seen = read_result(client(server.url).chat(REQUEST), None)
+        seen = read_result(client(server.url).chat(REQUEST))
     assert (seen.status, seen.content, seen.calls) == (200, "Hello.", (ORDER,))
     assert (seen.cut, seen.tokens) == ("limit", (3, 2))
 
@@ -33,7 +33,7 @@ def test_answers_read_as_any_servers_do() -> None:
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 503])
 def test_a_refusal_keeps_its_status_and_its_words(status: int) -> None:
     with recording(lambda request: Reply(status=status, error="your balance")) as server:
-        seen = read_result(client(server.url).chat(REQUEST), None)
+        seen = read_result(client(server.url).chat(REQUEST))
         assert len(server.requests) == 1, "whether to ask again is the caller's to say"
     assert seen.status == status
     assert "your balance" in seen.error

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,7 @@ from emobench.llm.client import ChatClient
 from emobench.scheduler.render import render
 from emobench.store.endpoints import api_key, publish, read_endpoint
 from tests.support import processes
+from tests.support.model_server import ModelServer, Reply, answering
 from tests.support.plans import CUDA, make_plan
 from tests.support.serving import make_run, supervising, until_state
 
@@ -41,7 +46,30 @@ def holders(folder: Path, secret: str) -> list[str]:
     """Files below the folder that hold the secret in any of the ways it may be written."""
     forms = {secret.encode(), secret.encode().hex().encode(), json.dumps(secret)[1:-1].encode()}
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return sorted(path.name for path in files if any(form in path.read_bytes() for form in forms))
+    return sorted(path.name for path in files if any(form in contents(path) for form in forms))
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file; of a report, also those in its compressed blocks."""
+    data = path.read_bytes()
+    return b"\n".join([data, *(unpacked(each) for each in BLOCK.findall(data))])
+
+
+BLOCK = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")
+
+
+def unpacked(block: bytes) -> bytes:
+    """What base64 and zlib made a block of; nothing where they did not."""
+    try:
+        return zlib.decompress(base64.b64decode(block))
+    except (ValueError, zlib.error):
+        return b""
+
+
+def test_the_search_looks_inside_the_blocks_of_a_report(tmp_path: Path) -> None:
+    block = base64.b64encode(zlib.compress(b'{"error": "a-key-in-a-block, and more than that"}'))
+    (tmp_path / "report.html").write_bytes(b"<script>" + block + b"</script>")
+    assert holders(tmp_path, "a-key-in-a-block") == ["report.html"]
 
 
 def argument_lists() -> list[str]:
@@ -103,6 +131,68 @@ def test_after_a_sweep_the_key_is_in_its_file_and_nowhere_else(tmp_path: Path) -
     assert stat.S_IMODE(run_dir.endpoints.stat().st_mode) == 0o700
     others = [path for path in tmp_path.rglob("*") if path.lstat().st_mode & stat.S_IWOTH]
     assert [path for path in others if not path.is_symlink()] == []
+
+
+HOSTED = """\
+name: hosted
+cluster: ./site.yaml
+matrix: {env: retail, variant: [control, anger]}
+trials: 1
+tasks: [0, 3]
+probe: "off"
+user: {engine: scripted}
+assistants:
+  m: {engine: openai, model: m, base_url: "%s", api_key_env: NAME_OF_THE_KEY}
+"""
+SITE = "{scheduler: local, client_setup: [env, set], server_setup: [env]}"
+
+
+def test_an_endpoint_that_repeats_its_key_does_not_get_it_stored_or_shown(tmp_path: Path) -> None:
+    """Nor do set-up lines that print the environment; a cut text holds no half of a key either."""
+    key = "sk-proj-Zm9vYmFy/Lm5vdC1h+LXJlYWwta2V5Lg"
+
+    def answer(request: dict[str, Any]) -> Reply:
+        """First a reply; then an error, where the key stands across the place of the cut."""
+        if any(message["role"] == "assistant" for message in request["messages"]):
+            return Reply(status=400, error=f"{'x' * 465} Bearer {key}")
+        return Reply(f"Is {key} yours?")
+
+    (tmp_path / "site.yaml").write_text(SITE)
+    environment = {**os.environ, "NAME_OF_THE_KEY": key, "OTHER": "travels"}
+    said = ""
+    with answering(ModelServer(answer)) as server:
+        (tmp_path / "hosted.yaml").write_text(HOSTED % server.url)
+        for command in (
+            "sweep hosted.yaml --wait",
+            "status runs/hosted",
+            "status runs/hosted --json",
+            "watch runs/hosted --once",
+            "report runs/hosted",
+            "collect runs/hosted",
+            "conversations runs/hosted",
+        ):
+            ran = subprocess.run(
+                [sys.executable, "-m", "emobench.cli", *command.split()],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            said += ran.stdout + ran.stderr
+        assert set(server.keys) == {key}, "the jobs have it all the same"
+    folder = tmp_path / "runs" / "hosted"
+    episodes = "".join(path.read_text() for path in folder.rglob("episodes.jsonl"))
+    assert "Is [key] yours?" in episodes and "Bearer [key]" in episodes
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert "OTHER=travels" in logs and "NAME_OF_THE_KEY" not in logs
+    assert holders(tmp_path, key) == ["hosted_keys.json"]
+    for half in (key[:20], key[-20:]):
+        assert holders(tmp_path, half) == ["hosted_keys.json"]
+        assert half not in said
+    kept = RunDir(folder).hosted_keys
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert json.loads(kept.read_text()) == {"NAME_OF_THE_KEY": key}
 
 
 def test_each_run_has_a_key_of_its_own(tmp_path: Path) -> None:

@@ -116,6 +116,8 @@ class ModelServer(ThreadingHTTPServer):
         """How it answers the guard's challenge; None: there is no such page."""
         self.moved_to: str | None = None
         """Redirect everything to this origin."""
+        self.rewrite: Callable[[bytes], bytes] | None = None
+        """What becomes of each answer's body before it is sent."""
         self.seen: list[tuple[str, str]] = []
         """Path and header of each request."""
         self.keys: list[str] = []
@@ -176,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, data: object, **headers: str) -> None:
         answer = json.dumps(data).encode()
+        if self.server.rewrite is not None:
+            answer = self.server.rewrite(answer)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

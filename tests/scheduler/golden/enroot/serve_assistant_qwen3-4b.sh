@@ -15,7 +15,7 @@ container=(
   HF_TOKEN
 )
 # Enroot hands on what is named; a name without its value keeps the key out of the arguments.
-for name in VLLM_API_KEY EMOBENCH_INCARNATION EMOBENCH_SERVER CUDA_VISIBLE_DEVICES HABANA_VISIBLE_DEVICES HABANA_VISIBLE_MODULES HF_HOME VLLM_LOGGING_LEVEL; do
+for name in VLLM_API_KEY EMOBENCH_INCARNATION EMOBENCH_SERVER HF_TOKEN CUDA_VISIBLE_DEVICES HABANA_VISIBLE_DEVICES HABANA_VISIBLE_MODULES HF_HOME VLLM_LOGGING_LEVEL; do
   if [ -n "${!name+set}" ]; then
     container+=(--env "$name")
   fi
