@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _measure(folder: Path) -> None:
-    from emobench.runs.planning import prepare
+    from emobench.runs.planning import read_inputs
     from emobench.runs.submission import write_scripts
 
     profile = folder / "site.yaml"
@@ -43,7 +43,8 @@ def _measure(folder: Path) -> None:
     file = folder / "scale.yaml"
     file.write_text(SWEEP.format(profile=profile, assistants=ASSISTANTS))
     started = time.perf_counter()
-    run_dir, plan = prepare(file, run_dir=folder / "run")
+    inputs = read_inputs(file, run_dir=folder / "run")
+    run_dir, plan = inputs.run_dir, inputs.plan()
     expanded = time.perf_counter()
     scripts = write_scripts(plan, run_dir)
     rendered = time.perf_counter()

@@ -38,12 +38,13 @@ def make_run(folder: Path, trials: int, name: str = "synthetic") -> tuple[RunDir
     Returns it and how many episodes it has.
     """
     from emobench.core.plan import save_plan
-    from emobench.runs.planning import prepare
+    from emobench.runs.planning import read_inputs
 
     folder.mkdir(parents=True)
     file = folder / "sweep.yaml"
     file.write_text(SWEEP.format(name=name, assistants=ASSISTANTS, trials=trials))
-    run_dir, plan = prepare(file, run_dir=folder)
+    inputs = read_inputs(file, run_dir=folder)
+    run_dir, plan = inputs.run_dir, inputs.plan()
     save_plan(run_dir, plan)
     for cell in plan.cells:
         paths = run_dir.cell(cell.number)

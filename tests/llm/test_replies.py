@@ -22,7 +22,6 @@ from emobench.llm.replies import (
     schema_error,
     shorten,
     token_counts,
-    without_key,
 )
 
 ADDRESS = {"type": "object", "properties": {"zip": {"type": "string"}}}
@@ -166,14 +165,6 @@ def test_tokens_that_are_no_numbers_are_not_counted() -> None:
     assert token_counts({"prompt_tokens": None, "completion_tokens": 2}) == (None, 2)
 
 
-def test_a_key_is_not_shown() -> None:
-    assert without_key("no such\n key:  k-1 (k-1)", "k-1") == "no such key: [key] ([key])"
-    assert without_key("no\nkey", None) == without_key("no\nkey", "") == "no key"
-    refused = Answer(401, b'{"error": {"message": "key k-1"}}')
-    assert read_result(refused, "k-1") == ChatResult(401, "key [key]")
-    assert read_result(body(b"k-1"), "k-1").error.endswith(": [key]")
-
-
 @pytest.mark.parametrize(
     ("reason", "used", "limit", "cut"),
     [
@@ -187,7 +178,7 @@ def test_a_key_is_not_shown() -> None:
 def test_what_cut_a_reply(reason: str, used: int | None, limit: int | None, cut: str) -> None:
     choice = {"message": {"content": None, "tool_calls": [CALL]}, "finish_reason": reason}
     usage = {"prompt_tokens": 3, "completion_tokens": used}
-    read = read_result(body({"choices": [choice], "usage": usage}), None, limit)
+    read = read_result(body({"choices": [choice], "usage": usage}), limit)
     assert (read.status, read.error, read.content, read.cut) == (200, "", "", cut)
     assert read.calls == (("find_user", "{}"),)
     assert read.tokens == (3, used)
