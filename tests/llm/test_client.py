@@ -240,7 +240,7 @@ ATTACKS = {
 def test_no_answer_of_an_attackers_is_the_agents(name: str, identity: bool) -> None:
     """Whoever has a dead server's port cannot make a conversation count as the agent's failure."""
     server = "user" if identity else ""
-    with Peer(*[ATTACKS[name]] * 3) as peer:
+    with Peer(*[[*ATTACKS[name], HANG_UP]] * 3) as peer:
         endpoint = ModelEndpoint("m", peer.url, "s3cret", timeout_s=10, server=server)
         with pytest.raises(CallFailed) as failed:
             HttpTransport(endpoint).send("assistant", dict(REQUEST))
