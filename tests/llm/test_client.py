@@ -230,7 +230,7 @@ ATTACKS = {
     **{name: TOO_MUCH[name] for name in ("a length of 5,000 digits", "a status of 5,000 digits")},
     "deeply nested": [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DEEP), DEEP],
     "a number of 5,000 digits": [
-        b'HTTP/1.1 200 OK\r\nContent-Length: 5012\r\n\r\n{"proof": ' + NUMBER + b"}"
+        b'HTTP/1.1 200 OK\r\nContent-Length: 5011\r\n\r\n{"proof": ' + NUMBER + b"}"
     ],
 }
 
@@ -240,7 +240,7 @@ ATTACKS = {
 def test_no_answer_of_an_attackers_is_the_agents(name: str, identity: bool) -> None:
     """Whoever has a dead server's port cannot make a conversation count as the agent's failure."""
     server = "user" if identity else ""
-    with Peer(*[ATTACKS[name]] * 9) as peer:
+    with Peer(*[[*ATTACKS[name], HANG_UP]] * 3) as peer:
         endpoint = ModelEndpoint("m", peer.url, "s3cret", timeout_s=10, server=server)
         with pytest.raises(CallFailed) as failed:
             HttpTransport(endpoint).send("assistant", dict(REQUEST))
