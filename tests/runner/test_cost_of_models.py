@@ -155,6 +155,16 @@ def test_a_conversation_that_is_begun_again_has_cost_all_the_same(
     assert run.status().usage["user"] == RoleUsage(9, 6, 3.0), "what is read again counts once"
 
 
+def test_no_second_attempt_is_begun_beyond_the_limit(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda asked: (
+        Reply("Go on.") if is_user(asked) else Reply(status=503, error="overloaded")
+    )
+    run = Run(tmp_path, server, DOLLAR_A_CALL, tasks=1, max_cost=0.5)
+    assert run.cell(0) == 1
+    (line,) = run.run_dir.cell(0).episodes.read_text().splitlines()
+    assert (json.loads(line)["attempt"], json.loads(line)["outcome"]) == (1, "infra_error")
+
+
 def test_without_a_price_there_are_tokens_and_no_money(tmp_path: Path, server: ModelServer) -> None:
     run = Run(tmp_path, server, None, tasks=1, max_cost=0.01)
     assert run.cell(0) == 0
