@@ -166,9 +166,9 @@ def test_no_second_attempt_is_begun_beyond_the_limit(tmp_path: Path, server: Mod
 
 
 def test_without_a_price_there_are_tokens_and_no_money(tmp_path: Path, server: ModelServer) -> None:
-    run = Run(tmp_path, server, None, tasks=1, max_cost=0.01)
+    run = Run(tmp_path, server, None, tasks=2, max_cost=0.01)
     assert run.cell(0) == 0
-    assert run.status().usage["user"] == RoleUsage(6, 4, None)
+    assert run.status().usage["user"] == RoleUsage(12, 8, None)
 
 
 def test_what_a_model_costs_is_no_part_of_a_conversation(
