@@ -155,10 +155,20 @@ def test_a_conversation_that_is_begun_again_has_cost_all_the_same(
     assert run.status().usage["user"] == RoleUsage(9, 6, 3.0), "what is read again counts once"
 
 
+def test_no_second_attempt_is_begun_beyond_the_limit(tmp_path: Path, server: ModelServer) -> None:
+    server.answer = lambda asked: (
+        Reply("Go on.") if is_user(asked) else Reply(status=503, error="overloaded")
+    )
+    run = Run(tmp_path, server, DOLLAR_A_CALL, tasks=1, max_cost=0.5)
+    assert run.cell(0) == 1
+    (line,) = run.run_dir.cell(0).episodes.read_text().splitlines()
+    assert (json.loads(line)["attempt"], json.loads(line)["outcome"]) == (1, "infra_error")
+
+
 def test_without_a_price_there_are_tokens_and_no_money(tmp_path: Path, server: ModelServer) -> None:
-    run = Run(tmp_path, server, None, tasks=1, max_cost=0.01)
+    run = Run(tmp_path, server, None, tasks=2, max_cost=0.01)
     assert run.cell(0) == 0
-    assert run.status().usage["user"] == RoleUsage(6, 4, None)
+    assert run.status().usage["user"] == RoleUsage(12, 8, None)
 
 
 def test_what_a_model_costs_is_no_part_of_a_conversation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,10 +16,12 @@ import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.core.cluster import ClusterProfile
+from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runner.cell import run_cell
+from emobench.store.episodes import EpisodeStore, belongs_to
 from tests.support.model_server import Reply, is_user, recording
 from tests.support.plans import make_plan
 
@@ -130,4 +133,75 @@ def test_a_server_that_does_not_come_is_gone(tmp_path: Path) -> None:
     assert (summary(run_dir)["status"], summary(run_dir)["exit_reason"]) == (
         "failed",
         "endpoint_unavailable",
+    )
+    assert "server user was not ready" in summary(run_dir)["message"]
+
+
+@pytest.mark.parametrize("number", [-1, 1])
+def test_a_cell_that_is_not_in_the_plan_is_refused(tmp_path: Path, number: int) -> None:
+    plan, run_dir = planned(tmp_path, ScriptedModel(model="m"))
+    with pytest.raises(InvalidInput, match=rf"no cell {number}: .* has cells 0 to 0"):
+        run_cell(plan, run_dir, number, lambda line: None)
+
+
+def test_a_finished_cell_begins_nothing_and_no_other_content_joins_it(tmp_path: Path) -> None:
+    with recording(lambda request: Reply("Hm.")) as server:
+        plan, run_dir = planned(tmp_path, OpenAIModel(model="m", base_url=server.url))
+        assert run_cell(plan, run_dir, 0, lambda line: None) == 0
+        written, asked = lines(run_dir), len(server.requests)
+        assert [line["task_id"] for line in written] == list(TASKS)
+        assert run_cell(plan, run_dir, 0, lambda line: None) == 0
+        assert (summary(run_dir)["status"], summary(run_dir)["exit_reason"]) == (
+            "done",
+            "completed",
+        )
+        longer = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"max_steps": 2})})
+        with pytest.raises(InvalidInput, match=r"12 episodes of other content(?s:.*)max_steps"):
+            run_cell(longer, run_dir, 0, lambda line: None)
+        assert (lines(run_dir), len(server.requests)) == (written, asked)
+
+
+def test_a_task_set_aside_runs_again_with_its_history(tmp_path: Path) -> None:
+    with recording(lambda request: Reply("Hm.")) as server:
+        plan, run_dir = planned(tmp_path, OpenAIModel(model="m", base_url=server.url))
+        assert run_cell(plan, run_dir, 0, lambda line: None) == 0
+        with EpisodeStore(run_dir.cell(0), belongs_to(plan.cells[0])) as store:
+            store.set_aside({3})
+        assert run_cell(plan, run_dir, 0, lambda line: None) == 0
+    again = lines(run_dir)[-1]
+    assert [line["task_id"] for line in lines(run_dir)] == [*sorted({*TASKS} - {3}), 3]
+    assert (again["attempt"], [each["attempt"] for each in again["history"]]) == (2, [1])
+
+
+def test_what_ended_a_cell_is_in_its_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EpisodeStore, "append", refuse)
+    with recording(lambda request: Reply("Hm.")) as server:
+        plan, run_dir = planned(tmp_path, OpenAIModel(model="m", base_url=server.url))
+        with pytest.raises(OSError, match="No space left"):
+            run_cell(plan, run_dir, 0, lambda line: None)
+    found = summary(run_dir)
+    assert (found["status"], found["exit_reason"]) == ("failed", "error")
+    assert found["message"].startswith("OSError: ")
+    assert "No space left" in found["message"]
+
+
+def test_servers_gone_between_attempts_leave_the_attempt_and_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ServersGone("server user has ended")
+
+    monkeypatch.setattr("emobench.runner.cell.EndpointResolver.wait_for_servers", refuse)
+    with Conversations(lambda number: True).cell(tmp_path) as (code, run_dir):
+        (line,) = lines(run_dir)
+    assert (code, line["task_id"], line["attempt"], line["history"]) == (3, 0, 1, [])
+    found = summary(run_dir)
+    assert (found["exit_reason"], found["message"]) == (
+        "endpoint_unavailable",
+        "server user has ended",
     )

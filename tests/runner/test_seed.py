@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+
+import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.core.cluster import ClusterProfile
 from emobench.core.models import OpenAIModel
 from emobench.core.run_dir import RunDir
 from emobench.runner.cell import run_cell
-from emobench.runner.episode import episode_seed
+from emobench.runner.completion import StockDraws
+from emobench.runner.episode import CellContext, _stock_draws, episode_seed
 from tests.support.model_server import Reply, recording
 from tests.support.plans import make_plan
 
@@ -40,3 +44,18 @@ def test_trials_and_tasks_have_seeds_of_their_own_which_variants_share(tmp_path:
     trials = {trial: seeds[trial, "control"] for trial in (1, 2)}
     assert seeds == {(t, v): trials[t] for t in (1, 2) for v in ("control", "frustration")}
     assert len({*trials[1], *trials[2]}) == 4, "two tasks in each of two trials"
+
+
+@pytest.mark.parametrize(("trial", "task", "earlier"), [(1, 7, 0), (1, 2, 1), (2, 7, 3), (3, 9, 8)])
+def test_a_few_shot_agents_draws_follow_stocks_order_of_trials_and_tasks(
+    tmp_path: Path, trial: int, task: int, earlier: int
+) -> None:
+    model = OpenAIModel(model="m")
+    plan = make_plan(LOCAL, tmp_path, model, {"a": model})
+    benchmark = load_benchmark()
+    context = CellContext.of(plan.sweep, plan.cells[0], benchmark)
+    assert _stock_draws(context, task) is None, "the others draw nothing"
+    few_shot = {"agent_strategy": "few-shot", "trial": trial, "tasks": (7, 2, 9)}
+    context = replace(context, cell=plan.cells[0].model_copy(update=few_shot))
+    last = benchmark.last_task_drawn(plan.cells[0].env)
+    assert _stock_draws(context, task) == StockDraws(plan.sweep.seed, last, earlier)
