@@ -34,6 +34,9 @@ MAX_SUCCESSORS = 3
 ANSWER_S = 20.0
 """How long a job that ends waits for a submission under way, or for its own."""
 RETRY_S = 5.0
+WARNED_S = 300.0
+"""Slurm warns of a time limit 2 minutes before it (the scripts' --signal), or up to a minute
+earlier: a warning that comes sooner than this is of something else."""
 DRAIN_S = 300.0
 """For requests under way, where Slurm does not say when the job ends."""
 
@@ -143,6 +146,8 @@ class Succession:
             return True
         if not self._ends and not self._is_time(own):
             return False
+        if self._ends and own.end is not None and own.end - time.time() > WARNED_S:
+            return True  # preempted, which Slurm's records do not say yet
         jobs = read_jobs(self._run_dir)
         if self.successor is None:
             # A job that was requeued finds the successor that it had submitted before.

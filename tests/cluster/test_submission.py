@@ -316,7 +316,7 @@ def test_a_server_announces_itself_and_leaves_when_its_cells_are_done(study: Stu
     assert endpoint is not None
     assert endpoint.job_id == job.job_id
     log = study.logs / f"assistant_vllm_{job.job_id}.out"
-    assert "server assistant_a is ready" in log.read_text()
+    until(lambda: "server assistant_a is ready" in log.read_text(), "its line in the log")
     for cell in study.plan.blocks[0].cells:
         finish_cell(study.run_dir, cell)
     assert study.lab.wait_jobs(job.job_id) == {job.job_id: "COMPLETED"}

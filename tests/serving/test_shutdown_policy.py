@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import submit, will_stay
 from emobench.scheduler.cost import JobRun, cost_of
+from emobench.scheduler.local import TOKEN_VARIABLE
 from emobench.scheduler.schedulers import Schedulers
 from emobench.serving.budget import Budget, LimitStatus, hours_of, reached, state_of_limit
 from emobench.serving.demand import LeaseDemand, OwnDemand
@@ -239,10 +241,14 @@ def test_what_kept_servers_cost() -> None:
     assert cost_of_keeping(plan, 30) == "2 servers without an accelerator x 0.5 h"
 
 
+TOKEN = "of-the-array"
+
+
 def _array_process() -> subprocess.Popen[bytes]:
-    """A process in a session of its own, as the local runner's are."""
+    """A process in a session of its own, and with a token, as the local runner's are."""
     code = "import signal, time; signal.signal(15, lambda *_: exit(3)); time.sleep(600)"
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    environment = os.environ | {TOKEN_VARIABLE: TOKEN}
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=environment)
 
 
 def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
@@ -253,7 +259,8 @@ def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
     array = _array_process()
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
         server = local_record("server", "user", "7", process.pid)
-        add_jobs(run_dir, [server, local_record("array", "a", "8", array.pid, cells=(0, 1))])
+        of_array = local_record("array", "a", "8", array.pid, cells=(0, 1), token=TOKEN)
+        add_jobs(run_dir, [server, of_array])
         assert array.wait(60) == 3
         assert process.wait(60) == 0
     assert reason(run_dir).startswith("max_gpu_hours reached: 0.00")

@@ -152,7 +152,7 @@ def test_the_lead_stays_that_of_the_limit_which_the_job_was_given(
 def test_successors_that_never_come_up_are_submitted_three_times_at_most(
     warned: bool, succession: Succession, scheduler: ScriptedScheduler, tmp_path: Path
 ) -> None:
-    scheduler.own = own_job(3000 if warned else 100)
+    scheduler.own = own_job(250 if warned else 100)
     scheduler.script |= {str(number): "FAILED" for number in range(100, 110)}
     for _ in range(6):
         if warned:

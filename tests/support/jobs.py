@@ -10,9 +10,12 @@ from emobench.core.times import now
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess
 
 
-def local_record(kind: str, name: str, job_id: str, pid: int, **more: Any) -> JobRecord:
-    """The record of a local job whose first process is `pid`."""
-    process = LocalProcess(pid, start_ticks(pid), socket.gethostname(), f"none-{pid}")
+def local_record(
+    kind: str, name: str, job_id: str, pid: int, token: str = "", **more: Any
+) -> JobRecord:
+    """The record of a local job whose first process is `pid`, with `token` in its environment."""
+    token = token or f"none-{pid}"
+    process = LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)
     fields: dict[str, Any] = {"submitted": now(), "process": process, **more}
     return JobRecord(JobKind(kind), name, job_id, **fields)
 
