@@ -96,6 +96,7 @@ def test_a_warning_that_comes_before_the_lead_loses_no_conversation(drill: Drill
     drill.begin(tasks=16, latency=250)
     before = {server: drill.endpoint(server) for server in SERVERS}
     for server in SERVERS:
+        shorten(drill, server, seconds=280)
         drill.lab.run("scancel", "--signal=USR1", "--batch", before[server].job_id)
     records = drill.finish()
     assert not any(record["history"] for record in records)
