@@ -29,10 +29,11 @@ def prepare(site: Site, **options: int | str) -> None:
 def test_the_printed_lines_run_a_sweep_to_its_end(site: Site) -> None:
     prepare(site)
     until(lambda: site.status()["finished"], "the sweep to finish", 240, poll=0.5)
+    assert site.emobench("sbatch", "runs/tiny").stdout == ""
+    # A command that finds a server in the queue would record it.
+    until(lambda: not site.lab.queue(), "the servers to leave", 240, poll=0.5)
     assert "nothing to submit" in site.emobench("sweep", "tiny.yaml").stdout
     assert not (site.run_dir / "jobs.json").exists()
-    assert site.emobench("sbatch", "runs/tiny").stdout == ""
-    until(lambda: not site.lab.queue(), "the servers to leave", 240, poll=0.5)
 
 
 def test_jobs_by_hand_are_shown_not_doubled_and_cancelled(site: Site) -> None:
