@@ -7,7 +7,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`RunConfig` is tau_bench's, or its fork's where only that is installed."""
+    """Return `RunConfig`: tau_bench's, or its fork's where only that is installed."""
     if name == "RunConfig":
         from emobench.benchmarks.adapter import load_benchmark
 
@@ -25,7 +25,7 @@ def run(
     max_steps: int = 30,
     progress: Callable[[str], None] = print,
 ) -> list[Any]:
-    """The guarded counterpart of `tau_bench.run.run`: takes its RunConfig, returns its results.
+    """Run as `tau_bench.run.run` does, guarded: it takes its RunConfig and returns its results.
 
     `variant` is a built-in one's name, or one of your own: its name and the text that the user's
     system prompt ends with, as in a sweep file: `{"sarcasm": "How you come across: ..."}`.

@@ -95,8 +95,8 @@ def is_slip(record: EpisodeFidelity) -> bool:
 
 
 def assess(run_dir: RunDir, *, sample: int | None = None) -> Assessment:
-    """Every check of a run as it stands. Reads all transcripts once, or those of a `sample` of
-    conversations of each variant. Raises InvalidInput without a plan."""
+    """Return every check of a run as it stands. Reads all transcripts once, or those of a `sample`
+    of conversations of each variant. Raises InvalidInput without a plan."""
     return assess_collected(collect(run_dir), sample)
 
 

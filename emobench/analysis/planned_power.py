@@ -43,7 +43,8 @@ def planned_power(
 
 
 def _planned(source: Path) -> tuple[list[Cell], float]:
-    """The cells of a sweep file or of a run, and the smallest effect of interest it declares."""
+    """Return the cells of a sweep file or of a run, and the smallest effect of interest it
+    declares."""
     if source.is_dir():
         from emobench.config.current_plan import load_current_plan
         from emobench.core.run_dir import RunDir
@@ -58,7 +59,7 @@ def _planned(source: Path) -> tuple[list[Cell], float]:
 
 
 def _measured(pilot: Path) -> Mapping[Group, Difficulty]:
-    """How hard a run found its tasks. Raises InvalidInput where it has no scored control."""
+    """Return how hard a run found its tasks. Raises InvalidInput where it has no scored control."""
     from emobench.analysis.stats.pilot import difficulties
     from emobench.analysis.stats.units import count_by_task, split_arms
     from emobench.tables.table import load_tables

@@ -53,33 +53,34 @@ class Benchmark:
         return f"{self.package} {self.version}"
 
     def module(self, name: str) -> Any:
-        """A module of the benchmark, e.g. 'envs.user'."""
+        """Return a module of the benchmark, e.g. 'envs.user'."""
         return _import(f"{self.package}.{name}")
 
     def tasks(self, env: str) -> list[Any]:
-        """The original test tasks, in their order: 115 for retail, 50 for airline."""
+        """Return the original test tasks, in their order: 115 for retail, 50 for airline."""
         module = self.module(f"envs.{env}.tasks_test")
         tasks: list[Any] = getattr(module, "TASKS_TEST", None) or module.TASKS
         return tasks[: TASK_COUNTS[env]]
 
     def last_task_drawn(self, env: str) -> int:
-        """The largest task that stock's `run` may draw for an environment that it throws away."""
+        """Return the largest task that stock's `run` may draw for an environment that it throws
+        away."""
         module = self.module(f"envs.{env}.tasks_test")
         count = len(getattr(module, "TASKS_TEST", None) or module.TASKS)
         return count - 1 if self.package == "tau_trait" else count  # the original's may be one off
 
     def wiki(self, env: str) -> str:
-        """The policy that the agent works by."""
+        """Return the policy that the agent works by."""
         return str(self.module(f"envs.{env}.wiki").WIKI)
 
     def tools_info(self, env: str) -> list[dict[str, Any]]:
-        """The tools in OpenAI's format."""
+        """Return the tools in OpenAI's format."""
         return [tool.get_info() for tool in self.module(f"envs.{env}.tools").ALL_TOOLS]
 
     def make_env(
         self, env: str, task: int, user_strategy: str, user_model: str, *, shared: bool = False
     ) -> Any:
-        """A fresh stock environment for one task; its user comes from `envs.base.load_user`.
+        """Return a fresh stock environment for one task; its user comes from `envs.base.load_user`.
 
         With `shared` it works over data that the process reads once (see `state`), with stock's
         observations, rewards and hashes. A tool that this cannot follow, and stock has none, ends
@@ -107,7 +108,7 @@ class Benchmark:
     def make_agent(
         self, strategy: str, env: str, model: str, temperature: float, displays: list[str]
     ) -> Any:
-        """A stock agent. `displays` are the few-shot examples (only for few-shot)."""
+        """Return a stock agent. `displays` are the few-shot examples (only for few-shot)."""
         module, name, extra = _AGENTS[strategy]
         arguments: dict[str, Any] = dict(extra)
         if strategy == "few-shot":
@@ -122,7 +123,7 @@ class Benchmark:
         )
 
     def user_class(self, strategy: str) -> type[Any]:
-        """The simulated user of a strategy, with the fork's faults bridged."""
+        """Return the simulated user of a strategy, with the fork's faults bridged."""
         module = self.module("envs.user")
         base: type[Any] = getattr(module, _USERS[strategy])
         if self.package == "tau_trait":
@@ -132,7 +133,8 @@ class Benchmark:
 
 @cache
 def load_benchmark(package: str | None = None) -> Benchmark:
-    """The installed benchmark, without importing it. Raises InvalidInput where there is none."""
+    """Return the installed benchmark, without importing it. Raises InvalidInput where there is
+    none."""
     wanted = (package,) if package else PACKAGES
     for name in wanted:
         if importlib.util.find_spec(name) is not None:
@@ -219,7 +221,7 @@ def _environment_kept() -> Iterator[None]:
 
 @cache
 def _trait_user(base: type[Any], llm_user: type[Any]) -> type[Any]:
-    """`base` of the fork with the original's behaviour under its `super()` calls.
+    """Return `base` of the fork with the original's behaviour under its `super()` calls.
 
     The fork's llm user stores message objects instead of dicts, stores them in a list that its
     reflection user throws away, keeps no cost, and ends its prompt with an extra line break.

@@ -34,7 +34,7 @@ class Writes:
 
 
 def compare_writes(transcript: Transcript, task: Task) -> Writes:
-    """The write calls of a conversation against the task's. A wanted call that the database
+    """Compare the write calls of a conversation with the task's. A wanted call that the database
     refused counts as done: the ground truth holds a few that it refuses."""
     tried = Counter(call.key for call in transcript.calls if call.writes)
     missing = []
@@ -56,7 +56,8 @@ def compare_writes(transcript: Transcript, task: Task) -> Writes:
 
 
 def differing(action: Action, call: ToolCall) -> Iterator[tuple[str, list[str], list[str]]]:
-    """(argument, values only in the ground truth, values only in the call) where they differ."""
+    """Yield (argument, values only in the ground truth, values only in the call) where they
+    differ."""
     given = call.arguments or {}
     for name in {**action.arguments, **given}:
         right = Counter(scalars(action.arguments.get(name)))
@@ -66,7 +67,7 @@ def differing(action: Action, call: ToolCall) -> Iterator[tuple[str, list[str], 
 
 
 def scalars(value: object) -> Iterator[str]:
-    """The texts and numbers in a value, as text, however deep they stand."""
+    """Yield the texts and numbers in a value, as text, however deep they stand."""
     if isinstance(value, dict):
         for each in value.values():
             yield from scalars(each)
@@ -78,14 +79,14 @@ def scalars(value: object) -> Iterator[str]:
 
 
 def distinctive(value: str) -> bool:
-    """Whether finding a value in a text says that it was meant: a name, an id, a phrase; not a
-    number of few digits, not "yes"."""
+    """Return whether finding a value in a text says that it was meant: a name, an id, a phrase; not
+    a number of few digits, not "yes"."""
     return (len(value) >= 5 and any(char.isalpha() for char in value)) or len(value) >= 6
 
 
 def mentions(texts: Iterable[str], value: str) -> bool:
-    """Whether a text holds the value as a whole, in whatever case and spacing; a leading # may be
-    missing."""
+    """Return whether a text holds the value as a whole, in whatever case and spacing; a leading #
+    may be missing."""
     bare = " ".join(value.casefold().split()).lstrip("#")
     if not bare:
         return False

@@ -29,7 +29,8 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def fast_hashable(stock: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Stock's `to_hashable`, in half the time; itself where it is not the one that we know."""
+    """Return stock's `to_hashable`, in half the time; itself where it is not the one that we
+    know."""
 
     def hashable(item: Any) -> Any:
         kind = type(item)
@@ -48,7 +49,7 @@ def fast_hashable(stock: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def tuple_text(pieces: Sequence[bytes]) -> bytes:
-    """The text of a tuple whose members have these texts."""
+    """Return the text of a tuple whose members have these texts."""
     return b"(" + _COMMA.join(pieces) + (b",)" if len(pieces) == 1 else b")")
 
 
@@ -64,7 +65,7 @@ class TableText:
         self._end = begin + len(tuple_text(pieces))
 
     def edits(self, changes: Changes) -> list[Edit]:
-        """What the changes do to the whole text, in order."""
+        """Return what the changes do to the whole text, in order."""
         edits: list[Edit] = []
         for key, piece in changes:
             position = bisect_left(self._keys, key)
@@ -102,7 +103,7 @@ class HashedText:
             self._kept.append(digest.copy())
 
     def digest(self, edits: Sequence[Edit]) -> str:
-        """In hex. Edits are in order and do not overlap."""
+        """Return the hash in hex. Edits are in order and do not overlap."""
         if not edits:
             return self._kept[-1].hexdigest()
         step = edits[0][0] // _KEEP_EVERY

@@ -32,7 +32,7 @@ class SharedStateChanged(BaseException):
 
 
 def pack(value: Any) -> bytes:
-    """`value` as bytes that tell 1, 1.0 and True apart.
+    """Return `value` as bytes that tell 1, 1.0 and True apart.
 
     Raises ValueError for what is not plain data, frozen records and overlays included.
     """
@@ -77,7 +77,7 @@ _SCALARS = (str, int, float, complex, bytes, type(None))
 
 
 def freeze(value: Any) -> Any:
-    """A frozen copy of plain data."""
+    """Return a frozen copy of plain data."""
     if isinstance(value, dict):
         return FrozenDict(
             {key: item if type(item) in _SCALARS else freeze(item) for key, item in value.items()}
@@ -225,7 +225,7 @@ FrozenList.__name__ = "list"
 
 
 def settle(state: dict[str, Any]) -> None:
-    """Between two tool calls: all that the last one was lent has come back.
+    """Take back, between two tool calls, all that the last one was lent.
 
     Raises SharedStateChanged where a frozen record, or what could lead to one, was kept.
     """
@@ -244,7 +244,8 @@ def settle(state: dict[str, Any]) -> None:
 
 
 def keeps_shared(value: Any) -> bool:
-    """Whether frozen records may be reached from `value`; plain data is told in microseconds."""
+    """Return whether frozen records may be reached from `value`; plain data is told in
+    microseconds."""
     try:
         pack(value)
     except ValueError:

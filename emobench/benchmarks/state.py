@@ -42,11 +42,12 @@ class SharedState:
         self._changed_pieces: dict[tuple[str, bytes], bytes] = {}
 
     def fresh(self) -> dict[str, Any]:
-        """The data for one episode, in place of stock's `load_data`."""
+        """Return the data for one episode, in place of stock's `load_data`."""
         return {name: Overlay(table) for name, table in self._tables.items()}
 
     def digest(self, state: dict[str, Any]) -> str | None:
-        """Stock's hash of a state that began as `fresh()`; None where only stock can tell."""
+        """Return stock's hash of a state that began as `fresh()`; None where only stock can
+        tell."""
         if state.keys() != self._tables.keys():
             return None
         changes: list[Changes] = []
@@ -91,7 +92,8 @@ class SharedState:
         return tuple(changes)
 
     def _changed_piece(self, key: str, record: Any, packed: bytes | None) -> bytes:
-        """A changed record's text; where the models do what is right, two states hold the same."""
+        """Return a changed record's text; where the models do what is right, two states hold the
+        same."""
         if packed is None:
             return self._piece(key, record)
         known = self._changed_pieces.get((key, packed))
@@ -114,7 +116,8 @@ _loading = Lock()
 
 
 def shared_state(load_data: Callable[[], Any], stock: Any) -> SharedState | None:
-    """What stock's `load_data` reads, read once a process; `stock` is the module `envs.base`.
+    """Return what stock's `load_data` reads, read once a process; `stock` is the module
+    `envs.base`.
 
     None where the data or the way it is hashed is not what this module knows.
     """
@@ -166,7 +169,7 @@ def _is_tables(data: Any) -> bool:
 
 @cache
 def shared_env_class(env_class: type[Any], stock: Any) -> type[Any]:
-    """A stock environment's class that works over shared data; `stock` is `envs.base`."""
+    """Return a stock environment's class that works over shared data; `stock` is `envs.base`."""
 
     class SharedEnv(stock.Env):  # type: ignore[misc]
         def __init__(self, data_load_func: Callable[[], Any], **arguments: Any) -> None:

@@ -88,7 +88,7 @@ class EnvTasks:
 
 
 def canonical(value: object) -> str:
-    """JSON in which equal values have equal text."""
+    """Return JSON in which equal values have equal text."""
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     except (RecursionError, ValueError, TypeError):
@@ -96,8 +96,8 @@ def canonical(value: object) -> str:
 
 
 def task_of(env: str, index: int, info: object, benchmark: str) -> Task | None:
-    """The task of an episode: as its record noted it in `info`, else as the installed benchmark
-    has it.
+    """Return the task of an episode: as its record noted it in `info`, else as the installed
+    benchmark has it.
 
     A conversation that a failure ended has noted none. The installed benchmark stands in only
     where it is `benchmark` ('package version'), the episode's: tasks differ between versions.
@@ -110,7 +110,8 @@ def task_of(env: str, index: int, info: object, benchmark: str) -> Task | None:
 
 
 def _recorded(env: str, index: int, info: object) -> Task | None:
-    """None where any part of the ground truth is missing or odd: half of it would accuse."""
+    """Return the task that the record holds; None where any part of the ground truth is missing or
+    odd: half of it would accuse."""
     task = info.get("task") if isinstance(info, Mapping) else None
     if not isinstance(task, Mapping) or not isinstance(task.get("actions"), list):
         return None

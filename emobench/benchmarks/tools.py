@@ -14,7 +14,7 @@ RESPOND = "respond"
 
 
 def writes(tool: str) -> bool:
-    """Whether a tool of the benchmark changes the database.
+    """Return whether a tool of the benchmark changes the database.
 
     >>> writes("cancel_pending_order"), writes("get_order_details")
     (True, False)

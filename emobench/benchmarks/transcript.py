@@ -111,8 +111,8 @@ class Transcript:
         return (event for event in self.events if isinstance(event, Message) and event.role == role)
 
     def words(self, message: Message) -> str:
-        """What a message says to the other side: a user's without its thought and without the
-        marker that ends a conversation. Stock hands the react user's thought to the agent as
+        """Return what a message says to the other side: a user's without its thought and without
+        the marker that ends a conversation. Stock hands the react user's thought to the agent as
         well, but these words are not meant for it."""
         if message.role == "assistant":
             return message.text
@@ -144,8 +144,8 @@ class Transcript:
 def parse_transcript(
     messages: object, agent_strategy: str, user_strategy: str | None = None
 ) -> Transcript:
-    """The transcript of an episode, or of one of tau-bench's own results. A user strategy that is
-    not known may have been react."""
+    """Return the transcript of an episode, or of one of tau-bench's own results. A user strategy
+    that is not known may have been react."""
     events: list[Event] = []
     others: list[OtherMessage] = []
     places: list[int] = []
@@ -202,7 +202,7 @@ the call in the transcript, None where there is no such call."""
 
 
 def read_messages(transcript: object, agent_strategy: str) -> Iterator[RawMessage]:
-    """The messages of a record's transcript. A null is none."""
+    """Yield the messages of a record's transcript. A null is none."""
     textual = agent_strategy in TEXT_STRATEGIES
     waiting: list[tuple[int, RawCall]] = []
     """The latest calls without an answer, by number."""
@@ -236,7 +236,7 @@ def read_messages(transcript: object, agent_strategy: str) -> Iterator[RawMessag
 
 
 def _read_reply(text: str, listed: object) -> Reply:
-    """A message of an agent that calls tools in a field of its own."""
+    """Read a message of an agent that calls tools in a field of its own."""
     calls: list[RawCall] = []
     for call in listed if isinstance(listed, list) else ():
         if isinstance(call, dict):
@@ -247,7 +247,7 @@ def _read_reply(text: str, listed: object) -> Reply:
 
 
 def _read_action(text: str) -> Reply:
-    """A message of an act or react agent."""
+    """Read a message of an act or react agent."""
     # As stock parses it: what follows the last "Action:", and a plain reply where that is no JSON.
     before, _, action = text.rpartition("Action:")
     aside = before.strip().removeprefix("Thought:").strip()
@@ -261,7 +261,7 @@ def _read_action(text: str) -> Reply:
 
 
 def _find_call(named: object, waiting: list[tuple[int, RawCall]]) -> int:
-    """Where the call waits that a tool's answer names; 0 where it names none of them."""
+    """Return where the call waits that a tool's answer names; 0 where it names none of them."""
     if named is not None and len(waiting) > 1:
         for index, (_, (_, _, id_)) in enumerate(waiting):
             if id_ == named:
@@ -270,12 +270,12 @@ def _find_call(named: object, waiting: list[tuple[int, RawCall]]) -> int:
 
 
 def is_error(result: str) -> bool:
-    """Whether a tool's answer is an error, or that there is no such tool."""
+    """Return whether a tool's answer is an error, or that there is no such tool."""
     return result.startswith(("Error:", _UNKNOWN))
 
 
 def without_stop(text: str) -> str:
-    """The text without the marker that ends a conversation, and what is put around it.
+    """Return the text without the marker that ends a conversation, and what is put around it.
 
     >>> without_stop("That is all. '###STOP###'.")
     'That is all'
@@ -288,8 +288,8 @@ def without_stop(text: str) -> str:
 
 
 def _trim(text: str, left: int, right: int) -> str:
-    """Without the space, dots and marks of quotation on the sides given. Linear, which a pattern
-    that looks for the marker behind them is not."""
+    """Return the text without the space, dots and marks of quotation on the sides given. Linear,
+    which a pattern that looks for the marker behind them is not."""
     start, end = 0, len(text)
     while left and start < end and (text[start].isspace() or text[start] in _AROUND_STOP):
         start += 1
@@ -299,7 +299,7 @@ def _trim(text: str, left: int, right: int) -> str:
 
 
 def text_of(content: object) -> str:
-    """A message's content as text; null is empty, parts are joined."""
+    """Return a message's content as text; null is empty, parts are joined."""
     if isinstance(content, str):
         return content
     if content is None:

@@ -45,7 +45,8 @@ count = number(int, lambda value: value >= 1, "a whole number from 1")
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """A `type` for argparse: numbers and ranges of them, or an error that says the form."""
+    """Return numbers and ranges of them, as a `type` for argparse; else raise an error that says
+    the form."""
     try:
         return tuple(parse_numbers(text))
     except ValueError as error:

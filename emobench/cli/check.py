@@ -70,7 +70,7 @@ def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
 
 
 def render(checks: Checks) -> Iterator[RenderableType]:
-    """Every gate of every variant with its figures, and what the judge saw."""
+    """Yield every gate of every variant with its figures, and what the judge saw."""
     yield f"{checks.run}: {_summary(checks)}"
     yield from (f"since the submission: {line}" for line in checks.settings_changed)
     if checks.thresholds_changed:
@@ -110,7 +110,7 @@ def _summary(checks: Checks) -> str:
 
 
 def _rows(variant: str, results: Sequence[GateResult]) -> Iterator[tuple[str, ...]]:
-    """The gates that are passed on one line, each other one with its reason."""
+    """Yield the gates that are passed on one line, each other one with its reason."""
     passed = [result.gate for result in results if result.verdict == "passed"]
     if passed:
         yield variant, WORDS["passed"], ", ".join(passed)

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Described:
-    """What the options say about result files, as a record. Raises InvalidInput."""
+    """Return what the options say about result files, as a record. Raises InvalidInput."""
     from emobench.tables.published import Described
 
     missing = [f"--{key}" for key in ("env", "variant") if getattr(arguments, key) is None]
@@ -148,7 +148,7 @@ def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Descri
 
 
 def _tasks(text: str | None) -> tuple[int, ...] | None:
-    """0-19 or 0,3,7 as numbers."""
+    """Return 0-19 or 0,3,7 as numbers."""
     try:
         return None if text is None else tuple(sorted(parse_numbers(text)))
     except ValueError as error:

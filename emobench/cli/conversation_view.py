@@ -52,7 +52,7 @@ class Shown:
 
 
 def conversation_lines(one: Shown, columns: int, full: bool) -> Iterator[Line]:
-    """Heading, the task, then every message and tool call."""
+    """Yield the heading, the task, then every message and tool call."""
     yield from heading(one, columns)
     yield from task_lines(one, columns)
     for number, event in enumerate(one.transcript.events):
@@ -62,7 +62,7 @@ def conversation_lines(one: Shown, columns: int, full: bool) -> Iterator[Line]:
 
 
 def starts_paragraph(events: Sequence[Event], number: int) -> bool:
-    """Whether a blank line stands before an event: tool calls in a row stand together."""
+    """Return whether a blank line stands before an event: tool calls in a row stand together."""
     pair = events[max(0, number - 1) : number + 1]
     return not all(isinstance(event, ToolCall) for event in pair)
 
@@ -76,7 +76,7 @@ def title(found: Found) -> str:
 
 
 def result(one: Shown) -> str:
-    """'failed, reward 0, 12 steps, 31 s'."""
+    """Return 'failed, reward 0, 12 steps, 31 s'."""
     found = one.found.summary
     reward = "reward missing" if found.reward is None else f"reward {found.reward:g}"
     seconds = one.conversation.record.wall_s
@@ -87,7 +87,7 @@ def result(one: Shown) -> str:
 
 
 def heading(one: Shown, columns: int) -> Iterator[Line]:
-    """Which conversation it is, how it ended, and who was at fault."""
+    """Yield which conversation it is, how it ended, and who was at fault."""
     yield from _paragraph("bold", title(one.found), columns)
     style = "good" if one.found.summary.outcome == "solved" else "error"
     text = f"{result(one)}, episode {one.found.summary.episode[:12]}"
@@ -100,7 +100,7 @@ def heading(one: Shown, columns: int) -> Iterator[Line]:
 
 
 def fault_text(found: Fault) -> str:
-    """'agent: wrong argument although the user said the right one (...)'."""
+    """Return 'agent: wrong argument although the user said the right one (...)'."""
     reasons = "; ".join(
         f"{each.party}: {each.rule}" + (f" ({each.detail})" if each.detail else "")
         for each in found.findings
@@ -111,7 +111,7 @@ def fault_text(found: Fault) -> str:
 
 
 def task_lines(one: Shown, columns: int) -> Iterator[Line]:
-    """The instruction, and what the ground truth wanted."""
+    """Yield the instruction, and what the ground truth wanted."""
     if one.task is None:
         return
     yield from _labelled("task", "dim", flat(one.task.instruction), columns, text_style="dim")
@@ -119,7 +119,8 @@ def task_lines(one: Shown, columns: int) -> Iterator[Line]:
 
 
 def ground_truth_lines(one: Shown, columns: int) -> Iterator[Line]:
-    """Each wanted write with done or missing, each unwanted one, each output with told or not."""
+    """Yield each wanted write with done or missing, each unwanted one, each output with told or
+    not."""
     if one.task is None:
         return
     writes, narrow = compare_writes(one.transcript, one.task), columns < NARROW
@@ -145,7 +146,7 @@ def ground_truth_lines(one: Shown, columns: int) -> Iterator[Line]:
 
 
 def event_lines(event: Event, columns: int, full: bool) -> Iterator[Line]:
-    """One message or tool call; calls are folded unless `full`."""
+    """Yield one message or tool call; calls are folded unless `full`."""
     if full and event.aside:
         yield from _labelled("thought", "dim", visible(event.aside), columns, "dim")
     if isinstance(event, Message):
@@ -179,14 +180,14 @@ def event_lines(event: Event, columns: int, full: bool) -> Iterator[Line]:
 
 
 def _short_text(call: ToolCall) -> str:
-    """A call with the values of its arguments only."""
+    """Return a call with the values of its arguments only."""
     if call.arguments is None:
         return flat(f"{call.tool or '(no name)'}({call.raw})")
     return flat(f"{call.tool}({', '.join(map(canonical, call.arguments.values()))})")
 
 
 def _write_text(tool: str, arguments: Mapping[str, Any] | None, raw: str, narrow: bool) -> str:
-    """A call with all of its arguments; on narrow columns one a line."""
+    """Return a call with all of its arguments; on narrow columns one a line."""
     if arguments is None:
         return flat(f"{tool}({raw})")
     parts = [flat(f"{name}={canonical(value)}") for name, value in arguments.items()]
@@ -196,7 +197,7 @@ def _write_text(tool: str, arguments: Mapping[str, Any] | None, raw: str, narrow
 
 
 def _folded(text: str, columns: int) -> str:
-    """A result on one line, with its length where it is cut."""
+    """Return a result on one line, with its length where it is cut."""
     start = text[: len(text) - len(text.lstrip())]
     line = start + flat(text[: 4 * columns + 400])
     if len(text) <= 4 * columns + 400 and width(line) <= columns:
@@ -212,7 +213,7 @@ def _paragraph(style: str, text: str, columns: int) -> Iterator[Line]:
 def _labelled(
     label: str, style: str, text: str, columns: int, text_style: str = ""
 ) -> Iterator[Line]:
-    """A label, and the text beside it; on narrow columns below it."""
+    """Yield a label, and the text beside it; on narrow columns below it."""
     if columns < NARROW:
         if label:
             yield ((style, label),)
@@ -226,7 +227,7 @@ def _labelled(
 
 
 def side_by_side(left: Shown, right: Shown, columns: int, full: bool) -> Iterator[Line]:
-    """Both conversations; one after the other where the terminal is too narrow."""
+    """Yield both conversations; one after the other where the terminal is too narrow."""
     half = (columns - len(SEPARATOR)) // 2
     if half < MIN_COLUMN:
         for one in (left, right):
@@ -256,8 +257,8 @@ def side_by_side(left: Shown, right: Shown, columns: int, full: bool) -> Iterato
 
 
 def first_differences(left: Transcript, right: Transcript) -> tuple[dict[int, str], dict[int, str]]:
-    """The mark by place among the events, for each side: of the first event that differs, and of
-    the first tool call that differs, or that only one side has."""
+    """Return the mark by place among the events, for each side: of the first event that differs,
+    and of the first tool call that differs, or that only one side has."""
     marks: tuple[dict[int, str], dict[int, str]] = ({}, {})
     sides = (left.events, right.events)
     for place, pair in enumerate(zip_longest(*sides)):
@@ -292,7 +293,7 @@ def _key(event: Event) -> tuple[object, ...]:
 
 
 def _exchanges(transcript: Transcript) -> Iterator[tuple[tuple[int, Event], ...]]:
-    """A message of the user with all that follows until the next, with places."""
+    """Yield a message of the user with all that follows until the next, with places."""
     part: list[tuple[int, Event]] = []
     for place, event in enumerate(transcript.events):
         if part and isinstance(event, Message) and event.role == "user":

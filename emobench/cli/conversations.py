@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0, or 1 where no conversation matches yet."""
+    """Return exit code 0, or 1 where no conversation matches yet."""
     run_dir = find_run_dir(arguments.run_dir)
     plan = load_plan(run_dir)
     selection = _selection(arguments)
@@ -120,18 +120,18 @@ def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> 
 
 
 def _variants(plan: Plan) -> list[str]:
-    """Control first, the others as planned."""
+    """Return the variants, control first, the others as planned."""
     names = dict.fromkeys(cell.variant for cell in plan.cells)
     return sorted(names, key=lambda name: name != CONTROL)
 
 
 def _two_sides(found: Sequence[Found]) -> bool:
-    """Whether these are two variants of one task and trial."""
+    """Return whether these are two variants of one task and trial."""
     return len(found) == 2 and found[0].place == found[1].place
 
 
 def _ordered(found: Sequence[Found]) -> tuple[Found, Found]:
-    """Control on the left."""
+    """Return both with control on the left."""
     first, second = sorted(found, key=lambda each: each.cell.variant != CONTROL)
     return first, second
 
@@ -139,7 +139,7 @@ def _ordered(found: Sequence[Found]) -> tuple[Found, Found]:
 def _pairs(
     run_dir: RunDir, plan: Plan, selection: Selection, found: Sequence[Found]
 ) -> list[tuple[Found, Found]]:
-    """Each conversation beside that of the first of two given variants, or of control."""
+    """Return each conversation beside that of the first of two given variants, or of control."""
     left = selection.variants[0] if len(selection.variants) == 2 else CONTROL
     others = [each for each in found if each.cell.variant != left]
     if not others:
@@ -163,7 +163,7 @@ def _pairs(
 
 
 def _show_list(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> None:
-    """One line a conversation, with the user's first words."""
+    """Print one line a conversation, with the user's first words."""
     cells = [each.cell for each in found]
     # What is the same for all need not be said of each.
     names = [
@@ -209,7 +209,7 @@ def _side_by_side(plan: Plan, pairs: Sequence[tuple[Found, Found]], full: bool) 
 
 
 def _print_json(plan: Plan, found: Iterable[Found], full: bool) -> None:
-    """One object a conversation, one a line; with --full all that was said and done."""
+    """Print one object a conversation, one a line; with --full all that was said and done."""
     from emobench.analysis.transcript.patterns import features
 
     for each in found:

@@ -50,6 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _line(check: Check) -> str:
-    """What to do stands on a line of its own."""
+    """Return a check as text; what to do stands on a line of its own."""
     head = f"  {check.state:8} {check.name:26} {check.message}".rstrip()
     return head + (f"\n{'':38}{check.hint}" if check.hint else "")

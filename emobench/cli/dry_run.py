@@ -56,7 +56,7 @@ def show_dry_run(
 
 
 def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:
-    """What would be done, a line each."""
+    """Yield what would be done, a line each."""
     todo = done.todo
     if done.refusal:
         yield from f"would be refused: {done.refusal}".splitlines()

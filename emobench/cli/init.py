@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _texts() -> dict[str, tuple[str, str]]:
-    """Text and purpose by file name."""
+    """Return the text and purpose by file name."""
     from emobench.config.templates import shipped_sweeps, template_dirs
     from emobench.scheduler.first_profile import write_profile
     from emobench.scheduler.site import ask_site

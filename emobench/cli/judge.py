@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(asked: Asked, model: str) -> str:
-    """What came of asking the judge."""
+    """Say what came of asking the judge."""
     text = (
         f"{model}: {plural(asked.distinct, 'different user turn')}, {asked.known} answered before, "
         f"{asked.answered} now"
@@ -88,7 +88,7 @@ def show(asked: Asked, model: str) -> str:
 
 
 def _progress() -> Callable[[int, int], None]:
-    """Prints to a terminal how far it is; says nothing elsewhere."""
+    """Return what prints to a terminal how far it is, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda done, of: None
     return lambda done, of: print(f"\r{done} of {of} turns", end="", file=sys.stderr, flush=True)

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0, or 1 where the target has no log yet."""
+    """Return exit code 0, or 1 where the target has no log yet."""
     words = list(arguments.words)
     named = bool(words) and (words[0] not in KINDS or Path(words[0], "plan.json").exists())
     run_dir = find_run_dir(words.pop(0) if named else None)

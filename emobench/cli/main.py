@@ -165,7 +165,7 @@ def _refuse(words: Sequence[str]) -> NoReturn:
 
 
 def _run(name: str, words: Sequence[str], prog: str) -> int:
-    """The user's mistakes and the world's failures end without a traceback."""
+    """Run a command; the user's mistakes and the world's failures end without a traceback."""
     try:
         arguments = command_parser(name, prog).parse_intermixed_args(words)
         return _module(name).run(arguments)

@@ -28,7 +28,7 @@ SURE = 1.96
 
 
 def table_parts(found: ConversationTable) -> Iterator[RenderableType]:
-    """Patterns, faults and words, with what they are means over."""
+    """Yield patterns, faults and words, with what they are means over."""
     yield Text(_about(found), "dim")
     yield ""
     yield _patterns(found)
@@ -86,7 +86,7 @@ def _pattern_cells(row: VariantPattern) -> list[object]:
 
 
 def _faults(faults: Sequence[VariantFaults]) -> Table:
-    """Variants by party."""
+    """Return the table of faults, variants by party."""
     rows: list[list[object]] = [["unsolved", *(f"{each.unsolved:,}" for each in faults)]]
     for party in PARTIES:
         style, name = ("dim", "missing") if party == INFRASTRUCTURE else ("", party)
@@ -119,7 +119,7 @@ def _words(row: VariantWords) -> Iterator[RenderableType]:
 
 
 def _listed(words: Sequence[WordDifference], row: VariantWords) -> str:
-    """'furious* z 8.1 (40:0), ...': uses in the variant and in control."""
+    """Return 'furious* z 8.1 (40:0), ...': uses in the variant and in control."""
     return ", ".join(
         f"{flat(each.word)}{'*' if each.word in row.in_prompt else ''} z {each.z:.1f} "
         f"({each.count}:{each.reference_count})"

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0; 1 where the design is underpowered for the drop."""
+    """Return exit code 0; 1 where the design is underpowered for the drop."""
     verdict = planned_power(
         arguments.source,
         drop=None if arguments.drop is None else arguments.drop / 100,
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(verdict: PowerVerdict) -> list[str]:
-    """One or two lines, for `emobench sweep` before it submits."""
+    """Return one or two lines, for `emobench sweep` before it submits."""
     if not verdict.designs:
         return ["power       nothing is compared with control, so no effect can be found"]
     distinct = _distinct(verdict.designs)
@@ -105,7 +105,7 @@ def summary(verdict: PowerVerdict) -> list[str]:
 
 
 def render(verdict: PowerVerdict) -> str:
-    """The full answer: each design, its smallest drop by trials, and what the drop takes."""
+    """Return the full answer: each design, its smallest drop by trials, and what the drop takes."""
     lines = [
         f"smallest drop in mean reward that is found {_chance(verdict.power)} "
         f"(two-sided, alpha {verdict.alpha:g}, Holm's first step, paired by task)"
@@ -135,7 +135,7 @@ def render(verdict: PowerVerdict) -> str:
 
 
 def remedy(found: DesignPower) -> str:
-    """What makes the wanted drop detectable; a sweep has no more tasks than the benchmark."""
+    """Say what makes the wanted drop detectable; a sweep has no more tasks than the benchmark."""
     most = TASK_COUNTS[found.design.env]
     if found.wanted > found.difficulty.pass_1:
         mean = _points(found.difficulty.pass_1)
@@ -156,13 +156,13 @@ def remedy(found: DesignPower) -> str:
 
 
 def as_json(verdict: PowerVerdict) -> dict[str, object]:
-    """The verdict for machines; drops as shares of 1."""
+    """Return the verdict for machines; drops as shares of 1."""
     designs = [{**asdict(each), "enough": each.enough} for each in verdict.designs]
     return {**asdict(verdict), "designs": designs}
 
 
 def _distinct(found: Iterable[DesignPower]) -> list[DesignPower]:
-    """Groups that differ in name only are shown once."""
+    """Return the designs, each once where groups differ in name only."""
     unique: dict[tuple[object, ...], DesignPower] = {}
     for each in found:
         design = each.design

@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(report: ProbeReport) -> str:
-    """The verdict in words, then one line a check, with what to do about each problem."""
+    """Return the verdict in words, then one line a check, with what to do about each problem."""
     lines = wrap(f"{report.role}: {report.verdict}", _WIDTH, subsequent_indent="  ")
     for check in report.checks:
         head = f"  {check.result:<8} {check.name:<{_NAME - 1}} "

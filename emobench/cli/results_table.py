@@ -42,7 +42,7 @@ def results(run_dir: RunDir) -> tuple[Table, str]:
 
 
 def _gates(collected: Collected) -> list[str]:
-    """What has to stand beside the effects: variants by the gates that they do not pass."""
+    """Return what has to stand beside the effects: variants by the gates that they do not pass."""
     checks = assess_collected(collected, sample=sample_size(collected.plan)).checks
     conditions = dict.fromkeys(result.condition for result in checks.gates)
     marks: dict[str, list[Label]] = {}

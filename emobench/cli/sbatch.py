@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0, also where nothing is missing: then there is no line, and stderr says why."""
+    """Return exit code 0, also where nothing is missing: then there is no line, and stderr says
+    why."""
     from emobench.core.plan import find_run_dir, load_plan
     from emobench.core.wording import plural
     from emobench.runs.submission import decide

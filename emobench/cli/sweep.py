@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing episodes."""
+    """Return exit code 0: submitted, finished, or nothing to do; 1: --wait ended with missing
+    episodes."""
     from emobench.runs.planning import read_inputs
     from emobench.runs.submission import prepare_by_hand, submission_lock, submit
     from emobench.serving.preflight import check_servers
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def headline(plan: Plan, run_dir: RunDir) -> str:
-    """What this sweep is, in a few lines."""
+    """Return what this sweep is, in a few lines."""
     from emobench.analysis.stats.power import power_verdict
     from emobench.cli.power import summary
     from emobench.config.capacity import describe

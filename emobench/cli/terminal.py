@@ -49,7 +49,7 @@ def typed_path(path: Path | str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with every character that acts or hides written out; line breaks stay.
+    """Return the text with every character that acts or hides written out; line breaks stay.
 
     >>> visible("a\\x1b[2J\\r\\nb")
     'a\\\\x1b[2J\\nb'
@@ -58,12 +58,12 @@ def visible(text: str) -> str:
 
 
 def flat(text: str) -> str:
-    """Visible text on one line."""
+    """Return visible text on one line."""
     return " ".join(visible(text).split())
 
 
 def width(text: str) -> int:
-    """Columns that a visible text takes."""
+    """Return how many columns a visible text takes."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -72,7 +72,7 @@ def width(text: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """The text in at most so many columns, with ... where some is left out."""
+    """Return the text in at most so many columns, with ... where some is left out."""
     from rich.cells import set_cell_size
 
     if len(text) <= columns and width(text) <= columns:
@@ -81,8 +81,8 @@ def cut(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """Visible text in lines of at most `columns`, broken at spaces where that is possible. What is
-    indented stays so."""
+    """Return visible text in lines of at most `columns`, broken at spaces where that is possible.
+    What is indented stays so."""
     from rich.text import Text
 
     screen = _unused_console()
@@ -100,13 +100,13 @@ def line_width(line: Line) -> int:
 
 
 def uses_colour(file: TextIO | None = None) -> bool:
-    """Whether it is a terminal, and nothing speaks against colour."""
+    """Return whether it is a terminal, and nothing speaks against colour."""
     terminal = (file or sys.stdout).isatty()
     return terminal and not os.environ.get("NO_COLOR") and not is_dumb()
 
 
 def is_dumb() -> bool:
-    """Whether the terminal can only append."""
+    """Return whether the terminal can only append."""
     return os.environ.get("TERM", "dumb") in ("dumb", "unknown")
 
 
@@ -167,7 +167,7 @@ def table(
 
 
 def _cell(text: str) -> str:
-    """Visible text on one line, with its indent."""
+    """Return visible text on one line, with its indent."""
     return " " * (len(text) - len(text.lstrip(" "))) + flat(text)
 
 
@@ -210,7 +210,7 @@ def plain(*parts: RenderableType, columns: int | None = None) -> str:
 
 @cache
 def _unused_console() -> Console:
-    """One for what asks for a console and prints nothing."""
+    """Return a console for what asks for one and prints nothing."""
     return console(StringIO(), WIDEST)
 
 

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: every cell is done (or --once); 1: it ended with missing ones; 130: left."""
+    """Return exit code 0: every cell is done (or --once); 1: it ended with missing ones; 130:
+    left."""
     from emobench.core.plan import find_run_dir
     from emobench.runs.watching.watch import Watch
 
@@ -147,7 +148,7 @@ def _draw(watch: Watch, interval_s: float) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """What waits so many seconds for a key, and returns it or nothing."""
+    """Give a function that waits so many seconds for a key, and returns it or nothing."""
     import select
     import termios
     import tty

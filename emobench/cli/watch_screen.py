@@ -96,7 +96,7 @@ def line(state: WatchState) -> str:
 
 
 def changes(state: WatchState) -> tuple[object, ...]:
-    """What has to differ for another line to be worth printing; times and loads do not."""
+    """Return what has to differ for another line to be worth printing; times and loads do not."""
     return (
         tuple((row.name, row.state, row.reason, row.incarnation) for row in state.servers),
         state.cells,
@@ -108,12 +108,12 @@ def changes(state: WatchState) -> tuple[object, ...]:
 
 
 def clock(iso: str) -> str:
-    """Local time of day."""
+    """Return the local time of day."""
     return datetime.fromisoformat(iso).astimezone().strftime("%H:%M:%S")
 
 
 def duration(seconds: float) -> str:
-    """40 s, 12 min, 2 h 05 min, 3 d 4 h."""
+    """Return a duration as 40 s, 12 min, 2 h 05 min, 3 d 4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -179,7 +179,7 @@ def _server_table(rows: Sequence[ServerRow], width: int) -> Table:
 
 
 def _notes(rows: Sequence[ServerRow]) -> list[Text]:
-    """What stands below the servers: why one is away, and whose it is."""
+    """Return what stands below the servers: why one is away, and whose it is."""
     lines = []
     for row in rows:
         first, *more = row.reason.splitlines() or [row.problem]
@@ -232,7 +232,7 @@ def _error(trouble: Trouble) -> str:
 
 
 def _fit(rows: Sequence[Row], lines: int, what: str) -> tuple[Sequence[Row], list[Text]]:
-    """The rows of a table that fit below its head, and a line about those that do not."""
+    """Return the rows of a table that fit below its head, and a line about those that do not."""
     if len(rows) < lines:
         return rows, []
     kept = max(lines - 2, 1)

@@ -60,7 +60,7 @@ class _ServerLoad:
 
 
 def capacity_of(server: str, model: RoleModel) -> Capacity:
-    """What the servers of one role can batch, and what says so."""
+    """Return what the servers of one role can batch, and what says so."""
     if not isinstance(model, VllmModel):
         return Capacity(server, None, f"engine {model.engine}")
     given = option_of(model, "--max-num-seqs")
@@ -74,19 +74,19 @@ def capacity_of(server: str, model: RoleModel) -> Capacity:
 
 
 def copies_of(model: VllmModel) -> int:
-    """Copies of the model that share the role's requests."""
+    """Return how many copies of the model share the role's requests."""
     return model.data_parallel * model.replicas
 
 
 def capacities(sweep: Sweep) -> dict[str, Capacity]:
-    """By server, those that exist already included."""
+    """Return capacities by server, those that exist already included."""
     return {server: capacity_of(server, model) for server, model in roles_of(sweep).items()}
 
 
 def pace_of(
     sweep: Sweep, profile: ClusterProfile, cells: Sequence[Cell], blocks: Sequence[CellBlock]
 ) -> Pace:
-    """What is set by hand, and for the rest as much as no server is oversubscribed by."""
+    """Return what is set by hand, and for the rest as much as no server is oversubscribed by."""
     throttle = sweep.throttle or profile.throttle
     known = capacities(sweep)
     if all(capacity.requests is None for capacity in known.values()):
@@ -114,7 +114,7 @@ def best_pace(
     concurrency: int | None,
     throttle: int | None,
 ) -> Pace:
-    """The pace with the most conversations that oversubscribes no server.
+    """Return the pace with the most conversations that oversubscribes no server.
 
     The variants of a trial run side by side where that is possible; between paces that are equal
     the one with fewer jobs wins. One conversation of one cell runs in any case.
@@ -147,24 +147,24 @@ def best_pace(
 
 
 def concurrency_of(plan: Plan) -> int:
-    """Conversations at a time within one cell."""
+    """Return how many conversations a cell has at a time."""
     return plan.sweep.concurrency or CONCURRENCY
 
 
 def throttle_of(plan: Plan) -> int:
-    """Cells at a time within one array."""
+    """Return how many cells of an array run at a time."""
     return plan.sweep.throttle or plan.profile.throttle or THROTTLE
 
 
 def requests_of(plan: Plan, server: str) -> int:
-    """The most requests at a time that a server gets from this sweep."""
+    """Return the most requests at a time that a server gets from this sweep."""
     arrays = _arrays(server, plan.blocks, plan.profile)
     tasks = max((len(cell.tasks) for cell in plan.cells), default=1)
     return min(concurrency_of(plan), tasks) * _ServerLoad(0, arrays).cells(throttle_of(plan))
 
 
 def describe(plan: Plan) -> list[str]:
-    """One line for each server of known capacity: what the sweep asks of it at a time."""
+    """Return one line for each server of known capacity: what the sweep asks of it at a time."""
     lines = []
     for server, capacity in capacities(plan.sweep).items():
         if capacity.requests is None:
@@ -183,7 +183,7 @@ def describe(plan: Plan) -> list[str]:
 
 
 def overload_warning(plan: Plan, server: str, whole: float | None) -> str:
-    """A warning where a server gets much more than it said it can hold; else empty.
+    """Return a warning where a server gets much more than it said it can hold; else empty.
 
     `whole` is vLLM's own figure for one engine: requests of full length (max_model_len) that its
     cache holds. A conversation is rarely a quarter of that length.
@@ -202,7 +202,7 @@ def overload_warning(plan: Plan, server: str, whole: float | None) -> str:
 
 
 def _arrays(server: str, blocks: Sequence[CellBlock], profile: ClusterProfile) -> tuple[int, ...]:
-    """Cells of each array that uses a server."""
+    """Return the number of cells of each array that uses a server."""
     sizes = tuple(
         block.size for block in blocks if server in (USER_SERVER, assistant_server(block.assistant))
     )

@@ -52,7 +52,7 @@ def load_current_plan(run_dir: RunDir) -> Plan:
 
 
 def _is_same_study(plan: Plan, sweep: Sweep) -> bool:
-    """Whether each planned cell is still in the sweep, with the content that it had."""
+    """Return whether each planned cell is still in the sweep, with the content that it had."""
     wanted = {cell.key: cell for cell in expand(sweep)}
     kinds = {cell.key[:-1]: cell for cell in plan.cells}
     return (

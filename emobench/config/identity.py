@@ -36,7 +36,7 @@ _WHERE_SET = ("chat_template", "chat_template_kwargs", "seed")
 
 
 def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
-    """The values that an episode of the cell depends on; `benchmark` names its version."""
+    """Return the values that an episode of the cell depends on; `benchmark` names its version."""
     variant = sweep.variants[cell.variant]
     content: dict[str, object] = {
         "assistant": _role(sweep, sweep.assistants[cell.assistant], cell.variant),
@@ -57,7 +57,7 @@ def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
 
 
 def _repairs(fidelity: Fidelity) -> dict[str, bool]:
-    """The repairs, by the names and in the number that results from before have them."""
+    """Return the repairs, by the names and in the number that results from before have them."""
     repairs: dict[str, bool] = fidelity.model_dump()
     if fidelity.plain_messages:
         del repairs["plain_messages"]
@@ -82,14 +82,15 @@ def _role(sweep: Sweep, model: RoleModel, variant: str) -> dict[str, Any]:
 
 
 def content_hash(content: Mapping[str, object], task_id: int | None = None) -> str:
-    """SHA-256, in hex, of the content and, for an episode, the task."""
+    """Return the SHA-256, in hex, of the content and, for an episode, the task."""
     whole = {"content": content, "task_id": task_id}
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256(text.encode("utf-8")).hexdigest()
 
 
 def differing_keys(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """The dotted paths that differ, with both values: 'assistant.temperature: was 0, now 1'."""
+    """Return the dotted paths that differ, with both values: 'assistant.temperature: was 0, now
+    1'."""
     before, after = dict(_flat(old)), dict(_flat(new))
     return [
         f"{key}: was {_say(before, key)}, now {_say(after, key)}"

@@ -148,7 +148,7 @@ def _one_for_each_place(
 
 
 def _locate(whole: Any, location: Iterable[str | int]) -> tuple[KeyPath, Any]:
-    """The part of an error's location that exists in the data, and the value there."""
+    """Return the part of an error's location that exists in the data, and the value there."""
     path: KeyPath = ()
     data = whole
     for part in location:
@@ -161,7 +161,7 @@ def _locate(whole: Any, location: Iterable[str | int]) -> tuple[KeyPath, Any]:
 
 
 def _field_at(cls: type[BaseModel], location: Iterable[str | int]) -> tuple[Any, tuple[Any, ...]]:
-    """Type and metadata at an error's location inside a model."""
+    """Return the type and metadata at an error's location inside a model."""
     annotation: Any = cls
     metadata: tuple[Any, ...] = ()
     for part in location:

@@ -271,7 +271,8 @@ def _check_arguments(role: dict[str, Any]) -> Found:
 
 
 def _has_value(role: dict[str, Any], place: int) -> bool:
-    """Whether an argument has a value: --hf-token alone takes the token of `hf auth login`."""
+    """Return whether an argument has a value: --hf-token alone takes the token of `hf auth
+    login`."""
     given, *after = _as_list(role["extra_args"])[place : place + 2]
     return "=" in given or bool(after and not str(after[0]).startswith("-"))
 

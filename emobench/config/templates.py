@@ -19,17 +19,17 @@ def _shipped(name: str) -> Path:
 
 
 def shipped_templates() -> Path:
-    """The slurm_templates folder that comes with this package."""
+    """Return the slurm_templates folder that comes with this package."""
     return _shipped("slurm_templates")
 
 
 def shipped_sweeps() -> Path:
-    """The folder of sweep files that comes with this package."""
+    """Return the folder of sweep files that comes with this package."""
     return _shipped("sweeps")
 
 
 def template_dirs(own: Path | None = None) -> list[Path]:
-    """Folders to look for a template or profile in: the first that has the file wins.
+    """Return the folders to look for a template or profile in: the first that has the file wins.
 
     `own`, then $EMOBENCH_TEMPLATES, then ./slurm_templates, then the shipped folder. Raises
     InvalidInput if `own` or the variable names something that is no folder.

@@ -48,7 +48,8 @@ UNGUARDED = {
 
 
 def meant_by(flag: str) -> str:
-    """The flag among those with a rule that vLLM takes this one for, which may be cut short."""
+    """Return the flag among those with a rule that vLLM takes this one for, which may be cut
+    short."""
     known = (*SET_BY_KEY, *SET_BY_SCRIPT, *UNGUARDED)
     if flag in known or not flag.startswith("--"):
         return flag
@@ -56,7 +57,7 @@ def meant_by(flag: str) -> str:
 
 
 def flag_of(argument: str) -> str:
-    """The flag of one argument as vLLM reads it: without a value, with '-' for '_'."""
+    """Return the flag of one argument as vLLM reads it: without a value, with '-' for '_'."""
     flag = argument.partition("=")[0]
     if not flag.startswith("--"):
         return flag
@@ -65,7 +66,8 @@ def flag_of(argument: str) -> str:
 
 
 def option_of(model: VllmModel, flag: str) -> str | None:
-    """The value that `extra_args` give a flag; '' for one without a value; None: not there."""
+    """Return the value that `extra_args` give a flag; '' for one without a value; None: not
+    there."""
     found = None
     for i, argument in enumerate(model.extra_args):
         if flag_of(argument) == flag:
@@ -76,7 +78,7 @@ def option_of(model: VllmModel, flag: str) -> str | None:
 
 
 def template_kwargs(model: VllmModel, role: Role) -> dict[str, Any]:
-    """The chat template's variables by default; the simulated user does not think aloud."""
+    """Return the chat template's variables by default; the simulated user does not think aloud."""
     return (
         {"enable_thinking": False, **model.chat_template_kwargs}
         if role == "user"
@@ -94,7 +96,7 @@ def is_optional(flag: str, model: VllmModel) -> bool:
 
 
 def serve_arguments(model: VllmModel, role: Role, lacking: Collection[str] = ()) -> list[str]:
-    """Arguments of `vllm serve` after the model; address and node rank are the script's.
+    """Return the arguments of `vllm serve` after the model; address and node rank are the script's.
 
     Optional flags that are `lacking` in the site's vLLM are left out.
     """
@@ -205,19 +207,20 @@ FAMILIES = (
 
 
 def family_of(model_id: str) -> Family | None:
-    """The family of a Hugging Face id or of a path whose last part is like one."""
+    """Return the family of a Hugging Face id or of a path whose last part is like one."""
     name = model_id.rstrip("/").rpartition("/")[2].lower()
     return next((family for family in FAMILIES if re.search(family.pattern, name)), None)
 
 
 def suggest_parser(model_id: str) -> str | None:
-    """The usual tool-call parser of the model; None where there is none or it is not known."""
+    """Return the usual tool-call parser of the model; None where there is none or it is not
+    known."""
     family = family_of(model_id)
     return family.tool_parsers[0] if family and family.tool_parsers else None
 
 
 def thinks_aloud(family: Family, template_kwargs: Mapping[str, Any]) -> bool:
-    """Whether replies contain reasoning, with these variables of the chat template."""
+    """Return whether replies contain reasoning, with these variables of the chat template."""
     if family.thinks == "if thinking is true":
         return any(template_kwargs.get(key) is True for key in ("thinking", "enable_thinking"))
     if family.thinks == _HYBRID:

@@ -42,7 +42,7 @@ _PLAIN_TAGS = {
 
 
 def dotted(path: KeyPath) -> str:
-    """A key path as people write it.
+    """Return a key path as people write it.
 
     >>> dotted(("matrix", "variant", 2))
     'matrix.variant[2]'
@@ -62,7 +62,8 @@ class Document:
     lines: dict[KeyPath, int] = field(repr=False)
 
     def line(self, path: KeyPath) -> int:
-        """The 1-based line of the path, or of its closest ancestor; 0 where no file has lines."""
+        """Return the 1-based line of the path, or of its closest ancestor; 0 where no file has
+        lines."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1 if self.lines else 0)

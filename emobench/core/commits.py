@@ -13,7 +13,8 @@ GIT_S = 10.0
 
 
 def commits(sweep_file: Path | None, benchmark_package: str) -> dict[str, str]:
-    """Commit by 'sweep file', 'emobench' and the benchmark's package; what has none is left out.
+    """Return the commit by 'sweep file', 'emobench' and the benchmark's package; what has none is
+    left out.
 
     ', changed' follows where a file of theirs differs from the commit.
     """
@@ -26,7 +27,7 @@ def commits(sweep_file: Path | None, benchmark_package: str) -> dict[str, str]:
 
 
 def merged_commits(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Each name's distinct commits in the order given, with '; ' between.
+    """Return each name's distinct commits in the order given, with '; ' between.
 
     >>> merged_commits([{"emobench": "a1"}, {"emobench": "b2", "sweep file": "c3"}])
     {'emobench': 'a1; b2', 'sweep file': 'c3'}
@@ -39,7 +40,7 @@ def merged_commits(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def commit_of(file: Path) -> str:
-    """The commit of the repository that tracks `file`; empty where none does.
+    """Return the commit of the repository that tracks `file`; empty where none does.
 
     For a package's __init__.py all of the package is looked at, else the file alone.
     """
@@ -53,7 +54,7 @@ def commit_of(file: Path) -> str:
 
 
 def _installed_from(package: str) -> str:
-    """The commit that pip installed the package from, as PEP 610 has it noted."""
+    """Return the commit that pip installed the package from, as PEP 610 has it noted."""
     try:
         noted = distribution(package.replace("_", "-")).read_text("direct_url.json")
         commit = json.loads(noted or "{}").get("vcs_info", {}).get("commit_id", "")
@@ -63,7 +64,7 @@ def _installed_from(package: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where there is no git, no repository, or it says no."""
+    """Return what git prints; None where there is no git, no repository, or it says no."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(

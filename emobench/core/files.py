@@ -21,7 +21,7 @@ SMALL_FILE_BYTES = 2**14
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
-    """`write_bytes_atomic` of the text in UTF-8."""
+    """Write the text in UTF-8, as `write_bytes_atomic` does."""
     write_bytes_atomic(path, text.encode("utf-8"), mode)
 
 
@@ -54,12 +54,12 @@ def overwrite(path: Path, data: bytes) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether the disk, or what this user may have of it, is full."""
+    """Return whether the disk, or what this user may have of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def has_room(folder: Path) -> bool:
-    """Whether a small file can be written; also where nobody can say."""
+    """Return whether a small file can be written; also where nobody can say."""
     try:
         disk = os.statvfs(folder)
     except OSError:
@@ -116,7 +116,7 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written anew by rename; None where there is none."""
+    """Return what changes when a file is written anew by rename; None where there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -125,7 +125,7 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 
 def read_json(path: Path) -> Any:
-    """The file's value, or None where there is no (readable, whole) file."""
+    """Return the file's value, or None where there is no (readable, whole) file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -133,7 +133,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: bytes) -> Any:
-    """JSON as a value, or None where it is none."""
+    """Return JSON as a value, or None where it is none."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -146,7 +146,7 @@ def parse_json(text: bytes) -> Any:
 
 
 def dump_json(value: Any) -> bytes:
-    """Compact JSON, also of dataclasses and of pydantic models."""
+    """Return compact JSON, also of dataclasses and of pydantic models."""
     try:
         return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:

@@ -10,29 +10,30 @@ from emobench.core.ranges import parse_numbers
 
 
 def slurm_job_id(environ: Mapping[str, str] = os.environ) -> str:
-    """Slurm's number of this job (of this task, in an array); empty outside of Slurm."""
+    """Return Slurm's number of this job (of this task, in an array); empty outside of Slurm."""
     return environ.get("SLURM_JOB_ID", "")
 
 
 def local_job_id(environ: Mapping[str, str] = os.environ) -> str:
-    """The local runner's id of this job; outside of one the process id."""
+    """Return the local runner's id of this job; outside of one the process id."""
     return environ.get("SUBMITIT_LOCAL_JOB_ID") or str(os.getpid())
 
 
 def own_task_id(environ: Mapping[str, str] = os.environ) -> str:
-    """This job's id as squeue or the local runner's records name it: 12, or 12_3 in an array."""
+    """Return this job's id as squeue or the local runner's records name it: 12, or 12_3 in an
+    array."""
     if array := environ.get("SLURM_ARRAY_JOB_ID"):
         return task_id(array, environ.get("SLURM_ARRAY_TASK_ID", ""))
     return slurm_job_id(environ) or local_job_id(environ)
 
 
 def task_id(array: str, index: int | str) -> str:
-    """Id of one task of an array."""
+    """Return the id of one task of an array."""
     return f"{array}_{index}"
 
 
 def array_of(job_id: str) -> str:
-    """The array that a task belongs to; another job's id is returned as it is.
+    """Return the array that a task belongs to; another job's id is returned as it is.
 
     >>> array_of("12_3"), array_of("12")
     ('12', '12')
@@ -41,7 +42,8 @@ def array_of(job_id: str) -> str:
 
 
 def expand_id(job_id: str) -> list[str]:
-    """Job ids of one row: '20_[3-4,7-9%2]' -> 20_3, 20_4, 20_7, 20_8, 20_9; '20' -> 20."""
+    """Return the job ids of one row: '20_[3-4,7-9%2]' -> 20_3, 20_4, 20_7, 20_8, 20_9; '20' ->
+    20."""
     match = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", job_id)
     if match is None:
         return [job_id]

@@ -173,5 +173,5 @@ RoleModel = Annotated[VllmModel | OpenAIModel | ScriptedModel, Field(discriminat
 
 
 def sampling_of(model: Sampling) -> dict[str, Any]:
-    """The request parameters that are set, by their OpenAI names."""
+    """Return the request parameters that are set, by their OpenAI names."""
     return model.model_dump(include=set(Sampling.model_fields), exclude_none=True)

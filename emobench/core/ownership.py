@@ -42,7 +42,8 @@ def require_own(run_dir: RunDir) -> None:
 
 
 def is_own_file(path: Path) -> bool:
-    """Whether there is such a file, it is this user's own, and nobody else may write to it."""
+    """Return whether there is such a file, it is this user's own, and nobody else may write to
+    it."""
     try:
         status = _follow(path).stat()
     except (OSError, InvalidInput):
@@ -127,7 +128,8 @@ def _require_own_folder(folder: Path) -> None:
 
 
 def _others_may_write(status: os.stat_result) -> bool:
-    """A user's private group is nobody else; with ACLs the group's bits are the most they give."""
+    """Return whether others may write. A user's private group is nobody else; with ACLs the group's
+    bits are the most they give."""
     if status.st_mode & stat.S_IWOTH:
         return True
     return bool(status.st_mode & stat.S_IWGRP) and not _is_private(status.st_gid)

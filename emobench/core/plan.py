@@ -67,7 +67,7 @@ def assistant_server(assistant: str) -> str:
 
 
 def servers_used_by(assistant: str) -> tuple[str, str]:
-    """The servers that a conversation with the assistant needs."""
+    """Return the servers that a conversation with the assistant needs."""
     return USER_SERVER, assistant_server(assistant)
 
 
@@ -92,17 +92,17 @@ def instance_of(server: str, replica: int) -> str:
 
 
 def server_of(instance: str) -> str:
-    """The server that an instance is a replica of; no server's own name has a '+'."""
+    """Return the server that an instance is a replica of; no server's own name has a '+'."""
     return instance.partition("+")[0]
 
 
 def replica_of(instance: str) -> int:
-    """The number of a replica, from 1."""
+    """Return the number of a replica, from 1."""
     return int(instance.partition("+")[2] or 1)
 
 
 def instances_of(sweep: Sweep) -> dict[str, RoleModel]:
-    """Every replica of every server that this sweep has to start, by name."""
+    """Return every replica of every server that this sweep has to start, by name."""
     return {
         name: model
         for server, model in servers_of(sweep).items()
@@ -111,18 +111,18 @@ def instances_of(sweep: Sweep) -> dict[str, RoleModel]:
 
 
 def blocks_of_server(plan: Plan, instance: str) -> set[str]:
-    """Names of the blocks whose cells use the server."""
+    """Return the names of the blocks whose cells use the server."""
     server = server_of(instance)
     return {block.name for block in plan.blocks if server in servers_used_by(block.assistant)}
 
 
 def replicas_of(server: str, model: RoleModel) -> list[str]:
-    """The instances of one server, the first one first."""
+    """Return the instances of one server, the first one first."""
     return [instance_of(server, number) for number in range(1, model.replicas + 1)]
 
 
 def load_plan(run_dir: RunDir) -> Plan:
-    """Raises InvalidInput where `run_dir` is no run directory."""
+    """Read a run directory's plan. Raises InvalidInput where `run_dir` is no run directory."""
     data = read_json(run_dir.plan)
     if data is None:
         if run_dir.plan.exists():
@@ -175,8 +175,8 @@ def save_plan(run_dir: RunDir, plan: Plan) -> None:
 
 
 def find_run_dir(path: str | None, *, to_act: bool = False) -> RunDir:
-    """The given run directory, or the newest below runs/. Raises InvalidInput, also where it is not
-    this user's own, and the command is `to_act` in it."""
+    """Return the given run directory, or the newest below runs/. Raises InvalidInput, also where it
+    is not this user's own, and the command is `to_act` in it."""
     find = own_run_dir if to_act else lambda path: RunDir(Path(path).resolve())
     if path is not None:
         return find(path)

@@ -37,7 +37,8 @@ class Poller(Generic[T]):
         return self.wait(patience_s)
 
     def wait(self, patience_s: float) -> T | None:
-        """The newest answer, once one that is on its way is there or has taken `patience_s`."""
+        """Return the newest answer, once one that is on its way is there or has taken
+        `patience_s`."""
         # The patience counts from the question: a source that hangs delays one call, not each.
         left = self._begun + patience_s - time.monotonic()
         if self._thread is not None and left > 0:

@@ -10,7 +10,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None where it is gone or a zombie."""
+    """Return when the process started, in clock ticks since boot; None where it is gone or a
+    zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
@@ -21,5 +22,5 @@ def start_ticks(pid: int) -> int | None:
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """Between fork and exec: have the kernel send `number` when the parent dies."""
+    """Have the kernel, between fork and exec, send `number` when the parent dies."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -40,7 +40,7 @@ def hide(*secrets: str | None) -> None:
 
 
 def _ways_to_write(key: str) -> set[str]:
-    """As it is, in a URL, in JSON, and in the JSON of those who escape slashes."""
+    """Return a key as it is, in a URL, in JSON, and in the JSON of those who escape slashes."""
     escaped = json.dumps(key)[1:-1]
     return {key, quote(key, safe=""), escaped, escaped.replace("/", "\\/")}
 
@@ -65,12 +65,13 @@ def hide_environment(environment: Mapping[str, str]) -> None:
 
 
 def names_secret(name: str) -> bool:
-    """Whether a variable, an option or a query's parameter of this name holds a secret."""
+    """Return whether a variable, an option or a query's parameter of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def url_has_secret(url: str) -> bool:
-    """Whether an address holds a password, a name that stands for one, or a key in its query."""
+    """Return whether an address holds a password, a name that stands for one, or a key in its
+    query."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -127,11 +127,13 @@ class RunDir:
         return self.endpoints / f"{_name(instance)}.json"
 
     def successor(self, instance: str) -> Path:
-        """Where a server announces itself that is to take over from the instance's present one."""
+        """Return where a server announces itself that is to take over from the instance's present
+        one."""
         return self.endpoints / f"{_name(instance)}+next.json"
 
     def leases(self, instance: str) -> Path:
-        """Folder of the leases that other sweeps have of this run's server, one file each."""
+        """Return the folder of the leases that other sweeps have of this run's server, one file
+        each."""
         return self.endpoints / "leases" / _name(instance)
 
     def events(self, instance: str, job_id: str) -> Path:
@@ -142,7 +144,7 @@ class RunDir:
 
 
 def is_name(text: str) -> bool:
-    """Whether a text read from a file can stand in a path or a command line as one name.
+    """Return whether a text read from a file can stand in a path or a command line as one name.
 
     >>> is_name("user+2"), is_name("../x"), is_name("--all")
     (True, False, False)
@@ -157,7 +159,7 @@ def _name(text: str) -> str:
 
 
 def slug(model: str) -> str:
-    """A model id as a file-name part: 'Qwen/Qwen3-4B' -> 'Qwen3-4B'; never a path.
+    """Return a model id as a file-name part: 'Qwen/Qwen3-4B' -> 'Qwen3-4B'; never a path.
 
     >>> slug("../../x")
     'x'

@@ -23,15 +23,15 @@ def ok(name: str, message: str) -> Check:
 
 
 def warning(name: str, message: str, hint: str = "") -> Check:
-    """It may work all the same."""
+    """Return the check of what may work all the same."""
     return Check(name, "warning", message, hint)
 
 
 def failed(name: str, message: str, hint: str = "") -> Check:
-    """A sweep would not run."""
+    """Return the check of what keeps a sweep from running."""
     return Check(name, "failed", message, hint)
 
 
 def skipped(name: str, message: str) -> Check:
-    """It could not be looked at, for the reason given."""
+    """Return the check of what could not be looked at, for the reason given."""
     return Check(name, "skipped", message)

@@ -78,13 +78,14 @@ class Fidelity(Strict):
 
     @classmethod
     def stock(cls) -> Fidelity:
-        """Stock's behaviour, exactly."""
+        """Return the settings of exactly stock's behaviour."""
         return cls(**dict.fromkeys(cls.model_fields, False))
 
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, data: Any) -> Any:
-        """Plans and sweep files from before call `end_at_empty_reply` `check_replies`."""
+        """Rename what plans and sweep files from before call `end_at_empty_reply`
+        `check_replies`."""
         if isinstance(data, dict) and "check_replies" in data and "end_at_empty_reply" not in data:
             data = dict(data)
             data["end_at_empty_reply"] = data.pop("check_replies")

@@ -69,7 +69,7 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        """The body, or None where it is no JSON, or nested deeper than DEPTH."""
+        """Return the body, or None where it is no JSON, or nested deeper than DEPTH."""
         try:
             value = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -81,14 +81,14 @@ class Answer:
         return None if _is_deep(self.body, value) else redact_values(value)
 
     def text(self) -> str:
-        """The body as text, for people."""
+        """Return the body as text, for people."""
         if b"\\" in self.body and (value := self.json()) is not None:  # an escape may hide a key
             return json.dumps(value, ensure_ascii=False)
         return redact(self.body.decode("utf-8", "replace"))
 
     def error(self) -> str:
-        """The server's own words, in OpenAI's error format or not; a router's words are followed
-        by those of the provider behind it."""
+        """Return the server's own words, in OpenAI's error format or not; a router's words are
+        followed by those of the provider behind it."""
         data = self.json()
         if isinstance(data, dict):
             inner = data.get("error", data)
@@ -102,12 +102,12 @@ class Answer:
 
 
 def _number(text: str) -> int | float:
-    """An integer as orjson reads it: as a float where 64 bits do not hold it."""
+    """Return an integer as orjson reads it: as a float where 64 bits do not hold it."""
     return int(text) if len(text) < 20 else float(text)
 
 
 def _is_deep(body: bytes, value: Any) -> bool:
-    """Whether a value is nested deeper than DEPTH; `body` is its text."""
+    """Return whether a value is nested deeper than DEPTH; `body` is its text."""
     if body.count(b"{") + body.count(b"[") <= DEPTH:
         return False
     level: list[Any] = [value]
@@ -120,7 +120,8 @@ def _is_deep(body: bytes, value: Any) -> bool:
 
 
 def needs_proxy(url: str) -> bool:
-    """Whether this machine reaches the URL through a proxy, which this client does not speak.
+    """Return whether this machine reaches the URL through a proxy, which this client does not
+    speak.
 
     The environment says so as curl reads it: `<scheme>_proxy` or `all_proxy`, in small or capital
     letters, but not for the hosts, domains, hosts with a port and networks in `no_proxy`.
@@ -134,7 +135,7 @@ def needs_proxy(url: str) -> bool:
 
 
 def _is_within(host: str, proxies: dict[str, str]) -> bool:
-    """Whether the host is an address of a network in `no_proxy`."""
+    """Return whether the host is an address of a network in `no_proxy`."""
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host)
         for entry in proxies.get("no", "").split(","):
@@ -176,7 +177,7 @@ class ChatClient:
         self._threads = threading.local()
 
     def chat(self, request: dict[str, Any]) -> Answer:
-        """POST /chat/completions. Raises Unreachable."""
+        """Send POST /chat/completions. Raises Unreachable."""
         try:
             body = orjson.dumps(request)
         except orjson.JSONEncodeError:  # a lone surrogate, which a model can send as an escape
@@ -184,7 +185,7 @@ class ChatClient:
         return self._send("POST", "/chat/completions", body)
 
     def get(self, path: str) -> Answer:
-        """GET a path below the base URL. Raises Unreachable."""
+        """Send GET for a path below the base URL. Raises Unreachable."""
         return self._send("GET", path, None)
 
     def close(self) -> None:
@@ -223,7 +224,7 @@ class ChatClient:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
 
     def _connect(self, deadline: float) -> _Connection:
-        """A new connection, to a server that has proved itself where it has to."""
+        """Return a new connection, to a server that has proved itself where it has to."""
         if not self._host:
             raise Unreachable(f"{self._url!r} is no address")
         left_s = _left(deadline)
@@ -242,7 +243,7 @@ class ChatClient:
         return connection
 
     def _ask_for_proof(self, connection: _Connection, identity: Identity, deadline: float) -> None:
-        """Raises OtherServer where another one has the port."""
+        """Ask for the server's proof. Raises OtherServer where another one has the port."""
         challenge = secrets.token_hex(32)
         path = f"{self._path.removesuffix('/v1')}{guard.PROOF_PATH}?challenge={challenge}"
         answer = _read(connection.begin(_Request("GET", path, self._public, None), deadline))
@@ -276,7 +277,7 @@ class ChatClient:
 
 
 def _earlier_proof(key: str, challenge: str, identity: Identity) -> str:
-    """The proof of releases before this one: it is told apart, and not accepted."""
+    """Return the proof of releases before this one: it is told apart, and not accepted."""
     text = f"emobench-proof\n{challenge}\n{identity.incarnation}\n{identity.server}"
     return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()
 
@@ -315,14 +316,14 @@ class _Connection(http.client.HTTPConnection):
     def response_class(  # type: ignore[override]
         self, sock: socket.socket, method: str | None = None
     ) -> http.client.HTTPResponse:
-        """An answer that is read until the deadline, and no longer than it may be."""
+        """Return an answer that is read until the deadline, and no longer than it may be."""
         response = http.client.HTTPResponse(sock, method=method)
         self._incoming = _Incoming(response.fp.detach(), sock, self._deadline)
         response.fp = _Reader(self._incoming)
         return response
 
     def is_clean(self) -> bool:
-        """Whether it is open, and everything that came on it was asked for.
+        """Return whether it is open, and everything that came on it was asked for.
 
         Bytes that wait would be taken for the answer to the next request, and every answer from
         then on for that to another one.
@@ -355,7 +356,7 @@ class _Incoming(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Raises TimeoutError, HTTPException where too much comes, OSError."""
+        """Read into a buffer. Raises TimeoutError, HTTPException where too much comes, OSError."""
         if self.ended:
             return 0
         self._sock.settimeout(_left(self._deadline))
@@ -395,7 +396,7 @@ class _Request:
 
 
 def _left(deadline: float) -> float:
-    """Seconds until then. Raises TimeoutError where there are none."""
+    """Return the seconds until then. Raises TimeoutError where there are none."""
     left_s = deadline - time.monotonic()
     if left_s <= 0:
         raise TimeoutError
@@ -403,7 +404,7 @@ def _left(deadline: float) -> float:
 
 
 def _read(response: http.client.HTTPResponse) -> Answer:
-    """The whole answer. Raises HTTPException where it breaks off or is too long."""
+    """Return the whole answer. Raises HTTPException where it breaks off or is too long."""
     if response.status < 200:  # its answer proper is still to come, and would be the next call's
         raise http.client.HTTPException(f"an interim answer (HTTP {response.status})")
     if (response.length or 0) > BODY_BYTES:

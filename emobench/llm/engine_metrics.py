@@ -42,7 +42,7 @@ class Load:
 
 
 def load_of(text: str) -> Load:
-    """Prometheus' text as a Load; lines that are none are passed over."""
+    """Return Prometheus' text as a Load; lines that are none are passed over."""
     wanted = {name for names in NAMES.values() for name in names}
     sums: dict[str, float] = {}
     for line in text.splitlines():
@@ -64,7 +64,7 @@ def load_of(text: str) -> Load:
 
 
 def ask_load(url: str, timeout_s: float = 3.0) -> Load:
-    """The load of the server whose API is at `url` (ending in /v1).
+    """Ask for the load of the server whose API is at `url` (ending in /v1).
 
     Raises OSError where nothing answers, or no metrics. The key is not sent: another server may
     have the port by now.
@@ -83,7 +83,7 @@ def ask_load(url: str, timeout_s: float = 3.0) -> Load:
 
 
 def was_busy(before: Load | None, after: Load) -> bool:
-    """Whether the engine had a request at `after`, or finished one since `before`."""
+    """Return whether the engine had a request at `after`, or finished one since `before`."""
     if (after.running or 0) + (after.waiting or 0) > 0:
         return True
     return before is not None and any(
@@ -96,6 +96,7 @@ def was_busy(before: Load | None, after: Load) -> bool:
 
 
 def whole_requests(line: str) -> float | None:
-    """What vLLM prints of its cache at its start: how many requests of full length it holds."""
+    """Return what vLLM prints of its cache at its start: how many requests of full length it
+    holds."""
     found = WHOLE_REQUESTS.search(line)
     return float(found[1]) if found else None

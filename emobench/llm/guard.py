@@ -28,7 +28,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def proof(key: str, challenge: str, incarnation: str, server: str, address: tuple[str, int]) -> str:
-    """What only a holder of the key can answer: the HMAC-SHA256, in hexadecimal.
+    """Return what only a holder of the key can answer: the HMAC-SHA256, in hexadecimal.
 
     `address` is the server's end of the connection, so that nobody can pass a proof on.
     """
@@ -37,22 +37,23 @@ def proof(key: str, challenge: str, incarnation: str, server: str, address: tupl
 
 
 def is_challenge(text: str) -> bool:
-    """16 to 64 bytes in lower-case hexadecimal; a line break would change what is signed."""
+    """Return whether the text is 16 to 64 bytes in lower-case hexadecimal; a line break would
+    change what is signed."""
     return _CHALLENGE.fullmatch(text) is not None
 
 
 def is_open(method: str, path: str) -> bool:
-    """Whether a request needs no key."""
+    """Return whether a request needs no key."""
     return method in ("GET", "HEAD") and path in OPEN_PATHS
 
 
 def is_proof(method: str, path: str) -> bool:
-    """Whether a request asks for the proof."""
+    """Return whether a request asks for the proof."""
     return method == "GET" and path == PROOF_PATH
 
 
 def has_key(authorization: bytes, key: str) -> bool:
-    """Whether an Authorization header carries the key; an empty key opens nothing."""
+    """Return whether an Authorization header carries the key; an empty key opens nothing."""
     scheme, _, given = authorization.partition(b" ")
     return (
         bool(key)
@@ -62,7 +63,7 @@ def has_key(authorization: bytes, key: str) -> bool:
 
 
 def error_body(message: str, status: int) -> bytes:
-    """An error as OpenAI's API words it."""
+    """Return an error as OpenAI's API words it."""
     kind = "authentication_error" if status == 401 else "invalid_request_error"
     error = {"message": message, "type": kind, "param": None, "code": status}
     return json.dumps({"error": error}).encode()

@@ -31,7 +31,7 @@ class LitellmClient:
         return _answer(200, {"choices": choices, "usage": reply.usage})
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""
 
 
 def _answer(status: int, data: object) -> Answer:

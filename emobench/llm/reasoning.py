@@ -60,7 +60,8 @@ def sanitize(text: str, form: re.Pattern[str] | None = None) -> Sanitized:
 
 
 def _without_complete(text: str) -> str:
-    """The text without its complete blocks, each up to the first closing tag of its own name.
+    """Return the text without its complete blocks, each up to the first closing tag of its own
+    name.
 
     Takes time in proportion to the text: a pattern for a whole block would search the rest of the
     text at each opening tag.

@@ -66,7 +66,7 @@ class Completion:
 
 
 def read_completion(answer: Answer) -> Completion:
-    """The completion in an answer with status 200. Raises NoCompletion."""
+    """Return the completion in an answer with status 200. Raises NoCompletion."""
     data = answer.json()
     try:
         choice = data["choices"][0]
@@ -93,8 +93,9 @@ def read_completion(answer: Answer) -> Completion:
 
 
 def _tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
-    """A tool call with all that an agent reads of it, filled in as litellm does. Raises TypeError
-    or KeyError where it is none; what stands in the arguments is the model's own affair."""
+    """Return a tool call with all that an agent reads of it, filled in as litellm does. Raises
+    TypeError or KeyError where it is none; what stands in the arguments is the model's own
+    affair."""
     function = call["function"]
     name, arguments = function["name"], function.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, str | dict | None):
@@ -106,7 +107,8 @@ def _tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Tokens of the prompt and of the reply in OpenAI's `usage`, where they are counted."""
+    """Return the tokens of the prompt and of the reply in OpenAI's `usage`, where they are
+    counted."""
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return (
         prompt if isinstance(prompt, int) else None,
@@ -115,7 +117,7 @@ def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def error_words(text: str) -> str:
-    """An error's words on one line, without keys."""
+    """Return an error's words on one line, without keys."""
     return " ".join(redact_error(text).split())
 
 
@@ -138,7 +140,8 @@ class ChatResult:
 
 
 def read_result(answer: Answer, limit: int | None = None) -> ChatResult:
-    """An answer of /chat/completions, whatever it holds. `limit` is the probe's own max_tokens."""
+    """Return an answer of /chat/completions, whatever it holds. `limit` is the probe's own
+    max_tokens."""
     if answer.status != 200:
         return ChatResult(answer.status, error_words(answer.error()))
     try:
@@ -185,7 +188,7 @@ def _failure(seen: ChatResult) -> Kind:
 
 
 def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
-    """The first call, which is the one that tau-bench executes."""
+    """Return the first call, which is the one that tau-bench executes."""
     name, arguments = seen.calls[0]
     said = shorten(f"{name}({arguments})")
     function = next((t["function"] for t in tools if t["function"]["name"] == name), None)
@@ -200,7 +203,7 @@ def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind,
 
 
 def schema_error(values: Any, schema: Mapping[str, Any]) -> str:
-    """How arguments fail their tool's JSON schema; empty where they fit."""
+    """Return how arguments fail their tool's JSON schema; empty where they fit."""
     import jsonschema
 
     if not isinstance(values, dict):
@@ -224,7 +227,7 @@ def _spoken(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind,
 
 
 def describe_silence(seen: ChatResult) -> tuple[Kind, str] | None:
-    """Why a reply without tool calls has no words for anybody; None where it has."""
+    """Return why a reply without tool calls has no words for anybody; None where it has."""
     text = seen.content.strip()
     cleaned = sanitize(text)
     if cleaned.text and not (seen.cut and cleaned.forms):
@@ -239,7 +242,7 @@ def describe_silence(seen: ChatResult) -> tuple[Kind, str] | None:
 
 
 def holds_call(text: str, names: Iterable[str]) -> bool:
-    """Whether a tool call stands in the text, which a parser should have taken out of it."""
+    """Return whether a tool call stands in the text, which a parser should have taken out of it."""
     if MARKUP.search(text):
         return True
     for name in map(re.escape, names):
@@ -253,7 +256,7 @@ def holds_call(text: str, names: Iterable[str]) -> bool:
 
 
 def shorten(text: str, length: int = 140) -> str:
-    """On one line, and no longer than that."""
+    """Return the text on one line, cut to `length`."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return text if len(text) <= length else text[: length - 3] + "..."
 

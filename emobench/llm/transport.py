@@ -101,7 +101,7 @@ class Message:
     role: str = "assistant"
 
     def model_dump(self) -> dict[str, Any]:
-        """The message as it goes back into the conversation."""
+        """Return the message as it goes back into the conversation."""
         dumped: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             dumped["tool_calls"] = self.tool_calls
@@ -151,14 +151,15 @@ def make_transport(
     through_litellm: bool,
     plain_messages: bool = True,
 ) -> Transport:
-    """The lean client where it can serve, litellm otherwise (or where stock's own is asked for)."""
+    """Return the lean client where it can serve, litellm otherwise (or where stock's own is asked
+    for)."""
     if endpoint.direct and not through_litellm:
         return HttpTransport(endpoint)
     return LitellmTransport(endpoint, stock, plain_messages)
 
 
 def is_silent(message: Mapping[str, Any]) -> bool:
-    """Whether a message has neither text nor a tool call, as its model sent none."""
+    """Return whether a message has neither text nor a tool call, as its model sent none."""
     return message.get("content") is None and not message.get("tool_calls")
 
 
@@ -234,7 +235,7 @@ class HttpTransport(_Resending):
         return CallFailed(role, kind, message, answer.status)
 
     def _goes_on(self, request: dict[str, Any]) -> bool:
-        """Whether the server answers a request that holds no tool call and asks for none."""
+        """Return whether the server answers a request that holds no tool call and asks for none."""
         try:
             answer = self._client.chat(without_calls(request))
             return answer.status == 200 and read_completion(answer) is not None
@@ -333,14 +334,15 @@ def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
 
 
 def _kind(request: dict[str, Any], status: int, words: str) -> Kind:
-    """The boundary at which a request failed that was answered with another status than 200."""
+    """Return the boundary at which a request failed that was answered with another status than
+    200."""
     if is_context_overflow(status, words):
         return "context_overflow"
     return "rejected" if is_of_content(status, words, request) else "infra"
 
 
 def _litellm_kind(error: Exception) -> Kind | None:
-    """What litellm itself says of a provider's words; None where it says nothing."""
+    """Return what litellm itself says of a provider's words; None where it says nothing."""
     from litellm import exceptions
 
     if isinstance(error, exceptions.ContextWindowExceededError):

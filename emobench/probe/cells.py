@@ -110,7 +110,8 @@ def _shared(
     ask: Callable[[], ProbeReport],
     interrupted: Callable[[], bool],
 ) -> ProbeReport | None:
-    """The report of the first cell that asked; None where the cell is told to stop meanwhile."""
+    """Return the report of the first cell that asked; None where the cell is told to stop
+    meanwhile."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline, began = time.monotonic() + WAIT_S, time.time()
     while True:
@@ -146,7 +147,7 @@ def _known(file: Path, endpoint: ModelEndpoint, began: float) -> ProbeReport | N
 
 @contextmanager
 def _claim(file: Path, force: bool) -> Iterator[bool]:
-    """Whether this cell is the one that probes. `force` takes it from one that was killed."""
+    """Say whether this cell is the one that probes. `force` takes it from one that was killed."""
     claim = file.with_name(f".{file.name}.claim")
     try:
         if not force:

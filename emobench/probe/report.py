@@ -70,12 +70,12 @@ class ProbeReport:
         return tuple(check for check in self.checks if check.result == "warning")
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values; `from_dict` reads it back."""
+        """Return the report as JSON values; `from_dict` reads it back."""
         return {"schema": 1, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProbeReport:
-        """Raises KeyError or TypeError for anything that `as_dict` did not make."""
+        """Read a report. Raises KeyError or TypeError for anything that `as_dict` did not make."""
         if data["schema"] != 1:
             raise KeyError("schema")
         fields = {key: value for key, value in data.items() if key != "schema"}
@@ -158,12 +158,12 @@ _FINAL: frozenset[Kind] = frozenset({"key", "no_model", "context", "refused"})
 
 
 def is_final(step: Step) -> bool:
-    """Whether asking again in another situation is of no use."""
+    """Return whether asking again in another situation is of no use."""
     return step.kind in _FINAL
 
 
 def judge_models(status: int, data: Any, error: str, model: str, url: str) -> list[Check]:
-    """GET /models as checks: address, key, model."""
+    """Judge the answer of GET /models: address, key, model."""
     place = Check("address", "ok", f"HTTP {status} from {url}/models")
     if status in (401, 403):
         what, advice = _WHAT["key"]
@@ -187,7 +187,7 @@ def judge_models(status: int, data: Any, error: str, model: str, url: str) -> li
 
 
 def judge_context(data: Any, model: str, role: Role) -> Check:
-    """The model's context length, where the server tells it."""
+    """Judge the model's context length, where the server tells it."""
     cards = data.get("data") if isinstance(data, dict) else None
     card = next((c for c in cards or () if isinstance(c, dict) and c.get("id") == model), {})
     names = ("max_model_len", "context_length", "context_window")
@@ -206,7 +206,7 @@ def judge_context(data: Any, model: str, role: Role) -> Check:
 
 
 def judge_auto(steps: Sequence[Step]) -> Check:
-    """Whether the model calls tools by itself, as tau-bench's agents need it to."""
+    """Judge whether the model calls tools by itself, as tau-bench's agents need it to."""
     name = "tool choice auto"
     good = [step for step in steps if step.kind == "called"]
     bad = [step for step in steps if step.kind != "called"]
@@ -225,7 +225,8 @@ def judge_auto(steps: Sequence[Step]) -> Check:
 
 
 def judge_required(step: Step) -> Check:
-    """tau-bench leaves the choice to the model, so a failure here costs nothing by itself."""
+    """Judge a forced call. tau-bench leaves the choice to the model: a failure costs nothing by
+    itself."""
     name = "tool choice required"
     if step.kind == "called":
         return Check(name, "ok", step.seen)
@@ -235,7 +236,7 @@ def judge_required(step: Step) -> Check:
 
 
 def judge_result(step: Step) -> list[Check]:
-    """A request that holds a tool's result, and how many calls came for two lookups."""
+    """Judge a request that holds a tool's result, and how many calls came for two lookups."""
     if is_final(step) or step.kind == "server_error":
         what = "the server cannot go on after a tool has answered: every task would fail"
         advice = "the chat template has to know the role 'tool'; use the model's own"
@@ -248,7 +249,7 @@ def judge_result(step: Step) -> list[Check]:
 
 
 def judge_think(forms: Sequence[str]) -> Check:
-    """Reasoning markup in the text of replies that were otherwise of use."""
+    """Judge reasoning markup in the text of replies that were otherwise of use."""
     if not forms:
         return Check("reasoning", "ok", "none in the text")
     what = (
@@ -259,7 +260,8 @@ def judge_think(forms: Sequence[str]) -> Check:
 
 
 def judge_text(seens: Sequence[ChatResult], role: Role) -> list[Check]:
-    """Replies that should be words to the other side: of a user, or of an agent without tools."""
+    """Judge replies that should be words to the other side: of a user, or of an agent without
+    tools."""
     failed = next((seen for seen in seens if seen.status != 200), None)
     if failed is not None:
         step = judge_step(failed, ())
@@ -318,7 +320,7 @@ def _stop(seens: Sequence[ChatResult]) -> Check:
 
 
 def judge_speed(calls: Sequence[Call]) -> Check:
-    """Time of a call, and rough tokens per second where the server tells its usage."""
+    """Judge the time of a call, and rough tokens per second where the server tells its usage."""
     if not calls:
         return Check("speed", "skipped", "no call was answered")
     middle = median(call.latency_s for call in calls)
@@ -338,7 +340,7 @@ def judge_speed(calls: Sequence[Call]) -> Check:
 
 
 def judge(checks: Sequence[Check], role: Role) -> tuple[State, str]:
-    """What the checks come to, in words that begin with the state."""
+    """Return what the checks come to, in words that begin with the state."""
     fatal = [check for check in checks if check.result == "fatal"]
     if fatal:
         what = fatal[0].meaning
@@ -356,6 +358,6 @@ def judge(checks: Sequence[Check], role: Role) -> tuple[State, str]:
 
 
 def _main(steps: Sequence[Step]) -> Step:
-    """The failure that happened most; of equals the first."""
+    """Return the failure that happened most; of equals the first."""
     kinds = Counter(step.kind for step in steps)
     return max(steps, key=lambda step: kinds[step.kind])

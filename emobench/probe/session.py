@@ -143,7 +143,7 @@ class _Session:
         self._client.close()
 
     def identify(self, role: Role) -> list[Check]:
-        """Address, key, model, context. Raises _Lost."""
+        """Check address, key, model and context. Raises _Lost."""
         client = self._client
         if isinstance(client, LitellmClient):
             place = f"{self._where}, through litellm"
@@ -160,7 +160,7 @@ class _Session:
         return checks
 
     def ask(self, what: str, messages: Messages, **more: Any) -> ChatResult:
-        """One chat call, tried again where the server failed. Raises _Lost."""
+        """Send one chat call, again where the server failed. Raises _Lost."""
         request = {"model": self._endpoint.model, "messages": messages, **more}
         if "tools" in more:
             request["temperature"] = 0.0  # the benchmark's agents always send one
@@ -275,7 +275,7 @@ GREETING = "Hi! How can I help you today?"
 
 
 def mid_dialogue(benchmark: Benchmark, env: str) -> Messages:
-    """The user has said who they are and wants to be looked up."""
+    """Return a conversation in which the user has said who they are and wants to be looked up."""
     messages: Messages = [{"role": "system", "content": benchmark.wiki(env)}]
     for number, text in enumerate(_SCENES[env].dialogue):
         messages.append({"role": ("user", "assistant")[number % 2], "content": text})
@@ -283,7 +283,7 @@ def mid_dialogue(benchmark: Benchmark, env: str) -> Messages:
 
 
 def first_message(benchmark: Benchmark, env: str) -> Messages:
-    """One message with all that a lookup needs."""
+    """Return one message with all that a lookup needs."""
     return [
         {"role": "system", "content": benchmark.wiki(env)},
         {"role": "user", "content": _SCENES[env].opening},
@@ -291,7 +291,7 @@ def first_message(benchmark: Benchmark, env: str) -> Messages:
 
 
 def after_a_result(benchmark: Benchmark, env: str) -> Messages:
-    """A tool has answered; two independent lookups are next."""
+    """Return a conversation in which a tool has answered; two independent lookups are next."""
     scene = _SCENES[env]
     name, arguments, result = scene.known
     call = {
@@ -308,7 +308,7 @@ def after_a_result(benchmark: Benchmark, env: str) -> Messages:
 
 
 def user_turns(benchmark: Benchmark, env: str) -> tuple[Messages, Messages]:
-    """What a user simulator is sent for its first and for its second turn."""
+    """Return what a user simulator is sent for its first and for its second turn."""
     scene = _SCENES[env]
     stock = benchmark.user_class("llm")
     # The method alone: the constructor holds a conversation.

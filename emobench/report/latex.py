@@ -45,7 +45,7 @@ _UNKNOWN = "?"
 
 
 def escape(text: str) -> str:
-    """Any text as LaTeX that prints it. What pdflatex has no glyph for becomes '?'.
+    """Return any text as LaTeX that prints it. What pdflatex has no glyph for becomes '?'.
 
     >>> escape("50 % of a_b & c")
     '50 \\\\% of a\\\\_b \\\\& c'

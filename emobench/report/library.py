@@ -340,9 +340,9 @@ def script_json(value: Any) -> str:
 
 
 def _events(transcript: Transcript, systems: dict[str, int]) -> Iterator[list[Any]]:
-    """The transcript as short lists: [u, text], [a, text, aside], [t, tool, arguments, result,
-    flags, aside, step] with the flags e (error) and w (write), [s, system prompt], and
-    [o, role, text] for what is none of these."""
+    """Yield the transcript as short lists: [u, text], [a, text, aside], [t, tool, arguments,
+    result, flags, aside, step] with the flags e (error) and w (write), [s, system prompt], and [o,
+    role, text] for what is none of these."""
     others = iter((*transcript.others, None))
     other = next(others)
     for place, event in enumerate((*transcript.events, None)):

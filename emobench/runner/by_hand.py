@@ -32,7 +32,7 @@ from emobench.store.episodes import EpisodeStore, belongs_to
 
 
 def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
-    """The number of the sweep's cell with these values; InvalidInput says what there is."""
+    """Return the number of the sweep's cell with these values; InvalidInput says what there is."""
     missing = [name for name in ("env", "model") if getattr(arguments, name) is None]
     if missing:
         raise InvalidInput(
@@ -98,7 +98,7 @@ def is_by_hand(arguments: argparse.Namespace) -> bool:
 
 
 def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
-    """A sweep of one cell against endpoints that exist, in a run directory of its own.
+    """Plan a sweep of one cell against endpoints that exist, in a run directory of its own.
 
     Raises InvalidInput for values that make no run, and where the run directory holds another.
     """
@@ -226,7 +226,7 @@ def run_config(
 
 
 def _tasks(config: Any) -> list[int]:
-    """The tasks in the order that was asked for. Raises InvalidInput."""
+    """Return the tasks in the order that was asked for. Raises InvalidInput."""
     if config.task_split != "test":
         raise InvalidInput(f"task_split '{config.task_split}' is not supported; allowed: test")
     if config.env not in TASK_COUNTS:
@@ -307,7 +307,7 @@ def _as_sweep_file(
     user: dict[str, Any],
     **settings: Any,
 ) -> dict[str, Any]:
-    """A run as the sweep file that says the same.
+    """Return a run as the sweep file that says the same.
 
     `run` is a command line or a RunConfig: what both have, they name alike.
     """

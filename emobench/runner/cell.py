@@ -147,7 +147,8 @@ class _CellRun:
         self.rejections = RejectionRow()
 
     def probe(self) -> tuple[str, str] | None:
-        """Before the first episode: (exit reason, message) where the endpoints could only fail."""
+        """Probe before the first episode; return (exit reason, message) where the endpoints could
+        only fail."""
         if self.store.finished():
             return None
         from emobench.probe.cells import probe_cell
@@ -190,7 +191,7 @@ class _CellRun:
         return "interrupted", "stopped by a signal; submit again to complete this cell"
 
     def _begins_none(self) -> bool:
-        """Whether no further conversation may begin."""
+        """Return whether no further conversation may begin."""
         return self.stop.is_set() or bool(self.limit.check())
 
     def _episode(self, task: int) -> EpisodeRecord:

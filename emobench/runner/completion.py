@@ -102,13 +102,13 @@ _thread = threading.local()
 
 
 def current() -> CallLog | None:
-    """The episode that this thread runs."""
+    """Return the episode that this thread runs."""
     log: CallLog | None = getattr(_thread, "log", None)
     return log
 
 
 def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
-    """`completion` as tau-bench calls it; outside an episode it is the stock function."""
+    """Answer as tau-bench's `completion` does; outside an episode call the stock function."""
     log = current()
     if log is None:
         return stock(*args, **kwargs)
@@ -127,7 +127,7 @@ def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _complete(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
-    """The call, again where the server moves to meanwhile."""
+    """Send the call, again where the server moves to meanwhile."""
     if log.follower is None:
         return _send(log, role, stock, kwargs)
     while True:
@@ -150,7 +150,7 @@ def _move(follower: Follower, failure: CallFailed) -> bool:
 
 
 def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
-    """One call where the role answers now, and its record."""
+    """Send one call to where the role answers now, and record it."""
     endpoint = log.endpoints[role]
     request = {**kwargs, "model": endpoint.model, **endpoint.sampling}
     del request["custom_llm_provider"]
@@ -224,8 +224,8 @@ def _check(
 
 
 def _is_taken_apart(role: Role, request: Mapping[str, Any]) -> bool:
-    """Whether stock's code splits or searches the reply: of an agent without tools, or of the
-    model that verifies a user or reflects on it."""
+    """Return whether stock's code splits or searches the reply: of an agent without tools, or of
+    the model that verifies a user or reflects on it."""
     if role == "assistant":
         return "tools" not in request
     return bool(request["messages"][0]["role"] != "system")
@@ -263,7 +263,7 @@ def _blame_blank(role: Role, messages: Sequence[Mapping[str, Any]], refusal: Cal
 
 
 def _writer(role: Role, message: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Role:
-    """Whose words a message of a request of `role` holds; a tool's are its caller's."""
+    """Return whose words a message of a request of `role` holds; a tool's are its caller's."""
     if message["role"] != "user" or len(messages) == 1:  # alone, it is about the user's own reply
         return role
     return "user" if role == "assistant" else "assistant"

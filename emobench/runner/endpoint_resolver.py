@@ -50,7 +50,7 @@ class EndpointResolver:
     def __init__(
         self, plan: Plan, run_dir: RunDir, cell: Cell, interrupted: Callable[[], bool]
     ) -> None:
-        """Waits for both servers. Raises ServersGone, InvalidInput for a key that is not set."""
+        """Wait for both servers. Raises ServersGone, InvalidInput for a key that is not set."""
         self._plan, self._run_dir, self._cell = plan, run_dir, cell
         self._interrupted = interrupted
         self._lock = threading.Lock()
@@ -214,7 +214,8 @@ class EndpointResolver:
         )
 
     def _replicas(self, role: Role) -> list[str]:
-        """In order of preference, so that the cells are spread over whichever are ready."""
+        """Return the replicas in order of preference, so that the cells are spread over whichever
+        are ready."""
         rest = replicas_of(*self._role(role))
         round_, first = divmod(self._cell.number, len(rest))
         chosen = rest.pop(first)
@@ -256,14 +257,14 @@ class Follower:
         self.endpoints = resolver.latest
 
     def resolve(self) -> RoleEndpoints:
-        """Where to call now. Raises ServersGone."""
+        """Return where to call now. Raises ServersGone."""
         newest = self._resolver.refresh()
         if newest is not self.endpoints and newest.continues <= self.endpoints.number:
             self.endpoints = newest
         return self.endpoints
 
     def move(self) -> bool:
-        """After a call that failed: whether it may be sent again to where its server went.
+        """Return, after a call that failed, whether it may be sent again to where its server went.
 
         Raises ServersGone."""
         newest = self._resolver.find_successor(self.endpoints)

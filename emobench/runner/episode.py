@@ -59,7 +59,7 @@ class CellContext:
 
     @classmethod
     def of(cls, sweep: Sweep, cell: Cell, benchmark: Benchmark) -> CellContext:
-        """Builds the stock agent and reads the data; imports the benchmark (seconds)."""
+        """Build the stock agent and read the data; imports the benchmark (seconds)."""
         model = sweep.assistants[cell.assistant]
         displays = _displays(sweep.few_shot_displays.get(cell.env))
         agent = benchmark.make_agent(
@@ -73,8 +73,8 @@ class CellContext:
 
 
 def episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
-    """The seed sent to both models: the same for all variants and assistants, so that a contrast
-    compares like with like; different for each task and trial."""
+    """Return the seed sent to both models: the same for all variants and assistants, so that a
+    contrast compares like with like; different for each task and trial."""
     digest = sha256(f"{sweep_seed}/{env}/{task}/{trial}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
@@ -174,7 +174,8 @@ def run_episode(
 
 
 def _stock_draws(context: CellContext, task: int) -> StockDraws | None:
-    """Where a few-shot agent draws as in one run of stock's over the cell's tasks and trials."""
+    """Return where a few-shot agent draws as in one run of stock's over the cell's tasks and
+    trials."""
     cell = context.cell
     if cell.agent_strategy != "few-shot":
         return None
@@ -261,7 +262,7 @@ def _says_nothing(action: Any) -> bool:
 
 
 def _outcome(failure: Exception, reading: Role | None) -> Outcome:
-    """How an exception ends an episode; `reading` is the role whose reply was being read."""
+    """Return how an exception ends an episode; `reading` is the role whose reply was being read."""
     if isinstance(failure, CallFailed):
         if failure.kind == "infra":
             return Outcome.INFRA_ERROR
@@ -274,13 +275,13 @@ def _outcome(failure: Exception, reading: Role | None) -> Outcome:
 
 
 def _cost(calls: list[dict[str, Any]]) -> float | None:
-    """Sum of the calls' costs in US dollars; None where no provider named any."""
+    """Return the sum of the calls' costs in US dollars; None where no provider named any."""
     costs = [call["cost"] for call in calls if call.get("cost") is not None]
     return sum(costs) if costs else None
 
 
 def _departures(fidelity: Fidelity, shared: bool) -> list[str]:
-    """The repairs that were on, by name."""
+    """Return the repairs that were on, by name."""
     names = [name for name in Fidelity.model_fields if getattr(fidelity, name)]
     return [name for name in names if shared or name != "shared_state"]
 

@@ -99,14 +99,15 @@ class VariantMixin(_StockUser):
         return self._heard(super().step(content))
 
     def parse_response(self, response: str) -> str:
-        """A react user's reply; stock's looks for the thought first, and passes it on."""
+        """Return a react user's reply; stock's looks for the thought first, and passes it on."""
         _, marker, reply = response.rpartition(REACT_USER)
         if self.fidelity.react_user_reply and marker:
             return STOP if STOP in reply else reply.strip()
         return super().parse_response(response)
 
     def _heard(self, text: str | None) -> str:
-        """What the agent hears. Raises CallFailed for no text at all, at which Env.step fails."""
+        """Return what the agent hears. Raises CallFailed for no text at all, at which Env.step
+        fails."""
         if text is None:
             raise CallFailed("user", "no_reply", "the user's model sent no text")
         # Env.step ends the conversation wherever the marker stands, in a quoted rule as well.
@@ -120,7 +121,7 @@ def _variant_class(base: type[Any]) -> Any:
 
 
 def make_user(benchmark: Benchmark, request: UserRequest, model: str, provider: str) -> Any:
-    """The benchmark's user of the requested strategy, with the variant bound to it."""
+    """Return the benchmark's user of the requested strategy, with the variant bound to it."""
     base: Any = benchmark.user_class(str(request))
     attempts = signature(base.__init__).parameters.get("max_attempts")
     variant_class = _variant_class(base)
@@ -146,7 +147,7 @@ class Seam:
 
 @contextmanager
 def seams(benchmark: Benchmark, complete: Completion) -> Iterator[Seam]:
-    """The benchmark with our user loader and completion, until the last such block ends.
+    """Put our user loader and completion into the benchmark, until the last such block ends.
 
     `complete(role, stock, **arguments)` gets every LLM call of the benchmark, with role 'user' or
     'assistant' and the stock function; it must pass on calls that are not its own.

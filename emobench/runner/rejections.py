@@ -56,7 +56,7 @@ class RejectionRow:
 
 
 def _rejection(record: EpisodeRecord) -> str | None:
-    """The words that refused a conversation, without numbers; None where it ended otherwise.
+    """Return the words that refused a conversation, without numbers; None where it ended otherwise.
 
     A conversation that outgrew the context was none; one that never fitted in was.
     """

@@ -25,9 +25,9 @@ class CellState(StrEnum):
 
 
 def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
-    """The queue's word on a job or a task. Where nothing could be asked, or accounting is silent
-    about what was cancelled, it is on the array as a whole, which must not be taken for a task that
-    is gone."""
+    """Return the queue's word on a job or a task. Where nothing could be asked, or accounting is
+    silent about what was cancelled, it is on the array as a whole, which must not be taken for a
+    task that is gone."""
     own = states.get(job)
     whole = states.get(array_of(job))
     of_all = whole is not None and (whole.phase is Phase.UNKNOWN or whole.state == CANCELLED)
@@ -35,7 +35,7 @@ def state_of(job: str, states: Mapping[str, JobState]) -> JobState | None:
 
 
 def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
-    """The newest job id of each cell, as the queue names it: '123_4' for an array task."""
+    """Return the newest job id of each cell, as the queue names it: '123_4' for an array task."""
     ids: dict[int, str] = {}
     for job in jobs:
         if job.kind is JobKind.ARRAY:
@@ -82,7 +82,7 @@ def cell_state(
 
 
 def _failed_in(summary: CellSummary | None, job: str) -> bool:
-    """Whether the cell's run in this job failed, and not because it was told to stop."""
+    """Return whether the cell's run in this job failed, and not because it was told to stop."""
     if summary is None or not summary.has_failed or summary.exit_reason == "interrupted":
         return False
     return array_of(summary.job_id or "") == array_of(job)

@@ -50,7 +50,8 @@ class Survey:
 
 
 def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
-    """Who of the run's servers is alive, and who needs it. Asks the queue. Raises InvalidInput.
+    """Find who of the run's servers is alive, and who needs it. Asks the queue. Raises
+    InvalidInput.
 
     Of a server that was submitted by hand nobody knows whether more arrays will be: it is needed
     as long as a cell of it is not done.
@@ -81,7 +82,8 @@ def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
 
 
 def find_owners(run_dir: RunDir) -> list[RunDir]:
-    """The runs whose servers this one leased: their own clean-up job may have ended before."""
+    """Return the runs whose servers this one leased: their own clean-up job may have ended
+    before."""
     locations = [
         locate_server(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)
     ]
@@ -141,7 +143,7 @@ def _leave(received: str) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, whatever was found: there is nobody to act on another one."""
+    """Return exit code 0, whatever was found: there is nobody to act on another one."""
     parser = argparse.ArgumentParser(prog="python -m emobench.runs.cleanup")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     arguments = parser.parse_args(argv)

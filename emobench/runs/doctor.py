@@ -38,7 +38,7 @@ _PLUGIN_MARK = "emobench-doctor-plugin:"
 
 
 def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
-    """Every check of a profile on this machine, as it is made."""
+    """Yield every check of a profile on this machine as it is made."""
     yield from check_versions()
     yield check_folder(run_dir, shared=not profile.one_machine)
     yield from scheduler_of(profile).check_site(profile)
@@ -47,7 +47,7 @@ def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
 
 
 def check_versions() -> Iterator[Check]:
-    """This environment's own packages."""
+    """Check this environment's own packages."""
     yield ok("python", sys.version.split()[0])
     yield ok("emobench", __version__)
     try:
@@ -71,7 +71,7 @@ def check_versions() -> Iterator[Check]:
 
 
 def check_folder(folder: Path, shared: bool) -> Check:
-    """Whether runs can be written here, and whether other nodes would see them."""
+    """Check whether runs can be written here, and whether other nodes would see them."""
     name = "run folder"
     folder = folder.resolve()
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -97,7 +97,8 @@ def check_folder(folder: Path, shared: bool) -> Check:
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Type of the file system that holds an absolute path; empty where the kernel does not say."""
+    """Return the type of the file system that holds an absolute path; empty where the kernel does
+    not say."""
     if mounts is None:
         try:
             mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
@@ -117,7 +118,7 @@ def file_system(path: Path, mounts: str | None = None) -> str:
 
 
 def check_client(profile: ClusterProfile) -> Check:
-    """Whether `client_setup` and `python` lead to this emobench."""
+    """Check whether `client_setup` and `python` lead to this emobench."""
     name = "client_setup" if profile.client_setup else "python on the nodes"
     python = profile.python or sys.executable
     script = f'import emobench; print("{_MARK}", emobench.__version__)'
@@ -139,7 +140,7 @@ def check_client(profile: ClusterProfile) -> Check:
 
 
 def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
-    """Whether `server_setup` runs here, and which vLLM it leads to."""
+    """Check whether `server_setup` runs here, and which vLLM it leads to."""
     trap = "trap 'echo \"" + _MARK + " failed: $BASH_COMMAND\" >&2' ERR"
     container = profile.container
     wanted = "vllm" if container is None else container.runtime
@@ -187,7 +188,7 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
 
 
 def check_vllm(found: str, profile: ClusterProfile) -> Check:
-    """Whether a version of vLLM is one that these servers work with."""
+    """Check whether a version of vLLM is one that these servers work with."""
     oldest = oldest_for(profile)
     if not parse_version(found):
         return ok("vllm", found or "found, but it does not say its version")
@@ -201,7 +202,7 @@ def check_vllm(found: str, profile: ClusterProfile) -> Check:
 
 
 def check_plugin(found: str, vllm: str) -> Check:
-    """Whether vLLM's plugin for Gaudi is there, and is of the same release as vLLM."""
+    """Check whether vLLM's plugin for Gaudi is there, and is of the same release as vLLM."""
     if not found:
         hint = "without it vLLM finds no Gaudi card: pip install vllm-gaudi in that environment"
         return warning("vllm-gaudi", "python3 does not find the plugin after server_setup", hint)
@@ -212,6 +213,6 @@ def check_plugin(found: str, vllm: str) -> Check:
 
 
 def _marked(ran: Ran, mark: str = _MARK) -> str | None:
-    """What stands behind our mark: login scripts print things of their own."""
+    """Return what stands behind our mark: login scripts print things of their own."""
     match = re.search(rf"^{mark}[ ]?(.*)$", ran.output, re.MULTILINE)
     return match[1].strip() if match else None

@@ -57,11 +57,12 @@ class LogIndex:
         self._arrays = [(job, tasks_of(plan, job)) for job in jobs if job.kind is JobKind.ARRAY]
 
     def of(self, target: Target) -> list[Path]:
-        """All log files of the target, the newest job's first."""
+        """Return all log files of the target, the newest job's first."""
         return self.of_server(target.server) if target.server else self.of_cell(target.cell)
 
     def of_server(self, server: str) -> list[Path]:
-        """Logs of all jobs of a server, the newest first; a leased one's are its owner's."""
+        """Return the logs of all jobs of a server, the newest first; a leased one's are its
+        owner's."""
         hidden = privacy_note(self._run_dir)
         location = None if hidden else locate_server(self._run_dir, server)
         if location and location.lease and location.run_dir.plan.exists():
@@ -81,7 +82,7 @@ class LogIndex:
         return self._existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())
 
     def of_cell(self, cell: int) -> list[Path]:
-        """Logs of all runs of a cell, the newest first."""
+        """Return the logs of all runs of a cell, the newest first."""
         ids = {tasks[cell]: job.submitted_at or 0.0 for job, tasks in self._arrays if cell in tasks}
         summary = read_summary(self._run_dir, cell)
         if summary is not None and summary.job_id:
@@ -89,7 +90,7 @@ class LogIndex:
         return self._existing((when, f"run_{job_id}") for job_id, when in ids.items())
 
     def with_logs(self) -> list[Target]:
-        """Every server and cell that has a log, servers first."""
+        """Return every server and cell that has a log, servers first."""
         found = [Target(server=name) for name in instances_of(self._plan.sweep)]
         by_task = {f"run_{task}": cell for _, tasks in self._arrays for cell, task in tasks.items()}
         cells = {by_task[key] for key in self._files if key in by_task}
@@ -133,7 +134,7 @@ class LogIndex:
 
 
 def find_target(plan: Plan, words: Sequence[str]) -> Target:
-    """What `user`, `assistant NAME`, `NAME`, `server NAME` or `cell N` means in this run.
+    """Find what `user`, `assistant NAME`, `NAME`, `server NAME` or `cell N` means in this run.
 
     Raises InvalidInput, which names what there is and the nearest.
     """
@@ -187,7 +188,7 @@ def _unknown(kind: str, name: str, names: Sequence[str]) -> InvalidInput:
 
 
 def tail(path: Path, lines: int) -> tuple[bytes, int]:
-    """The last `lines` lines, and the offset after them. Raises OSError."""
+    """Return the last `lines` lines, and the offset after them. Raises OSError."""
     with path.open("rb") as stream:
         end = position = stream.seek(0, os.SEEK_END)
         parts: list[bytes] = []

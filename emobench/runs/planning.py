@@ -90,7 +90,8 @@ def read_inputs(
 
 
 def _rebuilt_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:
-    """The plan of a run directory that has none which can be read; None where it has no episodes.
+    """Return the plan of a run directory that has none which can be read; None where it has no
+    episodes.
 
     Raises InvalidInput where these are not the sweep file's.
     """
@@ -127,7 +128,7 @@ def make_plan(
     sweep_file: Path | None,
     max_array_size: int,
 ) -> Plan:
-    """A plan for `sweep`; cells and arrays of `old` keep their numbers and names."""
+    """Return a plan for `sweep`; cells and arrays of `old` keep their numbers and names."""
     benchmark = load_benchmark().label
     cells = expand(sweep)
     held = held_tasks(run_dir, old.cells) if old is not None else {}
@@ -173,7 +174,7 @@ def _with_earlier_default(sweep: Sweep, old: Sweep) -> Sweep:
 
 
 def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
-    """Tasks with an episode on disk, by cell number; cells without any are left out."""
+    """Return the tasks with an episode on disk, by cell number; cells without any are left out."""
     held: dict[int, set[int]] = {}
     for cell in cells:
         tasks = set(read_results(run_dir.cell(cell.number).episodes, cell))

@@ -76,8 +76,8 @@ def read_server(
     jobs: Sequence[JobRecord],
     states: Mapping[str, JobState],
 ) -> ServerStatus:
-    """How an instance stands by its endpoint file and the queue; by the queue alone where this
-    user may not read endpoints/."""
+    """Return how an instance stands by its endpoint file and the queue; by the queue alone where
+    this user may not read endpoints/."""
     hidden = privacy_note(run_dir)
     location = ServerLocation(run_dir, name) if hidden else locate_server(run_dir, name)
     endpoint = None if hidden else location.read()
@@ -123,7 +123,7 @@ def read_server(
 
 
 def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[ServerState, str]:
-    """State and reason of a server whose job is another sweep's."""
+    """Return the state and reason of a server whose job is another sweep's."""
     if endpoint is None:
         return ServerState.GONE, ""
     if endpoint.state in ("ready", "starting") and not endpoint.is_serving:

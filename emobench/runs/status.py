@@ -40,7 +40,7 @@ class CellCounts:
     cancelled: int = 0
 
     def __str__(self) -> str:
-        """E.g. '3 done, 5 waiting of 8'."""
+        """Return such as '3 done, 5 waiting of 8'."""
         counts = ((getattr(self, state), state) for state in CellState)
         return f"{', '.join(f'{n} {state}' for n, state in counts if n) or '0'} of {self.total}"
 

@@ -290,8 +290,8 @@ def _awaits_arrays(
     queued: bool,
     schedulers: Schedulers,
 ) -> bool:
-    """Whether a server waits for arrays that nobody submitted yet, and will do so for long enough:
-    the command that was to do so was killed, or the server was submitted by hand."""
+    """Return whether a server waits for arrays that nobody submitted yet, and will do so for long
+    enough: the command that was to do so was killed, or the server was submitted by hand."""
     later_s = SUBMISSION_S + (0.0 if queued else age_s(server.submitted))
     who = who_needs_server(plan, run_dir, jobs, server, later_s, schedulers=schedulers)
     return who == ON_THEIR_WAY
@@ -332,7 +332,7 @@ def settings_of(plan: Plan) -> dict[str, object]:
 def missing_cells(
     plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord], states: Mapping[str, JobState]
 ) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Cells to submit by block name, and those that are with a live job already."""
+    """Return the cells to submit by block name, and those that are with a live job already."""
     ids = cell_jobs(plan, jobs)
     live: dict[str, list[int]] = {}
     missing: dict[str, list[int]] = {}
@@ -407,7 +407,8 @@ def _name(job: JobRecord) -> str:
 
 
 def will_stay(run_dir: RunDir, job: JobRecord, schedulers: Schedulers = SCHEDULERS) -> bool:
-    """Whether a server that nothing here needs stays long enough for a new array to find it."""
+    """Return whether a server that nothing here needs stays long enough for a new array to find
+    it."""
     if who_leases(run_dir, job.name, schedulers):
         return True
     endpoint = read_endpoint(run_dir, job.name)
@@ -440,7 +441,8 @@ def check_keys(plan: Plan, run_dir: RunDir) -> None:
 
 
 def _make_folders(plan: Plan, run_dir: RunDir) -> None:
-    """Every folder that a job writes to; Slurm creates none, and fails tasks for lack of one."""
+    """Make every folder that a job writes to; Slurm creates none, and fails tasks for lack of
+    one."""
     try:
         for folder in (run_dir.path, run_dir.scripts, run_dir.submitit):
             make_folder(folder)

@@ -89,7 +89,7 @@ class Conversation:
 
 
 def spent(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
-    """How `run` spent its time until `now`; `marks` are its job's, oldest first."""
+    """Return how `run` spent its time until `now`; `marks` are its job's, oldest first."""
     if run.started is None:
         waited_until = now if run.ended is None else run.ended
         return Spent(_between(run.submitted, waited_until), 0.0)
@@ -108,7 +108,7 @@ def spent(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
 
 
 def periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
-    """When the server of this run answered."""
+    """Return when the server of this run answered."""
     if run.kind is not JobKind.SERVER or run.started is None:
         return []
     end = now if run.ended is None else run.ended
@@ -122,7 +122,7 @@ def periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
 def by_cell(
     answering: Iterable[Period], conversations: Sequence[Conversation]
 ) -> dict[int, tuple[float, float]]:
-    """(accelerator seconds, server seconds) by cell.
+    """Return (accelerator seconds, server seconds) by cell.
 
     At each moment a server's time is split evenly between the conversations that need it; time
     in which there is none belongs to no cell.
@@ -211,7 +211,8 @@ def cost_of(
     conversations: Sequence[Conversation] = (),
     problem: str = "",
 ) -> Cost:
-    """The cost of all runs; `marks` by job id, `conversations` for the share of each cell."""
+    """Return the cost of all runs; `marks` by job id, `conversations` for the share of each
+    cell."""
     runs = list(runs)
     rows = tuple(JobCost(run, spent(run, marks.get(run.job_id, ()), now)) for run in runs)
     answering = [period for run in runs for period in periods(run, marks.get(run.job_id, ()), now)]
@@ -239,7 +240,7 @@ class CostTotals:
     """What could not be asked or read that should have told more."""
 
     def __str__(self) -> str:
-        """One line: accelerator-hours, or server-hours where no card was asked for."""
+        """Return one line: accelerator-hours, or server-hours where no card was asked for."""
         if self.problem and not self.server_hours:
             return "not known"
         kind = "accelerator" if self.accelerator_hours else "server"
@@ -280,14 +281,14 @@ def sum_up(cost: Cost) -> CostTotals:
 
 
 def number(hours: float) -> str:
-    """Hours with as many digits as matter: 0.003, 0.42, 12.3, 1234."""
+    """Return hours with as many digits as matter: 0.003, 0.42, 12.3, 1234."""
     if hours >= 100:
         return f"{hours:.0f}"
     return f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}" if hours >= 0.1 else f"{hours:.3f}"
 
 
 def _phases(started: float, ended: float, marks: Sequence[Mark]) -> list[tuple[str, float, float]]:
-    """(phase, start, end) without gaps from start to end of a run of a server's job."""
+    """Return (phase, start, end) without gaps from start to end of a run of a server's job."""
     found: list[tuple[str, float, float]] = []
     phase, since = LOADING, started
     for mark in marks:

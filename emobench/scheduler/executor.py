@@ -42,7 +42,7 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
     def submit_script(
         self, script: Path, options: Sequence[str] = (), arguments: Sequence[str] = ()
     ) -> SlurmJob[object]:
-        """sbatch `script` with further options, and arguments for the script itself.
+        """Submit `script` by sbatch with further options, and arguments for the script itself.
 
         Raises submitit's FailedJobError or FailedSubmissionError with what sbatch said.
         """
@@ -71,7 +71,8 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
 
 
 def _of_this_job() -> list[str]:
-    """A server that submits its successor must not give it its own cards and restart count."""
+    """Return this job's own variables: a server that submits its successor must not give it its own
+    cards and restart count."""
     if "SLURM_JOB_ID" not in os.environ:
         return []
     return [name for name in os.environ if OWN_JOB.match(name)]

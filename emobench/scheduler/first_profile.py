@@ -102,12 +102,12 @@ def _is_default(site: Site, partition: str) -> bool:
 
 
 def _limit(site: Site, partition: str, wanted_s: int, wanted: str) -> str:
-    """The wanted time, or the partition's where that is shorter."""
+    """Return the wanted time, or the partition's where that is shorter."""
     longest = site.partitions.get(partition, {}).get("MaxTime", "")
     seconds = limit_s(longest)
     return longest if seconds is not None and seconds < wanted_s else wanted
 
 
 def _scalar(value: str) -> str:
-    """A value of YAML: plain where that is safe."""
+    """Return a value of YAML: plain where that is safe."""
     return value if re.fullmatch(r"[A-Za-z_][\w.-]*(:[\w.-]+)*", value) else json.dumps(value)

@@ -79,7 +79,7 @@ class JobState:
 
 
 def is_live(state: JobState | None) -> bool:
-    """Whether the queue has the job, waiting or running, or cannot be asked about it."""
+    """Return whether the queue has the job, waiting or running, or cannot be asked about it."""
     return state is not None and state.live
 
 
@@ -167,10 +167,10 @@ class Scheduler(ABC):
 
     @abstractmethod
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
-        """State by job id; those of an array by task where its tasks are told apart."""
+        """Return the state by job id; those of an array by task where its tasks are told apart."""
 
     def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
-        """The records whose job, or a task of it, may still do something. Asked often."""
+        """Return the records whose job, or a task of it, may still do something. Asked often."""
         states = self.states(jobs)
         return [job for job in jobs if is_live(states.get(job.job_id))]
 
@@ -179,7 +179,8 @@ class Scheduler(ABC):
         """End jobs, and return once they are gone. Raises EmobenchError where one stays."""
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
-        """Whether nothing says that a job on record is another run directory's, or none at all."""
+        """Return whether nothing says that a job on record is another run directory's, or none at
+        all."""
         return True
 
     def withdraw(self, job: JobRecord) -> None:
@@ -198,35 +199,36 @@ class Scheduler(ABC):
         self.cancel(jobs)
 
     def accounts(self, job_ids: Sequence[str]) -> Accounts:
-        """What accounting says of jobs and their tasks."""
+        """Return what accounting says of jobs and their tasks."""
         return Accounts()
 
     def max_array_size(self, profile: ClusterProfile) -> int | None:
-        """The number of indices that an array may have; None where there is no limit.
+        """Return the number of indices that an array may have; None where there is no limit.
 
         Raises InvalidInput where nobody can be asked.
         """
         return None
 
     def check_site(self, profile: ClusterProfile) -> Iterator[Check]:
-        """What the site says of the scheduler, and whether the profile's jobs fit it; `doctor`
-        shows it. Submits nothing."""
+        """Check what the site says of the scheduler, and whether the profile's jobs fit it;
+        `doctor` shows it. Submits nothing."""
         yield skipped("slurm", "this profile uses none")
 
     @abstractmethod
     def own_job_id(self) -> str:
-        """Id of the job that this process is in."""
+        """Return the id of the job that this process is in."""
 
     def own_job_age_s(self) -> float:
-        """Seconds since this job began, as far as is known: its set-up lines may take long."""
+        """Return seconds since this job began, as far as is known: its set-up lines may take
+        long."""
         return 0.0
 
     def hands_over(self) -> bool:
-        """Whether this process is in a job that may have a time limit."""
+        """Return whether this process is in a job that may have a time limit."""
         return False
 
     def own_job(self) -> OwnJob:
-        """This job's times. Asked anew each time: an administrator may move its end."""
+        """Ask for this job's times. Asked anew each time: an administrator may move its end."""
         return OwnJob()
 
     def requeue_if_preempted(self) -> bool:

@@ -88,14 +88,14 @@ class _Job:
 
     @classmethod
     def read(cls, text: str, run_dir: RunDir) -> _Job | None:
-        """None where the text is of no job of this run directory."""
+        """Read a job; None where the text is of no job of this run directory."""
         data = parse_json(text.encode()) if text else None
         if not isinstance(data, dict) or data.pop("run", None) != run_dir.identity:
             return None
         return cls(JobKind(data["kind"]), data["scripts"], data["cells"])
 
     def records(self, process: LocalProcess) -> list[JobRecord]:
-        """The records of the job with this process."""
+        """Return the records of the job with this process."""
         # One process runs all blocks, but the ids of their tasks must differ.
         numbers = [f".{n}" if self.cells else "" for n in range(1, len(self.scripts) + 1)]
         return [
@@ -128,7 +128,8 @@ class LocalScheduler(Scheduler):
         servers: Sequence[str],
         on_job: OnJob = lambda job: None,
     ) -> list[JobRecord]:
-        """All cells are in one job. What this call started ends where a process cannot be."""
+        """Submit servers and cells, all cells in one job. What this call started ends where a
+        process cannot be."""
         submitted: list[JobRecord] = []
 
         def start(job: _Job, function: Callable[..., Any], *arguments: Any) -> None:
@@ -169,7 +170,7 @@ class LocalScheduler(Scheduler):
         return submitted
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
-        """By their environment, on this machine only."""
+        """Find jobs by their environment, on this machine only."""
         found: dict[str, tuple[LocalProcess, _Job]] = {}
         for pid, environment in _environments():
             job = _Job.read(environment.get(RECORDS_VARIABLE, ""), run_dir)
@@ -185,11 +186,12 @@ class LocalScheduler(Scheduler):
         return [record for process, job in oldest_first for record in job.records(process)]
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
-        """RUNNING or GONE; UNKNOWN where the job is on another machine."""
+        """Return RUNNING or GONE; UNKNOWN where the job is on another machine."""
         return {job.job_id: state_of_process(_process_of(job)) for job in jobs}
 
     def cancel(self, jobs: Sequence[JobRecord], grace_s: float = GRACE_S) -> None:
-        """SIGTERM to the jobs' process groups, and after `grace_s` seconds SIGKILL to what is left.
+        """Send SIGTERM to the jobs' process groups, and after `grace_s` seconds SIGKILL to what is
+        left.
 
         Raises EmobenchError also where a job was started on another machine.
         """
@@ -218,7 +220,7 @@ class LocalScheduler(Scheduler):
             time.sleep(0.05)
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
-        """By the environment of its processes, which names the run directory."""
+        """Judge by the environment of its processes, which names the run directory."""
         process = _process_of(job)
         if process.host != socket.gethostname():
             return True  # `cancel` says that it cannot be reached from here
@@ -229,7 +231,7 @@ class LocalScheduler(Scheduler):
         return not _leads(process) or process.pid in find_processes(process)
 
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
-        """The process that runs the cells reads it from the plan (`run_tasks`)."""
+        """Do nothing: the process that runs the cells reads it from the plan (`run_tasks`)."""
 
     def own_job_id(self) -> str:
         return local_job_id()
@@ -242,19 +244,19 @@ def _process_of(job: JobRecord) -> LocalProcess:
 
 
 def state_of_process(process: LocalProcess) -> JobState:
-    """State of the first process of a local job."""
+    """Return the state of the first process of a local job."""
     if process.host != socket.gethostname():
         return JobState("UNKNOWN", f"it was started on {process.host or 'another machine'}")
     return JobState("RUNNING", node=process.host) if _leads(process) else JobState("GONE")
 
 
 def _leads(process: LocalProcess) -> bool:
-    """Whether the process is there, and is the one that was started."""
+    """Return whether the process is there, and is the one that was started."""
     return process.start_ticks is not None and start_ticks(process.pid) == process.start_ticks
 
 
 def _environments() -> Iterator[tuple[int, dict[str, str]]]:
-    """The environment of every other process of this machine that this user may look at.
+    """Yield the environment of every other process of this machine that this user may look at.
 
     A program that renames itself may have overwritten its own.
     """
@@ -266,7 +268,7 @@ def _environments() -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _environment_of(pid: int) -> dict[str, str]:
-    """Empty where the process is gone, or somebody else's."""
+    """Return a process's environment; empty where the process is gone, or somebody else's."""
     try:
         pairs = os.fsdecode(Path(f"/proc/{pid}/environ").read_bytes()).split("\0")
     except OSError:
@@ -275,7 +277,7 @@ def _environment_of(pid: int) -> dict[str, str]:
 
 
 def find_processes(process: LocalProcess) -> list[int]:
-    """Every living process of a local job, its first one included."""
+    """Return every living process of a local job, its first one included."""
     leads = _leads(process) and _environment_of(process.pid).get(TOKEN_VARIABLE) == process.token
     token = f"{TOKEN_VARIABLE}={process.token}".encode()
     found = []

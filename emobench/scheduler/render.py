@@ -51,14 +51,15 @@ def server_script(server: str) -> str:
 
 
 def server_arguments(instance: str, takes_over: str = "") -> tuple[str, ...]:
-    """What the script of a server is given: which replica it is, and whose successor (a job id)."""
+    """Return what the script of a server is given: which replica it is, and whose successor (a job
+    id)."""
     replica = replica_of(instance)
     arguments = ("--replica", str(replica)) if replica > 1 else ()
     return (*arguments, "--takes-over", takes_over) if takes_over else arguments
 
 
 def server_log(server: str) -> str:
-    """A server's log name without '_<jobid>.out'."""
+    """Return a server's log name without '_<jobid>.out'."""
     return "user_vllm" if server == USER_SERVER else "assistant_vllm"
 
 
@@ -68,18 +69,18 @@ def array_script(block: str) -> str:
 
 
 def is_script(name: str) -> bool:
-    """Whether a file of the scripts' folder is, by its name, one that `render` makes."""
+    """Return whether a file of the scripts' folder is, by its name, one that `render` makes."""
     return _SCRIPTS.fullmatch(name) is not None
 
 
 def array_option(plan: Plan, block: CellBlock, cells: Iterable[int]) -> str:
-    """The option of sbatch by which a block's script runs these cells of it."""
+    """Return the option of sbatch by which a block's script runs these cells of it."""
     indices = format_ranges((cell - block.first_cell for cell in sorted(cells)), comma=",")
     return f"--array={indices}%{throttle_of(plan)}"
 
 
 def has_cleanup(plan: Plan) -> bool:
-    """Whether a job runs after the arrays that ends servers which did not leave.
+    """Return whether a job runs after the arrays that ends servers which did not leave.
 
     Without Slurm there is none: nothing could start it, and nothing is held in a queue.
     """
@@ -92,7 +93,7 @@ def serve_script(server: str) -> str:
 
 
 def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[str, str]:
-    """Script name -> text, for all servers and blocks of the plan.
+    """Return text by script name, for all servers and blocks of the plan.
 
     Templates are taken from the first of `template_dirs` that has them. Raises InvalidInput
     where a template is missing or wrong, or where a path or value cannot stand in a script.
@@ -241,14 +242,14 @@ def _cleanup_values(plan: Plan) -> dict[str, Any]:
 
 
 def _settings(plan: Plan, model: ScriptedModel) -> str:
-    """What the scripted server reads; the variants' texts tell it whom it plays."""
+    """Return what the scripted server reads; the variants' texts tell it whom it plays."""
     settings = model.model_dump(mode="json", include={"mistakes", "latency_ms", "faults"})
     settings["variants"] = {name: variant.text for name, variant in plan.sweep.variants.items()}
     return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
 
 
 def _lines(arguments: Sequence[str]) -> list[str]:
-    """Arguments as words of the shell, each flag on a line with its values."""
+    """Return arguments as words of the shell, each flag on a line with its values."""
     lines: list[str] = []
     for argument in arguments:
         if lines and not argument.startswith("-"):
@@ -259,13 +260,13 @@ def _lines(arguments: Sequence[str]) -> list[str]:
 
 
 def _times(mem: str | None, count: int) -> str | None:
-    """The memory of one accelerator, for all: '64G' twice is '128G'."""
+    """Return the memory of one accelerator, for all: '64G' twice is '128G'."""
     match = re.fullmatch(r"(\d+)([KMGTkmgt]?)", mem or "")
     return f"{int(match[1]) * count}{match[2]}" if match else mem
 
 
 def limit_s(limit: str | None) -> int | None:
-    """Seconds of one of Slurm's time limits; None where it sets no limit or is none."""
+    """Return the seconds of one of Slurm's time limits; None where it sets no limit or is none."""
     days, _, clock = (limit or "").rpartition("-")
     parts = clock.split(":")
     if not all(part.isdigit() for part in (days or "0", *parts)) or len(parts) > 3:
@@ -281,7 +282,8 @@ def limit_s(limit: str | None) -> int | None:
 
 
 def _warning_s(resources: JobResources) -> int:
-    """At most a quarter of the time limit: a short job would be told to end at its start."""
+    """Return the seconds of the early warning, at most a quarter of the time limit: a short job
+    would be told to end at its start."""
     limit = limit_s(resources.time)
     return min(WARNING_S, max(limit // 4, 1)) if limit else WARNING_S
 
@@ -317,7 +319,7 @@ def _check_import_path(path: str) -> None:
 
 
 def _sh(value: object) -> str:
-    """One word of the shell, verbatim."""
+    """Return one word of the shell, verbatim."""
     text = str(value)
     if "\0" in text:
         raise InvalidInput(Problem("a value contains a NUL byte", file=repr(text)))
@@ -325,7 +327,8 @@ def _sh(value: object) -> str:
 
 
 def _sbatch(value: object) -> str:
-    """One value of an #SBATCH line: sbatch knows quotes and backslashes, but no expansions."""
+    """Return one value of an #SBATCH line: sbatch knows quotes and backslashes, but no
+    expansions."""
     text = str(value)
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise InvalidInput(

@@ -27,11 +27,11 @@ class Schedulers:
         self._by_name = {scheduler.name: scheduler for scheduler in schedulers}
 
     def of(self, profile: ClusterProfile) -> Scheduler:
-        """The one that jobs of this profile are submitted to."""
+        """Return the one that jobs of this profile are submitted to."""
         return self._by_name[profile.scheduler]
 
     def owner(self, job: JobRecord) -> Scheduler:
-        """The one that the job is with."""
+        """Return the one that the job is with."""
         return self._by_name[job.scheduler]
 
     def _split(self, jobs: Sequence[JobRecord]) -> list[tuple[Scheduler, list[JobRecord]]]:
@@ -68,7 +68,7 @@ class Schedulers:
         return jobs
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
-        """State by job id; the tasks of Slurm's arrays stand as '<job id>_<index>'."""
+        """Return the state by job id; the tasks of Slurm's arrays stand as '<job id>_<index>'."""
         states: dict[str, JobState] = {}
         for scheduler, own in self._split(jobs):
             states |= scheduler.states(own)
@@ -79,7 +79,8 @@ class Schedulers:
         return states
 
     def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
-        """The records whose job, or a task of it, is in the queue, or cannot be asked about."""
+        """Return the records whose job, or a task of it, is in the queue, or cannot be asked
+        about."""
         alive = {job for scheduler, own in self._split(jobs) for job in scheduler.live(own)}
         return [job for job in jobs if job in alive]
 
@@ -89,8 +90,8 @@ class Schedulers:
             scheduler.cancel(own)
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
-        """Whether nothing says that a job on record is another run directory's, or none at all: a
-        run directory that somebody sent may name any."""
+        """Return whether nothing says that a job on record is another run directory's, or none at
+        all: a run directory that somebody sent may name any."""
         return self.owner(job).is_of(job, run_dir)
 
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
@@ -105,8 +106,9 @@ class Schedulers:
             scheduler.stop_cells(own)
 
     def accounts(self, jobs: Sequence[JobRecord], by_hand: Iterable[str] = ()) -> Accounts:
-        """What accounting says of these jobs, and of the ids `by_hand`, which nobody recorded: of a
-        run that has jobs those can only be with the schedulers that these are with."""
+        """Return what accounting says of these jobs, and of the ids `by_hand`, which nobody
+        recorded: of a run that has jobs those can only be with the schedulers that these are
+        with."""
         found = Accounts()
         for name, scheduler in self._by_name.items():
             ids = {job.job_id for job in jobs if job.scheduler == name}
@@ -120,5 +122,5 @@ SCHEDULERS = Schedulers(SlurmScheduler(), LocalScheduler())
 
 
 def scheduler_of(profile: ClusterProfile) -> Scheduler:
-    """The scheduler that jobs of this profile are submitted to."""
+    """Return the scheduler that jobs of this profile are submitted to."""
     return SCHEDULERS.of(profile)

@@ -43,7 +43,7 @@ class Site:
 
 
 def check_slurm(profile: ClusterProfile) -> Iterator[Check]:
-    """Commands, controller, array size, and each kind of job of a profile."""
+    """Check commands, controller, array size, and each kind of job of a profile."""
     lacking = [name for name in NEEDED if shutil.which(name) is None]
     if lacking:
         yield failed(
@@ -165,7 +165,7 @@ def _partitions(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
 
 
 def names_of(job: JobResources, site: Site) -> list[str]:
-    """The partitions that a job may run in."""
+    """Return the partitions that a job may run in."""
     if job.partition is not None:
         return job.partition.split(",")
     return [n for n, p in site.partitions.items() if p.get("Default") == "YES"]
@@ -223,13 +223,14 @@ def _gres(kind: str, job: JobResources, profile: ClusterProfile, site: Site) -> 
 
 
 def gres_names(listed: str) -> list[str]:
-    """The names, without counts, in sinfo's list: 'gpu:h100:2(S:0-1),hpu:8' -> gpu:h100, hpu."""
+    """Return the names, without counts, in sinfo's list: 'gpu:h100:2(S:0-1),hpu:8' -> gpu:h100,
+    hpu."""
     plain = re.sub(r"\([^)]*\)", "", listed)
     return [re.sub(r":\d+[KMG]?$", "", item) for item in plain.split(",") if item]
 
 
 def cards_in(listed: str, wanted: str) -> int:
-    """How many of a GRES one node has; a name without a type counts every type."""
+    """Return how many of a GRES one node has; a name without a type counts every type."""
     total = 0
     for item in re.sub(r"\([^)]*\)", "", listed).split(","):
         match = re.fullmatch(r"(.+?)(?::(\d+))?", item)

@@ -82,8 +82,8 @@ class SlurmScheduler(Scheduler):
         servers: Sequence[str],
         on_job: OnJob = lambda job: None,
     ) -> list[JobRecord]:
-        """Arrays that were submitted before a refusal stay with their servers; servers without an
-        array are taken back."""
+        """Submit servers and cells. Arrays that were submitted before a refusal stay with their
+        servers; servers without an array are taken back."""
         submitted: list[JobRecord] = []
 
         def note(job: JobRecord) -> None:
@@ -164,7 +164,7 @@ class SlurmScheduler(Scheduler):
         return _submit_server(_executor(run_dir, load_plan(run_dir)), run_dir, instance, takes_over)
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
-        """By their comments (`JobComment`)."""
+        """Find jobs by their comments (`JobComment`)."""
         if shutil.which("squeue") is None or not run_dir.path.exists():
             return []
         blocks = {block.name: block for block in plan.blocks}
@@ -188,7 +188,7 @@ class SlurmScheduler(Scheduler):
         return found
 
     def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
-        """The tasks of arrays stand as '<job id>_<index>'."""
+        """Return the state by job id; the tasks of arrays stand as '<job id>_<index>'."""
         return slurm_states(sorted({job.job_id for job in jobs}))
 
     def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
@@ -199,7 +199,7 @@ class SlurmScheduler(Scheduler):
         cancel_slurm([job.job_id for job in jobs])
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
-        """By its comment, or where that is none of ours, by the script that was submitted."""
+        """Judge by its comment, or where that is none of ours, by the script that was submitted."""
         queued = queued_command(job.job_id)
         if queued is None:
             return True
@@ -211,7 +211,7 @@ class SlurmScheduler(Scheduler):
         run_command(["scancel", job.job_id])
 
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
-        """Of each array."""
+        """Set the throttle of each array."""
         for array in arrays:
             change = [f"JobId={array.job_id}", f"ArrayTaskThrottle={throttle}"]
             output, error = run_command(["scontrol", "update", *change])
@@ -222,7 +222,8 @@ class SlurmScheduler(Scheduler):
     def stop_cells(
         self, jobs: Sequence[JobRecord], sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Takes up to `CELLS_END_S` seconds and the time that Slurm takes."""
+        """End arrays as `Scheduler` says. Takes up to `CELLS_END_S` seconds and the time that Slurm
+        takes."""
         ids = [job.job_id for job in jobs]
         # Slurm's own end of a job leaves a cell KillWait seconds, less than it needs; so first the
         # signal alone. Tasks that are not there to get it are no error.
@@ -238,7 +239,7 @@ class SlurmScheduler(Scheduler):
         return slurm_accounts(job_ids)
 
     def max_array_size(self, profile: ClusterProfile) -> int:
-        """The profile's word, or the site's."""
+        """Return the profile's word, or the site's."""
         if profile.max_array_size is not None:
             return profile.max_array_size
         output, error = run_command(["scontrol", "show", "config"])
@@ -278,8 +279,8 @@ class SlurmScheduler(Scheduler):
         return ask_own_job(slurm_job_id())
 
     def requeue_if_preempted(self) -> bool:
-        """A job that ends by itself within the time it is given counts as ended, and Slurm does not
-        requeue it."""
+        """Requeue this job where it was preempted: one that ends by itself within the time it is
+        given counts as ended, and Slurm does not requeue it."""
         job_id = slurm_job_id()
         if not job_id or not self.own_job().preempted:
             return False
@@ -312,7 +313,7 @@ class SlurmScheduler(Scheduler):
 
 
 def _executor(run_dir: RunDir, plan: Plan) -> ScriptExecutor:
-    """Raises SubmissionRefused where this machine has no Slurm."""
+    """Return the executor. Raises SubmissionRefused where this machine has no Slurm."""
     from emobench.scheduler.executor import ScriptExecutor
 
     try:

@@ -62,7 +62,7 @@ ADVICE = (
 
 
 def advice_on(said: str) -> str:
-    """What can be done about what sbatch said; empty where nothing is known."""
+    """Return what can be done about what sbatch said; empty where nothing is known."""
     return next((text for pattern, text in ADVICE if re.search(pattern, said)), "")
 
 
@@ -114,7 +114,7 @@ def slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
 
 
 def live_arrays(job_ids: Sequence[str]) -> set[str]:
-    """Those of the jobs and arrays that are in the queue, or cannot be asked about.
+    """Return those of the jobs and arrays that are in the queue, or cannot be asked about.
 
     Asked of squeue alone where it answers: this is asked often, and accounting is slow.
     """
@@ -184,7 +184,7 @@ def queued_command(job_id: str) -> QueuedCommand | None:
 
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:
-    """None where squeue could not be asked."""
+    """Return the states by job id; None where squeue could not be asked."""
     command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N"]
     output, error = run_command([*command, f"--jobs={','.join(job_ids)}"])
     if output is None:
@@ -238,7 +238,7 @@ def cancel_slurm(job_ids: Sequence[str], deadline_s: float = 90.0) -> None:
 
 
 def slurm_accounts(job_ids: Sequence[str]) -> Accounts:
-    """sacct's record of when jobs waited and ran, and what they were given."""
+    """Return sacct's record of when jobs waited and ran, and what they were given."""
     rows: dict[str, list[Accounted]] = {}
     command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
     for start in range(0, len(job_ids), CHUNK):
@@ -254,7 +254,7 @@ def slurm_accounts(job_ids: Sequence[str]) -> Accounts:
 
 
 def parse_accounting(output: str) -> list[Accounted]:
-    """sacct's lines; what has another form is passed over."""
+    """Parse sacct's lines; what has another form is passed over."""
     rows = []
     for line in output.splitlines():
         parts = line.split("|")
@@ -269,7 +269,8 @@ def parse_accounting(output: str) -> list[Accounted]:
 
 
 def _time(text: str) -> float | None:
-    """Unknown (not yet) and None (never) are None; '2026-11-21T05:00:00' is local time."""
+    """Return a time of sacct, which is local, as seconds since the epoch; None for Unknown and
+    None."""
     if text.isdigit():
         return float(text)
     try:
@@ -279,14 +280,15 @@ def _time(text: str) -> float | None:
 
 
 def _gres(tres: str) -> dict[str, int]:
-    """'billing=4,cpu=4,gres/gpu:h100=2,gres/gpu=2' -> {'gpu:h100': 2, 'gpu': 2}."""
+    """Return counts by GRES: 'billing=4,gres/gpu:h100=2,gres/gpu=2' -> {'gpu:h100': 2, 'gpu':
+    2}."""
     pairs = re.findall(r"(?:^|,)gres/([^=,]+)=(\d+)", tres)
     return {name: int(count) for name, count in pairs}
 
 
 def ask_own_job(job_id: str, environ: Mapping[str, str] = os.environ) -> OwnJob:
-    """What Slurm says of the job that this process is; where it says nothing, what it said when
-    the job began."""
+    """Return what Slurm says of the job that this process is; where it says nothing, what it said
+    when the job began."""
     command = [*_WITH_EPOCH_TIMES, "scontrol", "--oneliner", "show", "job", job_id]
     output, _ = run_command(command)
     if output is not None and (job := parse_own_job(output)) is not None:
@@ -296,7 +298,7 @@ def ask_own_job(job_id: str, environ: Mapping[str, str] = os.environ) -> OwnJob:
 
 
 def parse_own_job(output: str) -> OwnJob | None:
-    """The job of `scontrol --oneliner show job`; None where it names no start."""
+    """Return the job of `scontrol --oneliner show job`; None where it names no start."""
     fields = dict(re.findall(r"(\w+)=(\S*)", output))
     if "StartTime" not in fields:
         return None
@@ -305,5 +307,6 @@ def parse_own_job(output: str) -> OwnJob | None:
 
 
 def _epoch(text: str | None) -> float | None:
-    """'Unknown', 'None' and 'N/A' are None."""
+    """Return a time of scontrol as seconds since the epoch; None for 'Unknown', 'None' and
+    'N/A'."""
     return float(text) if text is not None and text.isdigit() else None

@@ -40,7 +40,7 @@ def usage(
     conversations: Sequence[Conversation] = (),
     now: float | None = None,
 ) -> Cost:
-    """The cost of the run so far; `conversations` are needed for the share of each cell."""
+    """Return the cost of the run so far; `conversations` are needed for the share of each cell."""
     events = read_events(run_dir)
     reader = _Reader(plan, run_dir, states, accounts, events, summary_of)
     runs = [run for job in jobs for run in reader.runs(job)]
@@ -57,7 +57,7 @@ def usage(
 
 
 def accelerators_of(plan: Plan, server: str) -> int:
-    """Cards that a server's job holds; none where the profile asks for none."""
+    """Return how many cards a server's job holds; none where the profile asks for none."""
     model = servers_of(plan.sweep).get(server_of(server))
     if model is None:
         return 0
@@ -70,7 +70,7 @@ def accelerators_of(plan: Plan, server: str) -> int:
 
 
 def servers_used(plan: Plan, assistant: str) -> tuple[str, ...]:
-    """The servers of this sweep that a conversation with `assistant` needs."""
+    """Return the servers of this sweep that a conversation with `assistant` needs."""
     started = servers_of(plan.sweep)
     return tuple(name for name in servers_used_by(assistant) if name in started)
 
@@ -119,7 +119,8 @@ class _Reader:
         ]
 
     def _given(self, server: str, gres: Mapping[str, int], planned: int) -> int:
-        """Cards as accounted, or as planned where the site does not account for this GRES."""
+        """Return cards as accounted, or as planned where the site does not account for this
+        GRES."""
         profile = self._plan.profile
         user = server_of(server) == USER_SERVER
         resources = profile.user_server if user else profile.assistant_server

@@ -65,7 +65,7 @@ class Assistant:
         tool_choice: Any = None,
         seed: int | None = None,
     ) -> Reply:
-        """The next step of the conversation. `seed` is the request's; it moves the mistakes.
+        """Return the next step of the conversation. `seed` is the request's; it moves the mistakes.
 
         Raises UnknownVariant.
         """
@@ -101,7 +101,7 @@ class Assistant:
 
 
 def _progress(messages: Sequence[Message], form: Form) -> tuple[list[str], int]:
-    """What the user said so far, and how many tools have answered."""
+    """Return what the user said so far, and how many tools have answered."""
     heard: list[str] = []
     results = 0
     for message in messages:
@@ -128,7 +128,7 @@ def _next(script: Script, turns: int, results: int, form: Form) -> Reply:
 
 
 def _elsewhere(heard: list[str], results: int, form: Form) -> Reply:
-    """Outside tau-bench, as in a probe: call the tool that the user's words name, once."""
+    """Answer outside tau-bench, as in a probe: call the tool that the user's words name, once."""
     if not heard:
         return say(GREETING, form)
     asked = words(heard[-1])

@@ -43,7 +43,8 @@ def _port(text: str) -> int:
 
 
 def _key(arguments: argparse.Namespace) -> str | None:
-    """The key to ask for; None: none is. Raises InvalidInput where everybody would be answered."""
+    """Return the key to ask for; None: none is. Raises InvalidInput where everybody would be
+    answered."""
     if not arguments.without_key:
         keys = (os.environ.get(name, "").strip() for name in KEY_VARIABLES)
         if key := next(filter(None, keys), ""):

@@ -38,7 +38,8 @@ class FaultDice:
         self._rates = [(name, rate) for name, rate in rates if rate > 0]
 
     def roll(self) -> frozenset[str]:
-        """Names of the faults of the next request; empty and free of cost if none are set."""
+        """Return the names of the faults of the next request; empty and free of cost if none are
+        set."""
         if not self._rates:
             return frozenset()
         number = next(self._numbers)
@@ -48,7 +49,7 @@ class FaultDice:
 
 
 def spoil(reply: Reply, struck: frozenset[str]) -> Reply:
-    """The reply with the content faults applied that fit it."""
+    """Return the reply with the content faults applied that fit it."""
     if "null_content" in struck:
         return Reply(None)
     if "bad_tool_json" in struck and reply.tool_calls:

@@ -17,12 +17,12 @@ from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL
 
 
 def is_judge_request(messages: Sequence[Message]) -> bool:
-    """Whether a label for a user's turn is asked for here."""
+    """Return whether a label for a user's turn is asked for here."""
     return system_text(messages) == SYSTEM
 
 
 def reply(messages: Sequence[Message], mistakes: float, seed: int) -> Reply:
-    """The label of the message, as the judge's prompt wants it."""
+    """Return the label of the message, as the judge's prompt wants it."""
     asked = text_of(messages[-1])
     message = asked.partition("Message:\n")[2]
     emotion, _ = hear(message)

@@ -34,7 +34,7 @@ class TaskIndex:
         self.find = lru_cache(maxsize=8192)(self._find)
 
     def _find(self, said: tuple[str, ...]) -> Task | None:
-        """The task most like what was said: weighted Jaccard similarity of the word counts.
+        """Return the task most like what was said: weighted Jaccard similarity of the word counts.
 
         Words that are in no instruction are not counted. None below the threshold.
         """
@@ -68,11 +68,12 @@ class Library:
         self.env_of_prompt = lru_cache(maxsize=256)(self._env_of_prompt)
 
     def env_of_tools(self, names: Iterable[str]) -> str | None:
-        """The environment that owns the first tool which only one environment has."""
+        """Return the environment that owns the first tool which only one environment has."""
         return next((self._env_of_tool[name] for name in names if name in self._env_of_tool), None)
 
     def _env_of_prompt(self, prompt: str) -> str | None:
-        """By the tool names a prompt without `tools` lists, or else by the title of its policy."""
+        """Find the environment by the tool names a prompt without `tools` lists, or else by the
+        title of its policy."""
         hits = Counter(env for name, env in self._env_of_tool.items() if name in prompt)
         if hits:
             return hits.most_common(1)[0][0]

@@ -36,7 +36,7 @@ class Reply:
 
 
 def text_of(message: Message) -> str:
-    """The message's text; parts that are no text are left out."""
+    """Return the message's text; parts that are no text are left out."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -47,7 +47,7 @@ def text_of(message: Message) -> str:
 
 
 def system_text(messages: Sequence[Message]) -> str:
-    """The leading system (or developer) prompt, or an empty string."""
+    """Return the leading system (or developer) prompt, or an empty string."""
     if messages and messages[0]["role"] in ("system", "developer"):
         return text_of(messages[0])
     return ""
@@ -71,7 +71,7 @@ class Form:
 
 
 def form_of(prompt: str, tools: Sequence[Tool], tool_choice: Any) -> Form:
-    """How to answer a request with this system prompt and these tools."""
+    """Return how to answer a request with this system prompt and these tools."""
     if tools and tool_choice != "none":
         return Form(tools, tool_choice)
     text_actions, thoughts = _asks_for(prompt) if not tools else (False, False)
@@ -84,7 +84,7 @@ def _asks_for(prompt: str) -> tuple[bool, bool]:
 
 
 def say(text: str, form: Form) -> Reply:
-    """Words to the user; a tool call all the same if the request demands one."""
+    """Return words to the user; a tool call all the same if the request demands one."""
     forced = _forced(form)
     if forced is not None:
         return _call(Action(forced["function"]["name"], arguments_for(forced, text)), text)
@@ -94,7 +94,8 @@ def say(text: str, form: Form) -> Reply:
 
 
 def act(step: Action, form: Form, place: int) -> Reply:
-    """A tool call; `place` is its number in the conversation and makes its id unique there."""
+    """Return a tool call; `place` is its number in the conversation and makes its id unique
+    there."""
     if form.text_actions:
         return _text_action(step, form)
     forced = _forced(form)
@@ -131,7 +132,8 @@ def _text_action(step: Action, form: Form) -> Reply:
 
 
 def arguments_for(tool: Tool, text: str) -> dict[str, Any]:
-    """Arguments that satisfy the tool's schema: the required ones, `text` where a string goes."""
+    """Return arguments that satisfy the tool's schema: the required ones, `text` where a string
+    goes."""
     value = _value(tool["function"].get("parameters"), text, 0)
     return value if isinstance(value, dict) else {}
 

@@ -91,7 +91,8 @@ class _Body(_Strict):
 
 
 def parse_request(body: bytes, model: str) -> ChatRequest:
-    """Raises RequestRefused: 400 for a malformed request, 404 for another model."""
+    """Parse a request. Raises RequestRefused: 400 for a malformed request, 404 for another
+    model."""
     try:
         value = json.loads(body)
         checked = _Body.model_validate(value)
@@ -126,7 +127,7 @@ def parse_request(body: bytes, model: str) -> ChatRequest:
 
 
 def completion_tokens(reply: Reply) -> int:
-    """Approximate: a token for four characters."""
+    """Estimate the tokens of a reply: one for four characters."""
     called = sum(len(call.name) + len(call.arguments) for call in reply.tool_calls)
     return max(1, (len(reply.content or "") + called) // 4)
 
@@ -152,7 +153,7 @@ def _usage(request: ChatRequest, reply: Reply) -> dict[str, int]:
 
 
 def completion_body(request: ChatRequest, reply: Reply, model: str, name: str) -> bytes:
-    """`created` is 0: equal requests have equal answers, byte for byte."""
+    """Return an answer's body. `created` is 0: equal requests have equal answers, byte for byte."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if reply.tool_calls:
         message["tool_calls"] = _calls(reply)
@@ -171,7 +172,7 @@ def completion_body(request: ChatRequest, reply: Reply, model: str, name: str) -
 
 
 def stream_events(request: ChatRequest, reply: Reply, model: str, name: str) -> Iterator[bytes]:
-    """The same completion as server-sent events."""
+    """Yield the same completion as server-sent events."""
     base = {"id": name, "object": "chat.completion.chunk", "created": 0, "model": model}
 
     def event(delta: dict[str, Any], index: int, finish: str | None = None) -> bytes:

@@ -27,7 +27,7 @@ class Script:
 
 
 def draw(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts and on nothing else."""
+    """Return a number in [0, 1) that depends on the parts and on nothing else."""
     text = "\x1f".join(str(part) for part in parts)
     return (
         int.from_bytes(
@@ -38,12 +38,12 @@ def draw(*parts: object) -> float:
 
 
 def faithful(task: Task) -> Script:
-    """The ground truth as it stands."""
+    """Return the ground truth as it stands."""
     return _script(task.actions, _closing(task.outputs))
 
 
 def with_mistake(task: Task, key: str) -> Script:
-    """One mistake that costs the reward, chosen by `key` among those the task allows."""
+    """Return one mistake that costs the reward, chosen by `key` among those the task allows."""
     possible = [script for make in MISTAKES if (script := make(task, key)) is not None]
     # A task without effective writes and outputs allows none of these: giving up would solve it.
     if not possible:
@@ -73,7 +73,7 @@ def _closing(outputs: tuple[str, ...]) -> str:
 
 
 def _writes(task: Task) -> list[int]:
-    """Acts that matter to the reward."""
+    """Return the acts that matter to the reward."""
     return [
         index
         for index, act in enumerate(task.actions)
@@ -166,7 +166,7 @@ _OPPOSITE = {
 
 
 def _wrong(value: Any) -> Any:
-    """A value of the same type that differs and shares no digit at the same place."""
+    """Return a value of the same type that differs and shares no digit at the same place."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):

@@ -66,7 +66,7 @@ class ServerSettings:
 
 
 def load_settings(path: Path | None) -> ScriptedSettings:
-    """Raises InvalidInput, naming each wrong key."""
+    """Read the settings. Raises InvalidInput, naming each wrong key."""
     if path is None:
         return ScriptedSettings()
     try:
@@ -141,7 +141,8 @@ class ScriptedServer:
         self.assistant = Assistant(Library(), self.scripted.mistakes, settings.seed, known)
 
     def reply(self, request: ChatRequest) -> Reply:
-        """The pure part: who is asked, and what that one says. Raises UnknownVariant."""
+        """Reply without side effects: find who is asked, and what that one says. Raises
+        UnknownVariant."""
         role = self.settings.role
         if role == "judge" or judge.is_judge_request(request.messages):
             rate = self.scripted.mistakes
@@ -243,7 +244,7 @@ class ScriptedServer:
         return app
 
     async def _guarded(self, http: web.Request, handler: Handler) -> web.StreamResponse:
-        """Key first, then the route; every failure in OpenAI's format."""
+        """Handle a request: key first, then the route; every failure in OpenAI's format."""
         if not self.allowed(http):
             return _error("Unauthorized", 401)
         try:
@@ -276,7 +277,7 @@ async def _stream(
 
 
 async def _cut_off(http: web.Request, answer: bytes) -> web.StreamResponse:
-    """Half of the answer, then the connection is closed."""
+    """Send half of the answer, then close the connection."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     response.content_length = len(answer)
     await response.prepare(http)
@@ -291,7 +292,7 @@ def build_app(settings: ServerSettings) -> web.Application:
 
 
 async def start(settings: ServerSettings) -> tuple[web.AppRunner, str]:
-    """A running server and its URL. Raises OSError if the address cannot be bound."""
+    """Start a server; return it and its URL. Raises OSError if the address cannot be bound."""
     runner = web.AppRunner(
         build_app(settings),
         access_log=None,

@@ -27,12 +27,12 @@ _CONFIRM = re.compile(r"\(yes/no\)|\byes\b|proceed|confirm|go ahead|shall i|woul
 
 
 def is_user_request(messages: Sequence[Message]) -> bool:
-    """Whether tau-bench asks for the user here (its turn, or the check of a turn)."""
+    """Return whether tau-bench asks for the user here (its turn, or the check of a turn)."""
     return bool(messages) and text_of(messages[0]).lstrip().startswith((_PROMPT, _SUPERVISOR))
 
 
 def reply(messages: Sequence[Message], variants: Mapping[str, str]) -> Reply:
-    """What the user says next. `variants` are the suffixes of the system prompt by name.
+    """Return what the user says next. `variants` are the suffixes of the system prompt by name.
 
     Raises UnknownVariant.
     """
@@ -74,7 +74,7 @@ def _instruction(prompt: str) -> str:
 
 
 def _formed(said: str, prompt: str) -> str:
-    """In the react user's format if its prompt asks for it.
+    """Return a text, in the react user's format if its prompt asks for it.
 
     Its parser splits at "Thought:" and refuses a second one, hence one of each word only.
     """
@@ -127,7 +127,7 @@ _GENERIC_PATTERN = re.compile(r"To be open with you, I am in a (\S{1,64}) state 
 
 
 def phrase(variant: str, turn: int) -> str:
-    """The variant's words for this turn; empty for control."""
+    """Return the variant's words for this turn; empty for control."""
     if variant == "control":
         return ""
     phrases = PHRASES.get(variant)
@@ -145,7 +145,7 @@ class UnknownVariant(Exception):
 
 
 def variant_of_prompt(prompt: str, variants: Mapping[str, str]) -> str:
-    """The variant whose text follows tau-bench's own prompt, control where nothing does.
+    """Return the variant whose text follows tau-bench's own prompt, control where nothing does.
 
     In a prompt that is not tau-bench's it is the one whose text stands anywhere; the longest if
     several do. Raises UnknownVariant.
@@ -165,7 +165,7 @@ def variant_of_prompt(prompt: str, variants: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=4096)
 def hear(text: str) -> tuple[str, str]:
-    """A user's text as (variant it sounds like, the text without those phrases)."""
+    """Split a user's text into (variant it sounds like, the text without those phrases)."""
     # Stock hands the react user's thought to the agent as well; its words are no request.
     text = text.rpartition(REACT_USER)[2]
     named = _GENERIC_PATTERN.search(text)
@@ -209,7 +209,7 @@ _IDENTITY = re.compile(
 
 
 def first_person(text: str) -> str:
-    """An instruction to "you" as the user would say it, on one line."""
+    """Return an instruction to "you" as the user would say it, on one line."""
     text = " ".join(text.split())
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
@@ -219,7 +219,7 @@ def first_person(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def turns(instruction: str) -> tuple[str, str, str]:
-    """The whole instruction over three turns: the request, who I am, the rest."""
+    """Return the whole instruction over three turns: the request, who I am, the rest."""
     sentences = _SENTENCE.split(first_person(instruction))
     identity = [part for part in sentences[:3] if _IDENTITY.search(part)] or sentences[:1]
     request = [part for part in sentences if part not in identity]

@@ -24,8 +24,8 @@ _GO_ON = "raise it in the sweep file and run the same `emobench sweep` command a
 
 
 def hours_of(plan: Plan, cost: Cost) -> float:
-    """Accelerator-hours of all server jobs. Where neither accounting nor the profile knows of
-    cards, a role's own count holds."""
+    """Return the accelerator-hours of all server jobs. Where neither accounting nor the profile
+    knows of cards, a role's own count holds."""
     models = servers_of(plan.sweep)
     seconds = 0.0
     for row in cost.jobs:
@@ -37,14 +37,15 @@ def hours_of(plan: Plan, cost: Cost) -> float:
 
 
 def used_hours(plan: Plan, run_dir: RunDir) -> float:
-    """What all server jobs of the run directory have used until now. Asks squeue and sacct."""
+    """Return what all server jobs of the run directory have used until now. Asks squeue and
+    sacct."""
     servers = [job for job in read_jobs(run_dir) if job.kind is JobKind.SERVER]
     accounts = ask_accounts(run_dir, servers)
     return hours_of(plan, usage(plan, run_dir, servers, SCHEDULERS.states(servers), accounts))
 
 
 def reached(plan: Plan, hours: float) -> str:
-    """'max_gpu_hours reached: 4.02 of 4', or empty."""
+    """Return 'max_gpu_hours reached: 4.02 of 4', or empty."""
     limit = plan.sweep.max_gpu_hours
     if limit is None or hours < limit:
         return ""
@@ -52,14 +53,15 @@ def reached(plan: Plan, hours: float) -> str:
 
 
 def cost_reached(max_cost: float | None, spent: float) -> str:
-    """'max_cost reached: $4.02 of $4.00', or empty; both in US dollars."""
+    """Return 'max_cost reached: $4.02 of $4.00', or empty; both in US dollars."""
     if max_cost is None or spent < max_cost:
         return ""
     return f"max_cost reached: {dollars(spent)} of {dollars(max_cost)}"
 
 
 def spent_dollars(plan: Plan, run_dir: RunDir, *, without: int | None = None) -> float:
-    """What the hosted models of a run have cost, by its cells' summaries; `without` one cell."""
+    """Return what the hosted models of a run have cost, by its cells' summaries; `without` one
+    cell."""
     numbers = (cell.number for cell in plan.cells if cell.number != without)
     summaries = (read_summary(run_dir, number) for number in numbers)
     return math.fsum(total_cost(each.usage) or 0.0 for each in summaries if each)
@@ -199,5 +201,5 @@ class MoneyStatus:
 
 
 def _number(hours: float) -> str:
-    """Two digits behind the point, or as many as matter: 4.02, 4, 0.0031."""
+    """Return hours with two digits behind the point, or as many as matter: 4.02, 4, 0.0031."""
     return f"{hours:.2f}".rstrip("0").rstrip(".") if hours >= 0.1 else f"{hours:.2g}"

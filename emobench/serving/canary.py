@@ -73,7 +73,7 @@ class Verdict:
 
 
 def calls_tools(plan: Plan, server: str) -> bool:
-    """Whether a conversation of the plan calls tools of this server in OpenAI's way."""
+    """Return whether a conversation of the plan calls tools of this server in OpenAI's way."""
     return any(
         cell.agent_strategy in ("tool-calling", "few-shot")
         and assistant_server(cell.assistant) == server
@@ -108,7 +108,7 @@ def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float
 
 
 def _ask(client: ChatClient, request: dict[str, Any], deadline: float) -> ChatResult:
-    """The reply; status 0 where none came. A server that is busy is asked again."""
+    """Return the reply; status 0 where none came. A server that is busy is asked again."""
     seen = ChatResult(0, "not asked")
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -154,7 +154,7 @@ def _chat_warnings(seen: ChatResult, role: Literal["user", "assistant"]) -> Iter
 
 
 def _text_warnings(seen: ChatResult) -> Iterator[str]:
-    """What is odd where the model was free to call a tool or to speak."""
+    """Yield what is odd where the model was free to call a tool or to speak."""
     step = judge_step(seen, [TOOL])
     if step.kind == "call_as_text":
         yield f"its tool calls arrive as text, so that no tool is ever called: {_PARSER}"
@@ -163,7 +163,7 @@ def _text_warnings(seen: ChatResult) -> Iterator[str]:
 
 
 def _tool_warnings(seen: ChatResult) -> Iterator[str]:
-    """What is odd where the model had to call the tool."""
+    """Yield what is odd where the model had to call the tool."""
     if seen.cut:
         return  # its reasoning was longer than the canary allows
     if seen.status != 200:

@@ -52,7 +52,7 @@ class RemainingCells:
         """Those behind it are done. Two threads may ask: either's number is right."""
 
     def any_left(self) -> bool:
-        """Whether a cell is not done. A cell that was found done is not looked at again."""
+        """Return whether a cell is not done. A cell that was found done is not looked at again."""
         left = self._left
         while left and self._is_done(self._cells[left - 1]):
             left -= 1
@@ -60,7 +60,7 @@ class RemainingCells:
         return left > 0
 
     def all_ended_since(self, moment: float) -> bool:
-        """Whether every cell was tried after `moment` (seconds since the epoch) and is not
+        """Return whether every cell was tried after `moment` (seconds since the epoch) and is not
         running."""
         return all(
             (summary := read_summary(self._run_dir, cell.number)) is not None
@@ -75,7 +75,7 @@ class RemainingCells:
 
 
 def arrays_of_server(plan: Plan, jobs: Sequence[JobRecord], instance: str) -> list[JobRecord]:
-    """The arrays whose cells use a server."""
+    """Return the arrays whose cells use a server."""
     blocks = blocks_of_server(plan, instance)
     return [
         job for job in jobs if job.kind is JobKind.ARRAY and not blocks.isdisjoint(job.block_names)
@@ -91,7 +91,7 @@ def who_needs(
     age_s: float,
     schedulers: Schedulers = SCHEDULERS,
 ) -> str:
-    """Who in a sweep needs a server, in words; empty if nobody does. Asks the queue.
+    """Return who in a sweep needs a server, in words; empty if nobody does. Asks the queue.
 
     `jobs` are the sweep's, `instance` is what the server stands for there, and `cells` those that
     use it. Arrays of an earlier submission say nothing: the one that the server is for may be on
@@ -115,7 +115,7 @@ def who_needs_server(
     cells: RemainingCells | None = None,
     schedulers: Schedulers = SCHEDULERS,
 ) -> str:
-    """Who in its own sweep needs the job of a server, one of `jobs`."""
+    """Return who in its own sweep needs the job of a server, one of `jobs`."""
     after = jobs[[job.job_id for job in jobs].index(server.job_id) + 1 :]
     cells = cells or RemainingCells(plan, run_dir, server.name)
 
@@ -127,7 +127,7 @@ def who_needs_server(
 
 
 def who_needs_lease(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
-    """Who in the leasing sweep needs the server."""
+    """Return who in the leasing sweep needs the server."""
     run_dir = RunDir(Path(lease.run_dir))
     of = f"of {run_dir.path.name}"
     try:
@@ -145,7 +145,7 @@ def who_needs_lease(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
 
 
 def who_leases(run_dir: RunDir, instance: str, schedulers: Schedulers = SCHEDULERS) -> str:
-    """Who in other sweeps needs a server of this run; empty if nobody does."""
+    """Return who in other sweeps needs a server of this run; empty if nobody does."""
     leases = read_leases(run_dir, instance)
     return next(filter(None, (who_needs_lease(lease, schedulers) for lease in leases)), "")
 
@@ -180,8 +180,8 @@ class OwnDemand:
         self._cells = RemainingCells(plan, self._run_dir, self._instance)
 
     def why_leave(self, patience_s: float = 0.0) -> str:
-        """Why nothing needs the server any more; empty while something does, or while the queue
-        has not answered. Waits for that `patience_s` seconds at most."""
+        """Return why nothing needs the server any more; empty while something does, or while the
+        queue has not answered. Waits for that `patience_s` seconds at most."""
         if (present := stamp(self._run_dir.plan)) != self._plan_stamp:
             # Cells were added while this server runs: their array counts on it.
             self._plan_stamp = present
@@ -242,7 +242,7 @@ class LeaseDemand:
         return tuple(lease.id for lease in self._held)
 
     def why_stay(self) -> str:
-        """Who needs the server in another sweep; empty if nobody does."""
+        """Return who needs the server in another sweep; empty if nobody does."""
         if not self._held:
             return ""
         who = self._needed.poll() or {}

@@ -34,7 +34,8 @@ being a member keeps the group's number from being used again."""
 
 
 def own_address() -> str:
-    """This node's address as other nodes reach it; the loopback address where there is none."""
+    """Return this node's address as other nodes reach it; the loopback address where there is
+    none."""
     try:
         address = socket.gethostbyname(socket.gethostname())
         if not address.startswith("127."):
@@ -49,7 +50,7 @@ def own_address() -> str:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody uses at this moment."""
+    """Return a port that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -105,7 +106,8 @@ class Engine:
         return self._process.pid
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the number of the signal that ended it."""
+        """Return the exit code; None while it runs; negative: the number of the signal that ended
+        it."""
         if self._process.returncode is None:
             # Not reaped here: as long as the leader is not, nobody else gets its group's number.
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -116,17 +118,18 @@ class Engine:
         return self._process.returncode
 
     def lines(self) -> list[str]:
-        """The last lines of its output; enough to find why it ended."""
+        """Return the last lines of its output; enough to find why it ended."""
         # What a dead engine still had in the pipe belongs to its last words.
         self._copier.join(timeout=1 if self.exit_code() is not None else 0)
         return list(self._tail)
 
     def tail(self) -> str:
-        """The very last lines, on one line."""
+        """Return the very last lines, on one line."""
         return " | ".join([line for line in self.lines() if line][-TAIL_LINES:])
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM to its process group, and SIGKILL to what is left after `grace_s` seconds."""
+        """Send SIGTERM to its process group, and SIGKILL to what is left after `grace_s`
+        seconds."""
         if self._process.returncode is not None:
             return
         os.killpg(self._process.pid, signal.SIGTERM)

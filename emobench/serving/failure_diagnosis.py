@@ -52,7 +52,7 @@ class Cause:
     advice: str
 
     def text(self) -> str:
-        """The cause and what to do, each on a line."""
+        """Return the cause and what to do, each on a line."""
         said = f": {self.line}" if self.line else ""
         return f"{TITLES[self.kind]}{said}\nwhat to do: {self.advice}"
 
@@ -212,7 +212,8 @@ _NO_COMMAND = 127
 
 
 def diagnose(lines: Iterable[str], exit_code: int | None = None) -> Cause:
-    """The first line that says why, before what it led to; `exit_code`: negative for a signal."""
+    """Return the first line that says why, before what it led to; `exit_code`: negative for a
+    signal."""
     said = [text for line in lines if (text := _plain(line))]
     for rules in (_RULES, _LAST_RESORT):
         for text in said:
@@ -233,14 +234,15 @@ def diagnose(lines: Iterable[str], exit_code: int | None = None) -> Cause:
 
 
 def diagnose_slow_start() -> Cause:
-    """The cause of an engine that runs, says nothing wrong and is not ready in time."""
+    """Return the cause of an engine that runs, says nothing wrong and is not ready in time."""
     return Cause(
         "timeout", "", next(rule.advice for rule in _LAST_RESORT if rule.kind == "timeout")
     )
 
 
 def may_recover(cause: Cause, served: bool) -> bool:
-    """Whether another start may help. `served`: the engine had been ready before it ended."""
+    """Return whether another start may help. `served`: the engine had been ready before it
+    ended."""
     if cause.kind in ("port", "device", "device_busy"):
         return True
     return served and cause.kind not in (
@@ -253,7 +255,8 @@ def may_recover(cause: Cause, served: bool) -> bool:
 
 
 def _plain(line: str) -> str:
-    """The words of a line without vLLM's prefix; empty for mere information and for frames."""
+    """Return the words of a line without vLLM's prefix; empty for mere information and for
+    frames."""
     match = _PREFIX.match(line)
     if match is None or match["level"] in ("DEBUG", "INFO", "WARNING"):
         return ""

@@ -76,7 +76,7 @@ class EndpointClaim:
             self._run_dir.successor(self._instance).unlink(missing_ok=True)
 
     def _is_lost(self, other: Endpoint | None) -> bool:
-        """Whether another job serves the instance in this one's place."""
+        """Return whether another job serves the instance in this one's place."""
         if other is None or not other.is_serving:
             return False
         beaten = self._takes_over and other.job_id != self._takes_over
@@ -136,7 +136,7 @@ class Succession:
             self._scheduler.withdraw(self.successor)
 
     def ask(self) -> OwnJob:
-        """What Slurm says of this job now."""
+        """Return what Slurm says of this job now."""
         return self._scheduler.own_job()
 
     def _step(self) -> bool:
@@ -158,7 +158,7 @@ class Succession:
         return self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
 
     def _is_time(self, own: OwnJob) -> bool:
-        """Whether no more than the lead is left of this job."""
+        """Return whether no more than the lead is left of this job."""
         if own.end is None:
             return False
         # Where an administrator shortens a job, its lead stays that of the limit it was given.
@@ -206,7 +206,7 @@ class Handover:
         self._claim.publish(endpoint)
 
     def why_leave(self) -> str:
-        """Who serves in this job's place; empty as long as it serves itself."""
+        """Return who serves in this job's place; empty as long as it serves itself."""
         return f"handed over to job {self._claim.lost_to}" if self._claim.lost_to else ""
 
     def poll(self) -> None:
@@ -233,7 +233,7 @@ class Handover:
         grace_s: float,
         quiet_s: float,
     ) -> None:
-        """After the last word to the clients: let requests end that are under way, as far as there
+        """Let requests end that are under way after the last word to the clients, as far as there
         is time; or take the successor back, where nobody needs a server any more.
 
         `stop` names the signal that was received, `grace_s` is what the engine needs to stop.
@@ -249,7 +249,7 @@ class Handover:
 
     @staticmethod
     def _stop_time(succession: Succession, grace_s: float) -> float:
-        """When the engine has to be told to stop, in seconds since the epoch."""
+        """Return when the engine has to be told to stop, in seconds since the epoch."""
         end = succession.ask().end or time.time() + DRAIN_S
         # An engine ends sooner than it has to.
         return end - min(grace_s, max(end - time.time(), 0) / 4)

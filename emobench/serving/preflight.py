@@ -79,7 +79,7 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> Plan:
 
 
 def _key_of(flag: str) -> str | None:
-    """The key of the sweep file that a flag comes from; None where no key sets it."""
+    """Return the key of the sweep file that a flag comes from; None where no key sets it."""
     odd = {TEMPLATE_KWARGS: "chat_template_kwargs", "--served-model-name": "served_name"}
     name = flag.removeprefix("--").replace("-", "_")
     alike = name if name in VllmModel.model_fields else None
@@ -87,8 +87,8 @@ def _key_of(flag: str) -> str | None:
 
 
 def _lack(flag: str, model: VllmModel, role: Role, source: str) -> str:
-    """What it means that the site's vLLM does not take a flag, and what can be changed; empty
-    where nothing is lost."""
+    """Return what it means that the site's vLLM does not take a flag, and what can be changed;
+    empty where nothing is lost."""
     since = f" (vLLM {flags.SINCE[flag]} was the first)" if flag in flags.SINCE else ""
     text = f"{source} does not take {flag}{since}"
     if not is_optional(flag, model):
@@ -106,7 +106,7 @@ def _lack(flag: str, model: VllmModel, role: Role, source: str) -> str:
 
 
 def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
-    """What is odd about the parsers of a model, by its family and by vLLM's names."""
+    """Yield what is odd about the parsers of a model, by its family and by vLLM's names."""
     tools = model.tool_call_parser or option_of(model, "--tool-call-parser")
     reasoning = model.reasoning_parser or option_of(model, "--reasoning-parser")
     given: tuple[tuple[Literal["tool", "reasoning"], str, str | None], ...] = (

@@ -38,7 +38,7 @@ class Readiness:
         """Whether another server answers in its place."""
 
     def look(self) -> Verdict | None:
-        """What the first requests showed; None as long as they are not answered."""
+        """Return what the first requests showed; None as long as they are not answered."""
         if self._thread is None and self._is_up():
             self.problem = "its first requests were not answered"
             # A first request may compile for minutes. A daemon, so that one which hangs does not

@@ -48,7 +48,8 @@ class Offer:
 
 
 def describe_service(plan: Plan, server: str) -> dict[str, object]:
-    """All that changes what a server answers or can take: equal for servers that can be shared."""
+    """Return all that changes what a server answers or can take: equal for servers that can be
+    shared."""
     sweep, profile = plan.sweep, plan.profile
     model: RoleModel = servers_of(sweep)[server]
     served: dict[str, object] = {
@@ -68,9 +69,9 @@ def describe_service(plan: Plan, server: str) -> dict[str, object]:
 
 
 def find_offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
-    """Servers of the sweeps beside `run_dir` that could serve `server`: ready by their own word,
-    with a fresh heartbeat, a key and a run directory of this user's. Those with the fewest leases
-    come first."""
+    """Find servers of the sweeps beside `run_dir` that could serve `server`: ready by their own
+    word, with a fresh heartbeat, a key and a run directory of this user's. Those with the fewest
+    leases come first."""
     wanted = describe_service(plan, server)
     found = []
     for other in _siblings(run_dir):
@@ -148,7 +149,7 @@ def lease_server(
 
 
 def holds_lease(run_dir: RunDir, instance: str) -> bool:
-    """Whether the instance has a lease of a server that is there."""
+    """Return whether the instance has a lease of a server that is there."""
     location = locate_server(run_dir, instance)
     endpoint = location.read() if location.lease else None
     return endpoint is not None and endpoint.is_ready and location.lease in endpoint.leases
@@ -176,7 +177,7 @@ def _siblings(run_dir: RunDir) -> Iterator[RunDir]:
 
 
 def _live_servers(run_dir: RunDir) -> list[Offer]:
-    """The run's own servers that say that they are ready. Raises OSError."""
+    """Return the run's own servers that say that they are ready. Raises OSError."""
     found = []
     for file in sorted(run_dir.endpoints.glob("*.json")):
         location = ServerLocation(run_dir, file.stem)

@@ -52,7 +52,7 @@ class ShutdownPolicy:
         return not (self.final or self.kept_until or self.closing)
 
     def observe(self, busy: bool | None) -> None:
-        """One look at the engine. What cannot be told (None) is not held against it."""
+        """Note one look at the engine. What cannot be told (None) is not held against it."""
         idle = busy is False
         if not (idle and self._was_idle):
             # The first idle look counts as used: a server has not been idle while it loaded.
@@ -60,7 +60,7 @@ class ShutdownPolicy:
         self._was_idle = idle
 
     def why_leave(self) -> str:
-        """Why the server leaves now; empty while it stays."""
+        """Return why the server leaves now; empty while it stays."""
         reason = self._why_leave()
         self.final = self.final or bool(reason)
         return reason
@@ -85,7 +85,7 @@ class ShutdownPolicy:
         return ""
 
     def _kept(self, sweep: Sweep) -> bool:
-        """Whether the server stays for work by hand."""
+        """Return whether the server stays for work by hand."""
         now = datetime.now(UTC)
         self._unneeded = self._unneeded or now
         until = self._unneeded + timedelta(minutes=sweep.keep_servers_min)
@@ -94,7 +94,7 @@ class ShutdownPolicy:
 
 
 def cost_of_keeping(plan: Plan, minutes: float) -> str:
-    """What servers that stay cost at most: '3 accelerators x 2 h = 6 accelerator-hours'."""
+    """Return what servers that stay cost at most: '3 accelerators x 2 h = 6 accelerator-hours'."""
     cards = sum(model.accelerators for model in instances_of(plan.sweep).values())
     hours = minutes / 60
     if not cards:

@@ -67,7 +67,7 @@ def run_lines(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to the whole session first, so that traps can clean up."""
+    """Send SIGTERM to the whole session first, so that traps can clean up."""
     deadline = time.monotonic() + GRACE_S
     os.killpg(process.pid, signal.SIGTERM)
     # Not reaped here: as long as the shell is not, nobody else gets its group's number.

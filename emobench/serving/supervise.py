@@ -117,14 +117,14 @@ class Announcer:
         self._beat = float("-inf")
 
     def set_engine(self, engine: Engine) -> None:
-        """A new start of the engine, which has another address and incarnation."""
+        """Take note of a new start of the engine, which has another address and incarnation."""
         self._engine = engine
         self.endpoint = replace(
             self.endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation, warnings=()
         )
 
     def set_warnings(self, warnings: Sequence[str]) -> None:
-        """What the first requests showed, for the next announcement."""
+        """Keep what the first requests showed, for the next announcement."""
         self.endpoint = replace(self.endpoint, warnings=tuple(warnings))
 
     def publish(self, state: State, reason: str = "", cause: str = "") -> None:
@@ -256,11 +256,11 @@ class Supervisor:
         self._handover.drain_or_withdraw(url, stop, sleep, grace_s, quiet_s)
 
     def _is_needed(self) -> bool:
-        """Whether the server would stay if its job did not end."""
+        """Return whether the server would stay if its job did not end."""
         return not self._policy.why_leave() and self._policy.outlasts_job
 
     def _serve(self) -> str:
-        """Why the server left. Raises Failed."""
+        """Serve; return why the server left. Raises Failed."""
         restarts = 0
         while True:
             problem = self._start()
@@ -390,7 +390,7 @@ class Supervisor:
         return bool(self._reason)
 
     def _describe_death(self) -> str:
-        """How the engine died; empty while it lives or when we are told to stop as well."""
+        """Return how the engine died; empty while it lives or when we are told to stop as well."""
         assert self._engine is not None
         if self._engine.exit_code() is None:
             return ""
@@ -412,7 +412,7 @@ def _withhold_keys(plan: Plan, run_dir: RunDir) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int:
-    """Exit code 0: left in order, 1: failed, 2: the run directory or server is wrong."""
+    """Return exit code 0: left in order, 1: failed, 2: the run directory or server is wrong."""
     parser = argparse.ArgumentParser(prog="python -m emobench.serving.supervise")
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--server", required=True, help="user or assistant_<name>")

@@ -76,13 +76,13 @@ class Known:
 
 @cache
 def shipped() -> Known:
-    """The flags of the version that the list was made for."""
+    """Return the flags of the version that the list was made for."""
     flags = frozenset(line for line in _shipped_lines() if line.startswith("-"))
     return Known(flags, f"vLLM {VERSION} (emobench's list)", asked=False)
 
 
 def shipped_parsers(kind: Literal["tool", "reasoning"]) -> list[str]:
-    """The parsers that this version registers by name."""
+    """Return the parsers that this version registers by name."""
     lines = (line.split() for line in _shipped_lines())
     return [line[1] for line in lines if line[0] == f"{kind}-parser"]
 
@@ -114,7 +114,8 @@ _asked: dict[str, Known | None] = {}
 
 
 def installed(profile: ClusterProfile, cache_file: Path | None = None) -> Known | None:
-    """The flags of the vLLM that `server_setup` makes reachable here; None where there is none.
+    """Return the flags of the vLLM that `server_setup` makes reachable here; None where there is
+    none.
 
     The answer is kept for this process, and for a day in `cache_file` where its folder exists.
     """
@@ -162,7 +163,7 @@ def _ask(profile: ClusterProfile) -> frozenset[str]:
 
 
 def flags_in_help(text: str) -> frozenset[str]:
-    """The options that a help page defines, not those that its sentences mention."""
+    """Return the options that a help page defines, not those that its sentences mention."""
     lines = re.findall(r"^ {1,4}(-\S.*)$", text, flags=re.MULTILINE)
     heads = [re.split(r"\s{2,}", line)[0] for line in lines]
     return frozenset(
@@ -171,7 +172,7 @@ def flags_in_help(text: str) -> frozenset[str]:
 
 
 def flags_in(arguments: Sequence[str]) -> list[str]:
-    """The flags among arguments, as vLLM reads them."""
+    """Return the flags among arguments, as vLLM reads them."""
     return [
         flag_of(argument)
         for argument in arguments
@@ -180,7 +181,8 @@ def flags_in(arguments: Sequence[str]) -> list[str]:
 
 
 def is_known(flag: str, flags: Iterable[str]) -> bool:
-    """Whether argparse would take the flag: as it is, as --no-X, or as the start of one flag."""
+    """Return whether argparse would take the flag: as it is, as --no-X, or as the start of one
+    flag."""
     flags = frozenset(flags)
     flag = flag if flag.startswith("--") else flag.partition(".")[0]
     positive = f"--{flag.removeprefix('--no-')}" if flag.startswith("--no-") else flag
@@ -190,14 +192,15 @@ def is_known(flag: str, flags: Iterable[str]) -> bool:
 
 
 def removed_hint(flag: str, known: Known) -> str:
-    """What to do about a flag that vLLM dropped; empty where it did not, or where it is back."""
+    """Return what to do about a flag that vLLM dropped; empty where it did not, or where it is
+    back."""
     if known.asked and is_known(flag, known.flags):
         return ""
     return REMOVED.get(flag, "")
 
 
 def unknown_hint(flag: str, known: Known) -> str:
-    """What is odd about a flag that is not known; empty where it is."""
+    """Return what is odd about a flag that is not known; empty where it is."""
     if is_known(flag, known.flags):
         return ""
     guess = nearest(flag, known.flags)

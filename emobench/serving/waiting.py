@@ -29,7 +29,7 @@ class Found:
 
 
 def find_server(run_dir: RunDir, instance: str) -> tuple[Found | None, str]:
-    """The instance's server, or why it cannot be used now. Asks the server."""
+    """Return the instance's server, or why it cannot be used now. Asks the server."""
     location = locate_server(run_dir, instance)
     endpoint = location.read()
     problem = find_problem(location, endpoint)
@@ -46,7 +46,7 @@ def wait_for_endpoint(
     interrupted: Callable[[], bool] = lambda: False,
     schedulers: Schedulers = SCHEDULERS,
 ) -> Found:
-    """The first of these instances that is ready and has proved to be what it says.
+    """Wait for the first of these instances that is ready and has proved to be what it says.
 
     They are replicas, in order of preference. Raises ServersGone when none has been ready for
     `deadline_s` seconds in which no job of them was queued, as soon as all of them have failed or
@@ -92,7 +92,7 @@ def wait_for_endpoint(
 
 
 def find_problem(location: ServerLocation, endpoint: Endpoint | None) -> str:
-    """Why the server at `location` cannot be used now; empty if it can. Asks the server."""
+    """Return why the server at `location` cannot be used now; empty if it can. Asks the server."""
     if endpoint is None:
         return f"there is no {location.file}"
     if endpoint.state != "ready":
@@ -108,7 +108,7 @@ def find_problem(location: ServerLocation, endpoint: Endpoint | None) -> str:
 
 
 def _end(endpoint: Endpoint) -> str:
-    """How the server ended by its own word; empty where it may come back."""
+    """Return how the server ended by its own word; empty where it may come back."""
     if endpoint.state == "failed":
         return f"server {endpoint.server} failed: {endpoint.reason}"
     if endpoint.state == "left" and endpoint.final:
@@ -130,14 +130,15 @@ class _Queue:
         self._asked = float("-inf")
 
     def is_last(self, location: ServerLocation, endpoint: Endpoint) -> bool:
-        """Whether no other job of the server is alive: its successor may be."""
+        """Return whether no other job of the server is alive: its successor may be."""
         if time.monotonic() - self._asked >= JOB_CHECK_S or location not in self._states:
             self._ask()
         job_id, state = self._states[location]
         return job_id in ("", endpoint.job_id) or state is None or not state.live
 
     def ended(self) -> str:
-        """How the last jobs of all servers ended; empty while one lives, or is not known of."""
+        """Return how the last jobs of all servers ended; empty while one lives, or is not known
+        of."""
         self._ask()
         words = []
         for location, (job_id, state) in self._states.items():
@@ -147,13 +148,13 @@ class _Queue:
         return "; ".join(words)
 
     def waits(self) -> bool:
-        """Whether a job of a server has not started yet, as asked last."""
+        """Return whether a job of a server has not started yet, as asked last."""
         return any(
             state is not None and state.phase is Phase.QUEUED for _, state in self._states.values()
         )
 
     def hint(self) -> str:
-        """Where to look for what keeps the servers, as asked last."""
+        """Return where to look for what keeps the servers, as asked last."""
         if any(job_id for job_id, _ in self._states.values()):
             return "its log is named user_vllm_<job>.out or assistant_vllm_<job>.out"
         return "no job of it was submitted: `emobench sbatch RUN_DIR` prints the line that does"

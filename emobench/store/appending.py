@@ -29,11 +29,11 @@ class LineStore(ABC):
 
     @abstractmethod
     def _busy(self) -> Exception:
-        """What to raise where another process holds the lock."""
+        """Return what to raise where another process holds the lock."""
 
     @abstractmethod
     def _load(self) -> int:
-        """Take in what the file holds; the offset after its last whole line."""
+        """Take in what the file holds; return the offset after its last whole line."""
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
@@ -74,7 +74,7 @@ def append_lines(path: Path, lines: Iterable[bytes]) -> None:
 
 
 def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Each line from the byte `start` on, with its line break, and where it begins.
+    """Yield each line from the byte `start` on, with its line break, and where it begins.
 
     A last line without a line break is torn, or being written. Raises OSError.
     """

@@ -77,12 +77,13 @@ def total_cost(usage: Usage) -> float | None:
 
 
 def dollars(amount: float) -> str:
-    """An amount as people write it: $0.0031, $0.42, $1,234.50."""
+    """Return an amount as people write it: $0.0031, $0.42, $1,234.50."""
     return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"
 
 
 def describe_usage(usage: Usage) -> str:
-    """One line of both roles: 'user 1,200 in, 300 out; assistant 9,000 in, 400 out, $0.12'."""
+    """Return one line of both roles: 'user 1,200 in, 300 out; assistant 9,000 in, 400 out,
+    $0.12'."""
     parts = []
     for role in ROLES:
         used = usage.get(role, NO_USAGE)

@@ -71,7 +71,7 @@ class Endpoint:
     """Of the file; a file without it is of nobody's."""
 
     def age_s(self) -> float:
-        """Seconds since the last heartbeat; infinite where it cannot be read."""
+        """Return seconds since the last heartbeat; infinite where it cannot be read."""
         return age_s(self.heartbeat)
 
     @property
@@ -100,7 +100,7 @@ def publish(run_dir: RunDir, endpoint: Endpoint) -> None:
 
 
 def read_endpoint(run_dir: RunDir, server: str) -> Endpoint | None:
-    """The server's file, or None where there is none or it is no endpoint."""
+    """Return the server's file, or None where there is none or it is no endpoint."""
     data = read_json(run_dir.endpoint(server))
     if not isinstance(data, dict) or "schema" not in data:
         return None
@@ -142,16 +142,16 @@ class ServerLocation:
         return self.run_dir.endpoint(self.instance)
 
     def read(self) -> Endpoint | None:
-        """The server's endpoint, or None where there is none."""
+        """Return the server's endpoint, or None where there is none."""
         return read_endpoint(self.run_dir, self.instance)
 
     def key(self) -> str:
-        """The key that the server asks for. Raises InvalidInput where it cannot be read."""
+        """Return the key that the server asks for. Raises InvalidInput where it cannot be read."""
         return api_key(self.run_dir)
 
 
 def locate_server(run_dir: RunDir, instance: str) -> ServerLocation:
-    """Where the clients of `instance` find its server."""
+    """Return where the clients of `instance` find its server."""
     data = read_json(run_dir.endpoint(instance))
     lease = data.get("lease") if isinstance(data, dict) and data.get("schema") == 1 else None
     own = ServerLocation(run_dir, instance)
@@ -173,8 +173,8 @@ def point_to_leased(run_dir: RunDir, instance: str, location: ServerLocation) ->
 
 
 def api_key(run_dir: RunDir, create: bool = False) -> str:
-    """The key that servers ask of their clients. Raises InvalidInput where there is none, and where
-    its file, or the folder or run directory that it is in, is somebody else's."""
+    """Return the key that servers ask of their clients. Raises InvalidInput where there is none,
+    and where its file, or the folder or run directory that it is in, is somebody else's."""
     path = run_dir.api_key
     if create and not os.path.lexists(path):
         make_private_folder(run_dir)
@@ -201,8 +201,8 @@ def api_key(run_dir: RunDir, create: bool = False) -> str:
 
 
 def read_own(run_dir: RunDir, path: Path) -> str:
-    """The text of a file of keys in endpoints/. Raises OSError, also where it is not this user's
-    own."""
+    """Return the text of a file of keys in endpoints/. Raises OSError, also where it is not this
+    user's own."""
     # Not through a link: somebody else's may lead to our key, and offer it for another server's.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(os.open(path, flags), encoding="ascii") as stream:

@@ -173,13 +173,13 @@ class EpisodeRecord:
 
 
 def line_of(record: EpisodeRecord) -> bytes:
-    """The record as a line of the file, without its line break."""
+    """Return the record as a line of the file, without its line break."""
     body = dump_json(record)[:-1]
     return b'%b%b%08x"}' % (body, _MARK, crc32(body))
 
 
 def parse_line(line: bytes, path: Path) -> EpisodeRecord | None:
-    """The record of a whole line of a file, or None where it is damaged or no episode.
+    """Return the record of a whole line of a file, or None where it is damaged or no episode.
 
     Raises InvalidInput for a line of a newer version, which this one cannot judge.
     """
@@ -206,8 +206,8 @@ def parse_line(line: bytes, path: Path) -> EpisodeRecord | None:
 
 
 def episode_of(data: object) -> EpisodeRecord | None:
-    """Parsed JSON as a record, or None where it is no episode. A field that is not as a run writes
-    it is as if it were absent."""
+    """Return parsed JSON as a record, or None where it is no episode. A field that is not as a run
+    writes it is as if it were absent."""
     if not isinstance(data, dict):
         return None
     get = data.get
@@ -254,7 +254,7 @@ def episode_of(data: object) -> EpisodeRecord | None:
 
 
 def belongs_to(cell: Cell) -> Callable[[EpisodeRecord], bool]:
-    """The question whether a record is one of the cell's, on one of its tasks."""
+    """Return a function that says whether a record is one of the cell's, on one of its tasks."""
     key, tasks = cell.key, frozenset(cell.tasks)
     return lambda record: record.task_id in tasks and record.key == key
 
@@ -275,7 +275,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[Line]:
-    """The lines from the byte `start` on. Raises OSError; InvalidInput for a newer schema."""
+    """Yield the lines from the byte `start` on. Raises OSError; InvalidInput for a newer schema."""
     for line, offset in stored_lines(path, start):
         if not line.endswith(b"\n"):
             yield Line(offset, len(line), "torn")
@@ -365,7 +365,7 @@ class TaskResult(NamedTuple):
 
 
 def read_results(path: Path, cell: Cell) -> Mapping[int, TaskResult]:
-    """What counts in a cell's file, by task, also of tasks that the cell no longer has.
+    """Return what counts in a cell's file, by task, also of tasks that the cell no longer has.
 
     Read once as long as the file stays the same. An absent file has none. Raises OSError on a bad
     disk.
@@ -439,11 +439,11 @@ class EpisodeStore(LineStore):
         return add_usage(*self._usage.values())
 
     def finished(self) -> set[int]:
-        """Tasks that need no further run."""
+        """Return the tasks that need no further run."""
         return {task for task, record in self.records.items() if record.is_final}
 
     def attempts(self, task: int) -> int:
-        """Times that the task was begun before."""
+        """Return how often the task was begun before."""
         set_aside = (each.attempt for each in self.earlier.get(task, ()))
         return max(self._attempts.get(task, 0), *set_aside, 0)
 
@@ -529,7 +529,7 @@ def _is_damaged(line: Line) -> bool:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number, or None."""
     if type(value) is float:
         return value if math.isfinite(value) else None
     if type(value) is not int:
@@ -541,14 +541,14 @@ def number(value: object) -> float | None:
 
 
 def whole(value: object, largest: int) -> int | None:
-    """A whole number of at most that size, or None."""
+    """Return a whole number of at most that size, or None."""
     if type(value) is int:
         return value if -largest <= value <= largest else None
     return whole(int(value), largest) if type(value) is float and value.is_integer() else None
 
 
 def text(value: object) -> str | None:
-    """A string that UTF-8 can write, or None. A model can send a lone surrogate."""
+    """Return a string that UTF-8 can write, or None. A model can send a lone surrogate."""
     if not isinstance(value, str) or not value:
         return None
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")

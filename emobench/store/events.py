@@ -91,7 +91,7 @@ class EventLog:
 
 
 def read_events(run_dir: RunDir) -> dict[str, list[Event]]:
-    """Events of every server's job by job id, in the order they were written."""
+    """Return the events of every server's job by job id, in the order they were written."""
     found: dict[str, list[Event]] = {}
     try:
         paths = sorted(run_dir.endpoints.iterdir())

@@ -82,7 +82,7 @@ class JobRecord:
         return f"{self.name} (job {self.job_id})"
 
     def to_json(self) -> dict[str, Any]:
-        """The record as it stands in the file."""
+        """Return the record as it stands in the file."""
         data: dict[str, Any] = {
             "kind": str(self.kind),
             "name": self.name,
@@ -103,8 +103,8 @@ class JobRecord:
 
 
 def tasks_of(plan: Plan, job: JobRecord) -> dict[int, str]:
-    """Task id by cell of an array, as in its log's name and its cell's summary; empty where the
-    plan has no such block."""
+    """Return the task id by cell of an array, as in its log's name and its cell's summary; empty
+    where the plan has no such block."""
     first = next((block.first_cell for block in plan.blocks if block.name == job.name), None)
     return {} if first is None else {cell: task_id(job.job_id, cell - first) for cell in job.cells}
 
@@ -114,12 +114,13 @@ OnJob = Callable[[JobRecord], None]
 
 
 def new_record(kind: JobKind, name: str, job_id: str, script: str, **more: Any) -> JobRecord:
-    """The record of a job that is submitted now; `script` is a name in the scripts' folder."""
+    """Return the record of a job that is submitted now; `script` is a name in the scripts'
+    folder."""
     return JobRecord(kind, name, job_id, f"scripts/{script}", submitted=now(), **more)
 
 
 def record_of(data: Mapping[str, Any]) -> JobRecord:
-    """The record of an entry of the file. Raises KeyError, TypeError or ValueError."""
+    """Return the record of an entry of the file. Raises KeyError, TypeError or ValueError."""
     process = None
     if "pid" in data:
         process = LocalProcess(**{field.name: data[field.name] for field in fields(LocalProcess)})
@@ -141,7 +142,7 @@ def record_of(data: Mapping[str, Any]) -> JobRecord:
 
 
 def read_jobs(run_dir: RunDir) -> list[JobRecord]:
-    """The job records, oldest first; none where nothing was submitted.
+    """Return the job records, oldest first; none where nothing was submitted.
 
     Raises InvalidInput where there is a file that is no list of jobs: taken for an empty one, all
     that runs would be submitted again.

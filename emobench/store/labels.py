@@ -70,7 +70,8 @@ class Answer:
 
 
 def read_answers(path: Path) -> dict[str, Answer]:
-    """The answers by key; a torn or damaged line is left out. Raises OSError on a bad disk."""
+    """Return the answers by key; a torn or damaged line is left out. Raises OSError on a bad
+    disk."""
     try:
         return _read(path)[0]
     except (FileNotFoundError, NotADirectoryError):
@@ -78,7 +79,7 @@ def read_answers(path: Path) -> dict[str, Answer]:
 
 
 def _read(path: Path) -> tuple[dict[str, Answer], int]:
-    """The answers, and the length of the file up to its last whole line."""
+    """Return the answers, and the length of the file up to its last whole line."""
     answers: dict[str, Answer] = {}
     whole = 0
     for line, offset in stored_lines(path):

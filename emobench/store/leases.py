@@ -52,7 +52,7 @@ def add_lease(location: ServerLocation, run_dir: RunDir, instance: str) -> Serve
 
 
 def read_leases(run_dir: RunDir, instance: str) -> list[Lease]:
-    """The leases of a server of this run, whether they still count or not."""
+    """Return the leases of a server of this run, whether they still count or not."""
     found = []
     for file in sorted(run_dir.leases(instance).glob("*.json")):
         data = read_json(file)

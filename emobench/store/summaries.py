@@ -88,7 +88,7 @@ class CellSummary(BaseModel):
     """What the run that began the cell found of its endpoints, by role."""
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether every task has its result; a resumed sweep may have added tasks since."""
+        """Return whether every task has its result; a resumed sweep may have added tasks since."""
         return self.status == "done" and self.expected >= len(cell.tasks)
 
     @property
@@ -117,8 +117,8 @@ class CellSummary(BaseModel):
 
 
 def current_summary(run_dir: RunDir, cell: Cell, *, check: bool = False) -> CellSummary | None:
-    """The summary of a cell, made of its episodes where these are others than it was written for,
-    and with `check` in any case. None where there is neither."""
+    """Return the summary of a cell, made of its episodes where these are others than it was written
+    for, and with `check` in any case. None where there is neither."""
     paths = run_dir.cell(cell.number)
     summary = summary_in(paths.summary)
     if summary is not None and not check and _is_current(summary, paths):
@@ -183,7 +183,7 @@ def _summary_of(
 
 
 def _counts(results: Iterable[TaskResult | EpisodeRecord]) -> dict[str, Any]:
-    """What a summary says of the episodes."""
+    """Return what a summary says of the episodes."""
     results = list(results)
     finished = [each for each in results if each.is_final]
     rewards = [each.reward for each in finished if each.reward is not None]
@@ -197,7 +197,7 @@ def _counts(results: Iterable[TaskResult | EpisodeRecord]) -> dict[str, Any]:
 
 
 def _write_results(store: EpisodeStore, cell: Cell) -> None:
-    """What is missing is left out. Raises OSError."""
+    """Write tau-bench's results; what is missing is left out. Raises OSError."""
     finished = [store.records[task] for task in cell.tasks if task in store.finished()]
     results = [record.stock_result() for record in finished]
     write_bytes_atomic(store.paths.results, dump_json(results))
@@ -215,7 +215,7 @@ def _size(path: Path) -> int | None:
 
 
 def _is_current(summary: CellSummary, paths: CellPaths) -> bool:
-    """Whether the episodes are those that the summary was written for."""
+    """Return whether the episodes are those that the summary was written for."""
     size = _size(paths.episodes)
     if size is None:
         return summary.status != "done"
@@ -230,13 +230,13 @@ def _is_newer(path: Path, paths: CellPaths) -> bool:
 
 
 def read_summary(run_dir: RunDir, number: int) -> CellSummary | None:
-    """The summary of cell `number` as it was written, or None where there is none that can be read;
-    whether a cell is done says `current_summary`."""
+    """Return the summary of cell `number` as it was written, or None where there is none that can
+    be read; whether a cell is done says `current_summary`."""
     return summary_in(run_dir.cell(number).summary)
 
 
 def summary_in(file: Path) -> CellSummary | None:
-    """The summary that a file holds, or None where there is none that can be read."""
+    """Return the summary that a file holds, or None where there is none that can be read."""
     try:
         summary = CellSummary.model_validate(read_json(file))
     except ValidationError:
@@ -283,12 +283,13 @@ class SummaryWriter:
         self._written = time.monotonic()
 
     def write_now_and_then(self, store: EpisodeStore) -> None:
-        """At most once a second: its cost must not grow with the speed of the run."""
+        """Write the summary, at most once a second: its cost must not grow with the speed of the
+        run."""
         if time.monotonic() - self._written > 1.0:
             self.write(store)
 
     def end(self, store: EpisodeStore, status: Status, reason: str, message: str = "") -> None:
-        """The last word on this run of the cell, and its results. Raises OSError."""
+        """Write the last word on this run of the cell, and its results. Raises OSError."""
         try:
             _write_results(store, self._cell)
         finally:

@@ -100,7 +100,7 @@ def collect_into(request: Request) -> dict[str, Any]:
 
 
 def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
-    """Where the tables go unless somebody says otherwise."""
+    """Return where the tables go unless somebody says otherwise."""
     if len(run_dirs) == 1 and not files:
         if (run_dirs[0] / "collected.json").exists():
             raise InvalidInput(
@@ -116,7 +116,8 @@ def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
 
 
 def sources_of(paths: Sequence[Path]) -> list[Path]:
-    """The run directories behind `paths`, each collected folder replaced by those it was made of.
+    """Return the run directories behind `paths`, each collected folder replaced by those it was
+    made of.
 
     Raises InvalidInput where a path is none of them.
     """
@@ -152,7 +153,7 @@ def check_input(path: Path) -> None:
 def _write(
     scratch: Path, runs: Sequence[Run], published: list[FileAccount], request: Request
 ) -> dict[str, Any]:
-    """Everything of the folder but its summary, into `scratch`; returns the summary."""
+    """Write everything of the folder but its summary into `scratch`, and return the summary."""
     parts = parts_of(runs, scratch)
     account = Account(scratch)
     collection = _identity(parts, request)
@@ -178,7 +179,8 @@ def _write(
 
 
 def _merged_plan(runs: Sequence[Run], name: str) -> Plan:
-    """The cells of all runs, each key once, numbered anew; what they share is the first run's."""
+    """Return the cells of all runs, each key once, numbered anew; what they share is the first
+    run's."""
     # A run of one's own says more than what tau-bench's files say.
     first = load_current_plan(min(runs, key=lambda run: run.published).run_dir)
     sweeps = [run.plan.sweep for run in runs]
@@ -224,8 +226,8 @@ def _merged_plan(runs: Sequence[Run], name: str) -> Plan:
 
 
 def _link_cells(runs: Sequence[Run], parts: Sequence[Part], folder: Path) -> None:
-    """`folder`/cells/<n> for each part in its order: a link to the cell's own folder, or, where
-    several runs hold episodes of it, a file of those that count.
+    """Make `folder`/cells/<n> for each part in its order: a link to the cell's own folder, or,
+    where several runs hold episodes of it, a file of those that count.
 
     Raises OSError where the disk refuses.
     """
@@ -271,8 +273,8 @@ def _count_published(summary: dict[str, Any], published: Sequence[FileAccount]) 
 
 
 def _identity(parts: Sequence[Part], request: Request) -> str:
-    """Names this collection: the same for the same files and options, so that a repeated one
-    writes the same bytes."""
+    """Return a name of this collection: the same for the same files and options, so that a repeated
+    one writes the same bytes."""
     digest = hashlib.sha256(repr((SCHEMA_VERSION, request.text)).encode())
     for part in parts:
         for file in part.files:
@@ -315,7 +317,7 @@ def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, gone afterwards, as are parents made for nothing."""
+    """Make an empty folder beside `folder`, gone afterwards, as are parents made for nothing."""
     made = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
@@ -349,7 +351,7 @@ def _install(scratch: Path, folder: Path, summary: dict[str, Any]) -> None:
 
 
 def describe(summary: dict[str, Any], folder: str) -> str:
-    """What was collected, and what was left out and where, in a few lines."""
+    """Say what was collected, and what was left out and where, in a few lines."""
     runs = len(summary["runs"])
     lines = [
         f"collected {summary['episodes']:,} of {summary['expected']:,} planned episodes and "

@@ -111,7 +111,7 @@ _FIXED = {"outcome": OUTCOMES, "role": ROLES}
 
 
 def arrow_schema(columns: Sequence[Column]) -> Any:
-    """The pyarrow schema of a table."""
+    """Return the pyarrow schema of a table."""
     import pyarrow as pa
 
     return pa.schema([pa.field(c.name, _arrow_type(c), nullable=c.nullable) for c in columns])
@@ -122,15 +122,15 @@ def turn_columns(with_text: bool) -> tuple[Column, ...]:
 
 
 def episodes_table(rows: Sequence[tuple[Any, ...]]) -> Any:
-    """Rows of `rows.episode_row` as a pyarrow table."""
+    """Return rows of `rows.episode_row` as a pyarrow table."""
     return _table(EPISODES, _transposed(rows, len(EPISODES)))
 
 
 def turns_table(
     episodes: Any, rows: Sequence[tuple[Any, ...]], counts: Sequence[int], with_text: bool
 ) -> Any:
-    """Rows of `rows.turn_rows` as a pyarrow table; the first `counts[0]` are the first episode's,
-    and so on."""
+    """Return rows of `rows.turn_rows` as a pyarrow table; the first `counts[0]` are the first
+    episode's, and so on."""
     import numpy as np
     import pyarrow as pa
 
@@ -142,7 +142,8 @@ def turns_table(
 
 
 def to_pandas(table: Any, columns: Sequence[Column], folder: Path) -> pd.DataFrame:
-    """A frame with the types that docs/tables.md promises; `file` is resolved from `folder`."""
+    """Return a frame with the types that docs/tables.md promises; `file` is resolved from
+    `folder`."""
     import pandas as pd
     import pyarrow as pa
 
@@ -186,7 +187,7 @@ def _arrow_type(column: Column) -> Any:
 
 
 def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """The columns, made of blocks of rows that the processor's cache holds."""
+    """Return the columns, made of blocks of rows that the processor's cache holds."""
     columns: list[list[Any]] = [[] for _ in range(width)]
     for start in range(0, len(rows), _BLOCK):
         block = zip(*rows[start : start + _BLOCK], strict=True)

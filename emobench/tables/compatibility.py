@@ -58,8 +58,8 @@ class Run:
 
 
 def open_runs(paths: Iterable[Path]) -> list[Run]:
-    """The runs at `paths`, each once, with names of their own: the sweep's, or the path where two
-    sweeps have the same name. Raises InvalidInput where one is no run directory."""
+    """Return the runs at `paths`, each once, with names of their own: the sweep's, or the path
+    where two sweeps have the same name. Raises InvalidInput where one is no run directory."""
     found = {path.resolve(): path for path in paths}
     plans = [(path, RunDir(real), load_plan(RunDir(real))) for real, path in found.items()]
     names = [plan.sweep.name for _, _, plan in plans]
@@ -70,7 +70,8 @@ def open_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def open_compatible_runs(paths: Iterable[Path]) -> list[Run]:
-    """The runs at `paths`; raises InvalidInput where one is none or they do not belong together."""
+    """Return the runs at `paths`; raises InvalidInput where one is none or they do not belong
+    together."""
     runs = open_runs(paths)
     refuse_incompatible(runs)
     return runs
@@ -97,7 +98,7 @@ def refuse_incompatible(runs: Sequence[Run]) -> None:
 
 
 def incompatibilities(one: Run, other: Run) -> list[str]:
-    """Why two runs do not belong together, key by key; empty where they do."""
+    """Return why two runs do not belong together, key by key; empty where they do."""
     left, right = conditions(one), conditions(other)
     if one.published or other.published:
         # What a results file does not say cannot be compared; what was given on the command line
@@ -129,7 +130,7 @@ def incompatibilities(one: Run, other: Run) -> list[str]:
 
 
 def conditions(run: Run) -> dict[str, Any]:
-    """What all episodes of a run share, and what its names stand for."""
+    """Return what all episodes of a run share, and what its names stand for."""
     sweep = run.plan.sweep
     roles: dict[str, dict[str, Any]] = {}
     users: dict[str, Any] = {}
@@ -154,7 +155,8 @@ def conditions(run: Run) -> dict[str, Any]:
 
 
 def _clashes(one: Run, other: Run) -> list[str]:
-    """Cells that both have, under one key, with episodes that are not the same episodes."""
+    """Return the cells that both have, under one key, with episodes that are not the same
+    episodes."""
     for key in sorted(one.contents.keys() & other.contents.keys()):
         differing = differing_keys(one.contents[key], other.contents[key])
         if differing:
@@ -165,7 +167,8 @@ def _clashes(one: Run, other: Run) -> list[str]:
 
 
 def _merge(known: dict[str, Any], role: Mapping[str, Any], variant: str) -> None:
-    """A scripted assistant's rate of mistakes may differ by variant; nothing else does."""
+    """Add what a role's model is told by variant: a scripted assistant's rate of mistakes may
+    differ."""
     rates = known.get("mistakes", {})
     known.update(role)
     if "mistakes" in role:
@@ -174,7 +177,8 @@ def _merge(known: dict[str, Any], role: Mapping[str, Any], variant: str) -> None
 
 
 def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Both maps with the names that both have; maps within (mistakes by variant) likewise."""
+    """Return both maps with the names that both have; maps within (mistakes by variant)
+    likewise."""
     sides: tuple[dict[str, Any], ...] = ({}, {})
     for name in one:
         if name in other:

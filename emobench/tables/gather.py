@@ -148,7 +148,7 @@ class Account:
     _prompts: dict[tuple[str, str, int], tuple[str, str]] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> None:
-        """Raises InvalidInput where the user was prompted otherwise in another run."""
+        """Add a batch. Raises InvalidInput where the user was prompted otherwise in another run."""
         self.episodes += batch.episodes.num_rows
         self.missing += batch.episodes.column("reward").null_count
         self.turns += batch.turns.num_rows if batch.turns is not None else 0
@@ -175,7 +175,7 @@ class Account:
                 )
 
     def summary(self, runs: Sequence[Run], expected: int) -> dict[str, Any]:
-        """What collected.json and the tables' metadata say. The same for the same input."""
+        """Return what collected.json and the tables' metadata say. The same for the same input."""
         return {
             "schema_version": SCHEMA_VERSION,
             "emobench": __version__,
@@ -202,7 +202,7 @@ class Account:
 
 
 def read_runs(paths: Sequence[Path], workers: int | None = None) -> Gathered:
-    """The episodes of run directories, in memory. Raises as `open_compatible_runs`."""
+    """Return the episodes of run directories, in memory. Raises as `open_compatible_runs`."""
     table = EpisodesInMemory(open_compatible_runs(paths))
     for batch in scan(table.parts, ReadOptions(), workers):
         table.add(batch)
@@ -235,8 +235,8 @@ class EpisodesInMemory:
 def scan(
     parts: Sequence[Part], options: ReadOptions, workers: int | None = None
 ) -> Iterator[Batch]:
-    """The batches in the order of `parts`, read by up to `workers` processes (default: one for
-    each CPU that this process may use, up to 8)."""
+    """Yield the batches in the order of `parts`, read by up to `workers` processes (default: one
+    for each CPU that this process may use, up to 8)."""
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     chunks = _chunks(parts)
@@ -334,7 +334,7 @@ def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
 def _read_in_processes(
     chunks: Iterable[Sequence[Part]], options: ReadOptions, workers: int
 ) -> Iterator[Batch]:
-    """The batches in the order of `chunks`. Raises what reading raised; EmobenchError where a
+    """Yield the batches in the order of `chunks`. Raises what reading raised; EmobenchError where a
     process ended early."""
     # Not forked: pyarrow has threads.
     context = multiprocessing.get_context("spawn")
@@ -393,7 +393,8 @@ def _end_with_parent() -> None:
 
 
 def parts_of(runs: Sequence[Run], folder: Path) -> list[Part]:
-    """The cells of all runs, in order; a cell that several runs have is one part of several files.
+    """Return the cells of all runs, in order; a cell that several runs have is one part of several
+    files.
 
     Paths in the tables are relative to `folder`.
     """
@@ -415,12 +416,12 @@ def cells_of(runs: Sequence[Run]) -> Iterator[tuple[Run, Cell]]:
 
 
 def expected_of(parts: Sequence[Part]) -> int:
-    """Episodes that the plans name, each once."""
+    """Return how many episodes the plans name, each once."""
     return sum(len(part.cell.tasks) for part in parts)
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A path as seen from a folder, so that both can be moved together."""
+    """Return a path as seen from a folder, so that both can be moved together."""
     return os.path.relpath(path, folder)
 
 

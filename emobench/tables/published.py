@@ -151,8 +151,8 @@ def convert(
 def trial_numbers(
     accounts: Sequence[FileAccount], assistants: Sequence[str]
 ) -> list[list[int | None]]:
-    """The trial of each result, from 1, on from file to file of one assistant; None for a copy of
-    an earlier result.
+    """Return the trial of each result, from 1, on from file to file of one assistant; None for a
+    copy of an earlier result.
 
     A file whose results all differ in (task, trial) keeps its trials. In any other (merged shards
     all say trial 0) the trials of a task are told apart by their order.
@@ -176,7 +176,7 @@ def trial_numbers(
 
 
 def _copies(accounts: Sequence[FileAccount], assistants: Sequence[str]) -> list[list[bool]]:
-    """Whether each result is a copy of an earlier one of its assistant.
+    """Return whether each result is a copy of an earlier one of its assistant.
 
     Conversations that are the same word for word, with the same ids of calls, are one. Exceptions
     are alike in several trials too: of those that are, as many count as the merged shards can hold,
@@ -212,7 +212,7 @@ def record_of(
     cell: int,
     found: Found,
 ) -> EpisodeRecord:
-    """A result as a line of episodes.jsonl; what it does not say is null."""
+    """Return a result as a line of episodes.jsonl; what it does not say is null."""
     outcome, reward, error = outcome_of(result)
     messages = read_messages(result["traj"], described.agent_strategy)
     said = [more for *_, more in messages if isinstance(more, Reply)]
@@ -243,7 +243,7 @@ def record_of(
 
 
 def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeError | None]:
-    """(outcome, reward, error) of a result, told apart as runs of emobench do."""
+    """Return (outcome, reward, error) of a result, told apart as runs of emobench do."""
     info, reward = result["info"], float(result["reward"])
     if "error" in info and info.get("outcome") in _UNSCORED:
         # Of our own results.json, which says it.
@@ -261,8 +261,8 @@ def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeEr
 
 
 def _survey(path: Path, described: Described) -> FileAccount:
-    """Raises InvalidInput where the file is absent, is no results file or holds no result that was
-    asked for."""
+    """Look through a result file. Raises InvalidInput where the file is absent, is no results file
+    or holds no result that was asked for."""
     text = _read(path)
     found: list[Found] = []
     copies: Counter[str] = Counter()
@@ -302,7 +302,7 @@ def _survey(path: Path, described: Described) -> FileAccount:
 
 
 def _read(path: Path) -> str:
-    """The text of a JSON list. Raises InvalidInput where the file is absent or none."""
+    """Return the text of a JSON list. Raises InvalidInput where the file is absent or none."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace").strip("\ufeff \t\r\n")
     except OSError as error:
@@ -313,7 +313,7 @@ def _read(path: Path) -> str:
 
 
 def _next_result(text: str, start: int) -> int:
-    """Where the next whole result begins after a damaged one at `start`; the end if there is
+    """Return where the next whole result begins after a damaged one at `start`; the end if there is
     none."""
     for match in _RESULT.finditer(text, start + 1):
         with suppress(ValueError, RecursionError):
@@ -330,7 +330,8 @@ def _plan_of(
     files: Sequence[Path],
     newest: datetime,
 ) -> Plan:
-    """`trials` by assistant; `newest` is when the newest file was last written."""
+    """Return the plan. `trials` are by assistant; `newest` is when the newest file was last
+    written."""
     cells = [
         Cell(
             number=0,
@@ -433,7 +434,7 @@ def no_results_file(path: Path) -> InvalidInput:
 
 
 def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
-    """(outcome, error type) of what stock wrote into info.error and info.traceback.
+    """Return (outcome, error type) of what stock wrote into info.error and info.traceback.
 
     The boundary is that of our own runs (docs/architecture.md): what the agent or the user wrote
     is data, what the infrastructure or the harness did is missing. What cannot be told is an
@@ -457,8 +458,8 @@ def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
 
 
 def _exception(lines: list[str]) -> str:
-    """The name of the exception that ended a traceback: on the last line that is not indented and
-    looks like one (messages may have several lines)."""
+    """Return the name of the exception that ended a traceback: on the last line that is not
+    indented and looks like one (messages may have several lines)."""
     for line in reversed(lines):
         match = _LAST.match(line)
         if match and match[1].endswith(("Error", "Exception", "Timeout", "Interrupt")):

@@ -51,7 +51,7 @@ def facts_of(run: str, plan: Plan, cell: Cell, file: str) -> CellFacts:
 def episode_row(
     facts: CellFacts, record: EpisodeRecord, offset: int, length: int
 ) -> tuple[Any, ...]:
-    """The values in the order of `columns.EPISODES`; None where there is none."""
+    """Return the values in the order of `columns.EPISODES`; None where there is none."""
     usage = _usage(record.calls)
     reward = record.reward
     return (
@@ -96,7 +96,8 @@ def episode_row(
 
 
 def turn_rows(record: EpisodeRecord, agent_strategy: str, with_text: bool) -> list[tuple[Any, ...]]:
-    """One tuple a message, in the order of `columns.OF_MESSAGE`, the text last if it is asked for.
+    """Return one tuple a message, in the order of `columns.OF_MESSAGE`, the text last if it is
+    asked for.
 
     System prompts are left out; `position` counts them all the same.
     """
@@ -152,7 +153,7 @@ def _usage(calls: list[dict[str, Any]]) -> _Usage:
 
 
 def _microseconds(stamp: str | None) -> int | None:
-    """Since 1970, of an ISO time with its offset."""
+    """Return microseconds since 1970 of an ISO time with its offset."""
     if stamp is None:
         return None
     try:

@@ -143,7 +143,7 @@ class Collected:
         )
 
     def observations(self) -> list[Observation]:
-        """Every episode as the statistics see it."""
+        """Return every episode as the statistics see it."""
         return [
             Observation(
                 assistant=result.cell.assistant,

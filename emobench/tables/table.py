@@ -51,7 +51,8 @@ class Tables:
         return load_episodes(self.path)
 
     def turns(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """One row a message. Raises InvalidInput for a run directory, which has no such table."""
+        """Return one row a message. Raises InvalidInput for a run directory, which has no such
+        table."""
         if self._frame is not None:
             raise InvalidInput(
                 f"{self.path} has no table of turns; make one: emobench collect {self.path}"
@@ -60,7 +61,7 @@ class Tables:
 
 
 def load_tables(path: Path | RunDir) -> Tables:
-    """A collected folder as it was written, or a run directory as it stands now.
+    """Return a collected folder as it was written, or a run directory as it stands now.
 
     Raises InvalidInput where `path` is neither, or its tables are of another version or torn.
     """
@@ -79,7 +80,7 @@ def tables_of(folder: Path, gathered: Gathered) -> Tables:
 
 
 def load_episodes(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The episodes table of a collected folder, or such a file, with categories for names.
+    """Return the episodes table of a collected folder, or such a file, with categories for names.
 
     Raises InvalidInput where there is none or its schema is of another version.
     """
@@ -88,13 +89,13 @@ def load_episodes(path: Path, columns: Sequence[str] | None = None) -> pd.DataFr
 
 
 def load_turns(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The turns table; with a column `text` if it was collected with --text."""
+    """Return the turns table; with a column `text` if it was collected with --text."""
     file = path / TURNS_FILE if path.is_dir() else path
     return _load(file, (*TURNS, TEXT), columns)
 
 
 def frame_of(run_dirs: Iterable[Path | RunDir]) -> pd.DataFrame:
-    """The episodes frame of run directories as they stand now, without writing a file.
+    """Return the episodes frame of run directories as they stand now, without writing a file.
 
     Raises InvalidInput where one is no run directory or they do not belong together.
     """
@@ -103,7 +104,7 @@ def frame_of(run_dirs: Iterable[Path | RunDir]) -> pd.DataFrame:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """collected.json. Raises InvalidInput where it is absent, torn or of another version."""
+    """Read collected.json. Raises InvalidInput where it is absent, torn or of another version."""
     file = folder / SUMMARY_FILE
     try:
         summary = parse_json(file.read_bytes())
@@ -226,7 +227,7 @@ class TableWriter:
 
 
 def write_csv(parquet: Path, path: Path) -> None:
-    """The same rows and columns as CSV: a missing value is an empty field, times are UTC.
+    """Write the same rows and columns as CSV: a missing value is an empty field, times are UTC.
 
     A text that a spreadsheet would run as a formula has an apostrophe before it.
     """

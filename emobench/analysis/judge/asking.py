@@ -55,7 +55,7 @@ class Judge:
         self._schema = True
 
     def ask(self, turn: str) -> Answer:
-        """Raises CallFailed where the endpoint gives no answer."""
+        """Ask about a turn. Raises CallFailed where the endpoint gives no answer."""
         if self._schema:
             try:
                 return self._ask(turn, schema=True)

@@ -52,7 +52,7 @@ RESPONSE_FORMAT: dict[str, Any] = {
 
 
 def messages_for(turn: str) -> list[dict[str, str]]:
-    """The chat that asks for a turn's label."""
+    """Return the chat that asks for a turn's label."""
     text = turn[:MAX_TURN]
     order = list(LABELS)
     random.Random(sha256(text.encode("utf-8", "replace")).digest()).shuffle(order)
@@ -65,13 +65,13 @@ def messages_for(turn: str) -> list[dict[str, str]]:
 
 
 def key_of(turn: str, model: str) -> str:
-    """What an answer belongs to: prompt, turn and model, by content."""
+    """Return what an answer belongs to: prompt, turn and model, by content."""
     asked = json.dumps([model, messages_for(turn)], ensure_ascii=True)
     return sha256(asked.encode()).hexdigest()
 
 
 def request_for(turn: str, model: str, max_tokens: int, *, schema: bool) -> dict[str, Any]:
-    """The request; with `schema`, the server is asked to keep to the form."""
+    """Return the request; with `schema`, the server is asked to keep to the form."""
     request: dict[str, Any] = {
         "model": model,
         "messages": messages_for(turn),
@@ -90,7 +90,7 @@ _RANGES = re.compile(r"\b\d\s*(?:-|to|\u2013)\s*\d\b|(?:/|out of)\s*\d\b", re.IG
 
 
 def read_answer(text: str) -> Label | None:
-    """The label in an answer, or None where it is not beyond doubt.
+    """Return the label in an answer, or None where it is not beyond doubt.
 
     The whole answer as the object asked for; else the one object in it; else exactly one label
     and one number from 0 to 3 among its words. Two that differ are none.

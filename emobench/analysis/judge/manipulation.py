@@ -112,7 +112,7 @@ class Manipulation:
 
 
 def cohens_kappa(pairs: Sequence[tuple[object, object]]) -> float | None:
-    """(p_o - p_e) / (1 - p_e), Cohen 1960.
+    """Return Cohen's kappa, (p_o - p_e) / (1 - p_e) (Cohen 1960).
 
     p_o is the share of pairs that agree, p_e what the two marginal distributions would give by
     chance: sum over labels of share in the first x share in the second. None where p_e is 1.
@@ -128,13 +128,13 @@ def cohens_kappa(pairs: Sequence[tuple[object, object]]) -> float | None:
 
 
 def agreement(what: str, pairs: Sequence[tuple[object, object]]) -> Agreement:
-    """Observed agreement and Cohen's kappa."""
+    """Return the observed agreement and Cohen's kappa."""
     observed = sum(one == other for one, other in pairs) / len(pairs) if pairs else None
     return Agreement(what, len(pairs), observed, cohens_kappa(pairs))
 
 
 def target_of(variant: str) -> str | None:
-    """The label that a variant's turns should get.
+    """Return the label that a variant's turns should get.
 
     >>> target_of("anger"), target_of("placebo"), target_of("sarcastic")
     ('anger', 'neutral', None)
@@ -145,7 +145,7 @@ def target_of(variant: str) -> str | None:
 
 
 def manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
-    """What one judge saw, by condition, with control's shares beside."""
+    """Return what one judge saw, by condition, with control's shares beside."""
     conditions: dict[Condition, list[JudgedTurn]] = {}
     for turn in turns:
         conditions.setdefault(turn.condition, []).append(turn)
@@ -227,7 +227,7 @@ def _counted(judged: Sequence[JudgedTurn]) -> dict[str, int]:
 
 
 def _shares(judged: Sequence[JudgedTurn], label: str | None) -> list[tuple[int, float]]:
-    """(task, 1 or 0) of each turn: labelled so, or with any emotion."""
+    """Return (task, 1 or 0) of each turn: labelled so, or with any emotion."""
     return [
         (turn.task_id, float(_shown(turn) == label if label else _shown(turn) != NEUTRAL))
         for turn in judged
@@ -258,7 +258,7 @@ def _decay(judged: Sequence[JudgedTurn], target: str | None) -> tuple[Decay, ...
 
 
 def _with_markers(judged: Sequence[JudgedTurn]) -> tuple[Agreement, ...]:
-    """The judge's label against the marker that is likeliest beside it, over all turns."""
+    """Return the judge's label against the marker that is likeliest beside it, over all turns."""
     return tuple(
         agreement(
             f"judge says {emotion}, marker {marker}",
@@ -271,7 +271,7 @@ def _with_markers(judged: Sequence[JudgedTurn]) -> tuple[Agreement, ...]:
 def between_judges(
     labels: Mapping[str, Mapping[str, Label | None]], turns: Iterable[str]
 ) -> tuple[Agreement, ...]:
-    """Agreement of every two judges on the turns that both have labelled.
+    """Return the agreement of every two judges on the turns that both have labelled.
 
     `labels` holds each judge's labels by turn; a turn counts as often as it occurs in `turns`.
     """

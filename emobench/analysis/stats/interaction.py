@@ -64,8 +64,8 @@ def _compare(
     what: str,
     bounds: tuple[float, float],
 ) -> list[AssistantComparison]:
-    """By pair of assistants and condition: (variant,), or (variant, baseline) whose difference is
-    compared."""
+    """Compare by pair of assistants and condition: (variant,), or (variant, baseline) whose
+    difference is compared."""
     found = []
     for env, strategy, first, second in _pairs(groups):
         sides = {name: groups[Group(env, strategy, name)] for name in (first, second)}

@@ -52,7 +52,7 @@ class Conversation:
 
 
 def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversation:
-    """The conversation of a record. Raises nothing for odd ones.
+    """Return the conversation of a record. Raises nothing for odd ones.
 
     `benchmark` ('package version') is the plan's, for records that do not name theirs.
     """
@@ -71,7 +71,7 @@ def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversati
 def read_conversations(
     plan: Plan, chosen: Iterable[tuple[CellResult, EpisodeSummary]]
 ) -> Iterator[tuple[CellResult, EpisodeSummary, Conversation]]:
-    """Each of the `chosen` with its text, one at a time, in the order given.
+    """Yield each of the `chosen` with its text, one at a time, in the order given.
 
     Lines that went away since are left out. A file is opened once, unless those of more than
     `OPEN_FILES` cells are read in turns. Raises OSError where a file went away.
@@ -95,7 +95,7 @@ def read_conversations(
 def with_result(
     collected: Collected, sample: int | None = None
 ) -> Iterator[tuple[CellResult, EpisodeSummary]]:
-    """The records that have a result, cell by cell; infrastructure errors have none.
+    """Yield the records that have a result, cell by cell; infrastructure errors have none.
 
     `sample` bounds the conversations of a condition: the same (task, trial) pairs in every variant.
     """
@@ -108,7 +108,8 @@ def with_result(
 
 
 def chosen_pairs(sweep: Sweep, sample: int | None) -> dict[str, frozenset[tuple[int, int]]]:
-    """The (task, trial) pairs that a `sample` of a sweep's conversations takes, by environment."""
+    """Return the (task, trial) pairs that a `sample` of a sweep's conversations takes, by
+    environment."""
     return {
         env: draw_pairs(env, tasks, sweep.trials, sample, sweep.seed)
         for env, tasks in sweep.tasks.items()
@@ -118,7 +119,7 @@ def chosen_pairs(sweep: Sweep, sample: int | None) -> dict[str, frozenset[tuple[
 def draw_pairs(
     env: str, tasks: Sequence[int], trials: int, sample: int | None, seed: int
 ) -> frozenset[tuple[int, int]]:
-    """(task, trial) pairs drawn by the study's seed; all of them without a `sample`."""
+    """Return (task, trial) pairs drawn by the study's seed; all of them without a `sample`."""
     pairs = [(task, trial) for task in tasks for trial in range(1, trials + 1)]
     if sample is not None and sample < len(pairs):
         pairs.sort(key=lambda pair: _hash(f"{seed}/{env}/{pair[0]}/{pair[1]}"))

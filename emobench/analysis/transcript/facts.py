@@ -121,7 +121,7 @@ _NEEDED: dict[Kind, re.Pattern[str] | None] = {
 
 
 def find_values(kind: Kind, text: str) -> set[str]:
-    """The values of a kind in a text. Names and items depend on the task."""
+    """Return the values of a kind in a text. Names and items depend on the task."""
     needed = _NEEDED.get(kind, _DIGIT)
     if needed is not None and needed.search(text) is None:
         return set()
@@ -177,7 +177,7 @@ def _airports(text: str) -> Iterator[str]:
 
 
 def airport_codes(text: str) -> set[str]:
-    """The airports that a text names by code."""
+    """Return the airports that a text names by code."""
     return set(_CODE.findall(text))
 
 
@@ -190,7 +190,7 @@ _FINDERS: dict[Kind, Callable[[str], Iterator[str]]] = {
 
 
 def day_of_year(date: str) -> int:
-    """'05-20' as a day, of 31-day months: enough to say whether two dates are near."""
+    """Return the day of '05-20', of 31-day months: enough to say whether two dates are near."""
     month, day = date.split("-")
     return int(month) * 31 + int(day)
 
@@ -249,7 +249,7 @@ class TaskFacts:
 
 
 def facts_of(task: Task) -> TaskFacts:
-    """The facts of a task."""
+    """Return the facts of a task."""
     return _facts(
         task.env,
         task.user_id,
@@ -286,14 +286,14 @@ def _facts(env: str, user_id: str, instruction: str, truth: str) -> TaskFacts:
 
 
 def values_of(env: str, text: str) -> Iterable[Value]:
-    """Every value with a form of its own in a text."""
+    """Return every value with a form of its own in a text."""
     for kind in KINDS.get(env, ()):
         for value in find_values(kind, text):
             yield kind, value
 
 
 def is_conveyed(fact: Value, text: str) -> bool:
-    """Whether a user's words hold a fact, in whatever context."""
+    """Return whether a user's words hold a fact, in whatever context."""
     kind, value = fact
     if kind == "name":
         return _has_name(text, value)
@@ -311,7 +311,7 @@ def is_conveyed(fact: Value, text: str) -> bool:
 
 
 def is_known(value: Value, known: Collection[Value]) -> bool:
-    """Whether a value that the user said stands among what it may know."""
+    """Return whether a value that the user said stands among what it may know."""
     if value in known:
         return True
     kind, text = value
@@ -324,7 +324,7 @@ def is_known(value: Value, known: Collection[Value]) -> bool:
 
 
 def other_names(text: str, own: str) -> set[str]:
-    """Names under which the user presents itself that are not its own."""
+    """Return the names under which the user presents itself that are not its own."""
     said = {f"{first} {last}".lower() for first, last in _NAME_SAID.findall(text)}
     return {name for name in said if name != own}
 
@@ -335,7 +335,7 @@ def _has_name(text: str, name: str) -> bool:
 
 
 def items_in(instruction: str) -> set[str]:
-    """The kinds of product that an instruction names, by the word that a user would use."""
+    """Return the kinds of product that an instruction names, by the word that a user would use."""
     found = set()
     for name in products():
         word = re.split(r"[\s-]", name.lower())[-1]
@@ -355,7 +355,8 @@ def _has_item(text: str, word: str) -> bool:
 
 @cache
 def products() -> tuple[str, ...]:
-    """The names of the shop's products, read from the installed benchmark; none without one."""
+    """Return the names of the shop's products, read from the installed benchmark; none without
+    one."""
     for package in PACKAGES:
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:

@@ -86,12 +86,12 @@ class _Case:
     fidelity: EpisodeFidelity
 
     def user_texts(self, before: ToolCall | None = None) -> list[str]:
-        """What the user said, up to a call."""
+        """Return what the user said, up to a call."""
         events = self._until(before)
         return [e.text for e in events if isinstance(e, Message) and e.role == "user"]
 
     def results(self, before: ToolCall | None = None) -> list[str]:
-        """What the tools answered, up to a call."""
+        """Return what the tools answered, up to a call."""
         return [e.result for e in self._until(before) if isinstance(e, ToolCall) and e.result]
 
     def _until(self, end: ToolCall | None) -> Iterator[Event]:
@@ -99,8 +99,8 @@ class _Case:
 
 
 def find_fault(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Fault | None:
-    """Who was at fault; None for a solved task. `fidelity` is that of the conversation, where it
-    has been checked already."""
+    """Find who was at fault; None for a solved task. `fidelity` is that of the conversation, where
+    it has been checked already."""
     record, transcript, task = conversation.record, conversation.transcript, conversation.task
     if record.outcome is Outcome.SOLVED:
         return None
@@ -138,7 +138,7 @@ def _simulator(fidelity: EpisodeFidelity) -> Iterator[Finding]:
 
 
 def _wrong_values(case: _Case) -> Iterator[Finding]:
-    """A write call that differs from the wanted one in a value that only one side explains."""
+    """Find a write call that differs from the wanted one in a value that only one side explains."""
     for action, call in case.writes.pairs:
         heard, shown = case.user_texts(call), case.results(call)
         for name, right, wrong in differing(action, call):
@@ -157,7 +157,7 @@ def _wrong_values(case: _Case) -> Iterator[Finding]:
 
 
 def _unasked(case: _Case) -> Iterator[Finding]:
-    """An unwanted write before the assistant said anything: the policy asks for consent."""
+    """Find an unwanted write before the assistant said anything: the policy asks for consent."""
     for event in case.transcript.events:
         if isinstance(event, Message) and event.role == "assistant":
             return
@@ -176,7 +176,7 @@ def _needless_transfer(case: _Case) -> Iterator[Finding]:
 
 
 def _empty_claim(case: _Case) -> Iterator[Finding]:
-    """The assistant said that it was done, and had not written anything at all."""
+    """Find a claim of the assistant's that it was done, and had not written anything at all."""
     if not case.writes.missing or any(
         call.writes and not call.failed for call in case.transcript.calls
     ):
@@ -189,8 +189,8 @@ def _empty_claim(case: _Case) -> Iterator[Finding]:
 
 
 def _early_stop(case: _Case) -> Iterator[Finding]:
-    """The user ended it while a wanted write was open: as the fidelity checks tell it, or without
-    having named an id that only it knew."""
+    """Find that the user ended it while a wanted write was open: as the fidelity checks tell it, or
+    without having named an id that only it knew."""
     if not (case.transcript.stopped_by_user and case.writes.missing):
         return
     if case.fidelity.early_stop:
@@ -209,7 +209,7 @@ def _early_stop(case: _Case) -> Iterator[Finding]:
 
 
 def _by_elimination(case: _Case) -> Iterator[Finding]:
-    """No rule spoke, and the user did all that can be checked of it: then the agent is left."""
+    """Blame the agent where no rule spoke and the user did all that can be checked of it."""
     user = case.fidelity
     if not user.facts or not (case.writes.missing or case.writes.unwanted):
         return
@@ -235,8 +235,8 @@ _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
 
 
 def _id_like(value: str) -> bool:
-    """An identifier or a zip code: no spaces, digits, some length. Dates and amounts, which an
-    agent may derive from other words, are none."""
+    """Return whether a value is an identifier or a zip code: no spaces, digits, some length. Dates
+    and amounts, which an agent may derive from other words, are none."""
     if len(value) < 5 or _DERIVED.fullmatch(value) or any(char.isspace() for char in value):
         return False
     return any(char.isdigit() for char in value)

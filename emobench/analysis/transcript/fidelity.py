@@ -140,7 +140,7 @@ class VariantFidelity:
 
 
 def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
-    """The record of one conversation."""
+    """Check one conversation and return its record."""
     record, turns = conversation.record, conversation.transcript.turns
     facts = None if conversation.task is None else facts_of(conversation.task)
     missed: list[Value] = []
@@ -171,7 +171,7 @@ def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
 
 
 def _strange_values(conversation: Conversation, facts: TaskFacts) -> tuple[set[Value], set[Value]]:
-    """(invented, contradicted), each value once."""
+    """Return (invented, contradicted), each value once."""
     env, task = conversation.record.env, conversation.task
     instruction = task.instruction.lower() if task is not None else ""
     heard = "\n".join(text for role, text in conversation.transcript.spoken if role != "user")
@@ -201,7 +201,7 @@ def _strange_values(conversation: Conversation, facts: TaskFacts) -> tuple[set[V
 
 
 def _stopped_early(conversation: Conversation, facts: TaskFacts, missed: Iterable[Value]) -> bool:
-    """Whether the user ended the conversation before the task could be done.
+    """Return whether the user ended the conversation before the task could be done.
 
     All of: the user ended it; a write of the ground truth was not called, counted by tool; and
     the agent was waiting for the user (its last words ask or announce something), or the user had
@@ -224,7 +224,8 @@ def _stopped_early(conversation: Conversation, facts: TaskFacts, missed: Iterabl
 
 
 def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
-    """Shares of every variant in its group, and differences from control paired by task."""
+    """Return the shares of every variant in its group, and differences from control paired by
+    task."""
     conditions: dict[Condition, list[EpisodeFidelity]] = {}
     for record in records:
         conditions.setdefault(record.condition, []).append(record)

@@ -66,14 +66,14 @@ class VariantMarkers:
 
 @cache
 def entries() -> Mapping[str, tuple[str, ...]]:
-    """The word lists, by marker."""
+    """Return the word lists, by marker."""
     data = _data()
     return MappingProxyType({name: tuple(map(str, data[name]["words"])) for name in LISTS})
 
 
 @cache
 def version() -> str:
-    """Of the word lists."""
+    """Return the version of the word lists."""
     return str(_data()["version"])
 
 
@@ -88,7 +88,7 @@ def _data() -> dict[str, dict[str, list[str]]]:
 
 @cache
 def pattern(name: str) -> re.Pattern[str]:
-    """One expression for a word list."""
+    """Return one expression for a word list."""
     parts = [
         r"\s+".join(
             r"\S+(?:\s+\S+){0,3}?" if word == "*" else re.escape(word) for word in entry.split()
@@ -99,7 +99,7 @@ def pattern(name: str) -> re.Pattern[str]:
 
 
 def mark(text: str, known_capitals: frozenset[str] = frozenset()) -> Marked:
-    """The markers of one turn. `known_capitals` are words that stood in capitals before."""
+    """Return the markers of one turn. `known_capitals` are words that stood in capitals before."""
     plain = text.replace("\u2019", "'")
     return Marked(
         reassurance=pattern("reassurance").search(plain) is not None,
@@ -112,7 +112,7 @@ def mark(text: str, known_capitals: frozenset[str] = frozenset()) -> Marked:
 
 
 def mark_turns(conversation: Conversation) -> tuple[Marked, ...]:
-    """The markers of the user's turns, in their order."""
+    """Return the markers of the user's turns, in their order."""
     task = conversation.task
     known = frozenset(_CAPITALS.findall(task.instruction if task is not None else ""))
     marked = []
@@ -127,7 +127,7 @@ def mark_turns(conversation: Conversation) -> tuple[Marked, ...]:
 def by_condition(
     conversations: Iterable[tuple[Condition, int, tuple[Marked, ...]]],
 ) -> tuple[VariantMarkers, ...]:
-    """Rates per turn of every variant, and differences from control paired by task.
+    """Return the rates per turn of every variant, and differences from control paired by task.
 
     Takes (condition, task, marked turns) of each conversation.
     """

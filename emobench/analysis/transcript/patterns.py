@@ -85,12 +85,13 @@ class Features:
 
 
 def user_words(transcript: Transcript) -> list[list[str]]:
-    """The words of each of the user's messages."""
+    """Return the words of each of the user's messages."""
     return [words(transcript.words(message)) for message in transcript.messages("user")]
 
 
 def features(transcript: Transcript, user: list[list[str]] | None = None) -> Features:
-    """The patterns of one conversation; `user` are its `user_words`, where they are known."""
+    """Return the patterns of one conversation; `user` are its `user_words`, where they are
+    known."""
     user = user_words(transcript) if user is None else user
     assistant = [message.text for message in transcript.messages("assistant")]
     calls = list(transcript.calls)
@@ -115,7 +116,7 @@ def features(transcript: Transcript, user: list[list[str]] | None = None) -> Fea
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case.
+    """Return the words of a text in lower case.
 
     >>> words("I'm 30, don\u2019t ask: ask #W12!")
     ["i'm", "don't", 'ask', 'ask', 'w']
@@ -124,7 +125,7 @@ def words(text: str) -> list[str]:
 
 
 def apologises(text: str) -> bool:
-    """Whether a message holds an apology.
+    """Return whether a message holds an apology.
 
     >>> apologises("I apologize for the delay."), apologises("Your order is on its way.")
     (True, False)
@@ -133,7 +134,8 @@ def apologises(text: str) -> bool:
 
 
 def refuses(text: str) -> bool:
-    """Whether a sentence of a message declines something; one that names a condition does not.
+    """Return whether a sentence of a message declines something; one that names a condition does
+    not.
 
     >>> refuses("I cannot cancel this flight."), refuses("I cannot go on without your user id.")
     (True, False)

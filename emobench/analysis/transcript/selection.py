@@ -40,7 +40,7 @@ class Selection:
         return replace(self, variants=names)
 
     def check(self, plan: Plan) -> None:
-        """Raises InvalidInput that lists what there is, for all that the plan does not have."""
+        """Raise InvalidInput that lists what there is, for all that the plan does not have."""
         sweep = plan.sweep
         cells = [cell for cell in plan.cells if not self.envs or cell.env in self.envs]
         tasks = sorted({task for cell in cells for task in cell.tasks})
@@ -58,7 +58,7 @@ class Selection:
             raise InvalidInput(problems)
 
     def cells(self, plan: Plan) -> Iterator[Cell]:
-        """The cells in which a conversation may match."""
+        """Yield the cells in which a conversation may match."""
         for cell in plan.cells:
             if (
                 _in(cell.variant, self.variants)
@@ -71,7 +71,7 @@ class Selection:
                 yield cell
 
     def takes(self, record: EpisodeRecord | EpisodeSummary) -> bool:
-        """Whether an episode of such a cell matches."""
+        """Return whether an episode of such a cell matches."""
         return (
             _in(record.task_id, self.tasks)
             and _in(record.outcome, self.outcomes)
@@ -97,7 +97,8 @@ class Found:
 
 
 def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
-    """The conversations that match; those of one task and trial stand together, as planned."""
+    """Return the conversations that match; those of one task and trial stand together, as
+    planned."""
     found = [
         Found(result, summary)
         for result in (read_cell(run_dir, cell) for cell in selection.cells(plan))
@@ -110,7 +111,7 @@ def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
 def counterparts(
     run_dir: RunDir, plan: Plan, found: Sequence[Found], variant: str = CONTROL
 ) -> dict[tuple[Group, int, int], Found]:
-    """The conversations of `variant` on the same tasks and trials, by place."""
+    """Return the conversations of `variant` on the same tasks and trials, by place."""
     places = {each.place for each in found}
     same = Selection(
         tasks=tuple({each.summary.task_id for each in found}),
@@ -125,7 +126,7 @@ def counterparts(
 
 
 def read(plan: Plan, found: Found) -> Conversation:
-    """A conversation with its text. Raises OSError where the file is gone."""
+    """Return a conversation with its text. Raises OSError where the file is gone."""
     for *_, conversation in read_conversations(plan, [(found.result, found.summary)]):
         return conversation
     raise OSError(f"{found.result.file.path}: changed while it was read")
@@ -134,7 +135,7 @@ def read(plan: Plan, found: Found) -> Conversation:
 def read_summaries(
     run_dir: RunDir, plan: Plan, selection: Selection
 ) -> Iterator[tuple[Group, str, int, Summary]]:
-    """What every matching conversation shows, for `Tally`; each file is read once, and no
+    """Yield what every matching conversation shows, for `Tally`; each file is read once, and no
     transcript outlives its line."""
 
     def make(record: EpisodeRecord, offset: int, length: int) -> Summary | None:

@@ -116,7 +116,7 @@ class ConversationTable:
 
 
 def summarise(conversation: Conversation, fidelity: EpisodeFidelity | None = None) -> Summary:
-    """What a conversation contributes; `fidelity` as in `find_fault`."""
+    """Return what a conversation contributes; `fidelity` as in `find_fault`."""
     found = find_fault(conversation, fidelity)
     if conversation.record.outcome is Outcome.INFRA_ERROR:
         return Summary(None, found, Counter())
@@ -160,7 +160,7 @@ class Tally:
     def table(
         self, variants: Sequence[str], texts: Mapping[str, str], control: str = CONTROL
     ) -> ConversationTable:
-        """The results so far; `texts` are the variants' own prompts. Imports numpy."""
+        """Return the results so far; `texts` are the variants' own prompts. Imports numpy."""
         return ConversationTable(
             variants=tuple(variants),
             groups=tuple(sorted({group for group, _, _ in self._sums})),
@@ -250,7 +250,8 @@ class Tally:
 
 
 def _adjusted(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
-    """With p-values adjusted over all differences of the table, which is exploratory."""
+    """Return the patterns with p-values adjusted over all differences of the table, which is
+    exploratory."""
     from emobench.analysis.stats.multiplicity import benjamini_hochberg
 
     places = [place for place, each in enumerate(patterns) if each.difference is not None]
@@ -269,7 +270,7 @@ def _own_words(variant: str, texts: Mapping[str, str]) -> frozenset[str]:
 
 
 def tallied(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
-    """A tally of all of them."""
+    """Return a tally of all of them."""
     tally = Tally()
     for group, variant, task, one in conversations:
         tally.add(group, variant, task, one)
@@ -277,7 +278,8 @@ def tallied(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
 
 
 def table_data(table: ConversationTable) -> dict[str, Any]:
-    """Everything in the table as JSON takes it; means and intervals that are undefined are null."""
+    """Return everything in the table as JSON takes it; means and intervals that are undefined are
+    null."""
     from emobench.analysis.stats.estimates import to_plain
 
     return {

@@ -104,7 +104,7 @@ class EpisodeScan:
         return None
 
     def _look(self, number: int, file: _File) -> bool:
-        """How much there is to read; False where lines have left the file since."""
+        """Note how much there is to read; return False where lines have left the file since."""
         try:
             found = self._run_dir.cell(number).episodes.stat()
             length, inode = found.st_size, found.st_ino

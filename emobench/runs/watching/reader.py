@@ -72,7 +72,7 @@ class Reader:
             self._planned[cell.variant] += len(cell.tasks)
 
     def look(self, budget_s: float | None, first: bool) -> tuple[Seen, dict[str, Load | str]]:
-        """What there is now. Raises InvalidInput where the plan is gone for good."""
+        """Return what there is now. Raises InvalidInput where the plan is gone for good."""
         patience_s = FIRST_PATIENCE_S if first else PATIENCE_S
         missing = [note] if (note := privacy_note(self._run_dir)) else []
         self._renew(missing)
@@ -129,7 +129,7 @@ class Reader:
         return states
 
     def _read_summaries(self) -> dict[int, CellSummary]:
-        """Summaries by cell; a cell that is done is not looked at again."""
+        """Return the summaries by cell; a cell that is done is not looked at again."""
         cells = self._plan.cells
         try:
             folders = [entry.name for entry in os.scandir(self._run_dir.path / "cells")]

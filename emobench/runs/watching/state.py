@@ -122,7 +122,7 @@ def watch_state(
     metrics: Mapping[str, Load | str],
     now: float,
 ) -> WatchState:
-    """The state at `now` (seconds since the epoch).
+    """Return the state at `now` (seconds since the epoch).
 
     `metrics` has each server's load, or why it could not be asked; `previous` is the state of the
     look before, from which rates are computed.
@@ -163,7 +163,7 @@ def watch_state(
 
 
 def as_data(state: WatchState) -> dict[str, Any]:
-    """For --json: everything but what only the next look needs."""
+    """Return everything for --json but what only the next look needs."""
     data = asdict(state)
     for row in data["servers"]:
         del row["looks"]
@@ -227,7 +227,8 @@ def _rate(old: float | None, new: float | None, elapsed_s: float) -> float | Non
 
 
 def _hit_rate(first: Load, last: Load) -> float | None:
-    """Over the looks' time where anything was asked in it, else since the engine's start."""
+    """Return the cache's hit rate over the looks' time where anything was asked in it, else since
+    the engine's start."""
     if last.cache_hits is None or not last.cache_queries:
         return None
     hits = last.cache_hits - (first.cache_hits or 0.0)
@@ -238,7 +239,8 @@ def _hit_rate(first: Load, last: Load) -> float | None:
 
 
 def _per_minute(recent: Sequence[tuple[float, float]], now: float) -> float:
-    """Episodes a minute over the last minutes, or since the run (again) began if that is less."""
+    """Return the episodes a minute over the last minutes, or since the run (again) began if that is
+    less."""
     inside = [pair for pair in recent if pair[1] > now - RATE_WINDOW_S]
     if not inside:
         return 0.0
@@ -260,7 +262,7 @@ def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
 
 
 def _newest(seen: Seen, status: RunStatus, now: float) -> Trouble | None:
-    """The newest of what servers, cells and conversations complain about."""
+    """Return the newest of what servers, cells and conversations complain about."""
     found = [seen.newest_error] if seen.newest_error is not None else []
     for server in status.servers:
         if server.state.is_broken:

@@ -23,7 +23,7 @@ class Watch:
         self.state: WatchState | None = None
 
     def look(self, budget_s: float | None = BUDGET_S) -> WatchState:
-        """The state now. Raises InvalidInput where the run directory is none."""
+        """Return the state now. Raises InvalidInput where the run directory is none."""
         first = self.state is None
         seen, metrics = self._reader.look(budget_s, first)
         self.state = watch_state(self.state, seen, metrics, time.time())
