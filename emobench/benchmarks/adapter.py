@@ -160,7 +160,7 @@ def _version(package: str) -> str:
 def _import(name: str) -> Any:
     # Compute nodes often have no way out, and litellm would wait for its price list.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    with _environment_kept(), _litellm_later():
+    with _environment_kept(), _libraries_later():
         # The fork builds a client at import, which wants a key, and reads ../../.env.
         os.environ.setdefault("OPENAI_API_KEY", "unused")
         module = importlib.import_module(name)
@@ -171,37 +171,51 @@ def _import(name: str) -> Any:
     return module
 
 
-class _LitellmLater(ModuleType):
-    """Stands in for litellm while the benchmark is imported: its import takes seconds, and a run
-    against OpenAI-compatible URLs never calls it. Any use brings in the real one."""
+class _Later(ModuleType):
+    """Stands in for a library while the benchmark is imported, since the library's own import takes
+    a second or more of the processor, and a run against OpenAI-compatible URLs never uses it. Any
+    use brings in the real one."""
 
+
+class _LitellmLater(_Later):
     @staticmethod
     def completion(*args: Any, **kwargs: Any) -> Any:
-        return _litellm().completion(*args, **kwargs)
+        return _real("litellm").completion(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(_litellm(), name)
+        return getattr(_real("litellm"), name)
 
 
-def _litellm() -> Any:
-    if isinstance(sys.modules.get("litellm"), _LitellmLater):
-        del sys.modules["litellm"]
-    return importlib.import_module("litellm")
+class _OpenAILater(_Later):
+    class OpenAI:
+        """The fork makes two clients as it is imported, and uses none."""
+
+        def __init__(self, **options: Any) -> None:
+            self._options = options
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(_real("openai").OpenAI(**self._options), name)
+
+
+def _real(library: str) -> Any:
+    for name in [name for name, module in sys.modules.items() if isinstance(module, _Later)]:
+        del sys.modules[name]
+    return importlib.import_module(library)
 
 
 @contextmanager
-def _litellm_later() -> Iterator[None]:
-    if "litellm" in sys.modules:
-        yield
-        return
-    sys.modules["litellm"] = _LitellmLater("litellm")
+def _libraries_later() -> Iterator[None]:
+    later = {"litellm": _LitellmLater("litellm"), "openai": _OpenAILater("openai")}
+    for name, stand_in in later.items():
+        sys.modules.setdefault(name, stand_in)
     try:
         yield
     finally:
-        if isinstance(sys.modules.get("litellm"), _LitellmLater):
-            del sys.modules["litellm"]
+        for name, stand_in in later.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
 
 
 def _silent(*_: object, **__: object) -> None:

@@ -25,7 +25,7 @@ def emobench(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedP
         env={**os.environ, "COLUMNS": "100", **env},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=240,
         check=False,
     )
 
@@ -157,7 +157,7 @@ def test_mistakes_say_what_there_is(study: Path) -> None:
 def test_a_reader_that_leaves_is_no_error(study: Path) -> None:
     command = f"{sys.executable} -m emobench.cli conversations runs/tiny --full | head -1"
     result = subprocess.run(
-        ["bash", "-c", command], cwd=study, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", command], cwd=study, capture_output=True, text=True, timeout=240, check=False
     )
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1

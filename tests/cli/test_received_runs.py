@@ -197,7 +197,7 @@ def trapped(run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_is_imported_from_a_run(run_dir: RunDir, trapped: Path) -> None:
     for words in (["status"], ["report", "-o", "r.html"], ["collect"], ["check"], ["cancel"]):
         command = [sys.executable, "-P", "-m", "emobench", words[0], ".", *words[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
         assert done.returncode in (0, 1), done.stderr
     assert not trapped.exists()
 

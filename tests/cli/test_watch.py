@@ -116,7 +116,7 @@ def test_what_is_away_is_said_and_leaving_changes_nothing(study: Study) -> None:
                 os.write(terminal, b"q")
                 text = read_until(terminal, b"the jobs go on. ")
                 assert b"Traceback" not in text
-                assert process.wait(60) == 130
+                assert process.wait(240) == 130
             plain = subprocess.Popen(
                 command("watch", "--interval", "1"),
                 cwd=study.folder,
@@ -127,7 +127,7 @@ def test_what_is_away_is_said_and_leaving_changes_nothing(study: Study) -> None:
             assert plain.stdout is not None
             assert "cells:" in plain.stdout.readline()
             plain.send_signal(signal.SIGINT)
-            assert "the jobs go on" in plain.communicate(timeout=60)[1]
+            assert "the jobs go on" in plain.communicate(timeout=240)[1]
             assert plain.returncode == 130
             assert study.status()["live"]
 

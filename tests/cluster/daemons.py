@@ -62,7 +62,7 @@ class Daemons:
             f"--log-file={self.folder}/munged.log",
             f"--seed-file={munge}/seed",
         )
-        if bootstrap.wait(60):
+        if bootstrap.wait(240):
             raise LabError(f"the database was not created\n{self._tail('bootstrap')}")
         # setsid --fork: mariadbd stays in the foreground, and must outlive nobody's terminal.
         self._daemon("mariadbd", *self._database_options(), "--skip-networking", fork=True)
@@ -178,7 +178,7 @@ class Daemons:
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
                 cwd=self.folder,
-                timeout=60,
+                timeout=240,
             )
         if done.returncode or not self._came_up(name, f"{instance}.pid"):
             logs = [self._tail(instance), self._tail(f"{instance}.out")]

@@ -84,7 +84,7 @@ class Lab:
         self._daemons.stop()
         if self._guard and self._guard.stdin:
             self._guard.stdin.close()
-            self._guard.wait(60)
+            self._guard.wait(240)
 
     @property
     def env(self) -> dict[str, str]:

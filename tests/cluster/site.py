@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from emobench.config.profile import load_profile
+from emobench.core.run_dir import RunDir
+from emobench.runs.status import read_status
 from tests.cluster.lab import Lab
-from tests.support.processes import until
+from tests.support.processes import changed_environment, until
 
 RELEASE_S = 60.0
 """From the last cell's end until the servers' jobs have ended."""
@@ -55,7 +58,11 @@ class Site:
         return self.lab.run(*command, cwd=self.folder, timeout=300, check=False)
 
     def status(self) -> dict[str, Any]:
-        return dict(json.loads(self.emobench("status", "runs/tiny", "--json").stdout))
+        """What `emobench status --json` prints. Asked in this process, as tests wait for it: a
+        command takes half a second of the processor to start."""
+        with changed_environment(self.lab.env), contextlib.chdir(self.folder):
+            status = read_status(RunDir(self.run_dir), cost=True)
+            return dict(json.loads(json.dumps(status.as_data())))
 
     def job(self, name: str) -> str:
         """The newest job of a server or an array, or the clean-up job, by name."""

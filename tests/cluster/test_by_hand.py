@@ -28,22 +28,22 @@ def prepare(site: Site, **options: int | str) -> None:
 
 def test_the_printed_lines_run_a_sweep_to_its_end(site: Site) -> None:
     prepare(site)
-    until(lambda: site.status()["finished"], "the sweep to finish", 240, poll=0.5)
+    until(lambda: site.status()["finished"], "the sweep to finish", poll=0.5)
     assert site.emobench("sbatch", "runs/tiny").stdout == ""
     # A command that finds a server in the queue would record it.
-    until(lambda: not site.lab.queue(), "the servers to leave", 240, poll=0.5)
+    until(lambda: not site.lab.queue(), "the servers to leave", poll=0.5)
     assert "nothing to submit" in site.emobench("sweep", "tiny.yaml").stdout
     assert not (site.run_dir / "jobs.json").exists()
 
 
 def test_jobs_by_hand_are_shown_not_doubled_and_cancelled(site: Site) -> None:
     prepare(site, tasks="0-9", latency=4000)
-    until(lambda: site.status()["cells"]["running"] == 2, "both cells to run", 240, poll=0.5)
+    until(lambda: site.status()["cells"]["running"] == 2, "both cells to run", poll=0.5)
 
     def servers_are_ready() -> bool:
         return {server["state"] for server in site.status()["servers"]} == {"ready"}
 
-    until(servers_are_ready, "the servers to be ready", 240, poll=0.5)
+    until(servers_are_ready, "the servers to be ready", poll=0.5)
     assert site.status()["live"]
     assert site.emobench("sbatch", "runs/tiny").stdout == ""
     before = set(site.lab.queue())
@@ -53,7 +53,7 @@ def test_jobs_by_hand_are_shown_not_doubled_and_cancelled(site: Site) -> None:
     assert set(site.lab.queue()) == before
     cancelled = site.emobench("cancel", "runs/tiny")
     assert "cancelled: user" in cancelled.stdout
-    until(lambda: not site.lab.queue(), "the queue to be empty", 240, poll=0.5)
+    until(lambda: not site.lab.queue(), "the queue to be empty", poll=0.5)
 
 
 def test_single_cells_by_index_and_by_values(site: Site) -> None:
@@ -78,7 +78,7 @@ def test_single_cells_by_index_and_by_values(site: Site) -> None:
             file.exists() and json.loads(file.read_text())["status"] == "done" for file in summaries
         )
 
-    until(done, "both cells to be done", 240, poll=0.5)
+    until(done, "both cells to be done", poll=0.5)
     # Its comment no longer says that it runs the cell of its index.
     shown = site.lab.ask("scontrol", "show", "job", f"{by_values.stdout.strip()}_0")
     assert "Comment=emobench: one run by hand" in shown

@@ -35,7 +35,7 @@ def doctor(
         "site.yaml",
         "--json",
     )
-    done = lab.run(*command, cwd=folder, check=False, timeout=60)
+    done = lab.run(*command, cwd=folder, check=False, timeout=240)
     assert not done.stderr, done.stderr
     answer = json.loads(done.stdout)
     assert answer["ok"] is (done.returncode == 0)
@@ -121,7 +121,7 @@ def test_a_partition_that_is_down_and_an_array_that_is_too_large(
 
 def test_a_profile_that_init_writes_fits(lab: Lab, tmp_path: Path) -> None:
     """By what a real Slurm says of itself; only the set-up lines are left to write."""
-    lab.run(sys.executable, "-m", "emobench.cli", "init", cwd=tmp_path, timeout=60)
+    lab.run(sys.executable, "-m", "emobench.cli", "init", cwd=tmp_path, timeout=240)
     written = load_profile("my-site.yaml", base=tmp_path)
     assert (written.user_server.partition, written.user_server.gres) == ("cuda", "gpu:h100")
     code, checks = doctor(lab, tmp_path, written.model_dump(mode="json"))

@@ -88,7 +88,7 @@ def test_a_sweep_that_is_killed_at_any_job_is_completed_by_the_next_one(
 ) -> None:
     assert site.sweep("--dry-run").returncode == 0  # writes the files of the site
     killed = start(site, with_sbatch(site, SBATCH, nth=nth, when=when), "sweep", "tiny.yaml")
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=240)
     assert killed.returncode == -9
     there = nth if when == "after" else nth - 1
     until(lambda: len(in_queue(site)) == there, "sbatch to have ended", poll=0.2)
@@ -114,7 +114,7 @@ def test_a_sweep_that_is_killed_at_any_job_is_completed_by_the_next_one(
 def test_a_cancellation_takes_the_job_that_a_killed_sweep_left(site: Site, nth: int) -> None:
     assert site.sweep("--dry-run").returncode == 0
     killed = start(site, with_sbatch(site, SBATCH, nth=nth, when="after"), "sweep", "tiny.yaml")
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=240)
     until(lambda: len(in_queue(site)) == nth, "sbatch to have ended", poll=0.2)
     cancelled = site.emobench("cancel", "runs/tiny")
     assert cancelled.returncode == 0, cancelled.stderr
@@ -134,8 +134,8 @@ def test_a_second_command_waits_for_the_first(site: Site, second: tuple[str, str
     assert f"waiting for `emobench sweep tiny.yaml` (process {first.pid} on " in said
     assert in_queue(site) == {}
     (site.folder / "bin/go").touch()
-    assert first.communicate(timeout=60)[0].count("  job ") == len(NAMES)
-    out, error = waiting.communicate(timeout=60)
+    assert first.communicate(timeout=240)[0].count("  job ") == len(NAMES)
+    out, error = waiting.communicate(timeout=240)
     assert waiting.returncode == 0, error
     if second[0] == "sweep":
         assert "nothing to submit" in out

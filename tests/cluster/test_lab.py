@@ -39,7 +39,6 @@ def test_job_runs_and_sacct_shows_it(lab: Lab, tmp_path: Path) -> None:
     processes.until(
         lambda: lab.run(*sacct).stdout == "FAILED|cuda|3:0|cuda1\n",
         "sacct's row of the job",
-        20,
         poll=0.1,
     )
 

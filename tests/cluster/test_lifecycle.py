@@ -147,7 +147,6 @@ def test_kept_servers_stay_serve_the_next_submission_and_say_what_they_cost(site
     until(
         lambda: all("kept until" in server["reason"] for server in site.status()["servers"]),
         "both servers to be kept",
-        30,
         poll=0.3,
     )
     user = site.job("user")

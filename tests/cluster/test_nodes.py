@@ -127,7 +127,6 @@ def test_each_node_gets_its_rank_its_cards_and_the_heads_address(
     until(
         lambda: not any(Path(f"/proc/{node['pid']}").exists() for node in nodes.values()),
         "the engine to be gone on both nodes",
-        10,
     )
 
 

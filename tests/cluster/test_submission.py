@@ -140,7 +140,6 @@ def test_running_servers_are_no_dependency(study: Study) -> None:
     until(
         lambda: {state.state for state in SLURM.states(servers).values()} == {"RUNNING"},
         "the servers to run",
-        20,
     )
     study.submit({"a": [2]})
     array = read_jobs(study.run_dir)[-1]

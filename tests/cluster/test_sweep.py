@@ -55,7 +55,6 @@ def test_it_ran_as_a_user_job_an_assistant_job_and_an_array(quickstart: Path, la
     until(
         lambda: len(rows()) == 10 and all(r[3] == "COMPLETED" and r[2] for r in rows()),
         "sacct to have every job",
-        30,
         poll=0.2,
     )
     named = {row[0]: row[1:3] for row in rows()}
@@ -152,9 +151,7 @@ def test_a_job_that_cannot_start_python(site: Site) -> None:
     assert site.sweep().returncode == 0
     status = site.wait_until_ended()
     assert status["cells"]["failed"] == 2
-    until(
-        lambda: "127" in site.status()["problems"][0]["reason"], "sacct's exit code", 20, poll=0.3
-    )
+    until(lambda: "127" in site.status()["problems"][0]["reason"], "sacct's exit code", poll=0.3)
     assert "/no/such/python" in Path(status["problems"][0]["log"]).read_text()
 
 

@@ -38,7 +38,7 @@ def test_as_many_at_a_time_as_asked() -> None:
         with lock:
             running += 1
             most = max(most, running)
-        together.wait(60)
+        together.wait(240)
         with lock:
             running -= 1
         return job
@@ -56,7 +56,7 @@ def test_nobody_waits_for_the_one_who_writes_the_results_down() -> None:
 
     pool = WorkerPool(1, work, range(5), never)
     for _ in range(5):
-        assert begun.acquire(timeout=60)  # all five, and no result was fetched yet
+        assert begun.acquire(timeout=240)  # all five, and no result was fetched yet
     assert gather(pool) == list(range(5))
 
 
@@ -65,12 +65,12 @@ def test_a_stop_lets_running_jobs_end_and_begins_no_other() -> None:
 
     def work(job: int) -> int:
         begun.release()
-        go.wait(60)
+        go.wait(240)
         return job
 
     pool = WorkerPool(2, work, range(9), stop.is_set)
-    assert begun.acquire(timeout=60)
-    assert begun.acquire(timeout=60)
+    assert begun.acquire(timeout=240)
+    assert begun.acquire(timeout=240)
     stop.set()
     assert pool.results(0.0) == []
     go.set()
@@ -82,7 +82,7 @@ def test_a_job_that_hangs_can_be_abandoned() -> None:
 
     def work(job: int) -> int:
         if job:
-            hang.wait(60)
+            hang.wait(240)
         return job
 
     pool = WorkerPool(2, work, range(2), never)
@@ -114,11 +114,11 @@ def test_a_closed_crew_begins_nothing_more() -> None:
 
     def work(job: int) -> int:
         begun.release()
-        go.wait(60)
+        go.wait(240)
         return job
 
     pool = WorkerPool(1, work, range(9), never)
-    assert begun.acquire(timeout=60)
+    assert begun.acquire(timeout=240)
     pool.close()
     go.set()
     assert gather(pool) == [0]

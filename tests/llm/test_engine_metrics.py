@@ -93,7 +93,7 @@ def test_a_supervisor_notes_its_life(tmp_path: Path) -> None:
         until(lambda: read_events(run_dir), "events")
         finish_cell(run_dir, 0)
         finish_cell(run_dir, 1)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     (events,) = read_events(run_dir).values()
     assert [e.event for e in events] == ["starting", "ready", "left"]
     assert {e.incarnation for e in events} == {endpoint.incarnation}

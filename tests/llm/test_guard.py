@@ -90,7 +90,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def ask(url: str, method: str, path: str, *authorization: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=240)
     connection.putrequest(method, path)
     for value in authorization:
         connection.putheader("Authorization", value)
@@ -162,7 +162,7 @@ def test_two_keys_in_one_request_open_nothing(tmp_path: Path) -> None:
             connect(socket, proxy=None).close()
         headers = {"Authorization": f"Bearer {KEY}"}
         with connect(socket, additional_headers=headers, proxy=None) as conversation:
-            assert conversation.recv(timeout=60) == "ran"
+            assert conversation.recv(timeout=240) == "ran"
     assert KEY not in log.read_text()
 
 
@@ -211,7 +211,7 @@ def test_without_a_key_the_server_does_not_start(tmp_path: Path) -> None:
         env={**environment, "PYTHONPATH": str(_scripts(tmp_path))},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert ran.returncode != 0
     assert "VLLM_API_KEY is not set" in ran.stderr

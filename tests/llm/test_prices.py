@@ -135,6 +135,6 @@ except Exception as error:
 print(sorted(set(map(str, asked))))
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True
     )
     assert ended.stdout.splitlines()[-1] == "['api.openai.com']"

@@ -253,7 +253,7 @@ def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: Mod
     together = threading.Barrier(4)
 
     def start(number: int) -> CellProbe:
-        together.wait(60)
+        together.wait(240)
         return probed(run.plan, run.run_dir, number, target)
 
     load_benchmark().tools_info("retail")
@@ -286,7 +286,7 @@ def test_a_signal_does_not_wait_for_a_server_that_is_silent(
 
     def answer(request: dict[str, Any]) -> Reply:
         arrived.set()
-        free.wait(60)
+        free.wait(240)
         return good(request)
 
     endpoint.answer = answer

@@ -53,7 +53,7 @@ def test_an_abandoned_conversation_never_reaches_a_provider(
             went_on.set()
             return Reply(status=400, error="maximum context length")  # the conversation's end
         os.kill(os.getpid(), signal.SIGUSR1)
-        cell_ended.wait(60)
+        cell_ended.wait(240)
         return Reply("Hello.")
 
     with recording(answer) as server:
@@ -64,7 +64,7 @@ def test_an_abandoned_conversation_never_reaches_a_provider(
         cell_ended.set()
         until(lambda: went_on.is_set() or stock_calls, "the abandoned conversation's next call")
         for thread in threads:
-            thread.join(60)
+            thread.join(240)
     assert len(threads) == 1
     assert stock_calls == []
     assert not (tmp_path / "run/cells/0/episodes.jsonl").read_bytes(), "it is run again"

@@ -72,7 +72,7 @@ class Cell:
     def complete(self) -> None:
         """Run it to its end and compare what is there with what should be."""
         process = self.start()
-        output, _ = process.communicate(timeout=90)
+        output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
         records = [json.loads(line) for line in self.lines()]
         assert Counter(record["task_id"] for record in records) == dict.fromkeys(range(TASKS), 1)
@@ -112,7 +112,7 @@ def test_a_signal_ends_the_cell_in_order(cell: Cell, kind: signal.Signals) -> No
     process = cell.start()
     until(lambda: cell.lines(), "an episode")
     process.send_signal(kind)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert "stopping" in output
     assert (cell.summary()["status"], cell.summary()["exit_reason"]) == (
@@ -128,7 +128,7 @@ def test_a_signal_ends_the_cell_in_order(cell: Cell, kind: signal.Signals) -> No
 def test_a_full_disk_loses_nothing(cell: Cell) -> None:
     """A limit on the size of files fails a write in its middle, as a full disk does."""
     process = cell.start(file_limit=100_000)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "File too large" in output
     assert "Traceback" not in output
@@ -145,12 +145,12 @@ def test_a_second_writer_is_refused(cell: Cell) -> None:
     first.send_signal(signal.SIGSTOP)
     try:
         second = cell.start()
-        output, _ = second.communicate(timeout=60)
+        output, _ = second.communicate(timeout=240)
     finally:
         first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert "another process is running this cell" in output
-    first.communicate(timeout=60)
+    first.communicate(timeout=240)
     assert first.returncode == 0
     cell.complete()
 

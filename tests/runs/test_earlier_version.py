@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def emobench(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "emobench.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -86,7 +86,7 @@ def test_it_is_resumed_where_it_stopped(folder: Path) -> None:
 )
 def test_modules_that_queued_scripts_name_can_be_started(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", module, "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-m", module, "--help"], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout

@@ -227,5 +227,5 @@ def test_a_log_cannot_act_on_a_terminal_and_is_itself_in_a_pipe(
     assert not set(shown) & set("\x1b\x07\x9b")
     assert "red \\x1b]0;owned\\x07 10 %\r\n100 %\r\n\\x9b2J \u65e5" in shown
     command = [sys.executable, "-m", "emobench.cli", "logs", str(run_dir.path), "user"]
-    piped = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    piped = subprocess.run(command, capture_output=True, timeout=240, check=True)
     assert piped.stdout == path.read_bytes()

@@ -51,7 +51,7 @@ def started(
         **environment,
     }
     path = f"{programs}:{os.environ['PATH']}"
-    subprocess.run(["bash", script], check=True, timeout=60, env={"PATH": path, **own})
+    subprocess.run(["bash", script], check=True, timeout=240, env={"PATH": path, **own})
     called = json.loads(out.read_text())
     return called["argv"], called["env"]
 
@@ -110,7 +110,7 @@ def test_in_a_container_the_guard_stands_before_the_images_own_modules(tmp_path:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=240,
         )
         assert ran.stdout.splitlines() == [expected, "0"], "the Rust front end loads no guard"
 

@@ -63,7 +63,7 @@ def _run(text: str, cwd: Path, *arguments: str, **environment: str) -> None:
             **environment,
         },
         check=True,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -202,7 +202,7 @@ def test_jobs_outlive_the_command_that_started_them(run: Run) -> None:
         "d = RunDir(Path(sys.argv[1])); Local().submit(load_plan(d), d, {'a': [0]}, ['user'])"
     )
     command = [sys.executable, "-c", code, str(run.run_dir.path)]
-    subprocess.run(command, check=True, timeout=60, start_new_session=True)
+    subprocess.run(command, check=True, timeout=240, start_new_session=True)
     jobs = read_jobs(run.run_dir)
     assert load_plan(run.run_dir) == run.plan
     until(lambda: run.lines("end") == 1, "the cell to end")

@@ -86,7 +86,7 @@ def test_scripts_pass_shellcheck(profile: str, tmp_path: Path) -> None:
             files[-1].write_text(text)
     # SC1091: the site's own files are not there to be followed.
     command = ["shellcheck", "--shell=bash", "--exclude=SC1091", *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout
 
 

@@ -32,7 +32,7 @@ def test_open_routes_and_models(launch: Launch) -> None:
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "secret", "Bearer secret2", "Bearer é"])
 def test_the_key_is_needed(launch: Launch, path: str, header: str | None) -> None:
     client = launch(api_key="secret")
-    connection = http.client.HTTPConnection(urlsplit(client.url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(client.url).netloc, timeout=240)
     connection.request("GET", path, headers={} if header is None else {"Authorization": header})
     response = connection.getresponse()
     body = response.read()

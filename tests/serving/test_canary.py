@@ -171,7 +171,7 @@ def test_a_server_that_hangs_ends_with_the_time() -> None:
     over = threading.Event()
 
     def late(_: dict[str, Any]) -> Reply:
-        over.wait(60)
+        over.wait(240)
         return Reply("late")
 
     with recording(late) as server:
@@ -200,7 +200,7 @@ def test_a_server_that_cannot_chat_is_never_announced(tmp_path: Path) -> None:
     script = run_dir.scripts / "serve_user.sh"
     _serve_oddly(script, Reply(status=400, error=NO_TEMPLATE))
     with supervising(run_dir) as process:
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert (endpoint.state, endpoint.cause) == ("failed", "chat_template")
@@ -227,4 +227,4 @@ def test_the_scripted_servers_pass(tmp_path: Path) -> None:
         with supervising(run_dir, name) as process:
             assert not until_state(run_dir, "ready", name).warnings
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(240) == 0

@@ -261,7 +261,7 @@ def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
     may_answer, needs = threading.Event(), {"1": "array a of second"}
 
     def ask(lease: Lease) -> str:
-        may_answer.wait(60)
+        may_answer.wait(240)
         return needs.get(lease.instance, "")
 
     def asking() -> bool:
@@ -278,15 +278,15 @@ def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
     assert leases.why_stay() == f"a new lease of {run_dir.path}"
     assert asking()
     may_answer.set()
-    until(lambda: leases.why_stay() == "array a of second", "an answer", seconds=60)
+    until(lambda: leases.why_stay() == "array a of second", "an answer")
     assert leases.why_stay() == "array a of second"
-    until(lambda: not asking(), "the end of the question", seconds=60)
+    until(lambda: not asking(), "the end of the question")
     # A new one is asked about at once, and then both are over.
     needs.clear()
     add_lease(ServerLocation(owner, "user"), run_dir, "2")
     assert leases.refresh()
     assert leases.why_stay() != ""
-    until(lambda: leases.why_stay() == "", "the next answer", seconds=60)
+    until(lambda: leases.why_stay() == "", "the next answer")
     assert read_leases(owner, "user") == []
     assert not leases.refresh()
     assert not leases.ids

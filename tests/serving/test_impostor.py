@@ -153,7 +153,7 @@ def test_a_server_that_came_back_is_another_than_before(tmp_path: Path) -> None:
         assert "wrong proof" in problem_of(replace(endpoint, server="assistant_a"), key)
         assert "serves scripted" in problem_of(replace(endpoint, model="other"), key)
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
 
 
 def test_a_conversation_that_connects_again_asks_again(tmp_path: Path) -> None:

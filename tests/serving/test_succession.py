@@ -70,7 +70,7 @@ def test_a_server_that_is_warned_before_its_lead_submits_its_successor_then(
         assert_stays(process, run_dir)
         assert successors(run_dir) == []
         process.send_signal(signal.SIGUSR1)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     (call,) = slurm.calls("sbatch")
     assert call.endswith("--takes-over 1")
     assert successors(run_dir) == [
@@ -225,7 +225,7 @@ def test_no_successor_where_none_is_needed_or_slurm_starts_the_job_again(
                 finish_cell(run_dir, cell)
             until(lambda: until_state(run_dir, "ready").kept_until, "the server to be kept")
         process.send_signal(signal.SIGTERM if why == "SIGTERM" else signal.SIGUSR1)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert slurm.calls("sbatch") == []
     requeued = [call for call in slurm.calls("scontrol") if call.startswith("requeue")]
     assert requeued == (["requeue 1"] if why == "preempted" else [])
@@ -242,6 +242,6 @@ def test_a_successor_comes_before_the_limit_and_goes_when_nobody_needs_it(
         until_state(run_dir, "ready")
         for cell in (0, 1):
             finish_cell(run_dir, cell)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert len(slurm.calls("sbatch")) == 1
     assert slurm.calls("scancel") == ["101"]

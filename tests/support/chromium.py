@@ -151,7 +151,7 @@ class Chromium:
         if getattr(self, "_socket", None):
             self._session = ""
             with_close = self._send("Browser.close", {})
-            await asyncio.wait([asyncio.ensure_future(with_close)], timeout=60)
+            await asyncio.wait([asyncio.ensure_future(with_close)], timeout=240)
             await self._socket.close()
             self._reader.cancel()
             await self._http.close()

@@ -78,6 +78,19 @@ def environment_names(pid: int) -> set[str]:
 
 
 @contextlib.contextmanager
+def changed_environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """Give this process exactly these variables for the length of the block."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def stopped_cells(run_dir: Path) -> Iterator[None]:
     """Stop the processes of a run's cells for the length of the block: its conversations last."""
     found = [

@@ -66,7 +66,7 @@ class Servers:
         self.runners: list[Any] = []
 
     def __call__(self, settings: ServerSettings) -> str:
-        runner, url = asyncio.run_coroutine_threadsafe(start(settings), self.loop).result(60)
+        runner, url = asyncio.run_coroutine_threadsafe(start(settings), self.loop).result(240)
         self.runners.append(runner)
         return url
 
@@ -74,9 +74,9 @@ class Servers:
         for runner in self.runners:
             # Hanging requests are part of the tests; nobody waits for them.
             runner._shutdown_timeout = 0.01
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(60)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(240)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(60)
+        self.thread.join(240)
         self.loop.close()
 
 

@@ -37,7 +37,7 @@ class Study:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=240,
             check=False,
         )
 

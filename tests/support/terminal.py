@@ -34,6 +34,6 @@ def on_terminal(folder: Path, *arguments: str, **env: str) -> str:
     except OSError:  # the terminal's other side is closed
         pass
     finally:
-        process.wait(60)
+        process.wait(240)
         os.close(parent)
     return got.decode()

@@ -283,7 +283,7 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes, said: str) ->
 
 
 def test_some_tasks_only_and_damaged_results(tmp_path: Path) -> None:
-    results: list[Any] = [result(0), {**result(1), "reward": None}, result(2), "x", result(60)]
+    results: list[Any] = [result(0), {**result(1), "reward": None}, result(2), "x", result(240)]
     summary = collected(tmp_path / "out", written(tmp_path / "r.json", results), tasks=(0, 1, 2))
     assert (summary["episodes"], summary["expected"]) == (2, 3)
     assert summary["files"] == [{"file": "r.json", "episodes": 2, "damaged": 2, "foreign": 1}]
