@@ -5,7 +5,8 @@ is a function of its messages alone. Ordinary conversations come first, then tho
 reply is odd, once: empty, or with reasoning in it. Stock, `fidelity: stock`, the defaults and each
 repair by itself converse on the same tasks; what is counted is the rewards that differ from
 stock's. The fork's own react user fails in its constructor: with it, `fidelity: stock` stands for
-stock. Exits with 1 where a reward of `fidelity: stock` differs.
+stock. Prints the table of docs/fidelity.md, in some minutes. Exits with 1 where a reward of
+`fidelity: stock` differs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import io
 import os
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +35,15 @@ from tests.support.model_server import ModelServer, Reply, answering
 
 MODEL = "gpt-4o"
 """Stock's react agent and few-shot agent fail for a model without a price."""
+QUOTED_END = "reasoning that quotes the end"
 THOUGHT = "I had better look at the rules once more. So far all of it is in order."
 QUOTED = "The rule says ###STOP### once everything is settled, which it is not yet."
 ODD_AT = {"assistant": 4, "user": 3}
 """Which reply of the role is odd, from 0: by then the scripted assistant knows the task."""
 
 Spoil = Callable[[Reply], Reply]
+Key = tuple[str, str, str, int]
+"""Whose reply is odd, in which way; environment and task."""
 
 
 def _text(make: Callable[[str], str]) -> Spoil:
@@ -53,10 +58,10 @@ ODD: Mapping[str, Spoil] = {
     "unclosed reasoning, then the reply": _text(lambda text: f"<think>\n{THOUGHT}\n{text}"),
     "closed reasoning": _text(lambda text: f"<think>\n{THOUGHT}\n</think>\n\n{text}"),
     "closing tag alone": _text(lambda text: f"{THOUGHT}\n</think>\n\n{text}"),
-    "reasoning that quotes the end": _text(lambda text: f"{QUOTED}\n</think>\n\n{text}"),
+    QUOTED_END: _text(lambda text: f"{QUOTED}\n</think>\n\n{text}"),
     "half a character": _text(lambda text: f"{text} \ud83d"),
 }
-REPAIRS = {name: {name: True} for name in Fidelity.model_fields}
+EVERY_REPAIR = tuple(Fidelity.model_fields)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,58 @@ class Setting:
 
     agent: str = "tool-calling"
     user: str = "llm"
+
+
+REACT_AGENT, REACT_USER = Setting("react"), Setting(user="react")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Conversations of one kind, and what they are held with beside stock."""
+
+    what: str
+    setting: Setting
+    odd: tuple[tuple[str, str], ...]
+    """(role, which reply of it); each on the same tasks."""
+    tasks: int
+    """Of each environment."""
+    fidelities: tuple[str, ...]
+    """stock, defaults, or repairs that are on by themselves, joined by a plus."""
+
+
+AS_THEY_COME = (("", ""),)
+ASSISTANTS = tuple(("assistant", odd) for odd in ODD)
+USERS = tuple(("user", odd) for odd in ODD if odd != QUOTED_END)
+QUOTES = (("user", QUOTED_END),)
+EMPTY = (("assistant", "empty text"), ("assistant", "no text"))
+SILENT = tuple((role, "unclosed reasoning alone") for role in ODD_AT)
+BY_DEFAULT = ("stock", "defaults")
+AS_BEFORE = ("end_at_empty_reply+sanitize_think",)
+
+ROWS = (
+    Row("as they come", Setting(), AS_THEY_COME, 6, (*BY_DEFAULT, *EVERY_REPAIR)),
+    Row("the same, react agent", REACT_AGENT, AS_THEY_COME, 6, (*BY_DEFAULT, *EVERY_REPAIR)),
+    Row("the same, react user", REACT_USER, AS_THEY_COME, 6, ("defaults", *EVERY_REPAIR)),
+    Row("the assistant's reply is odd, in 8 ways", Setting(), ASSISTANTS, 2, BY_DEFAULT),
+    Row("the same, react agent", REACT_AGENT, ASSISTANTS, 2, BY_DEFAULT),
+    Row("the user's reply is odd, in 7 ways", Setting(), USERS, 2, BY_DEFAULT),
+    Row(
+        "the user's reasoning quotes `###STOP###`",
+        Setting(),
+        QUOTES,
+        8,
+        (*BY_DEFAULT, "sanitize_think", "standalone_stop"),
+    ),
+    Row("the same, react user", REACT_USER, QUOTES, 4, ("defaults", "sanitize_think")),
+    Row(
+        "the assistant's reply is empty, or has no text",
+        Setting(),
+        EMPTY,
+        2,
+        ("end_at_empty_reply",),
+    ),
+    Row("a reply of either role is unclosed reasoning alone", Setting(), SILENT, 3, AS_BEFORE),
+)
 
 
 @dataclass
@@ -88,95 +145,92 @@ class Scripted:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=10, metavar="N", help="of each environment")
-    parser.add_argument("--ordinary", type=int, default=20, metavar="N", help="the same, ordinary")
-    arguments = parser.parse_args()
-    wrong = 0
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    wrong = False
+    print("| conversations | n | 0 in stock | with | rewards that differ |\n|---|---|---|---|---|")
     with answering(ModelServer(Scripted(Assistant(Library(), mistakes=0.3)))) as server:
-        for setting in (Setting(), Setting("react"), Setting(user="react")):
-            wrong += _compare(server, setting, "", "", arguments.ordinary, REPAIRS)
-        for setting in (Setting(), Setting("react"), Setting(user="react")):
-            for role in ("assistant", "user"):
-                for odd in ODD:
-                    touching = "sanitize_think" if "reasoning" in odd or "tag" in odd else ""
-                    names = [name for name in (touching, "end_at_empty_reply") if name]
-                    chosen = {name: REPAIRS[name] for name in names}
-                    wrong += _compare(server, setting, role, odd, arguments.tasks, chosen)
-    return 1 if wrong else 0
+        for row in ROWS:
+            expected = _rewards(server, row, "stock" if row.setting.user == "react" else None)
+            found: defaultdict[str, list[str]] = defaultdict(list)
+            for name in row.fidelities:
+                differing = _difference(expected, _rewards(server, row, name))
+                found[differing].append(name)
+                wrong |= name == "stock" and differing != "0"
+            zeros = sum(reward == 0 for reward in expected.values())
+            columns = f"| {row.what} | {len(expected)} | {zeros} "
+            for differing, names in found.items():
+                print(f"{columns}| {_describe(names)} | {differing} |", flush=True)
+                columns = "| | | "
+    return int(wrong)
 
 
-def _compare(
-    server: ModelServer,
-    setting: Setting,
-    role: str,
-    odd: str,
-    count: int,
-    repairs: Mapping[str, Mapping[str, bool]],
-) -> int:
-    """Print one line a kind of run; how many rewards of `fidelity: stock` differ from stock's."""
-    server.answer.role, server.answer.odd = role, odd  # type: ignore[attr-defined]
-    off = Fidelity.stock().model_dump()
-    # Against itself there is nothing to see.
-    own = {} if setting.user == "react" else {"stock": off}
-    kinds: dict[str, dict[str, bool]] = (
-        own | {"defaults": {}} | {name: {**off, **repair} for name, repair in repairs.items()}
-    )
-    reference = off if setting.user == "react" else None
-    expected = dict(_rewards(server, setting, count, reference))
-    zeros = sum(reward == 0 for reward in expected.values())
-    what = f"{role}: {odd}" if role else "as they come"
-    print(f"{setting.agent}, {setting.user} user; {what}: {len(expected)}, stock 0 in {zeros}")
-    wrong = 0
-    for name, fidelity in kinds.items():
-        found = dict(_rewards(server, setting, count, fidelity))
-        lost = sum(expected[key] > found[key] for key in expected)
-        won = sum(expected[key] < found[key] for key in expected)
-        print(f"    {name:22} {lost:3d} lost  {won:3d} won", flush=True)
-        if name == "stock":
-            wrong = lost + won
-    return wrong
+def _difference(expected: Mapping[Key, float], found: Mapping[Key, float]) -> str:
+    """Return how many rewards are smaller and larger than stock's."""
+    lost = sum(expected[key] > found[key] for key in expected)
+    won = sum(expected[key] < found[key] for key in expected)
+    return ", ".join(f"{n} {word}" for n, word in ((lost, "lost"), (won, "won")) if n) or "0"
 
 
-def _rewards(
-    server: ModelServer, setting: Setting, count: int, fidelity: Mapping[str, bool] | None
-) -> Iterator[tuple[tuple[str, int], float]]:
-    """(env, task) and reward; without `fidelity` from the benchmark's own `run`."""
+def _describe(names: Sequence[str]) -> str:
+    """Return the runs of a row that came to the same, as the page calls them."""
+    every = set(EVERY_REPAIR).issubset(names)
+    texts = [_title(name) for name in names if not (every and name in EVERY_REPAIR)]
+    return "; ".join([*texts, "each of the nine repairs by itself"] if every else texts)
+
+
+def _title(name: str) -> str:
+    if name == "stock":
+        return "`fidelity: stock`"
+    if name == "defaults":
+        return "the defaults"
+    return " with ".join(f"`{repair}`" for repair in name.split("+"))
+
+
+def _rewards(server: ModelServer, row: Row, fidelity: str | None) -> dict[Key, float]:
+    """Return the reward by (odd reply, env, task); without `fidelity` of the benchmark's `run`."""
+    rewards = {}
+    for role, odd in row.odd:
+        server.answer.role, server.answer.odd = role, odd  # type: ignore[attr-defined]
+        for env in TASK_COUNTS:
+            for task, reward in _converse(server, row, env, fidelity):
+                rewards[role, odd, env, task] = reward
+    return rewards
+
+
+def _converse(
+    server: ModelServer, row: Row, env: str, fidelity: str | None
+) -> Iterator[tuple[int, float]]:
+    """Yield task and reward."""
     benchmark = load_benchmark()
-    for env, whole in TASK_COUNTS.items():
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            config = benchmark.module("types").RunConfig(
-                model_provider="openai",
-                user_model_provider="openai",
-                model=MODEL,
-                user_model=MODEL,
-                env=env,
-                agent_strategy=setting.agent,
-                user_strategy=setting.user,
-                task_ids=_spread(whole, count),
-                log_dir=folder,
-                max_concurrency=4,
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        config = benchmark.module("types").RunConfig(
+            model_provider="openai",
+            user_model_provider="openai",
+            model=MODEL,
+            user_model=MODEL,
+            env=env,
+            agent_strategy=row.setting.agent,
+            user_strategy=row.setting.user,
+            # Evenly over all.
+            task_ids=[n * TASK_COUNTS[env] // row.tasks for n in range(row.tasks)],
+            log_dir=folder,
+            max_concurrency=4,
+        )
+        if fidelity is None:
+            os.environ["OPENAI_API_BASE"] = server.url
+            silent = io.StringIO()
+            with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+                results = benchmark.module("run").run(config)
+            del os.environ["OPENAI_API_BASE"]
+        else:
+            repairs = {} if fidelity == "defaults" else Fidelity.stock().model_dump()
+            if fidelity not in BY_DEFAULT:
+                repairs |= dict.fromkeys(fidelity.split("+"), True)
+            results = run(
+                config, model_base_url=server.url, fidelity=repairs, progress=lambda line: None
             )
-            if fidelity is None:
-                os.environ["OPENAI_API_BASE"] = server.url
-                silent = io.StringIO()
-                with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
-                    results = benchmark.module("run").run(config)
-                del os.environ["OPENAI_API_BASE"]
-            else:
-                results = run(
-                    config,
-                    model_base_url=server.url,
-                    fidelity=dict(fidelity),
-                    progress=lambda line: None,
-                )
-        for result in results:
-            yield (env, result.task_id), result.reward
-
-
-def _spread(whole: int, count: int) -> Sequence[int]:
-    """That many tasks, evenly over all."""
-    return [number * whole // count for number in range(count)]
+    for result in results:
+        yield result.task_id, result.reward
 
 
 if __name__ == "__main__":

@@ -24,26 +24,33 @@ CONTEXT_WORDS = re.compile(
 """A conversation is too long for the model, as servers and providers put it."""
 _CALL = re.compile(
     r"(?:tool|function)[ _]calls?\b.{0,80}\barguments\b"
-    r"|\barguments\b.{0,80}\b(?:tool|function)[ _]call"
+    r"|(?<!request )\barguments\b.{0,80}\b(?:tool|function)[ _]call"
     r"|(?:pars\w{1,20}|invalid|malformed)\W+(?:(?:the|a|model)\W+)*(?:tool|function)[ _]call\b"
+    r"(?! ids?\b)"
     r"|tool call validation failed|failed_generation|tool_use_failed",
     re.IGNORECASE | re.DOTALL,
 )
 """A tool call of the model's is wrong."""
-_QUOTED_NAME = re.compile(
-    r'\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"(?:arguments|parameters)"'
-    r"|<function=([\w.-]+)"
-    r"|(?:unknown|undefined|no such|invalid|nonexistent) (?:tool|function):? ['\"`]([\w.-]+)['\"`]"
+_QUOTED_CALL = re.compile(
+    r'\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"(?:arguments|parameters)"|<function=([\w.-]+)'
+)
+"""The name of a tool in a call that a server quotes."""
+_NAMED = re.compile(
+    r"(?:unknown|undefined|no such|invalid|nonexistent) (?:tool|function):? ['\"`]([\w.-]+)['\"`]"
     r"|call(?:ed)? (?:the )?(?:tool|function) ['\"`]([\w.-]+)['\"`]",
     re.IGNORECASE,
 )
-"""The name of a tool in a call that a server quotes."""
+"""The name of a tool that a server says was called."""
 _FILTER = re.compile(
     r"content[ _](?:filter|policy)|content management policy|responsibleaipolicy|safety system",
     re.IGNORECASE,
 )
 """A content filter refused what was said."""
-_BLANK = re.compile(r"\bcontent\b|\bempty\b|\bblank\b", re.IGNORECASE)
+_BLANK = re.compile(
+    r"\b(?:content|text)\b(?![ -]type).{0,60}\b(?:empty|blank|null|none|must|required|missing)\b"
+    r"|\b(?:empty|blank|must have|at least one)\b.{0,60}\b(?:content|text)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 """A message has no words, which most servers call a matter of its content."""
 
 
@@ -59,11 +66,13 @@ def is_of_content(status: int, words: str, request: Mapping[str, Any]) -> bool:
     """
     if status not in INVALID:
         return False
-    blank = any(map(is_blank, request["messages"]))
-    if _FILTER.search(words) or (_BLANK.search(words) and blank):
+    # A tool's answer is nobody's words: tau-bench's `think` answers with nothing.
+    blank = any(is_blank(each) for each in request["messages"] if each["role"] != "tool")
+    if _FILTER.search(words) or (blank and "<html" not in words and _BLANK.search(words)):
         return True
     offered = _offered(request)
-    wrong_call = _CALL.search(words) is not None or not offered.issuperset(_quoted(words))
+    named = [*_found(_QUOTED_CALL, words), *_found(_NAMED, words)]
+    wrong_call = _CALL.search(words) is not None or not offered.issuperset(named)
     return bool(offered) and wrong_call
 
 
@@ -73,10 +82,11 @@ def is_blank(message: Mapping[str, Any]) -> bool:
 
 
 def has_made_up_call(request: Mapping[str, Any], words: str) -> bool:
-    """Return whether the agent called a tool that it was not offered: in the conversation, or in
-    the reply that the server quotes."""
+    """Return whether the agent called a tool that it was not offered: in its newest message, or in
+    the reply that the server quotes. Of earlier messages the server has thought nothing wrong."""
     offered = _offered(request)
-    return bool(offered) and not offered.issuperset([*_called(request), *_quoted(words)])
+    called = [*_called_last(request), *_found(_QUOTED_CALL, words)]
+    return bool(offered) and not offered.issuperset(called)
 
 
 def without_calls(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,12 +99,13 @@ def _offered(request: Mapping[str, Any]) -> set[str]:
     return {tool["function"]["name"] for tool in request.get("tools") or ()}
 
 
-def _called(request: Mapping[str, Any]) -> Iterator[str]:
-    for message in request["messages"]:
-        for call in message.get("tool_calls") or ():
-            yield call["function"]["name"]
+def _called_last(request: Mapping[str, Any]) -> list[str]:
+    for message in reversed(request["messages"]):
+        if message["role"] == "assistant":
+            return [call["function"]["name"] for call in message.get("tool_calls") or ()]
+    return []
 
 
-def _quoted(words: str) -> Iterator[str]:
-    for match in _QUOTED_NAME.finditer(words):
+def _found(names: re.Pattern[str], words: str) -> Iterator[str]:
+    for match in names.finditer(words):
         yield match[match.lastindex or 0]

@@ -1,7 +1,8 @@
 """Conversations in a row that the same rejection ended: more than a few are the server's doing.
 
 A server that refuses what one conversation holds is data. If it says the same of one conversation
-after the other, it would say so of all: then they are missing, and are run again.
+after the other, it would say so of all: then they are missing, and are run again. So would several
+servers behind one address, each with words of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from emobench.core.outcomes import Outcome
 from emobench.store.episodes import EpisodeError, EpisodeRecord
 
 SAME_IN_A_ROW = 3
-"""Conversations that the same rejection ends, one after the other, before it counts as the
-server's."""
+"""Conversations that the same rejection ends, with none between them that ended otherwise than by
+a rejection, before it counts as the server's."""
+HELD = 3 * SAME_IN_A_ROW
+"""Rejected conversations that wait for it; more would be lost where the cell is killed."""
 _ODD = re.compile(r"(?<!\S)\S*\d\S*")
 """Numbers and ids, which differ between two answers that say the same."""
 
@@ -26,33 +29,34 @@ class RejectionRow:
     """
 
     def __init__(self) -> None:
-        self._held: list[EpisodeRecord] = []
-        self._words: str | None = None
-        self._is_servers = False
+        self._held: list[tuple[str, EpisodeRecord]] = []
+        self._servers: set[str] = set()
 
     def sort(self, record: EpisodeRecord) -> list[EpisodeRecord]:
         """Return what can be written now that `record` has ended, in the order of the ends."""
         words = _rejection(record)
         if words is None and not record.is_final:
             return [record]  # says nothing of the rejection
-        ready = []
-        if words != self._words:
-            ready = self.release()
-            self._words, self._is_servers = words, False
         if words is None:
-            return [*ready, record]
-        self._held.append(record)
-        self._is_servers = self._is_servers or len(self._held) == SAME_IN_A_ROW
-        return [*ready, *self.void()] if self._is_servers else ready
+            self._servers.clear()
+            return [*self.release(), record]
+        self._held.append((words, record))
+        same = [held for said, held in self._held if said == words]
+        if words in self._servers or len(same) == SAME_IN_A_ROW:
+            self._servers.add(words)
+            self._held = [held for held in self._held if held[0] != words]
+            return [_missing(each, is_servers=True) for each in same]
+        too_many = len(self._held) > HELD and not self._servers
+        return [self._held.pop(0)[1]] if too_many else []
 
     def release(self) -> list[EpisodeRecord]:
         """Return those that are held, as they ended."""
         held, self._held = self._held, []
-        return held
+        return [record for _, record in held]
 
     def void(self) -> list[EpisodeRecord]:
         """Return those that are held as infrastructure errors."""
-        return [_missing(record, self._is_servers) for record in self.release()]
+        return [_missing(record, is_servers=False) for record in self.release()]
 
 
 def _rejection(record: EpisodeRecord) -> str | None:
@@ -68,7 +72,7 @@ def _rejection(record: EpisodeRecord) -> str | None:
     return None
 
 
-def _missing(record: EpisodeRecord, is_servers: bool) -> EpisodeRecord:
+def _missing(record: EpisodeRecord, *, is_servers: bool) -> EpisodeRecord:
     assert record.error is not None
     why = (
         f"the same rejection ended {SAME_IN_A_ROW} conversations in a row, so it is the server's"

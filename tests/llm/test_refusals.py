@@ -63,6 +63,8 @@ def test_a_conversation_that_is_too_long(words: str) -> None:
         "Unsupported parameter: 'parallel_tool_calls'",
         "max_tokens is too large",
         "Unsupported content type",
+        "Invalid tool call id: call_0",
+        "Unrecognized request arguments supplied: function_call, tools",
     ],
 )
 def test_words_that_every_conversation_would_hear(words: str) -> None:
@@ -111,6 +113,56 @@ def test_a_message_without_words_is_content_where_the_server_names_it(content: s
     assert is_of_content(400, words, request)
     assert not is_of_content(400, words, asked(calling("find_user")))
     assert not is_of_content(400, "credit balance too low", request)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "messages.3: all messages must have non-empty content except for the optional final one",
+        "Assistant message must have either content or tool_calls, but not none",
+        "Each message must have at least one content element.",
+        "The text field in the ContentBlock object at messages.2.content.0 is blank.",
+        "Invalid value for 'content': expected a string, got null.",
+    ],
+)
+def test_how_servers_name_a_message_without_words(words: str) -> None:
+    assert is_of_content(400, words, asked({"role": "assistant", "content": ""}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '<html><head><meta http-equiv="Content-Type" content="text/html"></head>empty</html>',
+        "Your account balance is empty",
+        "Unsupported content type",
+        "The content type must be application/json",
+    ],
+)
+def test_words_that_name_no_message_without_words(words: str) -> None:
+    assert not is_of_content(400, words, asked({"role": "assistant", "content": ""}))
+
+
+def test_a_tool_that_answers_with_nothing_is_not_the_agent() -> None:
+    """tau-bench's own `think` does."""
+    answered = asked(calling("find_user"), {"role": "tool", "content": ""})
+    assert not is_of_content(400, "messages.3: content must be non-empty", answered)
+
+
+def test_a_made_up_call_that_the_server_answered_is_no_reason_of_a_later_500() -> None:
+    gone_on = asked(calling("fly"), {"role": "tool", "content": "?"}, calling("find_user"))
+    assert not has_made_up_call(gone_on, "Internal Server Error")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: invalid function 'flash_fwd'",
+        "RuntimeError: failed to call function 'forward'",
+        "undefined function 'x'",
+    ],
+)
+def test_a_500_that_names_a_function_of_the_servers_own(words: str) -> None:
+    assert not has_made_up_call(asked(), words)
 
 
 def test_what_counts_as_made_up() -> None:

@@ -261,6 +261,50 @@ SAME = "the same rejection ended 3 conversations in a row, so it is the server's
 UNKNOWN = "the cell ended before it was known whether every conversation is rejected"
 
 
+OTHER_WORDS = "invalid tool call (id req-{}ab)"
+
+
+def refusing_in_turn(*words: str) -> Answer:
+    """The assistant's conversations are refused, each in the next of these words."""
+    numbers = iter(range(1000))
+
+    def answer(request: dict[str, Any]) -> Reply:
+        if is_user(request):
+            return Reply("Go on.")
+        number = next(numbers)
+        return Reply(status=400, error=words[number % len(words)].format(number))
+
+    return answer
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_server_that_says_it_in_turns_is_no_agents_mistake(
+    cell: Cell, concurrency: int, others: int
+) -> None:
+    """As two gateways behind one address do, each with words and ids of its own."""
+    words = [CALL_REFUSED, OTHER_WORDS, "malformed function call {}"][: others + 1]
+    options = ["--max-concurrency", str(concurrency)]
+    assert cell.run(refusing_in_turn(*words), *options, tasks="0-11") == 1
+    assert {end[1:] for end in cell.ends} == {("infra_error", None)}
+    assert "3 conversations in a row" in " ".join(r["error"]["message"] for r in cell.records)
+
+
+def test_what_follows_a_servers_rejection_in_other_words_is_missing_too(cell: Cell) -> None:
+    """Eight are under way when the third of the same has ended the cell."""
+    words = [CALL_REFUSED] * 3 + [f"invalid tool call '{letter}'" for letter in "abcdefghijklm"]
+    assert cell.run(refusing_in_turn(*words), "--max-concurrency", "8", tasks="0-11") == 1
+    assert {end[1:] for end in cell.ends} == {("infra_error", None)}
+
+
+def test_a_long_row_of_different_rejections_is_written_before_its_end() -> None:
+    """What is held back is lost to a kill, so that no more is held than turns of three."""
+    row = RejectionRow()
+    records = [rejected(n, f"invalid call of {chr(97 + n)}") for n in range(12)]
+    assert [len(row.sort(record)) for record in records] == [0] * 9 + [1] * 3
+    assert row.release() == records[3:]
+
+
 def test_what_a_row_holds_back_and_what_it_says() -> None:
     row = RejectionRow()
     first, second, third, fourth = (rejected(n, f"invalid call (request {n}x7)") for n in range(4))
@@ -273,8 +317,8 @@ def test_what_a_row_holds_back_and_what_it_says() -> None:
     assert row.sort(failed) == [failed]
     assert [row.sort(first), row.release(), row.release()] == [[], [first], []]
     other = rejected(6, "another")
-    assert [row.sort(second), row.sort(other)] == [[], [second]]
-    assert row.void() == [missing(other, UNKNOWN)]
+    assert [row.sort(second), row.sort(other)] == [[], []]
+    assert row.void() == [missing(second, UNKNOWN), missing(other, UNKNOWN)]
     assert [row.sort(failed), row.void()] == [[failed], []]
 
 
