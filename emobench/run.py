@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from emobench.core.output import say
+
 
 def __getattr__(name: str) -> Any:
     """Return `RunConfig`: tau_bench's, or its fork's where only that is installed."""
@@ -23,7 +25,7 @@ def run(
     user_base_url: str | None = None,
     fidelity: str | dict[str, bool] | None = None,
     max_steps: int = 30,
-    progress: Callable[[str], None] = print,
+    progress: Callable[[str], None] = say,
 ) -> list[Any]:
     """Run as `tau_bench.run.run` does, guarded: it takes its RunConfig and returns its results.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from emobench.cli.arguments import add_json, add_run_dir
+from emobench.core.output import say, say_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,15 +20,15 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.runs.submission import cancel
 
     run_dir = find_run_dir(arguments.run_dir, to_act=True)
-    say = (lambda text: None) if arguments.json else print
-    cancelled = cancel(run_dir, force=arguments.force, say=say)
+    tell = (lambda text: None) if arguments.json else say
+    cancelled = cancel(run_dir, force=arguments.force, say=tell)
     if arguments.json:
-        print(json.dumps({"cancelled": cancelled.stopped, "shared": cancelled.shared}))
+        say_json({"cancelled": cancelled.stopped, "shared": cancelled.shared})
         return 0
     if cancelled.stopped:
-        print(f"cancelled: {', '.join(cancelled.stopped)}; results stay in {run_dir.path}")
+        say(f"cancelled: {', '.join(cancelled.stopped)}; results stay in {run_dir.path}")
     elif not cancelled.shared:
-        print(f"nothing of {run_dir.path} was running")
+        say(f"nothing of {run_dir.path} was running")
     for name, who in cancelled.shared.items():
-        print(f"{name} stays: another sweep uses it: {who}; --force cancels it as well")
+        say(f"{name} stays: another sweep uses it: {who}; --force cancels it as well")
     return 0

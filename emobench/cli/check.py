@@ -6,14 +6,13 @@ Exit codes: 0 no gate failed (passed or not checked), 1 a gate failed, 2 wrong a
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
 from emobench.cli.terminal import show, table
+from emobench.core.output import say_json, warn
 from emobench.core.wording import plural
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
     try:
         write_checks(run_dir, checks)
     except OSError as error:
-        print(f"{run_dir.checks} is not written: {error.strerror}", file=sys.stderr)
+        warn(f"{run_dir.checks} is not written: {error.strerror}")
     if as_json:
-        print(json.dumps(as_data(checks), indent=2))
+        say_json(as_data(checks), indent=2)
     else:
         show(*render(checks))
     return FAILED if checks.verdict == "failed" else PASSED

@@ -4,7 +4,6 @@ tau-bench's result files."""
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.output import say, say_json
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
 from emobench.core.wording import plural
@@ -95,7 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     request = Request(run_dirs, files, described, folder, arguments.csv, arguments.text, workers)
     summary = collect_into(request)
-    print(json.dumps(summary) if arguments.json else describe(summary, str(folder)))
+    if arguments.json:
+        say_json(summary)
+    else:
+        say(describe(summary, str(folder)))
     return 0
 
 

@@ -18,7 +18,8 @@ from emobench.analysis.transcript.selection import Found
 from emobench.benchmarks.ground_truth import compare_writes
 from emobench.benchmarks.tasks import Task, canonical
 from emobench.benchmarks.transcript import Event, Message, ToolCall, Transcript
-from emobench.cli.terminal import Line, cut, flat, line_width, visible, width, wrap
+from emobench.cli.terminal import Line, cut, line_width, width, wrap
+from emobench.core.output import flat, visible
 
 LABEL = 11
 """Columns of the speaker's name in front of a text."""

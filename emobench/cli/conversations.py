@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,9 +19,10 @@ from emobench.analysis.transcript.selection import (
 from emobench.benchmarks.tasks import Task
 from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.conversation_view import Shown, conversation_lines
-from emobench.cli.terminal import Line, show, show_lines, table, typed_path
+from emobench.cli.terminal import Line, show, show_lines, table, typed_word
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL
+from emobench.core.output import say_json, warn
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.run_dir import RunDir
@@ -81,11 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _table(run_dir, plan, selection, arguments.json)
     found = find(run_dir, plan, selection)
     if not found:
-        print(
-            f"emobench: no conversation of {run_dir.path} matches yet; "
-            "emobench status says what is done",
-            file=sys.stderr,
-        )
+        warn(f"no conversation of {run_dir.path} matches yet; emobench status says what is done")
         return 1
     pairs = _pairs(run_dir, plan, selection, found) if arguments.side_by_side else []
     if not arguments.side_by_side and not arguments.list and _two_sides(found):
@@ -113,7 +108,7 @@ def _table(run_dir: RunDir, plan: Plan, selection: Selection, as_json: bool) -> 
     names = [name for name in _variants(plan) if not chosen or name in chosen]
     table = tally.table(names, {name: plan.sweep.variants[name].text for name in names})
     if as_json:
-        print(json.dumps(table_data(table)))
+        say_json(table_data(table))
     else:
         show(*table_parts(table))
     return 0
@@ -181,7 +176,7 @@ def _show_list(run_dir: RunDir, plan: Plan, found: Sequence[Found]) -> None:
         row += [summary.task_id, cell.variant, cell.trial, summary.outcome, summary.steps, words]
         style = "" if summary.outcome == "solved" else "error"
         rows.append([(style, cell) for cell in row])
-    place = typed_path(run_dir.path)
+    place = typed_word(run_dir.path)
     show(
         table(heads, rows, left=len(heads), elastic=len(heads) - 1, one_line=True),
         f"\n{plural(len(found), 'conversation')}; "
@@ -229,7 +224,7 @@ def _print_json(plan: Plan, found: Iterable[Found], full: bool) -> None:
             data["events"] = [
                 {"kind": type(event).__name__, **asdict(event)} for event in one.transcript.events
             ]
-        print(json.dumps(data, default=str))
+        say_json(data)
 
 
 def _ground_truth(task: Task) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json
+from emobench.core.output import say, say_json
 
 if TYPE_CHECKING:
     from emobench.core.site_check import Check
@@ -35,17 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
     profile = load_profile(arguments.cluster)
     checks = []
     if not arguments.json:
-        print(f"emobench doctor: cluster {profile.name} ({profile.scheduler})", flush=True)
+        say(f"emobench doctor: cluster {profile.name} ({profile.scheduler})")
     for check in examine(profile, arguments.run_dir):
         checks.append(check)
         if not arguments.json:
-            print(_line(check), flush=True)
+            say(_line(check))
     failures = sum(check.state == "failed" for check in checks)
     if arguments.json:
         whole = {"cluster": profile.name, "scheduler": profile.scheduler, "ok": not failures}
-        print(json.dumps({**whole, "checks": list(map(asdict, checks))}, indent=2))
+        say_json({**whole, "checks": list(map(asdict, checks))}, indent=2)
     else:
-        print(f"\n{failures} of {len(checks)} checks failed" if failures else "\nnothing failed")
+        say(f"\n{failures} of {len(checks)} checks failed" if failures else "\nnothing failed")
     return 1 if failures else 0
 
 

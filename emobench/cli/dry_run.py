@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from emobench.cli.terminal import typed_path
 from emobench.config.capacity import throttle_of
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.output import say_json
 from emobench.core.plan import Plan, instances_of
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
@@ -52,7 +52,7 @@ def show_dry_run(
     for path in done.paths:
         say(f"  {typed_path(path)}")
     if as_json:
-        print(json.dumps(_as_data(run_dir, folder, done)))
+        say_json(_as_data(run_dir, folder, done))
 
 
 def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:

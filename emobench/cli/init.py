@@ -6,8 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from emobench.cli.terminal import typed_path
+from emobench.cli.terminal import typed_path, typed_word
 from emobench.core.errors import InvalidInput
+from emobench.core.output import say
 
 PROFILE, STUDY = "my-site.yaml", "emotions.yaml"
 
@@ -36,14 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name, (text, purpose) in texts.items():
         write_atomic(folder / name, text)
-        print(f"{typed_path((folder / name).resolve())}: {purpose}")
+        say(f"{typed_path((folder / name).resolve())}: {purpose}")
     if PROFILE not in texts:
-        print("no Slurm answers here: run this on a login node for a profile of the site")
-    print(f"more sweeps: {shipped_sweeps()}\nmore profiles: {shipped_templates() / 'clusters'}")
-    prefix = "" if folder.resolve() == Path.cwd() else f"cd {typed_path(folder.resolve())} && "
-    print(f"now: {prefix}emobench sweep quickstart.yaml --wait")
+        say("no Slurm answers here: run this on a login node for a profile of the site")
+    say(f"more sweeps: {shipped_sweeps()}\nmore profiles: {shipped_templates() / 'clusters'}")
+    prefix = "" if folder.resolve() == Path.cwd() else f"cd {typed_word(folder.resolve())} && "
+    say(f"now: {prefix}emobench sweep quickstart.yaml --wait")
     if PROFILE in texts:
-        print(f"then correct {PROFILE} and ask: emobench doctor --cluster {PROFILE}")
+        say(f"then correct {PROFILE} and ask: emobench doctor --cluster {PROFILE}")
     return 0
 
 

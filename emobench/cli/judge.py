@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
+from emobench.core.output import overwrite, say
 from emobench.core.wording import plural
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     endpoint = find_endpoint(settings, plan, run_dir, given=arguments.base_url is not None)
     asked = judge_run(run_dir, settings, endpoint, plan.sweep.seed, _progress())
-    print(show(asked, endpoint.model), file=sys.stderr if arguments.json else sys.stdout)
+    say(show(asked, endpoint.model), file=sys.stderr if arguments.json else sys.stdout)
     check_run(run_dir, None, arguments.json)
     return FAILED if asked.failed else PASSED
 
@@ -91,4 +92,4 @@ def _progress() -> Callable[[int, int], None]:
     """Return what prints to a terminal how far it is, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda done, of: None
-    return lambda done, of: print(f"\r{done} of {of} turns", end="", file=sys.stderr, flush=True)
+    return lambda done, of: overwrite(f"{done} of {of} turns")

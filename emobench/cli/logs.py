@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import number
-from emobench.cli.terminal import show, table, typed_path, visible
+from emobench.cli.terminal import show, table, typed_path
 from emobench.core.errors import EmobenchError
+from emobench.core.output import say
 from emobench.core.plan import Plan, find_run_dir, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.logs import KINDS, LogIndex, find_target, follow, tail
@@ -109,20 +110,16 @@ def _index(plan: Plan, run_dir: RunDir) -> LogIndex:
 
 
 def _writer() -> Callable[[bytes], None]:
-    """Return what writes a log: as it is into a pipe, made visible on a terminal."""
+    """Return what prints a log. Its colours are left out; the lines of a progress bar stand below
+    each other."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    on_terminal = sys.stdout.isatty()
 
     def write(data: bytes) -> None:
-        if on_terminal:
-            text = _COLOUR.sub("", decoder.decode(data)).replace("\r\n", "\n").replace("\r", "\n")
-            print(visible(text), end="", flush=True)
-        else:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+        text = _COLOUR.sub("", decoder.decode(data)).replace("\r\n", "\n").replace("\r", "\n")
+        say(text, end="")
 
     return write
 
 
 def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(text, file=sys.stderr)

@@ -15,13 +15,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO, cast
 
 from emobench import __version__
-from emobench.cli.terminal import visible
 from emobench.core.errors import EmobenchError, nearest
 from emobench.core.files import describe_failure
+from emobench.core.output import print_tracebacks_visibly, say, warn
 from emobench.core.ownership import LOOKING
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS = {
     "init": "write a profile of this site and sweep files to begin with",
@@ -98,6 +101,9 @@ class Parser(argparse.ArgumentParser):
         hint = nearest(unknown[1], options) if unknown else ""
         super().error(f"{message}; {hint}" if hint else message)
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        say(message, end="", file=cast("TextIO | None", file))
+
 
 def build_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
     """Return the parser of the command line as a whole.
@@ -135,6 +141,8 @@ def main(argv: Sequence[str] | None = None, *, command: str = "", prog: str = ""
     argparse does.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        print_tracebacks_visibly()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     if not command:
@@ -170,7 +178,7 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
         arguments = command_parser(name, prog).parse_intermixed_args(words)
         return _module(name).run(arguments)
     except EmobenchError as error:
-        print(f"emobench: {visible(str(error))}", file=sys.stderr)
+        warn(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of a pipe went away, as head does; what is left goes nowhere.
@@ -181,10 +189,11 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
             _denied(error)
             or f"{describe_failure(error)}\n  nothing that was written before is lost"
         )
-        print(f"emobench: {visible(text)}", file=sys.stderr)
+        warn(text)
         return 1
     except KeyboardInterrupt:
-        print("\nemobench: interrupted; jobs that were submitted go on", file=sys.stderr)
+        say(file=sys.stderr)
+        warn("interrupted; jobs that were submitted go on")
         return 130
 
 

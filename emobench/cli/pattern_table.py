@@ -19,7 +19,8 @@ from emobench.analysis.transcript.tally import (
     VariantPattern,
     VariantWords,
 )
-from emobench.cli.terminal import flat, table
+from emobench.cli.terminal import table
+from emobench.core.output import flat
 
 WORDS = 10
 """Words shown on each side."""

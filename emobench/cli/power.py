@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from emobench.analysis.stats.power import (
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.cli.arguments import add_json, number
 from emobench.cli.terminal import show
+from emobench.core.output import say_json
 from emobench.core.wording import plural
 
 TRIALS_SHOWN = (1, 2, 4, 8, 16)
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         power=arguments.power,
     )
     if arguments.json:
-        print(json.dumps(as_json(verdict), indent=2))
+        say_json(as_json(verdict), indent=2)
     else:
         show(render(verdict))
     return 0 if verdict.passed else 1

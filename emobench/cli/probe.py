@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, number
+from emobench.core.output import say, say_json
 
 if TYPE_CHECKING:
     from emobench.probe.report import ProbeReport
@@ -77,10 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.role in (role, "both")
     ]
     if arguments.json:
-        print(json.dumps([report.as_dict() for report in reports], indent=2, ensure_ascii=False))
+        say_json([report.as_dict() for report in reports], indent=2)
     else:
-        print(f"{endpoint!r}, with the policy and tools of {arguments.env}\n")
-        print("\n\n".join(map(show, reports)))
+        say(f"{endpoint!r}, with the policy and tools of {arguments.env}\n")
+        say("\n\n".join(map(show, reports)))
     states = {report.state for report in reports}
     if "unreachable" in states:
         return UNREACHABLE

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.output import say, warn
 from emobench.core.wording import plural
 
 EPILOG = """examples:
@@ -72,14 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.report.study import build_study
 
     study = build_study(run_dir, limit)
-    print(write_report(study, output))
+    say(write_report(study, output))
     if arguments.export is not None:
         from emobench.report.export import export
 
         files, notice = export(study, arguments.export)
-        print(f"{plural(len(files), 'file')} in {arguments.export}")
+        say(f"{plural(len(files), 'file')} in {arguments.export}")
         if notice:
-            print(f"emobench: {notice}", file=sys.stderr)
+            warn(notice)
     return 0
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, numbers
-from emobench.cli.terminal import typed_path, visible
+from emobench.cli.terminal import typed_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import Outcome
+from emobench.core.output import say, say_json, shell_words, warn
 from emobench.core.wording import plural
 
 if TYPE_CHECKING:
@@ -59,22 +58,21 @@ def run(arguments: argparse.Namespace) -> int:
     outcomes = tuple(Outcome(name) for name in arguments.outcome)
     chosen = choose_episodes(plan, run_dir, Choice(outcomes, arguments.cell, arguments.task))
     if not arguments.json:
-        print("\n".join(_describe(chosen)))
+        say("\n".join(_describe(chosen)))
     if outcomes and outcomes != (Outcome.INFRA_ERROR,) and chosen:
-        print(
-            "emobench: chosen by how they ended: running only what failed again raises the mean; "
-            "say so where you report it",
-            file=sys.stderr,
+        warn(
+            "chosen by how they ended: running only what failed again raises the mean; say so "
+            "where you report it"
         )
     if chosen and not arguments.dry_run:
         set_aside(run_dir, chosen)
         if arguments.submit:
             _submit(plan, run_dir, quiet=arguments.json)
         elif not arguments.json:
-            print(f"set aside; run them again with:  {_command(plan, run_dir)}")
+            say(f"set aside; run them again with:  {_command(plan, run_dir)}")
     if arguments.json:
         cells = {str(each.cell.number): each.outcomes for each in chosen}
-        print(json.dumps({"set_aside": not arguments.dry_run, "cells": cells}))
+        say_json({"set_aside": not arguments.dry_run, "cells": cells})
     return 0
 
 
@@ -108,23 +106,21 @@ def _describe(chosen: list[ChosenEpisodes]) -> list[str]:
         counts = Counter(str(outcome) for outcome in each.outcomes.values())
         ended = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
         tasks = ", ".join(map(str, each.outcomes))
-        lines.append(visible(f"  cell {each.cell.number} ({each.cell.title}): {ended}: {tasks}"))
+        lines.append(f"  cell {each.cell.number} ({each.cell.title}): {ended}: {tasks}")
     return lines
 
 
 def _command(plan: Plan, run_dir: RunDir) -> str:
     if not plan.sweep_file:
         return "the command that made the run"
-    return f"emobench sweep {typed_path(plan.sweep_file)} --run-dir {typed_path(run_dir.path)}"
+    file, folder = typed_path(plan.sweep_file), typed_path(run_dir.path)
+    return shell_words(["emobench", "sweep", file, "--run-dir", folder])
 
 
 def _submit(plan: Plan, run_dir: RunDir, quiet: bool) -> None:
     from emobench.runs.submission import submission_lock, submit
 
-    def warn(text: str) -> None:
-        print(visible(text), file=sys.stderr)
-
     with submission_lock(run_dir, warn):
         outcome = submit(plan, run_dir, warn=warn)
     if not quiet:
-        print(f"submitted {plural(outcome.missing, 'cell')}; {outcome.live} have a job already")
+        say(f"submitted {plural(outcome.missing, 'cell')}; {outcome.live} have a job already")

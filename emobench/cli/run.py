@@ -7,10 +7,10 @@ endpoint), 3 servers gone.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from emobench.core.errors import InvalidInput
+from emobench.core.output import say, warn
 from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
 
 
@@ -77,6 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
         run_dir,
         number,
         of_array=arguments.cell is not None,
-        progress=lambda line: print(line, flush=True),
-        warn=lambda text: print(text, file=sys.stderr),
+        progress=say,
+        warn=warn,
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from emobench.cli.arguments import add_run_dir
 from emobench.cli.terminal import typed_path
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.output import say, warn
 
 EPILOG = """examples:
   emobench sweep sweeps/x.yaml --no-submit     write the scripts
@@ -49,10 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not run_dir.scripts.is_dir():
         hint = "emobench sweep FILE --no-submit writes them"
         raise InvalidInput(Problem("there are no scripts", file=str(run_dir.scripts), hint=hint))
-    print("".join(f"{line}\n" for line in lines), end="")
+    for line in lines:
+        say(line)
     if todo.live_count:
         have = plural(todo.live_count, "cell")
-        print(f"emobench: left out, because a job is there for it: {have}", file=sys.stderr)
+        warn(f"left out, because a job is there for it: {have}")
     elif not lines:
-        print("emobench: nothing to submit: every cell is done", file=sys.stderr)
+        warn("nothing to submit: every cell is done")
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from emobench.core.output import say_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,5 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from emobench.config.reference import sweep_file_schema
 
-    print(json.dumps(sweep_file_schema(), indent=2))
+    say_json(sweep_file_schema(), indent=2)
     return 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.terminal import show, table
+from emobench.core.output import say_json
 from emobench.core.ranges import format_ranges
 from emobench.store.calls import describe_usage
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     status = read_status(find_run_dir(arguments.run_dir), cost=True)
     if arguments.json:
-        print(json.dumps(status.as_data(), indent=2))
+        say_json(status.as_data(), indent=2)
     else:
         show_status(status)
     return 0

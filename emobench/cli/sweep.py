@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, number
-from emobench.cli.terminal import typed_path, visible
+from emobench.cli.terminal import typed_path, typed_word
 from emobench.core.errors import InvalidInput
+from emobench.core.output import say, say_json, warn
 from emobench.core.ranges import format_ranges
 from emobench.core.wording import plural
 
@@ -60,12 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.serving.preflight import check_servers
     from emobench.serving.shutdown_policy import cost_of_keeping
 
-    def say(text: str) -> None:
-        if not arguments.json:  # machines read one JSON object and nothing else
-            print(visible(text), flush=True)
-
-    def warn(text: str) -> None:
-        print(f"emobench: {visible(text)}", file=sys.stderr)
+    # Machines read one JSON object and nothing else.
+    tell = (lambda text: None) if arguments.json else say
 
     if arguments.out is not None and not arguments.dry_run:
         raise InvalidInput("--out is for the scripts of --dry-run; --run-dir names a run's folder")
@@ -78,53 +73,54 @@ def run(arguments: argparse.Namespace) -> int:
         keep_servers_min=arguments.keep_servers,
     )
     run_dir = inputs.run_dir
+    place = typed_word(run_dir.path)
     if arguments.dry_run:
         from emobench.cli.dry_run import plan_dry_run, show_dry_run
 
         plan = plan_dry_run(inputs, arguments.out, warn)
-        say(headline(plan, run_dir))
-        show_dry_run(plan, run_dir, arguments.out, arguments.json, say)
+        tell(headline(plan, run_dir))
+        show_dry_run(plan, run_dir, arguments.out, arguments.json, tell)
         return 0
-    with submission_lock(run_dir, say):
+    with submission_lock(run_dir, tell):
         plan = check_servers(inputs.plan(warn), run_dir, warn)
-        say(headline(plan, run_dir))
+        tell(headline(plan, run_dir))
         if arguments.no_submit:
             paths = prepare_by_hand(plan, run_dir)
         else:
             outcome = submit(
                 plan,
                 run_dir,
-                on_job=lambda job: say(f"  {_job_line(job)}"),
+                on_job=lambda job: tell(f"  {_job_line(job)}"),
                 warn=warn,
-                say=lambda text: say(f"  {text}"),
+                say=lambda text: tell(f"  {text}"),
             )
     if arguments.no_submit:
-        say("written, nothing submitted:")
+        tell("written, nothing submitted:")
         for path in paths:
-            say(f"  {typed_path(path)}")
+            tell(f"  {typed_path(path)}")
         if arguments.json:
-            print(json.dumps({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]}))
+            say_json({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]})
         return 0
     if not outcome.missing and not outcome.live:
-        say("finished: every cell is done, nothing to submit")
+        tell("finished: every cell is done, nothing to submit")
     elif not outcome.missing:
-        say(f"nothing to submit: there are jobs for what is left ({plural(outcome.live, 'cell')})")
+        tell(f"nothing to submit: there are jobs for what is left ({plural(outcome.live, 'cell')})")
     else:
-        say(f"submitted {outcome.missing} of {plural(len(plan.cells), 'cell')}")
+        tell(f"submitted {outcome.missing} of {plural(len(plan.cells), 'cell')}")
     for job in outcome.held:
-        say(f"  {job}")
+        tell(f"  {job}")
     for line in outcome.changes:
-        say(f"changed:    {line}")
+        tell(f"changed:    {line}")
     for line in outcome.not_taken:
-        say(f"not taken:  {line}")
+        tell(f"not taken:  {line}")
     if outcome.not_taken:
-        say("            for the jobs in the queue; cancel them and submit again to take it")
+        tell("            for the jobs in the queue; cancel them and submit again to take it")
     if plan.sweep.keep_servers_min and (outcome.missing or outcome.live):
-        say(
+        tell(
             "kept:       the servers stay up to "
             f"{plural(plan.sweep.keep_servers_min, 'minute')} after the last cell: "
             f"at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
-            f"end them with: emobench cancel {typed_path(run_dir.path)}"
+            f"end them with: emobench cancel {place}"
         )
     finished = not outcome.missing and not outcome.live
     if arguments.wait:
@@ -140,28 +136,24 @@ def run(arguments: argparse.Namespace) -> int:
             show_results(run_dir)
         from emobench.report.render import build_report
 
-        say(f"report: {build_report(run_dir)}")
+        tell(f"report: {build_report(run_dir)}")
     elif outcome.missing or outcome.live:
-        say(f"follow it:  emobench status {typed_path(run_dir.path)}")
-        say(f"logs:       tail -f {typed_path(plan.logs)}/*")
+        tell(f"follow it:  emobench status {place}")
+        tell(f"logs:       tail -f {typed_word(plan.logs)}/*")
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "run_dir": str(run_dir.path),
-                    "cells": len(plan.cells),
-                    "submitted_cells": outcome.missing,
-                    "live_cells": outcome.live,
-                    "jobs": [job.to_json() for job in outcome.submitted],
-                    "leased": {
-                        name: str(place.run_dir.path) for name, place in outcome.leased.items()
-                    },
-                    "held": [asdict(job) for job in outcome.held],
-                    "changes": [*outcome.changes],
-                    "not_taken": [*outcome.not_taken],
-                    "finished": finished,
-                }
-            )
+        say_json(
+            {
+                "run_dir": str(run_dir.path),
+                "cells": len(plan.cells),
+                "submitted_cells": outcome.missing,
+                "live_cells": outcome.live,
+                "jobs": [job.to_json() for job in outcome.submitted],
+                "leased": {name: str(place.run_dir.path) for name, place in outcome.leased.items()},
+                "held": [asdict(job) for job in outcome.held],
+                "changes": [*outcome.changes],
+                "not_taken": [*outcome.not_taken],
+                "finished": finished,
+            }
         )
     return 1 if arguments.wait and not finished else 0
 

@@ -1,4 +1,4 @@
-"""What the commands print with: text of models that cannot act on a terminal, tables, colours.
+"""Tables, colours and wrapped text of the commands; `core.output` prints them.
 
 rich is imported by what needs it: most commands answer without it.
 """
@@ -6,13 +6,14 @@ rich is imported by what needs it: most commands answer without it.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from emobench.core.output import flat, say, shell_words, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -35,31 +36,16 @@ GAP, ELASTIC = 2, 12
 Line = tuple[tuple[str, str], ...]
 """(style, text) pieces of one line; the style may be empty."""
 
-_UNSAFE = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""Control characters, what reverses or hides text, line separators, halves of a character."""
-
 
 def typed_path(path: Path | str) -> str:
-    """Return a path as a person would type it here."""
+    """Return a path as a person would name it here."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def visible(text: str) -> str:
-    """Return the text with every character that acts or hides written out; line breaks stay.
-
-    >>> visible("a\\x1b[2J\\r\\nb")
-    'a\\\\x1b[2J\\nb'
-    """
-    return _UNSAFE.sub(_write_out, text.replace("\r\n", "\n").replace("\t", "    "))
-
-
-def flat(text: str) -> str:
-    """Return visible text on one line."""
-    return " ".join(visible(text).split())
+def typed_word(path: Path | str) -> str:
+    """Return a path as a person would type it in a command here."""
+    return shell_words([typed_path(path)])
 
 
 def width(text: str) -> int:
@@ -115,10 +101,20 @@ def console(file: TextIO | None = None, columns: int | None = None) -> Console:
 
     No text is markup in it.
     """
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
     from rich.theme import Theme
 
-    return Console(
+    class Visible(Console):
+        """What a table or text was given that is not visible is made so as it is printed."""
+
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            for part in super().render(renderable, options):
+                yield part if part.control else Segment(visible(part.text), part.style)
+
+    return Visible(
         file=file,
         width=columns,
         color_system="auto" if file is None and uses_colour() else None,
@@ -175,7 +171,7 @@ def show(*parts: RenderableType) -> None:
     """Print texts and tables; a string is made visible here, and lines in a pipe are not broken."""
     screen = console()
     if screen.color_system is None:
-        print(plain(*parts, columns=screen.width if screen.is_terminal else None))
+        say(plain(*parts, columns=screen.width if screen.is_terminal else None))
     else:
         window = screen.width
         for part in parts:
@@ -191,7 +187,7 @@ def show_lines(lines: Iterable[Line]) -> None:
     screen = console()
     for line in lines:
         if screen.color_system is None:
-            print("".join(text for _, text in line).rstrip())
+            say("".join(text for _, text in line).rstrip())
         else:
             screen.print(Text.assemble(*((text, style) for style, text in line)), soft_wrap=True)
     sys.stdout.flush()
@@ -212,10 +208,3 @@ def plain(*parts: RenderableType, columns: int | None = None) -> str:
 def _unused_console() -> Console:
     """Return a console for what asks for one and prints nothing."""
     return console(StringIO(), WIDEST)
-
-
-def _write_out(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

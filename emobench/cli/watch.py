@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -12,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, number
-from emobench.cli.terminal import console, is_dumb, show, typed_path
+from emobench.cli.terminal import console, is_dumb, show, typed_word
+from emobench.core.output import say, say_json, warn
 
 if TYPE_CHECKING:
     from emobench.core.run_dir import RunDir
@@ -184,7 +184,7 @@ def _print_changes() -> Callable[[WatchState], None]:
         nonlocal last
         if (now := changes(state)) != last:
             last = now
-            print(line(state), flush=True)
+            say(line(state))
 
     return show_state
 
@@ -198,15 +198,14 @@ def _show_all(state: WatchState) -> None:
 def _json(state: WatchState) -> None:
     from emobench.runs.watching.state import as_data
 
-    print(json.dumps(as_data(state)), flush=True)
+    say_json(as_data(state))
 
 
 def _say_left(run_dir: RunDir) -> int:
-    place = typed_path(run_dir.path)
-    print(
-        f"emobench: left; the jobs go on. `emobench watch {place}` looks again, "
-        f"`emobench cancel {place}` stops them",
-        file=sys.stderr,
+    place = typed_word(run_dir.path)
+    warn(
+        f"left; the jobs go on. `emobench watch {place}` looks again, "
+        f"`emobench cancel {place}` stops them"
     )
     return 130
 
@@ -215,7 +214,7 @@ def _show_end(run_dir: RunDir, state: WatchState) -> None:
     if not state.finished:
         _show_all(state)
     show_results(run_dir)
-    place = typed_path(run_dir.path)
+    place = typed_word(run_dir.path)
     show(
         f"over: emobench report {place} writes the report"
         if state.finished

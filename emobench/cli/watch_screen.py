@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from emobench.cli.terminal import flat, table, wrap
+from emobench.cli.terminal import table, wrap
 from emobench.core.outcomes import OUTCOMES, Outcome
+from emobench.core.output import flat
 from emobench.runs.server_state import ServerState
 from emobench.runs.watching.episodes import Trouble
 from emobench.runs.watching.state import ServerRow, VariantRow, WatchState

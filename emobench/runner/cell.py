@@ -10,6 +10,7 @@ from emobench.config.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import describe_failure
+from emobench.core.output import say
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
@@ -35,7 +36,7 @@ DONE, INCOMPLETE, NOT_USABLE, SERVERS_GONE = 0, 1, 2, 3
 
 
 def run_cell(
-    plan: Plan, run_dir: RunDir, number: int, progress: Callable[[str], None] = print
+    plan: Plan, run_dir: RunDir, number: int, progress: Callable[[str], None] = say
 ) -> int:
     """Run the episodes that cell `number` lacks. Returns 0 done, 1 incomplete, 2 where a
     probe found a model that could only fail, 3 servers gone.

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
+from emobench.core import output
 from emobench.core.command_lock import Held
 from emobench.core.errors import EmobenchError
 from emobench.core.ownership import own_run_dir, require_own
@@ -92,7 +93,7 @@ def find_owners(run_dir: RunDir) -> list[RunDir]:
 
 def clean_up(
     run_dir: RunDir,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = output.say,
     grace_s: float = GRACE_S,
     schedulers: Schedulers = SCHEDULERS,
 ) -> list[str]:
@@ -138,7 +139,7 @@ def clean_up(
 
 
 def _leave(received: str) -> NoReturn:
-    print(f"emobench cleanup: received {received}, leaving", flush=True)
+    output.say(f"emobench cleanup: received {received}, leaving")
     os._exit(0)
 
 
@@ -148,9 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     arguments = parser.parse_args(argv)
     handle_stop_signals(_leave)
+    output.print_tracebacks_visibly()
 
     def say(text: str) -> None:
-        print(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}", flush=True)
+        output.say(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}")
 
     try:
         run_dir = own_run_dir(arguments.run_dir)

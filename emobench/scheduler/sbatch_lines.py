@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from emobench.core.output import shell_words
 from emobench.core.plan import Plan, server_of, servers_used_by
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.render import (
@@ -67,7 +67,7 @@ def sbatch_lines(
     for instance in servers:
         variable = names.of(instance)
         command = ["--parsable", str(scripts / server_script(server_of(instance)))]
-        yield f"{variable}=$({sbatch}{shlex.join([*command, *server_arguments(instance)])})"
+        yield f"{variable}=$({sbatch}{shell_words([*command, *server_arguments(instance)])})"
         if server_of(instance) not in started:
             dependencies.setdefault(server_of(instance), f"${variable}")
     arrays = []
@@ -79,10 +79,10 @@ def sbatch_lines(
         options = f"--dependency=after:{':'.join(after)} " if after else ""
         command = [array_option(plan, block, cells), str(scripts / array_script(block.name))]
         arrays.append(names.of(f"run_{block.name}"))
-        yield f"{arrays[-1]}=$({sbatch}--parsable {options}{shlex.join(command)})"
+        yield f"{arrays[-1]}=$({sbatch}--parsable {options}{shell_words(command)})"
     if arrays and has_cleanup(plan):
         ids = ":".join(f"${variable}" for variable in arrays)
-        yield f"{sbatch}--dependency=afterany:{ids} {shlex.quote(str(scripts / CLEANUP_SCRIPT))}"
+        yield f"{sbatch}--dependency=afterany:{ids} {shell_words([scripts / CLEANUP_SCRIPT])}"
 
 
 class _Names:

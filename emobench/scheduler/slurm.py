@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
 from emobench.core.job_id import local_job_id, slurm_job_id
+from emobench.core.output import say
 from emobench.core.plan import (
     Plan,
     blocks_of_server,
@@ -286,7 +287,7 @@ class SlurmScheduler(Scheduler):
             return False
         output, error = run_command(["scontrol", "requeue", job_id])
         if output is None:
-            print(f"emobench: this job cannot be requeued: {' '.join(error.split())}", flush=True)
+            say(f"emobench: this job cannot be requeued: {' '.join(error.split())}")
         return output is not None
 
     def _own_jobs(self, run_dir: RunDir, *kinds: JobKind) -> list[JobRecord]:

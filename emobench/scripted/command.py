@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.output import warn
 
 KEY_VARIABLES = ("EMOBENCH_API_KEY", "VLLM_API_KEY")
 """A key is never taken from the command line: other users of a node can read that."""
@@ -90,10 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
             )
         )
     except EmobenchError as error:
-        print(error, file=sys.stderr)
+        warn(error)
         return error.exit_code
     except OSError as error:
         where = f"{arguments.host}:{arguments.port}"
-        print(f"cannot listen on {where}: {error.strerror or error}", file=sys.stderr)
+        warn(f"cannot listen on {where}: {error.strerror or error}")
         return 1
     return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import signal
+import sys
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,6 +20,7 @@ from pydantic import Field, ValidationError
 from emobench.config.variants import builtin
 from emobench.core.errors import InvalidInput, Problem, nearest
 from emobench.core.models import ScriptedModel
+from emobench.core.output import say
 from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.llm import guard
 from emobench.scripted import judge, protocol, user
@@ -256,7 +258,7 @@ class ScriptedServer:
         except OSError:
             raise  # the client went away: there is nobody to answer
         except Exception:
-            logging.getLogger(__name__).exception("a request failed")
+            say(traceback.format_exc(), file=sys.stderr)
             return _error("The server has a defect; its log says more.", 500)
 
 
@@ -315,7 +317,7 @@ async def _serve(settings: ServerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     runner, url = await start(settings)
-    print(f"listening on {url}", flush=True)
+    say(f"listening on {url}")
     try:
         await stopped.wait()
     finally:

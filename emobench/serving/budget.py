@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.output import say
 from emobench.core.plan import Plan, load_plan, server_of, servers_of
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.cost import Cost
@@ -143,7 +144,7 @@ class Budget:
             return ""
         self.reached = reached(plan, used_hours(plan, self._run_dir))
         if self.reached:
-            print(f"emobench: {self.reached}: the sweep is stopped", flush=True)
+            say(f"emobench: {self.reached}: the sweep is stopped")
             # An array that does not go away must not keep the servers: they cost.
             with suppress(EmobenchError):
                 arrays = [job for job in read_jobs(self._run_dir) if job.kind is JobKind.ARRAY]

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import write_json
+from emobench.core.output import say
 from emobench.core.plan import Plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
@@ -184,7 +185,7 @@ class Succession:
     def _say(self, text: str) -> None:
         if text != self._said:
             self._said = text
-            print(f"emobench: {text}", flush=True)
+            say(f"emobench: {text}")
 
 
 class Handover:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.files import write_bytes_atomic
+from emobench.core.output import print_tracebacks_visibly, say, warn
 from emobench.core.ownership import own_run_dir
 from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
 from emobench.core.run_dir import RunDir
@@ -145,7 +146,7 @@ class Announcer:
             self._handover.publish(self.endpoint)
         except OSError as error:
             # A full disk must not end a server that works; the next beat tries again.
-            print(f"emobench: cannot write the endpoint file: {error}", flush=True)
+            say(f"emobench: cannot write the endpoint file: {error}")
         self._beat = time.monotonic()
 
     def publish_if_due(self, state: State, reason: str = "") -> None:
@@ -158,14 +159,14 @@ class Announcer:
         """Tell the job's log where the server is."""
         assert self._engine is not None
         seconds = time.monotonic() - self._engine.started
-        print("=" * 72)
-        print(f"emobench: server {self.endpoint.server} is ready after {seconds:.0f} s")
-        print(f"  Node:  {self.endpoint.host}")
-        print(f"  Model: {self.endpoint.model}")
-        print(f"  URL:   {self.endpoint.url}")
+        say("=" * 72)
+        say(f"emobench: server {self.endpoint.server} is ready after {seconds:.0f} s")
+        say(f"  Node:  {self.endpoint.host}")
+        say(f"  Model: {self.endpoint.model}")
+        say(f"  URL:   {self.endpoint.url}")
         for warning in self.endpoint.warnings:
-            print(f"  Warning: {warning}")
-        print("=" * 72, flush=True)
+            say(f"  Warning: {warning}")
+        say("=" * 72)
 
 
 class Supervisor:
@@ -232,7 +233,7 @@ class Supervisor:
         finally:
             # The clients learn first: what they ask from now on would be cut off.
             self._announcer.publish(state, reason, cause)
-            print(f"emobench: server {self._instance} {state}: {reason}", flush=True)
+            say(f"emobench: server {self._instance} {state}: {reason}")
             if state == "left":
                 self._pass_on()
             self._events.note("left" if state == "left" else "failed", reason=reason, cause=cause)
@@ -278,7 +279,7 @@ class Supervisor:
             pause_s = self._timing.backoff_s[min(restarts, len(self._timing.backoff_s) - 1)]
             restarts += 1
             again = f"restart {restarts} of {self._timing.restarts} after {pause_s:g} s"
-            print(f"emobench: {problem}\nemobench: {again}", flush=True)
+            say(f"emobench: {problem}\nemobench: {again}")
             self._events.note("restarted", reason=problem, cause=cause.kind)
             if not self._pause(pause_s, f"{again}: {problem}"):
                 return self._reason
@@ -419,6 +420,7 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
     parser.add_argument("--replica", type=int, default=1, help="which of several, from 1")
     parser.add_argument("--takes-over", default="", metavar="JOB", help="whose successor it is")
     arguments = parser.parse_args(argv)
+    print_tracebacks_visibly()
     try:
         run_dir = own_run_dir(arguments.run_dir)
         plan = load_plan(run_dir)
@@ -427,7 +429,7 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
         timing = timing or Timing()
         return Supervisor(plan, run_dir, server, timing, replica, takes_over).run()
     except EmobenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(error)
         return error.exit_code
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from emobench.core.files import parse_json
+from emobench.core.output import say
 from emobench.core.run_dir import RunDir
 from emobench.core.times import iso
 from emobench.llm.engine_metrics import Load, ask_load, was_busy
@@ -71,7 +72,7 @@ class EventLog:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            print(f"emobench: cannot note '{event}': {error}", flush=True)
+            say(f"emobench: cannot note '{event}': {error}")
 
     def sample(self, url: str) -> bool | None:
         """Ask the engine for its load, and note where it turned busy or idle.

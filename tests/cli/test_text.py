@@ -7,7 +7,8 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emobench.cli.terminal import cut, flat, line_width, plain, table, visible, width, wrap
+from emobench.cli.terminal import cut, line_width, plain, table, width, wrap
+from emobench.core.output import flat, visible
 
 hostile = st.text(
     st.one_of(
