@@ -53,8 +53,8 @@ def run_cell(
     with EpisodeStore(run_dir.cell(number), belongs_to(cell)) as store, stop.on_signals():
         if store.damaged:
             progress(
-                f"cell {number}: {store.damaged} damaged lines are now in {store.paths.set_aside}; "
-                "what they held runs again"
+                f"cell {number}: set aside in {store.paths.set_aside}: "
+                f"{plural(store.damaged, 'damaged line')}; what they held runs again"
             )
         _refuse_other_content(store, content)
         summary = SummaryWriter(plan, run_dir, cell, content)

@@ -44,6 +44,19 @@ def cell_jobs(plan: Plan, jobs: Sequence[JobRecord]) -> dict[int, str]:
     return ids
 
 
+def job_of_cell(
+    number: int,
+    jobs: Mapping[int, str],
+    summary: CellSummary | None,
+    states: Mapping[str, JobState],
+) -> str | None:
+    """Return the job that a cell is with: the newest of `cell_jobs`, unless one that was submitted by the
+    cell's values runs it, or ran it last and there is no other."""
+    own = summary.job_id if summary is not None else None
+    state = state_of(own, states) if own else None
+    return own if is_live(state) else jobs.get(number, own if state is not None else None)
+
+
 def cell_state(
     cell: Cell, summary: CellSummary | None, job: str | None, states: Mapping[str, JobState]
 ) -> tuple[CellState, str]:

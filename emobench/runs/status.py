@@ -14,7 +14,7 @@ from typing import Any
 from emobench.analysis.stats.means import mean_of_sums
 from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state
+from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.runs.logs import LogIndex
 from emobench.runs.server_state import ServerStatus, read_server
@@ -135,7 +135,7 @@ def read_status(run_dir: RunDir, *, cost: bool = False) -> RunStatus:
         status = replace(status, problems=problems)
     if not cost:
         return status
-    spent = usage(plan, run_dir, jobs, states, ask_accounts(run_dir, jobs))
+    spent = usage(plan, run_dir, jobs, states, ask_accounts(plan, run_dir, jobs))
     return replace(status, cost=sum_up(spent), limit=state_of_limit(plan, spent))
 
 
@@ -158,7 +158,8 @@ def run_status(
     ids = cell_jobs(plan, jobs)
     for cell in plan.cells:
         summary = summary_of(cell.number) if summary_of else current_summary(run_dir, cell)
-        state, reason = cell_state(cell, summary, ids.get(cell.number), states)
+        job = job_of_cell(cell.number, ids, summary, states)
+        state, reason = cell_state(cell, summary, job, states)
         counts[state] += 1
         if summary:
             finished += summary.finished

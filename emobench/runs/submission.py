@@ -29,7 +29,7 @@ from emobench.core.plan import (
 from emobench.core.run_dir import RunDir
 from emobench.core.times import age_s, seconds
 from emobench.core.wording import plural
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state, state_of
+from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell, state_of
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.render import CLEANUP_SCRIPT, has_cleanup, is_script, render
@@ -186,11 +186,14 @@ def submit(
     for cell in plan.cells:
         renew_files(run_dir, cell)
     count, waiting = todo.missing_count, todo.live_count
+    standing = standing_plan(run_dir)
+    if not todo.submits and standing is None:
+        save_plan(run_dir, plan)  # it was lost, and has been made again
     if not count and not waiting:
         return Submission((), 0, 0)
     refuse_if_spent(plan, run_dir)
     scheduler = schedulers.of(plan.profile)
-    old = standing_plan(run_dir) or plan
+    old = standing or plan
     changes = describe_changes(old.sweep, plan.sweep) if waiting else []
     _set_throttle(plan, old, todo.arrays, schedulers, warn)
     if not todo.submits:
@@ -338,8 +341,9 @@ def missing_cells(
     missing: dict[str, list[int]] = {}
     for block in plan.blocks:
         for number in block.cells:
-            cell, job = plan.cells[number], ids.get(number)
+            cell = plan.cells[number]
             summary = current_summary(run_dir, cell, check=True)
+            job = job_of_cell(number, ids, summary, states)
             if cell_state(cell, summary, job, states)[0] is CellState.DONE:
                 continue
             if job is not None and is_live(state_of(job, states)):

@@ -169,6 +169,8 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
     for block in plan.blocks:
         cells = f"cells {block.first_cell}-{block.cells[-1]}"
         values = shared | _array_values(plan, block) | comment(JobKind.ARRAY, block.name, cells)
+        by_hand = comment(JobKind.CELL, block.name, "one cell by hand")
+        values["comment_by_hand"] = by_hand["comment"]
         texts[array_script(block.name)] = array.render(values)
     if has_cleanup(plan):
         cleanup = environment.get_template("cleanup.sbatch.j2")

@@ -328,7 +328,7 @@ def _executor(run_dir: RunDir, plan: Plan) -> ScriptExecutor:
 def _script_of(job: JobComment) -> str:
     if job.kind is JobKind.SERVER:
         return server_script(server_of(job.name))
-    return array_script(job.name) if job.kind is JobKind.ARRAY else CLEANUP_SCRIPT
+    return CLEANUP_SCRIPT if job.kind is JobKind.CLEANUP else array_script(job.name)
 
 
 def _submit_server(

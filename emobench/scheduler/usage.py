@@ -21,9 +21,11 @@ SummaryOf = Callable[[int], CellSummary | None]
 
 
 def ask_accounts(
-    run_dir: RunDir, jobs: Sequence[JobRecord], schedulers: Schedulers = SCHEDULERS
+    plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord], schedulers: Schedulers = SCHEDULERS
 ) -> Accounts:
     """Ask accounting about the run's jobs, servers that were submitted by hand included."""
+    if not jobs and plan.profile.one_machine:
+        return Accounts()  # its record was lost; the numbers in its events are of processes
     known = {job.job_id for job in jobs}
     by_hand = {job for job in read_events(run_dir) if job.isdigit() and job not in known}
     return schedulers.accounts(jobs, by_hand)

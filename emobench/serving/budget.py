@@ -41,7 +41,7 @@ def used_hours(plan: Plan, run_dir: RunDir) -> float:
     """Return what all server jobs of the run directory have used until now. Asks squeue and
     sacct."""
     servers = [job for job in read_jobs(run_dir) if job.kind is JobKind.SERVER]
-    accounts = ask_accounts(run_dir, servers)
+    accounts = ask_accounts(plan, run_dir, servers)
     return hours_of(plan, usage(plan, run_dir, servers, SCHEDULERS.states(servers), accounts))
 
 

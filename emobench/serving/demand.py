@@ -75,11 +75,10 @@ class RemainingCells:
 
 
 def arrays_of_server(plan: Plan, jobs: Sequence[JobRecord], instance: str) -> list[JobRecord]:
-    """Return the arrays whose cells use a server."""
+    """Return the arrays whose cells use a server, and single cells submitted by hand."""
     blocks = blocks_of_server(plan, instance)
-    return [
-        job for job in jobs if job.kind is JobKind.ARRAY and not blocks.isdisjoint(job.block_names)
-    ]
+    kinds = (JobKind.ARRAY, JobKind.CELL)
+    return [job for job in jobs if job.kind in kinds and not blocks.isdisjoint(job.block_names)]
 
 
 def who_needs(
@@ -102,7 +101,7 @@ def who_needs(
         return ""
     arrays = arrays_of_server(plan, jobs, instance)
     if live := schedulers.live(arrays):
-        return f"array {live[0]}"
+        return f"{live[0].kind} {live[0]}"
     return "" if any(map(is_for, arrays)) or age_s > NO_ARRAY_S else ON_THEIR_WAY
 
 

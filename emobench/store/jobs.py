@@ -23,6 +23,8 @@ class JobKind(StrEnum):
     SERVER = "server"
     ARRAY = "array"
     CLEANUP = "cleanup"
+    CELL = "cell"
+    """One cell that somebody submitted by its values; its summary says which."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class JobRecord:
 
     kind: JobKind
     name: str
-    """Instance of a server, or block of cells."""
+    """Instance of a server, or block of cells; of a single cell, that of the script's cells."""
     job_id: str
     script: str = ""
     """Relative to the run directory."""

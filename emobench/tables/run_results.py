@@ -137,7 +137,7 @@ class Collected:
             self.run_dir,
             jobs,
             SCHEDULERS.states(jobs),
-            ask_accounts(self.run_dir, jobs) if jobs else Accounts(problem=problem),
+            ask_accounts(self.plan, self.run_dir, jobs) if jobs else Accounts(problem=problem),
             summary_of=summaries.get,
             conversations=conversations,
         )

@@ -81,7 +81,25 @@ def test_single_cells_by_index_and_by_values(site: Site) -> None:
     until(done, "both cells to be done", poll=0.5)
     # Its comment no longer says that it runs the cell of its index.
     shown = site.lab.ask("scontrol", "show", "job", f"{by_values.stdout.strip()}_0")
-    assert "Comment=emobench: one run by hand" in shown
+    assert " cell scripted: tiny, one cell by hand" in shown
     status = site.status()
     assert status["cells"]["done"] == 2, status["cells"]
     site.emobench("cancel", "runs/tiny")
+
+
+def test_a_cell_by_its_values_is_not_doubled_and_is_cancelled(site: Site) -> None:
+    assert site.sweep("--no-submit", tasks="0-5", latency=4000).returncode == 0
+    lines = site.emobench("sbatch", "runs/tiny").stdout.splitlines()[:2]
+    (site.folder / "servers.sh").write_text("\n".join(lines) + "\n")
+    site.lab.run("bash", "-e", "servers.sh", cwd=site.folder)
+    script = "runs/tiny/scripts/tau_array_scripted.sbatch"
+    values = ("retail", "tool-calling", "scripted", "1", "anger")
+    by_values = site.lab.run("sbatch", "--parsable", script, *values, cwd=site.folder)
+    until(lambda: site.status()["cells"]["running"] == 1, "the cell to run", 240, poll=0.5)
+    assert "--array=0%4 " in site.emobench("sbatch", "runs/tiny").stdout
+    outcome = json.loads(site.emobench("sweep", "tiny.yaml", "--json").stdout)
+    assert (outcome["submitted_cells"], outcome["live_cells"]) == (1, 1)
+    cancelled = site.emobench("cancel", "runs/tiny")
+    assert f"scripted ({by_values.stdout.strip()})" in cancelled.stdout
+    until(lambda: not site.lab.queue(), "the queue to be empty", 240, poll=0.5)
+    assert site.status()["cells"]["cancelled"] == 2

@@ -15,7 +15,7 @@ from emobench.cli.watch_screen import changes, line, screen
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state
+from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell
 from emobench.runs.held_jobs import find_held
 from emobench.runs.server_state import ServerState
 from emobench.runs.status import RunStatus, run_status
@@ -250,6 +250,37 @@ def test_the_job_of_a_cell(run_dir: RunDir) -> None:
     assert cell_jobs(plan, JOBS) == {0: "3_0", 1: "3_1"}
     assert cell_jobs(plan, [*JOBS, here]) == {0: "3_0", 1: "8"}
     assert cell_jobs(plan, [replace(JOBS[2], name="gone")]) == {0: "3", 1: "3"}
+
+
+@pytest.mark.parametrize(
+    ("job", "states", "expected"),
+    [
+        ("9_0", {"3_0": STARTED}, "3_0"),  # its own is unknown
+        ("9_0", {"3_0": JobState("CANCELLED"), "9_0": STARTED}, "9_0"),
+        ("9_0", {"3_0": STARTED, "9_0": ENDED}, "3_0"),
+        (None, {"3_0": STARTED}, "3_0"),
+    ],
+)
+def test_a_cell_that_was_submitted_by_its_values_is_with_that_job(
+    job: str | None, states: dict[str, JobState], expected: str
+) -> None:
+    summary = CellSummary(job_id=job)
+    assert job_of_cell(0, {0: "3_0"}, summary, states) == expected
+    assert job_of_cell(0, {}, summary, states) == (job if job in states else None)
+    assert job_of_cell(0, {}, None, states) is None
+
+
+def test_a_cell_by_its_values_is_shown_and_not_submitted_again(run_dir: RunDir) -> None:
+    by_hand = JobRecord(JobKind.CELL, "a", "9")
+    jobs = [job for job in JOBS if job.kind is not JobKind.ARRAY] + [by_hand]
+    finish_cell(run_dir, 0, "running", job_id="9_0")
+    plan = load_plan(run_dir)
+    assert missing_cells(plan, run_dir, jobs, {"9_0": STARTED}) == ({"a": [1]}, {"a": [0]})
+    cells = run_status(plan, run_dir, jobs, {"9_0": STARTED}).cells
+    assert (cells.running, cells.waiting) == (1, 1)
+    finish_cell(run_dir, 0, "incomplete", job_id="9_0", exit_reason="interrupted")
+    cells = run_status(plan, run_dir, jobs, {"9": JobState("CANCELLED")}).cells
+    assert (cells.cancelled, cells.waiting) == (1, 1)
 
 
 def test_each_task_of_an_array_has_its_own_end(run_dir: RunDir) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from emobench.core.errors import InvalidInput, SubmissionRefused
 from emobench.core.gates import Gates
-from emobench.core.plan import Plan, load_plan
+from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import iso
 from emobench.runs.submission import cancel, submit
@@ -200,6 +200,30 @@ def test_free_settings_hold_for_what_was_submitted_before(plan: Plan, run_dir: R
     scheduler.throttles.clear()
     assert list(submit(faster, run_dir, schedulers=scheduler.all()).changes) == []
     assert scheduler.throttles == {}
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "under way"])
+@pytest.mark.parametrize("damage", [None, "{"], ids=["gone", "cut off"])
+def test_a_plan_that_was_lost_is_written_again_where_nothing_is_submitted(
+    plan: Plan, run_dir: RunDir, damage: str | None, finished: bool
+) -> None:
+    """Every other command says that `emobench sweep` makes it again."""
+    scheduler = ScriptedScheduler()
+    if finished:
+        run_dir.path.mkdir()
+        save_plan(run_dir, plan)
+        for cell in plan.cells:
+            finish_cell(run_dir, cell.number)
+    else:
+        submit(plan, run_dir, schedulers=scheduler.all())
+    if damage is None:
+        run_dir.plan.unlink()
+    else:
+        run_dir.plan.write_text(damage)
+    outcome = submit(plan, run_dir, schedulers=scheduler.all())
+    assert (list(outcome.submitted), outcome.live) == ([], 0 if finished else 4)
+    assert load_plan(run_dir) == plan
+    assert run_dir.plan.with_name("plan.json.damaged").exists() == (damage is not None)
 
 
 def changed(plan: Plan, **settings: object) -> Plan:

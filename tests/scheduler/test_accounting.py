@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emobench.core.cluster import ClusterProfile
 from emobench.core.run_dir import RunDir
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import Accounted, Accounts
@@ -15,6 +16,7 @@ from emobench.scheduler.usage import ask_accounts
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord
 from tests.support.jobs import ended_record
+from tests.support.plans import CUDA, LOCAL, make_plan
 from tests.support.scripted_scheduler import ScriptedScheduler
 
 USER, ARRAY = JobRecord(JobKind.SERVER, "user", "7"), JobRecord(JobKind.ARRAY, "a", "8")
@@ -23,16 +25,18 @@ HERE = ended_record("server", "assistant_a", str(PID), PID)
 
 
 @pytest.mark.parametrize(
-    ("jobs", "asked"),
+    ("jobs", "profile", "asked"),
     [
         # A pid is no id of a Slurm job, though there may be one of that number.
-        ([USER, ARRAY, HERE], [["7", "8", "99"]]),
-        ([HERE], []),
-        ([], [["54321", "99"]]),
+        ([USER, ARRAY, HERE], CUDA, [["7", "8", "99"]]),
+        ([HERE], CUDA, []),
+        ([], CUDA, [["54321", "99"]]),
+        # jobs.json of a run on this machine was lost.
+        ([], LOCAL, []),
     ],
 )
 def test_accounting_is_asked_about_its_own_jobs(
-    tmp_path: Path, jobs: list[JobRecord], asked: list[list[str]]
+    tmp_path: Path, jobs: list[JobRecord], profile: ClusterProfile, asked: list[list[str]]
 ) -> None:
     """99 and 54321 have written events; a server that nobody recorded was submitted by hand."""
     run_dir = RunDir(tmp_path)
@@ -40,7 +44,7 @@ def test_accounting_is_asked_about_its_own_jobs(
     EventLog(run_dir, "assistant_a", "99").note("starting")
     EventLog(run_dir, "assistant_a", str(PID)).note("starting")
     scheduler = ScriptedScheduler()
-    accounts = ask_accounts(run_dir, jobs, scheduler.all())
+    accounts = ask_accounts(make_plan(profile), run_dir, jobs, scheduler.all())
     assert scheduler.accounted == asked
     assert list(accounts.rows) == (asked[0] if asked else [])
 

@@ -20,6 +20,7 @@ RUN_DIR = RunDir(Path("/scratch/me/my 'runs' Ü/study"))
         JobComment(JobKind.SERVER, "assistant_qwen3-4b.v1+12", takes_over="123"),
         JobComment(JobKind.ARRAY, "qwen3-4b_2"),
         JobComment(JobKind.CLEANUP, "cleanup"),
+        JobComment(JobKind.CELL, "qwen3-4b"),
     ],
 )
 def test_a_comment_is_read_as_it_was_written(comment: JobComment) -> None:

@@ -46,7 +46,7 @@ class Reader:
         scheduler = scheduler_of(self._plan.profile)
         self.queue = Poller(scheduler.queue, self._ask_queue, scheduler.queue_check_s)
         self._accounts = Poller(
-            "sacct", lambda: ask_accounts(run_dir, self._jobs), ACCOUNTS_EVERY_S
+            "sacct", lambda: ask_accounts(self._plan, run_dir, self._jobs), ACCOUNTS_EVERY_S
         )
         self._loads: dict[str, tuple[str, Poller[Load]]] = {}
         self._cost: tuple[float, CostTotals] | None = None
