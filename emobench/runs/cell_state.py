@@ -50,8 +50,8 @@ def job_of_cell(
     summary: CellSummary | None,
     states: Mapping[str, JobState],
 ) -> str | None:
-    """Return the job that a cell is with: the newest of `cell_jobs`, unless one that was submitted by the
-    cell's values runs it, or ran it last and there is no other."""
+    """Return the job that a cell is with: the newest of `cell_jobs`, unless one that was
+    submitted by the cell's values runs it, or ran it last and there is no other."""
     own = summary.job_id if summary is not None else None
     state = state_of(own, states) if own else None
     return own if is_live(state) else jobs.get(number, own if state is not None else None)
