@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from emobench.cli.main import main
 from emobench.config.templates import shipped_sweeps
 from emobench.core.run_dir import RunDir
 from emobench.scripted.judge import reply
+from tests.support.commands import as_process
 from tests.support.model_server import Reply, recording
 from tests.support.scripted import Launch
 
@@ -35,14 +34,7 @@ assistants: {scripted: {mistakes: 0.5}}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / "checked.yaml").write_text(SWEEP)
-    done = subprocess.run(
-        [sys.executable, "-m", "emobench.cli", "sweep", "checked.yaml", "--wait"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = as_process(folder, "sweep", "checked.yaml", "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "checked"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from emobench.cli.main import COMMANDS
+from tests.support.commands import as_process, emobench
 
 SWEEP = """\
 name: tiny
@@ -29,20 +29,6 @@ def folder(tmp_path: Path) -> Path:
     home.mkdir()
     (home / "tiny.yaml").write_text(SWEEP)
     return home
-
-
-def emobench(
-    folder: Path, *arguments: str, module: str = "emobench.cli", **env: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def refused(result: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -74,7 +60,7 @@ def test_mistakes_in_the_file(folder: Path, text: str, parts: Sequence[str]) -> 
 
 
 def test_a_file_that_is_not_there(folder: Path) -> None:
-    refused(emobench(folder, "nope.yaml", module="emobench.sweep"), "nope.yaml")
+    refused(as_process(folder, "nope.yaml", module="emobench.sweep"), "nope.yaml")
 
 
 def test_a_dry_run_writes_what_would_be_submitted_beside_the_run_and_starts_nothing(
@@ -183,7 +169,7 @@ def test_a_hosted_api_without_its_key_is_refused(folder: Path) -> None:
     ],
 )
 def test_mistakes_in_a_run_by_hand(folder: Path, arguments: list[str], parts: list[str]) -> None:
-    result = emobench(folder, *arguments, module="emobench.run")
+    result = emobench(folder, *arguments, command="run")
     refused(result, *parts)
     lines = result.stderr.splitlines()
     assert len(set(lines)) == len(lines), "each mistake once"
@@ -198,9 +184,9 @@ def test_a_folder_that_is_no_run(folder: Path, command: str) -> None:
 def test_a_single_run_names_what_the_sweep_has(folder: Path) -> None:
     emobench(folder, "sweep", "tiny.yaml", "--no-submit")
     run = ["--run-dir", "runs/tiny", "--env", "retail", "--model", "scripted"]
-    refused(emobench(folder, *run, "--trial", "9", module="emobench.run"), "trial", "1")
-    refused(emobench(folder, *run[:-1], "scriptd", module="emobench.run"), "scripted")
-    refused(emobench(folder, *run[:2], "--cell", "7", module="emobench.run"), "0 to 1")
+    refused(emobench(folder, *run, "--trial", "9", command="run"), "trial", "1")
+    refused(emobench(folder, *run[:-1], "scriptd", command="run"), "scripted")
+    refused(emobench(folder, *run[:2], "--cell", "7", command="run"), "0 to 1")
 
 
 HEAVY = [
@@ -216,39 +202,40 @@ HEAVY = [
 ]
 
 
-def loaded_by(folder: Path, *arguments: str) -> tuple[str, list[str]]:
-    """What a command prints, and which heavy packages it imported for that."""
-    code = f"""
-import sys
-from emobench.cli.main import main
-try:
-    code = main({list(arguments)!r})
-except SystemExit as done:
-    code = done.code
-assert code == 0, code
-print([name for name in {HEAVY!r} if name in sys.modules])
+LOADED_BY_HELP = f"""
+import json, sys
+from contextlib import redirect_stdout
+from io import StringIO
+from emobench.cli.main import COMMANDS, main
+found = {{}}
+for name in ("", *COMMANDS):
+    with redirect_stdout(StringIO()) as text:
+        try:
+            code = main([name, "--help"] if name else ["--help"])
+        except SystemExit as done:
+            code = done.code
+    assert code == 0, name
+    found[name] = text.getvalue(), [heavy for heavy in {HEAVY!r} if heavy in sys.modules]
+print(json.dumps(found))
 """
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+
+
+def test_every_command_explains_itself_at_once(folder: Path) -> None:
+    """The help of all, in one process, loads none of the heavy packages."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_BY_HELP], cwd=folder, capture_output=True, text=True
     )
-    assert result.returncode == 0, result.stderr
-    text, _, loaded = result.stdout.rstrip().rpartition("\n")
-    return text, json.loads(loaded.replace("'", '"'))
-
-
-def test_help_is_quick_and_light(folder: Path) -> None:
-    text, loaded = loaded_by(folder, "--help")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    text, loaded = found.pop("")
     assert "examples:" in text
     assert not loaded
     assert all(f"    {name}" in text for name in COMMANDS)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself_at_once(folder: Path, name: str) -> None:
-    text, loaded = loaded_by(folder, name, "--help")
-    assert text.startswith(f"usage: emobench {name} ")
-    assert max(map(len, text.splitlines())) <= 100
-    assert set(loaded) <= {"pydantic"}
+    assert found.keys() == COMMANDS.keys()
+    for name, (text, loaded) in found.items():
+        assert text.startswith(f"usage: emobench {name} ")
+        assert max(map(len, text.splitlines())) <= 100
+        assert set(loaded) <= {"pydantic"}, name
 
 
 @pytest.mark.parametrize(
@@ -270,14 +257,14 @@ def test_a_mistyped_command_line(folder: Path, arguments: list[str], parts: list
 
 
 def test_the_package_is_the_command(folder: Path) -> None:
-    shown = emobench(folder, "status", "--help", module="emobench")
+    shown = as_process(folder, "status", "--help", module="emobench")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("usage: emobench status ")
 
 
 def test_a_module_by_its_own_name_says_so(folder: Path) -> None:
     for module in ("emobench.sweep", "emobench.run"):
-        shown = emobench(folder, "--help", module=module)
+        shown = as_process(folder, "--help", module=module)
         assert shown.stdout.startswith(f"usage: python -m {module} ")
 
 

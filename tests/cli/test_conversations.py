@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +12,10 @@ import pytest
 from emobench.cli.terminal import width
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
+from tests.support.commands import as_process, emobench
 from tests.support.runs import append, episode, make_run
-from tests.support.studies import SWEEP
+from tests.support.studies import SWEEP, Study
 from tests.support.terminal import on_terminal
-
-
-def emobench(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "emobench.cli", *arguments],
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "100", **env},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +24,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     text = SWEEP.format(variants="[control, anger]", tasks="0-4", seed=1, latency=0)
     (folder / "tiny.yaml").write_text(text)
-    done = emobench(folder, "sweep", "tiny.yaml", "--wait")
+    done = Study(folder).submit("--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -211,7 +199,7 @@ def test_a_terminal_that_is_not_utf8(hostile: RunDir) -> None:
     }
     line = hostile.cell(0).episodes
     line.write_text(line.read_text().replace(" end", " \\u65e5"))
-    result = emobench(
+    result = as_process(
         hostile.path, "conversations", str(hostile.path), "--variant", "control", **env
     )
     assert result.returncode == 0, result.stderr

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
+from tests.support import commands
 
 ARCHIVE = Path(__file__).with_name("run-0.1.tar.xz")
 REWARDS = {
@@ -38,8 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def emobench(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "emobench.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    run = commands.as_process if arguments[0] == "sweep" else commands.emobench
+    done = run(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -118,7 +118,7 @@ def test_a_server_that_cannot_start_is_a_clear_failure(study: Study) -> None:
     (study.folder / "bin").mkdir()
     text = SWEEP.format(variants="control", tasks="0", seed=1, latency=0)
     (study.folder / "tiny.yaml").write_text(text + "user: {engine: vllm, model: Qwen/Qwen3-0.6B}\n")
-    result = study.run("sweep", "tiny.yaml", "--wait")
+    result = study.submit("--wait")
     assert result.returncode == 1, result.stdout + result.stderr
     assert "vllm" in result.stdout
     assert "failed" in result.stdout

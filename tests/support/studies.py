@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from tests.support.commands import as_process, emobench
 
 SWEEP = """\
 name: tiny
@@ -29,17 +30,14 @@ class Study:
     def sweep(self, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
         values = {"variants": "[control, anger]", "tasks": "[0, 3]", "seed": 1, "latency": 0}
         (self.folder / "tiny.yaml").write_text(SWEEP.format(**{**values, **changes}))
-        return self.run("sweep", "tiny.yaml", *options)
+        return self.submit(*options)
+
+    def submit(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Sweep the file as it stands, in a process of its own, which the jobs outlive."""
+        return as_process(self.folder, "sweep", "tiny.yaml", *options)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "emobench.cli", *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        return emobench(self.folder, *arguments)
 
     def status(self) -> dict[str, Any]:
         result = self.run("status", "runs/tiny", "--json")
