@@ -84,12 +84,17 @@ def _problems(status: RunStatus) -> Iterator[str]:
     for first, *more in list(alike.values())[:PROBLEMS]:
         if more:
             cells = format_ranges([first.cell, *(each.cell for each in more)])
-            yield f"\n{1 + len(more)} cells failed alike ({cells}): {first.reason}"
+            yield f"\n{1 + len(more)} cells failed alike ({cells}): {_indented(first.reason)}"
         else:
-            yield f"\ncell {first.cell} failed: {first.title}: {first.reason}"
+            yield f"\ncell {first.cell} failed: {first.title}: {_indented(first.reason)}"
         if first.log:
             yield f"  log{f' of cell {first.cell}' if more else ''}: {first.log}"
     if hidden := sum(map(len, list(alike.values())[PROBLEMS:])):
         yield f"... and {hidden} more failed cells (--json has all)"
     if (status.problems or status.cells.cancelled) and not status.live:
         yield "\nrun the same `emobench sweep` command again: it runs what is missing"
+
+
+def _indented(reason: str) -> str:
+    """Return the lines of a reason so that none of them looks like one of ours."""
+    return "\n  ".join(reason.splitlines())

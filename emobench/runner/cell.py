@@ -10,7 +10,7 @@ from emobench.config.capacity import concurrency_of
 from emobench.config.identity import cell_content, content_hash, differing_keys
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import describe_failure
-from emobench.core.output import say
+from emobench.core.output import flat, say
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
@@ -255,4 +255,4 @@ def _line(record: EpisodeRecord) -> str:
     reward = "  -" if record.reward is None else f"{record.reward:3.1f}"
     text = f"  task {record.task_id:>3}  reward {reward}  {record.outcome}"
     text += f"  {record.steps} steps  {record.wall_s or 0.0:.1f} s"
-    return f"{text}  ({record.error.message})" if record.error else text
+    return f"{text}  ({flat(record.error.message)})" if record.error else text
