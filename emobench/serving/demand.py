@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from emobench.core.errors import InvalidInput
+from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.files import stamp
 from emobench.core.plan import Plan, blocks_of_server, load_plan
 from emobench.core.poller import Poller
@@ -184,7 +185,8 @@ class OwnDemand:
         if (present := stamp(self._run_dir.plan)) != self._plan_stamp:
             # Cells were added while this server runs: their array counts on it.
             self._plan_stamp = present
-            self._set_plan(load_plan(self._run_dir))
+            with suppress(EmobenchError):  # one that is lost ends no server: as it was will do
+                self._set_plan(load_plan(self._run_dir))
         if not self._cells.any_left():
             return "all cells are done"
         if time.monotonic() - self._looked >= self._ended_check_s:

@@ -337,6 +337,25 @@ def test_tasks_that_a_new_submission_adds_count_at_once(
     assert len(own.plan.cells[1].tasks) == 3
 
 
+@pytest.mark.parametrize("damage", ["", "{", None])
+def test_a_plan_that_is_damaged_meanwhile_ends_no_server(
+    run_dir: RunDir, plan: Plan, tmp_path: Path, damage: str | None
+) -> None:
+    write_jobs(run_dir, [SERVER, ARRAY])
+    own = OwnDemand(
+        plan, run_dir, "assistant_a", "1", now(), 0.0, ScriptedScheduler(j4="RUNNING").all()
+    )
+    if damage is None:
+        run_dir.plan.unlink()
+    else:
+        run_dir.plan.write_text(damage)
+    assert (own.why_leave(60), own.plan) == ("", plan)
+    models = {"a": scripted(), "b": scripted()}
+    mended = make_plan(CUDA, tmp_path, scripted(), dict(models), trials=1, tasks=3)
+    save_plan(run_dir, mended)
+    assert (own.why_leave(60), own.plan) == ("", mended)
+
+
 class FinishingScheduler(ScriptedScheduler):
     """The last cells end while the queue is asked."""
 
