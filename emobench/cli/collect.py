@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser, "print the summary for machines")
     files = parser.add_argument_group("of tau-bench's result files, which do not say it")
-    files.add_argument("--env", choices=ENVS)
+    files.add_argument("--env", choices=ENVS, help="whose tasks they are")
     files.add_argument("--variant", help="control for a stock user")
     files.add_argument(
         "--assistant",
@@ -62,10 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one for all files or one a file, in their order; the trials of files with the same "
         "name add up (default: the file's name)",
     )
-    files.add_argument("--agent-strategy", choices=AGENT_STRATEGIES, default="tool-calling")
-    files.add_argument("--user-model", default="unknown")
-    files.add_argument("--user-strategy", choices=USER_STRATEGIES, default="llm")
-    files.add_argument("--max-steps", type=int, default=30)
+    files.add_argument(
+        "--agent-strategy",
+        choices=AGENT_STRATEGIES,
+        default="tool-calling",
+        help="how the assistant acted (default: tool-calling)",
+    )
+    files.add_argument("--user-model", default="unknown", metavar="M", help="the user's model id")
+    files.add_argument(
+        "--user-strategy",
+        choices=USER_STRATEGIES,
+        default="llm",
+        help="how tau-bench simulated the user (default: llm)",
+    )
+    files.add_argument(
+        "--max-steps",
+        type=int,
+        default=30,
+        metavar="N",
+        help="most steps of a conversation (default: 30)",
+    )
     files.add_argument("--tasks", help="only these: a range 0-19, or a list 0,3,7")
 
 

@@ -97,8 +97,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        options = [text for action in self._actions for text in action.option_strings]
-        hint = nearest(unknown[1], options) if unknown else ""
+        # Without the dashes, which make all options alike.
+        options = [text[2:] for action in self._actions for text in action.option_strings]
+        hint = nearest(unknown[1][2:], {*options} - {"help"}) if unknown else ""
+        hint = hint.replace("'", "'--", 1)
         super().error(f"{message}; {hint}" if hint else message)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:

@@ -23,9 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"Requests must carry the key in {' or '.join(KEY_VARIABLES)}, "
         "all but those for /health and /metrics."
     )
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=_port, default=0, help="0 (default): a free one")
-    parser.add_argument("--role", choices=("user", "assistant", "both", "judge"), default="both")
+    parser.add_argument(
+        "--role",
+        choices=("user", "assistant", "both", "judge"),
+        default="both",
+        help="what it plays (default: both)",
+    )
     parser.add_argument("--model", help="model id to serve; default: that of the settings")
     parser.add_argument("--settings", type=Path, help="JSON: a scripted model's keys, variants")
     parser.add_argument("--seed", type=int, default=0, help="moves the mistakes and the faults")

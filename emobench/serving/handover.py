@@ -24,6 +24,7 @@ from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.interface import OwnJob, Scheduler
 from emobench.scheduler.schedulers import scheduler_of
 from emobench.store.endpoints import Endpoint, publish, read_endpoint
+from emobench.store.events import read_events
 from emobench.store.jobs import JobRecord, add_jobs, read_jobs
 
 CHAIN = 50
@@ -31,7 +32,8 @@ CHAIN = 50
 MAX_CHECK_S = 10.0
 """An administrator may move a job's end; Slurm is asked for it this often at least."""
 MAX_SUCCESSORS = 3
-"""Jobs that are submitted to take over, one after the other, while none of them comes up."""
+"""Jobs that are submitted to take over, one after the other, while none of them comes up: by one
+job, and in a row, each by the one before it."""
 ANSWER_S = 20.0
 """How long a job that ends waits for a submission under way, or for its own."""
 RETRY_S = 5.0
@@ -156,7 +158,25 @@ class Succession:
             self.successor = known[-1] if known else None
         if self.successor is not None and self._scheduler.live([self.successor]):
             return True
+        if (tried := self._never_ready()) > MAX_SUCCESSORS:
+            self._say(
+                f"no successor is submitted: {tried} jobs in a row were not ready before their "
+                "time limit; give the server a longer `time` in the profile, or see above why it "
+                "does not come up"
+            )
+            return True
         return self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
+
+    def _never_ready(self) -> int:
+        """Return how many jobs of the instance in a row have not been ready, this one included."""
+        tried = 0
+        jobs = read_events(self._run_dir).values()
+        for events in sorted(jobs, key=lambda each: each[0].time, reverse=True):
+            if events[0].server == self._instance:
+                if any(event.event == "ready" for event in events):
+                    break
+                tried += 1
+        return tried
 
     def _is_time(self, own: OwnJob) -> bool:
         """Return whether no more than the lead is left of this job."""

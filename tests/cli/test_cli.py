@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.main import COMMANDS
+from emobench.cli.main import COMMANDS, command_parser
 from tests.support.commands import as_process, emobench
 
 SWEEP = """\
@@ -238,6 +238,12 @@ def test_every_command_explains_itself_at_once(folder: Path) -> None:
         assert set(loaded) <= {"pydantic"}, name
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    actions = command_parser(name)._actions
+    assert [each.option_strings for each in actions if each.option_strings and not each.help] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -246,6 +252,8 @@ def test_every_command_explains_itself_at_once(folder: Path) -> None:
         ([], ["required: COMMAND"]),
         (["--jsno"], ["required: COMMAND"]),
         (["status", "--jsno"], ["unrecognized arguments: --jsno; did you mean '--json'?"]),
+        (["status", "--cell"], ["unrecognized arguments: --cell\n"]),
+        (["sweep", "x.yaml", "--xyz"], ["unrecognized arguments: --xyz\n"]),
         (["check", "--sample", "0"], ["argument --sample: '0': give a whole number from 1"]),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import OwnJob
 from emobench.serving import handover
 from emobench.serving.handover import Handover, Succession
+from emobench.store import events
 from emobench.store.endpoints import read_endpoint
+from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs, write_jobs
 from tests.support.plans import LOCAL, make_plan
 from tests.support.processes import until
@@ -160,6 +163,36 @@ def test_successors_that_never_come_up_are_submitted_three_times_at_most(
         else:
             succession.poll(60)
     assert [job.job_id for job in successors(RunDir(tmp_path))] == ["100", "101", "102"]
+
+
+@pytest.mark.parametrize(
+    ("ready", "submits"),
+    [([], False), (["1"], True), (["93"], True), (["92"], True), (["91"], False)],
+)
+def test_jobs_that_are_never_ready_do_not_follow_each_other_for_ever(
+    ready: list[str],
+    submits: bool,
+    succession: Succession,
+    scheduler: ScriptedScheduler,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model that does not load within the job's limit held cards without end."""
+    run_dir = RunDir(tmp_path)
+    run_dir.endpoints.mkdir()
+    monkeypatch.setattr(events, "_now", count(1.0).__next__)
+    for job in ("91", "92", "93", "94", "1"):
+        log = EventLog(run_dir, "user", job)
+        log.note("starting")
+        if job in ready:
+            log.note("ready")
+    EventLog(run_dir, "assistant_a", "95").note("ready")
+    scheduler.own = own_job(100)
+    assert succession.submit_now()
+    assert bool(successors(run_dir)) == submits
+    said = "no successor is submitted: 5 jobs in a row were not ready before their time limit"
+    assert (said in capsys.readouterr().out) == (ready == [])
 
 
 def test_one_that_is_in_the_queue_is_enough(
