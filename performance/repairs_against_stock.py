@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-os.environ |= {"OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.core.sweep import Fidelity
@@ -146,6 +144,7 @@ class Scripted:
 
 def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
+    os.environ |= {"OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     wrong = False
     print("| conversations | n | 0 in stock | with | rewards that differ |\n|---|---|---|---|---|")
     with answering(ModelServer(Scripted(Assistant(Library(), mistakes=0.3)))) as server:

@@ -201,18 +201,15 @@ class ChatClient:
             headers = {**headers, "Content-Type": "application/json"}
         request = _Request(method, self._path + path, headers, body)
         deadline = time.monotonic() + self._timeout_s
-        kept: _Connection | None = getattr(self._threads, "connection", None)
         try:
-            response = None
-            if kept is not None and kept.is_clean():
-                # A server may close a connection that lay idle; that is no failure of the call.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    response = kept.begin(request, deadline)
-            if response is None:
+            answer = self._ask_on_kept(request, deadline)
+            if answer is None:
                 self.close()
                 self._threads.connection = connection = self._connect(deadline)
-                response = connection.begin(request, deadline)
-            return _read(response)
+                answer = _read(connection.begin(request, deadline))
+            if body is not None:
+                self._threads.connection.answered = answer
+            return answer
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
@@ -222,6 +219,24 @@ class ChatClient:
                 raise
             # Whatever a peer can provoke in the libraries: it is never the agent's doing.
             raise Unreachable(f"{type(error).__name__}: {error}") from error
+
+    def _ask_on_kept(self, request: _Request, deadline: float) -> Answer | None:
+        """Return the answer on this thread's connection; None where there is none that can be told
+        from an earlier one."""
+        kept: _Connection | None = getattr(self._threads, "connection", None)
+        if kept is None or not kept.is_clean():
+            return None
+        try:
+            response = kept.begin(request, deadline)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server may close a connection that lay idle; that is no failure of the call.
+            return None
+        answer = _read(response)
+        # Every completion has an id of its own: this is the last one, come a second time.
+        if request.body is None or answer != kept.answered:
+            return answer
+        data = answer.json()
+        return None if isinstance(data, dict) and data.get("id") else answer
 
     def _connect(self, deadline: float) -> _Connection:
         """Return a new connection, to a server that has proved itself where it has to."""
@@ -287,6 +302,8 @@ class _Connection(http.client.HTTPConnection):
     proved itself."""
 
     auto_open = 0
+    answered: Answer | None = None
+    """The last chat call's answer."""
     _deadline = 0.0
     _parts: list[bytes] | None = None
     _incoming: _Incoming | None = None
@@ -326,7 +343,7 @@ class _Connection(http.client.HTTPConnection):
         """Return whether it is open, and everything that came on it was asked for.
 
         Bytes that wait would be taken for the answer to the next request, and every answer from
-        then on for that to another one.
+        then on for that to another one. What comes later than this look is told by its words.
         """
         if self.sock is None or (self._incoming is not None and self._incoming.surplus):
             return False

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from emobench.core.models import Price
+from emobench.llm.replies import count_in, token_counts
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = {
@@ -65,12 +66,12 @@ def cost_of(usage: Mapping[str, Any], price: Price | None) -> float | None:
     said = _dollars(usage.get("cost"))
     if said is not None or price is None:
         return said
-    asked, answered = (usage.get(kind) for kind in ("prompt_tokens", "completion_tokens"))
-    if type(asked) is not int or type(answered) is not int:
+    asked, answered = token_counts(usage)
+    if asked is None or answered is None:
         return None
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    cached = min(cached, asked) if type(cached) is int else 0
+    cached = count_in(details, "cached_tokens") if isinstance(details, dict) else 0
+    cached = min(cached or 0, asked)
     of_cached = price.input if price.cached_input is None else price.cached_input
     total = (asked - cached) * price.input + cached * of_cached + answered * price.output
     return total / _MILLION

@@ -72,8 +72,8 @@ def is_of_content(status: int, words: str, request: Mapping[str, Any]) -> bool:
         return True
     offered = _offered(request)
     named = [*_found(_QUOTED_CALL, words), *_found(_NAMED, words)]
-    wrong_call = _CALL.search(words) is not None or not offered.issuperset(named)
-    return bool(offered) and wrong_call
+    wrong_call = _CALL.search(words) or not offered.issuperset(named)
+    return bool(offered and wrong_call)
 
 
 def is_blank(message: Mapping[str, Any]) -> bool:
@@ -83,9 +83,11 @@ def is_blank(message: Mapping[str, Any]) -> bool:
 
 def has_made_up_call(request: Mapping[str, Any], words: str) -> bool:
     """Return whether the agent called a tool that it was not offered: in its newest message, or in
-    the reply that the server quotes. Of earlier messages the server has thought nothing wrong."""
+    the reply that the server quotes. Of earlier messages the server has thought nothing wrong, and
+    a function that it names without a word of tool calls may be its own."""
     offered = _offered(request)
-    called = [*_called_last(request), *_found(_QUOTED_CALL, words)]
+    named = _found(_NAMED, words) if _CALL.search(words) else ()
+    called = [*_called_last(request), *_found(_QUOTED_CALL, words), *named]
     return bool(offered) and not offered.issuperset(called)
 
 

@@ -78,6 +78,8 @@ def read_completion(answer: Answer) -> Completion:
     except (TypeError, KeyError, IndexError, AttributeError):
         raise NoCompletion(answer) from None
     if isinstance(content, list):  # some servers send text in parts
+        if content and not any(isinstance(part, dict) for part in content):
+            raise NoCompletion(answer)
         parts = (part.get("text") for part in content if isinstance(part, dict))
         content = "".join(text for text in parts if isinstance(text, str))
     if failed or not isinstance(content, str | None):
@@ -107,13 +109,14 @@ def _tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Return the tokens of the prompt and of the reply in OpenAI's `usage`, where they are
-    counted."""
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (
-        prompt if isinstance(prompt, int) else None,
-        completion if isinstance(completion, int) else None,
-    )
+    """Tokens of the prompt and of the reply in OpenAI's `usage`, where they are counted."""
+    return count_in(usage, "prompt_tokens"), count_in(usage, "completion_tokens")
+
+
+def count_in(usage: Mapping[str, Any], kind: str) -> int | None:
+    """One count of a `usage`; None where it is no number of things."""
+    value = usage.get(kind)
+    return value if type(value) is int and value >= 0 else None
 
 
 def error_words(text: str) -> str:

@@ -21,7 +21,7 @@ from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
 from emobench.llm.reasoning import sanitize
 from emobench.llm.refusals import INVALID, is_blank
-from emobench.llm.replies import token_counts
+from emobench.llm.replies import count_in, token_counts
 from emobench.llm.transport import (
     CallFailed,
     ModelEndpoint,
@@ -190,8 +190,8 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
 def _note(record: dict[str, Any], reply: Reply) -> None:
     record["prompt_tokens"], record["completion_tokens"] = token_counts(reply.usage)
     details = reply.usage.get("prompt_tokens_details")
-    if isinstance(details, dict) and details.get("cached_tokens") is not None:
-        record["cached_tokens"] = details["cached_tokens"]
+    if isinstance(details, dict) and (cached := count_in(details, "cached_tokens")) is not None:
+        record["cached_tokens"] = cached
     record["finish_reason"] = reply.choices[0].finish_reason
     if reply.cost is not None:
         record["cost"] = reply.cost

@@ -43,10 +43,10 @@ def usage_of(calls: Iterable[Mapping[str, Any]]) -> dict[str, RoleUsage]:
             continue
         for place, kind in enumerate(("prompt_tokens", "completion_tokens")):
             count = call.get(kind)
-            if type(count) is int:
+            if type(count) is int and count >= 0:
                 totals[place] = _sum(totals[place], count)
         cost = call.get("cost")
-        if isinstance(cost, int | float) and math.isfinite(cost):
+        if isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0:
             totals[2] = _sum(totals[2], float(cost))
     return {role: RoleUsage(*totals) for role, totals in sums.items()}
 

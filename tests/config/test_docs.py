@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.expand import expand
 from emobench.config.reference import TABLES, with_tables
 from emobench.config.templates import shipped_sweeps
 from emobench.core.sweep import Fidelity
+from performance.repairs_against_stock import ROWS
 from tests.support.sweep_files import load
 
 DOCS = shipped_sweeps().parent / "docs"
@@ -32,8 +34,21 @@ def test_every_key_is_documented() -> None:
         for name, field in model.model_fields.items():
             assert field.description or name == "engine", f"{model.__name__}.{name}"
             assert f"| `{name}` |" in SWEEP_PAGE + CLUSTER_PAGE or name == "engine"
-    fidelity = (DOCS / "fidelity.md").read_text("utf-8")
-    assert {key for key in Fidelity.model_fields if f"`{key}`" not in fidelity} == set()
+
+
+def test_each_repair_is_listed_with_its_default() -> None:
+    page = (DOCS / "fidelity.md").read_text("utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| (on|\*\*off\*\*) \|", page, re.MULTILINE)
+    assert {name: default == "on" for name, default in listed} == Fidelity().model_dump()
+    assert len(listed) == len(Fidelity.model_fields)
+
+
+def test_the_effects_of_the_repairs_are_those_that_the_program_measures() -> None:
+    """The figures too: each row has as many conversations as the program holds."""
+    page = (DOCS / "fidelity.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]*?) \| (\d+) \| \d+ \|", page, re.MULTILINE)
+    measured = [(row.what, len(row.odd) * len(TASK_COUNTS) * row.tasks) for row in ROWS]
+    assert [(what, int(n)) for what, n in rows] == measured
 
 
 def test_the_first_example_is_a_whole_file(tmp_path: Path) -> None:

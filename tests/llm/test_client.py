@@ -306,6 +306,38 @@ def test_an_answer_that_was_not_asked_for_is_nobodys() -> None:
     assert (peer.connections, len(peer.requests)) == (2, 2)
 
 
+ONE, TWO, THREE = (f'{{"id": "chatcmpl-{number}"}}' for number in (1, 2, 3))
+
+
+def test_an_answer_that_comes_once_more_is_no_answer_to_the_next_request() -> None:
+    """It may come only when the next request is on its way; then it lies on no connection yet."""
+    with Peer([hello(ONE)], [hello(ONE)], [hello(TWO)], [hello(THREE)]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        said = [client.chat({"n": n}).text() for n in range(3)]
+        client.close()
+    assert said == [ONE, TWO, THREE]
+    assert peer.requests[1] == peer.requests[2]
+    assert (peer.connections, len(peer.requests)) == (2, 4)
+
+
+def test_a_server_that_says_the_same_on_a_new_connection_is_believed() -> None:
+    with Peer([hello(ONE)], [hello(ONE)], [hello(ONE)]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert [client.chat({"n": n}).text() for n in range(2)] == [ONE, ONE]
+        client.close()
+    assert (peer.connections, len(peer.requests)) == (2, 3)
+
+
+def test_answers_without_an_id_and_lists_of_models_may_be_the_same() -> None:
+    busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"
+    with Peer([busy], [busy], [hello(ONE)], [hello(ONE)]) as peer:
+        client = ChatClient(peer.url, None, 10)
+        assert [client.chat({}).status, client.chat({}).status] == [503, 503]
+        assert client.get("/models") == client.get("/models")
+        client.close()
+    assert (peer.connections, len(peer.requests)) == (1, 4)
+
+
 @pytest.mark.parametrize("framing", [hello("one"), FRAMINGS["chunks"]])
 def test_more_than_an_answer_in_one_piece(framing: bytes) -> None:
     """What was read ahead is not lost: the rest of it may still be on its way."""

@@ -81,6 +81,16 @@ PRICE = Price(input=2.0, output=10.0, cached_input=0.5)
         ({"prompt_tokens": 1000, "completion_tokens": 0}, None, None),
         ({"prompt_tokens": 1000}, PRICE, None),
         ({"prompt_tokens": "1000", "completion_tokens": 1}, PRICE, None),
+        ({"prompt_tokens": -1000, "completion_tokens": 1}, PRICE, None),
+        (
+            {
+                "prompt_tokens": 1000,
+                "completion_tokens": 0,
+                "prompt_tokens_details": {"cached_tokens": -400},
+            },
+            PRICE,
+            0.002,
+        ),
         ({"cost": "dear", "prompt_tokens": 0, "completion_tokens": 1}, PRICE, 1e-5),
         ({"cost": float("inf")}, None, None),
         (

@@ -163,6 +163,15 @@ def test_odd_fields_count_as_absent(more: dict[str, Any], reason: str | None, us
 def test_tokens_that_are_no_numbers_are_not_counted() -> None:
     assert token_counts({"prompt_tokens": 3, "completion_tokens": "2"}) == (3, None)
     assert token_counts({"prompt_tokens": None, "completion_tokens": 2}) == (None, 2)
+    assert token_counts({"prompt_tokens": -3, "completion_tokens": True}) == (None, None)
+    assert token_counts({"prompt_tokens": 3.0, "completion_tokens": 0}) == (None, 0)
+
+
+@pytest.mark.parametrize("content", [["Hi."], [None]])
+def test_a_list_of_anything_but_parts_is_no_content(content: Any) -> None:
+    """It would be read as an empty message."""
+    with pytest.raises(NoCompletion):
+        read_completion(answer(content=content))
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,6 @@ def said(role: str, content: str | None = "") -> dict[str, Any]:
         ("assistant", [SYSTEM, said("user", None)], "user"),
         ("assistant", [SYSTEM, said("user"), said("assistant")], "user"),  # whose own is none of it
         ("assistant", [SYSTEM, USER, said("assistant")], None),
-        ("assistant", [SYSTEM, USER, said("tool")], None),
         ("user", [said("user")], None),  # alone, it is about the user's own reply
     ],
 )
@@ -242,6 +241,12 @@ def test_who_sent_nothing_is_at_fault_where_a_server_refuses_it(
     assert log.calls[0]["error"] == "rejected"
     server.answer = lambda request: Reply(status=503)
     assert failed(log, role, messages)[:3] == (role, "infra", 503)
+
+
+def test_a_tool_that_answers_with_nothing_is_nobodys_fault(server: ModelServer) -> None:
+    server.answer = lambda request: BLANK_REFUSED
+    kind = failed(log_of(server), "assistant", [SYSTEM, USER, said("tool")])[1]
+    assert kind == "infra"
 
 
 @pytest.mark.parametrize(

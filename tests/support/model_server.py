@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import pytest
 
@@ -166,7 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._refused():
             self.server.bodies.append(body)
             reply = self.server.answer(json.loads(body))
-            self._send(reply.status, reply.body())
+            answer = reply.body()
+            if isinstance(answer, dict) and "choices" in answer:
+                answer["id"] = f"chatcmpl-{uuid4().hex}"
+            self._send(reply.status, answer)
 
     def _refused(self) -> bool:
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
