@@ -1,10 +1,9 @@
-"""Run the whole suite: the tests on Slurm clusters in three processes beside two for all others.
+"""Run the whole suite: the tests on Slurm clusters in four processes beside three for all others.
 
-Each of the cluster's has a cluster of its own and takes tests from the others when its own are
-done; these tests mostly wait, so that five processes suit two cores. The others take whole files.
-Arguments are pytest's. Where they name
-tests, there is one run of these. What the cluster's tests print comes in one piece, after the
-others. Exits with the worse of the two codes.
+Each of the cluster's has a cluster of its own. Who has no tests left takes some from another; many
+tests wait for most of their time, so that seven processes suit two cores. Arguments are pytest's.
+Where they name tests, there is one run of these. What the cluster's tests print comes in one
+piece, after the others. Exits with the worse of the two codes.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CLUSTER = "tests/cluster"
-ON_CLUSTERS = ("-n", "3", "--dist", "worksteal")
-OTHERS = ("-n", "2", "--dist", "loadfile")
+ON_CLUSTERS = ("-n", "4", "--dist", "worksteal")
+OTHERS = ("-n", "3", "--dist", "worksteal")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -21,7 +21,7 @@ from emobench.scheduler.render import has_cleanup
 from emobench.serving.preflight import check_servers
 
 DIFF_LINES = 40
-"""Lines of changed scripts that are shown; all of them are in the files."""
+"""Lines of changed scripts that are shown; the scripts of --out have all of them."""
 LONGEST = 300
 """Characters of a line: a variant's text may have changed."""
 
@@ -42,17 +42,20 @@ def plan_dry_run(inputs: Inputs, out: Path | None, warn: Callable[[str], None]) 
 def show_dry_run(
     plan: Plan, run_dir: RunDir, out: Path | None, as_json: bool, say: Callable[[str], None]
 ) -> None:
-    """Write the scripts into `out` or a temporary folder, and print what would be done."""
-    folder = (out or Path(tempfile.mkdtemp(prefix="emobench-dry-run-"))).resolve()
-    done = rehearse(plan, run_dir, folder)
+    """Print what would be done, and write the plan and the scripts into `out` where it is given."""
+    with tempfile.TemporaryDirectory(prefix="emobench-") as scratch:
+        done = rehearse(plan, run_dir, out.resolve() if out else Path(scratch))
     say("dry run: nothing was submitted, and nothing in the run folder was changed")
     for line in describe(plan, run_dir, done):
         say(f"  {line}")
-    say(f"written to {typed_path(folder)}:")
-    for path in done.paths:
-        say(f"  {typed_path(path)}")
+    if out is None:
+        say("the scripts were not kept; --out DIR writes them into DIR, to read")
+    else:
+        say(f"written to {typed_path(out.resolve())}:")
+        for path in done.paths:
+            say(f"  {typed_path(path)}")
     if as_json:
-        say_json(_as_data(run_dir, folder, done))
+        say_json(_as_data(run_dir, out, done))
 
 
 def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:
@@ -98,12 +101,12 @@ def _script_lines(change: ScriptChange) -> list[str]:
     return [f"{change.name}: {change.what}", *(f"  {line}" for line in change.lines)]
 
 
-def _as_data(run_dir: RunDir, out: Path, done: DryRun) -> dict[str, object]:
+def _as_data(run_dir: RunDir, out: Path | None, done: DryRun) -> dict[str, object]:
     todo = done.todo
     return {
         "run_dir": str(run_dir.path),
-        "out": str(out),
-        "scripts": [str(path) for path in done.paths],
+        "out": str(out.resolve()) if out else None,
+        "scripts": [str(path) for path in done.paths] if out else [],
         "refusal": done.refusal,
         "servers": [*todo.servers],
         "arrays": {name: [*cells] for name, cells in todo.missing.items()},

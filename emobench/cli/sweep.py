@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="an empty or new folder for the scripts of --dry-run (default: a temporary one)",
+        help="an empty or new folder for the scripts of --dry-run (default: they are not kept)",
     )
     parser.add_argument(
         "--keep-servers",

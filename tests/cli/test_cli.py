@@ -87,6 +87,19 @@ def test_a_dry_run_writes_what_would_be_submitted_beside_the_run_and_starts_noth
         assert path.read_bytes() == copies[name].read_bytes()
 
 
+def test_a_dry_run_without_a_folder_for_its_scripts_leaves_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch := folder / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    done = emobench(folder, "sweep", "tiny.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "would submit array scripted: 2 cells (0-1)" in done.stdout
+    assert "--out DIR" in done.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["scratch", "tiny.yaml"]
+    assert not list(scratch.iterdir())
+
+
 def test_a_dry_run_works_where_slurm_cannot_be_asked(folder: Path) -> None:
     done = emobench(folder, "sweep", "tiny.yaml", "--dry-run", "--cluster", "cuda", "--out", "out")
     assert done.returncode == 0, done.stderr

@@ -114,11 +114,12 @@ def test_a_sweep_that_is_submitted_again_has_one_clean_up_job(site: Site) -> Non
     assert site.sweep(latency=2000).returncode == 0
     site.wait_for_cell()
     first = site.job("cleanup")
-    assert site.sweep(latency=2000, trials=2).returncode == 0
-    second = site.job("cleanup")
-    assert first != second
-    until(lambda: first not in site.lab.queue(), "the earlier clean-up job to go")
-    waiting = site.lab.ask("squeue", "-h", "-j", second, "-o", "%E")
+    with processes.stopped_cells(site.run_dir):
+        assert site.sweep(latency=2000, trials=2).returncode == 0
+        second = site.job("cleanup")
+        assert first != second
+        until(lambda: first not in site.lab.queue(), "the earlier clean-up job to go")
+        waiting = site.lab.ask("squeue", "-h", "-j", second, "-o", "%E")
     jobs = json.loads((site.run_dir / "jobs.json").read_text())["jobs"]
     arrays = [job["job_id"] for job in jobs if job["kind"] == "array"]
     assert len(arrays) == 2

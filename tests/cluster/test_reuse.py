@@ -78,18 +78,23 @@ def ready(sweep: Sharing) -> bool:
 
 def lease_both(first: Sharing, second: Sharing, *, tasks: tuple[int, int]) -> None:
     """Both are under way, on the servers of the first."""
-    said = first.submit(tasks[0])
-    assert said.count("no running server can be shared") == 2
-    until(lambda: ready(first), "the servers", poll=0.3)
-    until(first.records, "the first sweep's first episodes", poll=0.2)
-    with stopped_cells(first.run_dir):
+    # No cell starts before both are submitted, however long that takes.
+    for sweep in (first, second):
+        sweep.profile["array"]["partition"] = "cuda_high"
+    first.lab.run("scontrol", "update", "partitionname=cuda_high", "state=down")
+    try:
+        said = first.submit(tasks[0])
+        assert said.count("no running server can be shared") == 2
+        until(lambda: ready(first), "the servers", poll=0.3)
         said = second.submit(tasks[1])
         assert said.count(f"leased from {first.run_dir}") == 2, said
         assert second.kinds() == ["array", "cleanup"]
         rows = second.status()["servers"]
         assert {row["leased_from"] for row in rows} == {str(first.run_dir)}
         assert [row["job_id"] for row in rows] == [first.job(name) for name in SERVERS]
-        until(second.records, "the second sweep's first episodes", poll=0.2)
+    finally:
+        first.lab.run("scontrol", "update", "partitionname=cuda_high", "state=up")
+    until(lambda: first.records() and second.records(), "episodes of both", poll=0.1)
 
 
 def left_in_time(first: Sharing, *arrays: str) -> None:
@@ -104,9 +109,10 @@ def left_in_time(first: Sharing, *arrays: str) -> None:
 
 def test_the_owner_ends_first(first: Sharing, second: Sharing) -> None:
     lease_both(first, second, tasks=(8, 20))
-    first.lab.wait_jobs(first.job("scripted"), first.job("cleanup"))
-    assert first.complete()
-    assert not second.complete()
+    with stopped_cells(second.run_dir):
+        first.lab.wait_jobs(first.job("scripted"), first.job("cleanup"))
+        assert first.complete()
+        assert not second.complete()
     log = first.folder / "logs" / f"cleanup_{first.job('cleanup')}.log"
     assert f"array scripted (job {second.job('scripted')}) of second needs it" in log.read_text()
     text = second.emobench("status", "runs/tiny").stdout
@@ -127,10 +133,11 @@ def test_the_owner_ends_first(first: Sharing, second: Sharing) -> None:
 
 
 def test_the_other_sweep_ends_first(first: Sharing, second: Sharing) -> None:
-    lease_both(first, second, tasks=(40, 4))
-    second.lab.wait_jobs(second.job("scripted"), second.job("cleanup"))
-    assert second.complete()
-    assert not first.complete()
+    lease_both(first, second, tasks=(20, 4))
+    with stopped_cells(first.run_dir):
+        second.lab.wait_jobs(second.job("scripted"), second.job("cleanup"))
+        assert second.complete()
+        assert not first.complete()
     left_in_time(first, first.job("scripted"), second.job("scripted"))
     for sweep in (first, second):
         sweep.check()
@@ -141,14 +148,16 @@ def test_cancelling_the_owner_leaves_what_the_other_uses_unless_forced(
     first: Sharing, second: Sharing
 ) -> None:
     lease_both(first, second, tasks=(24, 24))
-    cancelled = first.emobench("cancel", "runs/tiny")
+    with stopped_cells(second.run_dir):
+        cancelled = first.emobench("cancel", "runs/tiny")
     assert cancelled.returncode == 0, cancelled.stderr
     assert cancelled.stdout.count("stays: another sweep uses it: array scripted") == 2
     before = len(second.records())
-    until(lambda: len(second.records()) > before + 2, "further episodes", poll=0.2)
+    until(lambda: len(second.records()) > before + 2, "further episodes", poll=0.1)
 
     servers = [first.job(name) for name in SERVERS]
-    forced = first.emobench("cancel", "runs/tiny", "--force")
+    with stopped_cells(second.run_dir):
+        forced = first.emobench("cancel", "runs/tiny", "--force")
     assert "user" in forced.stdout and "stays" not in forced.stdout
     # Its own servers are gone for good: the cells end, and the same command goes on.
     second.lab.wait_jobs(second.job("scripted"))
