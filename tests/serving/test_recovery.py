@@ -22,7 +22,7 @@ from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
 from tests.support import processes
 from tests.support.plans import LOCAL
 from tests.support.runs import change_sweep, finish_cell
-from tests.support.serving import make_run, supervising, until_state
+from tests.support.serving import LaterClock, make_run, supervising, until_state
 
 DEVICE = "RuntimeError: synStatus=26 [Generic failure] Device acquire failed."
 
@@ -161,14 +161,10 @@ def test_three_failed_probes_in_a_row_and_no_fewer_restart_an_engine(tmp_path: P
 def test_an_engine_that_served_has_the_whole_deadline_again(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     change_sweep(run_dir, idle_limit_min=0)
-    later = tmp_path / "later"
-    clock = (
-        "import os, time; real = time.monotonic\n"
-        f"time.monotonic = lambda: real() + 9999 * os.path.exists('{later}')"
-    )
-    with supervising(run_dir, first=clock) as process:
+    clock = LaterClock(tmp_path)
+    with supervising(run_dir, first=clock.lines) as process:
         first = until_state(run_dir, "ready")
-        later.touch()
+        clock.advance(9999)
         setting = f"EMOBENCH_INCARNATION={first.incarnation}"
         engine = next(p for p in processes.pids() if processes.has_environment(p, setting))
         os.killpg(os.getpgid(engine), signal.SIGKILL)

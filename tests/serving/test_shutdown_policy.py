@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -19,6 +18,7 @@ from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.models import VllmModel
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.llm.engine_metrics import ask_load
 from emobench.runs.submission import submit, will_stay
 from emobench.scheduler.cost import JobRun, cost_of
 from emobench.scheduler.local import TOKEN_VARIABLE
@@ -34,7 +34,7 @@ from tests.support.jobs import local_record
 from tests.support.plans import CUDA, LOCAL, make_plan, scripted
 from tests.support.processes import until
 from tests.support.runs import finish_cell
-from tests.support.serving import assert_stays, make_run, supervising, until_state
+from tests.support.serving import LaterClock, assert_stays, make_run, supervising, until_state
 
 
 def change(run_dir: RunDir, **settings: Any) -> None:
@@ -64,27 +64,34 @@ def chat(run_dir: RunDir) -> None:
 
 def test_an_idle_server_leaves_and_a_used_one_stays(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
-    change(run_dir, idle_limit_min=5 / 60)
-    with supervising(run_dir) as process:
+    change(run_dir, idle_limit_min=10)
+    clock = LaterClock(tmp_path)
+    with supervising(run_dir, first=clock.lines) as process:
         until_state(run_dir, "ready")
-        used_until = time.monotonic() + 7
-        while time.monotonic() < used_until:
+        for _ in range(2):
+            clock.advance(400)
             chat(run_dir)
-            assert process.poll() is None
-            time.sleep(0.3)
+            assert_stays(process, run_dir)
+        clock.advance(601)
         assert process.wait(240) == 0
-    assert reason(run_dir) == "idle for 0.0833333 minutes (idle_limit_min)"
+    assert reason(run_dir) == "idle for 10 minutes (idle_limit_min)"
     with pytest.raises(ServersGone, match=r"idle for .* run the same `emobench sweep` command"):
         wait_for_endpoint(run_dir, "user", deadline_s=10_000)
 
 
 def test_a_request_that_takes_long_is_no_idleness(tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path, user=scripted(latency_ms=6000))
-    change(run_dir, idle_limit_min=3 / 60)
-    with supervising(run_dir) as process:
-        until_state(run_dir, "ready")
-        chat(run_dir)
-        assert process.poll() is None
+    run_dir = make_run(tmp_path, user=scripted(latency_ms=8000))
+    change(run_dir, idle_limit_min=10)
+    clock = LaterClock(tmp_path)
+    with supervising(run_dir, first=clock.lines) as process:
+        engine = until_state(run_dir, "ready")
+        asking = threading.Thread(target=chat, args=(run_dir,))
+        asking.start()
+        until(lambda: ask_load(engine.url).running, "the request to be computed")
+        clock.advance(601)
+        asking.join()
+        assert_stays(process, run_dir)
+        clock.advance(601)
         assert process.wait(240) == 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emobench.config.templates import shipped_templates
 from emobench.core.cluster import ClusterProfile
+from emobench.core.files import write_bytes_atomic
 from emobench.core.models import RoleModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
@@ -57,6 +58,22 @@ def make_run(
     for name, text in render(load_plan(run_dir), run_dir, [shipped_templates()]).items():
         (run_dir.scripts / name).write_text(text)
     return run_dir
+
+
+class LaterClock:
+    """Moves the time of a supervisor that is started with `lines` first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file, self._ahead_s = folder / "ahead", 0.0
+        self.advance(0)
+        self.lines = (
+            "import time; real = time.monotonic\n"
+            f"time.monotonic = lambda: real() + float(open({str(self._file)!r}).read())"
+        )
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_s += seconds
+        write_bytes_atomic(self._file, str(self._ahead_s).encode())
 
 
 @contextmanager
