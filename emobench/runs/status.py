@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from emobench.analysis.stats.means import mean_of_sums
+from emobench.core.files import has_room
 from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell
@@ -156,6 +157,7 @@ def run_status(
     finished = 0
     spent: dict[int, Usage] = {}
     ids = cell_jobs(plan, jobs)
+    full = "" if has_room(run_dir.path) else f"{run_dir.path}: the disk is FULL"
     for cell in plan.cells:
         summary = summary_of(cell.number) if summary_of else current_summary(run_dir, cell)
         job = job_of_cell(cell.number, ids, summary, states)
@@ -170,6 +172,8 @@ def run_status(
             if summary.usage:
                 spent[cell.number] = summary.usage
         if state is CellState.FAILED:
+            if full and not (summary and summary.has_failed):
+                reason = f"{full}, so the cell cannot say how it ended ({reason})"
             ended = summary.ended if summary else None
             problems.append(CellProblem(cell.number, cell.title, reason, ended))
     servers = [read_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]

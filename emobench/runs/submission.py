@@ -14,7 +14,7 @@ from emobench.config.identity import differing_keys
 from emobench.config.templates import template_dirs
 from emobench.core.command_lock import hold
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
-from emobench.core.files import read_json, write_atomic
+from emobench.core.files import describe_failure, is_full, read_json, write_atomic
 from emobench.core.job_id import array_of
 from emobench.core.ownership import make_folder, require_own
 from emobench.core.plan import (
@@ -457,7 +457,10 @@ def _make_folders(plan: Plan, run_dir: RunDir) -> None:
 
 
 def _not_writable(run_dir: RunDir, error: OSError) -> EmobenchError:
+    error.filename = error.filename or str(run_dir.path)
+    if is_full(error):
+        return EmobenchError(f"{describe_failure(error)}\n  make room, or raise the quota")
     return EmobenchError(
-        f"{error.filename or run_dir.path}: {error.strerror}\n"
+        f"{error.filename}: {error.strerror}\n"
         "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.files import parse_json
+from emobench.core.files import naming, parse_json
 from emobench.core.run_dir import RunDir
 from emobench.tables.columns import (
     EPISODES,
@@ -201,10 +201,11 @@ class TableWriter:
     ) -> None:
         if kind is None:
             self._flush()
-        self._writer.close()
-        if kind is None:
-            with self.path.open("rb") as stream:
-                os.fsync(stream.fileno())
+        with naming(self.path):
+            self._writer.close()
+            if kind is None:
+                with self.path.open("rb") as stream:
+                    os.fsync(stream.fileno())
 
     def add(self, table: Any) -> None:
         self._waiting.append(table)
@@ -222,7 +223,8 @@ class TableWriter:
 
         if self._waiting:
             table = pa.concat_tables(self._waiting).unify_dictionaries()
-            self._writer.write_table(table, row_group_size=2 * self.rows)
+            with naming(self.path):
+                self._writer.write_table(table, row_group_size=2 * self.rows)
         self._waiting, self._count = [], 0
 
 
@@ -237,7 +239,7 @@ def write_csv(parquet: Path, path: Path) -> None:
 
     file = pq.ParquetFile(parquet)
     schema = pa.schema([(f.name, _plain(f.type)) for f in file.schema_arrow])
-    with path.open("wb") as stream:
+    with naming(path), path.open("wb") as stream:
         with csv.CSVWriter(stream, schema) as writer:
             for batch in file.iter_batches(batch_size=2**16):
                 table = pa.Table.from_batches([batch]).cast(schema)

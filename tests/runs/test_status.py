@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,6 +149,24 @@ def test_what_ends_otherwise_has_failed(run_dir: RunDir) -> None:
     status = status_of(run_dir, ScriptedScheduler(j1="GONE", j2="TIMEOUT", j3="TIMEOUT"))
     assert (status.cells.cancelled, status.cells.failed) == (0, 2)
     assert {server.state for server in status.servers} == {ServerState.GONE}
+
+
+def test_a_full_disk_is_why_a_cell_left_no_word(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_cell(run_dir, 1, "failed", exit_reason="error", message="said why")
+    gone = {"3_0": JobState("GONE"), "3_1": JobState("GONE")}
+
+    def reasons() -> list[str]:
+        return [
+            each.reason for each in run_status(load_plan(run_dir), run_dir, JOBS, gone).problems
+        ]
+
+    assert reasons() == ["GONE", "said why"]
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_bavail=0, f_frsize=4096))
+    first, second = reasons()
+    assert first.startswith(f"{run_dir.path}: the disk is FULL, so the cell cannot say")
+    assert second == "said why"
 
 
 def test_a_full_disk_keeps_no_job_running(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

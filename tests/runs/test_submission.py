@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from emobench.core.errors import InvalidInput, SubmissionRefused
+from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.gates import Gates
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import iso
-from emobench.runs.submission import cancel, submit
+from emobench.runs import submission
+from emobench.runs.submission import cancel, submission_lock, submit
 from emobench.store.jobs import (
     JobKind,
     JobRecord,
@@ -224,6 +227,25 @@ def test_a_plan_that_was_lost_is_written_again_where_nothing_is_submitted(
     assert (list(outcome.submitted), outcome.live) == ([], 0 if finished else 4)
     assert load_plan(run_dir) == plan
     assert run_dir.plan.with_name("plan.json.damaged").exists() == (damage is not None)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "folder: the disk is FULL (No space left on device)\n  make room"),
+        (errno.EROFS, "folder: Read-only file system\n  choose a folder that you can write to"),
+    ],
+)
+def test_why_the_run_directory_cannot_be_made(
+    number: int, said: str, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "folder")
+
+    monkeypatch.setattr(submission, "hold", refuse)
+    with pytest.raises(EmobenchError) as refused, submission_lock(run_dir, print):
+        pass
+    assert str(refused.value).startswith(said)
 
 
 def changed(plan: Plan, **settings: object) -> Plan:

@@ -178,6 +178,7 @@ def test_a_full_disk_leaves_what_was_there(run_dir: RunDir, tmp_path: Path) -> N
         )
         assert result.returncode == 1, result
         assert "File too large" in result.stderr
+        assert str(tmp_path) in result.stderr, "which file"
         assert "Traceback" not in result.stderr
         assert files_in(folder) == before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study"]
