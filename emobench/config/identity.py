@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
+from emobench.core.redaction import redact_urls
 from emobench.core.sweep import Cell, Fidelity, Sweep
 
 _NOT_CONTENT = {
@@ -113,4 +114,4 @@ def _say(values: Mapping[str, object], key: str) -> str:
     if key not in values:
         return "not there"
     value = values[key]
-    return "unset" if value is None else json.dumps(value, ensure_ascii=False)
+    return "unset" if value is None else redact_urls(json.dumps(value, ensure_ascii=False))

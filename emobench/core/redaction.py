@@ -21,6 +21,8 @@ SHORTEST_PART = 12
 """Characters of a part of a key that is taken for one; it has half of the key at least."""
 
 _SECRET_NAME = re.compile(r"(^|[-_.])((api)?key|token|secret)$|passw(or)?d$", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"(\bhttps?://)[^/?#\s@\"']+@")
+_PARAMETER_IN_URL = re.compile(r"([?&])([\w.-]+)=[^&#\s\"']+")
 _BEARER = re.compile(r"\b(bearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 _KNOWN_FORMS = re.compile(r"\b(sk|hf)[-_][\w-]{16,}")
 
@@ -78,6 +80,15 @@ def url_has_secret(url: str) -> bool:
         return False
     query = parse_qsl(parts.query, keep_blank_values=True)
     return "@" in parts.netloc or any(names_secret(name) for name, _ in query)
+
+
+def redact_urls(text: str) -> str:
+    """Return text in which no address has a name, a password or a key in its query: plans of
+    earlier releases may hold some."""
+    text = _USER_IN_URL.sub(rf"\g<1>{HIDDEN}@", text)
+    return _PARAMETER_IN_URL.sub(
+        lambda found: f"{found[1]}{found[2]}={HIDDEN}" if names_secret(found[2]) else found[0], text
+    )
 
 
 def redact(text: str) -> str:

@@ -26,6 +26,8 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
+from emobench.core.errors import listing
+from emobench.core.output import flat
 from emobench.core.redaction import hide, hide_password, redact, redact_values
 from emobench.llm import guard
 
@@ -38,6 +40,8 @@ HEAD_BYTES = 64 << 10
 """Of an answer's status line and header lines, interim answers included."""
 DEPTH = 64
 """Levels of objects and lists in a reply; a completion has some eight."""
+NAMES_SHOWN, NAME_SHOWN = 5, 80
+"""Of the models that a server lists in place of ours, and characters of each."""
 VERIFY_TIMEOUT_S = 10.0
 
 
@@ -463,8 +467,8 @@ def verify_server(
     except (TypeError, KeyError):
         raise Unreachable(f"{url}/models is no list of models") from None
     if model not in served:
-        listed = ", ".join(map(str, served)) or "nothing"
-        raise Unreachable(f"{url} serves {listed}, not {model}")
+        names = [flat(str(each)[:NAME_SHOWN]) for each in served]
+        raise Unreachable(f"{url} serves {listing(names, NAMES_SHOWN) or 'nothing'}, not {model}")
 
 
 def check_health(url: str, timeout_s: float) -> None:

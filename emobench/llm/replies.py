@@ -31,6 +31,8 @@ Kind = Literal[
     "server_error",
 ]
 
+MOST_TOKENS = 100_000_000
+"""Of one call: the longest contexts are of some ten millions."""
 _SILENCE: Mapping[str, Kind] = {"": "only_reasoning", "limit": "cut", "probe": "long"}
 MARKUP = re.compile(
     r"</?tool_calls?\b|</?function(?:_call|=)|<\|tool_call|<\|python_tag\|>|\[TOOL_CALLS\]"
@@ -114,9 +116,9 @@ def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def count_in(usage: Mapping[str, Any], kind: str) -> int | None:
-    """One count of a `usage`; None where it is no number of things."""
+    """One count of a `usage`; None where it is no number of tokens that a call could take."""
     value = usage.get(kind)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def error_words(text: str) -> str:

@@ -188,10 +188,17 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _note(record: dict[str, Any], reply: Reply) -> None:
-    record["prompt_tokens"], record["completion_tokens"] = token_counts(reply.usage)
-    details = reply.usage.get("prompt_tokens_details")
-    if isinstance(details, dict) and (cached := count_in(details, "cached_tokens")) is not None:
-        record["cached_tokens"] = cached
+    usage = reply.usage
+    record["prompt_tokens"], record["completion_tokens"] = token_counts(usage)
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    said = {**usage, "cached_tokens": cached}
+    if (count := count_in(said, "cached_tokens")) is not None:
+        record["cached_tokens"] = count
+    kinds = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    odd = [kind for kind in kinds if said.get(kind) is not None and count_in(said, kind) is None]
+    if odd:
+        record["odd_counts"] = odd  # negative, absurd or no numbers: they are left out
     record["finish_reason"] = reply.choices[0].finish_reason
     if reply.cost is not None:
         record["cost"] = reply.cost

@@ -44,6 +44,14 @@ def test_each_change_is_told_with_when_it_holds() -> None:
         assert cell_content(taken, cell, "x") == cell_content(old, cell, "x")
 
 
+def test_a_password_of_an_earlier_plan_is_not_told() -> None:
+    old = sweep("http://me:pa55w0rd@a/v1?x=1&api_key=s3cret&y=2")
+    assert describe_changes(old, sweep()) == [
+        'a.base_url: was "http://[key]@a/v1?x=1&api_key=[key]&y=2", now "http://a/v1", '
+        "in cells that start from now on"
+    ]
+
+
 def test_the_analysis_takes_its_own_settings_only() -> None:
     new = sweep(throttle=6, gates=Gates(coverage=0.9))
     taken = take_free_settings(sweep(throttle=2), new, ANALYSIS)

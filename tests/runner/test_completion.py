@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -135,6 +136,26 @@ def test_counts_that_are_none_are_not_noted(server: ModelServer) -> None:
         call.keys() & {"cached_tokens", "tool_calls", "retries", "error"} for call in log.calls
     ]
     assert noted == [set()] * 4
+
+
+def test_absurd_counts_are_left_out_and_named(server: ModelServer) -> None:
+    """A server that takes tokens off would take money off a limit."""
+    log = log_of(server)
+    price = Price(input=2e5, output=2e5)
+    log.endpoints = {role: replace(each, price=price) for role, each in log.endpoints.items()}
+    wrong: list[Any] = [-5, 10**9, True, "3", 2.5]
+    for count in wrong:
+        usage = {"prompt_tokens": count, "completion_tokens": 2}
+        details = {"prompt_tokens_details": {"cached_tokens": count}}
+        server.rewrite = lambda body, usage=usage | details: json.dumps(
+            {**json.loads(body), "usage": usage}
+        ).encode()
+        ask(log)
+    for call in log.calls:
+        assert (call["prompt_tokens"], call["completion_tokens"]) == (None, 2)
+        assert "cached_tokens" not in call
+        assert call["odd_counts"] == ["prompt_tokens", "cached_tokens"]
+        assert "cost" not in call
 
 
 def test_a_seed_and_litellm_by_the_repairs(server: ModelServer) -> None:

@@ -76,6 +76,14 @@ def test_an_impostor_is_told_apart_and_never_given_the_key(prove: Prove, words: 
     assert "authorization" not in str(server.seen).lower()
 
 
+def test_a_long_list_of_other_models_is_cut() -> None:
+    with listening(proof("the-key")) as server:
+        server.models = {"data": [{"id": f"\n{number} " * 10_000} for number in range(100)]}
+        said = problem_of(announced(server))
+    assert "serves 0 0 0" in said and "and 95 more, not m" in said
+    assert len(said) < 600 and "\n" not in said
+
+
 def test_a_server_that_proves_itself_is_given_the_key() -> None:
     with listening(proof("the-key")) as server:
         assert problem_of(announced(server)) == ""

@@ -13,6 +13,7 @@ from emobench.core.gates import JudgeSettings
 from emobench.core.models import OpenAIModel
 from emobench.core.ownership import is_own_file
 from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
+from emobench.core.redaction import redact_urls
 from emobench.core.run_dir import RunDir
 from emobench.llm.address import endpoint_at
 from emobench.llm.transport import ModelEndpoint
@@ -113,11 +114,12 @@ def _require_own_word(plan: Plan, run_dir: RunDir, url: str, key_env: str) -> No
                 named.append((sweep.judge.base_url, sweep.judge.api_key_env))
             if (url, key_env) in named:
                 return
+    shown = redact_urls(str(url))
     raise InvalidInput(
         Problem(
-            f"only this run directory names {url}, to which the key in {key_env} would be sent",
+            f"only this run directory names {shown}, to which the key in {key_env} would be sent",
             file=str(run_dir.plan),
             hint="a run that somebody sent may name any; if it is right, name it yourself: "
-            f"--base-url {url} --model M --api-key-env {key_env}",
+            f"--base-url {shown} --model M --api-key-env {key_env}",
         )
     )
