@@ -8,10 +8,10 @@ from pathlib import Path
 
 from emobench.config.reader import Reader
 from emobench.config.templates import template_dirs as all_template_dirs
-from emobench.config.yaml_lines import load_yaml
+from emobench.config.yaml_lines import KeyPath, load_yaml
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
-from emobench.core.redaction import names_secret
+from emobench.core.redaction import names_secret, secret_in_line, url_has_secret
 
 
 def load_profile(
@@ -69,10 +69,34 @@ def read_profile(file: Path) -> ClusterProfile:
     document = load_yaml(file)
     reader = Reader(document)
     profile = reader.model(ClusterProfile, {"name": file.stem, **document.data})
-    for name, value in profile.server_env.items() if profile is not None else ():
-        if names_secret(name) and value and not value.startswith("/"):  # the path of a file
-            hint = f"leave it out, and export {name} before submitting: jobs get it"
-            reader.refuse(("server_env", name), "a secret does not belong in a file", hint=hint)
+    if profile is not None:
+        _refuse_secrets(profile, reader)
     reader.finish()
     assert profile is not None
     return profile
+
+
+def _refuse_secrets(profile: ClusterProfile, reader: Reader) -> None:
+    """Note each secret that stands in the profile, without repeating it."""
+
+    def refuse(place: KeyPath, name: str) -> None:
+        hint = f"leave it out, and export {name} before submitting: jobs get it"
+        reader.refuse(place, "a secret does not belong in a file", hint=hint)
+
+    for name, value in profile.server_env.items():
+        is_path = value.startswith("/")
+        if value and not is_path and (names_secret(name) or url_has_secret(value)):
+            refuse(("server_env", name), name)
+    written: dict[KeyPath, tuple[str, ...]] = {
+        ("client_setup",): profile.client_setup,
+        ("server_setup",): profile.server_setup,
+        ("array", "sbatch"): profile.array.sbatch,
+        ("user_server", "sbatch"): profile.user_server.sbatch,
+        ("assistant_server", "sbatch"): profile.assistant_server.sbatch,
+    }
+    if profile.container is not None:
+        written["container", "options"] = profile.container.options
+    for place, lines in written.items():
+        for number, line in enumerate(lines):
+            if name := secret_in_line(line):
+                refuse((*place, number), name)

@@ -274,7 +274,8 @@ def _has_value(role: dict[str, Any], place: int) -> bool:
     """Return whether an argument has a value: --hf-token alone takes the token of `hf auth
     login`."""
     given, *after = _as_list(role["extra_args"])[place : place + 2]
-    return "=" in given or bool(after and not str(after[0]).startswith("-"))
+    alone = "=" not in given and not given.split()[1:]
+    return not alone or bool(after and not str(after[0]).startswith("-"))
 
 
 def _check_url(settings: Mapping[str, Any]) -> Found:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import emobench
 from emobench.core.errors import InvalidInput, Problem
+from emobench.core.ownership import require_own_templates
 
 OWN_TEMPLATES_VARIABLE = "EMOBENCH_TEMPLATES"
 
@@ -32,7 +33,8 @@ def template_dirs(own: Path | None = None) -> list[Path]:
     """Return the folders to look for a template or profile in: the first that has the file wins.
 
     `own`, then $EMOBENCH_TEMPLATES, then ./slurm_templates, then the shipped folder. Raises
-    InvalidInput if `own` or the variable names something that is no folder.
+    InvalidInput if `own` or the variable names something that is no folder, and where
+    ./slurm_templates, which nobody named, is somebody else's.
     """
     named = [(own, "the given template folder")] if own is not None else []
     if value := os.environ.get(OWN_TEMPLATES_VARIABLE):
@@ -50,6 +52,8 @@ def template_dirs(own: Path | None = None) -> list[Path]:
         folders.append(folder.resolve())
     here = Path("slurm_templates")
     if here.is_dir():
+        if here.resolve() != shipped_templates().resolve():
+            require_own_templates(here)
         folders.append(here.resolve())
     folders.append(shipped_templates())
     return list(dict.fromkeys(folders))

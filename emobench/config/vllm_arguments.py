@@ -46,19 +46,27 @@ UNGUARDED = {
 }
 """Flags that start vLLM by another entry than the guarded one, or hide such flags, and why not."""
 
+SECRET = {"--hf-t": "--hf-token", "--ssl-keyfile-": "--ssl-keyfile-password"}
+"""Flags whose value is a secret, by the shortest text that vLLM takes for them."""
+
 
 def meant_by(flag: str) -> str:
     """Return the flag among those with a rule that vLLM takes this one for, which may be cut
     short."""
     known = (*SET_BY_KEY, *SET_BY_SCRIPT, *UNGUARDED)
-    if flag in known or not flag.startswith("--"):
+    if flag in known:
         return flag
+    if not flag.startswith("--"):  # the value of a short one may follow at once: -n2
+        return next((name for name in known if len(name) == 2 and flag.startswith(name)), flag)
+    for shortest, name in SECRET.items():
+        if flag.startswith(shortest) and name.startswith(flag):
+            return name
     return next((name for name in known if name.startswith(flag)), flag)
 
 
 def flag_of(argument: str) -> str:
     """Return the flag of one argument as vLLM reads it: without a value, with '-' for '_'."""
-    flag = argument.partition("=")[0]
+    flag = re.split(r"[=\s]", argument, maxsplit=1)[0]
     if not flag.startswith("--"):
         return flag
     # What follows a dot is a key inside a JSON value.

@@ -48,8 +48,12 @@ def commit_of(file: Path) -> str:
     if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
         return ""  # an environment may lie in somebody else's repository
     commit = _git(folder, "rev-parse", "HEAD")
-    looked_at = "." if file.name == "__init__.py" else file.name
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", looked_at)
+    if file.name == "__init__.py":
+        changed = bool(_git(folder, "status", "--porcelain", "--untracked-files=no", "--", "."))
+    else:
+        # `status` would run the filters that the repository names, which somebody may have sent.
+        is_now = _git(folder, "hash-object", "--no-filters", "--", file.name)
+        changed = is_now != _git(folder, "rev-parse", f"HEAD:./{file.name}")
     return f"{commit}, changed" if commit and changed else commit or ""
 
 
@@ -65,7 +69,8 @@ def _installed_from(package: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """Return what git prints; None where there is no git, no repository, or it says no."""
-    command = ["git", "-C", str(folder), *arguments]
+    # A repository's own settings may name a program here.
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=GIT_S, stdin=subprocess.DEVNULL

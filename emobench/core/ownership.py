@@ -20,6 +20,7 @@ from emobench.core.run_dir import RunDir
 
 LOOKING = "status, watch, logs, conversations, check and report -o FILE"
 """What works on somebody else's run."""
+FOREIGN_RUN = f"of somebody else's run you can use {LOOKING}; for a run of your own give --run-dir"
 MOST_SYMLINKS = 40
 
 
@@ -39,6 +40,22 @@ def require_own(run_dir: RunDir) -> None:
     cells = run_dir.path / "cells"
     for folder in (run_dir.path, run_dir.scripts, run_dir.submitit, run_dir.endpoints, cells):
         _require_own_folder(_follow(folder))
+    # Left from when others could write to the folder: they can still write to their file.
+    with suppress(FileNotFoundError, NotADirectoryError):
+        scripts = [file for file in run_dir.scripts.iterdir() if not file.is_dir()]
+        for file in (run_dir.plan, run_dir.jobs, *scripts):
+            if os.path.lexists(file) and not is_own_file(file):
+                message = "this file is not yours alone to write, and decides what runs as you"
+                hint = f"look into it; if it is right: cp {file} x && mv x {file}"
+                raise InvalidInput(Problem(message, file=str(file), hint=hint))
+
+
+def require_own_templates(folder: Path) -> None:
+    """Raise InvalidInput unless templates in the present folder, which become scripts that run as
+    this user, are this user's own or the system's. Raises OSError."""
+    if folder.stat().st_uid != 0:
+        advice = "work in another folder; if you trust it, name it in EMOBENCH_TEMPLATES"
+        _require_own_folder(_follow(folder), advice)
 
 
 def is_own_file(path: Path) -> bool:
@@ -100,16 +117,14 @@ def _follow(path: Path) -> Path:
     return real
 
 
-def _require_own_folder(folder: Path) -> None:
+def _require_own_folder(folder: Path, advice: str = FOREIGN_RUN) -> None:
     try:
         status = folder.stat()
     except (FileNotFoundError, NotADirectoryError):
         status = None
     if status is not None and status.st_uid != os.geteuid():
-        hint = f"of somebody else's run you can use {LOOKING}; for a run of your own give --run-dir"
-        raise InvalidInput(
-            Problem(f"this belongs to {_name(status.st_uid)}", file=str(folder), hint=hint)
-        )
+        message = f"this belongs to {_name(status.st_uid)}"
+        raise InvalidInput(Problem(message, file=str(folder), hint=advice))
     if status is not None and _others_may_write(status):
         hint = f"if you trust what is in it: chmod go-w {folder}"
         raise InvalidInput(

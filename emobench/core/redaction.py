@@ -7,20 +7,28 @@ every error of litellm and every line that an engine or a set-up line prints.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 HIDDEN = "[key]"
-_SECRET = re.compile(r".{8,}|(?=.*\d).{6,}", re.DOTALL)
-"""What is shorter, or a short word ("none", "EMPTY"), is no secret: it may be part of any text."""
+_SECRET = re.compile(r".{16,}|(?!\d+$|[^\W\d_]+$)(?:.{8,}|(?=.*\d).{6,})", re.DOTALL)
+"""What is shorter, a word ("anything", "EMPTY") or a number is no secret: any text may have it."""
 SHORTEST_PART = 12
 """Characters of a part of a key that is taken for one; it has half of the key at least."""
 
-_SECRET_NAME = re.compile(r"(^|[-_.])((api)?key|token|secret)$|passw(or)?d$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(?:^|[-_.]|access|auth|client)(?:(?:api)?key|token|secret)$|pass(?:w(?:or)?d|phrase)$"
+    r"|(?:^|[-_.])(?:pass|pat|credentials?)$",
+    re.IGNORECASE,
+)
+_SECRET_IN_QUERY = re.compile(r"sig|signature|auth|code", re.IGNORECASE)
+"""Names of parameters that hold a secret in an address, and elsewhere none."""
+_ASSIGNMENT = re.compile(r"(?<![\w$-])([A-Za-z_]\w*)=(?:\"([^\"]*)\"|'([^']*)'|([^\s,;\"']*))")
 _USER_IN_URL = re.compile(r"(\bhttps?://)[^/?#\s@\"']+@")
 _PARAMETER_IN_URL = re.compile(r"([?&])([\w.-]+)=[^&#\s\"']+")
 _BEARER = re.compile(r"\b(bearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
@@ -42,9 +50,10 @@ def hide(*secrets: str | None) -> None:
 
 
 def _ways_to_write(key: str) -> set[str]:
-    """Return a key as it is, in a URL, in JSON, and in the JSON of those who escape slashes."""
+    """Return a key as it is, in a URL, in base64, in JSON, and as those write it who escape slashes."""
     escaped = json.dumps(key)[1:-1]
-    return {key, quote(key, safe=""), escaped, escaped.replace("/", "\\/")}
+    coded = base64.b64encode(key.encode("utf-8", "surrogateescape")).decode()
+    return {key, quote(key, safe=""), coded, escaped, escaped.replace("/", "\\/")}
 
 
 def hide_password(url: str) -> None:
@@ -72,14 +81,25 @@ def names_secret(name: str) -> bool:
 
 
 def url_has_secret(url: str) -> bool:
-    """Return whether an address holds a password, a name that stands for one, or a key in its
-    query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    return "@" in parts.netloc or any(names_secret(name) for name, _ in query)
+    """Return whether an address holds a password, a name that stands for one, or a key behind
+    it."""
+    address, *behind = re.split(r"[?#;&]", url)
+    scheme, separator, rest = address.partition("://")
+    host = rest if separator else scheme
+    names = (unquote(part.partition("=")[0]) for part in behind)
+    return "@" in re.split(r"[/\\]", host)[0] or any(
+        names_secret(name) or _SECRET_IN_QUERY.fullmatch(name) for name in names
+    )
+
+
+def secret_in_line(line: str) -> str:
+    """Return the variable that a shell line, or an option such as `--env=NAME=VALUE`, gives a
+    secret; empty where it gives none. What the shell is yet to fill in and a path are none."""
+    for name, *quoted in _ASSIGNMENT.findall(line):
+        value = "".join(quoted)
+        if names_secret(name) and _SECRET.fullmatch(value) and value[0] not in "/~$`":
+            return str(name)
+    return ""
 
 
 def redact_urls(text: str) -> str:

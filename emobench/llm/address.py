@@ -29,14 +29,14 @@ def endpoint_at(
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
         good = False
-    if not good or any(map(str.isspace, url)):
-        raise InvalidInput(f"--base-url: {url!r} is no address; e.g. http://host:8005/v1")
     if url_has_secret(url):
         name = key_env or DEFAULT_KEY
         raise InvalidInput(
             "--base-url: the address holds a password or a key, which everybody sees in `ps`; "
             f"leave it out, and export {name} (--api-key-env)"
         )
+    if not good or any(map(str.isspace, url)):
+        raise InvalidInput(f"--base-url: {url!r} is no address; e.g. http://host:8005/v1")
     if needs_proxy(url):
         raise InvalidInput(
             f"this machine reaches {url} through a proxy, which is not used for models; add its "

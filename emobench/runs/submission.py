@@ -450,6 +450,8 @@ def _make_folders(plan: Plan, run_dir: RunDir) -> None:
     try:
         for folder in (run_dir.path, run_dir.scripts, run_dir.submitit):
             make_folder(folder)
+        # submitit's files, of which one is executed, have whatever mode the umask gives them.
+        run_dir.submitit.chmod(0o700)
         Path(plan.logs).mkdir(parents=True, exist_ok=True)
         run_dir.endpoints.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

@@ -182,6 +182,17 @@ def pickles_writable(site: Site) -> Path:
     return site.run.path
 
 
+def script_of_somebody(site: Site) -> Path:
+    """Left from when others could write to the folder."""
+    give(site.run.scripts / "tau_array_a.sbatch", MALLORY)
+    return site.run.path
+
+
+def plan_writable(site: Site) -> Path:
+    site.run.plan.chmod(0o666)
+    return site.run.path
+
+
 def replaceable(site: Site) -> Path:
     site.shared.chmod(0o777)  # without the sticky bit anybody may rename what is in it
     return site.run.path
@@ -198,6 +209,8 @@ FOREIGN: dict[Callable[[Site], Path], str] = {
     scripts_behind_somebodys_symlink: "symlink is user 61002's",
     endpoints_of_somebody: "endpoints: this belongs to user 61002",
     pickles_writable: "others may write",
+    script_of_somebody: "tau_array_a.sbatch: this file is not yours alone to write",
+    plan_writable: "plan.json: this file is not yours alone to write",
     replaceable: "put another in the place of study",
 }
 
@@ -286,6 +299,31 @@ def test_a_new_run_is_its_users_alone_whatever_the_umask(site: Site) -> None:
     others = stat.S_IWGRP | stat.S_IWOTH
     for folder in (run_dir.path, *run_dir.path.parents[:2], run_dir.scripts, run_dir.submitit):
         assert folder.stat().st_mode & others == 0
+    # The files that submitit writes there and executes are anybody's to write with this umask.
+    assert stat.S_IMODE(run_dir.submitit.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("owner, mode", [(MALLORY, 0o755), (ALICE, 0o777)])
+def test_templates_of_somebody_in_the_present_folder_are_refused(
+    site: Site, owner: int, mode: int
+) -> None:
+    """As in /tmp, where anybody can put such a folder."""
+    templates = site.shared / "slurm_templates"
+    templates.mkdir()
+    (templates / "serve_scripted.sh.j2").write_text("touch pwned\n")
+    give(templates, owner)
+    templates.chmod(mode)
+
+    def submit() -> int:
+        os.chdir(site.shared)
+        return main(["sweep", str(site.home / "x.yaml"), "--no-submit"])
+
+    code, said = as_user(ALICE, submit)
+    assert code == 2
+    assert "this belongs to user 61002" in said or "others may write to this folder" in said
+    give(templates, ALICE)
+    templates.chmod(0o755)
+    assert as_user(ALICE, submit)[0] == 0
 
 
 def test_only_scripts_are_taken_away(site: Site) -> None:

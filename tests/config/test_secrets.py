@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def refusal(tmp_path: Path, assistant: str, more: str = "") -> str:
         f"https://{SECRET}@models.example/v1",
         f"https://models.example/v1?api_key={SECRET}",
         f"https://models.example/v1?x=1&token={SECRET}",
+        f"https://models.example/v1?x=1;api_key={SECRET}",
+        f"https://models.example/v1?accessToken={SECRET}",
+        f"https://models.example/v1?sig={SECRET}",
+        f"https://models.example/v1#token={SECRET}",
+        f"https://[me:{SECRET}@models.example/v1",
     ],
 )
 def test_an_address_with_a_secret_is_refused(
@@ -76,6 +82,10 @@ def test_an_address_with_a_harmless_query_is_taken(tmp_path: Path) -> None:
         (f"[--hf-token, {SECRET}]", "export HF_TOKEN"),
         (f"[--enforce-eager, --hf_token={SECRET}]", "export HF_TOKEN"),
         (f"--hf-token={SECRET}", "export HF_TOKEN"),
+        (f"[--hf-tok, {SECRET}]", "export HF_TOKEN"),
+        (f"--hf_t={SECRET}", "export HF_TOKEN"),
+        (f'"--hf-token {SECRET}"', "export HF_TOKEN"),
+        (f"[--ssl-keyfile-p, {SECRET}]", "the variable that vLLM reads"),
         (f"[--ssl-keyfile-password, {SECRET}]", "the variable that vLLM reads"),
         (f"[--api-key, {SECRET}]", "emobench sets it"),
     ],
@@ -88,7 +98,7 @@ def test_a_secret_in_extra_args_is_refused(arguments: str, hint: str, tmp_path: 
 
 def test_the_token_of_a_login_is_no_secret_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    arguments = "[--hf-token, --enforce-eager, --tokenizer, Qwen/Qwen3-4B]"
+    arguments = "[--hf-token, --enforce-eager, --hf-config-path, x, --ssl-keyfile, /etc/key.pem]"
     model = "{engine: vllm, model: Qwen/Qwen3-4B, tool_call_parser: hermes, extra_args: "
     path.write_text(SWEEP % (f"{model}{arguments}}}", ""))
     assert isinstance(load_sweep(path).assistants["m"], VllmModel)
@@ -102,6 +112,42 @@ def test_a_secret_in_server_env_is_refused(name: str, tmp_path: Path) -> None:
         load_profile(str(path))
     assert f"export {name}" in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "name"),
+    [
+        (f"server_env: {{https_proxy: 'http://me:{SECRET}@proxy:1'}}", "server_env", "https_proxy"),
+        (f"server_setup: [module load x, export HF_TOKEN={SECRET}]", "server_setup[1]", "HF_TOKEN"),
+        (f"client_setup: \"A_KEY='{SECRET}' x\"", "client_setup", "A_KEY"),
+        (f"array: {{sbatch: ['--export=ALL,HF_TOKEN={SECRET}']}}", "array.sbatch", "HF_TOKEN"),
+        (
+            f"container: {{runtime: apptainer, image: x, options: [--env, HF_TOKEN={SECRET}]}}",
+            "container.options[1]",
+            "HF_TOKEN",
+        ),
+    ],
+)
+def test_a_secret_anywhere_in_a_profile_is_refused(
+    lines: str, place: str, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"scheduler: slurm\n{lines}\n")
+    with pytest.raises(InvalidInput, match=rf"site\.yaml:2\b.*{re.escape(place)}") as caught:
+        load_profile(str(path))
+    assert f"export {name}" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_set_up_lines_may_read_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    lines = [
+        'export HF_TOKEN="$(cat ~/.hf)"',
+        "HF_TOKEN=$MY_TOKEN x",
+        "TLS_KEY=/etc/key x=12345678",
+    ]
+    path.write_text(f"scheduler: slurm\nserver_setup: {json.dumps(lines)}\n")
+    assert load_profile(str(path)).server_setup == tuple(lines)
 
 
 def test_a_path_in_server_env_is_no_secret(tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ def test_only_flags_with_a_rule_and_what_they_are_cut_to_meet_it() -> None:
     assert [meant_by(flag) for flag in ("--grp", "--api-ke", "--tensor-parallel", "-n")] == [
         *("--grpc", "--api-key", "--tensor-parallel-size", "-n"),
     ]
+    assert [meant_by(flag) for flag in ("-n2", "-r1", "--hf-to", "--ssl-keyfile", "-np")] == [
+        *("-n", "-r", "--hf-token", "--ssl-keyfile", "-n"),
+    ]
 
 
 def test_options_inside_extra_args() -> None:

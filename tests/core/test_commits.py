@@ -49,6 +49,20 @@ def test_a_tracked_file_has_its_commit(sweep_file: Path) -> None:
     assert commit_of(sweep_file) == f"{head}, changed"
 
 
+@pytest.mark.parametrize("setting", ["core.fsmonitor", "filter.x.clean", "diff.x.textconv"])
+def test_nothing_runs_that_the_repository_names(sweep_file: Path, setting: str) -> None:
+    folder = sweep_file.parent
+    mark, program = folder / "mark", folder / "program"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\ncat\n")
+    program.chmod(0o755)
+    (folder / ".gitattributes").write_text("*.yaml filter=x diff=x\n")
+    git(folder, "config", setting, str(program))
+    # As long as it was, so that git has to look into it.
+    sweep_file.write_text(SWEEP.replace("0-2", "0-1"))
+    assert commit_of(sweep_file).endswith(", changed")
+    assert not mark.exists()
+
+
 def test_what_no_repository_tracks_has_none(sweep_file: Path) -> None:
     other = sweep_file.with_name("other.yaml")
     other.write_text(SWEEP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from urllib.parse import quote
 
@@ -29,8 +30,14 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    [KEY, quote(KEY, safe=""), json.dumps(KEY)[1:-1], KEY.replace("/", "\\/")],
-    ids=["plain", "url", "json", "slashes"],
+    [
+        KEY,
+        quote(KEY, safe=""),
+        json.dumps(KEY)[1:-1],
+        KEY.replace("/", "\\/"),
+        base64.b64encode(KEY.encode()).decode(),
+    ],
+    ids=["plain", "url", "json", "slashes", "base64"],
 )
 def test_a_key_is_taken_out_however_it_is_written(written: str) -> None:
     hide(KEY)
@@ -57,6 +64,20 @@ def test_what_is_too_short_for_a_key_stays(key: str) -> None:
     hide(key, None)
     said = f"OpenAIException - Connection error, {key} unused: none"
     assert redact(said) == said
+
+
+def test_words_and_numbers_of_a_conversation_are_no_keys() -> None:
+    # Servers that ask for no key are given such ones, and any variable may be named SORT_KEY.
+    hide("anything")
+    hide_environment({"SORT_KEY": "reservation", "ZIP_KEY": "19122", "MY_KEY": "2378156"})
+    said = "Is there anything else? reservation_id, 19122, #W2378156"
+    assert redact(said) == said
+
+
+@pytest.mark.parametrize("key", ["k3y4u8zz", "a1b2c3", "twenty-six", "abcdefghijklmnop"])
+def test_short_keys_are_taken_out(key: str) -> None:
+    hide(key)
+    assert redact(f"wrong: {key}!") == "wrong: [key]!"
 
 
 def test_the_password_of_an_address_is_taken_out_and_the_address_stays() -> None:
@@ -110,7 +131,13 @@ def test_an_errors_words_lose_what_looks_like_anybodys_key(said: str, shown: str
         ("--tokenizer", False),
         ("--max-num-batched-tokens", False),
         ("--ssl-keyfile", False),
+        ("accessToken", True),
+        ("GITHUB_PAT", True),
+        ("DB_PASS", True),
+        ("GOOGLE_CREDENTIALS", True),
         ("monkey", False),
+        ("PATH", False),
+        ("BYPASS", False),
     ],
 )
 def test_which_names_are_of_secrets(name: str, secret: bool) -> None:
