@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emobench.core.errors import EmobenchError
-from emobench.core.files import dump_json, parse_json
+from emobench.core.files import dump_json, open_to_write, parse_json
 from emobench.core.ownership import make_folder
 from emobench.core.times import now, seconds
 
@@ -68,7 +68,7 @@ def hold(
     said = ""
     while True:
         make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_to_write(path, os.O_RDWR)
         with ExitStack() as on_failure:
             on_failure.callback(os.close, descriptor)
             holder = _other_holder(path, descriptor, beat_s)

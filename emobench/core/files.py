@@ -45,6 +45,20 @@ def write_bytes_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
 
 
+def open_to_write(path: Path, flags: int) -> int:
+    """Open a file of a run directory, or make it; return its descriptor.
+
+    Never through a symlink: whoever sent the run may have it lead to any file of this user's.
+    Raises OSError.
+    """
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "a symbolic link stands where a file is written"
+        raise
+
+
 def overwrite(path: Path, data: bytes) -> None:
     """Write over a file in place, which a full disk still allows; whoever reads it meanwhile may
     get half of it. Raises OSError."""
@@ -93,7 +107,7 @@ def locked(path: Path, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
     taken all the same: what the lock guards takes milliseconds, and must happen. Raises OSError
     where the file cannot be made.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_to_write(path, os.O_RDWR)
     try:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:

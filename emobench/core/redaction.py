@@ -50,7 +50,8 @@ def hide(*secrets: str | None) -> None:
 
 
 def _ways_to_write(key: str) -> set[str]:
-    """Return a key as it is, in a URL, in base64, in JSON, and as those write it who escape slashes."""
+    """Return a key as it is, in a URL, in base64, in JSON, and in the JSON of those who escape
+    slashes."""
     escaped = json.dumps(key)[1:-1]
     coded = base64.b64encode(key.encode("utf-8", "surrogateescape")).decode()
     return {key, quote(key, safe=""), coded, escaped, escaped.replace("/", "\\/")}

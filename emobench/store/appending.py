@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from emobench.core.files import naming
+from emobench.core.files import naming, open_to_write
 
 
 class LineStore(ABC):
@@ -93,6 +93,6 @@ def _append(descriptor: int, lines: Iterable[bytes]) -> None:
 
 
 def _opened(path: Path, held: ExitStack) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = open_to_write(path, os.O_RDWR | os.O_APPEND)
     held.callback(os.close, descriptor)
     return descriptor

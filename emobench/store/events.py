@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from emobench.core.files import parse_json
+from emobench.core.files import open_to_write, parse_json
 from emobench.core.output import say
 from emobench.core.run_dir import RunDir
 from emobench.core.times import iso
@@ -66,7 +66,7 @@ class EventLog:
         fields["time"] = iso(value.time)
         line = json.dumps(fields, ensure_ascii=False) + "\n"
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = open_to_write(self._path, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(descriptor, line.encode(errors="replace"))
             finally:

@@ -110,7 +110,11 @@ def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
                     hint="name another folder for the new tables with -o",
                 )
             )
-        return run_dirs[0] / "tables"
+        folder = run_dirs[0] / "tables"
+        if folder.is_symlink():  # somebody who sent the run may have it lead to any folder
+            message, hint = "this is a symbolic link", "name the folder for the tables with -o"
+            raise InvalidInput(Problem(message, file=str(folder), hint=hint))
+        return folder
     names = [path.resolve().name for path in run_dirs] + [path.stem for path in files]
     return Path("collected") / slug("+".join(names))
 

@@ -168,6 +168,59 @@ def test_cancel_removes_no_file_that_only_the_run_names(
     assert mine.exists()
 
 
+def links(run_dir: RunDir, mine: Path, *names: str) -> None:
+    """What unpacking leaves where the sender made symbolic links."""
+    for name in names:
+        (run_dir.path / name).unlink(missing_ok=True)
+        (run_dir.path / name).symlink_to(mine)
+
+
+NO_LINK = "a symbolic link stands where a file is written"
+
+
+def test_cancel_writes_through_no_link_of_the_run(
+    run_dir: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    links(run_dir, mine, run_dir.submission_lock.name)
+    assert main(["cancel", str(run_dir.path)]) in (1, 2)
+    assert NO_LINK in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+
+
+def test_no_lock_is_made_behind_a_link_of_the_run(run_dir: RunDir, tmp_path: Path) -> None:
+    links(run_dir, tmp_path / "made", run_dir.jobs_lock.name)
+    with pytest.raises(OSError, match=NO_LINK):
+        add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "41", process=gone())])
+    assert not (tmp_path / "made").exists()
+
+
+def test_judge_appends_through_no_link_of_the_run(
+    run_dir: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / ".bashrc"
+    mine.write_text("")
+    links(run_dir, mine, "judge.jsonl")
+    with recording(lambda request: Reply('{"emotion": "anger", "intensity": 2}')) as server:
+        words = ["judge", str(run_dir.path), "--base-url", server.url, "--model", "m"]
+        assert main(words) in (1, 2)
+    assert NO_LINK in capsys.readouterr().err
+    assert mine.read_text() == ""
+
+
+def test_collect_replaces_nothing_behind_a_link_of_the_run(
+    run_dir: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "tables-of-mine"
+    assert main(["collect", str(run_dir.path), "-o", str(mine)]) == 0
+    (mine / "episodes.parquet").write_text("mine")
+    (run_dir.path / "tables").symlink_to(mine)
+    assert main(["collect", str(run_dir.path)]) == 2
+    assert "name the folder for the tables with -o" in capsys.readouterr().err
+    assert (mine / "episodes.parquet").read_text() == "mine"
+
+
 # --- imports
 
 TRAP = "import pathlib\npathlib.Path({mark!r}).touch()\nraise SystemExit('imported')\n"
