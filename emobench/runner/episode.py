@@ -108,9 +108,7 @@ def run_episode(
     )
     watch = _Watch(log)
     began, started = datetime.now(UTC), time.monotonic()
-    reward: float | None = 0.0
-    info: dict[str, Any] = {}
-    messages: list[dict[str, Any]] = []
+    reward: float | None
     error: EpisodeError | None = None
     try:
         with log.active():

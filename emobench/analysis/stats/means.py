@@ -102,10 +102,7 @@ def wilson(events: int, n: int, level: float = LEVEL) -> Interval | None:
     centre = (p + z * z / (2 * n)) / scale
     width = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
     # At the ends the exact bound is 0 or 1; rounding must not move it.
-    return Interval(
-        0.0 if events == 0 else max(0.0, centre - width),
-        1.0 if events == n else min(1.0, centre + width),
-    )
+    return Interval(0.0 if events == 0 else centre - width, 1.0 if events == n else centre + width)
 
 
 def _sample_label(what: str, n: Ints) -> str:

@@ -19,12 +19,9 @@ def pass_k_by_task(successes: Ints, n: Ints, k: int) -> Floats:
     """
     if k < 1 or (successes < 0).any() or (successes > n).any():
         raise ValueError(f"no pass^{k} of these counts")
-    values = np.ones(n.shape)
-    enough = n >= k
+    values = np.where(n >= k, 1.0, np.nan)
     for drawn in range(k):
-        left = np.maximum(successes - drawn, 0)
-        values = np.divide(values * left, n - drawn, out=values, where=enough)
-    values[~enough] = np.nan
+        values = values * np.maximum(successes - drawn, 0) / np.maximum(n - drawn, 1)
     return values
 
 
@@ -67,9 +64,8 @@ def _estimate(
 ) -> PassK:
     some = np.isfinite(values)
     of = np.unique(tasks[n > 0]).size
-    names, places = np.unique(tasks[some], return_inverse=True)
+    names, places, entries = np.unique(tasks[some], return_inverse=True, return_counts=True)
     total = add_up(values[some], places)
-    entries = add_up(np.ones_like(places), places).astype(np.int64)
     label = f"{what}, {describe_size(names.size, n[some].tolist())}, 95 % interval over tasks"
     if not names.size:
         return PassK(label, k, None, 0, of, None, None, f"no task has {k} scored trials")

@@ -70,18 +70,18 @@ def count_by_task(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pand
     """
     import pandas as pd
 
-    reward = frame["reward"].to_numpy(dtype=np.float64, na_value=np.nan)
+    reward = frame["reward"].to_numpy(np.float64)
     scored = np.isfinite(reward)
     outside = int(((reward < 0) | (reward > 1))[scored].sum())
     if outside:
         raise InvalidInput(f"rewards lie between 0 and 1; {plural(outside, 'episode')} with others")
     work = frame[list(KEYS)].assign(
         n=scored.astype(np.int64),
-        successes=(scored & (np.where(scored, reward, 0.0) >= SUCCESS)).astype(np.int64),
+        successes=(scored & (reward >= SUCCESS)).astype(np.int64),
         total=np.where(scored, reward, 0.0),
         missing=(~scored).astype(np.int64),
     )
-    table = work.groupby(list(KEYS), observed=True, sort=True)[list(COUNTS)].sum().reset_index()
+    table = work.groupby(list(KEYS), observed=True)[list(COUNTS)].sum().reset_index()
     expected: dict[tuple[str, str, str, str, int], int] = {}
     for cell in planned:
         for task in cell.tasks:
@@ -91,12 +91,9 @@ def count_by_task(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pand
         return table
     plan = pd.DataFrame([(*key, count) for key, count in expected.items()])
     plan.columns = pd.Index([*KEYS, "planned"])
-    names = list(KEYS[:-1])
-    table[names] = table[names].astype(str)
-    both = table.merge(plan, on=list(KEYS), how="outer")
+    both = table.merge(plan, how="outer")
     both[[*COUNTS, "planned"]] = both[[*COUNTS, "planned"]].fillna(0)
-    lacking = (both["planned"] - both["n"]).clip(lower=0)
-    both["missing"] = np.maximum(both["missing"], lacking)
+    both["missing"] = np.maximum(both["missing"], both["planned"] - both["n"])
     both[["n", "successes", "missing"]] = both[["n", "successes", "missing"]].astype(np.int64)
     return both.drop(columns="planned")
 
@@ -133,12 +130,12 @@ def align_by_task(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tup
 
 def sums_by_task(sample: Sample) -> Sums:
     """Return the tasks of a sample, ascending, with the sum and the number of values of each."""
-    tasks, places = np.unique(
-        np.array([task for task, _ in sample], dtype=np.int64), return_inverse=True
+    tasks, places, counts = np.unique(
+        np.array([task for task, _ in sample], dtype=np.int64),
+        return_inverse=True,
+        return_counts=True,
     )
-    values = np.array([value for _, value in sample], dtype=np.float64)
-    ones = np.ones_like(values)
-    return tasks, add_up(values, places), add_up(ones, places).astype(np.int64)
+    return tasks, add_up(np.array([value for _, value in sample]), places), counts
 
 
 def stack(groups: Iterable[tuple[Group, Arm]]) -> Arm:

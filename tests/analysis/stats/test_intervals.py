@@ -148,3 +148,14 @@ def test_weights_are_shares_of_draws_and_cannot_be_changed_by_who_shares_them() 
     assert weights.shape == (50, 7)
     assert weights.sum(axis=1) == pytest.approx(np.ones(50))
     assert not weights.flags.writeable
+
+
+def test_half_widths_follow_the_scale_and_divide_nothing_by_0() -> None:
+    """Of three tasks one resample in nine holds one task only, whose mean lies elsewhere."""
+    values = np.array([[0.0, 0.0], [0.5, 0.0], [1.0, 1.0]])
+    for scale in (1.0, 1e-5):
+        with np.errstate(all="raise"):
+            assert half_widths(values * scale, 999, 1).tolist() == [np.inf, np.inf]
+    many = np.arange(12.0)[:, None] ** 2
+    wide, narrow = (half_widths(many * scale, 999, 1)[0] for scale in (1.0, 1e-5))
+    assert narrow == pytest.approx(wide * 1e-5)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from emobench.analysis.stats.estimates import Interval, Mean
+from emobench.analysis.stats.estimates import FEW_FAILURES, FEW_SUCCESSES, Interval, Mean
 from emobench.analysis.stats.intervals import score_interval, t_interval
 from emobench.analysis.stats.means import (
     cluster_error,
@@ -275,3 +275,22 @@ def test_few_tasks_are_marked_below_ten_and_not_at_ten() -> None:
         "fewer than 10 tasks with a success",
         "fewer than 10 tasks with a failure",
     )
+
+
+def test_one_success_or_failure_a_task_is_enough() -> None:
+    tasks = range(10)
+    notes = [
+        mean_reward("m", arm(dict.fromkeys(tasks, rewards))).notes
+        for rewards in ([1, 0, 0], [1, 1, 0], [1, 1], [0, 0])
+    ]
+    assert notes == [(), (), (FEW_FAILURES,), (FEW_SUCCESSES,)]
+    notes = [
+        sample_mean("m", [(task, value) for task in tasks for value in values], (0.0, 1.0)).notes
+        for values in ([1, 0, 0], [1, 1, 0], [1, 1], [0, 0])
+    ]
+    assert notes == [(), (), (FEW_FAILURES,), (FEW_SUCCESSES,)]
+
+
+def test_two_tasks_say_how_much_tasks_differ() -> None:
+    assert mean_reward("m", arm({0: [1, 0], 1: [1, 1]})).reason == ""
+    assert mean_reward("m", arm({0: [1, 0]})).reason.startswith("one task")

@@ -187,3 +187,18 @@ def test_entries_of_one_task_are_one_cluster_and_each_counts_once() -> None:
     assert (found.value, found.tasks, found.of) == (0.5, 2, 3)
     assert found.interval == score_interval(0.5, error, 2, 4)
     assert found.label == f"pass^2, x, 2 tasks x 2 trials, {LABEL}"
+
+
+def test_an_interval_by_resampling_ends_at_1() -> None:
+    n = np.full(12, 4)
+    (found,) = pass_k_curve("all", np.array([4] * 9 + [3, 3, 2]), n, [1])
+    assert found.bootstrap is not None
+    assert found.bootstrap.high == 1.0 > found.bootstrap.low
+    free = bootstrap_interval(np.array([1.0] * 9 + [0.75, 0.75, 0.5]), None)
+    assert free is not None
+    assert free.high > 1.0, "unless it is cut there"
+
+
+def test_two_tasks_are_more_than_one() -> None:
+    (found,) = pass_k_curve("two", np.array([2, 1]), np.array([2, 2]), [1])
+    assert found.reason == "too few tasks differ for an interval by resampling"

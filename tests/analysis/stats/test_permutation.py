@@ -69,3 +69,9 @@ def test_the_random_p_counts_the_data_as_one_of_the_flips() -> None:
         for column, found in zip(columns.T, sums, strict=True)
     ]
     assert random_p(columns, 4).tolist() == pytest.approx(expected)
+
+
+def test_ties_are_found_at_any_scale() -> None:
+    differences = np.array([0.1, 0.2, -0.3, 0.7, 0.9, 1.1])
+    expected = sign_flip(differences)
+    assert [sign_flip(differences * scale) for scale in (1e-6, 1e12)] == [expected] * 2

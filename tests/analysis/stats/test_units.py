@@ -23,7 +23,7 @@ from emobench.analysis.stats.units import (
     sums_by_task,
 )
 from emobench.core.errors import InvalidInput
-from emobench.core.outcomes import Group
+from emobench.core.outcomes import SUCCESS, Group
 from emobench.core.sweep import Cell
 from tests.support.frames import arm, frame, observations
 
@@ -248,3 +248,54 @@ def test_a_task_of_several_groups_counts_once_with_its_mean() -> None:
     }
     none, left_out = gaps_by_task({}, {})
     assert (none.size, none.dtype.name, left_out) == (0, "float64", 0)
+
+
+def test_columns_of_categories_make_the_same_units() -> None:
+    """As the tables have them, with categories that no episode has."""
+    episodes = frame(control={0: [1, 0], 1: [None]}, anger={0: [0.5]})
+    typed = episodes.astype(dict.fromkeys(KEYS[:-1], "category"))
+    for name in KEYS[:-1]:
+        typed[name] = typed[name].cat.add_categories("none")
+    table = count_by_task(typed)
+    assert len(table) == 3
+    assert [str(table[name].dtype) for name in ("n", "successes", "total", "missing")] == [
+        "int64",
+        "int64",
+        "float64",
+        "int64",
+    ]
+    found, expected = split_arms(table), split_arms(count_by_task(episodes))
+    cell = Cell(
+        number=0,
+        assistant="a",
+        env="retail",
+        agent_strategy="react",
+        variant="control",
+        trial=1,
+        tasks=(0, 2),
+    )
+    planned, plain = (split_arms(count_by_task(each, [cell])) for each in (typed, episodes))
+    for one, other in ((found, expected), (planned, plain)):
+        assert list(one) == [REACT]
+        assert {name: columns(arm) for name, arm in one[REACT].items()} == {
+            name: columns(arm) for name, arm in other[REACT].items()
+        }
+    assert columns(planned[REACT]["control"]) == [
+        [0, 1, 2],
+        [2, 0, 0],
+        [1, 0, 0],
+        [1, 0, 0],
+        [0, 1, 1],
+    ]
+
+
+def test_a_reward_at_the_limit_is_a_success() -> None:
+    episodes = frame(control={0: [SUCCESS, SUCCESS - 1e-9]})
+    assert count_by_task(episodes)["successes"].tolist() == [1]
+
+
+def test_sums_of_counts_are_floats_and_tasks_are_whole_numbers() -> None:
+    for sample, expected in (([(3, 2), (1, 4), (3, 5)], ([1, 3], [4, 7], [1, 2])), ([], ([],) * 3)):
+        sums = sums_by_task(sample)
+        assert tuple(each.tolist() for each in sums) == expected
+        assert [each.dtype.name for each in sums] == ["int64", "float64", "int64"]
