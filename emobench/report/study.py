@@ -24,6 +24,7 @@ from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.report.library import Library, Limit, list_units
+from emobench.store.calls import ROLES
 from emobench.store.episodes import EpisodeRecord
 from emobench.store.hosted_keys import hide_keys
 from emobench.store.labels import Answer, read_answers
@@ -59,6 +60,19 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class OddReplies:
+    """Replies of a variant's conversations that a message was not made of as it came."""
+
+    variant: str
+    conversations: int
+    user_think: int
+    """The user's replies that reasoning was taken out of."""
+    user_empty: int
+    assistant_think: int
+    assistant_empty: int
+
+
+@dataclass(frozen=True)
 class Study:
     """Everything the sections show."""
 
@@ -75,6 +89,8 @@ class Study:
     left_out: Mapping[str, int]
     """Lines that no number is over, by reason."""
     prompts: tuple[Prompts, ...]
+    odd_replies: tuple[OddReplies, ...]
+    """Of the variants that have any."""
     runs: tuple[Mapping[str, Any], ...]
     """The runs behind a collected folder, as collected.json names them; empty for a run."""
 
@@ -166,6 +182,7 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
         sample=sample,
         left_out=dict(tables.summary["left_out"]),
         prompts=_prompts(frame),
+        odd_replies=_odd_replies(frame, variants),
         runs=tuple(tables.summary["runs"]) if is_collection else (),
     )
 
@@ -185,6 +202,20 @@ def _answers(path: Path) -> dict[str, Answer]:
         for run in read_summary(path)["runs"]:
             found = {**read_answers(RunDir(path / run["path"]).judge_answers), **found}
     return found
+
+
+def _odd_replies(frame: pandas.DataFrame, variants: Sequence[str]) -> tuple[OddReplies, ...]:
+    kinds = [f"{role}_{kind}_replies" for role in ROLES for kind in ("think", "empty")]
+    if not set(kinds) <= set(frame.columns):  # collected by an earlier version
+        return ()
+    sums = frame.groupby("variant", observed=True)[kinds].sum()
+    sizes = frame["variant"].value_counts()
+    counts = {str(name): row for name, *row in sums.itertuples(name=None)}
+    return tuple(
+        OddReplies(name, int(sizes[name]), *counts[name])
+        for name in variants
+        if any(counts.get(name, ()))
+    )
 
 
 def _prompts(frame: pandas.DataFrame) -> tuple[Prompts, ...]:

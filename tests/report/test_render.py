@@ -84,6 +84,26 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert "0.00 \u2020 1 of 2 tasks" in text
 
 
+def test_empty_replies_and_reasoning_taken_out_stand_in_the_report(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "odd", variants=("frustration", "control"), tasks=1, trials=1)
+    for cell in load_plan(run_dir).cells:
+        line = episode(cell, 0)
+        if cell.variant == "frustration":
+            line["calls"][0] |= {"think": ["complete"]}
+            line["calls"] += [{"role": "assistant", "think": ["unterminated"], "empty": True}] * 2
+        append(run_dir, cell, [line])
+    (table,) = [
+        block
+        for block in blocks_of(build_sections(build_study(run_dir)))
+        if isinstance(block, Table) and block.name == "replies"
+    ]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["frustration", "1", "1", "0", "2", "2"]
+    ]
+    assert table.records[0]["assistant_empty"] == 2
+    assert "User's with reasoning" in page_text(run_dir)
+
+
 def test_numbers_on_few_failures_are_marked(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "few", variants=("control", "anger"), tasks=20, trials=2)
     failing = {"control": 9, "anger": 10}

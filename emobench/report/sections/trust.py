@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, astuple
 
 from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
@@ -66,7 +67,7 @@ def gate_section(study: Study) -> Section:
             for each in study.checks.gates
         ),
     )
-    blocks: list[Block] = [table, *_reasons(study, several)]
+    blocks: list[Block] = [table, *_reasons(study, several), *_odd_replies(study)]
     return Section("gates", "Gates", tuple(blocks))
 
 
@@ -103,6 +104,27 @@ def _reasons(study: Study, several: bool) -> Iterator[Block]:
             f"The thresholds were changed on {study.checks.thresholds_changed}, when there were "
             "results already: they are no longer declared before the data.",
             "Changed thresholds.",
+        )
+
+
+def _odd_replies(study: Study) -> Iterator[Table]:
+    """Build the counts of replies that no message was made of as they came."""
+    if study.odd_replies:
+        yield Table(
+            "replies",
+            "Replies that reasoning was taken out of, and empty ones, which are reasoning alone or "
+            "nothing at all. The conversation went on with what was left, unless the sweep file "
+            "says end_at_empty_reply; a variant with more of them than control differs in more "
+            "than its emotion.",
+            heads(
+                *("Variant", "Conversations", "User's with reasoning", "User's empty"),
+                *("Assistant's with reasoning", "Assistant's empty"),
+            ),
+            tuple(
+                (Cell(each.variant), *(Cell(f"{n:,}") for n in astuple(each)[1:]))
+                for each in study.odd_replies
+            ),
+            records=tuple(asdict(each) for each in study.odd_replies),
         )
 
 
