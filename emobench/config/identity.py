@@ -96,8 +96,15 @@ def differing_keys(old: Mapping[str, object], new: Mapping[str, object]) -> list
     return [
         f"{key}: was {_say(before, key)}, now {_say(after, key)}"
         for key in dict.fromkeys((*before, *after))
-        if key not in before or key not in after or before[key] != after[key]
+        if (key not in before or key not in after or before[key] != after[key])
+        and not _is_unset_group(key, before, after)
+        and not _is_unset_group(key, after, before)
     ]
+
+
+def _is_unset_group(key: str, here: Mapping[str, object], there: Mapping[str, object]) -> bool:
+    """Return whether a key is unset here and a group of keys there, which are told one by one."""
+    return here.get(key, "") is None and any(each.startswith(f"{key}.") for each in there)
 
 
 def _flat(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

@@ -142,7 +142,11 @@ def renew_files(run_dir: RunDir, cell: Cell) -> None:
         return
     if summary is not None and summary.is_done(cell) and _is_current(summary, paths):
         size = summary.results_bytes
-        if _is_newer(paths.results, paths) and size in (None, paths.results.stat().st_size):
+        # The summary is written last: results that are newer were changed by somebody.
+        as_written = _is_newer(paths.results, paths.episodes) and _is_newer(
+            paths.summary, paths.results
+        )
+        if as_written and size in (None, paths.results.stat().st_size):
             return
     with suppress(CellBusy), EpisodeStore(paths, belongs_to(cell)) as store:
         write_files(store, cell)
@@ -219,12 +223,12 @@ def _is_current(summary: CellSummary, paths: CellPaths) -> bool:
     size = _size(paths.episodes)
     if size is None:
         return summary.status != "done"
-    return summary.episodes_bytes in (None, size) and _is_newer(paths.summary, paths)
+    return summary.episodes_bytes in (None, size) and _is_newer(paths.summary, paths.episodes)
 
 
-def _is_newer(path: Path, paths: CellPaths) -> bool:
+def _is_newer(path: Path, other: Path) -> bool:
     try:
-        return path.stat().st_mtime_ns >= paths.episodes.stat().st_mtime_ns
+        return path.stat().st_mtime_ns >= other.stat().st_mtime_ns
     except OSError:
         return False
 

@@ -150,3 +150,10 @@ def test_repairs_that_mean_something_new_are_another_identity(tmp_path: Path) ->
     assert now == repairs(tmp_path, "{check_replies: false}")
     stock = repairs(tmp_path, "stock")
     assert isinstance(stock, dict) and stock["plain_messages"] is False
+
+
+def test_a_group_that_was_unset_is_told_by_its_keys() -> None:
+    unset, given = {"judge": None, "a": 1}, {"judge": {"model": "m"}, "a": 1}
+    assert differing_keys(unset, given) == ['judge.model: was not there, now "m"']
+    assert differing_keys(given, unset) == ['judge.model: was "m", now not there']
+    assert differing_keys(unset, {"a": 1}) == ["judge: was unset, now not there"]

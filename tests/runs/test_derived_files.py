@@ -129,6 +129,18 @@ def test_results_that_are_gone_or_cut_off_are_made_again(run_dir: RunDir, text: 
     assert paths.results.read_bytes() == before
 
 
+def test_results_that_somebody_changed_are_made_again(run_dir: RunDir) -> None:
+    """By hand, to the same length."""
+    paths, cell = run_dir.cell(0), load_plan(run_dir).cells[0]
+    before = paths.results.read_bytes()
+    paths.results.write_bytes(before.replace(b'"reward":1.0', b'"reward":0.0', 1))
+    changed = paths.summary.stat().st_mtime_ns + 1_000_000
+    os.utime(paths.results, ns=(changed, changed))
+    assert paths.results.read_bytes() != before
+    renew_files(run_dir, cell)
+    assert paths.results.read_bytes() == before
+
+
 def test_what_is_current_is_left_alone(run_dir: RunDir) -> None:
     paths = run_dir.cell(0)
     before = {path: stamp(path) for path in paths.folder.iterdir()}
