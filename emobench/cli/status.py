@@ -10,6 +10,7 @@ from emobench.cli.arguments import add_json, add_run_dir
 from emobench.cli.terminal import show, table
 from emobench.core.output import say_json
 from emobench.core.ranges import format_ranges
+from emobench.core.wording import plural
 from emobench.store.calls import describe_usage
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ def _problems(status: RunStatus) -> Iterator[str]:
             yield f"  log{f' of cell {first.cell}' if more else ''}: {first.log}"
     if hidden := sum(map(len, list(alike.values())[PROBLEMS:])):
         yield f"... and {hidden} more failed cells (--json has all)"
-    if (status.problems or status.cells.cancelled) and not status.live:
+    for cell in status.again[:PROBLEMS]:
+        yield f"\ncell {cell.cell}: {cell.title}: {cell.reason}"
+    if hidden := len(status.again[PROBLEMS:]):
+        yield f"... and episodes of {plural(hidden, 'more cell')} (--json has all)"
+    if (status.problems or status.again or status.cells.cancelled) and not status.live:
         yield "\nrun the same `emobench sweep` command again: it runs what is missing"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem
@@ -154,9 +154,13 @@ def load_plan(run_dir: RunDir) -> Plan:
             cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
         return Plan.model_validate(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = "it has not the form of a plan"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise InvalidInput(
             Problem(
-                f"this plan cannot be read: {type(error).__name__}",
+                f"this plan cannot be read: {why}",
                 file=str(run_dir.plan),
                 hint="it was changed by hand or written by another version of emobench; use that "
                 "version, or another --run-dir",

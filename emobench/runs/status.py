@@ -15,7 +15,7 @@ from emobench.analysis.stats.means import mean_of_sums
 from emobench.core.files import has_room
 from emobench.core.plan import Plan, instances_of, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell
+from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell, state_of
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.runs.logs import LogIndex
 from emobench.runs.server_state import ServerStatus, read_server
@@ -26,7 +26,7 @@ from emobench.scheduler.usage import SummaryOf, ask_accounts, usage
 from emobench.serving.budget import LimitStatus, MoneyStatus, state_of_limit, state_of_money
 from emobench.store.calls import Usage, add_usage
 from emobench.store.jobs import JobKind, JobRecord
-from emobench.store.summaries import current_summary
+from emobench.store.summaries import EPISODES_MISSING, current_summary
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ class RunStatus:
     variants: Sequence[VariantStatus]
     problems: Sequence[CellProblem]
     """Cells that failed."""
+    again: Sequence[CellProblem] = ()
+    """Cells that were done, of which episodes were damaged, lost or set aside since."""
     held: Sequence[HeldJob] = ()
     usage: Usage = field(default_factory=dict)
     """Tokens, and US dollars of hosted models, by role; of all cells."""
@@ -151,6 +153,7 @@ def run_status(
     cell's summary by its number."""
     counts: Counter[CellState] = Counter()
     problems: list[CellProblem] = []
+    again: list[CellProblem] = []
     scored: Counter[str] = Counter(dict.fromkeys(plan.sweep.variants, 0))
     rewards = dict.fromkeys(plan.sweep.variants, 0.0)
     outcomes: Counter[str] = Counter()
@@ -171,6 +174,13 @@ def run_status(
             rewards[cell.variant] += total
             if summary.usage:
                 spent[cell.number] = summary.usage
+        if (
+            state is CellState.WAITING
+            and summary
+            and summary.exit_reason == EPISODES_MISSING
+            and not (job and is_live(state_of(job, states)))
+        ):
+            again.append(CellProblem(cell.number, cell.title, summary.message, summary.ended))
         if state is CellState.FAILED:
             if full and not (summary and summary.has_failed):
                 reason = f"{full}, so the cell cannot say how it ended ({reason})"
@@ -199,6 +209,7 @@ def run_status(
             for name, total in rewards.items()
         ],
         problems=problems,
+        again=again,
         usage=together,
         usage_by_cell=spent,
         money=state_of_money(plan, together),

@@ -183,6 +183,8 @@ def parse_line(line: bytes, path: Path) -> EpisodeRecord | None:
 
     Raises InvalidInput for a line of a newer version, which this one cannot judge.
     """
+    if line.endswith(b"\r\n"):  # an editor, or git on Windows
+        line = line[:-2] + b"\n"
     end = len(line) - _AFTER_MARK
     has_checksum = line.startswith(_MARK, end - len(_MARK))
     if has_checksum:

@@ -159,7 +159,7 @@ def read_jobs(run_dir: RunDir) -> list[JobRecord]:
             raise ValueError(f"it has schema {data['schema']}, and this emobench reads {SCHEMA}")
         return [record_of(entry) for entry in data["jobs"]]
     except (KeyError, TypeError, ValueError) as error:
-        why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        why = str(error) if type(error) is ValueError else "it has not the form of such a record"
         raise InvalidInput(
             Problem(
                 f"this record of submitted jobs cannot be read: {why}",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from emobench.cli.status import render
 from emobench.core.files import describe_failure, stamp
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import CellPaths, RunDir
@@ -82,6 +83,15 @@ def test_a_cell_whose_episodes_are_gone_is_not_done_and_runs_again(
     summary = current_summary(run_dir, load_plan(run_dir).cells[1])
     assert summary is not None
     assert f"{lost} of 3 episodes are missing" in summary.message
+    (cell,) = status.again
+    assert (cell.cell, cell.reason) == (1, summary.message)
+    shown = render(status)[-1]
+    assert f"cell 1: {cell.title}: {summary.message}" in shown
+    assert "run the same `emobench sweep` command again" in shown
+    (block,) = load_plan(run_dir).blocks
+    jobs = [new_record(JobKind.ARRAY, block.name, "3", "x", cells=(1,))]
+    waiting = {"3_1": JobState("PENDING")}
+    assert run_status(load_plan(run_dir), run_dir, jobs, waiting).again == []
 
 
 def test_a_bit_that_flips_in_silence_is_found_by_the_next_submission(run_dir: RunDir) -> None:

@@ -125,7 +125,10 @@ def test_a_damaged_plan_is_named(folder: Path) -> None:
     with_results(folder)
     path = folder / "runs/study/plan.json"
     path.write_text(path.read_text().replace('"number": 0', '"number": "zero"'))
-    with pytest.raises(InvalidInput, match=r"plan\.json"):
+    with pytest.raises(InvalidInput, match=r"plan\.json: .*: cells\.0\.number: Input should be a"):
+        plan_of(folder)
+    path.write_text("[]")
+    with pytest.raises(InvalidInput, match=r"it has not the form of a plan"):
         plan_of(folder)
 
 

@@ -104,6 +104,17 @@ def test_a_damaged_line_in_the_middle_costs_that_line_only(tmp_path: Path) -> No
         assert store.finished() == {0, 2}
 
 
+def test_line_ends_that_an_editor_changed_damage_nothing(tmp_path: Path) -> None:
+    paths = CellPaths(tmp_path / "0")
+    with EpisodeStore(paths) as store:
+        store.append(record(1), record(2))
+    paths.episodes.write_bytes(paths.episodes.read_bytes().replace(b"\n", b"\r\n"))
+    with EpisodeStore(paths) as store:
+        assert (store.records, store.damaged) == ({1: record(1), 2: record(2)}, 0)
+        store.append(record(3))
+    assert [each.state for each in read_lines(paths.episodes)] == ["episode"] * 3
+
+
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     paths = CellPaths(tmp_path / "0")
     with EpisodeStore(paths), pytest.raises(CellBusy, match="another process"):
