@@ -16,7 +16,7 @@ from tests.support.scripted import launch, library
 __all__ = ["launch", "library"]
 
 TAG = "EMOBENCH_TEST"
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 120.0
 _numbers = itertools.count()
 
 # How long an example takes depends on the machine.

@@ -244,13 +244,13 @@ def test_a_long_text_takes_no_long_time() -> None:
 
     text = "I cannot " * 50_000 + json.dumps({"a": "b" * 200_000})
     traj = [{"role": "assistant", "content": text}, {"role": "user", "content": text}]
-    began = time.process_time()
+    began = time.thread_time()
     record = {"outcome": "failed", "agent_strategy": "tool-calling", "traj": traj}
     one = summarise(conversation_of(record))
     assert one.features is not None
     assert one.features.assistant_words is not None
     assert one.features.assistant_words > 100_000
-    assert time.process_time() - began < 10
+    assert time.thread_time() - began < 10
 
 
 def test_refusals_and_apologies_by_their_words() -> None:

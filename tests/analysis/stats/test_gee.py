@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
+from statsmodels.genmod.cov_struct import Exchangeable
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_estimating_equations import GEE
 
 from emobench.analysis.stats.gee import LARGEST_CLUSTER, fit_odds_ratios
 from tests.support.frames import arm, random_rewards
@@ -30,12 +32,12 @@ def test_as_statsmodels_by_formula() -> None:
     }
     import pandas as pd
 
-    fit = sm.GEE.from_formula(
+    fit = GEE.from_formula(
         "success ~ C(variant, Treatment('control'))",
         "task",
         data=pd.DataFrame(data),
-        family=sm.families.Binomial(),
-        cov_struct=sm.cov_struct.Exchangeable(),
+        family=Binomial(),
+        cov_struct=Exchangeable(),
     ).fit(cov_type="bias_reduced")
     found = fit_odds_ratios(
         {name: arm(r) for name, r in rewards.items()}, "control", ["anger", "anxiety"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.watching.episodes import EpisodeScan
+from emobench.store.episodes import Line, read_lines
 from tests.support.runs import make_run
 
 NOW = 1_800_000_000.0
@@ -132,17 +134,25 @@ def test_a_cell_that_is_done_is_not_looked_at_again(run_dir: RunDir, scan: Episo
     assert outcomes(scan) == {"solved": 1}
 
 
-def test_looking_again_does_not_cost_what_is_there_already(tmp_path: Path) -> None:
-    """2,000 cells with episodes: a second look reads none of them."""
-    run_dir = make_run(tmp_path / "x", variants=("control", "placebo"), tasks=2, trials=1000)
-    plan = load_plan(run_dir)
-    for cell in plan.cells:
-        lines = (episode(t, variant=cell.variant, trial=cell.trial) for t in cell.tasks)
-        write(run_dir, "".join(lines), cell.number)
-    scan = EpisodeScan(plan, run_dir)
-    settled = {cell.number: cell.number > 3 for cell in plan.cells}
+def test_looking_again_reads_nothing_again(
+    run_dir: RunDir, scan: EpisodeScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(run_dir, "".join(map(episode, range(3))))
+    write(run_dir, episode(0, variant="placebo"), cell=1)
+    settled = {0: True, 1: False}
     scan.read(settled, None, NOW)
-    assert outcomes(scan) == {"solved": 2000}
-    begun = time.process_time()
+    read: list[tuple[Path, int]] = []
+
+    def recorded(path: Path, offset: int) -> Iterator[Line]:
+        read.append((path, offset))
+        return read_lines(path, offset)
+
+    monkeypatch.setattr("emobench.runs.watching.episodes.read_lines", recorded)
     scan.read(settled, None, NOW)
-    assert time.process_time() - begun < 0.1
+    assert read == []
+    file = run_dir.cell(1).episodes
+    length = file.stat().st_size
+    write(run_dir, episode(1, variant="placebo"), cell=1)
+    scan.read(settled, None, NOW)
+    assert read == [(file, length)]
+    assert (outcomes(scan), outcomes(scan, "placebo")) == ({"solved": 3}, {"solved": 2})
