@@ -45,7 +45,9 @@ def listed_price(model: str, url: str | None, provider: str | None = None) -> Pr
     if provider is None:
         return None
     table = _read_table()
-    for name in (f"{provider}/{model}", model):
+    # With the provider's name in front, as people write it for litellm, or as Google lists its own.
+    bare = model.removeprefix(f"{provider}/").removeprefix("models/")
+    for name in (f"{provider}/{bare}", bare):
         entry = table.get(name)
         if not isinstance(entry, dict) or entry.get("litellm_provider") != provider:
             continue

@@ -63,6 +63,27 @@ def test_a_price_is_that_of_who_answers(
     assert (found and found.model_dump()) == (price and pytest.approx(price.model_dump()))
 
 
+@pytest.mark.parametrize(
+    ("model", "named", "url", "provider"),
+    [
+        ("gpt-4o-mini", "openai/gpt-4o-mini", OPENAI, None),
+        ("claude-sonnet-4-5", "anthropic/claude-sonnet-4-5", None, "anthropic"),
+        (
+            "gemini-2.5-pro",
+            "models/gemini-2.5-pro",
+            "https://generativelanguage.googleapis.com/v1beta/openai",
+            None,
+        ),
+    ],
+)
+def test_the_providers_name_in_front_of_the_models(
+    model: str, named: str, url: str | None, provider: str | None
+) -> None:
+    price = listed_price(model, url, provider)
+    assert price is not None
+    assert listed_price(named, url, provider) == price
+
+
 def test_the_list_that_comes_with_litellm_is_read() -> None:
     assert "litellm" not in vars(prices)
     price = listed_price("gpt-4o-mini", OPENAI)
