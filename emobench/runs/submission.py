@@ -462,7 +462,7 @@ def _not_writable(run_dir: RunDir, error: OSError) -> EmobenchError:
     error.filename = error.filename or str(run_dir.path)
     if is_full(error):
         return EmobenchError(f"{describe_failure(error)}\n  make room, or raise the quota")
-    return EmobenchError(
-        f"{error.filename}: {error.strerror}\n"
-        "  choose a folder that you can write to and that the nodes share: --run-dir DIR"
-    )
+    hint = "choose a folder that you can write to and that the nodes share: --run-dir DIR"
+    if run_dir.plan.exists():
+        hint = "who submits or cancels jobs of a run has to be able to write to its folder"
+    return EmobenchError(f"{error.filename}: {error.strerror}\n  {hint}")

@@ -246,6 +246,14 @@ def test_why_the_run_directory_cannot_be_made(
     with pytest.raises(EmobenchError) as refused, submission_lock(run_dir, print):
         pass
     assert str(refused.value).startswith(said)
+    if number == errno.EROFS:
+        run_dir.path.mkdir()
+        run_dir.plan.touch()
+        with (
+            pytest.raises(EmobenchError, match="write to its folder"),
+            submission_lock(run_dir, print),
+        ):
+            pass
 
 
 def changed(plan: Plan, **settings: object) -> Plan:
