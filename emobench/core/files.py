@@ -7,12 +7,13 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -43,6 +44,16 @@ def write_bytes_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file of a run directory. Raises OSError, also where it is no regular file: a pipe in a
+    run that somebody sent would be waited for without end, and a device may have none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def open_to_write(path: Path, flags: int) -> int:
@@ -141,7 +152,8 @@ def stamp(path: Path) -> tuple[int, int] | None:
 def read_json(path: Path) -> Any:
     """Return the file's value, or None where there is no (readable, whole) file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_to_read(path) as stream:
+            return json.loads(stream.read().decode())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 

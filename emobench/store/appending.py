@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from emobench.core.files import naming, open_to_write
+from emobench.core.files import naming, open_to_read, open_to_write
 
 
 class LineStore(ABC):
@@ -78,7 +78,7 @@ def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
 
     A last line without a line break is torn, or being written. Raises OSError.
     """
-    with path.open("rb") as stream:
+    with open_to_read(path) as stream:
         stream.seek(start)
         for line in stream:
             yield line, start

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from emobench.core.files import open_to_write, parse_json
+from emobench.core.files import open_to_read, open_to_write, parse_json
 from emobench.core.output import say
 from emobench.core.run_dir import RunDir
 from emobench.core.times import iso
@@ -107,7 +107,8 @@ def read_events(run_dir: RunDir) -> dict[str, list[Event]]:
 
 def _read(path: Path) -> list[Event]:
     try:
-        lines = path.read_bytes().splitlines()
+        with open_to_read(path) as stream:
+            lines = stream.read().splitlines()
     except OSError:
         return []
     events = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import InvalidInput, Problem
-from emobench.core.files import naming, parse_json
+from emobench.core.files import naming, open_to_read, parse_json
 from emobench.core.run_dir import RunDir
 from emobench.tables.columns import (
     EPISODES,
@@ -107,7 +107,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Read collected.json. Raises InvalidInput where it is absent, torn or of another version."""
     file = folder / SUMMARY_FILE
     try:
-        summary = parse_json(file.read_bytes())
+        with open_to_read(file) as stream:
+            summary = parse_json(stream.read())
         version = summary["schema_version"]
         broken_off = summary.get("collection") is None
         if not broken_off and not all(isinstance(run["path"], str) for run in summary["runs"]):

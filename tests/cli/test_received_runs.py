@@ -320,5 +320,29 @@ def test_odd_records_are_an_error_in_words(
         assert code != 2 or str(run_dir.path) in said
 
 
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_record_that_never_ends_is_an_error_in_words(
+    run_dir: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = run_dir.path / file
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+    for name, *more in [*QUICK, *SLOW]:
+        code = main([name, str(run_dir.path), *more])
+        said = capsys.readouterr().err
+        assert code in (0, 1, 2)
+        assert str(run_dir.path) in said or not said or code == 0
+
+
 def gone() -> LocalProcess:
     return LocalProcess(2**22 + 1, None, os.uname().nodename, "x")
