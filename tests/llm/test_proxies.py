@@ -3,8 +3,6 @@ the environment says."""
 
 from __future__ import annotations
 
-import socket
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from emobench.benchmarks.adapter import load_benchmark
 from emobench.llm.client import needs_proxy, verify_server
 from emobench.llm.transport import CallFailed, ModelEndpoint, make_transport
 from tests.support.model_server import ModelServer, Reply, answering, proving
+from tests.support.peer import HANG_UP, Peer
 
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi."}]}
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -82,23 +81,13 @@ def test_a_hosted_endpoint_is_reached_through_the_proxy(
 
 
 def test_an_endpoint_with_tls_is_reached_by_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bytes] = []
-
-    def refuse() -> None:
-        connection, _ = proxy.accept()
-        with connection:
-            asked.append(connection.recv(4096))
-            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        thread = Thread(target=refuse)
-        thread.start()
+    refusal = [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", HANG_UP]
+    with Peer(refusal) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.removesuffix("/v1"))
         with pytest.raises(CallFailed):
             send(ModelEndpoint("m", "https://models.example/v1", "sk-of-the-endpoint"))
-        thread.join()
-    assert asked[0].startswith(b"CONNECT models.example:443 ")
-    assert b"sk-of-the-endpoint" not in asked[0]
+    assert proxy.requests[0].startswith(b"CONNECT models.example:443 ")
+    assert b"sk-of-the-endpoint" not in proxy.requests[0]
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.transport import CallFailed, ModelEndpoint, Reply, make_transport
 from tests.support import model_server
 from tests.support.model_server import ModelServer, answering
+from tests.support.peer import HANG_UP, Peer
 
 KEY = "sk-proj-Zm9vYmFy/Lm5vdC1h+LXJlYWwta2V5Lg"
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi."}]}
@@ -64,19 +63,11 @@ def test_a_reply_holds_no_key(rewrite: Any, through_litellm: bool) -> None:
 
 
 def test_what_is_no_http_does_not_tell_the_key() -> None:
-    def answer() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(4096)
-            connection.sendall(f"{KEY} is no HTTP\r\n\r\n".encode())
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = Thread(target=answer)
-        thread.start()
-        client = ChatClient(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", KEY, 10)
-        with pytest.raises(Unreachable, match=r"\[key\] is no HTTP") as failed:
-            client.get("/models")
-        thread.join()
+    with (
+        Peer([f"{KEY} is no HTTP\r\n\r\n".encode(), HANG_UP]) as peer,
+        pytest.raises(Unreachable, match=r"\[key\] is no HTTP") as failed,
+    ):
+        ChatClient(peer.url, KEY, 60).get("/models")
     assert KEY[:20] not in str(failed.value)
 
 

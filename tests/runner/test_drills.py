@@ -28,7 +28,7 @@ TASKS = 12
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The scripted server, a little slow, so that there is a middle to strike in."""
     settings = tmp_path_factory.mktemp("server") / "settings.json"
-    settings.write_text(json.dumps({"latency_ms": 15}))
+    settings.write_text(json.dumps({"latency_ms": 50}))
     command = [sys.executable, "-m", "emobench.scripted", "--without-key"]
     command += ["--role", "both", "--model", "m", "--settings", str(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
