@@ -167,7 +167,7 @@ def test_an_engine_that_does_not_come_up(
         assert re.search(r"server \S+ (failed|was not ready within)", problem["reason"])
     failed = max(seconds(server["heartbeat"]) for server in status["servers"])
     ended = max(seconds(problem["ended"]) for problem in status["problems"])
-    assert ended - failed < 60
+    assert ended - failed < 180
     assert drill.records() == []
 
     broken.unlink()
