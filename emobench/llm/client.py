@@ -212,7 +212,7 @@ class ChatClient:
                 self._threads.connection = connection = self._connect(deadline)
                 answer = _read(connection.begin(request, deadline))
             if body is not None:
-                self._threads.connection.answered = answer
+                self._threads.connection.answered.add(hash(answer))
             return answer
         except BaseException as error:
             self.close()
@@ -236,9 +236,9 @@ class ChatClient:
             # A server may close a connection that lay idle; that is no failure of the call.
             return None
         answer = _read(response)
-        # Every completion has an id of its own: this is the last one, come a second time.
-        if request.body is None or answer != kept.answered:
+        if request.body is None or hash(answer) not in kept.answered:
             return answer
+        # Every completion has an id of its own: this is an earlier one, come a second time.
         data = answer.json()
         return None if isinstance(data, dict) and data.get("id") else answer
 
@@ -306,11 +306,14 @@ class _Connection(http.client.HTTPConnection):
     proved itself."""
 
     auto_open = 0
-    answered: Answer | None = None
-    """The last chat call's answer."""
     _deadline = 0.0
     _parts: list[bytes] | None = None
     _incoming: _Incoming | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.answered: set[int] = set()
+        """Hashes of the answers to chat calls."""
 
     def send(self, data: Any) -> None:
         if self._parts is None:
