@@ -42,7 +42,7 @@ class WorkerPool(Generic[Job, Result]):
     def results(self, timeout_s: float) -> list[Result]:
         """Wait for a job to end, at most `timeout_s`; the results of all that have ended by then.
 
-        Raises what a job raised, once the results before it have been handed over.
+        Raises what a job (or `stopped`) raised, once the results before it have been handed over.
         """
         deadline = time.monotonic() + timeout_s
         results: list[Result] = []
@@ -67,17 +67,17 @@ class WorkerPool(Generic[Job, Result]):
         self._closed = True
 
     def _run(self) -> None:
-        while not self._closed and not self._stopped():
-            try:
-                job = self._jobs.popleft()
-            except IndexError:
-                break
-            ended: Future[Result] = Future()
-            try:
+        try:
+            while not self._closed and not self._stopped():
+                try:
+                    job = self._jobs.popleft()
+                except IndexError:
+                    break
+                ended: Future[Result] = Future()
                 ended.set_result(self._work(job))
-            except BaseException as error:
-                ended.set_exception(error)
-            self._ended.put(ended)
-            if ended.exception() is not None:
-                break
+                self._ended.put(ended)
+        except BaseException as error:
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            self._ended.put(failed)
         self._ended.put(None)

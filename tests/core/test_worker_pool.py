@@ -109,6 +109,14 @@ def test_what_a_job_raises_comes_after_the_results_before_it() -> None:
     assert done == [0, 1]
 
 
+def test_what_the_question_for_a_stop_raises_comes_after_the_results_before_it() -> None:
+    answers = iter([False])
+    pool = WorkerPool(1, lambda job: job, range(3), lambda: next(answers))
+    assert pool.results(10) == [0]
+    with pytest.raises(StopIteration):
+        pool.results(10)
+
+
 def test_a_closed_crew_begins_nothing_more() -> None:
     begun, go = threading.Semaphore(0), threading.Event()
 

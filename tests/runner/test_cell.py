@@ -185,7 +185,7 @@ def test_damaged_lines_are_told_and_their_tasks_run_again(run_of: Callable[..., 
     paths.episodes.parent.mkdir(parents=True)
     paths.episodes.write_text("{}\n")
     assert run.run() == 0
-    where = f"1 damaged lines are now in {paths.set_aside}"
+    where = f"set aside in {paths.set_aside}: 1 damaged line"
     assert run.said[0] == f"cell 0: {where}; what they held runs again"
     assert paths.set_aside.exists()
     assert run.run() == 0
@@ -345,9 +345,7 @@ def test_the_probe_comes_first_and_may_end_the_cell(
     assert len(asked) == 2, "a cell that has results was probed when it began"
 
 
-def test_at_the_limit_of_money_nothing_begins(
-    run_of: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_the_limit_of_money_nothing_begins(run_of: Callable[..., Run]) -> None:
     """What conversations of earlier runs of the cell have cost counts; those begun again too."""
     run = run_of(4, max_cost=1.0)
 
@@ -360,11 +358,39 @@ def test_at_the_limit_of_money_nothing_begins(
     assert run.begun == [(0, 1), (1, 1), (1, 2), (2, 1)]
     assert run.ending[:2] == ("incomplete", "max_cost")
     assert run.ending[2].startswith("max_cost reached: $1.10 of $1.00")
-    monkeypatch.setattr("emobench.probe.cells.probe_cell", lambda *_: CellProbe())
+    (run.run_dir.path / "plan.json").unlink()  # the plan that the cell was given will do
     assert run.run() == 1
     assert run.begun == []
     assert run.ending[:2] == ("incomplete", "max_cost")
     assert run.ending[2].startswith("max_cost reached: $1.10 of $1.00")
+
+
+def test_a_limit_that_the_last_conversation_reaches_ends_nothing(
+    run_of: Callable[..., Run],
+) -> None:
+    run = run_of(1, max_cost=1.0)
+    assert run.run(lambda task, attempt: ended(calls=[{"role": "user", "cost": 2.0}])) == 0
+    assert run.said[-1] == "cell 0: done (completed)"
+    assert run.ending == ("done", "completed", "")
+
+
+def test_a_limit_that_cannot_be_looked_at_ends_the_cell_in_words(
+    run_of: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the threads of the conversations, which ask before each."""
+    always = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("emobench.serving.budget.time", always)
+    run = run_of(3, max_cost=1.0)
+
+    def play(task: int, attempt: int) -> EpisodeRecord:
+        run.run_dir.cell(1).summary.mkdir(parents=True, exist_ok=True)
+        return ended()
+
+    with pytest.raises(IsADirectoryError):
+        run.run(play)
+    assert run.tasks == [0]
+    assert run.ending[:2] == ("failed", "error")
+    assert run.ending[2].startswith("IsADirectoryError: ")
 
 
 def test_errors_that_end_a_cell_are_named_before_its_limit(
