@@ -68,7 +68,8 @@ class JobState:
     @property
     def is_held(self) -> bool:
         """Whether it does not start before somebody releases it."""
-        held = self.reason.startswith("JobHeld") or self.reason.endswith("held")
+        # JobHeldUser, launch failed requeued held, job requeued in held state, JobHoldMaxRequeue
+        held = "held" in self.reason.lower() or self.reason.startswith("JobHold")
         return self.state in HELD or (self.phase is Phase.QUEUED and held)
 
     def __str__(self) -> str:

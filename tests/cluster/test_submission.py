@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.held_jobs import find_held
+from emobench.scheduler.interface import Phase
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import Schedulers
 from emobench.scheduler.slurm import SlurmScheduler
@@ -170,7 +172,8 @@ def test_ended_jobs_say_how(study: Study) -> None:
 
 
 def test_a_held_job_says_so_until_it_is_released(study: Study) -> None:
-    study.write(servers="true")
+    go = study.folder / "go"
+    study.write(servers=f"while [ ! -e {shlex.quote(str(go))} ]; do sleep 0.1; done")
     study.lab.run("scontrol", "update", "nodename=cuda[1-2]", "state=drain", "reason=t")
     (job,) = study.submit({}, "user")
     study.lab.run("scontrol", "hold", job.job_id)
@@ -179,6 +182,12 @@ def test_a_held_job_says_so_until_it_is_released(study: Study) -> None:
     study.lab.run(*held.command.split())
     until(lambda: not SLURM.states([job])[job.job_id].is_held, "the job to be released")
     study.lab.resume_nodes()
+    until(lambda: SLURM.states([job])[job.job_id].phase is Phase.STARTED, "the job to start")
+    study.lab.run("scontrol", "requeuehold", job.job_id)
+    until(lambda: SLURM.states([job])[job.job_id].is_held, "the job to be held again")
+    (held,) = find_held([job], SLURM.states([job]))
+    study.lab.run(*held.command.split())
+    go.touch()
     assert study.lab.wait_jobs(job.job_id) == {job.job_id: "COMPLETED"}
 
 

@@ -75,6 +75,8 @@ def test_without_any_answer_nothing_is_said_to_have_ended(monkeypatch: pytest.Mo
         *(("PENDING", "JobHeldUser", True), ("PENDING", "JobHeldAdmin", True)),
         *(("PENDING", "launch failed requeued held", True), ("PENDING", "Priority", False)),
         *(("PENDING", "launch_failed_requeued_held", True), ("PENDING", "", False)),
+        *(("PENDING", "job requeued in held state", True), ("PENDING", "JobHoldMaxRequeue", True)),
+        ("PENDING", "QOSUsageThreshold", False),
         *(("REQUEUE_HOLD", "", True), ("SPECIAL_EXIT", "", True), ("RESV_DEL_HOLD", "", True)),
         *(("PREEMPTED", "", False), ("CANCELLED", "JobHeldUser", False), ("UNKNOWN", "", False)),
     ],
