@@ -15,6 +15,7 @@ import pytest
 from emobench.config.templates import shipped_templates
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
+from emobench.core.models import OpenAIModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.held_jobs import find_held
@@ -134,6 +135,29 @@ def test_jobs_that_nobody_recorded_are_found(study: Study) -> None:
     study.lab.run("scancel", "--me")
     study.lab.wait_jobs(*(job.job_id for job in found))
     assert SLURM.find_jobs(study.plan, study.run_dir) == []
+
+
+def test_slurmctlds_own_state_holds_no_key(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the environment and the script of each batch job, on its disk."""
+    key = "sk-in-nobodys-state-0123456789"
+    monkeypatch.setenv("THE_HOSTED_KEY", key)
+    monkeypatch.setenv("TRAVELS", "as-sites-expect")
+    hosted = OpenAIModel(
+        model="m", base_url="https://models.example/v1", api_key_env="THE_HOSTED_KEY"
+    )
+    study.plan = make_plan(PROFILE, study.logs, scripted(accelerators=1), {"a": hosted})
+    study.write(servers=': "$@"; sleep 600', arrays="sleep 600")
+    study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
+    jobs = study.submit({"a": [0]}, "user")
+    jobs.append(SLURM.submit_successor(study.run_dir, "user", jobs[0].job_id))
+
+    def kept() -> list[bytes]:
+        state = study.lab.folder / "state"
+        return [path.read_bytes() for path in state.rglob("*") if path.is_file()]
+
+    until(lambda: sum(b"as-sites-expect" in text for text in kept()) == len(jobs), "its state")
+    assert not [text for text in kept() if key.encode() in text]
+    SLURM.cancel(jobs)
 
 
 def test_running_servers_are_no_dependency(study: Study) -> None:

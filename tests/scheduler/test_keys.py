@@ -99,6 +99,10 @@ def test_a_job_has_the_key_that_was_kept_and_a_shell_its_own(
     check_keys(plan, run_dir)
     write_scripts(plan, run_dir)  # from a shell without it
     assert json.loads(run_dir.hosted_keys.read_text()) == KEYS
+    monkeypatch.setenv("FIRST_KEY", "sk-renewed-0123456789")
+    write_scripts(plan, run_dir)
+    monkeypatch.delenv("FIRST_KEY")
+    assert hosted_key(run_dir, "FIRST_KEY") == "sk-renewed-0123456789"
     run_dir.hosted_keys.unlink()
     assert hosted_key(run_dir, "FIRST_KEY") is None
     with pytest.raises(InvalidInput, match="FIRST_KEY is not set"):

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from emobench.core.models import OpenAIModel
 from emobench.core.plan import CellBlock, load_plan, save_plan
 from emobench.llm import guard
 from emobench.llm.client import ChatClient
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import Endpoint, api_key, read_endpoint
+from emobench.store.hosted_keys import save_hosted_keys
 from emobench.store.jobs import write_jobs
 from tests.support import processes
 from tests.support.jobs import ended_record, local_record
-from tests.support.plans import LOCAL
-from tests.support.runs import finish_cell
+from tests.support.plans import LOCAL, scripted
+from tests.support.runs import change_sweep, finish_cell
 from tests.support.serving import assert_stays, make_run, supervising, until_state
 
 
@@ -153,6 +155,23 @@ def test_a_server_of_another_model_is_never_announced(tmp_path: Path) -> None:
     assert "0.1 minutes" in endpoint.reason
 
 
+def test_a_server_that_cannot_prove_itself_is_never_announced(tmp_path: Path) -> None:
+    """As one whose script does not load the guard, or holds another server's key or name."""
+    run_dir = make_run(tmp_path)
+    script = run_dir.scripts / "serve_user.sh"
+    script.write_text("export EMOBENCH_SERVER=another\n" + script.read_text())
+
+    def told() -> str:
+        endpoint = read_endpoint(run_dir, "user")
+        return "" if endpoint is None else f"{endpoint.state}: {endpoint.reason}"
+
+    with supervising(run_dir) as process:
+        processes.until(lambda: "gives a wrong proof" in told(), "the supervisor to ask it")
+        assert told().startswith("starting: ")
+        process.terminate()
+        assert process.wait(240) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_ends_server_and_engine(number: signal.Signals, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
@@ -240,3 +259,24 @@ def test_cells_that_are_added_meanwhile_keep_the_server(tmp_path: Path) -> None:
         assert_stays(process, run_dir)
         finish_cell(run_dir, added.number)
         assert process.wait(240) == 0
+
+
+def test_a_hubs_token_reaches_the_engine_and_no_key_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run(tmp_path)
+    keys = {"HF_TOKEN": "hf_of-a-model-hub", "OTHER_KEY": "sk-of-an-endpoint"}
+    hosted = {
+        name: OpenAIModel(model="m", base_url="https://models.example/v1", api_key_env=name)
+        for name in keys
+    }
+    change_sweep(run_dir, assistants={"a": scripted(), **hosted})
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+    api_key(run_dir, create=True)
+    save_hosted_keys(run_dir, load_plan(run_dir).sweep)
+    seen = tmp_path / "seen"
+    (run_dir.scripts / "serve_user.sh").write_text(f'echo "$HF_TOKEN,$OTHER_KEY" > {seen}; exit 1')
+    with supervising(run_dir) as process:
+        assert process.wait(240) == 1
+    assert seen.read_text() == "hf_of-a-model-hub,\n"
