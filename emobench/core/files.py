@@ -50,9 +50,11 @@ def open_to_read(path: Path) -> BinaryIO:
     """Open a file of a run directory. Raises OSError, also where it is no regular file: a pipe in a
     run that somebody sent would be waited for without end, and a device may have none."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, "not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
 
 
