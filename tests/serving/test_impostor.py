@@ -104,8 +104,10 @@ def test_a_proof_that_was_overheard_proves_nothing() -> None:
         assert "wrong proof" in problem_of(announced(server))
 
 
-def test_a_proof_that_is_passed_on_proves_nothing() -> None:
-    """Somebody who has another port asks the server itself, and repeats what it answers."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_a_proof_that_is_passed_on_proves_nothing(host: str) -> None:
+    """Somebody who has another port, or the same one of another interface, asks the server itself,
+    and repeats what it answers."""
     with listening(proof("the-key")) as server:
 
         def relay(_: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
@@ -114,7 +116,9 @@ def test_a_proof_that_is_passed_on_proves_nothing() -> None:
             answer = ChatClient(origin, None, 5).get(path)
             return answer.status, answer.json()
 
-        with listening(relay) as between:
+        port = 0 if host == "127.0.0.1" else server.server_port
+        with answering(ModelServer(address=(host, port))) as between:
+            between.prove = relay
             assert "passes another's proof on" in problem_of(announced(between))
         assert problem_of(announced(server)) == ""
     assert "the-key" not in str(between.seen)

@@ -266,6 +266,15 @@ def test_a_run_directory_of_which_a_part_is_not_ours_is_not_asked(
         api_key(first)
 
 
+def test_a_run_directory_that_others_may_write_is_not_asked(tmp_path: Path) -> None:
+    """Who may write there can put another endpoint file in the place of the server's."""
+    first = ready_server(tmp_path)
+    plan, second = second_sweep(tmp_path)
+    assert len(find_offers(plan, second, "user")) == 1
+    first.path.chmod(0o777)
+    assert find_offers(plan, second, "user") == []
+
+
 def test_a_lease_that_is_not_answered_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
