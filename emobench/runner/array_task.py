@@ -1,4 +1,4 @@
-"""A cell as an array's task: its log gets a name, and where it was preempted it is queued again."""
+"""A cell as an array's task: its log gets a name, and it is queued again where its time was up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pathlib import Path
 from emobench.core.job_id import own_task_id
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir, slug
+from emobench.core.stop_signals import WARNING, StopRequest
 from emobench.runner.cell import run_cell
+
+MAX_FRUITLESS = 3
+"""Starts in a row that end before one conversation has: the time limit is too short for it."""
 
 
 def run_task(
@@ -22,20 +26,37 @@ def run_task(
     progress: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> int:
-    """Run a cell and return its exit code; an array's task that was preempted is queued again."""
+    """Run a cell and return its exit code; an array's task that was preempted, or met its time
+    limit, is queued again."""
     if 0 <= number < len(plan.cells):
         cell = plan.cells[number]
         model = plan.sweep.assistants[cell.assistant].model
         _name_log(f"run_{cell.env}_{cell.agent_strategy}", model, warn)
-    code = run_cell(plan, run_dir, number, progress=progress)
-    if code and of_array:
-        from emobench.scheduler.schedulers import scheduler_of
-        from emobench.store.summaries import read_summary
-
-        summary = read_summary(run_dir, number)
-        if summary is not None and summary.exit_reason == "interrupted":
-            scheduler_of(plan.profile).requeue_if_preempted()
+    stop = StopRequest()
+    code = run_cell(plan, run_dir, number, progress=progress, stop=stop)
+    if code and of_array and stop.received:
+        _go_on_later(plan, run_dir, number, stop.received, warn)
     return code
+
+
+def _go_on_later(
+    plan: Plan, run_dir: RunDir, number: int, received: str, warn: Callable[[str], None]
+) -> None:
+    """Queue this task again where Slurm ends it for another job, or by its time limit."""
+    from emobench.scheduler.schedulers import scheduler_of
+    from emobench.store.summaries import read_summary
+
+    scheduler = scheduler_of(plan.profile)
+    if scheduler.requeue_if_preempted() or received != WARNING:
+        return
+    summary = read_summary(run_dir, number)
+    if summary is not None and summary.fruitless_starts >= MAX_FRUITLESS:
+        warn(
+            f"not queued again: no conversation ended in {MAX_FRUITLESS} starts; give the array "
+            "more time (`time` of `array` in the profile) and submit again"
+        )
+    else:
+        scheduler.requeue()
 
 
 def _name_log(prefix: str, model: str, warn: Callable[[str], None]) -> None:

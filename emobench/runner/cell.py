@@ -36,10 +36,15 @@ DONE, INCOMPLETE, NOT_USABLE, SERVERS_GONE = 0, 1, 2, 3
 
 
 def run_cell(
-    plan: Plan, run_dir: RunDir, number: int, progress: Callable[[str], None] = say
+    plan: Plan,
+    run_dir: RunDir,
+    number: int,
+    progress: Callable[[str], None] = say,
+    stop: StopRequest | None = None,
 ) -> int:
     """Run the episodes that cell `number` lacks. Returns 0 done, 1 incomplete, 2 where a
-    probe found a model that could only fail, 3 servers gone.
+    probe found a model that could only fail, 3 servers gone. `stop` ends it early, and knows
+    afterwards which signal did.
 
     Raises InvalidInput where there is no such cell, no (or another) benchmark, or the cell holds
     episodes of other content; CellBusy where another process has it; OSError where the disk
@@ -49,7 +54,7 @@ def run_cell(
         raise InvalidInput(f"no cell {number}: {run_dir.path} has cells 0 to {len(plan.cells) - 1}")
     cell = plan.cells[number]
     content = cell_content(plan.sweep, cell, plan.benchmark)
-    stop = StopRequest()
+    stop = stop or StopRequest()
     with EpisodeStore(run_dir.cell(number), belongs_to(cell)) as store, stop.on_signals():
         if store.damaged:
             progress(
@@ -70,6 +75,7 @@ def run_cell(
                 if not message:
                     run = _CellRun(plan, run_dir, cell, store, summary, stop, progress, limit)
                     reason, message = run.probe() or run.converse(missing)
+                    summary.note_fruit(not store.finished().isdisjoint(missing))
             except ServersGone as error:
                 reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)

@@ -232,6 +232,10 @@ class Scheduler(ABC):
         """Ask for this job's times. Asked anew each time: an administrator may move its end."""
         return OwnJob()
 
+    def requeue(self) -> bool:
+        """Have this job started again from its beginning; return whether it will be."""
+        return False
+
     def requeue_if_preempted(self) -> bool:
         """Have this job started again where it was told to make way; return whether it will be."""
         return False

@@ -282,8 +282,12 @@ class SlurmScheduler(Scheduler):
     def requeue_if_preempted(self) -> bool:
         """Requeue this job where it was preempted: one that ends by itself within the time it is
         given counts as ended, and Slurm does not requeue it."""
+        return bool(slurm_job_id()) and self.own_job().preempted and self.requeue()
+
+    def requeue(self) -> bool:
+        """Requeue this job. Ends this process: Slurm ends the job before it starts it again."""
         job_id = slurm_job_id()
-        if not job_id or not self.own_job().preempted:
+        if not job_id:
             return False
         output, error = run_command(["scontrol", "requeue", job_id])
         if output is None:

@@ -82,6 +82,8 @@ class CellSummary(BaseModel):
     job_id: str | None = None
     """As squeue or the local job list has it: 123_4 for an array's task."""
     host: str = ""
+    fruitless_starts: int = 0
+    """Runs of the cell in a row that conversed and ended before one conversation had."""
     content: dict[str, Any] = Field(default_factory=dict)
     """What the cell's episodes depend on (`config.identity`)."""
     probe: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -272,11 +274,17 @@ class SummaryWriter:
             content=dict(content),
             # Only the run that begins a cell probes; those that complete it keep what it found.
             probe=before.probe if before else {},
+            fruitless_starts=before.fruitless_starts if before else 0,
         )
 
     def note_probe(self, roles: dict[str, dict[str, Any]]) -> None:
         """Keep what was found of the cell's endpoints."""
         self.summary = self.summary.model_copy(update={"probe": roles})
+
+    def note_fruit(self, ended: bool) -> None:
+        """Count a start in which conversations were begun; `ended`: whether one got its result."""
+        starts = 0 if ended else self.summary.fruitless_starts + 1
+        self.summary = self.summary.model_copy(update={"fruitless_starts": starts})
 
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
