@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.llm.client import ChatClient, Unreachable
+from emobench.core.redaction import hide
+from emobench.llm.client import Answer, ChatClient, Unreachable
 from emobench.llm.transport import CallFailed, ModelEndpoint, Reply, make_transport
 from tests.support import model_server
 from tests.support.model_server import ModelServer, answering
@@ -78,3 +79,9 @@ def test_a_short_key_leaves_the_words_of_an_error_as_they_are() -> None:
         stock = load_benchmark().module("envs.user").completion
         with pytest.raises(CallFailed, match="OpenAIException - no x"):
             make_transport(endpoint, stock, through_litellm=True).send("user", dict(REQUEST))
+
+
+def test_an_answer_that_is_no_json_holds_no_key() -> None:
+    hide("sk-of-a-page/0123456789")
+    answer = Answer(502, b"<html>Bad key sk-of-a-page/0123456789</html>")
+    assert answer.text() == answer.error() == "<html>Bad key [key]</html>"
