@@ -202,7 +202,10 @@ class _OpenAILater(_Later):
 def _real(library: str) -> Any:
     for name in [name for name, module in sys.modules.items() if isinstance(module, _Later)]:
         del sys.modules[name]
-    return importlib.import_module(library)
+    module = importlib.import_module(library)
+    if library == "litellm":  # at each error it prints advice, in colour, into JSON too
+        setattr(module, "suppress_debug_info", True)  # noqa: B010
+    return module
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -55,6 +58,22 @@ def test_warnings_are_usable(endpoint: ModelServer, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "assistant: usable with warnings" in out
     assert "--max-model-len 32768" in out
+
+
+def test_litellms_advice_does_not_get_into_the_json(endpoint: ModelServer) -> None:
+    """In a process of its own, into which no test has brought litellm."""
+    endpoint.answer = lambda request: Reply(status=400, error="no")
+    command = [sys.executable, "-m", "emobench.cli", "probe", "--json"]
+    done = subprocess.run(
+        [*command, "--provider", "mistral", "--model", "m", "--role", "user"],
+        env={**os.environ, "MISTRAL_API_BASE": endpoint.url, "MISTRAL_API_KEY": "k"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode in (1, 3), done.stderr
+    (report,) = json.loads(done.stdout)
+    assert report["state"] != "usable"
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
