@@ -15,6 +15,7 @@ from emobench.core.models import OpenAIModel
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import check_keys, submit, write_scripts
+from emobench.scheduler import local
 from emobench.scheduler.sbatch_lines import sbatch_lines
 from emobench.scheduler.slurm import SlurmScheduler
 from emobench.store.hosted_keys import hosted_key
@@ -119,3 +120,10 @@ def test_keys_are_read_from_no_link(
     run_dir.hosted_keys.symlink_to(tmp_path / "moved")
     with pytest.raises(InvalidInput, match="no keys of endpoints"):
         hosted_key(run_dir, "FIRST_KEY")
+
+
+def test_a_job_on_this_machine_is_started_without_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "sk-of-an-endpoint")
+    monkeypatch.setenv("OF_THE_SITE", "1")
+    handed_on = local._environment("command", "token", ["A_KEY"])
+    assert "A_KEY" not in handed_on and handed_on["OF_THE_SITE"] == "1"
