@@ -152,12 +152,16 @@ def load_plan(run_dir: RunDir) -> Plan:
             )
         for cell in data["cells"]:
             cell["tasks"] = data["sweep"]["tasks"][cell["env"]]
-        return Plan.model_validate(data)
+        plan = Plan.model_validate(data)
+        _check_names(plan)
+        return plan
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = "it has not the form of a plan"
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        elif type(error) is ValueError:
+            why = str(error)
         raise InvalidInput(
             Problem(
                 f"this plan cannot be read: {why}",
@@ -166,6 +170,20 @@ def load_plan(run_dir: RunDir) -> Plan:
                 "version, or another --run-dir",
             )
         ) from None
+
+
+def _check_names(plan: Plan) -> None:
+    """Raise ValueError where cells or blocks speak of what the plan does not have."""
+    sweep, count = plan.sweep, len(plan.cells)
+    for place, cell in enumerate(plan.cells):
+        if cell.number != place or cell.variant not in sweep.variants:
+            raise ValueError(f"cell {place} has number {cell.number}, variant {cell.variant!r}")
+        if cell.assistant not in sweep.assistants:
+            raise ValueError(f"cell {place} has the assistant {cell.assistant!r}")
+    for block in plan.blocks:
+        first, end = block.cells.start, block.cells.stop
+        if block.assistant not in sweep.assistants or not 0 <= first <= end <= count:
+            raise ValueError(f"block {block.name!r} has cells or an assistant that are not there")
 
 
 def save_plan(run_dir: RunDir, plan: Plan) -> None:

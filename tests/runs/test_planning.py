@@ -132,6 +132,26 @@ def test_a_damaged_plan_is_named(folder: Path) -> None:
         plan_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"variant":"control"', '"variant":"bliss"', "variant 'bliss'"),
+        ('"first_cell":0', '"first_cell":7', "block 'a' has cells"),
+        ('"number":0', '"number":5', "cell 0 has number 5"),
+    ],
+)
+def test_a_plan_that_speaks_of_what_it_does_not_have_is_refused(
+    old: str, new: str, said: str, folder: Path
+) -> None:
+    with_results(folder)
+    path = folder / "runs/study/plan.json"
+    text = json.dumps(json.loads(path.read_text()), separators=(",", ":"))
+    cells = text.index('"cells":[')
+    path.write_text(text[:cells] + text[cells:].replace(old, new, 1))
+    with pytest.raises(InvalidInput, match=rf"plan\.json: this plan cannot be read: .*{said}"):
+        plan_of(folder)
+
+
 def test_thresholds_that_change_after_the_data_say_when(folder: Path) -> None:
     stricter = {"concurrency": "2\ngates: {coverage: 0.99}"}
     assert plan_of(folder)[1].gates_changed == ""
