@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
     if name == "RunConfig":
         from emobench.benchmarks.adapter import load_benchmark
 
-        return load_benchmark().module("types").RunConfig
+        return load_benchmark().import_module("types").RunConfig
     raise AttributeError(f"module 'emobench.run' has no attribute {name!r}")
 
 

@@ -107,7 +107,7 @@ def ours(
 ) -> Report:
     """A run of one cell (or several at a time) as `python -m emobench.run` does it."""
     from emobench.benchmarks.adapter import load_benchmark
-    from emobench.cli.main import command_parser
+    from emobench.cli.main import build_command_parser
     from emobench.llm import client
     from emobench.runner.by_hand import plan_by_hand
     from emobench.runner.cell import run_cell
@@ -141,14 +141,14 @@ def ours(
             concurrency -= min(concurrency, 50 if number == 2 else 115) if cells > 1 else 0
             if tasks is not None:
                 command += ["--tasks", ",".join(map(str, tasks))]
-            run_dir, plan = plan_by_hand(command_parser("run").parse_args(command))
+            run_dir, plan = plan_by_hand(build_command_parser("run").parse_args(command))
             # Stock sends no seed, by which the scripted models choose their mistakes.
             fidelity = plan.sweep.fidelity.model_copy(update={"send_seed": False})
             sweep = plan.sweep.model_copy(update={"fidelity": fidelity})
             runs.append((run_dir, plan.model_copy(update={"sweep": sweep})))
         benchmark = load_benchmark()
         for name in ("envs.user", "envs.retail", "envs.airline", "agents.tool_calling_agent"):
-            benchmark.module(name)
+            benchmark.import_module(name)
         written = written_bytes()
         clock = Clock()
         threads = [

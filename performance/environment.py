@@ -31,7 +31,7 @@ class SilentUser:
 
 def main() -> None:
     benchmark = load_benchmark()
-    with patch.object(benchmark.module("envs.base"), "load_user", lambda **_: SilentUser()):
+    with patch.object(benchmark.import_module("envs.base"), "load_user", lambda **_: SilentUser()):
         for env in TASK_COUNTS:
             _measure(benchmark, env)
 
@@ -68,7 +68,7 @@ def _measure(benchmark: Benchmark, env: str) -> None:
 
 
 def _timed(benchmark: Benchmark, env: str, tasks: Any, shared: bool) -> tuple[float, list[str]]:
-    action = benchmark.module("types").Action
+    action = benchmark.import_module("types").Action
     rewards = []
     started = time.process_time()
     for task in tasks:

@@ -202,7 +202,7 @@ def _converse(
     """Yield task and reward."""
     benchmark = load_benchmark()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        config = benchmark.module("types").RunConfig(
+        config = benchmark.import_module("types").RunConfig(
             model_provider="openai",
             user_model_provider="openai",
             model=MODEL,
@@ -219,7 +219,7 @@ def _converse(
             os.environ["OPENAI_API_BASE"] = server.url
             silent = io.StringIO()
             with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
-                results = benchmark.module("run").run(config)
+                results = benchmark.import_module("run").run(config)
             del os.environ["OPENAI_API_BASE"]
         else:
             repairs = {} if fidelity == "defaults" else Fidelity.stock().model_dump()

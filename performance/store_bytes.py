@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from emobench.core.run_dir import RunDir
-from emobench.store.episodes import EpisodeRecord, EpisodeStore, episode_of, line_of
+from emobench.store.episodes import EpisodeRecord, EpisodeStore, format_line, parse_episode
 from performance.children import written_bytes
 from performance.server import child, scripted_server
 
@@ -23,13 +23,13 @@ def main() -> None:
     with scripted_server() as server, tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "episode.json"
         run = child("ours", server.url, concurrency=32, sample=str(sample))
-        record = episode_of(json.loads(sample.read_text()))
+        record = parse_episode(json.loads(sample.read_text()))
     assert record is not None
     print("retail, 115 tasks, bytes:")
     print(f"  written              {run['written']:10d}")
     print(f"  result files left    {run['results']:10d}  (episodes.jsonl {run['episodes']})")
     print(f"  written / results    {run['written'] / run['results']:10.3f}  (target 1.1)")
-    size = len(line_of(record))
+    size = len(format_line(record))
     print(f"one more result of {size} bytes, median of {SAMPLES}:")
     for count, (bytes_each, ms, cpu_ms) in _growth(record).items():
         print(

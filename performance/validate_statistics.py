@@ -20,7 +20,7 @@ from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.intervals import (
     RESAMPLES,
     SEED,
-    half_widths,
+    compute_half_widths,
     score_interval,
     standard_error,
     t_interval,
@@ -29,7 +29,7 @@ from emobench.analysis.stats.means import cluster_error
 from emobench.analysis.stats.multiplicity import holm
 from emobench.analysis.stats.pass_k import pass_k_by_task
 from emobench.analysis.stats.permutation import EXACT, exact_p, random_p
-from emobench.analysis.stats.power import ALPHA, PUBLISHED, Difficulty, smallest_drop
+from emobench.analysis.stats.power import ALPHA, PUBLISHED, Difficulty, solve_drop
 
 SWEEPS = 10_000
 VARIANTS = 4
@@ -138,7 +138,7 @@ def bootstrap_coverage(values: Floats, truth: float, bounds: tuple[float, float]
     hits = defined = 0
     for start in range(0, SWEEPS, BATCH):
         part = values[:, start : start + BATCH]
-        half = half_widths(part, RESAMPLES, SEED)
+        half = compute_half_widths(part, RESAMPLES, SEED)
         known = np.isfinite(half) & (part.std(axis=0) > 1e-12)
         gap = np.abs(part.mean(axis=0) - truth)
         inside = (gap <= half + 1e-9) & (bounds[0] <= truth <= bounds[1])
@@ -162,7 +162,7 @@ def false_claims(sweeps: Sweeps) -> tuple[str, str]:
 def power(sweeps: Sweeps) -> str:
     """How often the drop that `emobench power` gives for one variant is found by the t test."""
     scenario = sweeps.scenario
-    drop = smallest_drop(scenario.difficulty, scenario.tasks, scenario.trials)
+    drop = solve_drop(scenario.difficulty, scenario.tasks, scenario.trials)
     if drop is None:
         return "-"
     (control, n), (treated, m) = sweeps.run(0.0), sweeps.run(drop)

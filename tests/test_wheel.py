@@ -23,9 +23,9 @@ def test_an_installed_wheel_has_templates_profiles_and_sweeps(tmp_path: Path) ->
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); "
         "import emobench; assert 'site' in emobench.__file__; "
-        "from emobench.config.templates import shipped_sweeps; "
+        "from emobench.config.templates import find_shipped_sweeps; "
         "from emobench.cli.main import main; "
-        "file = str(shipped_sweeps() / 'emotions-retail-gaudi.yaml'); "
+        "file = str(find_shipped_sweeps() / 'emotions-retail-gaudi.yaml'); "
         "code = main(['sweep', file, '--dry-run', '--out', 'out']) or main(['init', 'new']); "
         "sys.exit(code)"
     )

@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from emobench.analysis.gates import Coverage, GateResult, Verdict, evaluate, overall_verdict
-from emobench.analysis.judge.labels import key_of
+from emobench.analysis.gates import Coverage, GateResult, Verdict, decide_overall_verdict, evaluate
+from emobench.analysis.judge.labels import hash_turn
 from emobench.analysis.judge.manipulation import (
     Agreement,
     JudgedTurn,
     Manipulation,
-    between_judges,
-    manipulation,
+    compare_judges,
+    measure_manipulation,
 )
-from emobench.analysis.stats.power import DesignPower, power_verdict
+from emobench.analysis.stats.power import DesignPower, judge_power
 from emobench.analysis.transcript import fidelity, markers
 from emobench.analysis.transcript.conversation import (
     Conversation,
-    chosen_pairs,
+    choose_pairs,
     read_conversations,
-    with_result,
+    select_with_result,
 )
 from emobench.analysis.transcript.fidelity import EpisodeFidelity, VariantFidelity, check_fidelity
 from emobench.analysis.transcript.markers import Marked, VariantMarkers, mark_turns
@@ -104,7 +104,9 @@ def assess_collected(collected: Collected, sample: int | None = None) -> Assessm
     """Run `assess` for a run directory that is collected already."""
     answers = read_answers(collected.run_dir.judge_answers)
     assessor = Assessor(collected.plan, answers, sample)
-    for *_, conversation in read_conversations(collected.plan, with_result(collected, sample)):
+    for *_, conversation in read_conversations(
+        collected.plan, select_with_result(collected, sample)
+    ):
         assessor.add(conversation)
     return assessor.finish(collected)
 
@@ -137,7 +139,7 @@ class Assessor:
 
         @lru_cache(maxsize=100_000)
         def label(model: str, text: str) -> Label | None:
-            answer = answers.get(key_of(text, model))
+            answer = answers.get(hash_turn(text, model))
             return answer.label if answer else None
 
         self._label = label
@@ -162,17 +164,17 @@ class Assessor:
         )
         records = tuple(one.fidelity for one in self._seen)
         judged_sample = sweep.judge.sample if sweep.judge else None
-        judged = self._manipulation(judged_sample)
+        judged = self._assess_manipulation(judged_sample)
         # The declared judge, else the one that has labelled the most turns.
         judged.sort(key=lambda each: (-sum(arm.judged for arm in each.conditions), each.model))
-        declared = _declared_judge(sweep)
+        declared = _find_declared_judge(sweep)
         main = next((each for each in judged if each.model == declared), next(iter(judged), None))
-        user_checks = fidelity.by_condition(records)
-        coverage = _coverage(collected)
+        user_checks = fidelity.summarise_by_condition(records)
+        coverage = _measure_coverage(collected)
         results = evaluate(
             sweep.gates,
             coverage,
-            power=_power(plan),
+            power=_compute_power(plan),
             manipulation={each.condition: each for each in (main.conditions if main else ())},
             fidelity={each.condition: each for each in user_checks},
         )
@@ -182,29 +184,29 @@ class Assessor:
             thresholds=sweep.gates,
             declared=plan.created,
             thresholds_changed=plan.gates_changed,
-            verdict=overall_verdict(results),
+            verdict=decide_overall_verdict(results),
             gates=results,
             coverage=coverage,
             fidelity=user_checks,
             slips=tuple(filter(is_slip, records)),
-            markers_version=markers.version(),
-            markers=markers.by_condition(
+            markers_version=markers.read_version(),
+            markers=markers.summarise_by_condition(
                 (one.fidelity.condition, one.fidelity.task_id, one.marked) for one in self._seen
             ),
             judge=main.model if main else None,
             manipulation=tuple(judged),
-            judges_agree=self._agreement(),
+            judges_agree=self._measure_agreement(),
             judged_sample=judged_sample,
             sample=self._sample,
             settings_changed=plan.settings_changed,
         )
         return Assessment(checks, records)
 
-    def _manipulation(self, sample: int | None) -> list[Manipulation]:
+    def _assess_manipulation(self, sample: int | None) -> list[Manipulation]:
         """Return them by judge; turns outside the judge's sample do not count as missing."""
-        chosen = chosen_pairs(self._plan.sweep, sample)
+        chosen = choose_pairs(self._plan.sweep, sample)
         return [
-            manipulation(
+            measure_manipulation(
                 model,
                 (
                     JudgedTurn(of.condition, of.task_id, of.trial, number, label, marked)
@@ -218,15 +220,15 @@ class Assessor:
             for place, model in enumerate(self._judges)
         ]
 
-    def _agreement(self) -> tuple[Agreement, ...]:
+    def _measure_agreement(self) -> tuple[Agreement, ...]:
         texts = [turn for one in self._seen for turn in one.turns]
         labels = {
             model: {text: self._label(model, text) for text in set(texts)} for model in self._judges
         }
-        return between_judges(labels, texts)
+        return compare_judges(labels, texts)
 
 
-def _declared_judge(sweep: Sweep) -> str | None:
+def _find_declared_judge(sweep: Sweep) -> str | None:
     """Return the id of the sweep file's judge."""
     if sweep.judge is None or sweep.judge.server is None:
         return sweep.judge.model if sweep.judge else None
@@ -234,7 +236,7 @@ def _declared_judge(sweep: Sweep) -> str | None:
     return role.served if role else None
 
 
-def _coverage(collected: Collected) -> tuple[Coverage, ...]:
+def _measure_coverage(collected: Collected) -> tuple[Coverage, ...]:
     counts: dict[Condition, list[int]] = {}
     for result in collected.cells:
         cell = result.cell
@@ -245,20 +247,20 @@ def _coverage(collected: Collected) -> tuple[Coverage, ...]:
     return tuple(Coverage(condition, *count) for condition, count in counts.items())
 
 
-def _power(plan: Plan) -> dict[Group, DesignPower]:
-    verdict = power_verdict(plan.cells, plan.sweep.gates.smallest_effect)
+def _compute_power(plan: Plan) -> dict[Group, DesignPower]:
+    verdict = judge_power(plan.cells, plan.sweep.gates.smallest_effect)
     return {each.design.group: each for each in verdict.designs}
 
 
-def as_data(checks: Checks) -> dict[str, Any]:
+def to_json(checks: Checks) -> dict[str, Any]:
     """Return the checks as JSON values, as checks.schema.json describes them."""
-    data: dict[str, Any] = _adapter().dump_python(checks, mode="json")
+    data: dict[str, Any] = _build_adapter().dump_python(checks, mode="json")
     return data
 
 
-def schema() -> dict[str, Any]:
+def build_schema() -> dict[str, Any]:
     """Return the JSON schema of `checks.json`."""
-    found = _adapter().json_schema(mode="serialization")
+    found = _build_adapter().json_schema(mode="serialization")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,
@@ -268,10 +270,10 @@ def schema() -> dict[str, Any]:
 
 def write_checks(run_dir: RunDir, checks: Checks) -> None:
     """Write `checks.json`. Raises OSError where the folder cannot be written."""
-    write_json(run_dir.checks, as_data(checks))
+    write_json(run_dir.checks, to_json(checks))
 
 
-def _adapter() -> TypeAdapter[Checks]:
+def _build_adapter() -> TypeAdapter[Checks]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Checks)

@@ -41,12 +41,12 @@ class DifferenceRecord:
     tasks: int
 
 
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+def _split_interval(interval: Interval | None) -> tuple[float | None, float | None]:
     return (interval.low, interval.high) if interval else (None, None)
 
 
-def _mean_record(found: Mean) -> MeanRecord:
-    low, high = _ends(found.interval)
+def _to_mean_record(found: Mean) -> MeanRecord:
+    low, high = _split_interval(found.interval)
     return MeanRecord(
         label=found.label,
         value=found.value,
@@ -59,15 +59,15 @@ def _mean_record(found: Mean) -> MeanRecord:
     )
 
 
-def _difference_record(found: Difference) -> DifferenceRecord:
-    return DifferenceRecord(found.label, found.value, *_ends(found.interval), found.tasks)
+def _to_difference_record(found: Difference) -> DifferenceRecord:
+    return DifferenceRecord(found.label, found.value, *_split_interval(found.interval), found.tasks)
 
 
 _WrittenMean = Annotated[
-    MeanRecord, WrapSerializer(lambda found, write: write(_mean_record(found)))
+    MeanRecord, WrapSerializer(lambda found, write: write(_to_mean_record(found)))
 ]
 _WrittenDifference = Annotated[
-    DifferenceRecord, WrapSerializer(lambda found, write: write(_difference_record(found)))
+    DifferenceRecord, WrapSerializer(lambda found, write: write(_to_difference_record(found)))
 ]
 CheckedMean = Annotated[Mean, GetPydanticSchema(lambda _, of: of.generate_schema(_WrittenMean))]
 CheckedDifference = Annotated[

@@ -30,7 +30,7 @@ from emobench.analysis.stats.interaction import (
 from emobench.analysis.stats.means import mean_reward, outcome_rate
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, sum_columns
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
-from emobench.analysis.stats.paired import paired_difference, undefined
+from emobench.analysis.stats.paired import make_undefined, paired_difference
 from emobench.analysis.stats.pass_k import pass_k_curve
 from emobench.analysis.stats.sensitivity import compare_missing
 from emobench.analysis.stats.units import (
@@ -43,7 +43,7 @@ from emobench.analysis.stats.units import (
 )
 from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     import pandas
@@ -136,7 +136,7 @@ class Findings:
         return found
 
 
-def effects(
+def estimate_effects(
     frame: pandas.DataFrame,
     *,
     baseline: str = CONTROL,
@@ -160,7 +160,7 @@ def effects(
     names = dict.fromkeys([cell.variant for cell in cells])
     order = list(variants) if variants is not None else _order(names, groups, baseline)
     found = [
-        _group(
+        _estimate_group(
             key,
             {name: group[name] for name in order if name in group},
             baseline,
@@ -184,7 +184,7 @@ def _order(
     return [*([baseline] if baseline in names else []), *(n for n in names if n != baseline)]
 
 
-def _group(
+def _estimate_group(
     key: Group,
     group: Mapping[str, Arm],
     baseline: str,
@@ -194,18 +194,18 @@ def _group(
     treated = [name for name in group if name != baseline]
     odds = fit_odds_ratios(group, baseline, treated)
     held = measured.get(key, {})
-    contrasts = _holm(
+    contrasts = _adjust_contrasts(
         {
             name: Contrast(
                 baseline=baseline,
-                difference=_difference(group, name, baseline),
-                sensitivity=_sensitivity(group, name, baseline),
+                difference=_compute_difference(group, name, baseline),
+                sensitivity=_compute_sensitivity(group, name, baseline),
                 odds_ratio=odds[name],
                 outcomes=_explore(held, name, baseline, SCORED_OUTCOMES),
                 mediators=_explore(held, name, baseline, tuple(MEDIATORS)),
                 per_protocol=None
                 if conforming is None
-                else _per_protocol(conforming, name, baseline),
+                else _compare_per_protocol(conforming, name, baseline),
             )
             for name in treated
         }
@@ -217,8 +217,8 @@ def _group(
             variant=name,
             mean=mean_reward(f"mean reward, {name}", arm),
             pass_k=pass_k_curve(name, arm.successes, arm.n, range(1, largest + 1)),
-            outcomes=_outcomes(name, arm, held.get(name, {})),
-            mediators=_mediator_means(name, held.get(name, {})),
+            outcomes=_estimate_outcome_rates(name, arm, held.get(name, {})),
+            mediators=_estimate_mediator_means(name, held.get(name, {})),
             contrast=contrasts.get(name),
         )
         for name, arm in group.items()
@@ -226,12 +226,12 @@ def _group(
     return GroupFinding(*key, baseline=baseline, variants=tuple(found))
 
 
-def _holm(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
+def _adjust_contrasts(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
     """Adjust confirmatory p's by Holm over the variants; exploratory ones by Benjamini-Hochberg
     over a group's table of outcomes, and over that of mediators."""
     count = len(contrasts)
     adjusted = holm([each.difference.p_permutation for each in contrasts.values()])
-    how = f"Holm over {plural(count, 'variant')}"
+    how = f"Holm over {pluralise(count, 'variant')}"
     result = {
         name: replace(each, difference=replace(each.difference, p_adjusted=p, adjustment=how))
         for (name, each), p in zip(contrasts.items(), adjusted, strict=True)
@@ -253,10 +253,10 @@ def _holm(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
     return result
 
 
-def _difference(group: Mapping[str, Arm], name: str, baseline: str) -> Difference:
+def _compute_difference(group: Mapping[str, Arm], name: str, baseline: str) -> Difference:
     what = f"difference in mean reward, {name} minus {baseline}"
     if baseline not in group:
-        return undefined(what, f"no {baseline} in this group")
+        return make_undefined(what, f"no {baseline} in this group")
     sides = {side: group[side] for side in (name, baseline)}
     values = {side: (arm.tasks, arm.means) for side, arm in sides.items()}
     rows, left_out = align_by_task(values, name, baseline)
@@ -265,19 +265,21 @@ def _difference(group: Mapping[str, Arm], name: str, baseline: str) -> Differenc
     return paired_difference(label, rows[0] - rows[1], left_out=left_out)
 
 
-def _sensitivity(group: Mapping[str, Arm], name: str, baseline: str) -> tuple[Sensitivity, ...]:
+def _compute_sensitivity(
+    group: Mapping[str, Arm], name: str, baseline: str
+) -> tuple[Sensitivity, ...]:
     if baseline not in group:
         return ()
     what = f"difference in mean reward, {name} minus {baseline}"
     return compare_missing(what, group[name], group[baseline])
 
 
-def _per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Difference:
+def _compare_per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Difference:
     if name not in conforming or baseline not in conforming:
         lacking = name if name not in conforming else baseline
         what = f"difference in mean reward, {name} minus {baseline}, per protocol"
-        return undefined(what, f"no conforming episode of {lacking}")
-    found = _difference(conforming, name, baseline)
+        return make_undefined(what, f"no conforming episode of {lacking}")
+    found = _compute_difference(conforming, name, baseline)
     return replace(
         found, label=f"{found.label}, per protocol", notes=(*found.notes, POST_TREATMENT)
     )
@@ -313,7 +315,7 @@ def _explore(
     return tuple(found)
 
 
-def _outcomes(name: str, arm: Arm, held: Mapping[str, Sums]) -> dict[str, Mean]:
+def _estimate_outcome_rates(name: str, arm: Arm, held: Mapping[str, Sums]) -> dict[str, Mean]:
     found = {}
     for outcome in SCORED_OUTCOMES:
         if outcome in held:
@@ -329,7 +331,7 @@ def _outcomes(name: str, arm: Arm, held: Mapping[str, Sums]) -> dict[str, Mean]:
     return found
 
 
-def _mediator_means(name: str, held: Mapping[str, Sums]) -> tuple[MediatorMean, ...]:
+def _estimate_mediator_means(name: str, held: Mapping[str, Sums]) -> tuple[MediatorMean, ...]:
     found = []
     for column, what in MEDIATORS.items():
         if column not in held:
@@ -337,6 +339,6 @@ def _mediator_means(name: str, held: Mapping[str, Sums]) -> tuple[MediatorMean, 
         _, total, n = held[column]
         episodes = int(n.sum())
         value = float(total.sum()) / episodes if episodes else None
-        label = f"mean {what} per conversation, {name}, {plural(episodes, 'conversation')}"
+        label = f"mean {what} per conversation, {name}, {pluralise(episodes, 'conversation')}"
         found.append(MediatorMean(label, column, value, episodes))
     return tuple(found)

@@ -18,7 +18,7 @@ from emobench.analysis.stats.power import DesignPower
 from emobench.analysis.transcript.fidelity import VariantFidelity
 from emobench.core.gates import FidelityGate, Gates, ManipulationGate
 from emobench.core.outcomes import CONTROL, Condition, Group
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 Verdict = Literal["passed", "failed", "not_checked"]
 Bound = Literal["at least", "at most"]
@@ -56,10 +56,12 @@ class Criterion:
             return f"{self.what}: not known"
         interval = ""
         if self.low is not None and self.high is not None:
-            interval = f" (95 % interval {_of_100(self.low)} to {_of_100(self.high)})"
+            interval = (
+                f" (95 % interval {_format_percent(self.low)} to {_format_percent(self.high)})"
+            )
         return (
-            f"{self.what}: {_of_100(self.value)} {self.unit}{interval}, wanted {self.bound} "
-            f"{_of_100(self.threshold)}"
+            f"{self.what}: {_format_percent(self.value)} {self.unit}{interval}, wanted "
+            f"{self.bound} {_format_percent(self.threshold)}"
         )
 
 
@@ -114,13 +116,13 @@ def evaluate(
     results = []
     for found in coverage:
         condition = found.condition
-        results.append(_coverage(gates, found))
+        results.append(_evaluate_coverage(gates, found))
         if condition.variant != CONTROL:
-            results.append(_power(condition, power.get(condition.group)))
+            results.append(_evaluate_power(condition, power.get(condition.group)))
             results.append(
-                _manipulation(gates.manipulation, condition, manipulation.get(condition))
+                _evaluate_manipulation(gates.manipulation, condition, manipulation.get(condition))
             )
-        results.append(_fidelity(gates.fidelity, condition, fidelity.get(condition)))
+        results.append(_evaluate_fidelity(gates.fidelity, condition, fidelity.get(condition)))
     return tuple(results)
 
 
@@ -141,36 +143,39 @@ def find_labels(results: Iterable[GateResult], condition: Condition) -> tuple[La
     return tuple(found)
 
 
-def overall_verdict(results: Iterable[GateResult]) -> Verdict:
+def decide_overall_verdict(results: Iterable[GateResult]) -> Verdict:
     """Return failed if any gate failed; passed only if all passed."""
-    return _worst([result.verdict for result in results])
+    return _find_worst([result.verdict for result in results])
 
 
-def _coverage(gates: Gates, found: Coverage) -> GateResult:
+def _evaluate_coverage(gates: Gates, found: Coverage) -> GateResult:
     what = f"share of its {found.planned} planned episodes with a result"
-    criterion = _criterion(what, found.share, "at least", gates.coverage)
-    return _result(found.condition, "coverage", (criterion,))
+    criterion = _check_value(what, found.share, "at least", gates.coverage)
+    return _build_result(found.condition, "coverage", (criterion,))
 
 
-def _power(condition: Condition, power: DesignPower | None) -> GateResult:
+def _evaluate_power(condition: Condition, power: DesignPower | None) -> GateResult:
     if power is None:
         reason = "there is no control to compare with"
         return GateResult(condition, "power", "not_checked", reason)
     design = power.design
-    size = f"{plural(design.tasks, 'task')} x {plural(design.trials, 'trial')}"
-    what = f"smallest drop in mean reward that {size} detect with {_of_100(power.power)} % power"
+    size = f"{pluralise(design.tasks, 'task')} x {pluralise(design.trials, 'trial')}"
+    what = (
+        f"smallest drop in mean reward that {size} detect with {_format_percent(power.power)} % "
+        "power"
+    )
     verdict: Verdict = "passed" if power.enough else "failed"
     criterion = Criterion(
         what, power.smallest, None, None, "at most", power.wanted, verdict, "points"
     )
     said = str(criterion)
     if power.smallest is None:
-        said = f"{what}: none at all, wanted at most {_of_100(power.wanted)} points"
+        said = f"{what}: none at all, wanted at most {_format_percent(power.wanted)} points"
     reason = said if power.enough else f"underpowered: {said}"
     return GateResult(condition, "power", verdict, reason, (criterion,))
 
 
-def _manipulation(
+def _evaluate_manipulation(
     gate: ManipulationGate, condition: Condition, seen: VariantManipulation | None
 ) -> GateResult:
     def not_checked(reason: str) -> GateResult:
@@ -183,26 +188,26 @@ def _manipulation(
     if seen.judged < LEAST_JUDGED * seen.turns:
         return not_checked(f"only {seen.judged} of {seen.turns} user turns have a label")
     if condition.variant in NEUTRAL_VARIANTS:
-        excess = _difference(
+        excess = _check_difference(
             "excess over control of the share of emotional turns",
             seen.emotional_excess,
             "at most",
             gate.placebo,
         )
-        return _result(condition, "manipulation", (excess,))
+        return _build_result(condition, "manipulation", (excess,))
     assert seen.recognised is not None and seen.conversations_recognised is not None
-    return _result(
+    return _build_result(
         condition,
         "manipulation",
         (
-            _measured("share of turns recognised", seen.recognised, "at least", gate.turns),
-            _measured(
+            _check_mean("share of turns recognised", seen.recognised, "at least", gate.turns),
+            _check_mean(
                 "share of conversations recognised",
                 seen.conversations_recognised,
                 "at least",
                 gate.conversations,
             ),
-            _difference(
+            _check_difference(
                 "share of turns recognised, above control's",
                 seen.above_control,
                 "at least",
@@ -212,16 +217,18 @@ def _manipulation(
     )
 
 
-def _fidelity(gate: FidelityGate, condition: Condition, seen: VariantFidelity | None) -> GateResult:
+def _evaluate_fidelity(
+    gate: FidelityGate, condition: Condition, seen: VariantFidelity | None
+) -> GateResult:
     if seen is None or not seen.conversations:
         reason = "there is no conversation to look at"
         return GateResult(condition, "fidelity", "not_checked", reason)
     criteria = [
-        _measured("share of facts conveyed", seen.measures["conveyed"], "at least", gate.conveyed)
+        _check_mean("share of facts conveyed", seen.measures["conveyed"], "at least", gate.conveyed)
     ]
     if condition.variant != CONTROL:
         criteria.append(
-            _difference(
+            _check_difference(
                 "facts conveyed, against control",
                 seen.differences.get("conveyed"),
                 "at least",
@@ -235,22 +242,26 @@ def _fidelity(gate: FidelityGate, condition: Condition, seen: VariantFidelity | 
             ("role_flips", "conversations in which the user speaks as the agent", gate.role_flips),
         ):
             criteria.append(
-                _difference(f"{what}, against control", seen.differences.get(name), "at most", most)
+                _check_difference(
+                    f"{what}, against control", seen.differences.get(name), "at most", most
+                )
             )
-    return _result(condition, "fidelity", tuple(criteria))
+    return _build_result(condition, "fidelity", tuple(criteria))
 
 
-def _measured(what: str, found: Mean, bound: Bound, threshold: float) -> Criterion:
-    return _criterion(what, found.value, bound, threshold, found.interval)
+def _check_mean(what: str, found: Mean, bound: Bound, threshold: float) -> Criterion:
+    return _check_value(what, found.value, bound, threshold, found.interval)
 
 
-def _difference(what: str, found: Difference | None, bound: Bound, threshold: float) -> Criterion:
+def _check_difference(
+    what: str, found: Difference | None, bound: Bound, threshold: float
+) -> Criterion:
     if found is None:
-        return _criterion(what, None, bound, threshold, unit="points")
-    return _criterion(what, found.value, bound, threshold, found.interval, "points")
+        return _check_value(what, None, bound, threshold, unit="points")
+    return _check_value(what, found.value, bound, threshold, found.interval, "points")
 
 
-def _criterion(
+def _check_value(
     what: str,
     value: float | None,
     bound: Bound,
@@ -267,23 +278,23 @@ def _criterion(
     return Criterion(what, value, low, high, bound, threshold, verdict, unit)
 
 
-def _result(condition: Condition, gate: Gate, criteria: tuple[Criterion, ...]) -> GateResult:
-    verdict = _worst([criterion.verdict for criterion in criteria])
+def _build_result(condition: Condition, gate: Gate, criteria: tuple[Criterion, ...]) -> GateResult:
+    verdict = _find_worst([criterion.verdict for criterion in criteria])
     shown = [criterion for criterion in criteria if criterion.verdict == verdict]
     return GateResult(condition, gate, verdict, "; ".join(map(str, shown)), criteria)
 
 
-def _worst(verdicts: list[Verdict]) -> Verdict:
+def _find_worst(verdicts: list[Verdict]) -> Verdict:
     for verdict in ("failed", "not_checked"):
         if verdict in verdicts:
             return "failed" if verdict == "failed" else "not_checked"
     return "passed" if verdicts else "not_checked"
 
 
-def _of_100(share: float) -> str:
+def _format_percent(share: float) -> str:
     """Return a share in percent, with the figures that a threshold may have.
 
-    >>> _of_100(0.95), _of_100(-0.034), _of_100(0.0)
+    >>> _format_percent(0.95), _format_percent(-0.034), _format_percent(0.0)
     ('95', '-3.4', '0')
     """
     return f"{round(share * 100, 1) + 0.0:g}"

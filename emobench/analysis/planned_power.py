@@ -10,14 +10,14 @@ from emobench.analysis.stats.power import (
     POWER,
     Difficulty,
     PowerVerdict,
-    power_verdict,
+    judge_power,
 )
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import Group
 from emobench.core.sweep import Cell
 
 
-def planned_power(
+def assess_planned_power(
     source: Path,
     *,
     drop: float | None = None,
@@ -31,18 +31,18 @@ def planned_power(
     tasks are as hard as `pilot`, or the run itself, found them; else as published. Raises
     InvalidInput where the source cannot be read, or the pilot has no scored control.
     """
-    cells, wanted = _planned(source)
+    cells, wanted = _read_design(source)
     pilot = pilot or (source if source.is_dir() else None)
-    return power_verdict(
+    return judge_power(
         cells,
         wanted if drop is None else drop,
         alpha=alpha,
         power=power,
-        difficulties=_measured(pilot) if pilot else None,
+        difficulties=_read_difficulties(pilot) if pilot else None,
     )
 
 
-def _planned(source: Path) -> tuple[list[Cell], float]:
+def _read_design(source: Path) -> tuple[list[Cell], float]:
     """Return the cells of a sweep file or of a run, and the smallest effect of interest it
     declares."""
     if source.is_dir():
@@ -58,13 +58,13 @@ def _planned(source: Path) -> tuple[list[Cell], float]:
     return expand(sweep), sweep.gates.smallest_effect
 
 
-def _measured(pilot: Path) -> Mapping[Group, Difficulty]:
+def _read_difficulties(pilot: Path) -> Mapping[Group, Difficulty]:
     """Return how hard a run found its tasks. Raises InvalidInput where it has no scored control."""
-    from emobench.analysis.stats.pilot import difficulties
+    from emobench.analysis.stats.pilot import estimate_difficulties
     from emobench.analysis.stats.units import count_by_task, split_arms
     from emobench.tables.table import load_tables
 
-    found = difficulties(split_arms(count_by_task(load_tables(pilot).episodes)))
+    found = estimate_difficulties(split_arms(count_by_task(load_tables(pilot).episodes)))
     if not found:
         raise InvalidInput(
             Problem(

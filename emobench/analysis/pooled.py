@@ -19,11 +19,11 @@ from emobench.analysis.stats.pass_k import pass_k_curve
 from emobench.analysis.stats.units import (
     Arm,
     count_by_task,
-    gaps_by_task,
     make_frame,
     pool,
     split_arms,
     stack,
+    subtract_by_task,
 )
 from emobench.core.outcomes import CONTROL, Group, Outcome
 from emobench.core.sweep import Cell
@@ -44,27 +44,27 @@ class VariantRow:
     infra_errors: int
 
 
-def variants_of(cells: Iterable[Cell]) -> list[str]:
+def list_variants(cells: Iterable[Cell]) -> list[str]:
     """Return the variants in the order of the plan, control first."""
     names = dict.fromkeys(cell.variant for cell in cells)
     return sorted(names, key=lambda name: name != CONTROL)
 
 
-def ks_of(trials: int) -> list[int]:
+def choose_ks(trials: int) -> list[int]:
     """Return the k of pass^k that are shown: 1 to 4, then powers of two, then all trials."""
     return sorted({k for k in (1, 2, 3, 4, 8, 16, 32) if k <= trials} | {trials})
 
 
-def variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
+def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
     """Return one row a variant."""
     cells = [result.cell for result in collected.cells]
-    observations = collected.observations()
+    observations = collected.list_observations()
     groups = split_arms(count_by_task(make_frame(observations), cells))
     planned: Counter[str] = Counter()
     for cell in cells:
         planned[cell.variant] += len(cell.tasks)
     errors = Counter(each.variant for each in observations if each.outcome == Outcome.INFRA_ERROR)
-    names = variants_of(cells)
+    names = list_variants(cells)
     parts = {
         name: [(key, group[name]) for key, group in groups.items() if name in group]
         for name in names
@@ -78,7 +78,7 @@ def variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
                 planned=planned[name],
                 mean=mean_reward(f"mean reward, {name}", pool(stacked)),
                 passes=pass_k_curve(name, stacked.successes, stacked.n, ks, stacked.tasks),
-                difference=_difference(name, parts[name], parts[CONTROL])
+                difference=_compute_difference(name, parts[name], parts[CONTROL])
                 if name != CONTROL and CONTROL in parts
                 else None,
                 infra_errors=errors[name],
@@ -87,10 +87,10 @@ def variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
     return rows
 
 
-def _difference(
+def _compute_difference(
     name: str, treated: Sequence[tuple[Group, Arm]], control: Sequence[tuple[Group, Arm]]
 ) -> Difference:
-    gaps, left_out = gaps_by_task(_means(treated), _means(control))
+    gaps, left_out = subtract_by_task(_compute_means(treated), _compute_means(control))
     trials = [count for _, arm in (*treated, *control) for count in arm.n.tolist()]
     return paired_difference(
         f"difference in mean reward, {name} minus {CONTROL}, {describe_size(gaps.size, trials)}, "
@@ -102,7 +102,7 @@ def _difference(
     )
 
 
-def _means(parts: Sequence[tuple[Group, Arm]]) -> dict[tuple[Group, int], float]:
+def _compute_means(parts: Sequence[tuple[Group, Arm]]) -> dict[tuple[Group, int], float]:
     return {
         (group, task): mean
         for group, arm in parts

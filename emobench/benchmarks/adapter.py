@@ -20,7 +20,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-from emobench.benchmarks.state import preload, shared_env_class
+from emobench.benchmarks.state import make_shared_env_class, preload
 from emobench.benchmarks.task_sets import PACKAGES, TASK_COUNTS
 from emobench.core.errors import InvalidInput
 
@@ -52,30 +52,30 @@ class Benchmark:
     def label(self) -> str:
         return f"{self.package} {self.version}"
 
-    def module(self, name: str) -> Any:
+    def import_module(self, name: str) -> Any:
         """Return a module of the benchmark, e.g. 'envs.user'."""
         return _import(f"{self.package}.{name}")
 
-    def tasks(self, env: str) -> list[Any]:
+    def load_tasks(self, env: str) -> list[Any]:
         """Return the original test tasks, in their order: 115 for retail, 50 for airline."""
-        module = self.module(f"envs.{env}.tasks_test")
+        module = self.import_module(f"envs.{env}.tasks_test")
         tasks: list[Any] = getattr(module, "TASKS_TEST", None) or module.TASKS
         return tasks[: TASK_COUNTS[env]]
 
-    def last_task_drawn(self, env: str) -> int:
+    def find_last_task_drawn(self, env: str) -> int:
         """Return the largest task that stock's `run` may draw for an environment that it throws
         away."""
-        module = self.module(f"envs.{env}.tasks_test")
+        module = self.import_module(f"envs.{env}.tasks_test")
         count = len(getattr(module, "TASKS_TEST", None) or module.TASKS)
         return count - 1 if self.package == "tau_trait" else count  # the original's may be one off
 
-    def wiki(self, env: str) -> str:
+    def read_wiki(self, env: str) -> str:
         """Return the policy that the agent works by."""
-        return str(self.module(f"envs.{env}.wiki").WIKI)
+        return str(self.import_module(f"envs.{env}.wiki").WIKI)
 
-    def tools_info(self, env: str) -> list[dict[str, Any]]:
+    def read_tools_info(self, env: str) -> list[dict[str, Any]]:
         """Return the tools in OpenAI's format."""
-        return [tool.get_info() for tool in self.module(f"envs.{env}.tools").ALL_TOOLS]
+        return [tool.get_info() for tool in self.import_module(f"envs.{env}.tools").ALL_TOOLS]
 
     def make_env(
         self, env: str, task: int, user_strategy: str, user_model: str, *, shared: bool = False
@@ -94,16 +94,16 @@ class Benchmark:
             "task_index": task,
         }
         if not shared:
-            return self.module("envs").get_env(env, **arguments)
-        stock_class = getattr(self.module(f"envs.{env}"), f"Mock{env.capitalize()}DomainEnv")
-        return shared_env_class(stock_class, self.module("envs.base"))(**arguments)
+            return self.import_module("envs").get_env(env, **arguments)
+        stock_class = getattr(self.import_module(f"envs.{env}"), f"Mock{env.capitalize()}DomainEnv")
+        return make_shared_env_class(stock_class, self.import_module("envs.base"))(**arguments)
 
     def preload(self, env: str) -> None:
         """Read the data that environments with `shared` work over (0.15 to 0.4 s, once a process).
 
         Best before the first episode: from then on the garbage collector leaves alone what exists.
         """
-        preload(self.module(f"envs.{env}.env").load_data, self.module("envs.base"))
+        preload(self.import_module(f"envs.{env}.env").load_data, self.import_module("envs.base"))
 
     def make_agent(
         self, strategy: str, env: str, model: str, temperature: float, displays: list[str]
@@ -113,21 +113,21 @@ class Benchmark:
         arguments: dict[str, Any] = dict(extra)
         if strategy == "few-shot":
             arguments["few_shot_displays"] = displays
-        return getattr(self.module(f"agents.{module}"), name)(
-            tools_info=self.tools_info(env),
-            wiki=self.wiki(env),
+        return getattr(self.import_module(f"agents.{module}"), name)(
+            tools_info=self.read_tools_info(env),
+            wiki=self.read_wiki(env),
             model=model,
             provider="openai",
             temperature=temperature,
             **arguments,
         )
 
-    def user_class(self, strategy: str) -> type[Any]:
+    def find_user_class(self, strategy: str) -> type[Any]:
         """Return the simulated user of a strategy, with the fork's faults bridged."""
-        module = self.module("envs.user")
+        module = self.import_module("envs.user")
         base: type[Any] = getattr(module, _USERS[strategy])
         if self.package == "tau_trait":
-            return _trait_user(base, module.LLMUserSimulationEnv)  # type: ignore[arg-type]
+            return _bridge_trait_user(base, module.LLMUserSimulationEnv)  # type: ignore[arg-type]
         return base
 
 
@@ -138,7 +138,7 @@ def load_benchmark(package: str | None = None) -> Benchmark:
     wanted = (package,) if package else PACKAGES
     for name in wanted:
         if importlib.util.find_spec(name) is not None:
-            return Benchmark(name, _version(name))
+            return Benchmark(name, _find_version(name))
     raise InvalidInput(
         f"no benchmark is installed: looked for {' and '.join(wanted)}\n"
         "  install one: pip install --no-deps tau-trait==0.1.1   (from PyPI)\n"
@@ -146,7 +146,7 @@ def load_benchmark(package: str | None = None) -> Benchmark:
     )
 
 
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     try:
         distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:
@@ -167,7 +167,7 @@ def _import(name: str) -> Any:
     user_module = sys.modules.get("tau_trait.envs.user")
     if user_module is not None:
         # The fork prints each prompt and message; a module-level name shadows the built-in.
-        user_module.print = _silent  # type: ignore[attr-defined]
+        user_module.print = _do_nothing  # type: ignore[attr-defined]
     return module
 
 
@@ -180,12 +180,12 @@ class _Later(ModuleType):
 class _LitellmLater(_Later):
     @staticmethod
     def completion(*args: Any, **kwargs: Any) -> Any:
-        return _real("litellm").completion(*args, **kwargs)
+        return _import_real("litellm").completion(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(_real("litellm"), name)
+        return getattr(_import_real("litellm"), name)
 
 
 class _OpenAILater(_Later):
@@ -196,10 +196,10 @@ class _OpenAILater(_Later):
             self._options = options
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(_real("openai").OpenAI(**self._options), name)
+            return getattr(_import_real("openai").OpenAI(**self._options), name)
 
 
-def _real(library: str) -> Any:
+def _import_real(library: str) -> Any:
     for name in [name for name, module in sys.modules.items() if isinstance(module, _Later)]:
         del sys.modules[name]
     module = importlib.import_module(library)
@@ -221,7 +221,7 @@ def _libraries_later() -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _silent(*_: object, **__: object) -> None:
+def _do_nothing(*_: object, **__: object) -> None:
     return None
 
 
@@ -237,7 +237,7 @@ def _environment_kept() -> Iterator[None]:
 
 
 @cache
-def _trait_user(base: type[Any], llm_user: type[Any]) -> type[Any]:
+def _bridge_trait_user(base: type[Any], llm_user: type[Any]) -> type[Any]:
     """Return `base` of the fork with the original's behaviour under its `super()` calls.
 
     The fork's llm user stores message objects instead of dicts, stores them in a list that its

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from emobench.benchmarks.tasks import Action, Task, canonical
+from emobench.benchmarks.tasks import Action, Task, dump_canonical
 from emobench.benchmarks.transcript import ToolCall, Transcript
 
 
@@ -28,7 +28,7 @@ class Writes:
         for action in self.missing:
             same = [call for call in left if call.tool == action.tool and call.arguments]
             if same:
-                nearest = max(same, key=lambda call: _equal(action, call))
+                nearest = max(same, key=lambda call: _count_equal(action, call))
                 left.remove(nearest)
                 yield action, nearest
 
@@ -55,30 +55,30 @@ def compare_writes(transcript: Transcript, task: Task) -> Writes:
     return Writes(tuple(missing), tuple(unwanted))
 
 
-def differing(action: Action, call: ToolCall) -> Iterator[tuple[str, list[str], list[str]]]:
+def find_differences(action: Action, call: ToolCall) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield (argument, values only in the ground truth, values only in the call) where they
     differ."""
     given = call.arguments or {}
     for name in {**action.arguments, **given}:
-        right = Counter(scalars(action.arguments.get(name)))
-        wrong = Counter(scalars(given.get(name)))
+        right = Counter(list_scalars(action.arguments.get(name)))
+        wrong = Counter(list_scalars(given.get(name)))
         if right != wrong:
             yield name, list((right - wrong).elements()), list((wrong - right).elements())
 
 
-def scalars(value: object) -> Iterator[str]:
+def list_scalars(value: object) -> Iterator[str]:
     """Yield the texts and numbers in a value, as text, however deep they stand."""
     if isinstance(value, dict):
         for each in value.values():
-            yield from scalars(each)
+            yield from list_scalars(each)
     elif isinstance(value, list):
         for each in value:
-            yield from scalars(each)
+            yield from list_scalars(each)
     elif value is not None:
-        yield value if isinstance(value, str) else canonical(value)
+        yield value if isinstance(value, str) else dump_canonical(value)
 
 
-def distinctive(value: str) -> bool:
+def is_distinctive(value: str) -> bool:
     """Return whether finding a value in a text says that it was meant: a name, an id, a phrase; not
     a number of few digits, not "yes"."""
     return (len(value) >= 5 and any(char.isalpha() for char in value)) or len(value) >= 6
@@ -94,9 +94,9 @@ def mentions(texts: Iterable[str], value: str) -> bool:
     return any(pattern.search(" ".join(text.casefold().split())) for text in texts)
 
 
-def _equal(action: Action, call: ToolCall) -> int:
+def _count_equal(action: Action, call: ToolCall) -> int:
     given = call.arguments or {}
     return sum(
-        name in given and canonical(value) == canonical(given[name])
+        name in given and dump_canonical(value) == dump_canonical(given[name])
         for name, value in action.arguments.items()
     )

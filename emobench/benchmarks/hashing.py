@@ -28,7 +28,7 @@ _AWKWARD: dict[str, Any] = {
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def fast_hashable(stock: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def make_fast_hashable(stock: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return stock's `to_hashable`, in half the time; itself where it is not the one that we
     know."""
 
@@ -48,7 +48,7 @@ def fast_hashable(stock: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return hashable if repr(hashable(_AWKWARD)) == repr(stock(_AWKWARD)) else stock
 
 
-def tuple_text(pieces: Sequence[bytes]) -> bytes:
+def format_tuple(pieces: Sequence[bytes]) -> bytes:
     """Return the text of a tuple whose members have these texts."""
     return b"(" + _COMMA.join(pieces) + (b",)" if len(pieces) == 1 else b")")
 
@@ -62,21 +62,21 @@ class TableText:
         lengths = (len(piece) + len(_COMMA) for piece in pieces)
         self._begins = list(accumulate(lengths, initial=begin + len(b"(")))
         """Where each piece begins, and where one more would."""
-        self._end = begin + len(tuple_text(pieces))
+        self._end = begin + len(format_tuple(pieces))
 
-    def edits(self, changes: Changes) -> list[Edit]:
+    def list_edits(self, changes: Changes) -> list[Edit]:
         """Return what the changes do to the whole text, in order."""
         edits: list[Edit] = []
         for key, piece in changes:
             position = bisect_left(self._keys, key)
             if piece is None or position == len(self._keys) or self._keys[position] != key:
                 # Another number of records: the commas change as well.
-                return [(self._begin, self._end, self._changed_text(changes))]
+                return [(self._begin, self._end, self._format_changes(changes))]
             end = self._begins[position + 1] - len(_COMMA)
             edits.append((self._begins[position], end, piece))
         return edits
 
-    def _changed_text(self, changes: Changes) -> bytes:
+    def _format_changes(self, changes: Changes) -> bytes:
         pieces = self._pieces.copy()
         for key, piece in reversed(changes):  # from the end, so that positions before it hold
             position = bisect_left(self._keys, key)
@@ -87,7 +87,7 @@ class TableText:
                 del pieces[position]
             else:
                 pieces[position] = piece
-        return tuple_text(pieces)
+        return format_tuple(pieces)
 
 
 class HashedText:

@@ -158,13 +158,13 @@ class Overlay(dict[Any, Any]):
     def pop(self, *args: Any, **kwargs: Any) -> Any:
         size = len(self)
         record = dict.pop(self, *args, **kwargs)
-        return record if len(self) == size else self._taken(args[0], record)
+        return record if len(self) == size else self._take(args[0], record)
 
     def popitem(self) -> tuple[Any, Any]:
         key, record = dict.popitem(self)
-        return key, self._taken(key, record)
+        return key, self._take(key, record)
 
-    def _taken(self, key: Any, record: Any) -> Any:
+    def _take(self, key: Any, record: Any) -> Any:
         self.touched.add(key)
         return self._thaw(key) if type(record) in _FROZEN else record
 

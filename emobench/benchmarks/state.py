@@ -15,7 +15,13 @@ from itertools import islice
 from threading import Lock
 from typing import Any
 
-from emobench.benchmarks.hashing import Changes, HashedText, TableText, fast_hashable, tuple_text
+from emobench.benchmarks.hashing import (
+    Changes,
+    HashedText,
+    TableText,
+    format_tuple,
+    make_fast_hashable,
+)
 from emobench.benchmarks.overlay import Overlay, Table, pack, settle
 
 _SEPARATOR = ", "
@@ -26,7 +32,7 @@ class SharedState:
     """The data of one environment, with each record's part of the text that stock hashes."""
 
     def __init__(self, data: dict[str, dict[str, Any]], to_hashable: Callable[[Any], Any]) -> None:
-        self._hashable = fast_hashable(to_hashable)
+        self._hashable = make_fast_hashable(to_hashable)
         self._tables = {name: Table(records) for name, records in data.items()}
         self._names = sorted(data)
         self._texts: dict[str, TableText] = {}
@@ -34,25 +40,25 @@ class SharedState:
         for name in self._names:
             text += f"{_SEPARATOR if len(text) > 1 else ''}({name!r}, ".encode()
             keys = sorted(data[name])
-            pieces = [self._piece(key, data[name][key]) for key in keys]
+            pieces = [self._format_piece(key, data[name][key]) for key in keys]
             self._texts[name] = TableText(keys, pieces, len(text))
-            text += tuple_text(pieces) + b")"
+            text += format_tuple(pieces) + b")"
         self._text = HashedText(text + (b",)" if len(data) == 1 else b")"))
         self._hashes: dict[tuple[Changes, ...], str] = {}
         self._changed_pieces: dict[tuple[str, bytes], bytes] = {}
 
-    def fresh(self) -> dict[str, Any]:
+    def make_fresh(self) -> dict[str, Any]:
         """Return the data for one episode, in place of stock's `load_data`."""
         return {name: Overlay(table) for name, table in self._tables.items()}
 
     def digest(self, state: dict[str, Any]) -> str | None:
-        """Return stock's hash of a state that began as `fresh()`; None where only stock can
+        """Return stock's hash of a state that began as `make_fresh()`; None where only stock can
         tell."""
         if state.keys() != self._tables.keys():
             return None
         changes: list[Changes] = []
         for name in self._names:
-            found = self._changes(name, state[name])
+            found = self._find_changes(name, state[name])
             if found is None:
                 return None
             changes.append(found)
@@ -62,7 +68,7 @@ class SharedState:
             edits = [
                 edit
                 for name, changed in zip(self._names, key, strict=True)
-                for edit in self._texts[name].edits(changed)
+                for edit in self._texts[name].list_edits(changed)
             ]
             digest = self._text.digest(edits)
             if len(self._hashes) >= _KEPT:
@@ -70,10 +76,10 @@ class SharedState:
             self._hashes[key] = digest
         return digest
 
-    def _piece(self, key: str, record: Any) -> bytes:
+    def _format_piece(self, key: str, record: Any) -> bytes:
         return repr((key, self._hashable(record))).encode()
 
-    def _changes(self, name: str, overlay: Any) -> Changes | None:
+    def _find_changes(self, name: str, overlay: Any) -> Changes | None:
         table = self._tables[name]
         # A tool may have put another table in its place, or a key that does not sort with others.
         if type(overlay) is not Overlay or overlay.table is not table:
@@ -84,27 +90,27 @@ class SharedState:
         for key in sorted(overlay.touched):
             if key in overlay:
                 record = dict.__getitem__(overlay, key)
-                packed = _packed(record)
+                packed = _pack(record)
                 if packed is None or packed != table.packed.get(key):
-                    changes.append((key, self._changed_piece(key, record, packed)))
+                    changes.append((key, self._format_changed_piece(key, record, packed)))
             elif key in table.packed:
                 changes.append((key, None))
         return tuple(changes)
 
-    def _changed_piece(self, key: str, record: Any, packed: bytes | None) -> bytes:
+    def _format_changed_piece(self, key: str, record: Any, packed: bytes | None) -> bytes:
         """Return a changed record's text; where the models do what is right, two states hold the
         same."""
         if packed is None:
-            return self._piece(key, record)
+            return self._format_piece(key, record)
         known = self._changed_pieces.get((key, packed))
         if known is None:
             if len(self._changed_pieces) >= _KEPT:
                 self._changed_pieces.clear()
-            known = self._changed_pieces[key, packed] = self._piece(key, record)
+            known = self._changed_pieces[key, packed] = self._format_piece(key, record)
         return known
 
 
-def _packed(record: Any) -> bytes | None:
+def _pack(record: Any) -> bytes | None:
     try:
         return pack(record)
     except ValueError:
@@ -115,7 +121,7 @@ _shared: dict[Any, SharedState | None] = {}
 _loading = Lock()
 
 
-def shared_state(load_data: Callable[[], Any], stock: Any) -> SharedState | None:
+def read_shared_state(load_data: Callable[[], Any], stock: Any) -> SharedState | None:
     """Return what stock's `load_data` reads, read once a process; `stock` is the module
     `envs.base`.
 
@@ -123,12 +129,12 @@ def shared_state(load_data: Callable[[], Any], stock: Any) -> SharedState | None
     """
     with _loading:
         if load_data not in _shared:
-            _shared[load_data] = _shared_state(load_data(), stock)
+            _shared[load_data] = _build_shared_state(load_data(), stock)
         return _shared[load_data]
 
 
 def preload(load_data: Callable[[], Any], stock: Any) -> None:
-    """Read what `shared_state` gives, and take it out of the garbage collector's rounds.
+    """Read what `read_shared_state` gives, and take it out of the garbage collector's rounds.
 
     That acts on the whole process, once for each `load_data`, and on all that exists by then: best
     before the first episode, so that no round walks over the shared data again. What is garbage
@@ -139,21 +145,21 @@ def preload(load_data: Callable[[], Any], stock: Any) -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        shared_state(load_data, stock)
+        read_shared_state(load_data, stock)
     finally:
         gc.freeze()
         if enabled:
             gc.enable()
 
 
-def _shared_state(data: Any, stock: Any) -> SharedState | None:
+def _build_shared_state(data: Any, stock: Any) -> SharedState | None:
     if not _is_tables(data):
         return None
     try:
         # A few records tell whether this version of the benchmark hashes as stock did.
         sample = {name: dict(islice(records.items(), 3)) for name, records in data.items()}
         state = SharedState(sample, stock.to_hashable)
-        if state.digest(state.fresh()) != stock.consistent_hash(stock.to_hashable(sample)):
+        if state.digest(state.make_fresh()) != stock.consistent_hash(stock.to_hashable(sample)):
             return None
         return SharedState(data, stock.to_hashable)
     except ValueError:
@@ -168,13 +174,13 @@ def _is_tables(data: Any) -> bool:
 
 
 @cache
-def shared_env_class(env_class: type[Any], stock: Any) -> type[Any]:
+def make_shared_env_class(env_class: type[Any], stock: Any) -> type[Any]:
     """Return a stock environment's class that works over shared data; `stock` is `envs.base`."""
 
     class SharedEnv(stock.Env):  # type: ignore[misc]
         def __init__(self, data_load_func: Callable[[], Any], **arguments: Any) -> None:
-            self._shared = shared_state(data_load_func, stock)
-            load = self._shared.fresh if self._shared else data_load_func
+            self._shared = read_shared_state(data_load_func, stock)
+            load = self._shared.make_fresh if self._shared else data_load_func
             super().__init__(data_load_func=load, **arguments)
 
         @property

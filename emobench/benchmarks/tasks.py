@@ -49,7 +49,7 @@ class Action:
     @property
     def key(self) -> tuple[str, str]:
         """As `ToolCall.key`."""
-        return (self.tool, canonical(self.arguments))
+        return (self.tool, dump_canonical(self.arguments))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class EnvTasks:
     tools: frozenset[str]
 
 
-def canonical(value: object) -> str:
+def dump_canonical(value: object) -> str:
     """Return JSON in which equal values have equal text."""
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
@@ -95,21 +95,21 @@ def canonical(value: object) -> str:
         return repr(value)[:10_000]
 
 
-def task_of(env: str, index: int, info: object, benchmark: str) -> Task | None:
+def find_task(env: str, index: int, info: object, benchmark: str) -> Task | None:
     """Return the task of an episode: as its record noted it in `info`, else as the installed
     benchmark has it.
 
     A conversation that a failure ended has noted none. The installed benchmark stands in only
     where it is `benchmark` ('package version'), the episode's: tasks differ between versions.
     """
-    recorded = _recorded(env, index, info)
+    recorded = _read_recorded(env, index, info)
     if recorded is not None:
         return recorded
-    known = 0 <= index < TASK_COUNTS.get(env, 0) and benchmark == _installed_label()
+    known = 0 <= index < TASK_COUNTS.get(env, 0) and benchmark == _find_installed_label()
     return load_env(env).tasks[index] if known else None
 
 
-def _recorded(env: str, index: int, info: object) -> Task | None:
+def _read_recorded(env: str, index: int, info: object) -> Task | None:
     """Return the task that the record holds; None where any part of the ground truth is missing or
     odd: half of it would accuse."""
     task = info.get("task") if isinstance(info, Mapping) else None
@@ -126,13 +126,13 @@ def _recorded(env: str, index: int, info: object) -> Task | None:
         index,
         str(task.get("user_id") or ""),
         str(task.get("instruction") or ""),
-        _without_replies(actions),
+        _drop_replies(actions),
         tuple(map(str, outputs)) if isinstance(outputs, list) else (),
     )
 
 
 @cache
-def _installed_label() -> str:
+def _find_installed_label() -> str:
     from emobench.benchmarks.adapter import load_benchmark
 
     try:
@@ -151,9 +151,9 @@ def load_env(env: str) -> EnvTasks:
             continue
         folder = Path(next(iter(spec.submodule_search_locations))) / "envs" / env
         try:
-            return _from_source(env, folder)
+            return _read_source(env, folder)
         except (OSError, ValueError, KeyError, StopIteration, SyntaxError):
-            return _from_adapter(env)
+            return _read_adapter(env)
     raise InvalidInput(
         Problem(
             "no tau-bench is installed",
@@ -163,7 +163,7 @@ def load_env(env: str) -> EnvTasks:
     )
 
 
-def _from_source(env: str, folder: Path) -> EnvTasks:
+def _read_source(env: str, folder: Path) -> EnvTasks:
     tree = ast.parse((folder / "tasks_test.py").read_text(encoding="utf-8"))
     lists = (node.value for node in tree.body if isinstance(node, ast.Assign))
     found = next(value for value in lists if isinstance(value, ast.List))
@@ -175,24 +175,24 @@ def _from_source(env: str, folder: Path) -> EnvTasks:
     return EnvTasks(env, tasks, frozenset(stems))
 
 
-def _keywords(node: ast.expr) -> dict[str, ast.expr]:
+def _list_keywords(node: ast.expr) -> dict[str, ast.expr]:
     if not isinstance(node, ast.Call):
         raise ValueError("a task is no call")
     return {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
 
 
 def _parse_task(env: str, index: int, node: ast.expr) -> Task:
-    fields = _keywords(node)
+    fields = _list_keywords(node)
     listed = fields["actions"]
     if not isinstance(listed, ast.List):
         raise ValueError("actions are no list")
-    actions = map(_keywords, listed.elts)
+    actions = map(_list_keywords, listed.elts)
     return Task(
         env,
         index,
         ast.literal_eval(fields["user_id"]),
         ast.literal_eval(fields["instruction"]),
-        _without_replies(
+        _drop_replies(
             Action(ast.literal_eval(action["name"]), ast.literal_eval(action["kwargs"]))
             for action in actions
         ),
@@ -200,7 +200,7 @@ def _parse_task(env: str, index: int, node: ast.expr) -> Task:
     )
 
 
-def _from_adapter(env: str) -> EnvTasks:
+def _read_adapter(env: str) -> EnvTasks:
     from emobench.benchmarks.adapter import load_benchmark
 
     benchmark = load_benchmark()
@@ -210,14 +210,14 @@ def _from_adapter(env: str) -> EnvTasks:
             index,
             task.user_id,
             task.instruction,
-            _without_replies(Action(action.name, action.kwargs) for action in task.actions),
+            _drop_replies(Action(action.name, action.kwargs) for action in task.actions),
             tuple(task.outputs),
         )
-        for index, task in enumerate(benchmark.tasks(env)[: TASK_COUNTS[env]])
+        for index, task in enumerate(benchmark.load_tasks(env)[: TASK_COUNTS[env]])
     )
-    tools = frozenset(tool["function"]["name"] for tool in benchmark.tools_info(env))
+    tools = frozenset(tool["function"]["name"] for tool in benchmark.read_tools_info(env))
     return EnvTasks(env, tasks, tools)
 
 
-def _without_replies(actions: Iterable[Action]) -> tuple[Action, ...]:
+def _drop_replies(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(action for action in actions if action.tool != RESPOND)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from emobench.benchmarks.tasks import canonical
+from emobench.benchmarks.tasks import dump_canonical
 from emobench.benchmarks.tools import RESPOND, writes
 
 TEXT_STRATEGIES = ("act", "react")
@@ -76,7 +76,7 @@ class ToolCall:
         """Equal for calls of one tool with the same arguments, in whatever order they stand."""
         if self.arguments is None:
             return (self.tool, self.raw)
-        return (self.tool, canonical(self.arguments))
+        return (self.tool, dump_canonical(self.arguments))
 
 
 Event = Message | ToolCall
@@ -107,10 +107,10 @@ class Transcript:
     def calls(self) -> Iterator[ToolCall]:
         return (event for event in self.events if isinstance(event, ToolCall))
 
-    def messages(self, role: Literal["user", "assistant"]) -> Iterator[Message]:
+    def list_messages(self, role: Literal["user", "assistant"]) -> Iterator[Message]:
         return (event for event in self.events if isinstance(event, Message) and event.role == role)
 
-    def words(self, message: Message) -> str:
+    def extract_words(self, message: Message) -> str:
         """Return what a message says to the other side: a user's without its thought and without
         the marker that ends a conversation. Stock hands the react user's thought to the agent as
         well, but these words are not meant for it."""
@@ -119,7 +119,7 @@ class Transcript:
         text = message.text
         if self.react_user:
             text = text.rpartition(REACT_USER)[2]
-        return without_stop(text)
+        return remove_stop(text)
 
     @cached_property
     def turns(self) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Transcript:
         return tuple(
             (event.role, text)
             for event in self.events
-            if isinstance(event, Message) and (text := self.words(event)[:LONGEST])
+            if isinstance(event, Message) and (text := self.extract_words(event)[:LONGEST])
         )
 
     @property
@@ -157,7 +157,13 @@ def parse_transcript(
             aside = more.aside
             for name, given, _ in more.calls:
                 places.append(len(events))
-                raw = given if isinstance(given, str) else "" if given is None else canonical(given)
+                raw = (
+                    given
+                    if isinstance(given, str)
+                    else ""
+                    if given is None
+                    else dump_canonical(given)
+                )
                 arguments = given if isinstance(given, dict) else _parse_object(raw)
                 events.append(ToolCall(name, raw, arguments, None, step, aside))
                 aside = ""
@@ -210,10 +216,10 @@ def read_messages(transcript: object, agent_strategy: str) -> Iterator[RawMessag
     for place, message in enumerate(transcript if isinstance(transcript, list) else ()):
         if not isinstance(message, dict):
             if message is not None:
-                yield place, "other", text_of(message), "", None
+                yield place, "other", extract_text(message), "", None
             continue
         role, content = message.get("role"), message.get("content")
-        text = content if isinstance(content, str) else text_of(content)
+        text = content if isinstance(content, str) else extract_text(content)
         if role == "assistant":
             reply = _read_action(text) if textual else _read_reply(text, message.get("tool_calls"))
             calls = reply.calls
@@ -227,12 +233,12 @@ def read_messages(transcript: object, agent_strategy: str) -> Iterator[RawMessag
             else:
                 yield place, "user", text, "", None
         elif role not in ("tool", "function"):
-            yield place, text_of(role) or "other", text, "", None
+            yield place, extract_text(role) or "other", text, "", None
         elif waiting:
             number, call = waiting.pop(_find_call(message.get("tool_call_id"), waiting))
             yield place, "tool", text, call[0], number
         else:
-            yield place, "tool", text, text_of(message.get("name")), None
+            yield place, "tool", text, extract_text(message.get("name")), None
 
 
 def _read_reply(text: str, listed: object) -> Reply:
@@ -242,7 +248,9 @@ def _read_reply(text: str, listed: object) -> Reply:
         if isinstance(call, dict):
             function = call.get("function")
             function = function if isinstance(function, dict) else {}
-            calls.append((text_of(function.get("name")), function.get("arguments"), call.get("id")))
+            calls.append(
+                (extract_text(function.get("name")), function.get("arguments"), call.get("id"))
+            )
     return Reply(tuple(calls), "", text) if calls else Reply((), text)
 
 
@@ -256,8 +264,10 @@ def _read_action(text: str) -> Reply:
         return Reply((), action.strip(), aside)
     name, given = parsed["name"], parsed["arguments"]
     if name == RESPOND:
-        return Reply((), text_of(given.get("content") if isinstance(given, dict) else given), aside)
-    return Reply(((text_of(name), given, None),), "", aside)
+        return Reply(
+            (), extract_text(given.get("content") if isinstance(given, dict) else given), aside
+        )
+    return Reply(((extract_text(name), given, None),), "", aside)
 
 
 def _find_call(named: object, waiting: list[tuple[int, RawCall]]) -> int:
@@ -274,10 +284,10 @@ def is_error(result: str) -> bool:
     return result.startswith(("Error:", _UNKNOWN))
 
 
-def without_stop(text: str) -> str:
+def remove_stop(text: str) -> str:
     """Return the text without the marker that ends a conversation, and what is put around it.
 
-    >>> without_stop("That is all. '###STOP###'.")
+    >>> remove_stop("That is all. '###STOP###'.")
     'That is all'
     """
     first, *rest = text.split(STOP)
@@ -298,7 +308,7 @@ def _trim(text: str, left: int, right: int) -> str:
     return text[start:end]
 
 
-def text_of(content: object) -> str:
+def extract_text(content: object) -> str:
     """Return a message's content as text; null is empty, parts are joined."""
     if isinstance(content, str):
         return content
@@ -307,7 +317,7 @@ def text_of(content: object) -> str:
     if isinstance(content, list):
         parts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "\n".join(part for part in parts if isinstance(part, str))
-    return canonical(content)
+    return dump_canonical(content)
 
 
 def _parse_object(raw: str) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ def add_json(parser: argparse.ArgumentParser, text: str = "for machines") -> Non
     parser.add_argument("--json", action="store_true", help=text)
 
 
-def number(
+def make_number_type(
     kind: type[Number], accepts: Callable[[Number], bool], allowed: str
 ) -> Callable[[str], Number]:
     """Return a `type` for argparse: a number that is accepted, or an error that says which are."""
@@ -41,10 +41,10 @@ def number(
     return parse
 
 
-count = number(int, lambda value: value >= 1, "a whole number from 1")
+count = make_number_type(int, lambda value: value >= 1, "a whole number from 1")
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def parse_number_argument(text: str) -> tuple[int, ...]:
     """Return numbers and ranges of them, as a `type` for argparse; else raise an error that says
     the form."""
     try:

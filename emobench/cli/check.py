@@ -11,9 +11,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
-from emobench.cli.terminal import show, table
+from emobench.cli.terminal import make_table, show
 from emobench.core.output import say_json, warn
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
     """Evaluate the gates, write checks.json and print; return the exit code."""
-    from emobench.analysis.assessment import as_data, assess, write_checks
+    from emobench.analysis.assessment import assess, to_json, write_checks
 
     checks = assess(run_dir, sample=sample).checks
     try:
@@ -62,7 +62,7 @@ def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
     except OSError as error:
         warn(f"{run_dir.checks} is not written: {error.strerror}")
     if as_json:
-        say_json(as_data(checks), indent=2)
+        say_json(to_json(checks), indent=2)
     else:
         show(*render(checks))
     return FAILED if checks.verdict == "failed" else PASSED
@@ -70,7 +70,7 @@ def check_run(run_dir: RunDir, sample: int | None, as_json: bool) -> int:
 
 def render(checks: Checks) -> Iterator[RenderableType]:
     """Yield every gate of every variant with its figures, and what the judge saw."""
-    yield f"{checks.run}: {_summary(checks)}"
+    yield f"{checks.run}: {_summarise(checks)}"
     yield from (f"since the submission: {line}" for line in checks.settings_changed)
     if checks.thresholds_changed:
         yield (
@@ -78,21 +78,23 @@ def render(checks: Checks) -> Iterator[RenderableType]:
             "they were not declared before the data"
         )
     if checks.sample is not None:
-        yield f"read: a sample of at most {plural(checks.sample, 'conversation')} of each variant"
+        yield (
+            f"read: a sample of at most {pluralise(checks.sample, 'conversation')} of each variant"
+        )
     groups: dict[Group, list[tuple[str, ...]]] = {}
     for condition, results in groupby(checks.gates, key=lambda result: result.condition):
-        groups.setdefault(condition.group, []).extend(_rows(condition.variant, list(results)))
+        groups.setdefault(condition.group, []).extend(_build_rows(condition.variant, list(results)))
     for group, rows in groups.items():
         yield "\n" + ", ".join(group)
-        yield table(("variant", "verdict", "gate"), rows, left=3, elastic=2)
+        yield make_table(("variant", "verdict", "gate"), rows, left=3, elastic=2)
     for each in checks.manipulation:
         yield f"\njudge {each.model}: user turns by label"
-        yield _judged(each)
-        yield from map(_agreement, each.with_markers)
-    yield from (f"judges {_agreement(each)}" for each in checks.judges_agree)
+        yield _build_judge_table(each)
+        yield from map(_format_agreement, each.with_markers)
+    yield from (f"judges {_format_agreement(each)}" for each in checks.judges_agree)
 
 
-def _summary(checks: Checks) -> str:
+def _summarise(checks: Checks) -> str:
     from emobench.analysis.gates import GATES
 
     parts = []
@@ -108,7 +110,7 @@ def _summary(checks: Checks) -> str:
     return ", ".join(parts)
 
 
-def _rows(variant: str, results: Sequence[GateResult]) -> Iterator[tuple[str, ...]]:
+def _build_rows(variant: str, results: Sequence[GateResult]) -> Iterator[tuple[str, ...]]:
     """Yield the gates that are passed on one line, each other one with its reason."""
     passed = [result.gate for result in results if result.verdict == "passed"]
     if passed:
@@ -120,7 +122,7 @@ def _rows(variant: str, results: Sequence[GateResult]) -> Iterator[tuple[str, ..
             yield variant, WORDS[result.verdict], f"{result.gate}: {result.reason}{doubt}"
 
 
-def _judged(seen: Manipulation) -> Table:
+def _build_judge_table(seen: Manipulation) -> Table:
     from emobench.store.labels import LABELS
 
     rows = [
@@ -131,13 +133,14 @@ def _judged(seen: Manipulation) -> Table:
         )
         for each in seen.conditions
     ]
-    return table(("variant", *LABELS, "missing"), rows)
+    return make_table(("variant", *LABELS, "missing"), rows)
 
 
-def _agreement(each: Agreement) -> str:
+def _format_agreement(each: Agreement) -> str:
     if each.observed is None:
         return f"{each.what}: no turn in common"
     kappa = "undefined" if each.kappa is None else f"{each.kappa:.2f}"
     return (
-        f"{each.what}: agree on {each.observed:.0%} of {plural(each.turns, 'turn')}, kappa {kappa}"
+        f"{each.what}: agree on {each.observed:.0%} of {pluralise(each.turns, 'turn')}, kappa "
+        f"{kappa}"
     )

@@ -14,7 +14,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.output import say, say_json
 from emobench.core.ranges import FORM, parse_numbers
 from emobench.core.sweep import AGENT_STRATEGIES, ENVS, USER_STRATEGIES
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     from emobench.tables.published import Described
@@ -89,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.tables.collection import (
         Request,
         check_input,
+        choose_default_folder,
         collect_into,
-        default_folder,
         describe,
     )
 
@@ -102,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     workers = arguments.workers
     if workers is not None and workers < 1:
         raise InvalidInput(Problem("at least one process", key="--workers"))
-    folder = arguments.output or default_folder(run_dirs, files)
-    described = described_by(arguments, files) if files else None
+    folder = arguments.output or choose_default_folder(run_dirs, files)
+    described = read_description(arguments, files) if files else None
     if not files and (arguments.env or arguments.variant or arguments.assistant):
         raise InvalidInput(
             "--env, --variant and --assistant describe tau-bench's result files; run directories "
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Described:
+def read_description(arguments: argparse.Namespace, files: Sequence[Path]) -> Described:
     """Return what the options say about result files, as a record. Raises InvalidInput."""
     from emobench.tables.published import Described
 
@@ -132,13 +132,13 @@ def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Descri
                 "--variant control",
             )
         )
-    names = arguments.assistant or [_name_of(path) for path in files]
+    names = arguments.assistant or [_derive_name(path) for path in files]
     if len(names) == 1:
         names = names * len(files)
     if len(names) != len(files):
         raise InvalidInput(
             Problem(
-                f"{plural(len(names), 'name')} for {plural(len(files), 'file')}",
+                f"{pluralise(len(names), 'name')} for {pluralise(len(files), 'file')}",
                 key="--assistant",
                 hint="give one name for all files, or one a file, in their order",
             )
@@ -162,11 +162,11 @@ def described_by(arguments: argparse.Namespace, files: Sequence[Path]) -> Descri
         user_model=arguments.user_model,
         user_strategy=arguments.user_strategy,
         max_steps=arguments.max_steps,
-        tasks=_tasks(arguments.tasks),
+        tasks=_parse_tasks(arguments.tasks),
     )
 
 
-def _tasks(text: str | None) -> tuple[int, ...] | None:
+def _parse_tasks(text: str | None) -> tuple[int, ...] | None:
     """Return 0-19 or 0,3,7 as numbers."""
     try:
         return None if text is None else tuple(sorted(parse_numbers(text)))
@@ -174,7 +174,7 @@ def _tasks(text: str | None) -> tuple[int, ...] | None:
         raise InvalidInput(Problem(str(error), key="--tasks", allowed=FORM)) from None
 
 
-def _name_of(path: Path) -> str:
-    from emobench.core.run_dir import slug
+def _derive_name(path: Path) -> str:
+    from emobench.core.run_dir import slugify
 
-    return slug(path.stem)[:64].rstrip(".-_") or "published"
+    return slugify(path.stem)[:64].rstrip(".-_") or "published"

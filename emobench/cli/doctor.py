@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     for check in examine(profile, arguments.run_dir):
         checks.append(check)
         if not arguments.json:
-            say(_line(check))
+            say(_format_check(check))
     failures = sum(check.state == "failed" for check in checks)
     if arguments.json:
         whole = {"cluster": profile.name, "scheduler": profile.scheduler, "ok": not failures}
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _line(check: Check) -> str:
+def _format_check(check: Check) -> str:
     """Return a check as text; what to do stands on a line of its own."""
     head = f"  {check.state:8} {check.name:26} {check.message}".rstrip()
     return head + (f"\n{'':38}{check.hint}" if check.hint else "")

@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from emobench.cli.terminal import typed_path
-from emobench.config.capacity import throttle_of
+from emobench.cli.terminal import shorten_path
+from emobench.config.capacity import get_throttle
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.output import say_json
-from emobench.core.plan import Plan, instances_of
+from emobench.core.plan import Plan, list_instances
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.runs.dry_run import DryRun, ScriptChange, rehearse
 from emobench.runs.planning import Inputs
 from emobench.scheduler.render import has_cleanup
@@ -51,11 +51,11 @@ def show_dry_run(
     if out is None:
         say("the scripts were not kept; --out DIR writes them into DIR, to read")
     else:
-        say(f"written to {typed_path(out.resolve())}:")
+        say(f"written to {shorten_path(out.resolve())}:")
         for path in done.paths:
-            say(f"  {typed_path(path)}")
+            say(f"  {shorten_path(path)}")
     if as_json:
-        say_json(_as_data(run_dir, out, done))
+        say_json(_to_json(run_dir, out, done))
 
 
 def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:
@@ -67,41 +67,41 @@ def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:
         yield f"would take job {job.job_id} on record: {job.kind} {job.name}, found in the queue"
     for server in todo.leaving:
         yield f"would cancel {server}: it is about to leave, and a fresh one takes its place"
-    models = instances_of(plan.sweep)
+    models = list_instances(plan.sweep)
     for name in todo.servers:
         either = ", unless another sweep's can be shared" if models[name].reuse else ""
         yield f"would submit server {name}{either}"
     for name, cells in todo.missing.items():
         yield (
-            f"would submit array {name}: {plural(len(cells), 'cell')} ({format_ranges(cells)}), "
-            f"{throttle_of(plan)} at a time"
+            f"would submit array {name}: {pluralise(len(cells), 'cell')} ({format_ranges(cells)}), "
+            f"{get_throttle(plan)} at a time"
         )
     if (todo.missing and has_cleanup(plan)) or todo.cleanup:
         yield "would submit the clean-up job, after the arrays"
     if not todo.submits and not todo.cleanup:
         yield "would submit nothing" + ("" if todo.live else ": every cell is done")
     if todo.live:
-        yield f"{plural(todo.live_count, 'cell')} that are not done have a job already"
+        yield f"{pluralise(todo.live_count, 'cell')} that are not done have a job already"
     yield from map(str, todo.held)
     if done.changes:
-        yield f"against the plan in {typed_path(run_dir.path)}:"
+        yield f"against the plan in {shorten_path(run_dir.path)}:"
         yield from (f"  {line[:LONGEST]}" for line in done.changes)
     if done.not_taken:
         yield "not for the jobs in the queue, before they are cancelled and submitted again:"
         yield from (f"  {line[:LONGEST]}" for line in done.not_taken)
-    lines = [line for change in done.scripts for line in _script_lines(change)]
+    lines = [line for change in done.scripts for line in _describe_script(change)]
     if lines:
-        yield f"against the scripts in {typed_path(run_dir.scripts)}:"
+        yield f"against the scripts in {shorten_path(run_dir.scripts)}:"
         yield from (f"  {line}" for line in lines[:DIFF_LINES])
     if len(lines) > DIFF_LINES:
         yield f"  ... and {len(lines) - DIFF_LINES} more lines"
 
 
-def _script_lines(change: ScriptChange) -> list[str]:
+def _describe_script(change: ScriptChange) -> list[str]:
     return [f"{change.name}: {change.what}", *(f"  {line}" for line in change.lines)]
 
 
-def _as_data(run_dir: RunDir, out: Path | None, done: DryRun) -> dict[str, object]:
+def _to_json(run_dir: RunDir, out: Path | None, done: DryRun) -> dict[str, object]:
     todo = done.todo
     return {
         "run_dir": str(run_dir.path),

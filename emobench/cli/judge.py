@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir, count
 from emobench.core.output import overwrite, say
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     from emobench.analysis.judge.asking import Asked
@@ -48,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from emobench.analysis.judge.asking import judge_run
-    from emobench.analysis.judge.endpoint import find_endpoint, settings_with
+    from emobench.analysis.judge.endpoint import find_endpoint, merge_settings
     from emobench.cli.check import FAILED, PASSED, check_run
     from emobench.config.current_plan import load_current_plan
     from emobench.core.plan import find_run_dir
 
     run_dir = find_run_dir(arguments.run_dir, to_act=True)
     plan = load_current_plan(run_dir)
-    settings = settings_with(
+    settings = merge_settings(
         plan.sweep.judge,
         server=arguments.server,
         model=arguments.model,
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
     )
     endpoint = find_endpoint(settings, plan, run_dir, given=arguments.base_url is not None)
-    asked = judge_run(run_dir, settings, endpoint, plan.sweep.seed, _progress())
+    asked = judge_run(run_dir, settings, endpoint, plan.sweep.seed, _make_progress())
     say(show(asked, endpoint.model), file=sys.stderr if arguments.json else sys.stdout)
     check_run(run_dir, None, arguments.json)
     return FAILED if asked.failed else PASSED
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 def show(asked: Asked, model: str) -> str:
     """Say what came of asking the judge."""
     text = (
-        f"{model}: {plural(asked.distinct, 'different user turn')}, {asked.known} answered before, "
-        f"{asked.answered} now"
+        f"{model}: {pluralise(asked.distinct, 'different user turn')}, {asked.known} answered "
+        f"before, {asked.answered} now"
     )
     if asked.unreadable:
         text += f"; {asked.unreadable} answers hold no label beyond doubt and count as missing"
@@ -88,7 +88,7 @@ def show(asked: Asked, model: str) -> str:
     return text
 
 
-def _progress() -> Callable[[int, int], None]:
+def _make_progress() -> Callable[[int, int], None]:
     """Return what prints to a terminal how far it is, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda done, of: None

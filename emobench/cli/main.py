@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO, cast
 
 from emobench import __version__
-from emobench.core.errors import EmobenchError, nearest
+from emobench.core.errors import EmobenchError, suggest_nearest
 from emobench.core.files import describe_failure
 from emobench.core.output import print_tracebacks_visibly, say, warn
 from emobench.core.ownership import LOOKING
@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
         # Without the dashes, which make all options alike.
         options = [text[2:] for action in self._actions for text in action.option_strings]
-        hint = nearest(unknown[1][2:], {*options} - {"help"}) if unknown else ""
+        hint = suggest_nearest(unknown[1][2:], {*options} - {"help"}) if unknown else ""
         hint = hint.replace("'", "'--", 1)
         super().error(f"{message}; {hint}" if hint else message)
 
@@ -124,14 +124,14 @@ def build_parser(with_arguments: bool = False) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)
         if with_arguments:
-            _module(name).add_arguments(command)
+            _import_command(name).add_arguments(command)
     return parser
 
 
-def command_parser(name: str, prog: str = "") -> argparse.ArgumentParser:
+def build_command_parser(name: str, prog: str = "") -> argparse.ArgumentParser:
     """Return the parser of one command's own arguments."""
     parser = Parser(prog or f"emobench {name}")
-    _module(name).add_arguments(parser)
+    _import_command(name).add_arguments(parser)
     return parser
 
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None, *, command: str = "", prog: str = ""
     return code
 
 
-def _module(name: str) -> Command:
+def _import_command(name: str) -> Command:
     return cast("Command", importlib.import_module(f"emobench.cli.{name.replace('-', '_')}"))
 
 
@@ -168,7 +168,7 @@ def _refuse(words: Sequence[str]) -> NoReturn:
     """Answer --help and --version, or say what is wrong with a command line without a command."""
     parser = build_parser()
     if words and not words[0].startswith("-"):
-        hint = nearest(words[0], COMMANDS) or "emobench --help lists the commands"
+        hint = suggest_nearest(words[0], COMMANDS) or "emobench --help lists the commands"
         parser.error(f"there is no command '{words[0]}'; {hint}")
     parser.parse_args(words)
     parser.error("which command?")
@@ -177,8 +177,8 @@ def _refuse(words: Sequence[str]) -> NoReturn:
 def _run(name: str, words: Sequence[str], prog: str) -> int:
     """Run a command; the user's mistakes and the world's failures end without a traceback."""
     try:
-        arguments = command_parser(name, prog).parse_intermixed_args(words)
-        return _module(name).run(arguments)
+        arguments = build_command_parser(name, prog).parse_intermixed_args(words)
+        return _import_command(name).run(arguments)
     except EmobenchError as error:
         warn(error)
         return error.exit_code
@@ -188,7 +188,7 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
         return 1
     except OSError as error:
         text = (
-            _denied(error)
+            _describe_denied(error)
             or f"{describe_failure(error)}\n  nothing that was written before is lost"
         )
         warn(text)
@@ -199,7 +199,7 @@ def _run(name: str, words: Sequence[str], prog: str) -> int:
         return 130
 
 
-def _denied(error: OSError) -> str:
+def _describe_denied(error: OSError) -> str:
     """Say whose a file is that this user may not use; empty for every other failure."""
     if not isinstance(error, PermissionError) or not error.filename:
         return ""

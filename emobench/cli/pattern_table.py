@@ -19,8 +19,8 @@ from emobench.analysis.transcript.tally import (
     VariantPattern,
     VariantWords,
 )
-from emobench.cli.terminal import table
-from emobench.core.output import flat
+from emobench.cli.terminal import make_table
+from emobench.core.output import flatten
 
 WORDS = 10
 """Words shown on each side."""
@@ -28,25 +28,25 @@ SURE = 1.96
 """Absolute z from which a word is shown."""
 
 
-def table_parts(found: ConversationTable) -> Iterator[RenderableType]:
+def render_table(found: ConversationTable) -> Iterator[RenderableType]:
     """Yield patterns, faults and words, with what they are means over."""
-    yield Text(_about(found), "dim")
+    yield Text(_describe_basis(found), "dim")
     yield ""
-    yield _patterns(found)
+    yield _build_pattern_table(found)
     if any(row.is_rare or row.difference for row in found.patterns):
         text = f"~ mean: in fewer than {FEW_CONVERSATIONS} conversations; "
         yield Text(f"{text}interval: fewer than {FEW_UNITS} tasks differ", "dim")
     yield ""
     yield Text("Who was at fault where the task was not solved", "bold")
-    yield _faults(found.faults)
-    for rule, counts in _rules(found.faults).items():
-        yield Text(flat(f"{rule}: {', '.join(counts)}"), "dim")
+    yield _build_fault_table(found.faults)
+    for rule, counts in _list_rules(found.faults).items():
+        yield Text(flatten(f"{rule}: {', '.join(counts)}"), "dim")
     for words in found.words:
         yield ""
-        yield from _words(words)
+        yield from _render_words(words)
 
 
-def _about(found: ConversationTable) -> str:
+def _describe_basis(found: ConversationTable) -> str:
     counts = ", ".join(
         f"{name} {found.conversations[name]:,}"
         + (f" (and {found.missing[name]} missing)" if found.missing[name] else "")
@@ -64,16 +64,16 @@ def _about(found: ConversationTable) -> str:
     )
 
 
-def _patterns(found: ConversationTable) -> Table:
+def _build_pattern_table(found: ConversationTable) -> Table:
     rows: list[list[object]] = []
     for number, row in enumerate(found.patterns):
         if number % len(found.variants) == 0:
             rows.append([("bold", row.pattern.label), *[""] * 5])
-        rows.append([f"  {row.variant}", *_pattern_cells(row)])
-    return table(("", "mean", "difference", "95 % interval", "adj. p", "tasks"), rows)
+        rows.append([f"  {row.variant}", *_build_pattern_row(row)])
+    return make_table(("", "mean", "difference", "95 % interval", "adj. p", "tasks"), rows)
 
 
-def _pattern_cells(row: VariantPattern) -> list[object]:
+def _build_pattern_row(row: VariantPattern) -> list[object]:
     mean = ("~" if row.is_rare else "") + ("-" if row.mean is None else f"{row.mean:.2f}")
     gap = row.difference
     if gap is None:
@@ -81,22 +81,22 @@ def _pattern_cells(row: VariantPattern) -> list[object]:
     interval = "-"
     if gap.interval is not None:
         few = "~" if {FEW_TASKS, FEW_DIFFER} & set(gap.notes) else ""
-        interval = f"{few}{_signed(gap.interval.low)} to {_signed(gap.interval.high)}"
+        interval = f"{few}{_format_signed(gap.interval.low)} to {_format_signed(gap.interval.high)}"
     p = "-" if gap.p_adjusted is None else f"{gap.p_adjusted:.3f}"
-    return [mean, _signed(gap.value), interval, p, gap.tasks]
+    return [mean, _format_signed(gap.value), interval, p, gap.tasks]
 
 
-def _faults(faults: Sequence[VariantFaults]) -> Table:
+def _build_fault_table(faults: Sequence[VariantFaults]) -> Table:
     """Return the table of faults, variants by party."""
     rows: list[list[object]] = [["unsolved", *(f"{each.unsolved:,}" for each in faults)]]
     for party in PARTIES:
         style, name = ("dim", "missing") if party == INFRASTRUCTURE else ("", party)
         counts = [(style, f"{each.parties[party]:,}") for each in faults]
         rows.append([(style, name), *counts])
-    return table(["", *(each.variant for each in faults)], rows)
+    return make_table(["", *(each.variant for each in faults)], rows)
 
 
-def _rules(faults: Sequence[VariantFaults]) -> Mapping[str, list[str]]:
+def _list_rules(faults: Sequence[VariantFaults]) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in faults:
         for (party, rule), count in row.rules.items():
@@ -105,7 +105,7 @@ def _rules(faults: Sequence[VariantFaults]) -> Mapping[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _words(row: VariantWords) -> Iterator[RenderableType]:
+def _render_words(row: VariantWords) -> Iterator[RenderableType]:
     yield Text(f"Words of the user, {row.variant} against control", "bold")
     more = [each for each in row.differences if each.z > SURE][:WORDS]
     less = [each for each in reversed(row.differences) if each.z < -SURE][:WORDS]
@@ -114,19 +114,19 @@ def _words(row: VariantWords) -> Iterator[RenderableType]:
         return
     for name, chosen in (("more", more), ("less", less)):
         if chosen:
-            yield f"{name}: {_listed(chosen, row)}"
+            yield f"{name}: {_format_words(chosen, row)}"
     if any(each.word in row.in_prompt for each in (*more, *less)):
         yield Text("* in this variant's prompt, and in no other's", "dim")
 
 
-def _listed(words: Sequence[WordDifference], row: VariantWords) -> str:
+def _format_words(words: Sequence[WordDifference], row: VariantWords) -> str:
     """Return 'furious* z 8.1 (40:0), ...': uses in the variant and in control."""
     return ", ".join(
-        f"{flat(each.word)}{'*' if each.word in row.in_prompt else ''} z {each.z:.1f} "
+        f"{flatten(each.word)}{'*' if each.word in row.in_prompt else ''} z {each.z:.1f} "
         f"({each.count}:{each.reference_count})"
         for each in words
     )
 
 
-def _signed(value: float | None) -> str:
+def _format_signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"

@@ -7,21 +7,21 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from emobench.analysis.planned_power import planned_power
+from emobench.analysis.planned_power import assess_planned_power
 from emobench.analysis.stats.power import (
     ALPHA,
     POWER,
     Design,
     DesignPower,
     PowerVerdict,
-    smallest_drop,
-    trials_needed,
+    solve_drop,
+    solve_trials,
 )
 from emobench.benchmarks.task_sets import TASK_COUNTS
-from emobench.cli.arguments import add_json, number
+from emobench.cli.arguments import add_json, make_number_type
 from emobench.cli.terminal import show
 from emobench.core.output import say_json
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 TRIALS_SHOWN = (1, 2, 4, 8, 16)
 MANY_TRIALS = 32
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--drop",
-        type=number(float, lambda points: 0 < points < 100, "points above 0 and below 100"),
+        type=make_number_type(
+            float, lambda points: 0 < points < 100, "points above 0 and below 100"
+        ),
         metavar="POINTS",
         help="drop of interest, in points of 100 (default: the sweep's gates.smallest_effect)",
     )
@@ -55,13 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--alpha",
-        type=number(float, lambda share: 0 < share < 1, "a share above 0 and below 1"),
+        type=make_number_type(float, lambda share: 0 < share < 1, "a share above 0 and below 1"),
         default=ALPHA,
         help=f"two-sided, over all variants of a group (default: {ALPHA})",
     )
     parser.add_argument(
         "--power",
-        type=number(float, lambda share: 0.5 < share < 1, "a share above 0.5 and below 1"),
+        type=make_number_type(
+            float, lambda share: 0.5 < share < 1, "a share above 0.5 and below 1"
+        ),
         default=POWER,
         help=f"chance to find the drop (default: {POWER})",
     )
@@ -70,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Return exit code 0; 1 where the design is underpowered for the drop."""
-    verdict = planned_power(
+    verdict = assess_planned_power(
         arguments.source,
         drop=None if arguments.drop is None else arguments.drop / 100,
         pilot=arguments.pilot,
@@ -78,27 +82,28 @@ def run(arguments: argparse.Namespace) -> int:
         power=arguments.power,
     )
     if arguments.json:
-        say_json(as_json(verdict), indent=2)
+        say_json(to_json(verdict), indent=2)
     else:
         show(render(verdict))
     return 0 if verdict.passed else 1
 
 
-def summary(verdict: PowerVerdict) -> list[str]:
+def summarise(verdict: PowerVerdict) -> list[str]:
     """Return one or two lines, for `emobench sweep` before it submits."""
     if not verdict.designs:
         return ["power       nothing is compared with control, so no effect can be found"]
-    distinct = _distinct(verdict.designs)
+    distinct = _drop_duplicates(verdict.designs)
     found = "; ".join(
-        f"{_drop(each)}{', however large,' if each.smallest is None else ''} {_where(each.design)}"
+        f"{_format_drop(each)}{', however large,' if each.smallest is None else ''} "
+        f"{_describe_place(each.design)}"
         for each in distinct
     )
-    lines = [f"power       smallest drop found {_chance(verdict.power)}: {found}"]
+    lines = [f"power       smallest drop found {_format_chance(verdict.power)}: {found}"]
     short = [each for each in distinct if not each.enough]
     if short:
-        fixes = "; ".join(f"{each.design.env} needs {remedy(each)}" for each in short)
+        fixes = "; ".join(f"{each.design.env} needs {suggest_remedy(each)}" for each in short)
         lines.append(
-            f"            underpowered for a drop of {_points(verdict.wanted)} "
+            f"            underpowered for a drop of {_format_points(verdict.wanted)} "
             f"(gates.smallest_effect): {fixes}"
         )
     return lines
@@ -107,61 +112,67 @@ def summary(verdict: PowerVerdict) -> list[str]:
 def render(verdict: PowerVerdict) -> str:
     """Return the full answer: each design, its smallest drop by trials, and what the drop takes."""
     lines = [
-        f"smallest drop in mean reward that is found {_chance(verdict.power)} "
+        f"smallest drop in mean reward that is found {_format_chance(verdict.power)} "
         f"(two-sided, alpha {verdict.alpha:g}, Holm's first step, paired by task)"
     ]
-    for each in _distinct(verdict.designs):
+    for each in _drop_duplicates(verdict.designs):
         design, hard = each.design, each.difficulty
         alpha = verdict.alpha / design.variants
         lines += [
             "",
-            f"{design.env}, {_size(design)} against control",
+            f"{design.env}, {_describe_size(design)} against control",
             f"  tasks as hard as    {hard.source}: pass^1 {hard.pass_1:.3f}, "
             f"pass^2 {hard.pass_2:.3f}",
-            f"  smallest drop       {_drop(each)}"
-            + ("" if each.enough else f": underpowered for {_points(verdict.wanted)}"),
-            f"  for {_points(verdict.wanted):<15} "
-            + ("is enough" if each.enough else f"needs {remedy(each)}"),
+            f"  smallest drop       {_format_drop(each)}"
+            + ("" if each.enough else f": underpowered for {_format_points(verdict.wanted)}"),
+            f"  for {_format_points(verdict.wanted):<15} "
+            + ("is enough" if each.enough else f"needs {suggest_remedy(each)}"),
         ]
         row = []
         for trials in sorted({*TRIALS_SHOWN, design.trials} - {0}):
-            drop = smallest_drop(hard, design.tasks, trials, alpha=alpha, power=verdict.power)
+            drop = solve_drop(hard, design.tasks, trials, alpha=alpha, power=verdict.power)
             row.append(f"{trials}: {'none' if drop is None else f'{100 * drop:.1f}'}")
         lines.append(f"  points by trials    {'   '.join(row)}")
-    lines += ["", *(f"{title}: nothing is compared with control" for title in _without(verdict))]
-    if len(verdict.designs) > len(_distinct(verdict.designs)):
+    lines += [
+        "",
+        *(
+            f"{title}: nothing is compared with control"
+            for title in _list_without_contrast(verdict)
+        ),
+    ]
+    if len(verdict.designs) > len(_drop_duplicates(verdict.designs)):
         lines.append(f"{len(verdict.designs)} groups; those of the same design are shown once")
     return "\n".join(lines).rstrip()
 
 
-def remedy(found: DesignPower) -> str:
+def suggest_remedy(found: DesignPower) -> str:
     """Say what makes the wanted drop detectable; a sweep has no more tasks than the benchmark."""
     most = TASK_COUNTS[found.design.env]
     if found.wanted > found.difficulty.pass_1:
-        mean = _points(found.difficulty.pass_1)
+        mean = _format_points(found.difficulty.pass_1)
         return f"a smaller drop: control's mean is {mean} and cannot lose more"
     ways = []
     if found.trials_needed is not None and found.trials_needed <= MANY_TRIALS:
-        ways.append(plural(found.trials_needed, "trial"))
+        ways.append(pluralise(found.trials_needed, "trial"))
     if found.tasks_needed is not None and found.tasks_needed <= most:
-        ways.append(plural(found.tasks_needed, "task"))
+        ways.append(pluralise(found.tasks_needed, "task"))
     if ways:
         return " or ".join(ways)
-    trials = trials_needed(
+    trials = solve_trials(
         found.difficulty, most, found.wanted, alpha=found.alpha, power=found.power
     )
     if trials is None:
         return f"more than the benchmark's {most} tasks"
-    return f"all {most} tasks x {plural(trials, 'trial')}"
+    return f"all {most} tasks x {pluralise(trials, 'trial')}"
 
 
-def as_json(verdict: PowerVerdict) -> dict[str, object]:
+def to_json(verdict: PowerVerdict) -> dict[str, object]:
     """Return the verdict for machines; drops as shares of 1."""
     designs = [{**asdict(each), "enough": each.enough} for each in verdict.designs]
     return {**asdict(verdict), "designs": designs}
 
 
-def _distinct(found: Iterable[DesignPower]) -> list[DesignPower]:
+def _drop_duplicates(found: Iterable[DesignPower]) -> list[DesignPower]:
     """Return the designs, each once where groups differ in name only."""
     unique: dict[tuple[object, ...], DesignPower] = {}
     for each in found:
@@ -171,29 +182,29 @@ def _distinct(found: Iterable[DesignPower]) -> list[DesignPower]:
     return list(unique.values())
 
 
-def _without(verdict: PowerVerdict) -> tuple[str, ...]:
+def _list_without_contrast(verdict: PowerVerdict) -> tuple[str, ...]:
     return verdict.without_contrast or (() if verdict.designs else ("this sweep",))
 
 
-def _chance(power: float) -> str:
+def _format_chance(power: float) -> str:
     return "4 times in 5" if abs(power - 0.8) < 1e-9 else f"with power {power:g}"
 
 
-def _points(share: float) -> str:
+def _format_points(share: float) -> str:
     text = f"{100 * share:.1f}".removesuffix(".0")
     return f"{text} point{'' if text == '1' else 's'}"
 
 
-def _drop(found: DesignPower) -> str:
-    return "none" if found.smallest is None else _points(found.smallest)
+def _format_drop(found: DesignPower) -> str:
+    return "none" if found.smallest is None else _format_points(found.smallest)
 
 
-def _where(design: Design) -> str:
-    return f"in {design.env} ({_size(design)})"
+def _describe_place(design: Design) -> str:
+    return f"in {design.env} ({_describe_size(design)})"
 
 
-def _size(design: Design) -> str:
+def _describe_size(design: Design) -> str:
     return (
-        f"{plural(design.tasks, 'task')} x {plural(design.trials, 'trial')}, "
-        f"{plural(design.variants, 'variant')}"
+        f"{pluralise(design.tasks, 'task')} x {pluralise(design.trials, 'trial')}, "
+        f"{pluralise(design.variants, 'variant')}"
     )

@@ -7,7 +7,7 @@ import argparse
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from emobench.cli.arguments import add_json, number
+from emobench.cli.arguments import add_json, make_number_type
 from emobench.core.output import say, say_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=number(float, lambda s: 0 < s <= 86400, "a number of seconds above 0"),
+        type=make_number_type(float, lambda s: 0 < s <= 86400, "a number of seconds above 0"),
         default=120.0,
         metavar="S",
         help="of each call (default: 120)",
@@ -61,14 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from emobench.benchmarks.adapter import load_benchmark
-    from emobench.llm.address import endpoint_at, endpoint_of
+    from emobench.llm.address import make_endpoint, make_provider_endpoint
     from emobench.llm.transport import Role
     from emobench.probe.session import probe
 
     if arguments.provider is None:
-        endpoint = endpoint_at(arguments.model, arguments.base_url, arguments.api_key_env)
+        endpoint = make_endpoint(arguments.model, arguments.base_url, arguments.api_key_env)
     else:
-        endpoint = endpoint_of(arguments.model, arguments.provider, arguments.api_key_env)
+        endpoint = make_provider_endpoint(
+            arguments.model, arguments.provider, arguments.api_key_env
+        )
     benchmark = load_benchmark()
     roles: tuple[Role, ...] = ("assistant", "user")
     reports = [
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.role in (role, "both")
     ]
     if arguments.json:
-        say_json([report.as_dict() for report in reports], indent=2)
+        say_json([report.to_dict() for report in reports], indent=2)
     else:
         say(f"{endpoint!r}, with the policy and tools of {arguments.env}\n")
         say("\n\n".join(map(show, reports)))

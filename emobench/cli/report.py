@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.output import say, warn
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 EPILOG = """examples:
   emobench report runs/x                             runs/x/report.html, also while it runs
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         from emobench.report.export import export
 
         files, notice = export(study, arguments.export)
-        say(f"{plural(len(files), 'file')} in {arguments.export}")
+        say(f"{pluralise(len(files), 'file')} in {arguments.export}")
         if notice:
             warn(notice)
     return 0

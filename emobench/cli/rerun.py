@@ -6,12 +6,12 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from emobench.cli.arguments import add_json, add_run_dir, numbers
-from emobench.cli.terminal import typed_path
+from emobench.cli.arguments import add_json, add_run_dir, parse_number_argument
+from emobench.cli.terminal import shorten_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import Outcome
-from emobench.core.output import say, say_json, shell_words, warn
-from emobench.core.wording import plural
+from emobench.core.output import quote_words, say, say_json, warn
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     from emobench.core.plan import Plan
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"those that ended so ({', '.join(Outcome)}); may be repeated",
     )
     parser.add_argument(
-        "--cell", type=numbers, default=[], metavar="N", help="cells, e.g. 3 or 0-4"
+        "--cell", type=parse_number_argument, default=[], metavar="N", help="cells, e.g. 3 or 0-4"
     )
     parser.add_argument(
-        "--task", type=numbers, default=[], metavar="N", help="tasks, e.g. 12 or 0-4"
+        "--task", type=parse_number_argument, default=[], metavar="N", help="tasks, e.g. 12 or 0-4"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--submit", action="store_true", help="submit their cells as well")
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.submit:
             _submit(plan, run_dir, quiet=arguments.json)
         elif not arguments.json:
-            say(f"set aside; run them again with:  {_command(plan, run_dir)}")
+            say(f"set aside; run them again with:  {_format_command(plan, run_dir)}")
     if arguments.json:
         cells = {str(each.cell.number): each.outcomes for each in chosen}
         say_json({"set_aside": not arguments.dry_run, "cells": cells})
@@ -101,7 +101,7 @@ def _describe(chosen: list[ChosenEpisodes]) -> list[str]:
     if not chosen:
         return ["no episode fits; nothing to set aside"]
     total = sum(len(each.outcomes) for each in chosen)
-    lines = [f"{plural(total, 'episode')} of {plural(len(chosen), 'cell')}:"]
+    lines = [f"{pluralise(total, 'episode')} of {pluralise(len(chosen), 'cell')}:"]
     for each in chosen:
         counts = Counter(str(outcome) for outcome in each.outcomes.values())
         ended = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
@@ -110,11 +110,11 @@ def _describe(chosen: list[ChosenEpisodes]) -> list[str]:
     return lines
 
 
-def _command(plan: Plan, run_dir: RunDir) -> str:
+def _format_command(plan: Plan, run_dir: RunDir) -> str:
     if not plan.sweep_file:
         return "the command that made the run"
-    file, folder = typed_path(plan.sweep_file), typed_path(run_dir.path)
-    return shell_words(["emobench", "sweep", file, "--run-dir", folder])
+    file, folder = shorten_path(plan.sweep_file), shorten_path(run_dir.path)
+    return quote_words(["emobench", "sweep", file, "--run-dir", folder])
 
 
 def _submit(plan: Plan, run_dir: RunDir, quiet: bool) -> None:
@@ -123,4 +123,4 @@ def _submit(plan: Plan, run_dir: RunDir, quiet: bool) -> None:
     with submission_lock(run_dir, warn):
         outcome = submit(plan, run_dir, warn=warn)
     if not quiet:
-        say(f"submitted {plural(outcome.missing, 'cell')}; {outcome.live} have a job already")
+        say(f"submitted {pluralise(outcome.missing, 'cell')}; {outcome.live} have a job already")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from emobench.analysis.assessment import assess_collected
 from emobench.analysis.gates import Label, find_labels
-from emobench.analysis.pooled import VariantRow, ks_of, variant_rows
-from emobench.cli.terminal import table
+from emobench.analysis.pooled import VariantRow, build_variant_rows, choose_ks
+from emobench.cli.terminal import make_table
 from emobench.core.run_dir import RunDir
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.report.numbers import format_change, format_interval, format_number
-from emobench.report.sections.common import short_labels
-from emobench.report.study import sample_size
+from emobench.report.sections.common import shorten_labels
+from emobench.report.study import choose_sample_size
 from emobench.tables.run_results import Collected, collect
 
 if TYPE_CHECKING:
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 TERMINAL_KS = 4
 
 
-def results(run_dir: RunDir) -> tuple[Table, str]:
+def build_results(run_dir: RunDir) -> tuple[Table, str]:
     """Return one row a variant, over all cells of the run, and what has to stand below them.
 
     Reads the conversations, or a sample of many. Raises InvalidInput without a plan.
     """
     collected = collect(run_dir)
-    ks = ks_of(collected.plan.sweep.trials)[:TERMINAL_KS]
+    ks = choose_ks(collected.plan.sweep.trials)[:TERMINAL_KS]
     heads = ["variant", "episodes", "reward", *(f"pass^{k}" for k in ks), "vs control"]
     heads += ["95% interval", "infra"]
-    rows = map(_cells, variant_rows(collected, ks))
+    rows = map(_format_cells, build_variant_rows(collected, ks))
     tasks = sum(len(tasks) for tasks in collected.plan.sweep.tasks.values())
-    trials = plural(collected.plan.sweep.trials, "trial")
-    notes = [f"{plural(tasks, 'task')} x {trials}; differences are paired by task"]
+    trials = pluralise(collected.plan.sweep.trials, "trial")
+    notes = [f"{pluralise(tasks, 'task')} x {trials}; differences are paired by task"]
     groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"
         notes.append(f"{together}; the report has each of the {len(groups)} alone")
-    return table(heads, rows), "\n".join([*notes, *_gates(collected)])
+    return make_table(heads, rows), "\n".join([*notes, *_list_gates(collected)])
 
 
-def _gates(collected: Collected) -> list[str]:
+def _list_gates(collected: Collected) -> list[str]:
     """Return what has to stand beside the effects: variants by the gates that they do not pass."""
-    checks = assess_collected(collected, sample=sample_size(collected.plan)).checks
+    checks = assess_collected(collected, sample=choose_sample_size(collected.plan)).checks
     conditions = dict.fromkeys(result.condition for result in checks.gates)
     marks: dict[str, list[Label]] = {}
     for condition in conditions:
@@ -51,11 +51,11 @@ def _gates(collected: Collected) -> list[str]:
             marks.setdefault(condition.variant, []).extend(find_labels(checks.gates, condition))
     variants: dict[str, list[str]] = {}
     for variant, found in marks.items():
-        variants.setdefault(short_labels(found) or "passed", []).append(variant)
+        variants.setdefault(shorten_labels(found) or "passed", []).append(variant)
     return [f"gates: {mark} ({', '.join(names)})" for mark, names in variants.items()]
 
 
-def _cells(row: VariantRow) -> list[str]:
+def _format_cells(row: VariantRow) -> list[str]:
     gap = row.difference
     return [
         row.variant,

@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from emobench.core.ownership import own_run_dir
+    from emobench.core.ownership import open_own_run_dir
     from emobench.core.plan import load_plan
     from emobench.runner.array_task import run_task
     from emobench.runner.by_hand import find_cell, is_by_hand, plan_by_hand
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
             "(or OPENAI_API_BASE in the environment)"
         )
     else:
-        run_dir = own_run_dir(arguments.run_dir)
+        run_dir = open_own_run_dir(arguments.run_dir)
         plan = load_plan(run_dir)
         number = arguments.cell if arguments.cell is not None else find_cell(plan, arguments)
     return run_task(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from emobench.cli.arguments import add_run_dir
-from emobench.cli.terminal import typed_path
+from emobench.cli.terminal import shorten_path
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.output import say, warn
 
@@ -30,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Return exit code 0, also where nothing is missing: then there is no line, and stderr says
     why."""
     from emobench.core.plan import find_run_dir, load_plan
-    from emobench.core.wording import plural
+    from emobench.core.wording import pluralise
     from emobench.runs.submission import decide
-    from emobench.scheduler.sbatch_lines import sbatch_lines
+    from emobench.scheduler.sbatch_lines import format_sbatch_lines
     from emobench.scheduler.schedulers import SCHEDULERS
 
     run_dir = find_run_dir(arguments.run_dir, to_act=True)
@@ -41,18 +41,18 @@ def run(arguments: argparse.Namespace) -> int:
         hint = "emobench sweep runs it; for a cluster give --cluster there"
         message = f"it is of profile {plan.profile.name}, which has no Slurm"
         raise InvalidInput(Problem(message, file=str(run_dir.path), hint=hint))
-    jobs = SCHEDULERS.all_jobs(plan, run_dir)
+    jobs = SCHEDULERS.find_all_jobs(plan, run_dir)
     todo = decide(plan, run_dir, jobs)
-    scripts = Path(typed_path(run_dir.scripts))
-    states = SCHEDULERS.states(jobs)
-    lines = list(sbatch_lines(plan, scripts, todo.missing, todo.servers, jobs, states))
+    scripts = Path(shorten_path(run_dir.scripts))
+    states = SCHEDULERS.ask_states(jobs)
+    lines = list(format_sbatch_lines(plan, scripts, todo.missing, todo.servers, jobs, states))
     if not run_dir.scripts.is_dir():
         hint = "emobench sweep FILE --no-submit writes them"
         raise InvalidInput(Problem("there are no scripts", file=str(run_dir.scripts), hint=hint))
     for line in lines:
         say(line)
     if todo.live_count:
-        have = plural(todo.live_count, "cell")
+        have = pluralise(todo.live_count, "cell")
         warn(f"left out, because a job is there for it: {have}")
     elif not lines:
         warn("nothing to submit: every cell is done")

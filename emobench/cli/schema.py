@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from emobench.config.reference import sweep_file_schema
+    from emobench.config.reference import build_sweep_file_schema
 
-    say_json(sweep_file_schema(), indent=2)
+    say_json(build_sweep_file_schema(), indent=2)
     return 0

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir
-from emobench.cli.terminal import show, table
+from emobench.cli.terminal import make_table, show
 from emobench.core.output import say_json
 from emobench.core.ranges import format_ranges
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.store.calls import describe_usage
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     status = read_status(find_run_dir(arguments.run_dir), cost=True)
     if arguments.json:
-        say_json(status.as_data(), indent=2)
+        say_json(status.to_json(), indent=2)
     else:
         show_status(status)
     return 0
@@ -74,20 +74,20 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
         (row.variant, row.episodes, "-" if row.mean_reward is None else f"{row.mean_reward:.3f}")
         for row in status.variants
     ]
-    variants = table(("variant", "episodes", "mean reward"), rows)
-    return "\n".join([*lines, ""]), variants, "\n".join(_problems(status))
+    variants = make_table(("variant", "episodes", "mean reward"), rows)
+    return "\n".join([*lines, ""]), variants, "\n".join(_list_problems(status))
 
 
-def _problems(status: RunStatus) -> Iterator[str]:
+def _list_problems(status: RunStatus) -> Iterator[str]:
     alike: dict[str, list[CellProblem]] = {}
     for problem in status.problems:
         alike.setdefault(problem.reason, []).append(problem)
     for first, *more in list(alike.values())[:PROBLEMS]:
         if more:
             cells = format_ranges([first.cell, *(each.cell for each in more)])
-            yield f"\n{1 + len(more)} cells failed alike ({cells}): {_indented(first.reason)}"
+            yield f"\n{1 + len(more)} cells failed alike ({cells}): {_indent(first.reason)}"
         else:
-            yield f"\ncell {first.cell} failed: {first.title}: {_indented(first.reason)}"
+            yield f"\ncell {first.cell} failed: {first.title}: {_indent(first.reason)}"
         if first.log:
             yield f"  log{f' of cell {first.cell}' if more else ''}: {first.log}"
     if hidden := sum(map(len, list(alike.values())[PROBLEMS:])):
@@ -95,11 +95,11 @@ def _problems(status: RunStatus) -> Iterator[str]:
     for cell in status.again[:PROBLEMS]:
         yield f"\ncell {cell.cell}: {cell.title}: {cell.reason}"
     if hidden := len(status.again[PROBLEMS:]):
-        yield f"... and episodes of {plural(hidden, 'more cell')} (--json has all)"
+        yield f"... and episodes of {pluralise(hidden, 'more cell')} (--json has all)"
     if (status.problems or status.again or status.cells.cancelled) and not status.live:
         yield "\nrun the same `emobench sweep` command again: it runs what is missing"
 
 
-def _indented(reason: str) -> str:
+def _indent(reason: str) -> str:
     """Return the lines of a reason so that none of them looks like one of ours."""
     return "\n  ".join(reason.splitlines())

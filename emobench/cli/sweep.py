@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emobench.cli.arguments import add_json, number
-from emobench.cli.terminal import typed_path, typed_word
+from emobench.cli.arguments import add_json, make_number_type
+from emobench.cli.terminal import quote_path, shorten_path
 from emobench.core.errors import InvalidInput
 from emobench.core.output import say, say_json, warn
 from emobench.core.ranges import format_ranges
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     from emobench.core.plan import Plan
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep-servers",
-        type=number(float, lambda minutes: 0 <= minutes <= 100_000, "minutes, from 0 to 100000"),
+        type=make_number_type(
+            float, lambda minutes: 0 <= minutes <= 100_000, "minutes, from 0 to 100000"
+        ),
         metavar="MIN",
         help="minutes that the servers stay after the last cell (default: keep_servers_min)",
     )
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from emobench.runs.planning import read_inputs
     from emobench.runs.submission import prepare_by_hand, submission_lock, submit
     from emobench.serving.preflight import check_servers
-    from emobench.serving.shutdown_policy import cost_of_keeping
+    from emobench.serving.shutdown_policy import describe_keeping_cost
 
     # Machines read one JSON object and nothing else.
     tell = (lambda text: None) if arguments.json else say
@@ -73,40 +75,43 @@ def run(arguments: argparse.Namespace) -> int:
         keep_servers_min=arguments.keep_servers,
     )
     run_dir = inputs.run_dir
-    place = typed_word(run_dir.path)
+    place = quote_path(run_dir.path)
     if arguments.dry_run:
         from emobench.cli.dry_run import plan_dry_run, show_dry_run
 
         plan = plan_dry_run(inputs, arguments.out, warn)
-        tell(headline(plan, run_dir))
+        tell(format_headline(plan, run_dir))
         show_dry_run(plan, run_dir, arguments.out, arguments.json, tell)
         return 0
     with submission_lock(run_dir, tell):
         plan = check_servers(inputs.plan(warn), run_dir, warn)
-        tell(headline(plan, run_dir))
+        tell(format_headline(plan, run_dir))
         if arguments.no_submit:
             paths = prepare_by_hand(plan, run_dir)
         else:
             outcome = submit(
                 plan,
                 run_dir,
-                on_job=lambda job: tell(f"  {_job_line(job)}"),
+                on_job=lambda job: tell(f"  {_describe_job(job)}"),
                 warn=warn,
                 say=lambda text: tell(f"  {text}"),
             )
     if arguments.no_submit:
         tell("written, nothing submitted:")
         for path in paths:
-            tell(f"  {typed_path(path)}")
+            tell(f"  {shorten_path(path)}")
         if arguments.json:
             say_json({"run_dir": str(run_dir.path), "scripts": [str(p) for p in paths]})
         return 0
     if not outcome.missing and not outcome.live:
         tell("finished: every cell is done, nothing to submit")
     elif not outcome.missing:
-        tell(f"nothing to submit: there are jobs for what is left ({plural(outcome.live, 'cell')})")
+        tell(
+            "nothing to submit: there are jobs for what is left "
+            f"({pluralise(outcome.live, 'cell')})"
+        )
     else:
-        tell(f"submitted {outcome.missing} of {plural(len(plan.cells), 'cell')}")
+        tell(f"submitted {outcome.missing} of {pluralise(len(plan.cells), 'cell')}")
     for job in outcome.held:
         tell(f"  {job}")
     for line in outcome.changes:
@@ -118,8 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     if plan.sweep.keep_servers_min and (outcome.missing or outcome.live):
         tell(
             "kept:       the servers stay up to "
-            f"{plural(plan.sweep.keep_servers_min, 'minute')} after the last cell: "
-            f"at most {cost_of_keeping(plan, plan.sweep.keep_servers_min)}; "
+            f"{pluralise(plan.sweep.keep_servers_min, 'minute')} after the last cell: "
+            f"at most {describe_keeping_cost(plan, plan.sweep.keep_servers_min)}; "
             f"end them with: emobench cancel {place}"
         )
     finished = not outcome.missing and not outcome.live
@@ -139,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         tell(f"report: {build_report(run_dir)}")
     elif outcome.missing or outcome.live:
         tell(f"follow it:  emobench status {place}")
-        tell(f"logs:       tail -f {typed_word(plan.logs)}/*")
+        tell(f"logs:       tail -f {quote_path(plan.logs)}/*")
     if arguments.json:
         say_json(
             {
@@ -158,17 +163,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if arguments.wait and not finished else 0
 
 
-def headline(plan: Plan, run_dir: RunDir) -> str:
+def format_headline(plan: Plan, run_dir: RunDir) -> str:
     """Return what this sweep is, in a few lines."""
-    from emobench.analysis.stats.power import power_verdict
-    from emobench.cli.power import summary
+    from emobench.analysis.stats.power import judge_power
+    from emobench.cli.power import summarise
     from emobench.config.capacity import describe
-    from emobench.store.calls import dollars
+    from emobench.store.calls import format_dollars
 
     sweep = plan.sweep
     tasks = sum(len(cell.tasks) for cell in plan.cells)
     smallest = sweep.gates.smallest_effect
-    size = f"{plural(len(plan.cells), 'cell')}, {plural(tasks, 'episode')}"
+    size = f"{pluralise(len(plan.cells), 'cell')}, {pluralise(tasks, 'episode')}"
     lines = [
         f"{sweep.name}: {size}, on {plan.profile.name}",
         f"  variants    {', '.join(sweep.variants)}",
@@ -177,27 +182,29 @@ def headline(plan: Plan, run_dir: RunDir) -> str:
     lines += [
         f"  assistant   {model.model} ({model.engine})" for model in sweep.assistants.values()
     ]
-    lines += [f"  tasks       {_tasks_of(env, numbers)}" for env, numbers in sweep.tasks.items()]
-    lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {typed_path(run_dir.path)}"]
+    lines += [
+        f"  tasks       {_describe_tasks(env, numbers)}" for env, numbers in sweep.tasks.items()
+    ]
+    lines += [f"  benchmark   {plan.benchmark}", f"  run folder  {shorten_path(run_dir.path)}"]
     lines += [f"  at a time   {text}" for text in describe(plan)]
     if sweep.max_gpu_hours is not None:
         lines.append(f"  limit       {sweep.max_gpu_hours:g} accelerator-hours (max_gpu_hours)")
     if sweep.max_cost is not None:
-        lines.append(f"  limit       {dollars(sweep.max_cost)} for hosted models (max_cost)")
-    lines += [f"  {line}" for line in summary(power_verdict(plan.cells, smallest))]
+        lines.append(f"  limit       {format_dollars(sweep.max_cost)} for hosted models (max_cost)")
+    lines += [f"  {line}" for line in summarise(judge_power(plan.cells, smallest))]
     return "\n".join(lines)
 
 
-def _tasks_of(env: str, numbers: Sequence[int]) -> str:
+def _describe_tasks(env: str, numbers: Sequence[int]) -> str:
     """Return 'retail 0-19 (20 tasks)'; one number is explained, since it might be meant as a
     count."""
-    text = f"{env} {format_ranges(numbers)} ({plural(len(numbers), 'task')}"
+    text = f"{env} {format_ranges(numbers)} ({pluralise(len(numbers), 'task')}"
     if len(numbers) == 1 and numbers[0] > 0:
-        first = plural(numbers[0], "task")
+        first = pluralise(numbers[0], "task")
         text += f", counted from 0; the first {first}: {format_ranges(range(numbers[0]))}"
     return text + ")"
 
 
-def _job_line(job: JobRecord) -> str:
-    cells = f", {plural(len(job.cells), 'cell')}" if job.cells else ""
+def _describe_job(job: JobRecord) -> str:
+    cells = f", {pluralise(len(job.cells), 'cell')}" if job.cells else ""
     return f"job {job.job_id}: {job.kind} {job.name}{cells}"

@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from emobench.core.output import flat, say, shell_words, visible
+from emobench.core.output import flatten, make_visible, quote_words, say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -37,18 +37,18 @@ Line = tuple[tuple[str, str], ...]
 """(style, text) pieces of one line; the style may be empty."""
 
 
-def typed_path(path: Path | str) -> str:
+def shorten_path(path: Path | str) -> str:
     """Return a path as a person would name it here."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def typed_word(path: Path | str) -> str:
+def quote_path(path: Path | str) -> str:
     """Return a path as a person would type it in a command here."""
-    return shell_words([typed_path(path)])
+    return quote_words([shorten_path(path)])
 
 
-def width(text: str) -> int:
+def measure_width(text: str) -> int:
     """Return how many columns a visible text takes."""
     if text.isascii():
         return len(text)
@@ -61,7 +61,7 @@ def cut(text: str, columns: int) -> str:
     """Return the text in at most so many columns, with ... where some is left out."""
     from rich.cells import set_cell_size
 
-    if len(text) <= columns and width(text) <= columns:
+    if len(text) <= columns and measure_width(text) <= columns:
         return text
     return set_cell_size(text, columns - 3).rstrip() + "..." if columns >= 3 else "." * columns
 
@@ -71,7 +71,7 @@ def wrap(text: str, columns: int) -> list[str]:
     What is indented stays so."""
     from rich.text import Text
 
-    screen = _unused_console()
+    screen = _make_unused_console()
     lines: list[str] = []
     for paragraph in text.split("\n"):
         bare = paragraph.strip()
@@ -81,8 +81,8 @@ def wrap(text: str, columns: int) -> list[str]:
     return lines
 
 
-def line_width(line: Line) -> int:
-    return sum(width(text) for _, text in line)
+def measure_line(line: Line) -> int:
+    return sum(measure_width(text) for _, text in line)
 
 
 def uses_colour(file: TextIO | None = None) -> bool:
@@ -96,7 +96,7 @@ def is_dumb() -> bool:
     return os.environ.get("TERM", "dumb") in ("dumb", "unknown")
 
 
-def console(file: TextIO | None = None, columns: int | None = None) -> Console:
+def make_console(file: TextIO | None = None, columns: int | None = None) -> Console:
     """Return rich's console for this process's output, or for plain text in a file.
 
     No text is markup in it.
@@ -112,7 +112,7 @@ def console(file: TextIO | None = None, columns: int | None = None) -> Console:
             self, renderable: RenderableType, options: ConsoleOptions | None = None
         ) -> Iterable[Segment]:
             for part in super().render(renderable, options):
-                yield part if part.control else Segment(visible(part.text), part.style)
+                yield part if part.control else Segment(make_visible(part.text), part.style)
 
     return Visible(
         file=file,
@@ -126,7 +126,7 @@ def console(file: TextIO | None = None, columns: int | None = None) -> Console:
     )
 
 
-def table(
+def make_table(
     heads: Sequence[str],
     rows: Iterable[Sequence[object]],
     left: int = 1,
@@ -145,15 +145,17 @@ def table(
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
     for number, head in enumerate(heads):
         made.add_column(
-            flat(head),
+            flatten(head),
             justify="left" if number < left else "right",
             overflow="crop" if one_line else "fold",
             no_wrap=number != elastic,
         )
-    widths = list(map(width, heads))
+    widths = list(map(measure_width, heads))
     for row in rows:
         pairs = [cell if isinstance(cell, tuple) else ("", cell) for cell in row]
-        cells = [Text(_cell(str(text)), style, no_wrap=one_line or None) for style, text in pairs]
+        cells = [
+            Text(_flatten_cell(str(text)), style, no_wrap=one_line or None) for style, text in pairs
+        ]
         widths = [max(pair) for pair in zip(widths, (cell.cell_len for cell in cells), strict=True)]
         made.add_row(*cells)
     # Figures are never cut: in a window that is narrower the terminal breaks the lines.
@@ -162,21 +164,21 @@ def table(
     return made
 
 
-def _cell(text: str) -> str:
+def _flatten_cell(text: str) -> str:
     """Return visible text on one line, with its indent."""
-    return " " * (len(text) - len(text.lstrip(" "))) + flat(text)
+    return " " * (len(text) - len(text.lstrip(" "))) + flatten(text)
 
 
 def show(*parts: RenderableType) -> None:
     """Print texts and tables; a string is made visible here, and lines in a pipe are not broken."""
-    screen = console()
+    screen = make_console()
     if screen.color_system is None:
-        say(plain(*parts, columns=screen.width if screen.is_terminal else None))
+        say(render_plain(*parts, columns=screen.width if screen.is_terminal else None))
     else:
         window = screen.width
         for part in parts:
             screen.width = max(window, getattr(part, "min_width", None) or 0)
-            screen.print(visible(part) if isinstance(part, str) else part)
+            screen.print(make_visible(part) if isinstance(part, str) else part)
     sys.stdout.flush()  # a reader that went away is noticed here, and not at the exit
 
 
@@ -184,7 +186,7 @@ def show_lines(lines: Iterable[Line]) -> None:
     """Print lines whose text is visible already, each as it comes."""
     from rich.text import Text
 
-    screen = console()
+    screen = make_console()
     for line in lines:
         if screen.color_system is None:
             say("".join(text for _, text in line).rstrip())
@@ -193,18 +195,18 @@ def show_lines(lines: Iterable[Line]) -> None:
     sys.stdout.flush()
 
 
-def plain(*parts: RenderableType, columns: int | None = None) -> str:
+def render_plain(*parts: RenderableType, columns: int | None = None) -> str:
     """Return the same without styles; without `columns` a table is as wide as it needs."""
     made = StringIO()
     for part in parts:
-        screen = console(made, max(columns or WIDEST, getattr(part, "min_width", None) or 0))
+        screen = make_console(made, max(columns or WIDEST, getattr(part, "min_width", None) or 0))
         if columns is None:
             screen.width = max(1, screen.measure(part).maximum)
-        screen.print(visible(part) if isinstance(part, str) else part)
+        screen.print(make_visible(part) if isinstance(part, str) else part)
     return "\n".join(line.rstrip() for line in made.getvalue().splitlines())
 
 
 @cache
-def _unused_console() -> Console:
+def _make_unused_console() -> Console:
     """Return a console for what asks for one and prints nothing."""
-    return console(StringIO(), WIDEST)
+    return make_console(StringIO(), WIDEST)

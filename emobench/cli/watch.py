@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from emobench.cli.arguments import add_json, add_run_dir, number
-from emobench.cli.terminal import console, is_dumb, show, typed_word
+from emobench.cli.arguments import add_json, add_run_dir, make_number_type
+from emobench.cli.terminal import is_dumb, make_console, quote_path, show
 from emobench.core.output import say, say_json, warn
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="look once and end")
     parser.add_argument(
         "--interval",
-        type=number(float, lambda s: 0.2 <= s <= 3600, "seconds, from 0.2 to 3600"),
+        type=make_number_type(float, lambda s: 0.2 <= s <= 3600, "seconds, from 0.2 to 3600"),
         metavar="S",
         help=f"seconds between looks (default: {SCREEN_INTERVAL_S:g} in a terminal, else "
         f"{LINE_INTERVAL_S:g})",
@@ -57,7 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         if on_screen:
             _draw(watch, arguments.interval or SCREEN_INTERVAL_S)
         else:
-            follow(watch, arguments.interval or LINE_INTERVAL_S, _json if arguments.json else None)
+            follow(
+                watch,
+                arguments.interval or LINE_INTERVAL_S,
+                _print_json if arguments.json else None,
+            )
     except KeyboardInterrupt:
         return _say_left(run_dir)
     if watch.state is None or not watch.over:
@@ -77,12 +81,12 @@ def wait(run_dir: RunDir, *, quiet: bool = False) -> WatchState:
     from rich.live import Live
     from rich.text import Text
 
-    from emobench.cli.watch_screen import line
+    from emobench.cli.watch_screen import format_line
 
-    with Live(console=console(), auto_refresh=False) as live:
+    with Live(console=make_console(), auto_refresh=False) as live:
 
         def redraw(state: WatchState) -> None:
-            live.update(Text(line(state), no_wrap=True, overflow="crop"), refresh=True)
+            live.update(Text(format_line(state), no_wrap=True, overflow="crop"), refresh=True)
 
         return follow(watch, SCREEN_INTERVAL_S, redraw)
 
@@ -91,7 +95,7 @@ def follow(
     watch: Watch, interval_s: float, show_state: Callable[[WatchState], None] | None = None
 ) -> WatchState:
     """Look until the run is over; by default a line is printed where something changed."""
-    show_state = show_state or _print_changes()
+    show_state = show_state or _make_printer()
     while True:
         # Nobody waits for a line as for a screen: all that is there is read.
         show_state(state := watch.look(None))
@@ -102,9 +106,9 @@ def follow(
 
 def show_results(run_dir: RunDir) -> None:
     """Print the table of results, and what has to stand below it."""
-    from emobench.cli.results_table import results
+    from emobench.cli.results_table import build_results
 
-    rows, notes = results(run_dir)
+    rows, notes = build_results(run_dir)
     show("", rows, notes, "")
 
 
@@ -118,7 +122,7 @@ def _look_once(watch: Watch, as_json: bool) -> None:
         time.sleep(1.0)  # tokens a second take two looks
         state = watch.look(None)
     if as_json:
-        _json(state)
+        _print_json(state)
     else:
         _show_all(state)
 
@@ -127,15 +131,15 @@ def _draw(watch: Watch, interval_s: float) -> None:
     """Show looks on a screen of their own until the run is over or q is pressed."""
     from rich.live import Live
 
-    from emobench.cli.watch_screen import screen
+    from emobench.cli.watch_screen import render_screen
 
     # The first look may take seconds; an error of it belongs on the ordinary screen.
     state = watch.look()
-    terminal = console()
+    terminal = make_console()
     with _keys() as pressed, Live(console=terminal, screen=True, auto_refresh=False) as live:
         while True:
             size = terminal.size
-            live.update(screen(state, size.width, size.height), refresh=True)
+            live.update(render_screen(state, size.width, size.height), refresh=True)
             if watch.over:
                 return
             deadline = time.monotonic() + interval_s
@@ -175,34 +179,34 @@ def _keys() -> Iterator[Callable[[float], str]]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _print_changes() -> Callable[[WatchState], None]:
-    from emobench.cli.watch_screen import changes, line
+def _make_printer() -> Callable[[WatchState], None]:
+    from emobench.cli.watch_screen import format_line, list_changes
 
     last: tuple[object, ...] = ()
 
     def show_state(state: WatchState) -> None:
         nonlocal last
-        if (now := changes(state)) != last:
+        if (now := list_changes(state)) != last:
             last = now
-            say(line(state))
+            say(format_line(state))
 
     return show_state
 
 
 def _show_all(state: WatchState) -> None:
-    from emobench.cli.watch_screen import screen
+    from emobench.cli.watch_screen import render_screen
 
-    show(screen(state, console().width))
+    show(render_screen(state, make_console().width))
 
 
-def _json(state: WatchState) -> None:
-    from emobench.runs.watching.state import as_data
+def _print_json(state: WatchState) -> None:
+    from emobench.runs.watching.state import to_json
 
-    say_json(as_data(state))
+    say_json(to_json(state))
 
 
 def _say_left(run_dir: RunDir) -> int:
-    place = typed_word(run_dir.path)
+    place = quote_path(run_dir.path)
     warn(
         f"left; the jobs go on. `emobench watch {place}` looks again, "
         f"`emobench cancel {place}` stops them"
@@ -214,7 +218,7 @@ def _show_end(run_dir: RunDir, state: WatchState) -> None:
     if not state.finished:
         _show_all(state)
     show_results(run_dir)
-    place = typed_word(run_dir.path)
+    place = quote_path(run_dir.path)
     show(
         f"over: emobench report {place} writes the report"
         if state.finished

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from emobench.cli.terminal import table, wrap
+from emobench.cli.terminal import make_table, wrap
 from emobench.core.outcomes import OUTCOMES, Outcome
-from emobench.core.output import flat
+from emobench.core.output import flatten
 from emobench.runs.server_state import ServerState
 from emobench.runs.watching.episodes import Trouble
 from emobench.runs.watching.state import ServerRow, VariantRow, WatchState
@@ -32,15 +32,19 @@ WIDE = 78
 """Columns from which a server's node and job are shown."""
 
 
-def screen(state: WatchState, width: int, height: int | None = None) -> Group:
+def render_screen(state: WatchState, width: int, height: int | None = None) -> Group:
     """Return what fits into `height` lines, cut to `width` columns; what is left out is said.
 
     Without a height it is all there is, for a page and not for a screen to leave.
     """
     foot = [] if height is None else [Text(FOOTER, "dim")]
     height = height or WHOLE
-    head, progress, troubles = _head(state), _progress(state), _troubles(state, width)
-    notes = _notes(state.servers)
+    head, progress, troubles = (
+        _build_head(state),
+        _build_progress(state),
+        _list_troubles(state, width),
+    )
+    notes = _list_notes(state.servers)
     reserved = min(len(notes), NOTES)
     room = height - len(head) - len(progress) - len(troubles) - reserved - len(foot)
     urgent = sorted(
@@ -56,11 +60,11 @@ def screen(state: WatchState, width: int, height: int | None = None) -> Group:
     spare = min(max(room, 0), len(notes) - reserved)
     sections: list[list[RenderableType]] = [
         [*head],
-        [_server_table(servers, width), *more, *notes[: reserved + spare]]
+        [_build_server_table(servers, width), *more, *notes[: reserved + spare]]
         if servers
         else [Text("no servers of its own: the endpoints exist already", "dim")],
         [*progress],
-        [_variant_table(variants, width), *others],
+        [_build_variant_table(variants, width), *others],
         [*troubles],
         [*foot],
     ]
@@ -77,10 +81,10 @@ def screen(state: WatchState, width: int, height: int | None = None) -> Group:
     return Group(*lines)
 
 
-def line(state: WatchState) -> str:
-    """Return all that `changes` looks at on one line."""
-    episodes = f"{state.episodes_finished}/{state.episodes_expected}{_pace(state)}"
-    parts = [clock(state.time), f"cells: {state.cells}", f"episodes: {episodes}"]
+def format_line(state: WatchState) -> str:
+    """Return all that `list_changes` looks at on one line."""
+    episodes = f"{state.episodes_finished}/{state.episodes_expected}{_describe_pace(state)}"
+    parts = [format_clock(state.time), f"cells: {state.cells}", f"episodes: {episodes}"]
     means = [
         f"{row.variant} {row.mean_reward:.2f}"
         for row in state.variants
@@ -91,12 +95,12 @@ def line(state: WatchState) -> str:
         if found:
             parts.append(f"{name}: {', '.join(found)}")
     if state.newest_error is not None:
-        parts.append(f"newest error: {_error(state.newest_error)}")
+        parts.append(f"newest error: {_format_error(state.newest_error)}")
     parts += [*map(str, state.held), *(f"could not ask {text}" for text in state.missing)]
-    return "  ".join(map(flat, parts))
+    return "  ".join(map(flatten, parts))
 
 
-def changes(state: WatchState) -> tuple[object, ...]:
+def list_changes(state: WatchState) -> tuple[object, ...]:
     """Return what has to differ for another line to be worth printing; times and loads do not."""
     return (
         tuple((row.name, row.state, row.reason, row.incarnation) for row in state.servers),
@@ -108,12 +112,12 @@ def changes(state: WatchState) -> tuple[object, ...]:
     )
 
 
-def clock(iso: str) -> str:
+def format_clock(iso: str) -> str:
     """Return the local time of day."""
     return datetime.fromisoformat(iso).astimezone().strftime("%H:%M:%S")
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as 40 s, 12 min, 2 h 05 min, 3 d 4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -124,22 +128,22 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-def _head(state: WatchState) -> list[Text]:
-    title = (f"{flat(state.sweep)}  ({state.scheduler})  ", "bold")
-    lines = [Text.assemble(title, (clock(state.time), "dim"))]
+def _build_head(state: WatchState) -> list[Text]:
+    title = (f"{flatten(state.sweep)}  ({state.scheduler})  ", "bold")
+    lines = [Text.assemble(title, (format_clock(state.time), "dim"))]
     if state.scripted:
         lines.append(Text("scripted models: this tests the pipeline and is no finding", "warn"))
     return lines
 
 
-def _progress(state: WatchState) -> list[Text]:
+def _build_progress(state: WatchState) -> list[Text]:
     done, expected = state.episodes_finished, state.episodes_expected
     filled = BAR * done // expected if expected else 0
     bar = f"[{'#' * filled}{'-' * (BAR - filled)}]"
     style = "error" if state.cells.failed else ""
     lines = [
         Text(f"cells     {state.cells}", style),
-        Text(f"episodes  {bar} {done} of {expected}{_pace(state)}"),
+        Text(f"episodes  {bar} {done} of {expected}{_describe_pace(state)}"),
     ]
     if state.cost is not None:
         lines.append(Text(f"cost      {state.cost}"))
@@ -149,14 +153,16 @@ def _progress(state: WatchState) -> list[Text]:
     return lines
 
 
-def _pace(state: WatchState) -> str:
+def _describe_pace(state: WatchState) -> str:
     if state.episodes_finished >= state.episodes_expected or not state.episodes_per_minute:
         return ""
     text = f", {state.episodes_per_minute:.3g} a minute"
-    return text if state.time_left_s is None else f"{text}, {duration(state.time_left_s)} left"
+    return (
+        text if state.time_left_s is None else f"{text}, {format_duration(state.time_left_s)} left"
+    )
 
 
-def _server_table(rows: Sequence[ServerRow], width: int) -> Table:
+def _build_server_table(rows: Sequence[ServerRow], width: int) -> Table:
     heads = ["server", "state", "node", "job", "start", "beat", "tok/s", "run", "wait", "cache"]
     cells: list[list[object]] = [
         [
@@ -165,7 +171,7 @@ def _server_table(rows: Sequence[ServerRow], width: int) -> Table:
             row.node,
             row.job_id,
             row.incarnation,
-            "" if row.heartbeat_age_s is None else duration(row.heartbeat_age_s),
+            "" if row.heartbeat_age_s is None else format_duration(row.heartbeat_age_s),
             "" if row.generation_tokens_per_s is None else f"{row.generation_tokens_per_s:.0f}",
             "" if row.running is None else row.running,
             "" if row.waiting is None else row.waiting,
@@ -176,26 +182,26 @@ def _server_table(rows: Sequence[ServerRow], width: int) -> Table:
     left = 5
     if width < WIDE:
         heads, cells, left = heads[:2] + heads[5:], [row[:2] + row[5:] for row in cells], 2
-    return table(heads, cells, left, one_line=True)
+    return make_table(heads, cells, left, one_line=True)
 
 
-def _notes(rows: Sequence[ServerRow]) -> list[Text]:
+def _list_notes(rows: Sequence[ServerRow]) -> list[Text]:
     """Return what stands below the servers: why one is away, and whose it is."""
     lines = []
     for row in rows:
         first, *more = row.reason.splitlines() or [row.problem]
         style = SERVER_STYLE[row.state]
         if first:
-            lines.append(Text(flat(f"{row.name}: {first}"), style))
+            lines.append(Text(flatten(f"{row.name}: {first}"), style))
         lines += [
-            Text(f"  {flat(text)}", "warn") for text in more if row.state is ServerState.FAILED
+            Text(f"  {flatten(text)}", "warn") for text in more if row.state is ServerState.FAILED
         ]
         if row.leased_from:
-            lines.append(Text(flat(f"{row.name}: leased from {row.leased_from}"), "dim"))
+            lines.append(Text(flatten(f"{row.name}: leased from {row.leased_from}"), "dim"))
     return lines
 
 
-def _variant_table(rows: Sequence[VariantRow], width: int) -> Table:
+def _build_variant_table(rows: Sequence[VariantRow], width: int) -> Table:
     used = [name for name in OUTCOMES if any(row.outcomes.get(name) for row in rows)]
     fit = max((width - 58) // 9, 0)
     kept = len(used) if len(used) <= fit else max(fit - 1, 0)
@@ -215,19 +221,19 @@ def _variant_table(rows: Sequence[VariantRow], width: int) -> Table:
         known = row.low is not None and row.high is not None
         bounds = f"{row.low:.2f} to {row.high:.2f}" if known else ""
         cells.append([row.variant, f"{row.episodes}/{row.planned}", mean, bounds, *counts])
-    return table(heads, cells, one_line=True)
+    return make_table(heads, cells, one_line=True)
 
 
-def _troubles(state: WatchState, width: int) -> list[Text]:
+def _list_troubles(state: WatchState, width: int) -> list[Text]:
     notes = [*map(str, state.held[:3]), *(f"could not ask {text}" for text in state.missing[:3])]
-    lines = [Text(flat(text), "warn") for text in notes]
+    lines = [Text(flatten(text), "warn") for text in notes]
     if state.newest_error is not None:
-        text = flat(f"newest error  {_error(state.newest_error)}")
+        text = flatten(f"newest error  {_format_error(state.newest_error)}")
         lines = [Text(part, "error") for part in wrap(text, max(width, 20))[:3]] + lines
     return lines
 
 
-def _error(trouble: Trouble) -> str:
+def _format_error(trouble: Trouble) -> str:
     when = datetime.fromtimestamp(trouble.time).strftime("%H:%M:%S ") if trouble.time else ""
     return f"{when}{trouble.where}: {trouble.text}"
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emobench.config.vllm_arguments import option_of
+from emobench.config.vllm_arguments import find_option
 from emobench.core.cluster import ClusterProfile
 from emobench.core.models import RoleModel, VllmModel
-from emobench.core.plan import USER_SERVER, CellBlock, Plan, assistant_server, roles_of, servers_of
+from emobench.core.plan import (
+    USER_SERVER,
+    CellBlock,
+    Plan,
+    list_roles,
+    list_servers,
+    name_assistant_server,
+)
 from emobench.core.sweep import Cell, Sweep
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 CONCURRENCY, THROTTLE = 8, 8
 """Where no server of the sweep says what it can batch: hosted endpoints and scripted servers."""
@@ -55,40 +62,40 @@ class _ServerLoad:
     arrays: tuple[int, ...]
     """Cells of each array that uses it; without Slurm there is one throttle for all."""
 
-    def cells(self, throttle: int) -> int:
+    def count_cells(self, throttle: int) -> int:
         return sum(min(throttle, size) for size in self.arrays)
 
 
-def capacity_of(server: str, model: RoleModel) -> Capacity:
+def find_capacity(server: str, model: RoleModel) -> Capacity:
     """Return what the servers of one role can batch, and what says so."""
     if not isinstance(model, VllmModel):
         return Capacity(server, None, f"engine {model.engine}")
-    given = option_of(model, "--max-num-seqs")
+    given = find_option(model, "--max-num-seqs")
     if given is not None and given.isdigit() and int(given):
         each, source = int(given), "extra_args"
     elif model.max_num_seqs is not None:
         each, source = model.max_num_seqs, "max_num_seqs"
     else:
         each, source = VLLM_NUM_SEQS, "a default; set max_num_seqs for another"
-    return Capacity(server, each * copies_of(model), source)
+    return Capacity(server, each * count_copies(model), source)
 
 
-def copies_of(model: VllmModel) -> int:
+def count_copies(model: VllmModel) -> int:
     """Return how many copies of the model share the role's requests."""
     return model.data_parallel * model.replicas
 
 
-def capacities(sweep: Sweep) -> dict[str, Capacity]:
+def list_capacities(sweep: Sweep) -> dict[str, Capacity]:
     """Return capacities by server, those that exist already included."""
-    return {server: capacity_of(server, model) for server, model in roles_of(sweep).items()}
+    return {server: find_capacity(server, model) for server, model in list_roles(sweep).items()}
 
 
-def pace_of(
+def choose_pace(
     sweep: Sweep, profile: ClusterProfile, cells: Sequence[Cell], blocks: Sequence[CellBlock]
 ) -> Pace:
     """Return what is set by hand, and for the rest as much as no server is oversubscribed by."""
     throttle = sweep.throttle or profile.throttle
-    known = capacities(sweep)
+    known = list_capacities(sweep)
     if all(capacity.requests is None for capacity in known.values()):
         return Pace(sweep.concurrency or CONCURRENCY, throttle or THROTTLE)
     tasks = max((len(cell.tasks) for cell in cells), default=1)
@@ -100,13 +107,13 @@ def pace_of(
             arrays,
         )
         for server, capacity in known.items()
-        if (arrays := _arrays(server, blocks, profile))
+        if (arrays := _count_array_cells(server, blocks, profile))
     ]
     largest = max((size for load in loads for size in load.arrays), default=1)
-    return best_pace(loads, tasks, largest, len(sweep.variants), sweep.concurrency, throttle)
+    return find_best_pace(loads, tasks, largest, len(sweep.variants), sweep.concurrency, throttle)
 
 
-def best_pace(
+def find_best_pace(
     loads: Sequence[_ServerLoad],
     tasks: int,
     largest: int,
@@ -121,7 +128,7 @@ def best_pace(
     """
 
     def conversations(pace: Pace, load: _ServerLoad) -> int:
-        return min(pace.concurrency, tasks) * load.cells(pace.throttle)
+        return min(pace.concurrency, tasks) * load.count_cells(pace.throttle)
 
     choices = [
         Pace(each, cells)
@@ -146,53 +153,55 @@ def best_pace(
     )
 
 
-def concurrency_of(plan: Plan) -> int:
+def get_concurrency(plan: Plan) -> int:
     """Return how many conversations a cell has at a time."""
     return plan.sweep.concurrency or CONCURRENCY
 
 
-def throttle_of(plan: Plan) -> int:
+def get_throttle(plan: Plan) -> int:
     """Return how many cells of an array run at a time."""
     return plan.sweep.throttle or plan.profile.throttle or THROTTLE
 
 
-def requests_of(plan: Plan, server: str) -> int:
+def count_requests(plan: Plan, server: str) -> int:
     """Return the most requests at a time that a server gets from this sweep."""
-    arrays = _arrays(server, plan.blocks, plan.profile)
+    arrays = _count_array_cells(server, plan.blocks, plan.profile)
     tasks = max((len(cell.tasks) for cell in plan.cells), default=1)
-    return min(concurrency_of(plan), tasks) * _ServerLoad(0, arrays).cells(throttle_of(plan))
+    return min(get_concurrency(plan), tasks) * _ServerLoad(0, arrays).count_cells(
+        get_throttle(plan)
+    )
 
 
 def describe(plan: Plan) -> list[str]:
     """Return one line for each server of known capacity: what the sweep asks of it at a time."""
     lines = []
-    for server, capacity in capacities(plan.sweep).items():
+    for server, capacity in list_capacities(plan.sweep).items():
         if capacity.requests is None:
             continue
-        asked = requests_of(plan, server)
-        text = f"up to {plural(asked, 'request')} for {server.removeprefix('assistant_')}, "
+        asked = count_requests(plan, server)
+        text = f"up to {pluralise(asked, 'request')} for {server.removeprefix('assistant_')}, "
         text += f"which batches {capacity.requests} ({capacity.source})"
         lines.append(text + ("; the rest waits there" if asked > capacity.requests else ""))
     if not lines:
         return []
-    pace = f"{plural(throttle_of(plan), 'cell')} at a time x "
-    pace += plural(concurrency_of(plan), "conversation")
+    pace = f"{pluralise(get_throttle(plan), 'cell')} at a time x "
+    pace += pluralise(get_concurrency(plan), "conversation")
     if len(plan.blocks) > 1 and not plan.profile.one_machine:
         pace += f", in each of {len(plan.blocks)} arrays"
     return [f"{pace}: {lines[0]}", *lines[1:]]
 
 
-def overload_warning(plan: Plan, server: str, whole: float | None) -> str:
+def describe_overload(plan: Plan, server: str, whole: float | None) -> str:
     """Return a warning where a server gets much more than it said it can hold; else empty.
 
     `whole` is vLLM's own figure for one engine: requests of full length (max_model_len) that its
     cache holds. A conversation is rarely a quarter of that length.
     """
-    model = servers_of(plan.sweep).get(server)
+    model = list_servers(plan.sweep).get(server)
     if whole is None or not isinstance(model, VllmModel):
         return ""
     whole *= model.data_parallel
-    asked = -(-requests_of(plan, server) // model.replicas)
+    asked = -(-count_requests(plan, server) // model.replicas)
     if asked <= max(4 * whole, 1):
         return ""
     return (
@@ -201,10 +210,14 @@ def overload_warning(plan: Plan, server: str, whole: float | None) -> str:
     )
 
 
-def _arrays(server: str, blocks: Sequence[CellBlock], profile: ClusterProfile) -> tuple[int, ...]:
+def _count_array_cells(
+    server: str, blocks: Sequence[CellBlock], profile: ClusterProfile
+) -> tuple[int, ...]:
     """Return the number of cells of each array that uses a server."""
     sizes = tuple(
-        block.size for block in blocks if server in (USER_SERVER, assistant_server(block.assistant))
+        block.size
+        for block in blocks
+        if server in (USER_SERVER, name_assistant_server(block.assistant))
     )
     # Without Slurm one throttle holds for all arrays together.
     return (sum(sizes),) if sizes and profile.one_machine else sizes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emobench.config.expand import expand
 from emobench.config.free_settings import ANALYSIS, take_free_settings
-from emobench.config.identity import cell_content, differing_keys
+from emobench.config.identity import collect_cell_content, find_differing_keys
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
@@ -44,7 +44,7 @@ def load_current_plan(run_dir: RunDir) -> Plan:
     before, after = (
         each.model_dump(mode="json", include=set(ANALYSIS)) for each in (plan.sweep, taken)
     )
-    changes = tuple(f"{line} ({name})" for line in differing_keys(before, after))
+    changes = tuple(f"{line} ({name})" for line in find_differing_keys(before, after))
     update: dict[str, object] = {"sweep": taken, "settings_changed": changes}
     if taken.gates != plan.sweep.gates and _has_results(plan, run_dir):
         update["gates_changed"] = written.isoformat(timespec="seconds")
@@ -62,7 +62,7 @@ def _is_same_study(plan: Plan, sweep: Sweep) -> bool:
             for cell in plan.cells
         )
         and all(
-            cell_content(plan.sweep, cell, "") == cell_content(sweep, cell, "")
+            collect_cell_content(plan.sweep, cell, "") == collect_cell_content(sweep, cell, "")
             for cell in kinds.values()
         )
     )

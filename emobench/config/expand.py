@@ -21,11 +21,11 @@ def expand(sweep: Sweep) -> list[Cell]:
     trials = range(1, sweep.trials + 1)
     planned = {
         key
-        for key in _product(sweep.matrix, trials)
+        for key in _multiply(sweep.matrix, trials)
         if not any(_matches(item, key) for item in sweep.exclude)
     }
     for item in sweep.include:
-        planned.update(_product(item, item.trial or trials))
+        planned.update(_multiply(item, item.trial or trials))
     parts: tuple[Matrix, ...] = (sweep.matrix, *sweep.include)
     assistants = dict.fromkeys(name for part in parts for name in part.assistant)
     envs = dict.fromkeys(env for part in parts for env in part.env)
@@ -51,7 +51,7 @@ def expand(sweep: Sweep) -> list[Cell]:
     return cells
 
 
-def _product(part: Matrix, trials: Iterable[int]) -> Iterable[Key]:
+def _multiply(part: Matrix, trials: Iterable[int]) -> Iterable[Key]:
     return product(part.assistant, part.env, part.agent_strategy, part.variant, trials)
 
 
@@ -79,7 +79,7 @@ def extend(existing: Sequence[Cell], wanted: Sequence[Cell]) -> list[Cell]:
     return cells
 
 
-def blocks_of(
+def split_into_blocks(
     cells: Iterable[Cell], max_array_size: int, taken_names: Collection[str] = ()
 ) -> list[CellBlock]:
     """Return job arrays: runs of consecutively numbered cells of one assistant.

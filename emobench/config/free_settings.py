@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from emobench.config.identity import differing_keys
+from emobench.config.identity import find_differing_keys
 from emobench.core.models import OpenAIModel, RoleModel
-from emobench.core.plan import roles_of
+from emobench.core.plan import list_roles
 from emobench.core.sweep import Sweep
 
 ANALYSIS = ("description", "gates", "judge")
@@ -31,7 +31,7 @@ _FREE_OF_ENDPOINT = {"base_url", "api_key_env", "price"}
 
 def take_free_settings(old: Sweep, new: Sweep, keys: Sequence[str] = FREE) -> Sweep:
     """Return `old` with `keys` as `new` has them, and the addresses of endpoints that exist."""
-    models = roles_of(new)
+    models = list_roles(new)
 
     def taken(name: str, model: RoleModel) -> RoleModel:
         other = models.get(name)
@@ -39,7 +39,7 @@ def take_free_settings(old: Sweep, new: Sweep, keys: Sequence[str] = FREE) -> Sw
             return model
         return model.model_copy(update={key: getattr(other, key) for key in _FREE_OF_ENDPOINT})
 
-    user, *assistants = (taken(name, model) for name, model in roles_of(old).items())
+    user, *assistants = (taken(name, model) for name, model in list_roles(old).items())
     update: dict[str, Any] = {key: getattr(new, key) for key in keys}
     update |= {"user": user, "assistants": dict(zip(old.assistants, assistants, strict=True))}
     return old.model_copy(update=update)
@@ -48,14 +48,14 @@ def take_free_settings(old: Sweep, new: Sweep, keys: Sequence[str] = FREE) -> Sw
 def describe_changes(old: Sweep, new: Sweep) -> list[str]:
     """Return a line for each free setting that differs, with when the new value holds:
     'throttle: was 2, now 6, for arrays in the queue too'."""
-    lines = differing_keys(_free_values(old), _free_values(new))
+    lines = find_differing_keys(_select_free_values(old), _select_free_values(new))
     return [f"{line}, {_WHEN.get(line.split(':')[0].split('.')[0], _CELLS)}" for line in lines]
 
 
-def _free_values(sweep: Sweep) -> dict[str, Any]:
+def _select_free_values(sweep: Sweep) -> dict[str, Any]:
     endpoints = {
         name.removeprefix("assistant_"): model.model_dump(include=_FREE_OF_ENDPOINT)
-        for name, model in roles_of(sweep).items()
+        for name, model in list_roles(sweep).items()
         if isinstance(model, OpenAIModel)
     }
     return {**endpoints, **sweep.model_dump(mode="json", include=set(FREE))}

@@ -36,12 +36,12 @@ _NOT_CONTENT = {
 _WHERE_SET = ("chat_template", "chat_template_kwargs", "seed")
 
 
-def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
+def collect_cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
     """Return the values that an episode of the cell depends on; `benchmark` names its version."""
     variant = sweep.variants[cell.variant]
     content: dict[str, object] = {
-        "assistant": _role(sweep, sweep.assistants[cell.assistant], cell.variant),
-        "user": _role(sweep, sweep.user, cell.variant),
+        "assistant": _describe_role(sweep, sweep.assistants[cell.assistant], cell.variant),
+        "user": _describe_role(sweep, sweep.user, cell.variant),
         "user_strategy": sweep.user_strategy,
         "agent_strategy": cell.agent_strategy,
         "env": cell.env,
@@ -49,7 +49,7 @@ def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
         "seed": sweep.seed,
         "trial": cell.trial,
         "max_steps": sweep.max_steps,
-        "fidelity": _repairs(sweep.fidelity),
+        "fidelity": _list_repairs(sweep.fidelity),
         "benchmark": benchmark,
     }
     if cell.agent_strategy == "few-shot":
@@ -57,7 +57,7 @@ def cell_content(sweep: Sweep, cell: Cell, benchmark: str) -> dict[str, object]:
     return content
 
 
-def _repairs(fidelity: Fidelity) -> dict[str, bool]:
+def _list_repairs(fidelity: Fidelity) -> dict[str, bool]:
     """Return the repairs, by the names and in the number that results from before have them."""
     repairs: dict[str, bool] = fidelity.model_dump()
     if fidelity.plain_messages:
@@ -68,7 +68,7 @@ def _repairs(fidelity: Fidelity) -> dict[str, bool]:
     return repairs
 
 
-def _role(sweep: Sweep, model: RoleModel, variant: str) -> dict[str, Any]:
+def _describe_role(sweep: Sweep, model: RoleModel, variant: str) -> dict[str, Any]:
     content = model.model_dump(mode="json", exclude=_NOT_CONTENT)
     if isinstance(model, VllmModel):
         content = {k: v for k, v in content.items() if k not in _WHERE_SET or v not in (None, {})}
@@ -82,17 +82,17 @@ def _role(sweep: Sweep, model: RoleModel, variant: str) -> dict[str, Any]:
     return content
 
 
-def content_hash(content: Mapping[str, object], task_id: int | None = None) -> str:
+def hash_content(content: Mapping[str, object], task_id: int | None = None) -> str:
     """Return the SHA-256, in hex, of the content and, for an episode, the task."""
     whole = {"content": content, "task_id": task_id}
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256(text.encode("utf-8")).hexdigest()
 
 
-def differing_keys(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+def find_differing_keys(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """Return the dotted paths that differ, with both values: 'assistant.temperature: was 0, now
     1'."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(_flatten(old)), dict(_flatten(new))
     return [
         f"{key}: was {_say(before, key)}, now {_say(after, key)}"
         for key in dict.fromkeys((*before, *after))
@@ -107,11 +107,11 @@ def _is_unset_group(key: str, here: Mapping[str, object], there: Mapping[str, ob
     return here.get(key, "") is None and any(each.startswith(f"{key}.") for each in there)
 
 
-def _flat(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+def _flatten(content: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = []
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{prefix}{key}.")
+            pairs += _flatten(value, f"{prefix}{key}.")
         else:
             pairs.append((prefix + key, value))
     return pairs

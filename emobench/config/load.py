@@ -10,8 +10,8 @@ from emobench.config.expand import expand
 from emobench.config.profile import find_profile, is_path, load_profile, read_profile
 from emobench.config.reader import Reader
 from emobench.config.sweep_file import Context, SweepFile
-from emobench.config.variants import builtin, make_variant
-from emobench.config.vllm_arguments import flag_of, suggest_parser
+from emobench.config.variants import load_builtin, make_variant
+from emobench.config.vllm_arguments import parse_flag, suggest_parser
 from emobench.config.words import PATTERNS
 from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.core.errors import InvalidInput, show
@@ -43,13 +43,13 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
     if data.get("engine") == "scripted":
         data = {"user": {}, "assistants": {"scripted": {}}, **data}
     if "name" not in data:
-        data["name"] = _name_of(reader, path)
+        data["name"] = _name_study(reader, path)
     folder = path.resolve().parent
     context = Context.of(data, folder)
     places: dict[KeyPath, KeyPath] = {
         ("assistants", name): place for name, place in context.places.items()
     }
-    file = reader.model(SweepFile, data, context, places)
+    file = reader.parse_model(SweepFile, data, context, places)
     profile = _find_cluster(reader, data.get("cluster", "local"), folder, cluster)
     if file is None:
         reader.finish()
@@ -60,7 +60,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
         Include.model_validate({**matrix.model_dump(), **cells.model_dump(exclude_none=True)})
         for cells in file.include
     )
-    number = sum(_count(item, file.trials) for item in (matrix, *include))
+    number = sum(_count_cells(item, file.trials) for item in (matrix, *include))
     if number > MAX_CELLS:
         message = f"{number:,} cells; one sweep has at most {MAX_CELLS:,}"
         reader.refuse(("matrix",), message, hint="split the study into several sweep files")
@@ -77,7 +77,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
             "cluster": profile,
             "matrix": matrix,
             "include": include,
-            "variants": {name: builtin(name) for name in BUILTIN_VARIANTS} | own,
+            "variants": {name: load_builtin(name) for name in BUILTIN_VARIANTS} | own,
             "few_shot_sha256": {e: context.sha256[p] for e, p in file.few_shot_displays.items()},
             "chat_template_sha256": {p: d for p, d in context.sha256.items() if p in templates},
         }
@@ -85,7 +85,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
     return _keep_used(reader, sweep, context)
 
 
-def _name_of(reader: Reader, path: Path) -> str:
+def _name_study(reader: Reader, path: Path) -> str:
     """Return the name that a file gives its study."""
     if re.fullmatch(NAME, path.stem):
         return path.stem
@@ -116,7 +116,7 @@ def _find_cluster(reader: Reader, value: object, folder: Path, override: str | N
     return str(file) if is_path(value) else value
 
 
-def _count(item: Matrix, trials: int) -> int:
+def _count_cells(item: Matrix, trials: int) -> int:
     axes = (item.env, item.agent_strategy, item.variant, item.assistant)
     return math.prod(map(len, axes)) * trials
 
@@ -125,7 +125,7 @@ def _calls_tools(model: RoleModel) -> bool:
     """Return whether the model's server can answer with tool calls."""
     if not isinstance(model, VllmModel):
         return True
-    given = {flag_of(argument) for argument in model.extra_args}
+    given = {parse_flag(argument) for argument in model.extra_args}
     return model.tool_call_parser is not None or "--tool-call-parser" in given
 
 

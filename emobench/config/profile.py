@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from emobench.config.reader import Reader
-from emobench.config.templates import template_dirs as all_template_dirs
+from emobench.config.templates import list_template_dirs as all_template_dirs
 from emobench.config.yaml_lines import KeyPath, load_yaml
 from emobench.core.cluster import ClusterProfile
-from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
-from emobench.core.redaction import names_secret, secret_in_line, url_has_secret
+from emobench.core.errors import InvalidInput, Problem, list_names, show, suggest_nearest
+from emobench.core.redaction import find_secret_in_line, names_secret, url_has_secret
 
 
 def load_profile(
@@ -38,10 +38,10 @@ def find_profile(
     if is_path(name_or_path):
         given = Path(os.path.expanduser(name_or_path))  # noqa: PTH111 - never raises
         tried = [start / given for start in (base, Path.cwd()) if start is not None]
-        hint = f"looked for {listing(dict.fromkeys(tried))}"
+        hint = f"looked for {list_names(dict.fromkeys(tried))}"
     else:
         tried = [folder / f"{name_or_path}.yaml" for folder in folders]
-        hint = nearest(name_or_path, profile_names(folders)) or (
+        hint = suggest_nearest(name_or_path, list_profiles(folders)) or (
             "copy a profile of slurm_templates/clusters and give its path"
         )
     for file in tried:
@@ -53,13 +53,13 @@ def find_profile(
     raise InvalidInput(
         Problem(
             f"no cluster profile {show(name_or_path)}",
-            allowed=f"{listing(profile_names(folders))}, or the path of a profile",
+            allowed=f"{list_names(list_profiles(folders))}, or the path of a profile",
             hint=hint,
         )
     )
 
 
-def profile_names(folders: Iterable[Path]) -> list[str]:
+def list_profiles(folders: Iterable[Path]) -> list[str]:
     """Return the names of the profiles in these clusters/ folders."""
     return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
 
@@ -68,7 +68,7 @@ def read_profile(file: Path) -> ClusterProfile:
     """Return the profile of a file. Raises InvalidInput with every mistake in it."""
     document = load_yaml(file)
     reader = Reader(document)
-    profile = reader.model(ClusterProfile, {"name": file.stem, **document.data})
+    profile = reader.parse_model(ClusterProfile, {"name": file.stem, **document.data})
     if profile is not None:
         _refuse_secrets(profile, reader)
     reader.finish()
@@ -98,5 +98,5 @@ def _refuse_secrets(profile: ClusterProfile, reader: Reader) -> None:
         written["container", "options"] = profile.container.options
     for place, lines in written.items():
         for number, line in enumerate(lines):
-            if name := secret_in_line(line):
+            if name := find_secret_in_line(line):
                 refuse((*place, number), name)

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from emobench.config.words import expected, members
-from emobench.config.yaml_lines import Document, KeyPath, dotted
-from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
+from emobench.config.words import describe_expected, list_members
+from emobench.config.yaml_lines import Document, KeyPath, format_key_path
+from emobench.core.errors import InvalidInput, Problem, list_names, show, suggest_nearest
 from emobench.core.fields import MISSING, MISTAKE
 from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
 
@@ -35,8 +35,8 @@ class Reader:
             Problem(
                 message,
                 file=self.document.file,
-                line=self.document.line(path),
-                key=dotted(path),
+                line=self.document.find_line(path),
+                key=format_key_path(path),
                 allowed=allowed,
                 hint=hint,
             )
@@ -47,7 +47,7 @@ class Reader:
         if self.problems:
             raise InvalidInput(sorted(self.problems, key=lambda problem: problem.line))
 
-    def model(
+    def parse_model(
         self,
         cls: type[M],
         data: Mapping[str, Any],
@@ -67,7 +67,7 @@ class Reader:
             ]
             # A misspelt key comes before the one that is missing for it.
             for place, item in sorted(
-                _one_for_each_place(found, data), key=lambda item: item[1]["type"] == "missing"
+                _keep_one_by_place(found, data), key=lambda item: item[1]["type"] == "missing"
             ):
                 self._translate(cls, data, place, item)
             return None
@@ -84,23 +84,23 @@ class Reader:
                 path = (*path, location[-1])
             self.refuse(path, said["message"], said["allowed"], said["hint"])
         elif kind == "extra_forbidden":
-            kinds = members(_field_at(cls, location[:-1])[0])
+            kinds = list_members(_find_field(cls, location[:-1])[0])
             (owner,) = (kind for kind in kinds if hasattr(kind, "model_fields"))
             self._refuse_key(path, str(path[-1]), owner)
         elif kind == "missing":
             path = (*_locate(data, place[:-1])[0], place[-1])
-            if all(problem.key != dotted(path) for problem in self.problems):
-                allowed = expected(*_field_at(cls, location))
+            if all(problem.key != format_key_path(path) for problem in self.problems):
+                allowed = describe_expected(*_find_field(cls, location))
                 self.refuse(path, MISSING, allowed=allowed)
         else:
             if location[-1] == "[key]":
-                value, (annotation, _) = path[-1], _field_at(cls, location[:-2])
-                kinds = [kind for kind in members(annotation) if get_origin(kind) is dict]
+                value, (annotation, _) = path[-1], _find_field(cls, location[:-2])
+                kinds = [kind for kind in list_members(annotation) if get_origin(kind) is dict]
                 annotation, metadata = get_args(kinds[0])[0], ()
             else:
-                annotation, metadata = _field_at(cls, location)
-            what = expected(annotation, metadata)
-            hint = nearest(value, what.split(", ")) if isinstance(value, str) else ""
+                annotation, metadata = _find_field(cls, location)
+            what = describe_expected(annotation, metadata)
+            hint = suggest_nearest(value, what.split(", ")) if isinstance(value, str) else ""
             if kind == "string_type" and isinstance(value, bool | int | float):
                 hint = "put it in quotes"  # the commonest slip
             elif kind == "too_short" and value == []:
@@ -109,13 +109,13 @@ class Reader:
 
     def _refuse_key(self, path: KeyPath, key: str, owner: Any) -> None:
         names = owner.model_fields
-        hint = nearest(key, names)
+        hint = suggest_nearest(key, names)
         if owner in ENGINES.values():
             engine = names["engine"].default
             others = [name for name, cls in ENGINES.items() if key in cls.model_fields]
             if others:
                 hint = f"'{key}' belongs to engine {others[0]}; this model's engine is {engine}"
-        self.refuse(path, "unknown key", listing(names), hint)
+        self.refuse(path, "unknown key", list_names(names), hint)
 
 
 def _relocate(location: KeyPath, places: Mapping[KeyPath, KeyPath]) -> KeyPath:
@@ -125,7 +125,7 @@ def _relocate(location: KeyPath, places: Mapping[KeyPath, KeyPath]) -> KeyPath:
     return location
 
 
-def _one_for_each_place(
+def _keep_one_by_place(
     errors: list[tuple[KeyPath, ErrorDetails]], data: Mapping[str, Any]
 ) -> list[tuple[KeyPath, ErrorDetails]]:
     """Return one error for each place; a union reports a value once for each of its members."""
@@ -160,12 +160,12 @@ def _locate(whole: Any, location: Iterable[str | int]) -> tuple[KeyPath, Any]:
     return path, data
 
 
-def _field_at(cls: type[BaseModel], location: Iterable[str | int]) -> tuple[Any, tuple[Any, ...]]:
+def _find_field(cls: type[BaseModel], location: Iterable[str | int]) -> tuple[Any, tuple[Any, ...]]:
     """Return the type and metadata at an error's location inside a model."""
     annotation: Any = cls
     metadata: tuple[Any, ...] = ()
     for part in location:
-        for kind in members(annotation):
+        for kind in list_members(annotation):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 if part in kind.model_fields:
                     field = kind.model_fields[str(part)]

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from emobench.config.sweep_file import OwnVariant, SweepFile
-from emobench.config.words import expected
+from emobench.config.words import describe_expected
 from emobench.core.cluster import ClusterProfile, Container, JobResources, ServerResources
 from emobench.core.fields import JsonSchema
 from emobench.core.gates import FidelityGate, Gates, JudgeSettings, ManipulationGate
@@ -64,16 +64,16 @@ _SEE = {
 """Where the pages say more of a key of the sweep file."""
 
 
-def sweep_file_schema() -> JsonSchema:
+def build_sweep_file_schema() -> JsonSchema:
     """Return the JSON schema (draft 2020-12) of the sweep file, for editors.
 
     It takes every file that `load_sweep` takes; checks across keys (names that exist, task counts)
     are the loader's alone.
     """
-    schema = _plain(SweepFile.model_json_schema())
+    schema = _simplify(SweepFile.model_json_schema())
     for part in (schema, schema["$defs"]["CellFilter"]):
         for key, field in part["properties"].items():
-            part["properties"][key] = _never_null(field)
+            part["properties"][key] = _exclude_null(field)
     # The name is the file's where it is left out, and scripted roles need nothing.
     schema["required"] = ["matrix", "trials"]
     schema["if"] = {"properties": {"engine": {"const": "scripted"}}, "required": ["engine"]}
@@ -85,26 +85,26 @@ def sweep_file_schema() -> JsonSchema:
     }
 
 
-def _plain(schema: Any) -> Any:
+def _simplify(schema: Any) -> Any:
     """Return a schema without what editors have no use for."""
     if isinstance(schema, list):
-        return [_plain(item) for item in schema]
+        return [_simplify(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     plain: JsonSchema = {}
     for key, value in schema.items():
         if key in ("properties", "$defs"):
-            plain[key] = {name: _plain(item) for name, item in value.items()}
+            plain[key] = {name: _simplify(item) for name, item in value.items()}
         elif key == "oneOf":
-            plain["anyOf"] = _plain(value)  # an engine may be left out
+            plain["anyOf"] = _simplify(value)  # an engine may be left out
         elif key == "description":
             plain[key] = " ".join(value.split())
         elif key not in ("title", "discriminator") and (key, value) != ("default", None):
-            plain[key] = value if key == "default" else _plain(value)
+            plain[key] = value if key == "default" else _simplify(value)
     return plain
 
 
-def _never_null(field: JsonSchema) -> JsonSchema:
+def _exclude_null(field: JsonSchema) -> JsonSchema:
     """Return the schema of a key that takes no null, though its model means 'unset' by it."""
     kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
     if len(kinds) == 1:
@@ -112,7 +112,7 @@ def _never_null(field: JsonSchema) -> JsonSchema:
     return {**field, "anyOf": kinds} if kinds else field
 
 
-def table(model: type[BaseModel]) -> str:
+def format_table(model: type[BaseModel]) -> str:
     """Return a model's keys as a table in Markdown; those of its base models stand in theirs."""
     left_out = set()
     if model is not Sampling and issubclass(model, Sampling):
@@ -122,18 +122,18 @@ def table(model: type[BaseModel]) -> str:
     fields = [(name, f) for name, f in model.model_fields.items() if name not in left_out]
     if model is SweepFile:
         fields.sort(key=lambda item: not item[1].is_required())
-    return _HEAD + "".join(_row(name, field, model) for name, field in fields)
+    return _HEAD + "".join(_format_row(name, field, model) for name, field in fields)
 
 
-def _row(name: str, field: FieldInfo, model: type[BaseModel]) -> str:
+def _format_row(name: str, field: FieldInfo, model: type[BaseModel]) -> str:
     meaning = " ".join((field.description or "").split())
     if model is SweepFile and name in _SEE:
         meaning += f" [More]({_SEE[name]})."
-    takes = expected(field.annotation, field.metadata).replace("|", "\\|")
-    return f"| `{name}` | {_default(name, field)} | {takes} | {meaning} |\n"
+    takes = describe_expected(field.annotation, field.metadata).replace("|", "\\|")
+    return f"| `{name}` | {_format_default(name, field)} | {takes} | {meaning} |\n"
 
 
-def _default(name: str, field: FieldInfo) -> str:
+def _format_default(name: str, field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if name in _DEFAULTS:
         return _DEFAULTS[name]
@@ -152,24 +152,24 @@ def _default(name: str, field: FieldInfo) -> str:
     return f"`{value}`" if isinstance(value, str) else json.dumps(value)
 
 
-def schema_text() -> str:
+def format_schema() -> str:
     """Return the schema as it stands in docs/sweep.schema.json."""
-    return json.dumps(sweep_file_schema(), indent=2) + "\n"
+    return json.dumps(build_sweep_file_schema(), indent=2) + "\n"
 
 
-def with_tables(page: str) -> str:
+def insert_tables(page: str) -> str:
     """Return a page with its tables as the models have them now."""
     return _TABLE.sub(
-        lambda mark: f"<!-- table {mark[1]} -->\n{table(TABLES[mark[1]])}<!-- end -->", page
+        lambda mark: f"<!-- table {mark[1]} -->\n{format_table(TABLES[mark[1]])}<!-- end -->", page
     )
 
 
 def write(docs: Path) -> None:
     """Write the schema and the tables into the pages of a docs folder."""
-    (docs / "sweep.schema.json").write_text(schema_text(), encoding="utf-8")
+    (docs / "sweep.schema.json").write_text(format_schema(), encoding="utf-8")
     for name in ("sweep-file.md", "clusters.md"):
         page = docs / name
-        page.write_text(with_tables(page.read_text("utf-8")), encoding="utf-8")
+        page.write_text(insert_tables(page.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

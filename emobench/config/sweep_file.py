@@ -29,11 +29,11 @@ from emobench.config.vllm_arguments import (
     SET_BY_KEY,
     SET_BY_SCRIPT,
     UNGUARDED,
-    flag_of,
-    meant_by,
+    parse_flag,
+    resolve_flag,
 )
 from emobench.config.yaml_lines import KeyPath
-from emobench.core.errors import listing, nearest, show
+from emobench.core.errors import list_names, show, suggest_nearest
 from emobench.core.fields import (
     MISSING,
     Accepts,
@@ -49,15 +49,15 @@ from emobench.core.fields import (
     Strict,
     Word,
     check_beside,
-    mistake,
+    make_mistake,
+    make_unknown_mistake,
     refuse,
-    unknown,
 )
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
 from emobench.core.ranges import parse_ranges
 from emobench.core.redaction import names_secret, url_has_secret
-from emobench.core.run_dir import slug
+from emobench.core.run_dir import slugify
 from emobench.core.sweep import (
     AGENT_STRATEGIES,
     BUILTIN_VARIANTS,
@@ -70,7 +70,7 @@ from emobench.core.sweep import (
     Settings,
     UserStrategy,
 )
-from emobench.llm.providers import provider_names
+from emobench.llm.providers import list_providers
 
 _TASKS = "all, a range such as 0-19, a list such as [0, 3, 7], or one of these for each env"
 _TOOL_CALLING = ("--tool-call-parser", "--enable-auto-tool-choice")
@@ -103,7 +103,7 @@ class Context(Declared):
         """Return the context of a file that may have mistakes, which validation tells."""
         engine, trials = data.get("engine"), data.get("trials")
         own = data.get("variants")
-        places = {name: path for path, name, _ in named_assistants(data.get("assistants"))}
+        places = {name: path for path, name, _ in list_assistants(data.get("assistants"))}
         names: dict[str, list[str]] = {
             "env": list(ENVS),
             "agent_strategy": list(AGENT_STRATEGIES),
@@ -114,11 +114,11 @@ class Context(Declared):
         defaults = {"agent_strategy": ["tool-calling"], "assistant": names["assistant"]}
         axes = {**defaults, **(given if isinstance(given, dict) else {})}
         matrix = {
-            axis: [name for name in known if name in _as_list(axes.get(axis, []))]
+            axis: [name for name in known if name in _to_list(axes.get(axis, []))]
             for axis, known in names.items()
         }
-        added = [item for item in _as_list(data.get("include", [])) if isinstance(item, dict)]
-        envs = [*matrix["env"], *(env for item in added for env in _as_list(item.get("env", [])))]
+        added = [item for item in _to_list(data.get("include", [])) if isinstance(item, dict)]
+        envs = [*matrix["env"], *(env for item in added for env in _to_list(item.get("env", [])))]
         return cls(
             folder=folder,
             engine=engine if isinstance(engine, str) and engine in ENGINES else "vllm",
@@ -137,30 +137,30 @@ class Context(Declared):
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or "no path"
             hint = f"looked for {file}{advice}"
-            raise mistake(f"cannot be read: {said}: {show(path)}", hint=hint) from None
+            raise make_mistake(f"cannot be read: {said}: {show(path)}", hint=hint) from None
         self.sha256[str(file)] = sha256(content).hexdigest()
         return str(file), content
 
 
-def _context(info: ValidationInfo) -> Context:
+def _get_context(info: ValidationInfo) -> Context:
     assert isinstance(info.context, Context)
     return info.context
 
 
-def _as_list(value: object) -> list[Any]:
+def _to_list(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def named_assistants(value: object) -> Iterator[tuple[KeyPath, str, object]]:
+def list_assistants(value: object) -> Iterator[tuple[KeyPath, str, object]]:
     """Yield path, name and settings of each assistant; in a list the ids give the names."""
     base: KeyPath = ("assistants",)
     if isinstance(value, dict):
         yield from (((*base, name), name, item) for name, item in value.items())
         return
     alone = not isinstance(value, list | tuple)
-    for i, item in enumerate(_as_list(value)):
+    for i, item in enumerate(_to_list(value)):
         model = item.get("model", "scripted") if isinstance(item, dict) else item
-        name = slug(model)[:64].rstrip(".-") if isinstance(model, str) else f"assistant-{i}"
+        name = slugify(model)[:64].rstrip(".-") if isinstance(model, str) else f"assistant-{i}"
         yield base if alone else (*base, i), name, item
 
 
@@ -169,13 +169,13 @@ class _NamedModels(Form):
 
     def expand(self, value: Any) -> dict[str, object]:
         if not value or not isinstance(value, str | list | tuple | dict):
-            raise mistake(f"found {show(value)}", _ASSISTANTS.words)
+            raise make_mistake(f"found {show(value)}", _ASSISTANTS.words)
         found: Found = {}
         models: dict[str, object] = {}
-        for path, name, item in named_assistants(value):
+        for path, name, item in list_assistants(value):
             if name in models:
                 hint = "name them: write 'assistants' as a mapping of names to models"
-                found[path[1:]] = mistake(f"a second assistant named '{name}'", hint=hint)
+                found[path[1:]] = make_mistake(f"a second assistant named '{name}'", hint=hint)
             models[name] = item
         refuse(found)
         return models
@@ -190,9 +190,9 @@ def _add_engine(value: Any, info: ValidationInfo) -> Any:
     """Name the engine of a role that names none; the engine says which keys there are."""
     if not isinstance(value, dict):
         return value
-    engine = value.get("engine", _context(info).engine)
+    engine = value.get("engine", _get_context(info).engine)
     if engine not in [*ENGINES]:
-        refuse({("engine",): unknown("engine", engine, [*ENGINES])})
+        refuse({("engine",): make_unknown_mistake("engine", engine, [*ENGINES])})
     return {**value, "engine": engine}
 
 
@@ -201,17 +201,17 @@ def _check_role(model: RoleModel, info: ValidationInfo) -> RoleModel:
     found: Found = {}
     for key, value in model:
         if isinstance(value, str) and re.search(r"[\t\r\n\u2028\u2029]", value):
-            found[(key,)] = mistake("more than one line, or a tab", "one line of text")
+            found[(key,)] = make_mistake("more than one line, or a tab", "one line of text")
     if isinstance(model, ScriptedModel) and isinstance(model.mistakes, dict):
-        known = _context(info).names["variant"]
+        known = _get_context(info).names["variant"]
         for name in set(model.mistakes).difference(known):
-            found["mistakes", name] = unknown("variant", name, known)
+            found["mistakes", name] = make_unknown_mistake("variant", name, known)
     if isinstance(model, OpenAIModel) and model.provider != "openai":
-        providers = provider_names()
+        providers = list_providers()
         if providers and model.provider not in providers:
-            found[("provider",)] = unknown("provider", model.provider, providers)
+            found[("provider",)] = make_unknown_mistake("provider", model.provider, providers)
     if isinstance(model, VllmModel):
-        model = _check_vllm(model, _context(info), found)
+        model = _check_vllm(model, _get_context(info), found)
     refuse(found)
     return model
 
@@ -220,10 +220,10 @@ def _check_vllm(model: VllmModel, context: Context, found: Found) -> VllmModel:
     if model.accelerators % model.nodes:
         message = f"{model.accelerators} cards cannot be spread evenly over {model.nodes} nodes"
         hint = "tensor_parallel times pipeline_parallel has to be a multiple of nodes"
-        found[("nodes",)] = mistake(message, hint=hint)
+        found[("nodes",)] = make_mistake(message, hint=hint)
     if model.nodes > 1 and model.data_parallel > 1:
         hint = "leave one of them out; data_parallel is for one node"
-        found[("data_parallel",)] = mistake("data_parallel together with nodes", hint=hint)
+        found[("data_parallel",)] = make_mistake("data_parallel together with nodes", hint=hint)
     if model.model.startswith(("./", "../")):
         # No model id begins so, and the server's job may start elsewhere. Not resolved: where a
         # link leads today says less than its name.
@@ -241,18 +241,18 @@ def _check_vllm(model: VllmModel, context: Context, found: Found) -> VllmModel:
     return model
 
 
-def _arguments(role: dict[str, Any]) -> Iterator[tuple[int, str]]:
+def _list_arguments(role: dict[str, Any]) -> Iterator[tuple[int, str]]:
     """Yield the flags of `extra_args` with their places."""
-    for i, argument in enumerate(_as_list(role.get("extra_args", []))):
+    for i, argument in enumerate(_to_list(role.get("extra_args", []))):
         if isinstance(argument, str):
-            yield i, flag_of(argument)
+            yield i, parse_flag(argument)
 
 
 def _check_arguments(role: dict[str, Any]) -> Found:
     """Refuse what emobench itself sets, and secrets."""
     found = _check_url(role)
-    for i, written in _arguments(role):
-        flag = meant_by(written)
+    for i, written in _list_arguments(role):
+        flag = resolve_flag(written)
         hint = "emobench sets it; remove it" if flag in SET_BY_SCRIPT else UNGUARDED.get(flag, "")
         if key := SET_BY_KEY.get(flag):
             hint = f"write it as {key}: Slurm is asked for cards and nodes by that key"
@@ -266,14 +266,14 @@ def _check_arguments(role: dict[str, Any]) -> Found:
                 else "use the variable that vLLM reads it from"
             )
         if hint:
-            found["extra_args", i] = mistake(f"'{written}' is not allowed", hint=hint)
+            found["extra_args", i] = make_mistake(f"'{written}' is not allowed", hint=hint)
     return found
 
 
 def _has_value(role: dict[str, Any], place: int) -> bool:
     """Return whether an argument has a value: --hf-token alone takes the token of `hf auth
     login`."""
-    given, *after = _as_list(role["extra_args"])[place : place + 2]
+    given, *after = _to_list(role["extra_args"])[place : place + 2]
     alone = "=" not in given and not given.split()[1:]
     return not alone or bool(after and not str(after[0]).startswith("-"))
 
@@ -285,32 +285,32 @@ def _check_url(settings: Mapping[str, Any]) -> Found:
         return {}
     name = settings.get("api_key_env") or "OPENAI_API_KEY"
     hint = f"leave it out, and export {name} (api_key_env) before submitting"
-    return {("base_url",): mistake("holds a password or a key", hint=hint)}
+    return {("base_url",): make_mistake("holds a password or a key", hint=hint)}
 
 
 def _check_user(role: dict[str, Any]) -> Found:
     """Refuse tool calls on the user's side."""
     found: Found = {}
     if role.get("tool_call_parser") is not None:
-        found[("tool_call_parser",)] = mistake("not on the user's server", hint=_POLLUTES)
-    for i, flag in _arguments(role):
+        found[("tool_call_parser",)] = make_mistake("not on the user's server", hint=_POLLUTES)
+    for i, flag in _list_arguments(role):
         if flag in _TOOL_CALLING:
-            found["extra_args", i] = mistake(f"'{flag}' is not for the user", hint=_POLLUTES)
+            found["extra_args", i] = make_mistake(f"'{flag}' is not for the user", hint=_POLLUTES)
     return found
 
 
 def _check_cells(cells: CellFilter, info: ValidationInfo) -> CellFilter:
     """Refuse a filter that says nothing, and trials beyond the last."""
     if not cells.model_fields_set:
-        raise mistake("found an empty mapping", listing(CellFilter.model_fields))
+        raise make_mistake("found an empty mapping", list_names(CellFilter.model_fields))
     found: Found = {}
     for key in cells.model_fields_set:
         if getattr(cells, key) is None:
-            found[(key,)] = mistake("has no value", hint="give one, or remove the key")
-    last = _context(info).trials
+            found[(key,)] = make_mistake("has no value", hint="give one, or remove the key")
+    last = _get_context(info).trials
     for i, trial in enumerate(cells.trial or ()):
         if not 1 <= trial <= last:
-            found["trial", i] = mistake(f"found {trial}", f"trial numbers from 1 to {last}")
+            found["trial", i] = make_mistake(f"found {trial}", f"trial numbers from 1 to {last}")
     refuse(found)
     return cells
 
@@ -318,10 +318,10 @@ def _check_cells(cells: CellFilter, info: ValidationInfo) -> CellFilter:
 def _check_excluded(cells: CellFilter, info: ValidationInfo) -> CellFilter:
     """Refuse what the matrix does not have, which excludes nothing."""
     found: Found = {}
-    for axis, known in _context(info).matrix.items():
+    for axis, known in _get_context(info).matrix.items():
         for i, name in enumerate(getattr(cells, axis) or ()):
             if known and name not in known:
-                found[axis, i] = unknown(axis, name, known, " in this sweep's matrix")
+                found[axis, i] = make_unknown_mistake(axis, name, known, " in this sweep's matrix")
     refuse(found)
     return cells
 
@@ -329,28 +329,30 @@ def _check_excluded(cells: CellFilter, info: ValidationInfo) -> CellFilter:
 def _read_tasks(value: Any, info: ValidationInfo) -> dict[str, tuple[int, ...]]:
     """Return the task indices of each environment that cells use."""
     found: Found = {}
-    envs: list[str] = _context(info).envs
+    envs: list[str] = _get_context(info).envs
     if isinstance(value, dict):
         for key in [key for key in value if key not in ENVS]:
-            found[(key,)] = mistake("unknown key", listing(ENVS), nearest(str(key), ENVS))
+            found[(key,)] = make_mistake(
+                "unknown key", list_names(ENVS), suggest_nearest(str(key), ENVS)
+            )
         for env in [env for env in envs if env not in value]:
-            found[(env,)] = mistake(MISSING, _TASKS)
-        tasks = {e: _indices(found, (e,), value[e], e) for e in envs if e in value}
+            found[(env,)] = make_mistake(MISSING, _TASKS)
+        tasks = {e: _parse_indices(found, (e,), value[e], e) for e in envs if e in value}
     else:
-        tasks = {env: _indices(found, (), value, env) for env in envs}
+        tasks = {env: _parse_indices(found, (), value, env) for env in envs}
     refuse(found)
     return tasks
 
 
-def _indices(found: Found, path: KeyPath, value: object, env: str) -> tuple[int, ...]:
+def _parse_indices(found: Found, path: KeyPath, value: object, env: str) -> tuple[int, ...]:
     count = TASK_COUNTS[env]
     if value == "all":
         return tuple(range(count))
     if value == []:
-        found[*path] = mistake("found an empty list", _TASKS, "give at least one value")
+        found[*path] = make_mistake("found an empty list", _TASKS, "give at least one value")
     indices: set[int] = set()
-    for i, item in enumerate(_as_list(value)):
-        error = mistake(f"found {show(item)}", _TASKS)
+    for i, item in enumerate(_to_list(value)):
+        error = make_mistake(f"found {show(item)}", _TASKS)
         try:
             if isinstance(item, bool) or not isinstance(item, int | str):
                 raise error
@@ -358,16 +360,16 @@ def _indices(found: Found, path: KeyPath, value: object, env: str) -> tuple[int,
             if any(each.start < 0 or each.stop > count for each in ranges):
                 allowed = f"0 to {count - 1} ({env} has {count} tasks)"
                 hint = "" if path else "for each env: {retail: ..., airline: ...}"
-                raise mistake(f"{show(item)} is out of range for {env}", allowed, hint)
+                raise make_mistake(f"{show(item)} is out of range for {env}", allowed, hint)
             indices.update(index for each in ranges for index in each)
         except PydanticCustomError as error:
             found[*path, i] = error
         except ValueError as said:
-            found[*path, i] = mistake(f"found {said}", _TASKS)
+            found[*path, i] = make_mistake(f"found {said}", _TASKS)
     return tuple(sorted(indices))
 
 
-def _tasks_schema() -> JsonSchema:
+def _build_tasks_schema() -> JsonSchema:
     item: JsonSchema = {"type": ["integer", "string"], "minimum": 0}
     one: JsonSchema = {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
     envs = {"type": "object", "properties": dict.fromkeys(ENVS, one), "minProperties": 1}
@@ -391,16 +393,16 @@ _VARIANT = "text, or a mapping with text or file, and version"
 def _read_variant(variant: OwnVariant, info: ValidationInfo) -> OwnVariant:
     """Return the variant with its text, from its file where it names one."""
     if (variant.text is None) == (variant.file is None):
-        raise mistake("give either text or file", _VARIANT)
+        raise make_mistake("give either text or file", _VARIANT)
     if variant.file is None:
         return variant
     text = ""
     try:
-        text = _context(info).read(variant.file)[1].decode("utf-8-sig")
+        text = _get_context(info).read(variant.file)[1].decode("utf-8-sig")
         if not text.strip():
-            raise mistake(f"{show(variant.file)} is empty")
+            raise make_mistake(f"{show(variant.file)} is empty")
     except UnicodeDecodeError:
-        refuse({("file",): mistake(f"{show(variant.file)} is not UTF-8 text")})
+        refuse({("file",): make_mistake(f"{show(variant.file)} is not UTF-8 text")})
     except PydanticCustomError as error:
         refuse({("file",): error})
     return variant.model_copy(update={"text": text})
@@ -409,31 +411,31 @@ def _read_variant(variant: OwnVariant, info: ValidationInfo) -> OwnVariant:
 def _refuse_builtin(name: str) -> str:
     if name in BUILTIN_VARIANTS:
         message = f"'{name}' is a built-in variant and cannot be redefined"
-        raise mistake(message, hint="choose another name")
+        raise make_mistake(message, hint="choose another name")
     return name
 
 
 def _refuse_human(strategy: Any) -> Any:
     if strategy == "human":
         hint = "a sweep runs unattended: nobody is there to type the user's replies"
-        raise mistake("'human' is not possible", listing(USER_STRATEGIES), hint)
+        raise make_mistake("'human' is not possible", list_names(USER_STRATEGIES), hint)
     return strategy
 
 
 def _check_judge(judge: JudgeSettings, info: ValidationInfo) -> JudgeSettings:
     """Hold the judge to a server of the sweep, or to an endpoint that is named fully."""
     found = _check_url(judge.model_dump())
-    servers = ["user", *_context(info).names["assistant"]]
+    servers = ["user", *_get_context(info).names["assistant"]]
     if judge.server is None:
         for key in [key for key in ("model", "base_url") if getattr(judge, key) is None]:
             what = "model and base_url, or server: user or an assistant's name"
-            found[(key,)] = mistake(MISSING, what)
+            found[(key,)] = make_mistake(MISSING, what)
     else:
         if judge.server not in servers:
-            found[("server",)] = unknown("server", judge.server, servers)
+            found[("server",)] = make_unknown_mistake("server", judge.server, servers)
         hint = "a server of the sweep has its own; leave this out, or leave server out"
         for key in judge.model_fields_set.intersection(("model", "base_url", "api_key_env")):
-            found[(key,)] = mistake("together with server", hint=hint)
+            found[(key,)] = make_mistake("together with server", hint=hint)
     refuse(found)
     return judge
 
@@ -468,7 +470,7 @@ class SweepFile(Settings):
     tasks: Annotated[
         dict[Env, tuple[int, ...]],
         BeforeValidator(_read_tasks),
-        WithJsonSchema(_tasks_schema()),
+        WithJsonSchema(_build_tasks_schema()),
         Accepts(_TASKS),
     ] = Field(default="all", validate_default=True)
     """Which tasks, counted from 0 in tau-bench's test split."""

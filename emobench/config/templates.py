@@ -12,24 +12,24 @@ from emobench.core.ownership import require_own_templates
 OWN_TEMPLATES_VARIABLE = "EMOBENCH_TEMPLATES"
 
 
-def _shipped(name: str) -> Path:
+def _find_shipped(name: str) -> Path:
     package = Path(emobench.__file__).resolve().parent
     installed = package / "_data" / name
     # A wheel carries the folder as package data; an editable install reads the repository's.
     return installed if installed.is_dir() else package.parent / name
 
 
-def shipped_templates() -> Path:
+def find_shipped_templates() -> Path:
     """Return the slurm_templates folder that comes with this package."""
-    return _shipped("slurm_templates")
+    return _find_shipped("slurm_templates")
 
 
-def shipped_sweeps() -> Path:
+def find_shipped_sweeps() -> Path:
     """Return the folder of sweep files that comes with this package."""
-    return _shipped("sweeps")
+    return _find_shipped("sweeps")
 
 
-def template_dirs(own: Path | None = None) -> list[Path]:
+def list_template_dirs(own: Path | None = None) -> list[Path]:
     """Return the folders to look for a template or profile in: the first that has the file wins.
 
     `own`, then $EMOBENCH_TEMPLATES, then ./slurm_templates, then the shipped folder. Raises
@@ -52,8 +52,8 @@ def template_dirs(own: Path | None = None) -> list[Path]:
         folders.append(folder.resolve())
     here = Path("slurm_templates")
     if here.is_dir():
-        if here.resolve() != shipped_templates().resolve():
+        if here.resolve() != find_shipped_templates().resolve():
             require_own_templates(here)
         folders.append(here.resolve())
-    folders.append(shipped_templates())
+    folders.append(find_shipped_templates())
     return list(dict.fromkeys(folders))

@@ -6,7 +6,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
-from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.errors import InvalidInput, Problem, suggest_nearest
 from emobench.core.sweep import BUILTIN_VARIANTS, Variant
 
 
@@ -19,7 +19,7 @@ def make_variant(name: str, text: str, version: str) -> Variant:
 
 
 @cache
-def builtin(name: str) -> Variant:
+def load_builtin(name: str) -> Variant:
     """Return a shipped variant by name. Raises InvalidInput for any other name."""
     import yaml
 
@@ -29,7 +29,7 @@ def builtin(name: str) -> Variant:
                 "unknown variant",
                 key=name,
                 allowed=", ".join(BUILTIN_VARIANTS),
-                hint=nearest(name, BUILTIN_VARIANTS) or "define it under 'variants'",
+                hint=suggest_nearest(name, BUILTIN_VARIANTS) or "define it under 'variants'",
             )
         )
     data = yaml.safe_load(

@@ -50,7 +50,7 @@ SECRET = {"--hf-t": "--hf-token", "--ssl-keyfile-": "--ssl-keyfile-password"}
 """Flags whose value is a secret, by the shortest text that vLLM takes for them."""
 
 
-def meant_by(flag: str) -> str:
+def resolve_flag(flag: str) -> str:
     """Return the flag among those with a rule that vLLM takes this one for, which may be cut
     short."""
     known = (*SET_BY_KEY, *SET_BY_SCRIPT, *UNGUARDED)
@@ -64,7 +64,7 @@ def meant_by(flag: str) -> str:
     return next((name for name in known if name.startswith(flag)), flag)
 
 
-def flag_of(argument: str) -> str:
+def parse_flag(argument: str) -> str:
     """Return the flag of one argument as vLLM reads it: without a value, with '-' for '_'."""
     flag = re.split(r"[=\s]", argument, maxsplit=1)[0]
     if not flag.startswith("--"):
@@ -73,19 +73,19 @@ def flag_of(argument: str) -> str:
     return flag.partition(".")[0].replace("_", "-").rstrip("+")
 
 
-def option_of(model: VllmModel, flag: str) -> str | None:
+def find_option(model: VllmModel, flag: str) -> str | None:
     """Return the value that `extra_args` give a flag; '' for one without a value; None: not
     there."""
     found = None
     for i, argument in enumerate(model.extra_args):
-        if flag_of(argument) == flag:
+        if parse_flag(argument) == flag:
             _, equals, value = argument.partition("=")
             after = model.extra_args[i + 1] if i + 1 < len(model.extra_args) else ""
             found = value if equals else "" if after.startswith("-") else after
     return found
 
 
-def template_kwargs(model: VllmModel, role: Role) -> dict[str, Any]:
+def build_template_kwargs(model: VllmModel, role: Role) -> dict[str, Any]:
     """Return the chat template's variables by default; the simulated user does not think aloud."""
     return (
         {"enable_thinking": False, **model.chat_template_kwargs}
@@ -103,7 +103,7 @@ def is_optional(flag: str, model: VllmModel) -> bool:
     return flag == TOKEN_DETAILS or (flag == TEMPLATE_KWARGS and not model.chat_template_kwargs)
 
 
-def serve_arguments(model: VllmModel, role: Role, lacking: Collection[str] = ()) -> list[str]:
+def build_serve_arguments(model: VllmModel, role: Role, lacking: Collection[str] = ()) -> list[str]:
     """Return the arguments of `vllm serve` after the model; address and node rank are the script's.
 
     Optional flags that are `lacking` in the site's vLLM are left out.
@@ -117,14 +117,14 @@ def serve_arguments(model: VllmModel, role: Role, lacking: Collection[str] = ())
         # A parser is process-wide: a user behind one starts to emit tool markup.
         ("--tool-call-parser", model.tool_call_parser if role == "assistant" else None),
         ("--chat-template", model.chat_template),
-        (TEMPLATE_KWARGS, _json(template_kwargs(model, role))),
+        (TEMPLATE_KWARGS, _dump_json(build_template_kwargs(model, role))),
         ("--seed", model.seed),
         ("--max-model-len", model.max_model_len),
         ("--max-num-seqs", model.max_num_seqs),
         ("--tensor-parallel-size", model.tensor_parallel),
-        ("--pipeline-parallel-size", _above_one(model.pipeline_parallel)),
-        ("--data-parallel-size", _above_one(model.data_parallel)),
-        ("--nnodes", _above_one(model.nodes)),
+        ("--pipeline-parallel-size", _keep_above_one(model.pipeline_parallel)),
+        ("--data-parallel-size", _keep_above_one(model.data_parallel)),
+        ("--nnodes", _keep_above_one(model.nodes)),
         # vLLM picks Ray on some platforms where it finds it.
         ("--distributed-executor-backend", "mp" if model.nodes > 1 else None),
     ]
@@ -141,11 +141,11 @@ def serve_arguments(model: VllmModel, role: Role, lacking: Collection[str] = ())
     return [*arguments, *model.extra_args]
 
 
-def _json(value: dict[str, Any]) -> str | None:
+def _dump_json(value: dict[str, Any]) -> str | None:
     return json.dumps(value) if value else None
 
 
-def _above_one(count: int) -> int | None:
+def _keep_above_one(count: int) -> int | None:
     return count if count > 1 else None
 
 
@@ -214,7 +214,7 @@ FAMILIES = (
 )
 
 
-def family_of(model_id: str) -> Family | None:
+def find_family(model_id: str) -> Family | None:
     """Return the family of a Hugging Face id or of a path whose last part is like one."""
     name = model_id.rstrip("/").rpartition("/")[2].lower()
     return next((family for family in FAMILIES if re.search(family.pattern, name)), None)
@@ -223,7 +223,7 @@ def family_of(model_id: str) -> Family | None:
 def suggest_parser(model_id: str) -> str | None:
     """Return the usual tool-call parser of the model; None where there is none or it is not
     known."""
-    family = family_of(model_id)
+    family = find_family(model_id)
     return family.tool_parsers[0] if family and family.tool_parsers else None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from emobench.core.errors import listing
+from emobench.core.errors import list_names
 from emobench.core.fields import Accepts, OneOrMany
 
 PATTERNS = {
@@ -31,17 +31,17 @@ PATTERNS = {
 }
 
 
-def members(annotation: Any) -> list[Any]:
+def list_members(annotation: Any) -> list[Any]:
     """Return the types that a type may stand for, without None and without metadata."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return members(get_args(annotation)[0])
+        return list_members(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return [kind for part in get_args(annotation) for kind in members(part)]
+        return [kind for part in get_args(annotation) for kind in list_members(part)]
     return [] if annotation is type(None) else [annotation]
 
 
-def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+def describe_expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """Return what a field of this type and metadata accepts, e.g. 'a number from 0 to 2'."""
     metadata = list(metadata)
     for item in metadata:
@@ -50,24 +50,24 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
-        return expected(inner, [*metadata, *more])
+        return describe_expected(inner, [*metadata, *more])
     if origin is Literal:
-        return listing(get_args(annotation))
+        return list_names(get_args(annotation))
     if origin in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return " or ".join(expected(kind, metadata) for kind in kinds)
+        return " or ".join(describe_expected(kind, metadata) for kind in kinds)
     if origin is tuple:
-        item = expected(get_args(annotation)[0])
+        item = describe_expected(get_args(annotation)[0])
         alone = any(isinstance(entry, OneOrMany) for entry in metadata)
         return f"{item}; or a list" if alone else f"a list of: {item}"
     if origin is dict:
-        return f"a mapping of names to: {expected(get_args(annotation)[1])}"
+        return f"a mapping of names to: {describe_expected(get_args(annotation)[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"a mapping with the keys {listing(annotation.model_fields)}"
-    return _plain(annotation, metadata)
+        return f"a mapping with the keys {list_names(annotation.model_fields)}"
+    return _describe_plain(annotation, metadata)
 
 
-def _plain(annotation: Any, metadata: list[Any]) -> str:
+def _describe_plain(annotation: Any, metadata: list[Any]) -> str:
     limits: dict[str, Any] = {}
     # Field(...) inside Annotated keeps its constraints in a list of its own.
     for item in [part for entry in metadata for part in getattr(entry, "metadata", [entry])]:
@@ -79,13 +79,13 @@ def _plain(annotation: Any, metadata: list[Any]) -> str:
     if annotation is int and "lt" in limits:
         limits["le"] = limits.pop("lt") - 1
     if annotation in (int, float):
-        return ("a whole number" if annotation is int else "a number") + _range(limits)
+        return ("a whole number" if annotation is int else "a number") + _describe_range(limits)
     if "pattern" in limits:
         return PATTERNS[limits["pattern"]]
     return "text, not empty" if limits.get("min_length") else "text"
 
 
-def _range(limits: dict[str, Any]) -> str:
+def _describe_range(limits: dict[str, Any]) -> str:
     low = f"{limits['ge']}" if "ge" in limits else f"above {limits['gt']}" if "gt" in limits else ""
     if "le" in limits or "lt" in limits:
         high = f"{limits['le']}" if "le" in limits else f"below {limits['lt']}"

@@ -41,10 +41,10 @@ _PLAIN_TAGS = {
 }
 
 
-def dotted(path: KeyPath) -> str:
+def format_key_path(path: KeyPath) -> str:
     """Return a key path as people write it.
 
-    >>> dotted(("matrix", "variant", 2))
+    >>> format_key_path(("matrix", "variant", 2))
     'matrix.variant[2]'
     """
     text = ""
@@ -61,7 +61,7 @@ class Document:
     data: dict[str, Any]
     lines: dict[KeyPath, int] = field(repr=False)
 
-    def line(self, path: KeyPath) -> int:
+    def find_line(self, path: KeyPath) -> int:
         """Return the 1-based line of the path, or of its closest ancestor; 0 where no file has
         lines."""
         while path and path not in self.lines:
@@ -87,7 +87,7 @@ def load_yaml(path: Path) -> Document:
                 hint="start the lines with 'key: value', e.g. 'trials: 4'",
             )
         )
-    data = walker.value(node, ())
+    data = walker.read_value(node, ())
     if walker.problems:
         raise InvalidInput(walker.problems)
     return Document(file, data, walker.lines)
@@ -159,9 +159,11 @@ class _Walker:
 
     def refuse(self, node: yaml.Node, path: KeyPath, message: str, hint: str = "") -> None:
         line = node.start_mark.line + 1
-        self.problems.append(Problem(message, self.file, line, key=dotted(path), hint=hint))
+        self.problems.append(
+            Problem(message, self.file, line, key=format_key_path(path), hint=hint)
+        )
 
-    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+    def read_value(self, node: yaml.Node, path: KeyPath) -> Any:
         self.values += 1
         # Aliases can make a short file stand for millions of values, or for itself.
         if self.values > MAX_VALUES or len(path) > MAX_DEPTH:
@@ -173,13 +175,13 @@ class _Walker:
             self.refuse(node, path, f"the tag {tag} is not supported", "remove it")
             return None
         if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, path)
+            return self.read_mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+            return [self.read_value(item, (*path, i)) for i, item in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
-        return self.scalar(node, path)
+        return self.read_scalar(node, path)
 
-    def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+    def read_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
@@ -198,10 +200,10 @@ class _Walker:
                 )
             else:
                 self.lines[*path, key] = line
-                data[key] = self.value(value_node, (*path, key))
+                data[key] = self.read_value(value_node, (*path, key))
         return data
 
-    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+    def read_scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text: str = node.value
         if found := _CONTROL.search(text):
             self.refuse(node, path, f"a control character U+{ord(found[0]):04X} in a value")

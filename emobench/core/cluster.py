@@ -14,7 +14,7 @@ from emobench.core.fields import (
     Items,
     SafeName,
     Strict,
-    mistake,
+    make_mistake,
     refuse,
 )
 
@@ -25,7 +25,7 @@ def _refuse_count(gres: str) -> str:
     # A type may be a number too (gpu:4090); a count is short.
     if re.search(r":[0-9]{1,2}$", gres):
         hint = f"write {gres.rsplit(':', 1)[0]}: the count comes from the model's tensor_parallel"
-        raise mistake(f"{gres!r} has a count", hint=hint)
+        raise make_mistake(f"{gres!r} has a count", hint=hint)
     return gres
 
 
@@ -95,7 +95,7 @@ class Container(Strict):
                     "vLLM would run without its key; PYTHONNOUSERSITE in server_env keeps "
                     "~/.local out"
                 )
-                found["options", i] = mistake(
+                found["options", i] = make_mistake(
                     f"{option!r} keeps the environment out of the container", hint=hint
                 )
         refuse(found)

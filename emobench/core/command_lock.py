@@ -23,7 +23,7 @@ from pathlib import Path
 from emobench.core.errors import EmobenchError
 from emobench.core.files import dump_json, open_to_write, parse_json
 from emobench.core.ownership import make_folder
-from emobench.core.times import now, seconds
+from emobench.core.times import now, to_seconds
 
 BEAT_S = 2.0
 POLL_S = 0.2
@@ -40,7 +40,7 @@ class Holder:
     command: str
 
     def __str__(self) -> str:
-        moment = seconds(self.since)
+        moment = to_seconds(self.since)
         since = time.strftime("%H:%M:%S", time.localtime(moment)) if moment else "unknown"
         return f"`{self.command}` (process {self.pid} on {self.host}, since {since})"
 
@@ -71,7 +71,7 @@ def hold(
         descriptor = open_to_write(path, os.O_RDWR)
         with ExitStack() as on_failure:
             on_failure.callback(os.close, descriptor)
-            holder = _other_holder(path, descriptor, beat_s)
+            holder = _find_other_holder(path, descriptor, beat_s)
             if holder is None:
                 on_failure.pop_all()
                 break
@@ -87,7 +87,7 @@ def hold(
     released = threading.Event()
     beat = threading.Thread(target=_beat, args=(descriptor, released, beat_s), daemon=True)
     try:
-        me = Holder(socket.gethostname(), os.getpid(), now(), own_command())
+        me = Holder(socket.gethostname(), os.getpid(), now(), format_own_command())
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, dump_json(me), 0)
         beat.start()
@@ -103,7 +103,7 @@ def hold(
         os.close(descriptor)
 
 
-def own_command() -> str:
+def format_own_command() -> str:
     """Return this process's command line as a person would write it."""
     program, words = Path(sys.argv[0]), sys.argv[1:]
     name = "emobench" if program.name == "__main__.py" else program.name
@@ -112,7 +112,7 @@ def own_command() -> str:
     return f"{name} {shlex.join(words)}".strip()
 
 
-def _other_holder(path: Path, descriptor: int, beat_s: float) -> Holder | str | None:
+def _find_other_holder(path: Path, descriptor: int, beat_s: float) -> Holder | str | None:
     """Return who else holds the lock; None where this process has got it."""
     mine = True
     try:

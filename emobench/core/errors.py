@@ -65,7 +65,7 @@ class ServersGone(EmobenchError):
     exit_code = 3
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def suggest_nearest(name: str, names: Iterable[str]) -> str:
     """Return a hint naming the closest valid name, or an empty string."""
     matches = get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f"did you mean '{matches[0]}'?" if matches else ""
@@ -86,7 +86,7 @@ def show(value: object) -> str:
     return str(value)
 
 
-def listing(names: Iterable[object], limit: int = 30) -> str:
+def list_names(names: Iterable[object], limit: int = 30) -> str:
     """Return names with commas; the end of a long list is counted instead."""
     every = [str(name) for name in names]
     more = f" and {len(every) - limit} more" if len(every) > limit else ""

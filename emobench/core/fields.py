@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from emobench.core.errors import listing, nearest, show
+from emobench.core.errors import list_names, show, suggest_nearest
 
 JsonSchema = dict[str, Any]
 MISTAKE = "mistake"
@@ -35,16 +35,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-def mistake(message: str, allowed: str = "", hint: str = "") -> PydanticCustomError:
+def make_mistake(message: str, allowed: str = "", hint: str = "") -> PydanticCustomError:
     """Return the error of a validator that refuses its value, for it to raise."""
     context = {"message": message, "allowed": allowed, "hint": hint}
     return PydanticCustomError(MISTAKE, "{message}", context)
 
 
-def unknown(what: str, name: object, known: Sequence[str], where: str = "") -> PydanticCustomError:
+def make_unknown_mistake(
+    what: str, name: object, known: Sequence[str], where: str = ""
+) -> PydanticCustomError:
     """Return the error of a name that is none of those known, with the nearest."""
     message = f"unknown {what.replace('_', ' ')} {show(name)}{where}"
-    return mistake(message, listing(known), nearest(name, known) if isinstance(name, str) else "")
+    return make_mistake(
+        message, list_names(known), suggest_nearest(name, known) if isinstance(name, str) else ""
+    )
 
 
 Found = dict[tuple[str | int, ...], PydanticCustomError]
@@ -54,10 +58,10 @@ Found = dict[tuple[str | int, ...], PydanticCustomError]
 def refuse(found: Found) -> None:
     """Raise the ValidationError of all that was found, if anything was."""
     if found:
-        raise ValidationError.from_exception_data("mistakes", _details(found))
+        raise ValidationError.from_exception_data("mistakes", _list_details(found))
 
 
-def _details(found: Found) -> list[InitErrorDetails]:
+def _list_details(found: Found) -> list[InitErrorDetails]:
     return [InitErrorDetails(type=e, loc=place, input=None) for place, e in found.items()]
 
 
@@ -74,7 +78,7 @@ def check_beside(check: Callable[[dict[str, Any]], Found]) -> WrapValidator:
         except ValidationError as error:
             others = [
                 InitErrorDetails(
-                    type=mistake(**item["ctx"]) if item["type"] == MISTAKE else item["type"],
+                    type=make_mistake(**item["ctx"]) if item["type"] == MISTAKE else item["type"],
                     loc=item["loc"],
                     input=item["input"],
                     ctx=item.get("ctx", {}),
@@ -82,7 +86,7 @@ def check_beside(check: Callable[[dict[str, Any]], Found]) -> WrapValidator:
                 for item in error.errors()
             ]
             raise ValidationError.from_exception_data(
-                "mistakes", _details(found) + others
+                "mistakes", _list_details(found) + others
             ) from None
         refuse(found)
         return valid
@@ -173,7 +177,7 @@ def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     found: Found = {}
     for i, value in enumerate(values):
         if value in values[:i]:
-            found[(i,)] = mistake(f"'{value}' is given twice", hint="keep one")
+            found[(i,)] = make_mistake(f"'{value}' is given twice", hint="keep one")
     refuse(found)
     return values
 
@@ -200,7 +204,7 @@ class Known:
         known = info.context.names[self.axis] if isinstance(info.context, Declared) else ()
         # Where none is known, the mistake is where they are declared.
         if known and value not in known:
-            raise unknown(self.axis, value, known)
+            raise make_unknown_mistake(self.axis, value, known)
         return value
 
 

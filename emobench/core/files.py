@@ -142,7 +142,7 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def read_stamp(path: Path) -> tuple[int, int] | None:
     """Return what changes when a file is written anew by rename; None where there is none."""
     try:
         status = path.stat()
@@ -176,13 +176,13 @@ def parse_json(text: bytes) -> Any:
 def dump_json(value: Any) -> bytes:
     """Return compact JSON, also of dataclasses and of pydantic models."""
     try:
-        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(value, default=_to_plain, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:
         # A lone surrogate, which a model can send as an escape, or a number beyond 64 bits.
-        return json.dumps(value, default=_plain).encode()
+        return json.dumps(value, default=_to_plain).encode()
 
 
-def _plain(value: object) -> object:
+def _to_plain(value: object) -> object:
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     dump = getattr(value, "model_dump", None)

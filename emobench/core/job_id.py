@@ -9,33 +9,33 @@ from collections.abc import Mapping
 from emobench.core.ranges import parse_numbers
 
 
-def slurm_job_id(environ: Mapping[str, str] = os.environ) -> str:
+def read_slurm_job_id(environ: Mapping[str, str] = os.environ) -> str:
     """Return Slurm's number of this job (of this task, in an array); empty outside of Slurm."""
     return environ.get("SLURM_JOB_ID", "")
 
 
-def local_job_id(environ: Mapping[str, str] = os.environ) -> str:
+def read_local_job_id(environ: Mapping[str, str] = os.environ) -> str:
     """Return the local runner's id of this job; outside of one the process id."""
     return environ.get("SUBMITIT_LOCAL_JOB_ID") or str(os.getpid())
 
 
-def own_task_id(environ: Mapping[str, str] = os.environ) -> str:
+def read_own_task_id(environ: Mapping[str, str] = os.environ) -> str:
     """Return this job's id as squeue or the local runner's records name it: 12, or 12_3 in an
     array."""
     if array := environ.get("SLURM_ARRAY_JOB_ID"):
-        return task_id(array, environ.get("SLURM_ARRAY_TASK_ID", ""))
-    return slurm_job_id(environ) or local_job_id(environ)
+        return format_task_id(array, environ.get("SLURM_ARRAY_TASK_ID", ""))
+    return read_slurm_job_id(environ) or read_local_job_id(environ)
 
 
-def task_id(array: str, index: int | str) -> str:
+def format_task_id(array: str, index: int | str) -> str:
     """Return the id of one task of an array."""
     return f"{array}_{index}"
 
 
-def array_of(job_id: str) -> str:
+def get_array_id(job_id: str) -> str:
     """Return the array that a task belongs to; another job's id is returned as it is.
 
-    >>> array_of("12_3"), array_of("12")
+    >>> get_array_id("12_3"), get_array_id("12")
     ('12', '12')
     """
     return job_id.partition("_")[0]
@@ -47,4 +47,4 @@ def expand_id(job_id: str) -> list[str]:
     match = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", job_id)
     if match is None:
         return [job_id]
-    return [task_id(match[1], index) for index in parse_numbers(match[2], steps=True)]
+    return [format_task_id(match[1], index) for index in parse_numbers(match[2], steps=True)]

@@ -172,6 +172,6 @@ class ScriptedModel(Sampling):
 RoleModel = Annotated[VllmModel | OpenAIModel | ScriptedModel, Field(discriminator="engine")]
 
 
-def sampling_of(model: Sampling) -> dict[str, Any]:
+def select_sampling(model: Sampling) -> dict[str, Any]:
     """Return the request parameters that are set, by their OpenAI names."""
     return model.model_dump(include=set(Sampling.model_fields), exclude_none=True)

@@ -35,7 +35,7 @@ class Group(NamedTuple):
     agent_strategy: str
     assistant: str
 
-    def condition(self, variant: str) -> Condition:
+    def to_condition(self, variant: str) -> Condition:
         return Condition(*self, variant)
 
 

@@ -24,32 +24,32 @@ _UNSAFE = re.compile(
 """Control characters, what reverses or hides text, line separators, halves of a character."""
 
 
-def visible(text: str) -> str:
+def make_visible(text: str) -> str:
     """Return the text with every character that acts or hides written out; line breaks stay.
 
-    >>> visible("a\\x1b[2J\\r\\nb")
+    >>> make_visible("a\\x1b[2J\\r\\nb")
     'a\\\\x1b[2J\\nb'
     """
     return _UNSAFE.sub(_write_out, text.replace("\r\n", "\n").replace("\t", "    "))
 
 
-def flat(text: str) -> str:
+def flatten(text: str) -> str:
     """Return visible text on one line."""
-    return " ".join(visible(text).split())
+    return " ".join(make_visible(text).split())
 
 
-def shell_words(words: Iterable[object]) -> str:
+def quote_words(words: Iterable[object]) -> str:
     """Return words as a shell reads them, safe to print and to paste.
 
-    >>> shell_words(["a b", "\\x1b[2J"])
+    >>> quote_words(["a b", "\\x1b[2J"])
     "'a b' $'\\\\x1b[2J'"
     """
-    return " ".join(_shell_word(str(word)) for word in words)
+    return " ".join(_quote_word(str(word)) for word in words)
 
 
 def say(text: object = "", *, end: str = "\n", file: TextIO | None = None) -> None:
     """Print a text, made visible, to stdout or to `file`."""
-    print(visible(str(text)), end=end, file=file or sys.stdout, flush=True)
+    print(make_visible(str(text)), end=end, file=file or sys.stdout, flush=True)
 
 
 def warn(text: object) -> None:
@@ -65,7 +65,7 @@ def say_json(value: object, indent: int | None = None) -> None:
 
 def overwrite(text: str) -> None:
     """Print over the last line of stderr."""
-    print(f"\r{flat(text)}", end="", file=sys.stderr, flush=True)
+    print(f"\r{flatten(text)}", end="", file=sys.stderr, flush=True)
 
 
 def print_tracebacks_visibly() -> None:
@@ -89,7 +89,7 @@ def _write_out(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _shell_word(word: str) -> str:
+def _quote_word(word: str) -> str:
     if not _UNSAFE.search(word) and "\n" not in word:
         return shlex.quote(word)
     written = "".join(

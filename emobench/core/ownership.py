@@ -24,12 +24,12 @@ FOREIGN_RUN = f"of somebody else's run you can use {LOOKING}; for a run of your 
 MOST_SYMLINKS = 40
 
 
-def own_run_dir(path: Path | str) -> RunDir:
+def open_own_run_dir(path: Path | str) -> RunDir:
     """Return the run directory at `path`, which need not exist, for a command that acts in it.
 
     Raises InvalidInput where it is not this user's own, and OSError.
     """
-    run_dir = RunDir(_follow(Path(path)))
+    run_dir = RunDir(_resolve_links(Path(path)))
     require_own(run_dir)
     return run_dir
 
@@ -39,7 +39,7 @@ def require_own(run_dir: RunDir) -> None:
     trust, are this user's own as far as they exist. Raises OSError."""
     cells = run_dir.path / "cells"
     for folder in (run_dir.path, run_dir.scripts, run_dir.submitit, run_dir.endpoints, cells):
-        _require_own_folder(_follow(folder))
+        _require_own_folder(_resolve_links(folder))
     # Left from when others could write to the folder: they can still write to their file.
     with suppress(FileNotFoundError, NotADirectoryError):
         scripts = [file for file in run_dir.scripts.iterdir() if not file.is_dir()]
@@ -55,18 +55,18 @@ def require_own_templates(folder: Path) -> None:
     this user, are this user's own or the system's. Raises OSError."""
     if folder.stat().st_uid != 0:
         advice = "work in another folder; if you trust it, name it in EMOBENCH_TEMPLATES"
-        _require_own_folder(_follow(folder), advice)
+        _require_own_folder(_resolve_links(folder), advice)
 
 
 def is_own_file(path: Path) -> bool:
     """Return whether there is such a file, it is this user's own, and nobody else may write to
     it."""
     try:
-        status = _follow(path).stat()
+        status = _resolve_links(path).stat()
     except (OSError, InvalidInput):
         return False
     own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-    return own and not _others_may_write(status)
+    return own and not _can_others_write(status)
 
 
 def make_folder(path: Path) -> None:
@@ -79,7 +79,7 @@ def make_folder(path: Path) -> None:
             folder.mkdir(mode=0o755, exist_ok=True)
 
 
-def _follow(path: Path) -> Path:
+def _resolve_links(path: Path) -> Path:
     """Return the path without symlinks, each of which is this user's or the system's.
 
     Raises InvalidInput where one is not.
@@ -105,7 +105,9 @@ def _follow(path: Path) -> Path:
             continue
         links += 1
         if status.st_uid not in trusted:
-            message = f"this symlink is {_name(status.st_uid)}'s, who can have it lead anywhere"
+            message = (
+                f"this symlink is {_name_user(status.st_uid)}'s, who can have it lead anywhere"
+            )
             hint = "give the folder itself, without the symlink"
             raise InvalidInput(Problem(message, file=str(step), hint=hint))
         if links > MOST_SYMLINKS:
@@ -123,9 +125,9 @@ def _require_own_folder(folder: Path, advice: str = FOREIGN_RUN) -> None:
     except (FileNotFoundError, NotADirectoryError):
         status = None
     if status is not None and status.st_uid != os.geteuid():
-        message = f"this belongs to {_name(status.st_uid)}"
+        message = f"this belongs to {_name_user(status.st_uid)}"
         raise InvalidInput(Problem(message, file=str(folder), hint=advice))
-    if status is not None and _others_may_write(status):
+    if status is not None and _can_others_write(status):
         hint = f"if you trust what is in it: chmod go-w {folder}"
         raise InvalidInput(
             Problem(
@@ -134,7 +136,7 @@ def _require_own_folder(folder: Path, advice: str = FOREIGN_RUN) -> None:
         )
     with suppress(FileNotFoundError, NotADirectoryError):
         above = folder.parent.stat()
-        if _others_may_write(above) and not above.st_mode & stat.S_ISVTX:
+        if _can_others_write(above) and not above.st_mode & stat.S_ISVTX:
             message = (
                 f"others may write to this folder, and put another in the place of {folder.name}"
             )
@@ -142,7 +144,7 @@ def _require_own_folder(folder: Path, advice: str = FOREIGN_RUN) -> None:
             raise InvalidInput(Problem(message, file=str(folder.parent), hint=hint))
 
 
-def _others_may_write(status: os.stat_result) -> bool:
+def _can_others_write(status: os.stat_result) -> bool:
     """Return whether others may write. A user's private group is nobody else; with ACLs the group's
     bits are the most they give."""
     if status.st_mode & stat.S_IWOTH:
@@ -157,7 +159,7 @@ def _is_private(group_id: int) -> bool:
     return False
 
 
-def _name(user_id: int) -> str:
+def _name_user(user_id: int) -> str:
     try:
         return pwd.getpwuid(user_id).pw_name
     except KeyError:

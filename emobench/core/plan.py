@@ -11,7 +11,7 @@ from emobench.core.errors import InvalidInput, Problem
 from emobench.core.fields import Strict
 from emobench.core.files import read_json, write_json
 from emobench.core.models import RoleModel
-from emobench.core.ownership import own_run_dir
+from emobench.core.ownership import open_own_run_dir
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 
@@ -61,64 +61,64 @@ class Plan(Strict):
     """What `config.current_plan` took from the sweep file as it is now, in words; not on disk."""
 
 
-def assistant_server(assistant: str) -> str:
+def name_assistant_server(assistant: str) -> str:
     """Name of an assistant's server: of its endpoint file and of its log."""
     return f"assistant_{assistant}"
 
 
-def servers_used_by(assistant: str) -> tuple[str, str]:
+def list_needed_servers(assistant: str) -> tuple[str, str]:
     """Return the servers that a conversation with the assistant needs."""
-    return USER_SERVER, assistant_server(assistant)
+    return USER_SERVER, name_assistant_server(assistant)
 
 
-def roles_of(sweep: Sweep) -> dict[str, RoleModel]:
+def list_roles(sweep: Sweep) -> dict[str, RoleModel]:
     """Return the model of each role, by its server's name."""
-    assistants = {assistant_server(name): model for name, model in sweep.assistants.items()}
+    assistants = {name_assistant_server(name): model for name, model in sweep.assistants.items()}
     return {USER_SERVER: sweep.user, **assistants}
 
 
-def servers_of(sweep: Sweep) -> dict[str, RoleModel]:
+def list_servers(sweep: Sweep) -> dict[str, RoleModel]:
     """Return the servers that this sweep has to start; `openai` endpoints exist already."""
-    return {name: model for name, model in roles_of(sweep).items() if model.engine != "openai"}
+    return {name: model for name, model in list_roles(sweep).items() if model.engine != "openai"}
 
 
-def instance_of(server: str, replica: int) -> str:
+def name_instance(server: str, replica: int) -> str:
     """Name of a server's replica, counted from 1: user, user+2, user+3, ...
 
-    >>> instance_of("user", 1), instance_of("user", 2)
+    >>> name_instance("user", 1), name_instance("user", 2)
     ('user', 'user+2')
     """
     return server if replica == 1 else f"{server}+{replica}"
 
 
-def server_of(instance: str) -> str:
+def get_server_name(instance: str) -> str:
     """Return the server that an instance is a replica of; no server's own name has a '+'."""
     return instance.partition("+")[0]
 
 
-def replica_of(instance: str) -> int:
+def get_replica_number(instance: str) -> int:
     """Return the number of a replica, from 1."""
     return int(instance.partition("+")[2] or 1)
 
 
-def instances_of(sweep: Sweep) -> dict[str, RoleModel]:
+def list_instances(sweep: Sweep) -> dict[str, RoleModel]:
     """Return every replica of every server that this sweep has to start, by name."""
     return {
         name: model
-        for server, model in servers_of(sweep).items()
-        for name in replicas_of(server, model)
+        for server, model in list_servers(sweep).items()
+        for name in list_replicas(server, model)
     }
 
 
-def blocks_of_server(plan: Plan, instance: str) -> set[str]:
+def list_blocks(plan: Plan, instance: str) -> set[str]:
     """Return the names of the blocks whose cells use the server."""
-    server = server_of(instance)
-    return {block.name for block in plan.blocks if server in servers_used_by(block.assistant)}
+    server = get_server_name(instance)
+    return {block.name for block in plan.blocks if server in list_needed_servers(block.assistant)}
 
 
-def replicas_of(server: str, model: RoleModel) -> list[str]:
+def list_replicas(server: str, model: RoleModel) -> list[str]:
     """Return the instances of one server, the first one first."""
-    return [instance_of(server, number) for number in range(1, model.replicas + 1)]
+    return [name_instance(server, number) for number in range(1, model.replicas + 1)]
 
 
 def load_plan(run_dir: RunDir) -> Plan:
@@ -199,7 +199,7 @@ def save_plan(run_dir: RunDir, plan: Plan) -> None:
 def find_run_dir(path: str | None, *, to_act: bool = False) -> RunDir:
     """Return the given run directory, or the newest below runs/. Raises InvalidInput, also where it
     is not this user's own, and the command is `to_act` in it."""
-    find = own_run_dir if to_act else lambda path: RunDir(Path(path).resolve())
+    find = open_own_run_dir if to_act else lambda path: RunDir(Path(path).resolve())
     if path is not None:
         return find(path)
     plans = sorted(Path("runs").glob("*/plan.json"), key=lambda file: file.stat().st_mtime)

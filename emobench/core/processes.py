@@ -9,7 +9,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 
 
-def start_ticks(pid: int) -> int | None:
+def read_start_ticks(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot; None where it is gone or a
     zombie."""
     try:

@@ -45,11 +45,11 @@ def hide(*secrets: str | None) -> None:
     new = {secret for secret in secrets if secret and _SECRET.fullmatch(secret)} - _keys
     if new:
         _keys |= new
-        forms = {form for key in _keys for form in _ways_to_write(key)}
+        forms = {form for key in _keys for form in _list_spellings(key)}
         _forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
-def _ways_to_write(key: str) -> set[str]:
+def _list_spellings(key: str) -> set[str]:
     """Return a key as it is, in a URL, in base64, in JSON, and in the JSON of those who escape
     slashes."""
     escaped = json.dumps(key)[1:-1]
@@ -93,7 +93,7 @@ def url_has_secret(url: str) -> bool:
     )
 
 
-def secret_in_line(line: str) -> str:
+def find_secret_in_line(line: str) -> str:
     """Return the variable that a shell line, or an option such as `--env=NAME=VALUE`, gives a
     secret; empty where it gives none. What the shell is yet to fill in and a path are none."""
     for name, *quoted in _ASSIGNMENT.findall(line):
@@ -119,9 +119,9 @@ def redact(text: str) -> str:
     for key in _keys:
         part = max(SHORTEST_PART, (len(key) + 1) // 2)
         if key[:part] in text:
-            text = _without_beginning(text, key, part, HIDDEN)
+            text = _remove_beginnings(text, key, part, HIDDEN)
         if key[-part:] in text:
-            text = _without_beginning(text[::-1], key[::-1], part, HIDDEN[::-1])[::-1]
+            text = _remove_beginnings(text[::-1], key[::-1], part, HIDDEN[::-1])[::-1]
     return text
 
 
@@ -140,7 +140,7 @@ def redact_values(value: Any) -> Any:
     return [redact_values(each) for each in value] if isinstance(value, list) else value
 
 
-def _without_beginning(text: str, key: str, part: int, hidden: str) -> str:
+def _remove_beginnings(text: str, key: str, part: int, hidden: str) -> str:
     """Return the text without beginnings of the key that have `part` characters or more."""
     kept, start = [], 0
     while (at := text.find(key[:part], start)) >= 0:

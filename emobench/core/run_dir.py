@@ -124,20 +124,20 @@ class RunDir:
         return self.path / "report.html"
 
     def endpoint(self, instance: str) -> Path:
-        return self.endpoints / f"{_name(instance)}.json"
+        return self.endpoints / f"{_check_name(instance)}.json"
 
     def successor(self, instance: str) -> Path:
         """Return where a server announces itself that is to take over from the instance's present
         one."""
-        return self.endpoints / f"{_name(instance)}+next.json"
+        return self.endpoints / f"{_check_name(instance)}+next.json"
 
     def leases(self, instance: str) -> Path:
         """Return the folder of the leases that other sweeps have of this run's server, one file
         each."""
-        return self.endpoints / "leases" / _name(instance)
+        return self.endpoints / "leases" / _check_name(instance)
 
     def events(self, instance: str, job_id: str) -> Path:
-        return self.endpoints / f"{_name(instance)}.{_name(job_id)}.events.jsonl"
+        return self.endpoints / f"{_check_name(instance)}.{_check_name(job_id)}.events.jsonl"
 
     def cell(self, number: int) -> CellPaths:
         return CellPaths(self.path / "cells" / str(number))
@@ -152,16 +152,16 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", text) is not None
 
 
-def _name(text: str) -> str:
+def _check_name(text: str) -> str:
     if not is_name(text):
         raise InvalidInput(f"{text[:80]!r} stands where a server or a job is named, and is no name")
     return text
 
 
-def slug(model: str) -> str:
+def slugify(model: str) -> str:
     """Return a model id as a file-name part: 'Qwen/Qwen3-4B' -> 'Qwen3-4B'; never a path.
 
-    >>> slug("../../x")
+    >>> slugify("../../x")
     'x'
     """
     last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]

@@ -83,7 +83,7 @@ class Fidelity(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed(cls, data: Any) -> Any:
+    def _rename_earlier(cls, data: Any) -> Any:
         """Rename what plans and sweep files from before call `end_at_empty_reply`
         `check_replies`."""
         if isinstance(data, dict) and "check_replies" in data and "end_at_empty_reply" not in data:
@@ -210,7 +210,7 @@ class Cell(Strict):
 
     @property
     def condition(self) -> Condition:
-        return self.group.condition(self.variant)
+        return self.group.to_condition(self.variant)
 
     @property
     def title(self) -> str:

@@ -6,17 +6,17 @@ import time
 from datetime import UTC, datetime
 
 
-def iso(moment: float) -> str:
+def to_iso(moment: float) -> str:
     """Return a moment in seconds since the epoch as it stands in files, to the millisecond."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 def now() -> str:
     """Return this moment as it stands in files."""
-    return iso(time.time())
+    return to_iso(time.time())
 
 
-def seconds(text: object) -> float | None:
+def to_seconds(text: object) -> float | None:
     """Return a time of our files in seconds since the epoch; None where it is none."""
     try:
         return datetime.fromisoformat(str(text)).timestamp()
@@ -24,7 +24,7 @@ def seconds(text: object) -> float | None:
         return None
 
 
-def age_s(text: object) -> float:
+def compute_age_s(text: object) -> float:
     """Return seconds since then; infinite where it is no time."""
-    moment = seconds(text)
+    moment = to_seconds(text)
     return float("inf") if moment is None else time.time() - moment

@@ -39,7 +39,7 @@ class WorkerPool(Generic[Job, Result]):
         for number in range(self.threads):
             threading.Thread(target=self._run, name=f"episode-{number}", daemon=True).start()
 
-    def results(self, timeout_s: float) -> list[Result]:
+    def wait_for_results(self, timeout_s: float) -> list[Result]:
         """Wait for a job to end, at most `timeout_s`; the results of all that have ended by then.
 
         Raises what a job (or `stopped`) raised, once the results before it have been handed over.

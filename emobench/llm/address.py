@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from emobench.core.errors import InvalidInput, Problem, listing, nearest, show
+from emobench.core.errors import InvalidInput, Problem, list_names, show, suggest_nearest
 from emobench.core.redaction import url_has_secret
 from emobench.llm.client import needs_proxy
-from emobench.llm.providers import provider_names
+from emobench.llm.providers import list_providers
 from emobench.llm.transport import ModelEndpoint
 
 DEFAULT_KEY = "OPENAI_API_KEY"
 
 
-def endpoint_at(
+def make_endpoint(
     model: str, url: str, key_env: str | None, timeout_s: float = 600.0
 ) -> ModelEndpoint:
     """Return where the model answers.
@@ -42,28 +42,30 @@ def endpoint_at(
             f"this machine reaches {url} through a proxy, which is not used for models; add its "
             "host to the variable no_proxy if it is reached without"
         )
-    key = _key(key_env or DEFAULT_KEY, optional=key_env in (None, DEFAULT_KEY))
+    key = _read_key(key_env or DEFAULT_KEY, optional=key_env in (None, DEFAULT_KEY))
     return ModelEndpoint(model, url, key or "none", timeout_s=timeout_s)
 
 
-def endpoint_of(
+def make_provider_endpoint(
     model: str, provider: str, key_env: str | None, timeout_s: float = 600.0
 ) -> ModelEndpoint:
     """Return a provider's own endpoint; without `key_env`, litellm finds the key by itself.
 
     Raises InvalidInput for a provider that litellm does not know, and for a variable without a key.
     """
-    providers = provider_names()
+    providers = list_providers()
     if providers and provider not in providers:
         message = f"--provider: litellm knows none named {show(provider)}"
         raise InvalidInput(
-            Problem(message, allowed=listing(providers), hint=nearest(provider, providers))
+            Problem(
+                message, allowed=list_names(providers), hint=suggest_nearest(provider, providers)
+            )
         )
-    key = _key(key_env, optional=False) if key_env else None
+    key = _read_key(key_env, optional=False) if key_env else None
     return ModelEndpoint(model, None, key, provider, timeout_s=timeout_s)
 
 
-def _key(name: str, *, optional: bool) -> str:
+def _read_key(name: str, *, optional: bool) -> str:
     key = os.environ.get(name, "")
     if not key and not optional:
         raise InvalidInput(f"the variable {name} is not set; export the endpoint's key in it")

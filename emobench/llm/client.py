@@ -26,8 +26,8 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from emobench.core.errors import listing
-from emobench.core.output import flat
+from emobench.core.errors import list_names
+from emobench.core.output import flatten
 from emobench.core.redaction import hide, hide_password, redact, redact_values
 from emobench.llm import guard
 
@@ -79,18 +79,18 @@ class Answer:
         except orjson.JSONDecodeError:
             try:
                 # Takes lone surrogates, which models do send as escapes.
-                value = json.loads(self.body, parse_int=_number)
+                value = json.loads(self.body, parse_int=_parse_number)
             except (ValueError, RecursionError):
                 return None
         return None if _is_deep(self.body, value) else redact_values(value)
 
-    def text(self) -> str:
+    def decode(self) -> str:
         """Return the body as text, for people."""
         if b"\\" in self.body and (value := self.json()) is not None:  # an escape may hide a key
             return json.dumps(value, ensure_ascii=False)
         return redact(self.body.decode("utf-8", "replace"))
 
-    def error(self) -> str:
+    def describe_error(self) -> str:
         """Return the server's own words, in OpenAI's error format or not; a router's words are
         followed by those of the provider behind it."""
         data = self.json()
@@ -102,10 +102,10 @@ class Answer:
             raw = behind.get("raw") if isinstance(behind, dict) else None
             if text:
                 return f"{text}: {raw}" if raw else str(text)
-        return self.text()
+        return self.decode()
 
 
-def _number(text: str) -> int | float:
+def _parse_number(text: str) -> int | float:
     """Return an integer as orjson reads it: as a float where 64 bits do not hold it."""
     return int(text) if len(text) < 20 else float(text)
 
@@ -246,7 +246,7 @@ class ChatClient:
         """Return a new connection, to a server that has proved itself where it has to."""
         if not self._host:
             raise Unreachable(f"{self._url!r} is no address")
-        left_s = _left(deadline)
+        left_s = _compute_time_left(deadline)
         connection = (
             _Connection(self._host, self._port, timeout=left_s)
             if self._tls is None
@@ -276,11 +276,13 @@ class ChatClient:
                 f"{guardless if answer.status == 404 else ''}"
             )
         host, port, *_ = connection.sock.getpeername()
-        right = guard.proof(
+        right = guard.compute_proof(
             self._key, challenge, identity.incarnation, identity.server, (host, port)
         )
         said = given.encode("utf-8", "replace")
-        if hmac.compare_digest(said, _earlier_proof(self._key, challenge, identity).encode()):
+        if hmac.compare_digest(
+            said, _compute_earlier_proof(self._key, challenge, identity).encode()
+        ):
             raise OtherServer(
                 f"{self._url} proves itself as an earlier release of emobench does, which "
                 "somebody who only passes it on could do as well: end that server (emobench "
@@ -295,7 +297,7 @@ class ChatClient:
             raise Unreachable(f"{self._url} proves itself and hangs up, so that it proves nothing")
 
 
-def _earlier_proof(key: str, challenge: str, identity: Identity) -> str:
+def _compute_earlier_proof(key: str, challenge: str, identity: Identity) -> str:
     """Return the proof of releases before this one: it is told apart, and not accepted."""
     text = f"emobench-proof\n{challenge}\n{identity.incarnation}\n{identity.server}"
     return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()
@@ -329,7 +331,7 @@ class _Connection(http.client.HTTPConnection):
         whole, self._parts = b"".join(self._parts), None
         if self.sock is None:
             raise http.client.NotConnected
-        self.sock.settimeout(_left(deadline))
+        self.sock.settimeout(_compute_time_left(deadline))
         self.send(whole)
         self._deadline = deadline
         response = self.getresponse()
@@ -383,7 +385,7 @@ class _Incoming(io.RawIOBase):
         """Read into a buffer. Raises TimeoutError, HTTPException where too much comes, OSError."""
         if self.ended:
             return 0
-        self._sock.settimeout(_left(self._deadline))
+        self._sock.settimeout(_compute_time_left(self._deadline))
         length = self._source.readinto(buffer) or 0
         self._allowed -= length
         if self._allowed < 0:
@@ -419,7 +421,7 @@ class _Request:
     body: bytes | None
 
 
-def _left(deadline: float) -> float:
+def _compute_time_left(deadline: float) -> float:
     """Return the seconds until then. Raises TimeoutError where there are none."""
     left_s = deadline - time.monotonic()
     if left_s <= 0:
@@ -470,8 +472,10 @@ def verify_server(
     except (TypeError, KeyError):
         raise Unreachable(f"{url}/models is no list of models") from None
     if model not in served:
-        names = [flat(str(each)[:NAME_SHOWN]) for each in served]
-        raise Unreachable(f"{url} serves {listing(names, NAMES_SHOWN) or 'nothing'}, not {model}")
+        names = [flatten(str(each)[:NAME_SHOWN]) for each in served]
+        raise Unreachable(
+            f"{url} serves {list_names(names, NAMES_SHOWN) or 'nothing'}, not {model}"
+        )
 
 
 def check_health(url: str, timeout_s: float) -> None:

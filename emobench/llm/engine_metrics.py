@@ -41,7 +41,7 @@ class Load:
     cache_queries: float | None = None
 
 
-def load_of(text: str) -> Load:
+def parse_load(text: str) -> Load:
     """Return Prometheus' text as a Load; lines that are none are passed over."""
     wanted = {name for names in NAMES.values() for name in names}
     sums: dict[str, float] = {}
@@ -76,7 +76,7 @@ def ask_load(url: str, timeout_s: float = 3.0) -> Load:
         raise OSError(f"{url!r} is no address: {error}") from None
     if answer.status != 200:
         raise OSError(f"/metrics answers HTTP {answer.status}")
-    load = load_of(answer.body.decode(errors="replace"))
+    load = parse_load(answer.body.decode(errors="replace"))
     if load == Load():
         raise OSError("/metrics has none of vLLM's counters")
     return load
@@ -95,7 +95,7 @@ def was_busy(before: Load | None, after: Load) -> bool:
     )
 
 
-def whole_requests(line: str) -> float | None:
+def parse_whole_requests(line: str) -> float | None:
     """Return what vLLM prints of its cache at its start: how many requests of full length it
     holds."""
     found = WHOLE_REQUESTS.search(line)

@@ -27,7 +27,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def proof(key: str, challenge: str, incarnation: str, server: str, address: tuple[str, int]) -> str:
+def compute_proof(
+    key: str, challenge: str, incarnation: str, server: str, address: tuple[str, int]
+) -> str:
     """Return what only a holder of the key can answer: the HMAC-SHA256, in hexadecimal.
 
     `address` is the server's end of the connection, so that nobody can pass a proof on.
@@ -62,7 +64,7 @@ def has_key(authorization: bytes, key: str) -> bool:
     )
 
 
-def error_body(message: str, status: int) -> bytes:
+def build_error_body(message: str, status: int) -> bytes:
     """Return an error as OpenAI's API words it."""
     kind = "authentication_error" if status == 401 else "invalid_request_error"
     error = {"message": message, "type": kind, "param": None, "code": status}
@@ -93,16 +95,16 @@ class Guard:
         path = scope.get("path", "")
         if is_proof(method, path) and self._key:
             await self._prove(scope, send)
-        elif is_open(method, path) or self._allowed(scope):
+        elif is_open(method, path) or self._is_allowed(scope):
             await self._app(scope, receive, send)
         elif kind == "websocket":
             # Closed before it is accepted, which the server turns into HTTP 403.
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await _answer(send, 401, error_body("Unauthorized: wrong or missing key", 401))
+            await _answer(send, 401, build_error_body("Unauthorized: wrong or missing key", 401))
 
-    def _allowed(self, scope: Scope) -> bool:
+    def _is_allowed(self, scope: Scope) -> bool:
         given = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
         return len(given) == 1 and has_key(given[0], self._key)
 
@@ -111,10 +113,10 @@ class Guard:
         challenge = query.get("challenge", [""])[0]
         if not is_challenge(challenge):
             message = "challenge: 16 to 64 bytes in lower-case hexadecimal"
-            await _answer(send, 400, error_body(message, 400))
+            await _answer(send, 400, build_error_body(message, 400))
             return
         host, port = scope["server"]
-        answer = proof(self._key, challenge, self._incarnation, self._server, (host, port))
+        answer = compute_proof(self._key, challenge, self._incarnation, self._server, (host, port))
         await _answer(send, 200, json.dumps({"proof": answer}).encode())
 
 

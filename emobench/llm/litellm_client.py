@@ -24,15 +24,15 @@ class LitellmClient:
             if error.status in (0, TIMED_OUT):
                 timed_out = error.status == TIMED_OUT
                 raise Unreachable(str(error), timed_out=timed_out) from error
-            return _answer(error.status, {"error": {"message": str(error)}})
+            return _build_answer(error.status, {"error": {"message": str(error)}})
         choice = reply.choices[0]
         message = {"content": choice.message.content, "tool_calls": choice.message.tool_calls}
         choices = [{"message": message, "finish_reason": choice.finish_reason}]
-        return _answer(200, {"choices": choices, "usage": reply.usage})
+        return _build_answer(200, {"choices": choices, "usage": reply.usage})
 
     def close(self) -> None:
         """Do nothing: nothing is kept open."""
 
 
-def _answer(status: int, data: object) -> Answer:
+def _build_answer(status: int, data: object) -> Answer:
     return Answer(status, json.dumps(data, default=str).encode())

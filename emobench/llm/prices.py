@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from emobench.core.models import Price
-from emobench.llm.replies import count_in, token_counts
+from emobench.llm.replies import count_in, read_token_counts
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _PROVIDERS = {
@@ -37,7 +37,7 @@ _MILLION = 1e6
 
 
 @cache
-def listed_price(model: str, url: str | None, provider: str | None = None) -> Price | None:
+def find_listed_price(model: str, url: str | None, provider: str | None = None) -> Price | None:
     """Return the listed price of a model at an address, or at its provider's own where `url` is
     None; None where there is none, as for one's own server."""
     if url is not None:
@@ -52,7 +52,7 @@ def listed_price(model: str, url: str | None, provider: str | None = None) -> Pr
         if not isinstance(entry, dict) or entry.get("litellm_provider") != provider:
             continue
         kinds = ("input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost")
-        asked, said, cached = (_dollars(entry.get(kind)) for kind in kinds)
+        asked, said, cached = (_parse_dollars(entry.get(kind)) for kind in kinds)
         if asked is not None and said is not None:
             return Price(
                 input=asked * _MILLION,
@@ -62,13 +62,13 @@ def listed_price(model: str, url: str | None, provider: str | None = None) -> Pr
     return None
 
 
-def cost_of(usage: Mapping[str, Any], price: Price | None) -> float | None:
+def compute_cost(usage: Mapping[str, Any], price: Price | None) -> float | None:
     """Return what a reply cost: what its `usage` says itself, or else by the price; None where
     neither is known."""
-    said = _dollars(usage.get("cost"))
+    said = _parse_dollars(usage.get("cost"))
     if said is not None or price is None:
         return said
-    asked, answered = token_counts(usage)
+    asked, answered = read_token_counts(usage)
     if asked is None or answered is None:
         return None
     details = usage.get("prompt_tokens_details")
@@ -90,6 +90,6 @@ def _read_table() -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def _dollars(value: object) -> float | None:
+def _parse_dollars(value: object) -> float | None:
     known = type(value) in (int, float) and math.isfinite(value) and value >= 0  # type: ignore
     return float(value) if known else None  # type: ignore

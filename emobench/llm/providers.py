@@ -13,7 +13,7 @@ _MEMBER = re.compile(r'^\s+\w+ = "([^"]+)"', re.MULTILINE)
 
 
 @cache
-def provider_names() -> tuple[str, ...]:
+def list_providers() -> tuple[str, ...]:
     """Return the providers of the installed litellm, in alphabetical order.
 
     They are read from its source; none where that is not as it was, so that nobody is refused for

@@ -43,7 +43,7 @@ def sanitize(text: str, form: re.Pattern[str] | None = None) -> Sanitized:
     if "think" not in text.lower():
         return Sanitized(text)
     forms: list[Form] = []
-    rest = _without_complete(text)
+    rest = _remove_complete(text)
     if rest != text:
         forms.append("complete")
     # Greedy: whatever precedes the last closing tag belongs to the monologue that it closes.
@@ -59,7 +59,7 @@ def sanitize(text: str, form: re.Pattern[str] | None = None) -> Sanitized:
     return Sanitized(rest.strip(), tuple(forms)) if forms else Sanitized(text)
 
 
-def _without_complete(text: str) -> str:
+def _remove_complete(text: str) -> str:
     """Return the text without its complete blocks, each up to the first closing tag of its own
     name.
 

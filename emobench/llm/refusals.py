@@ -70,8 +70,8 @@ def is_of_content(status: int, words: str, request: Mapping[str, Any]) -> bool:
     blank = any(is_blank(each) for each in request["messages"] if each["role"] != "tool")
     if _FILTER.search(words) or (blank and "<html" not in words and _BLANK.search(words)):
         return True
-    offered = _offered(request)
-    named = [*_found(_QUOTED_CALL, words), *_found(_NAMED, words)]
+    offered = _list_offered_tools(request)
+    named = [*_find_names(_QUOTED_CALL, words), *_find_names(_NAMED, words)]
     wrong_call = _CALL.search(words) or not offered.issuperset(named)
     return bool(offered and wrong_call)
 
@@ -85,29 +85,29 @@ def has_made_up_call(request: Mapping[str, Any], words: str) -> bool:
     """Return whether the agent called a tool that it was not offered: in its newest message, or in
     the reply that the server quotes. Of earlier messages the server has thought nothing wrong, and
     a function that it names without a word of tool calls may be its own."""
-    offered = _offered(request)
-    named = _found(_NAMED, words) if _CALL.search(words) else ()
-    called = [*_called_last(request), *_found(_QUOTED_CALL, words), *named]
+    offered = _list_offered_tools(request)
+    named = _find_names(_NAMED, words) if _CALL.search(words) else ()
+    called = [*_list_last_called(request), *_find_names(_QUOTED_CALL, words), *named]
     return bool(offered) and not offered.issuperset(called)
 
 
-def without_calls(request: Mapping[str, Any]) -> dict[str, Any]:
+def remove_calls(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the beginning of the conversation without tools, which a server that works answers."""
     kept = {key: value for key, value in request.items() if not key.startswith("tool")}
     return {**kept, "messages": request["messages"][:2]}
 
 
-def _offered(request: Mapping[str, Any]) -> set[str]:
+def _list_offered_tools(request: Mapping[str, Any]) -> set[str]:
     return {tool["function"]["name"] for tool in request.get("tools") or ()}
 
 
-def _called_last(request: Mapping[str, Any]) -> list[str]:
+def _list_last_called(request: Mapping[str, Any]) -> list[str]:
     for message in reversed(request["messages"]):
         if message["role"] == "assistant":
             return [call["function"]["name"] for call in message.get("tool_calls") or ()]
     return []
 
 
-def _found(names: re.Pattern[str], words: str) -> Iterator[str]:
+def _find_names(names: re.Pattern[str], words: str) -> Iterator[str]:
     for match in names.finditer(words):
         yield match[match.lastindex or 0]

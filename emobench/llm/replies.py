@@ -46,7 +46,7 @@ class NoCompletion(ValueError):
     """An answer with status 200 that is no chat completion."""
 
     def __init__(self, answer: Answer) -> None:
-        text = shorten(redact_error(answer.text()), 200)
+        text = shorten(redact_error(answer.decode()), 200)
         super().__init__(f"an answer that is no chat completion: {text}")
 
 
@@ -64,7 +64,7 @@ class Completion:
     @property
     def tokens(self) -> tuple[int | None, int | None]:
         """Of the prompt and of the reply, where the server counts them."""
-        return token_counts(self.usage)
+        return read_token_counts(self.usage)
 
 
 def read_completion(answer: Answer) -> Completion:
@@ -76,7 +76,7 @@ def read_completion(answer: Answer) -> Completion:
         content, calls = message.get("content"), message.get("tool_calls") or []
         # A gateway whose own server failed half way says so beside what there is.
         failed = data.get("error") or choice.get("error")
-        calls = [_tool_call(call, place) for place, call in enumerate(calls)]
+        calls = [_read_tool_call(call, place) for place, call in enumerate(calls)]
     except (TypeError, KeyError, IndexError, AttributeError):
         raise NoCompletion(answer) from None
     if isinstance(content, list):  # some servers send text in parts
@@ -96,7 +96,7 @@ def read_completion(answer: Answer) -> Completion:
     )
 
 
-def _tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
+def _read_tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
     """Return a tool call with all that an agent reads of it, filled in as litellm does. Raises
     TypeError or KeyError where it is none; what stands in the arguments is the model's own
     affair."""
@@ -110,7 +110,7 @@ def _tool_call(call: dict[str, Any], place: int) -> dict[str, Any]:
     return call if isinstance(call.get("id"), str) else {**call, "id": f"call_{place}"}
 
 
-def token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
+def read_token_counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Tokens of the prompt and of the reply in OpenAI's `usage`, where they are counted."""
     return count_in(usage, "prompt_tokens"), count_in(usage, "completion_tokens")
 
@@ -121,7 +121,7 @@ def count_in(usage: Mapping[str, Any], kind: str) -> int | None:
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
-def error_words(text: str) -> str:
+def read_error_words(text: str) -> str:
     """Return an error's words on one line, without keys."""
     return " ".join(redact_error(text).split())
 
@@ -148,13 +148,13 @@ def read_result(answer: Answer, limit: int | None = None) -> ChatResult:
     """Return an answer of /chat/completions, whatever it holds. `limit` is the probe's own
     max_tokens."""
     if answer.status != 200:
-        return ChatResult(answer.status, error_words(answer.error()))
+        return ChatResult(answer.status, read_error_words(answer.describe_error()))
     try:
         said = read_completion(answer)
         calls = [call["function"] for call in said.tool_calls]
         named = tuple((call["name"], call["arguments"]) for call in calls)
     except NoCompletion as error:
-        return ChatResult(500, error_words(str(error)))
+        return ChatResult(500, read_error_words(str(error)))
     cut: Literal["", "limit", "probe"] = ""
     if said.finish_reason == "length":
         used = said.tokens[1]
@@ -176,13 +176,13 @@ class Step:
 def judge_step(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> Step:
     """Judge a reply in a situation that asks for a tool call."""
     if seen.status != 200:
-        return Step(_failure(seen), f"HTTP {seen.status}: {shorten(seen.error, 200)}")
+        return Step(_describe_failure(seen), f"HTTP {seen.status}: {shorten(seen.error, 200)}")
     cleaned = sanitize(seen.content)
-    kind, said = _called(seen, tools) if seen.calls else _spoken(seen, tools)
+    kind, said = _judge_call(seen, tools) if seen.calls else _judge_words(seen, tools)
     return Step(kind, said, len(seen.calls), cleaned.forms)
 
 
-def _failure(seen: ChatResult) -> Kind:
+def _describe_failure(seen: ChatResult) -> Kind:
     if seen.status in (401, 403):
         return "key"
     if seen.status == 404:
@@ -192,7 +192,7 @@ def _failure(seen: ChatResult) -> Kind:
     return "server_error" if seen.status >= 500 or seen.status == 429 else "refused"
 
 
-def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
+def _judge_call(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
     """Return the first call, which is the one that tau-bench executes."""
     name, arguments = seen.calls[0]
     said = shorten(f"{name}({arguments})")
@@ -203,11 +203,11 @@ def _called(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind,
         values = json.loads(arguments)
     except (ValueError, RecursionError):
         return "bad_json", said + (" (cut by the limit of tokens)" if seen.cut else "")
-    wrong = schema_error(values, function.get("parameters") or {})
+    wrong = describe_schema_error(values, function.get("parameters") or {})
     return ("bad_schema", f"{said}: {wrong}") if wrong else ("called", said)
 
 
-def schema_error(values: Any, schema: Mapping[str, Any]) -> str:
+def describe_schema_error(values: Any, schema: Mapping[str, Any]) -> str:
     """Return how arguments fail their tool's JSON schema; empty where they fit."""
     import jsonschema
 
@@ -224,11 +224,11 @@ def schema_error(values: Any, schema: Mapping[str, Any]) -> str:
     return shorten(f"{place}: {error.message}" if place else error.message)
 
 
-def _spoken(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
+def _judge_words(seen: ChatResult, tools: Sequence[Mapping[str, Any]]) -> tuple[Kind, str]:
     text = sanitize(seen.content).text
     if holds_call(text, (tool["function"]["name"] for tool in tools)):
-        return "call_as_text", quoted(text)
-    return describe_silence(seen) or ("text", quoted(text))
+        return "call_as_text", quote(text)
+    return describe_silence(seen) or ("text", quote(text))
 
 
 def describe_silence(seen: ChatResult) -> tuple[Kind, str] | None:
@@ -240,7 +240,7 @@ def describe_silence(seen: ChatResult) -> tuple[Kind, str] | None:
     kind = _SILENCE[seen.cut]
     limit = ", cut by the limit of tokens" if seen.cut else ""
     if cleaned.emptied:
-        return kind, f"reasoning only{limit}: {quoted(text)}"
+        return kind, f"reasoning only{limit}: {quote(text)}"
     if seen.reasoning:
         return kind, f"a reasoning field and no text{limit}"
     return kind if seen.cut else "empty", f"neither text nor a tool call{limit}"
@@ -266,5 +266,5 @@ def shorten(text: str, length: int = 140) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     return f'"{shorten(text)}"'

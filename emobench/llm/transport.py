@@ -18,15 +18,15 @@ from typing import Any, Literal, Protocol
 from emobench.core.models import Price
 from emobench.core.redaction import hide, hide_environment, hide_password, redact, redact_values
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
-from emobench.llm.prices import cost_of, listed_price
+from emobench.llm.prices import compute_cost, find_listed_price
 from emobench.llm.refusals import (
     INVALID,
     has_made_up_call,
     is_context_overflow,
     is_of_content,
-    without_calls,
+    remove_calls,
 )
-from emobench.llm.replies import NoCompletion, error_words, read_completion
+from emobench.llm.replies import NoCompletion, read_completion, read_error_words
 
 Role = Literal["user", "assistant"]
 Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
@@ -193,7 +193,7 @@ class HttpTransport(_Resending):
         super().__init__()
         assert endpoint.url is not None
         self._endpoint = endpoint
-        self._price = endpoint.price or listed_price(endpoint.model, endpoint.url)
+        self._price = endpoint.price or find_listed_price(endpoint.model, endpoint.url)
         self._client = ChatClient(
             endpoint.url, endpoint.api_key, endpoint.timeout_s, endpoint.identity
         )
@@ -210,19 +210,19 @@ class HttpTransport(_Resending):
         try:
             answer = self._client.chat(request)
             if answer.status != 200:
-                raise self._failure(role, request, answer, is_last=is_last)
+                raise self._make_failure(role, request, answer, is_last=is_last)
             said = read_completion(answer)
         except (Unreachable, NoCompletion) as error:
-            text = error_words(str(error))
+            text = read_error_words(str(error))
             raise CallFailed(role, "infra", f"{text} ({self._endpoint!r})") from None
         message = Message(said.content, said.tool_calls or None)
-        return Reply(message, said.finish_reason, said.usage, cost_of(said.usage, self._price))
+        return Reply(message, said.finish_reason, said.usage, compute_cost(said.usage, self._price))
 
-    def _failure(
+    def _make_failure(
         self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
     ) -> CallFailed:
-        words = error_words(answer.error())
-        kind = _kind(request, answer.status, words)
+        words = read_error_words(answer.describe_error())
+        kind = _classify_refusal(request, answer.status, words)
         # Some servers answer 500 to a tool name that their model made up, each time.
         if (
             is_last
@@ -237,7 +237,7 @@ class HttpTransport(_Resending):
     def _goes_on(self, request: dict[str, Any]) -> bool:
         """Return whether the server answers a request that holds no tool call and asks for none."""
         try:
-            answer = self._client.chat(without_calls(request))
+            answer = self._client.chat(remove_calls(request))
             return answer.status == 200 and read_completion(answer) is not None
         except (Unreachable, NoCompletion):
             return False
@@ -255,7 +255,7 @@ class LitellmTransport(_Resending):
         self._stock = stock
         hide_environment(os.environ)  # where litellm finds the keys that it is not given
         self._plain_messages = plain_messages
-        self._own = {"client": _client_without_proxy(endpoint)} if endpoint.server else {}
+        self._own = {"client": _make_client_without_proxy(endpoint)} if endpoint.server else {}
 
     def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
         endpoint = self._endpoint
@@ -271,15 +271,15 @@ class LitellmTransport(_Resending):
             **{name: value for name, value in where.items() if value is not None},
         )
         try:
-            response = _within(endpoint.timeout_s, call)
+            response = _call_within(endpoint.timeout_s, call)
         except TimeoutError:
             what = f"no answer within {endpoint.timeout_s:g} s ({endpoint!r})"
             raise CallFailed(role, "infra", what, TIMED_OUT) from None
         except Exception as error:
-            words = error_words(str(error))
+            words = read_error_words(str(error))
             status = getattr(error, "status_code", None)
             status = status if isinstance(status, int) else 0
-            kind = _litellm_kind(error) or _kind(request, status, words)
+            kind = _classify_litellm_error(error) or _classify_refusal(request, status, words)
             message = f"{type(error).__name__}: {words[:500]} ({endpoint!r})"
             raise CallFailed(role, kind, message, status) from error
         try:
@@ -290,7 +290,7 @@ class LitellmTransport(_Resending):
                 calls = redact_values(dumped.get("tool_calls") or None)
                 said = Message(redact_values(dumped.get("content")), calls)
             usage = response.usage.model_dump() if getattr(response, "usage", None) else {}
-            cost = cost_of(usage, self._price)
+            cost = compute_cost(usage, self._price)
             return Reply(
                 said,
                 choice.finish_reason,
@@ -302,7 +302,7 @@ class LitellmTransport(_Resending):
             raise CallFailed(role, "infra", what) from error
 
 
-def _client_without_proxy(endpoint: ModelEndpoint) -> Any:
+def _make_client_without_proxy(endpoint: ModelEndpoint) -> Any:
     """Return the client by which litellm reaches one of our own servers; its own ones take the
     environment's proxy."""
     import httpx
@@ -317,7 +317,7 @@ def _client_without_proxy(endpoint: ModelEndpoint) -> Any:
     )
 
 
-def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
+def _call_within(timeout_s: float, call: Callable[[], Any]) -> Any:
     """Return what `call` returns, or raise what it raises. Raises TimeoutError where it takes
     longer: litellm's own limit is for each piece of an answer."""
     ended: Future[Any] = Future()
@@ -333,7 +333,7 @@ def _within(timeout_s: float, call: Callable[[], Any]) -> Any:
     return ended.result(timeout_s)
 
 
-def _kind(request: dict[str, Any], status: int, words: str) -> Kind:
+def _classify_refusal(request: dict[str, Any], status: int, words: str) -> Kind:
     """Return the boundary at which a request failed that was answered with another status than
     200."""
     if is_context_overflow(status, words):
@@ -341,7 +341,7 @@ def _kind(request: dict[str, Any], status: int, words: str) -> Kind:
     return "rejected" if is_of_content(status, words, request) else "infra"
 
 
-def _litellm_kind(error: Exception) -> Kind | None:
+def _classify_litellm_error(error: Exception) -> Kind | None:
     """Return what litellm itself says of a provider's words; None where it says nothing."""
     from litellm import exceptions
 

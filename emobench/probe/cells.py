@@ -19,8 +19,8 @@ from typing import Any
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.transcript import TEXT_STRATEGIES
 from emobench.core.files import read_json, write_json
-from emobench.core.plan import USER_SERVER, Plan, assistant_server
-from emobench.core.run_dir import RunDir, slug
+from emobench.core.plan import USER_SERVER, Plan, name_assistant_server
+from emobench.core.run_dir import RunDir, slugify
 from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
 from emobench.llm.transport import ModelEndpoint, Role
@@ -58,7 +58,7 @@ def probe_cell(
     if plan.sweep.probe == "off":
         return CellProbe()
     servers: dict[Role, str] = {
-        "assistant": assistant_server(cell.assistant),
+        "assistant": name_assistant_server(cell.assistant),
         "user": USER_SERVER,
     }
     roles: dict[str, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ def probe_cell(
         if plan.sweep.fidelity.send_seed:
             endpoint = replace(endpoint, sampling={**endpoint.sampling, "seed": plan.sweep.seed})
         tools = role == "user" or cell.agent_strategy not in TEXT_STRATEGIES
-        file = _file(run_dir, server, endpoint, cell.env, tools)
+        file = _name_file(run_dir, server, endpoint, cell.env, tools)
 
         def ask(
             endpoint: ModelEndpoint = endpoint, role: Role = role, tools: bool = tools
@@ -78,7 +78,7 @@ def probe_cell(
                 endpoint, role, env=cell.env, benchmark=benchmark, timeout_s=timeout_s, tools=tools
             )
 
-        report = _shared(file, endpoint, ask, interrupted)
+        report = _get_shared_report(file, endpoint, ask, interrupted)
         if report is None:
             break
         roles[role] = {
@@ -98,13 +98,15 @@ def probe_cell(
     return CellProbe(roles, f"{'; '.join(failures)}. {advice}")
 
 
-def _file(run_dir: RunDir, server: str, endpoint: ModelEndpoint, env: str, tools: bool) -> Path:
-    incarnation = slug(endpoint.incarnation or "external")
+def _name_file(
+    run_dir: RunDir, server: str, endpoint: ModelEndpoint, env: str, tools: bool
+) -> Path:
+    incarnation = slugify(endpoint.incarnation or "external")
     form = env if tools else f"{env}_text"
     return run_dir.endpoints / f"probe_{server}_{incarnation}_{form}.json"
 
 
-def _shared(
+def _get_shared_report(
     file: Path,
     endpoint: ModelEndpoint,
     ask: Callable[[], ProbeReport],
@@ -115,22 +117,24 @@ def _shared(
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline, began = time.monotonic() + WAIT_S, time.time()
     while True:
-        known = _known(file, endpoint, began)
+        known = _read_known_report(file, endpoint, began)
         if known is not None:
             return known
         with _claim(file, force=time.monotonic() > deadline) as mine:
             if mine:
                 # Another cell may have ended its probe between the look and the claim.
-                report = _known(file, endpoint, began) or _stoppable(ask, interrupted)
+                report = _read_known_report(file, endpoint, began) or _ask_until_stopped(
+                    ask, interrupted
+                )
                 if report is not None and report.state != "unreachable":
-                    write_json(file, {**report.as_dict(), "written": time.time()})
+                    write_json(file, {**report.to_dict(), "written": time.time()})
                 return report
         if interrupted():
             return None
         time.sleep(0.2)
 
 
-def _known(file: Path, endpoint: ModelEndpoint, began: float) -> ProbeReport | None:
+def _read_known_report(file: Path, endpoint: ModelEndpoint, began: float) -> ProbeReport | None:
     data = read_json(file)
     try:
         written = float(data.pop("written"))
@@ -161,12 +165,12 @@ def _claim(file: Path, force: bool) -> Iterator[bool]:
         claim.unlink(missing_ok=True)
 
 
-def _stoppable(
+def _ask_until_stopped(
     ask: Callable[[], ProbeReport], interrupted: Callable[[], bool]
 ) -> ProbeReport | None:
     """Ask in a thread of its own: a signal must not wait for a server that does not answer."""
     pool = WorkerPool(1, lambda _: ask(), [None], stopped=interrupted)
     found: list[ProbeReport] = []
     while pool.threads and not found and not interrupted():
-        found = pool.results(0.5)
+        found = pool.wait_for_results(0.5)
     return found[0] if found else None

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Literal
 
 from emobench.benchmarks.transcript import STOP
-from emobench.core.errors import nearest
+from emobench.core.errors import suggest_nearest
 from emobench.llm.reasoning import sanitize
 from emobench.llm.replies import (
     MARKUP,
@@ -18,7 +18,7 @@ from emobench.llm.replies import (
     Step,
     describe_silence,
     judge_step,
-    quoted,
+    quote,
     shorten,
 )
 from emobench.llm.transport import Role
@@ -69,13 +69,13 @@ class ProbeReport:
     def warnings(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if check.result == "warning")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values; `from_dict` reads it back."""
         return {"schema": 1, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ProbeReport:
-        """Read a report. Raises KeyError or TypeError for anything that `as_dict` did not make."""
+        """Read a report. Raises KeyError or TypeError for anything that `to_dict` did not make."""
         if data["schema"] != 1:
             raise KeyError("schema")
         fields = {key: value for key, value in data.items() if key != "schema"}
@@ -181,7 +181,7 @@ def judge_models(status: int, data: Any, error: str, model: str, url: str) -> li
     if model in ids:
         return [place, key, Check("model", "ok", model)]
     others = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-    hint = nearest(model, ids) or "give the id as the server lists it"
+    hint = suggest_nearest(model, ids) or "give the id as the server lists it"
     what = f"the server does not serve '{model}'"
     return [place, key, Check("model", "fatal", f"it serves: {others or 'nothing'}", what, hint)]
 
@@ -211,16 +211,22 @@ def judge_auto(steps: Sequence[Step]) -> Check:
     good = [step for step in steps if step.kind == "called"]
     bad = [step for step in steps if step.kind != "called"]
     if not good:
-        what, advice = _WHAT[_main(bad).kind]
-        if _main(bad).kind == "refused" and "tool" not in _main(bad).seen.lower():
+        what, advice = _WHAT[_find_main_failure(bad).kind]
+        if (
+            _find_main_failure(bad).kind == "refused"
+            and "tool" not in _find_main_failure(bad).seen.lower()
+        ):
             advice = "what it says is not about tools, and would meet every conversation"
         times = f"{len(bad)} times of {len(bad)}; " if len(bad) > 1 else ""
-        result: Result = "warning" if _main(bad).kind == "long" else "fatal"
-        return Check(name, result, times + _main(bad).seen, what, advice)
+        result: Result = "warning" if _find_main_failure(bad).kind == "long" else "fatal"
+        return Check(name, result, times + _find_main_failure(bad).seen, what, advice)
     if bad:
-        seen = f"{len(good)} of {len(steps)} calls were good; otherwise: {_main(bad).seen}"
+        seen = (
+            f"{len(good)} of {len(steps)} calls were good; otherwise: "
+            f"{_find_main_failure(bad).seen}"
+        )
         what = "it calls tools, but not each time that it should"
-        return Check(name, "warning", seen, what, _WHAT[_main(bad).kind][1])
+        return Check(name, "warning", seen, what, _WHAT[_find_main_failure(bad).kind][1])
     return Check(name, "ok", good[0].seen)
 
 
@@ -267,18 +273,18 @@ def judge_text(seens: Sequence[ChatResult], role: Role) -> list[Check]:
         step = judge_step(failed, ())
         what, advice = _WHAT[step.kind]
         return [Check("reply", "fatal", step.seen, what, "" if step.kind == "refused" else advice)]
-    checks = [_words(seens, role)]
+    checks = [_judge_words(seens, role)]
     forms = [form for seen in seens for form in sanitize(seen.content).forms]
     checks.append(judge_think(forms))
     if role == "user":
-        checks += [_markup(seens), _stop(seens)]
+        checks += [_judge_markup(seens), _judge_stop(seens)]
     return checks
 
 
-def _words(seens: Sequence[ChatResult], role: Role) -> Check:
-    silent = [silence for seen in seens if (silence := _silence(seen))]
+def _judge_words(seens: Sequence[ChatResult], role: Role) -> Check:
+    silent = [silence for seen in seens if (silence := _describe_silence(seen))]
     if not silent:
-        return Check("reply", "ok", quoted(sanitize(seens[0].content).text))
+        return Check("reply", "ok", quote(sanitize(seens[0].content).text))
     kind, why = silent[0]
     advice = _OWN_SERVER if kind == "empty" else _WHAT[kind][1]
     if len(silent) < len(seens):
@@ -290,13 +296,13 @@ def _words(seens: Sequence[ChatResult], role: Role) -> Check:
     return Check("reply", "fatal", why, what, advice)
 
 
-def _silence(seen: ChatResult) -> tuple[Kind, str] | None:
+def _describe_silence(seen: ChatResult) -> tuple[Kind, str] | None:
     if seen.calls and not sanitize(seen.content).text:
         return "empty", f"a call of {shorten(seen.calls[0][0])} instead of words"
     return describe_silence(seen)
 
 
-def _markup(seens: Sequence[ChatResult]) -> Check:
+def _judge_markup(seens: Sequence[ChatResult]) -> Check:
     found = [MARKUP.search(sanitize(seen.content).text) for seen in seens]
     marks = [mark[0] for mark in found if mark]
     if not marks and not any(seen.calls for seen in seens):
@@ -306,7 +312,7 @@ def _markup(seens: Sequence[ChatResult]) -> Check:
     return Check("tool markup", "warning", found_as, what, _OWN_SERVER)
 
 
-def _stop(seens: Sequence[ChatResult]) -> Check:
+def _judge_stop(seens: Sequence[ChatResult]) -> Check:
     texts = [sanitize(seen.content).text for seen in seens]
     ended = [text for text in texts if STOP in text]
     if not ended:
@@ -314,9 +320,9 @@ def _stop(seens: Sequence[ChatResult]) -> Check:
     what = "the user ends conversations that have hardly begun"
     if len(ended) == len(seens):
         what = "the user ends every conversation at its beginning: every task would fail"
-        return Check("end of conversation", "fatal", quoted(ended[0]), what, "use a larger model")
+        return Check("end of conversation", "fatal", quote(ended[0]), what, "use a larger model")
     advice = "use a larger model; see standalone_stop in docs/fidelity.md where it is quoted"
-    return Check("end of conversation", "warning", quoted(ended[0]), what, advice)
+    return Check("end of conversation", "warning", quote(ended[0]), what, advice)
 
 
 def judge_speed(calls: Sequence[Call]) -> Check:
@@ -357,7 +363,7 @@ def judge(checks: Sequence[Check], role: Role) -> tuple[State, str]:
     return "usable", f"usable as {role}"
 
 
-def _main(steps: Sequence[Step]) -> Step:
+def _find_main_failure(steps: Sequence[Step]) -> Step:
     """Return the failure that happened most; of equals the first."""
     kinds = Counter(step.kind for step in steps)
     return max(steps, key=lambda step: kinds[step.kind])

@@ -54,9 +54,9 @@ def probe(
         checks = session.identify(role)
         if not any(check.result == "fatal" for check in checks):
             if role == "assistant" and tools:
-                checks += _agent_with_tools(session, benchmark, env)
+                checks += _probe_agent_with_tools(session, benchmark, env)
             else:
-                checks += _talk(session, benchmark, env, role)
+                checks += _probe_talk(session, benchmark, env, role)
             checks.append(report.judge_speed(session.calls))
     except _Lost as lost:
         state: State = "unreachable"
@@ -78,19 +78,19 @@ def probe(
     )
 
 
-def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list[Check]:
-    tools = benchmark.tools_info(env)
+def _probe_agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list[Check]:
+    tools = benchmark.read_tools_info(env)
 
     def ask(what: str, messages: Messages, choice: str) -> Step:
         return judge_step(session.ask(what, messages, tools=tools, tool_choice=choice), tools)
 
-    dialogue = mid_dialogue(benchmark, env)
+    dialogue = build_mid_dialogue(benchmark, env)
     steps = [ask("auto", dialogue, "auto")]
     if report.is_final(steps[0]):
         return [report.judge_auto(steps)]
     if steps[0].kind != "called":
-        steps.append(ask("auto, one message", first_message(benchmark, env), "auto"))
-    steps.append(ask("auto, two lookups", after_a_result(benchmark, env), "auto"))
+        steps.append(ask("auto, one message", build_first_message(benchmark, env), "auto"))
+    steps.append(ask("auto, two lookups", build_after_result(benchmark, env), "auto"))
     if all(step.kind == "server_error" for step in steps):
         # Is it the tools, or is the server on its way out?
         plain = session.ask("without tools", dialogue)
@@ -103,18 +103,18 @@ def _agent_with_tools(session: _Session, benchmark: Benchmark, env: str) -> list
     if required.kind == "called" or report.is_final(required):
         checks.append(report.judge_required(required))
     else:
-        again = ask("required", first_message(benchmark, env), "required")
+        again = ask("required", build_first_message(benchmark, env), "required")
         checks.append(report.judge_required(again))
     checks += report.judge_result(steps[-1])
     forms = [form for step in (*steps, required) for form in step.think]
     return [*checks, report.judge_think(forms)]
 
 
-def _talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list[Check]:
+def _probe_talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -> list[Check]:
     if role == "user":
-        turns = user_turns(benchmark, env)
+        turns = build_user_turns(benchmark, env)
     else:
-        dialogue = mid_dialogue(benchmark, env)
+        dialogue = build_mid_dialogue(benchmark, env)
         turns = (dialogue[:2], dialogue[:4])
     seens = [session.ask(f"turn {n}", messages) for n, messages in enumerate(turns, 1)]
     for seen in seens:
@@ -136,7 +136,7 @@ class _Session:
             self._client = ChatClient(self.url, endpoint.api_key, timeout_s, endpoint.identity)
         else:
             bounded = replace(endpoint, timeout_s=timeout_s)
-            self._client = LitellmClient(bounded, benchmark.module("envs.user").completion)
+            self._client = LitellmClient(bounded, benchmark.import_module("envs.user").completion)
         self._limited = "max_tokens" not in endpoint.sampling
 
     def close(self) -> None:
@@ -165,13 +165,13 @@ class _Session:
         if "tools" in more:
             request["temperature"] = 0.0  # the benchmark's agents always send one
         request |= self._endpoint.sampling
-        seen = self._timed(what, request)
+        seen = self._send_timed(what, request)
         if self._limited and seen.status in (400, 422) and _LIMIT_REFUSED.search(seen.error):
             self._limited = False
-            seen = self._timed(what, request)
+            seen = self._send_timed(what, request)
         return seen
 
-    def _timed(self, what: str, request: dict[str, Any]) -> ChatResult:
+    def _send_timed(self, what: str, request: dict[str, Any]) -> ChatResult:
         limit = {"max_tokens": MAX_TOKENS} if self._limited else {}
         started = 0.0
 
@@ -274,23 +274,23 @@ _SCENES = {
 GREETING = "Hi! How can I help you today?"
 
 
-def mid_dialogue(benchmark: Benchmark, env: str) -> Messages:
+def build_mid_dialogue(benchmark: Benchmark, env: str) -> Messages:
     """Return a conversation in which the user has said who they are and wants to be looked up."""
-    messages: Messages = [{"role": "system", "content": benchmark.wiki(env)}]
+    messages: Messages = [{"role": "system", "content": benchmark.read_wiki(env)}]
     for number, text in enumerate(_SCENES[env].dialogue):
         messages.append({"role": ("user", "assistant")[number % 2], "content": text})
     return messages
 
 
-def first_message(benchmark: Benchmark, env: str) -> Messages:
+def build_first_message(benchmark: Benchmark, env: str) -> Messages:
     """Return one message with all that a lookup needs."""
     return [
-        {"role": "system", "content": benchmark.wiki(env)},
+        {"role": "system", "content": benchmark.read_wiki(env)},
         {"role": "user", "content": _SCENES[env].opening},
     ]
 
 
-def after_a_result(benchmark: Benchmark, env: str) -> Messages:
+def build_after_result(benchmark: Benchmark, env: str) -> Messages:
     """Return a conversation in which a tool has answered; two independent lookups are next."""
     scene = _SCENES[env]
     name, arguments, result = scene.known
@@ -300,17 +300,17 @@ def after_a_result(benchmark: Benchmark, env: str) -> Messages:
         "function": {"name": name, "arguments": json.dumps(arguments)},
     }
     return [
-        *mid_dialogue(benchmark, env)[:-1],
+        *build_mid_dialogue(benchmark, env)[:-1],
         {"role": "user", "content": scene.two_lookups},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": call["id"], "name": name, "content": result},
     ]
 
 
-def user_turns(benchmark: Benchmark, env: str) -> tuple[Messages, Messages]:
+def build_user_turns(benchmark: Benchmark, env: str) -> tuple[Messages, Messages]:
     """Return what a user simulator is sent for its first and for its second turn."""
     scene = _SCENES[env]
-    stock = benchmark.user_class("llm")
+    stock = benchmark.find_user_class("llm")
     # The method alone: the constructor holds a conversation.
     user: Any = object.__new__(stock)
     user.trait_dict = None

@@ -88,11 +88,11 @@ class Section:
             yield from part.walk()
 
 
-def heads(first: str, *others: str) -> tuple[Head, ...]:
+def make_heads(first: str, *others: str) -> tuple[Head, ...]:
     """Return column heads of which the first names the row."""
     return (Head(first, numeric=False), *(Head(text) for text in others))
 
 
-def blocks_of(sections: Sequence[Section]) -> list[Block]:
+def list_blocks(sections: Sequence[Section]) -> list[Block]:
     """Return the blocks of all sections and their parts, in reading order."""
     return [block for section in sections for block in section.walk()]

@@ -131,87 +131,88 @@ Paint = Callable[[str, str], str]
 """(role, 'line', 'fill' or 'text') -> attributes."""
 
 
-def inline_svg(figure: Figure) -> str:
+def render_inline_svg(figure: Figure) -> str:
     """Return an SVG element for the page. Everything is escaped."""
     name = f"drawing-{escape(figure.name)}"
     return (
-        f'<svg class="chart" role="img" viewBox="0 0 {_num(figure.width)} {_num(figure.height)}" '
-        f'width="{_num(figure.width)}" aria-labelledby="{name}-title {name}-desc">'
+        f'<svg class="chart" role="img" viewBox="0 0 {_format(figure.width)} '
+        f'{_format(figure.height)}" '
+        f'width="{_format(figure.width)}" aria-labelledby="{name}-title {name}-desc">'
         f'<title id="{name}-title">{_escape(figure.title)}</title>'
         f'<desc id="{name}-desc">{_escape(figure.description)}</desc>'
-        f"{_svg_shapes(figure, _by_class)}</svg>"
+        f"{_render_svg_shapes(figure, _paint_by_class)}</svg>"
     )
 
 
-def svg_file(figure: Figure) -> str:
+def render_svg_file(figure: Figure) -> str:
     """Return an SVG file with fixed colours on white."""
-    size = f'width="{_num(figure.width)}" height="{_num(figure.height)}"'
+    size = f'width="{_format(figure.width)}" height="{_format(figure.height)}"'
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
-        f'viewBox="0 0 {_num(figure.width)} {_num(figure.height)}" '
+        f'viewBox="0 0 {_format(figure.width)} {_format(figure.height)}" '
         f'font-family="{FONTS}" role="img">\n'
         f"<title>{_escape(figure.title)}</title>\n<desc>{_escape(figure.description)}</desc>\n"
         f'<rect {size} fill="{LIGHT["paper"]}"/>\n'
-        f"{_svg_shapes(figure, _by_colour)}\n</svg>\n"
+        f"{_render_svg_shapes(figure, _paint_by_colour)}\n</svg>\n"
     )
 
 
-def _svg_shapes(figure: Figure, paint: Paint) -> str:
-    return "".join(_svg_shape(shape, paint) for shape in figure.shapes)
+def _render_svg_shapes(figure: Figure, paint: Paint) -> str:
+    return "".join(_render_svg_shape(shape, paint) for shape in figure.shapes)
 
 
-def _svg_shape(shape: Shape, paint: Paint) -> str:
+def _render_svg_shape(shape: Shape, paint: Paint) -> str:
     match shape:
         case Line():
             return (
-                f'<line {paint(shape.role, "line")} x1="{_num(shape.x1)}" y1="{_num(shape.y1)}" '
-                f'x2="{_num(shape.x2)}" y2="{_num(shape.y2)}"'
-                f"{_svg_stroke(shape.width, shape.dash)}/>"
+                f'<line {paint(shape.role, "line")} x1="{_format(shape.x1)}" '
+                f'y1="{_format(shape.y1)}" x2="{_format(shape.x2)}" y2="{_format(shape.y2)}"'
+                f"{_format_svg_stroke(shape.width, shape.dash)}/>"
             )
         case Path():
-            points = " ".join(f"{_num(x)},{_num(y)}" for x, y in shape.points)
+            points = " ".join(f"{_format(x)},{_format(y)}" for x, y in shape.points)
             return (
                 f'<polyline {paint(shape.role, "line")} points="{points}"'
-                f"{_svg_stroke(shape.width, shape.dash)}/>"
+                f"{_format_svg_stroke(shape.width, shape.dash)}/>"
             )
         case Rect():
             opacity = f' fill-opacity="{shape.share:.3g}"' if shape.share < 1 else ""
             start = (
-                f'<rect {paint(shape.role, "fill")} x="{_num(shape.x)}" y="{_num(shape.y)}" '
-                f'width="{_num(shape.width)}" height="{_num(shape.height)}"{opacity}'
+                f'<rect {paint(shape.role, "fill")} x="{_format(shape.x)}" y="{_format(shape.y)}" '
+                f'width="{_format(shape.width)}" height="{_format(shape.height)}"{opacity}'
             )
-            return _titled(start, "rect", shape.title)
+            return _add_title(start, "rect", shape.title)
         case Circle():
             start = (
-                f'<circle {paint(shape.role, "fill")} cx="{_num(shape.x)}" cy="{_num(shape.y)}" '
-                f'r="{_num(shape.radius)}"'
+                f'<circle {paint(shape.role, "fill")} cx="{_format(shape.x)}" '
+                f'cy="{_format(shape.y)}" r="{_format(shape.radius)}"'
             )
-            return _titled(start, "circle", shape.title)
+            return _add_title(start, "circle", shape.title)
         case Text():
             anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
             weight = ' font-weight="600"' if shape.bold else ""
             return (
-                f'<text {paint(shape.role, "text")} x="{_num(shape.x)}" y="{_num(shape.y)}" '
-                f'font-size="{_num(shape.size)}"{anchor}{weight}>{_escape(shape.text)}</text>'
+                f'<text {paint(shape.role, "text")} x="{_format(shape.x)}" y="{_format(shape.y)}" '
+                f'font-size="{_format(shape.size)}"{anchor}{weight}>{_escape(shape.text)}</text>'
             )
 
 
-def _by_class(role: str, use: str) -> str:
+def _paint_by_class(role: str, use: str) -> str:
     return f'class="{use} {role}"'
 
 
-def _by_colour(role: str, use: str) -> str:
+def _paint_by_colour(role: str, use: str) -> str:
     colour = LIGHT[role]
     return f'fill="none" stroke="{colour}"' if use == "line" else f'fill="{colour}"'
 
 
-def _svg_stroke(width: float, dash: str) -> str:
+def _format_svg_stroke(width: float, dash: str) -> str:
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f' stroke-width="{_num(width)}"{dashes}'
+    return f' stroke-width="{_format(width)}"{dashes}'
 
 
-def _titled(start: str, name: str, title: str) -> str:
+def _add_title(start: str, name: str, title: str) -> str:
     return f"{start}><title>{_escape(title)}</title></{name}>" if title else f"{start}/>"
 
 
@@ -219,7 +220,7 @@ def _escape(text: str) -> str:
     return escape(_FORBIDDEN.sub("\ufffd", text))
 
 
-def _num(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -232,7 +233,7 @@ def can_draw_pdf() -> bool:
     return True
 
 
-def pdf_file(figure: Figure) -> bytes:
+def render_pdf_file(figure: Figure) -> bytes:
     """Return one page of the figure's size, its fonts embedded, the same bytes for the same figure.
 
     Characters that the face lacks are written as '?'. Raises ImportError without reportlab.
@@ -243,8 +244,8 @@ def pdf_file(figure: Figure) -> bytes:
     out = io.BytesIO()
     size = (figure.width * POINTS_PER_PIXEL, figure.height * POINTS_PER_PIXEL)
     canvas = Canvas(out, pagesize=size, invariant=1)
-    canvas.setTitle(_encodable(figure.title))
-    canvas.setSubject(_encodable(figure.description[:2000]))
+    canvas.setTitle(_remove_surrogates(figure.title))
+    canvas.setSubject(_remove_surrogates(figure.description[:2000]))
     canvas.setCreator("emobench")
     # reportlab's y grows upwards.
     canvas.scale(POINTS_PER_PIXEL, POINTS_PER_PIXEL)
@@ -285,7 +286,7 @@ def _draw(canvas: Any, shape: Shape) -> None:
                 "middle": canvas.drawCentredString,
                 "end": canvas.drawRightString,
             }[shape.anchor]
-            write(shape.x, -shape.y, _known(shape.text))
+            write(shape.x, -shape.y, _replace_unknown(shape.text))
 
 
 def _set_stroke(canvas: Any, width: float, dash: str) -> None:
@@ -303,12 +304,12 @@ def _register_fonts() -> None:
             pdfmetrics.registerFont(TTFont(face, f"{face}.ttf"))
 
 
-def _encodable(text: str) -> str:
+def _remove_surrogates(text: str) -> str:
     """Return the text without lone surrogates, which a model can write."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _known(text: str) -> str:
+def _replace_unknown(text: str) -> str:
     from reportlab.pdfbase import pdfmetrics
 
     glyphs = pdfmetrics.getFont(FACE).face.charToGlyph

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from emobench import __version__
-from emobench.analysis.assessment import as_data
+from emobench.analysis.assessment import to_json
 from emobench.analysis.stats.estimates import to_plain
-from emobench.analysis.transcript.tally import table_data
+from emobench.analysis.transcript.tally import table_to_json
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import write_atomic, write_bytes_atomic
 from emobench.report import latex, provenance, views
-from emobench.report.blocks import Scalar, Table, blocks_of
-from emobench.report.drawing import Figure, can_draw_pdf, pdf_file, svg_file
+from emobench.report.blocks import Scalar, Table, list_blocks
+from emobench.report.drawing import Figure, can_draw_pdf, render_pdf_file, render_svg_file
 from emobench.report.render import build_sections
 from emobench.report.study import Study
 from emobench.scheduler import cost
@@ -43,12 +43,12 @@ def export(study: Study, folder: Path) -> tuple[list[Path], str]:
     Raises InvalidInput where `folder` holds something else, OSError where the disk refuses.
     """
     _check(folder)
-    blocks = blocks_of(build_sections(study))
+    blocks = list_blocks(build_sections(study))
     figures = [block for block in blocks if isinstance(block, Figure)]
     tables = [block for block in blocks if isinstance(block, Table)]
     with_pdf = can_draw_pdf()
     written = []
-    for path, content in _files(study, figures, tables, with_pdf):
+    for path, content in _list_files(study, figures, tables, with_pdf):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -75,24 +75,24 @@ def _check(folder: Path) -> None:
         )
 
 
-def _files(
+def _list_files(
     study: Study, figures: Sequence[Figure], tables: Sequence[Table], with_pdf: bool
 ) -> Iterator[tuple[str, str | bytes]]:
     for figure in figures:
-        yield f"figures/{figure.name}.svg", svg_file(figure)
+        yield f"figures/{figure.name}.svg", render_svg_file(figure)
         if with_pdf:
-            yield f"figures/{figure.name}.pdf", pdf_file(figure)
+            yield f"figures/{figure.name}.pdf", render_pdf_file(figure)
     for table in tables:
-        yield f"tables/{table.name}.csv", csv_text(records_of(table))
-        yield f"tables/{table.name}.tex", latex.table(table)
+        yield f"tables/{table.name}.csv", format_csv(list_records(table))
+        yield f"tables/{table.name}.tex", latex.format_table(table)
     title = f"{study.collected.plan.sweep.name}: emobench report"
     names = [table.name for table in tables]
-    yield "report.tex", latex.document(names, figures if with_pdf else (), title)
-    data = json.dumps(findings_data(study), indent=1, ensure_ascii=True, allow_nan=False)
+    yield "report.tex", latex.format_document(names, figures if with_pdf else (), title)
+    data = json.dumps(findings_to_json(study), indent=1, ensure_ascii=True, allow_nan=False)
     yield FINDINGS, data + "\n"
 
 
-def records_of(table: Table) -> tuple[Mapping[str, Scalar], ...]:
+def list_records(table: Table) -> tuple[Mapping[str, Scalar], ...]:
     """Return the unrounded numbers, or the cells as they are read where there are none."""
     if table.records:
         return table.records
@@ -103,7 +103,7 @@ def records_of(table: Table) -> tuple[Mapping[str, Scalar], ...]:
     )
 
 
-def csv_text(records: Sequence[Mapping[str, Scalar]]) -> str:
+def format_csv(records: Sequence[Mapping[str, Scalar]]) -> str:
     """Return CSV with all columns that a record has; what is undefined is empty.
 
     A text that a spreadsheet would run as a formula has an apostrophe before it.
@@ -113,11 +113,11 @@ def csv_text(records: Sequence[Mapping[str, Scalar]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([guard_text(name) for name in names])
     for record in records:
-        writer.writerow([_csv(record.get(name)) for name in names])
+        writer.writerow([_format_csv_cell(record.get(name)) for name in names])
     return out.getvalue()
 
 
-def _csv(value: Scalar) -> str:
+def _format_csv_cell(value: Scalar) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -127,7 +127,7 @@ def _csv(value: Scalar) -> str:
     return guard_text(value) if isinstance(value, str) else str(value)
 
 
-def findings_data(study: Study) -> dict[str, Any]:
+def findings_to_json(study: Study) -> dict[str, Any]:
     """Return everything, as JSON takes it."""
     plan = study.collected.plan
     accounted = None if study.runs else asdict(cost.sum_up(study.collected.cost))
@@ -147,8 +147,8 @@ def findings_data(study: Study) -> dict[str, Any]:
         "left_out": dict(study.left_out),
         "sample": study.sample,
         "findings": study.findings.to_json(),
-        "checks": {**as_data(study.checks), "slips": len(study.checks.slips)},
-        "conversations": table_data(study.talk),
+        "checks": {**to_json(study.checks), "slips": len(study.checks.slips)},
+        "conversations": table_to_json(study.talk),
         "cost": accounted,
     }
     found: dict[str, Any] = to_plain(data)

@@ -82,7 +82,7 @@ def draw_forest(
             shapes.append(Rect(0, y - 8, LABELS + FOREST_PLOT + 1, 22, "paper"))
             shapes.append(Text(0, y + 8, dot.label, "ink", bold=True, size=12.5))
             continue
-        shapes += _dot_row(dot, x(dot.value) if dot.value is not None else None, y, width)
+        shapes += _draw_dot_row(dot, x(dot.value) if dot.value is not None else None, y, width)
         if dot.interval is not None:
             left, right = x(dot.interval.low), x(dot.interval.high)
             shapes.append(Line(left, y, right, y, dot.role, 2))
@@ -99,17 +99,17 @@ def draw_forest(
     )
 
 
-def symmetric_axis(label: str, dots: Sequence[Dot]) -> Axis:
+def make_symmetric_axis(label: str, dots: Sequence[Dot]) -> Axis:
     """Return an axis around 0, just wide enough for the dots and their intervals."""
     ends = [abs(dot.value) for dot in dots if dot.value is not None]
     ends += [abs(e) for d in dots if d.interval for e in (d.interval.low, d.interval.high)]
     largest = max(ends, default=0.0)
     reach = next((step for step in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0) if step >= largest), 2.0)
-    ticks = tuple((reach * part / 2, _tick(reach * part / 2)) for part in range(-2, 3))
+    ticks = tuple((reach * part / 2, _format_tick(reach * part / 2)) for part in range(-2, 3))
     return Axis(label, -reach, reach, ticks, 0.0)
 
 
-def share_axis(label: str, reference: float | None) -> Axis:
+def make_share_axis(label: str, reference: float | None) -> Axis:
     """Return an axis from 0 to 1."""
     return Axis(label, 0.0, 1.0, tuple((n / 4, f"{n / 4:g}") for n in range(5)), reference)
 
@@ -119,7 +119,7 @@ def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
     return label if len(label) <= longest else label[: longest - 1] + "\u2026"
 
 
-def _dot_row(dot: Dot, at: float | None, y: float, width: float) -> list[Shape]:
+def _draw_dot_row(dot: Dot, at: float | None, y: float, width: float) -> list[Shape]:
     shapes: list[Shape] = [Text(LABELS - 14, y + 4, shorten(dot.label), anchor="end")]
     if at is None:
         shapes.append(Text(LABELS + 8, y + 4, dot.text, "muted", size=12))
@@ -136,7 +136,7 @@ def _dot_row(dot: Dot, at: float | None, y: float, width: float) -> list[Shape]:
     return shapes
 
 
-def _tick(value: float) -> str:
+def _format_tick(value: float) -> str:
     return f"{value:+g}".replace("-", "\u2212") if value else "0"
 
 
@@ -240,7 +240,7 @@ def draw_curves(
             Circle(at, height, 3.5, curve.role, point.caption)
             for point, (at, height) in zip(curve.points, points, strict=True)
         ]
-    shapes += _curve_labels(lines, x, y, len(columns) - 1)
+    shapes += _draw_curve_labels(lines, x, y, len(columns) - 1)
     shapes.append(Text(CURVE_LEFT + CURVE_PLOT / 2, bottom + 38, axis, "muted", "middle", 12))
     shapes.append(Text(0, CURVE_TOP - 14, value_axis, "muted", size=12))
     captions = [point.caption for curve in lines for point in curve.points]
@@ -255,7 +255,7 @@ def draw_curves(
     )
 
 
-def _curve_labels(
+def _draw_curve_labels(
     lines: Sequence[Curve], x: Callable[[int], float], y: Callable[[float], float], last: int
 ) -> list[Shape]:
     """Return the names where the lines end, moved apart where they would cover each other."""
@@ -303,7 +303,7 @@ def draw_heatmap(
         y = TILE_TOP + number * TILE_HEIGHT
         shapes.append(Text(LABELS - 12, y + TILE_HEIGHT / 2 + 4, shorten(label), anchor="end"))
         for place, tile in enumerate(tiles):
-            shapes += _tile(tile, LABELS + place * size, y, size, role)
+            shapes += _draw_tile(tile, LABELS + place * size, y, size, role)
     every = max(1, int(-(-22 // size))) if size < TILE_WITH_NUMBER else 1
     for place, label in enumerate(columns):
         if place % every == 0:
@@ -312,7 +312,7 @@ def draw_heatmap(
     bottom = TILE_TOP + TILE_HEIGHT * len(rows)
     width = LABELS + max(count * size, 330.0) + 10
     if legend:
-        shapes += _legend(bottom + 12, role, legend)
+        shapes += _draw_legend(bottom + 12, role, legend)
     shapes.append(Text(width - 10, bottom + 22, axis, "muted", "end", 12))
     described = "; ".join(
         f"{label}: " + ", ".join("missing" if t.value is None else f"{t.value:.2f}" for t in tiles)
@@ -322,7 +322,7 @@ def draw_heatmap(
     return Figure(name, title, described, width, height, tuple(shapes), caption, wide=True)
 
 
-def _tile(tile: Tile, x: float, y: float, size: float, role: str) -> list[Shape]:
+def _draw_tile(tile: Tile, x: float, y: float, size: float, role: str) -> list[Shape]:
     inner = max(size - 1, 1.0)
     if tile.value is None:
         rect = Rect(x, y, inner, TILE_HEIGHT - 2, "grid", 0.35, tile.title)
@@ -337,7 +337,7 @@ def _tile(tile: Tile, x: float, y: float, size: float, role: str) -> list[Shape]
     return shapes
 
 
-def _legend(y: float, role: str, text: str) -> list[Shape]:
+def _draw_legend(y: float, role: str, text: str) -> list[Shape]:
     shapes: list[Shape] = []
     for part in range(5):
         share = FAINT + (1 - FAINT) * part / 4

@@ -50,10 +50,10 @@ def escape(text: str) -> str:
     >>> escape("50 % of a_b & c")
     '50 \\\\% of a\\\\_b \\\\& c'
     """
-    return "".join(map(_char, re.sub(r"\s+", " ", text)))
+    return "".join(map(_escape_char, re.sub(r"\s+", " ", text)))
 
 
-def _char(char: str) -> str:
+def _escape_char(char: str) -> str:
     found = _SPECIAL.get(char)
     if found is not None:
         return found
@@ -62,15 +62,15 @@ def _char(char: str) -> str:
     return char if known else _UNKNOWN
 
 
-def table(block: Table) -> str:
+def format_table(block: Table) -> str:
     """Return a table environment; a longtable where it has many rows."""
     columns = "".join("r" if head.numeric and not block.prose else "l" for head in block.head)
     if block.prose:
         width = f"{0.8 / max(len(block.head) - 1, 1):.2f}"
         columns = "l" + f"p{{{width}\\textwidth}}" * (len(block.head) - 1)
     head = " & ".join(escape(each.text) for each in block.head) + r" \\"
-    rows = [" & ".join(_cell(cell) for cell in row) + r" \\" for row in block.rows]
-    caption = f"\\caption{{{escape(block.caption)}}}\\label{{tab:{_label(block.name)}}}"
+    rows = [" & ".join(_format_cell(cell) for cell in row) + r" \\" for row in block.rows]
+    caption = f"\\caption{{{escape(block.caption)}}}\\label{{tab:{_format_label(block.name)}}}"
     notes = [f"\\par\\smallskip{{\\footnotesize {escape(note)}}}" for note in block.notes]
     if len(block.rows) > LONG:
         lines = [
@@ -106,7 +106,7 @@ def table(block: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure(block: Figure) -> str:
+def format_figure(block: Figure) -> str:
     """Return a figure environment that includes the PDF of the same name."""
     caption = escape(block.caption or block.title)
     return "\n".join(
@@ -114,14 +114,14 @@ def figure(block: Figure) -> str:
             r"\begin{figure}[tbp]",
             r"\centering",
             f"\\includegraphics[width=\\linewidth]{{{block.name}.pdf}}",
-            f"\\caption{{{caption}}}\\label{{fig:{_label(block.name)}}}",
+            f"\\caption{{{caption}}}\\label{{fig:{_format_label(block.name)}}}",
             r"\end{figure}",
             "",
         ]
     )
 
 
-def document(tables: Sequence[str], figures: Sequence[Figure], title: str) -> str:
+def format_document(tables: Sequence[str], figures: Sequence[Figure], title: str) -> str:
     """Return a document of everything, to look at and to copy from."""
     return "\n".join(
         [
@@ -136,7 +136,7 @@ def document(tables: Sequence[str], figures: Sequence[Figure], title: str) -> st
             r"\maketitle",
             r"\begin{landscape}",
             *(f"\\input{{tables/{name}.tex}}\n\\clearpage" for name in tables),
-            *(figure(each) for each in figures),
+            *(format_figure(each) for each in figures),
             r"\end{landscape}",
             r"\end{document}",
             "",
@@ -144,7 +144,7 @@ def document(tables: Sequence[str], figures: Sequence[Figure], title: str) -> st
     )
 
 
-def _cell(cell: Cell) -> str:
+def _format_cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.state == "strong":
         text = f"\\textbf{{{text}}}"
@@ -153,5 +153,5 @@ def _cell(cell: Cell) -> str:
     return f"{text} {escape(cell.detail)}" if cell.detail else text
 
 
-def _label(name: str) -> str:
+def _format_label(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", name)

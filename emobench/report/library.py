@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from emobench.analysis.transcript.conversation import Conversation
-from emobench.benchmarks.transcript import Event, Message, Transcript, text_of
+from emobench.benchmarks.transcript import Event, Message, Transcript, extract_text
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group, Outcome
 from emobench.core.redaction import redact, redact_error
@@ -153,7 +153,7 @@ class Chooser:
         """The units that are chosen so far, in reading order."""
         return sorted(self._first[: self._chosen], key=lambda unit: unit.at)
 
-    def choice(self) -> Choice:
+    def make_choice(self) -> Choice:
         """Return what is chosen, of all that was added."""
         kept = tuple(self.chosen)
         return Choice(
@@ -251,8 +251,8 @@ class Library:
         self, unit: Unit, place: int, record: EpisodeSummary, conversation: Conversation
     ) -> None:
         """Hold a conversation's text; `place` is its cell's in the plan."""
-        events = list(_events(conversation.transcript, self.systems))
-        info = _indented(conversation.record.info) if conversation.record.info else ""
+        events = list(_encode_events(conversation.transcript, self.systems))
+        info = _indent(conversation.record.info) if conversation.record.info else ""
         body = {
             "events": events,
             "error": redact_error(record.error),
@@ -261,8 +261,8 @@ class Library:
             "started": format_time(record.started),
             "seed": conversation.record.seed,
             "calls": len(conversation.record.calls),
-            "tokens": _tokens(conversation.record),
-            "instruction": _instruction(conversation.record.info),
+            "tokens": _count_tokens(conversation.record),
+            "instruction": _read_instruction(conversation.record.info),
             "info": redact_error(info) if record.error else info,
         }
         # Earlier releases let keys into the episodes.
@@ -275,7 +275,7 @@ class Library:
     def finish(self, cells: Sequence[CellResult]) -> None:
         """Pack what is held; `cells` are all of the plan's."""
         self._cells = cells
-        self.choice = self._chooser.choice()
+        self.choice = self._chooser.make_choice()
         tasks = [
             {record.task_id: number for number, record in enumerate(result.file.episodes)}
             for result in cells
@@ -291,7 +291,7 @@ class Library:
                         record.reward,
                         record.steps,
                         text.messages,
-                        _short_id(record.episode) or f"{number}-{record.task_id}",
+                        _shorten_id(record.episode) or f"{number}-{record.task_id}",
                         len(self.chunks),
                         len(pending),
                         text.preview,
@@ -305,7 +305,7 @@ class Library:
             self.chunks.append(_pack(pending))
         self._held = {}
 
-    def index(self) -> dict[str, Any]:
+    def build_index(self) -> dict[str, Any]:
         """Return what the page knows of every conversation, with or without its text."""
         return {
             "outcomes": list(OUTCOMES),
@@ -331,7 +331,7 @@ def _pack(bodies: Sequence[bytes]) -> str:
     return base64.b64encode(zlib.compress(raw, 6)).decode("ascii")
 
 
-def script_json(value: Any) -> str:
+def dump_script_json(value: Any) -> str:
     """Return JSON that cannot end the script element it stands in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for char in "<>&":
@@ -339,7 +339,7 @@ def script_json(value: Any) -> str:
     return text
 
 
-def _events(transcript: Transcript, systems: dict[str, int]) -> Iterator[list[Any]]:
+def _encode_events(transcript: Transcript, systems: dict[str, int]) -> Iterator[list[Any]]:
     """Yield the transcript as short lists: [u, text], [a, text, aside], [t, tool, arguments,
     result, flags, aside, step] with the flags e (error) and w (write), [s, system prompt], and [o,
     role, text] for what is none of these."""
@@ -353,10 +353,10 @@ def _events(transcript: Transcript, systems: dict[str, int]) -> Iterator[list[An
                 yield ["o", other.role, other.text]
             other = next(others)
         if event is not None:
-            yield _event(event)
+            yield _encode_event(event)
 
 
-def _event(event: Event) -> list[Any]:
+def _encode_event(event: Event) -> list[Any]:
     if isinstance(event, Message):
         if event.role == "user":
             return ["u", event.text]
@@ -365,14 +365,14 @@ def _event(event: Event) -> list[Any]:
     return ["t", event.tool, event.raw, event.result, flags, event.aside, event.step]
 
 
-def _indented(value: Any) -> str:
+def _indent(value: Any) -> str:
     try:
         return json.dumps(value, indent=2, ensure_ascii=False)
     except RecursionError:
         return "(nested too deeply to be shown)"
 
 
-def _short_id(episode: str) -> str:
+def _shorten_id(episode: str) -> str:
     return episode[:ID_CHARS] if _HASH.fullmatch(episode) else episode
 
 
@@ -382,13 +382,13 @@ def _preview(events: list[list[Any]]) -> str:
     return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "\u2026"
 
 
-def _tokens(record: EpisodeRecord) -> int:
+def _count_tokens(record: EpisodeRecord) -> int:
     keys = ("prompt_tokens", "completion_tokens")
     counts = [call.get(key) for call in record.calls for key in keys]
     return sum(count for count in counts if type(count) is int)
 
 
-def _instruction(info: dict[str, Any]) -> str:
+def _read_instruction(info: dict[str, Any]) -> str:
     """Return the instruction as the record noted it."""
     task = info.get("task")
-    return text_of(task.get("instruction")) if isinstance(task, dict) else ""
+    return extract_text(task.get("instruction")) if isinstance(task, dict) else ""

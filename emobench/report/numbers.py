@@ -16,14 +16,14 @@ def format_number(value: float | None, digits: int | None = 2) -> str:
     0.42, 12.3, 1,234."""
     if value is None:
         return DASH
-    return _written(value, "", digits).replace("-", MINUS)
+    return _format(value, "", digits).replace("-", MINUS)
 
 
 def format_change(value: float | None, digits: int | None = 2) -> str:
     """Return +0.08, 0.00 or a minus sign in print; a dash where it is undefined."""
     if value is None:
         return DASH
-    text = _written(value, "+", digits)
+    text = _format(value, "+", digits)
     return text.replace("-", MINUS) if text.strip("+-0.,") else text[1:]
 
 
@@ -53,7 +53,7 @@ def format_difference(found: Difference, digits: int | None = 2, *, scale: float
     return f"{format_change(value, digits)} {interval}".strip()
 
 
-def _written(value: float, sign: str, digits: int | None) -> str:
+def _format(value: float, sign: str, digits: int | None) -> str:
     if digits is not None:
         return f"{value:{sign}.{digits}f}"
     size = abs(value)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from emobench.config.capacity import concurrency_of
+from emobench.config.capacity import get_concurrency
 from emobench.core.models import RoleModel
 from emobench.core.ranges import format_ranges
 from emobench.core.redaction import HIDDEN, names_secret
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.report.numbers import DASH, format_time
 from emobench.report.study import Study
 from emobench.scheduler.cost import sum_up
@@ -23,7 +23,7 @@ MOST_JOBS = 8
 """Ids that are listed one by one."""
 
 
-def scripted_roles(collected: Collected) -> list[str]:
+def list_scripted_roles(collected: Collected) -> list[str]:
     """Return names of the roles that a scripted model plays."""
     sweep = collected.plan.sweep
     roles = {"user": sweep.user, **sweep.assistants}
@@ -40,7 +40,7 @@ def list_facts(study: Study) -> list[tuple[str, str]]:
         ("Sweep", sweep.name),
         ("Description", sweep.description),
         ("Sweep file", "/".join(Path(plan.sweep_file).parts[-2:])),
-        ("Collected from", "; ".join(_run(run) for run in study.runs)),
+        ("Collected from", "; ".join(_describe_run(run) for run in study.runs)),
         ("User model", describe_model(sweep.user)),
         ("User strategy", sweep.user_strategy),
     ]
@@ -49,7 +49,7 @@ def list_facts(study: Study) -> list[tuple[str, str]]:
         rows.append((label, describe_model(model)))
     rows += [("Agent strategies", ", ".join(sweep.matrix.agent_strategy))]
     rows += [
-        (f"Tasks, {env}", f"{format_ranges(tasks, dash=DASH)} ({plural(len(tasks), 'task')})")
+        (f"Tasks, {env}", f"{format_ranges(tasks, dash=DASH)} ({pluralise(len(tasks), 'task')})")
         for env, tasks in sweep.tasks.items()
     ]
     rows += [
@@ -57,18 +57,18 @@ def list_facts(study: Study) -> list[tuple[str, str]]:
         ("Seed", str(sweep.seed)),
         ("Most agent steps", str(sweep.max_steps)),
         ("Few-shot examples", ", ".join(f"{e} {h}" for e, h in sweep.few_shot_sha256.items())),
-        ("Fidelity switches", _plain(sweep.fidelity.model_dump())),
+        ("Fidelity switches", _format_value(sweep.fidelity.model_dump())),
         ("Judge", study.checks.judge or "none"),
-        ("Gates", _gates(study)),
+        ("Gates", _describe_gates(study)),
         ("Since the submission", "; ".join(study.checks.settings_changed)),
-        ("Concurrency", f"{plural(concurrency_of(plan), 'episode')} at a time in a cell"),
-        ("Benchmark", _versions(plan.benchmark, [r.benchmark for r in records])),
-        ("emobench", _versions(plan.emobench, [r.emobench for r in records])),
+        ("Concurrency", f"{pluralise(get_concurrency(plan), 'episode')} at a time in a cell"),
+        ("Benchmark", _describe_versions(plan.benchmark, [r.benchmark for r in records])),
+        ("emobench", _describe_versions(plan.emobench, [r.emobench for r in records])),
         ("Commits", "; ".join(f"{name} {commit}" for name, commit in plan.commits.items())),
-        ("Cluster profile", _profile(collected)),
-        ("Server incarnations", _incarnations(collected)),
-        ("Jobs", "" if study.runs else _jobs(collected)),
-        ("Cost", "" if study.runs else _cost(collected)),
+        ("Cluster profile", _describe_profile(collected)),
+        ("Server incarnations", _describe_incarnations(collected)),
+        ("Jobs", "" if study.runs else _describe_jobs(collected)),
+        ("Cost", "" if study.runs else _describe_cost(collected)),
         ("Planned", format_time(plan.created)),
         (
             "First conversation",
@@ -87,10 +87,10 @@ def describe_model(model: RoleModel) -> str:
     """Return 'Qwen/Qwen3-4B, vllm, temperature 0.0': what differs from the defaults."""
     settings: dict[str, Any] = model.model_dump(exclude_defaults=True, exclude={"model", "engine"})
     if "base_url" in settings:
-        settings["base_url"] = _address(settings["base_url"])
+        settings["base_url"] = _strip_address(settings["base_url"])
     if "extra_args" in settings:
-        settings["extra_args"] = " ".join(_arguments(settings["extra_args"]))
-    parts = [f"{key} {_plain(value)}" for key, value in settings.items()]
+        settings["extra_args"] = " ".join(_redact_arguments(settings["extra_args"]))
+    parts = [f"{key} {_format_value(value)}" for key, value in settings.items()]
     return ", ".join([model.model, f"engine {model.engine}", *parts])
 
 
@@ -100,22 +100,22 @@ def count_values(values: Iterable[str]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(
-        f"{value} ({plural(count, 'conversation')})" for value, count in counts.most_common()
+        f"{value} ({pluralise(count, 'conversation')})" for value, count in counts.most_common()
     )
 
 
-def _versions(planned: str, run: list[str]) -> str:
+def _describe_versions(planned: str, run: list[str]) -> str:
     ran = count_values(run)
     return planned if ran in ("", planned) else f"{planned}; conversations ran with {ran}"
 
 
-def _profile(collected: Collected) -> str:
+def _describe_profile(collected: Collected) -> str:
     profile = collected.plan.profile
     accelerator = "no accelerator" if profile.accelerator == "none" else profile.accelerator
     return f"{profile.name} ({profile.scheduler}, {accelerator})"
 
 
-def _incarnations(collected: Collected) -> str:
+def _describe_incarnations(collected: Collected) -> str:
     pairs = {
         (role if role == "user" else result.cell.assistant, incarnation)
         for result in collected.cells
@@ -126,23 +126,23 @@ def _incarnations(collected: Collected) -> str:
     return ", ".join(f"{role} {count}" for role, count in sorted(counts.items()))
 
 
-def _run(run: Mapping[str, Any]) -> str:
+def _describe_run(run: Mapping[str, Any]) -> str:
     published = ", published results" if run.get("published") else ""
     return (
         f"{run['name']} ({run['benchmark']}, emobench {run['emobench']}, seed {run['seed']}, "
-        f"{plural(run['cells'], 'cell')}{published})"
+        f"{pluralise(run['cells'], 'cell')}{published})"
     )
 
 
-def _gates(study: Study) -> str:
+def _describe_gates(study: Study) -> str:
     thresholds = study.checks.thresholds.model_dump()
     changed = study.checks.thresholds_changed
-    return _plain(thresholds)[1:-1] + (
+    return _format_value(thresholds)[1:-1] + (
         f"; changed {format_time(changed)}, after results" if changed else ""
     )
 
 
-def _jobs(collected: Collected) -> str:
+def _describe_jobs(collected: Collected) -> str:
     """Return the jobs' ids by kind, the first and the last of many."""
     ids: dict[str, list[str]] = {}
     for job in collected.jobs[0]:
@@ -150,11 +150,11 @@ def _jobs(collected: Collected) -> str:
     parts = []
     for kind, each in ids.items():
         shown = ", ".join(each) if len(each) <= MOST_JOBS else f"{each[0]} to {each[-1]}"
-        parts.append(f"{plural(len(each), kind + ' job')} ({shown})")
+        parts.append(f"{pluralise(len(each), kind + ' job')} ({shown})")
     return ", ".join(parts)
 
 
-def _cost(collected: Collected) -> str:
+def _describe_cost(collected: Collected) -> str:
     """Return the hours of the servers; nothing where the run recorded no job."""
     cost = collected.cost
     if not any(row.spent.running_s for row in cost.jobs):
@@ -163,19 +163,19 @@ def _cost(collected: Collected) -> str:
     return f"{totals} (from {totals.source})"
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{key} {_plain(each)}" for key, each in value.items()) + ")"
+        return "(" + ", ".join(f"{key} {_format_value(each)}" for key, each in value.items()) + ")"
     return str(value)
 
 
-def _address(url: str) -> str:
+def _strip_address(url: str) -> str:
     """Return the address without user, password and query: some sites put keys there."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _arguments(arguments: Iterable[str]) -> list[str]:
+def _redact_arguments(arguments: Iterable[str]) -> list[str]:
     shown: list[str] = []
     hide_next = False
     for argument in arguments:

@@ -20,18 +20,18 @@ from markupsafe import Markup, escape
 from emobench.core.files import write_atomic
 from emobench.core.run_dir import RunDir
 from emobench.report import provenance, views
-from emobench.report.blocks import Section, Table, blocks_of
-from emobench.report.drawing import Figure, inline_svg
-from emobench.report.library import Limit, describe_choice, script_json
-from emobench.report.sections.cost import cost_section
-from emobench.report.sections.results import comparison_section, group_section
-from emobench.report.sections.summary import overview_blocks, write_answers
-from emobench.report.sections.talk import talk_section
+from emobench.report.blocks import Section, Table, list_blocks
+from emobench.report.drawing import Figure, render_inline_svg
+from emobench.report.library import Limit, describe_choice, dump_script_json
+from emobench.report.sections.cost import build_cost_section
+from emobench.report.sections.results import build_comparison_section, build_group_section
+from emobench.report.sections.summary import build_overview_blocks, write_answers
+from emobench.report.sections.talk import build_talk_section
 from emobench.report.sections.trust import (
-    fidelity_section,
-    gate_section,
-    manipulation_section,
-    power_section,
+    build_fidelity_section,
+    build_gate_section,
+    build_manipulation_section,
+    build_power_section,
 )
 from emobench.report.study import Study, build_study
 
@@ -60,7 +60,7 @@ def write_report(study: Study, path: Path | None = None) -> Path:
     Raises OSError where it cannot be written.
     """
     # A lone surrogate, which a model can write, has no place in a UTF-8 file.
-    text = _page(study).encode("utf-8", "replace").decode("utf-8")
+    text = _render_page(study).encode("utf-8", "replace").decode("utf-8")
     path = path or study.collected.run_dir.report
     write_atomic(path, text)
     return path
@@ -72,23 +72,27 @@ def build_sections(study: Study) -> list[Section]:
     groups = study.findings.groups
     found: list[Section] = []
     if len(groups) == 1:
-        section = group_section(study, groups[0], "results", "")
+        section = build_group_section(study, groups[0], "results", "")
         found.append(replace(section, title=f"Results: {section.title}"))
     else:
         parts = tuple(
             replace(
-                group_section(study, group, f"group-{number}", f"g{number}-"),
+                build_group_section(study, group, f"group-{number}", f"g{number}-"),
                 folded=len(groups) > OPEN_GROUPS,
             )
             for number, group in enumerate(groups, 1)
         )
-        found.append(Section("results", "Results", tuple(overview_blocks(study)), parts))
-    comparison = comparison_section(study)
+        found.append(Section("results", "Results", tuple(build_overview_blocks(study)), parts))
+    comparison = build_comparison_section(study)
     found += [comparison] if comparison else []
-    trust = (manipulation_section(study), fidelity_section(study), power_section(study))
-    gates = gate_section(study)
+    trust = (
+        build_manipulation_section(study),
+        build_fidelity_section(study),
+        build_power_section(study),
+    )
+    gates = build_gate_section(study)
     found.append(Section("trust", "Can it be trusted?", (), (gates, *trust)))
-    found += [talk_section(study), cost_section(study)]
+    found += [build_talk_section(study), build_cost_section(study)]
     return found
 
 
@@ -99,14 +103,14 @@ def number_blocks(found: Sequence[Section]) -> Mapping[str, int]:
     """
     numbers: dict[str, int] = {}
     counts = {"figure": 0, "table": 0}
-    for block in blocks_of(found):
+    for block in list_blocks(found):
         if isinstance(block, Figure | Table) and not (isinstance(block, Table) and block.of):
             counts[block.kind] += 1
             numbers[f"{block.kind}-{block.name}"] = counts[block.kind]
     return numbers
 
 
-def _page(study: Study) -> str:
+def _render_page(study: Study) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -116,21 +120,21 @@ def _page(study: Study) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["drawing"] = inline_svg
+    environment.filters["drawing"] = render_inline_svg
     environment.filters["code"] = _mark_code
-    script, style = page_script(), page_style()
+    script, style = build_page_script(), build_page_style()
     return environment.get_template("report.html.j2").render(
-        **_sections(study),
+        **_render_sections(study),
         script=script,
         style=style,
-        policy=_content_policy(script, style),
-        index=script_json(study.library.index()),
+        policy=_build_content_policy(script, style),
+        index=dump_script_json(study.library.build_index()),
         embedded_notice=describe_choice(study.library.choice),
         chunks=study.library.chunks,
     )
 
 
-def _sections(study: Study) -> dict[str, Any]:
+def _render_sections(study: Study) -> dict[str, Any]:
     collected = study.collected
     sweep = collected.plan.sweep
     found = build_sections(study)
@@ -153,26 +157,26 @@ def _mark_code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _content_policy(script: str, style: str) -> str:
+def _build_content_policy(script: str, style: str) -> str:
     """Return the Content-Security-Policy: nothing is fetched; only this script and style run."""
     return (
-        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        f"default-src 'none'; script-src '{_hash_text(script)}'; style-src '{_hash_text(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _digest(text: str) -> str:
+def _hash_text(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
-def page_script() -> str:
+def build_page_script() -> str:
     """Return the page's script: one function, so that no name of it is global."""
     parts = "\n".join(_read_part(f"browser/{name}.js") for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
 
-def page_style() -> str:
+def build_page_style() -> str:
     """Return the page's style sheet."""
     return "\n".join(_read_part(name) for name in STYLES)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.assessment import Assessor, Checks, conforms
-from emobench.analysis.effects import Findings, GroupFinding, effects
+from emobench.analysis.effects import Findings, GroupFinding, estimate_effects
 from emobench.analysis.gates import Label, find_labels
-from emobench.analysis.pooled import variants_of
-from emobench.analysis.stats.power import PowerVerdict, power_verdict
+from emobench.analysis.pooled import list_variants
+from emobench.analysis.stats.power import PowerVerdict, judge_power
 from emobench.analysis.stats.units import Arm, count_by_task, split_arms
-from emobench.analysis.transcript.conversation import chosen_pairs, parse_conversation
+from emobench.analysis.transcript.conversation import choose_pairs, parse_conversation
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
 from emobench.analysis.transcript.tally import ConversationTable, Tally, summarise
 from emobench.config.current_plan import load_current_plan
@@ -32,11 +32,11 @@ from emobench.tables.compatibility import open_compatible_runs
 from emobench.tables.gather import (
     EpisodesInMemory,
     Stored,
-    batch_of,
+    build_batch,
     without_garbage_collection,
 )
 from emobench.tables.run_results import CellRead, Collected, collect
-from emobench.tables.table import SUMMARY_FILE, load_tables, read_summary, tables_of
+from emobench.tables.table import SUMMARY_FILE, build_tables, load_tables, read_summary
 
 if TYPE_CHECKING:
     import pandas
@@ -101,16 +101,16 @@ class Study:
     @property
     def variants(self) -> list[str]:
         """As planned, control first."""
-        return variants_of(self.cells)
+        return list_variants(self.cells)
 
     @cached_property
     def power(self) -> PowerVerdict:
         """What the planned design can detect."""
-        return power_verdict(self.cells, self.checks.thresholds.smallest_effect)
+        return judge_power(self.cells, self.checks.thresholds.smallest_effect)
 
-    def labels(self, group: GroupFinding, variant: str) -> tuple[Label, ...]:
+    def find_labels(self, group: GroupFinding, variant: str) -> tuple[Label, ...]:
         """Return what has to stand beside a variant's effect."""
-        return find_labels(self.checks.gates, group.key.condition(variant))
+        return find_labels(self.checks.gates, group.key.to_condition(variant))
 
 
 def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
@@ -125,10 +125,10 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
     is_collection = (path / SUMMARY_FILE).exists()
     rows = None if is_collection else EpisodesInMemory(open_compatible_runs([path]))
     library = Library(limit or Limit())
-    sample = sample_size(plan)
+    sample = choose_sample_size(plan)
     tally = Tally()
-    assessor = Assessor(plan, _answers(path), sample)
-    chosen = chosen_pairs(plan.sweep, sample)
+    assessor = Assessor(plan, _read_answers(path), sample)
+    chosen = choose_pairs(plan.sweep, sample)
     settings = list(dict.fromkeys(cell.group for cell in plan.cells))
     places = {cell.number: place for place, cell in enumerate(plan.cells)}
 
@@ -141,7 +141,7 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
             if rows is not None:
                 where = zip(each.records, file.episodes, strict=True)
                 lines = [Stored(record, at.offset, at.length) for record, at in where]
-                rows.add(batch_of(rows.parts[place].files[0], lines, file.left_out))
+                rows.add(build_batch(rows.parts[place].files[0], lines, file.left_out))
         units = list_units(((place, each.result) for place, each in read.items()), settings)
         library.choose(units)
         for unit in units:
@@ -165,29 +165,29 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
         collected = collect(run_dir, plan, take)
     library.finish(collected.cells)
     assessment = assessor.finish(collected)
-    tables = load_tables(path) if rows is None else tables_of(path, rows.finish())
+    tables = load_tables(path) if rows is None else build_tables(path, rows.finish())
     frame = tables.episodes
     conforming = None
     if sample is None and assessment.episodes:
-        frame, conforming = _with_protocol(frame, assessment.episodes), CONFORMS
-    variants = variants_of(collected.plan.cells)
+        frame, conforming = _add_protocol(frame, assessment.episodes), CONFORMS
+    variants = list_variants(collected.plan.cells)
     texts = {name: each.text for name, each in collected.plan.sweep.variants.items()}
     return Study(
         collected=collected,
-        findings=effects(frame, planned=collected.plan.cells, per_protocol=conforming),
+        findings=estimate_effects(frame, planned=collected.plan.cells, per_protocol=conforming),
         checks=assessment.checks,
         arms=split_arms(count_by_task(frame, collected.plan.cells)),
-        talk=tally.table(variants, texts),
+        talk=tally.build_table(variants, texts),
         library=library,
         sample=sample,
         left_out=dict(tables.summary["left_out"]),
-        prompts=_prompts(frame),
-        odd_replies=_odd_replies(frame, variants),
+        prompts=_collect_prompts(frame),
+        odd_replies=_count_odd_replies(frame, variants),
         runs=tuple(tables.summary["runs"]) if is_collection else (),
     )
 
 
-def sample_size(plan: Plan) -> int | None:
+def choose_sample_size(plan: Plan) -> int | None:
     """Return how many conversations to read of each condition, so that MOST_READ are in all; None:
     every one."""
     if sum(len(cell.tasks) for cell in plan.cells) <= MOST_READ:
@@ -195,7 +195,7 @@ def sample_size(plan: Plan) -> int | None:
     return max(1, MOST_READ // len({cell.condition for cell in plan.cells}))
 
 
-def _answers(path: Path) -> dict[str, Answer]:
+def _read_answers(path: Path) -> dict[str, Answer]:
     """Return the judge's answers of a run, or of all runs behind a collected folder."""
     found = read_answers(RunDir(path).judge_answers)
     if (path / SUMMARY_FILE).exists():
@@ -204,7 +204,7 @@ def _answers(path: Path) -> dict[str, Answer]:
     return found
 
 
-def _odd_replies(frame: pandas.DataFrame, variants: Sequence[str]) -> tuple[OddReplies, ...]:
+def _count_odd_replies(frame: pandas.DataFrame, variants: Sequence[str]) -> tuple[OddReplies, ...]:
     kinds = [f"{role}_{kind}_replies" for role in ROLES for kind in ("think", "empty")]
     if not set(kinds) <= set(frame.columns):  # collected by an earlier version
         return ()
@@ -218,7 +218,7 @@ def _odd_replies(frame: pandas.DataFrame, variants: Sequence[str]) -> tuple[OddR
     )
 
 
-def _prompts(frame: pandas.DataFrame) -> tuple[Prompts, ...]:
+def _collect_prompts(frame: pandas.DataFrame) -> tuple[Prompts, ...]:
     """Return them by environment and variant, in the order of the frame."""
     names = ["env", "variant", "task_id", "user_prompt_sha256"]
     known = frame[names].dropna().drop_duplicates().sort_values(["task_id", "user_prompt_sha256"])
@@ -237,7 +237,7 @@ def _prompts(frame: pandas.DataFrame) -> tuple[Prompts, ...]:
     )
 
 
-def _with_protocol(
+def _add_protocol(
     frame: pandas.DataFrame, episodes: tuple[EpisodeFidelity, ...]
 ) -> pandas.DataFrame:
     """Return the frame with a column that says which episodes conform to the protocol."""

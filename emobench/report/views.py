@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from emobench.analysis.pooled import variants_of
+from emobench.analysis.pooled import list_variants
 from emobench.core.redaction import redact_error
-from emobench.core.wording import plural
-from emobench.report.provenance import scripted_roles
+from emobench.core.wording import pluralise
+from emobench.report.provenance import list_scripted_roles
 from emobench.report.study import Study
 from emobench.tables.run_results import CellResult, Collected
 
@@ -25,7 +25,7 @@ def list_notices(study: Study) -> list[str]:
     """Say what a reader has to know before the numbers, plainest first."""
     collected = study.collected
     found: list[str] = []
-    if scripted_roles(collected):
+    if list_scripted_roles(collected):
         found.append(
             "Scripted models: this report tests the pipeline; it is no finding about any model."
         )
@@ -36,12 +36,12 @@ def list_notices(study: Study) -> list[str]:
     if open_cells:
         found.append(
             f"Not complete: results are still missing in {open_cells:,} of "
-            f"{plural(len(collected.cells), 'cell')}. "
+            f"{pluralise(len(collected.cells), 'cell')}. "
             "The numbers below are over the conversations that exist."
         )
-    found += _probes(collected)
-    found += _left_out(study)
-    changed = _changed_texts(collected)
+    found += _list_probe_warnings(collected)
+    found += _list_left_out(study)
+    changed = _list_changed_texts(collected)
     if changed:
         found.append(
             "Mixed prompts: some conversations were run with another text of "
@@ -62,18 +62,18 @@ def list_notices(study: Study) -> list[str]:
     return found
 
 
-def _left_out(study: Study) -> Iterator[str]:
+def _list_left_out(study: Study) -> Iterator[str]:
     counts = study.left_out
     if any(counts.get(name) for name in ("damaged", "duplicates", "foreign", "repeated")):
         yield (
-            f"Left out: {plural(counts['damaged'], 'damaged line')}, "
-            f"{plural(counts['duplicates'] + counts.get('repeated', 0), 'repeated result')} and "
-            f"{plural(counts['foreign'], 'conversation')} of another cell, task, variant text or "
-            "benchmark."
+            f"Left out: {pluralise(counts['damaged'], 'damaged line')}, "
+            f"{pluralise(counts['duplicates'] + counts.get('repeated', 0), 'repeated result')} and "
+            f"{pluralise(counts['foreign'], 'conversation')} of another cell, task, variant text "
+            "or benchmark."
         )
 
 
-def _probes(collected: Collected) -> Iterator[str]:
+def _list_probe_warnings(collected: Collected) -> Iterator[str]:
     """Say what `probe: warn` let through."""
     found: Counter[tuple[str, str, str]] = Counter()
     for result in collected.cells:
@@ -84,25 +84,28 @@ def _probes(collected: Collected) -> Iterator[str]:
     for (name, role, verdict), cells in found.items():
         who = "user" if role == "user" else f"assistant {name}"
         yield (
-            f"Probe: the {who} was not usable before {plural(cells, 'cell')} that ran all the same "
-            f"(probe: warn): {verdict}"
+            f"Probe: the {who} was not usable before {pluralise(cells, 'cell')} that ran all the "
+            f"same (probe: warn): {verdict}"
         )
 
 
 def build_coverage(collected: Collected) -> dict[str, Any]:
     """Return the grid: a row for each assistant, env, strategy and trial; a column for each
     variant."""
-    variants = variants_of(result.cell for result in collected.cells)
+    variants = list_variants(result.cell for result in collected.cells)
     grid: dict[tuple[str, str, str, int], dict[str, CellResult]] = {}
     for result in collected.cells:
         cell = result.cell
         key = (cell.assistant, cell.env, cell.agent_strategy, cell.trial)
         grid.setdefault(key, {})[cell.variant] = result
     if len(grid) > MOST_ROWS:
-        rows = _merged(grid, variants)
+        rows = _merge(grid, variants)
     else:
         rows = [
-            {"key": key, "cells": [_covered([found[v]] if v in found else []) for v in variants]}
+            {
+                "key": key,
+                "cells": [_summarise_cells([found[v]] if v in found else []) for v in variants],
+            }
             for key, found in sorted(grid.items())
         ]
     states = Counter(result.state for result in collected.cells)
@@ -113,7 +116,7 @@ def build_coverage(collected: Collected) -> dict[str, Any]:
     return {"variants": variants, "rows": rows, "legend": legend}
 
 
-def _merged(
+def _merge(
     grid: dict[tuple[str, str, str, int], dict[str, CellResult]], variants: list[str]
 ) -> list[dict[str, Any]]:
     """Return all trials of a setting in one row."""
@@ -122,7 +125,7 @@ def _merged(
         for variant, result in found.items():
             settings.setdefault(key[:3], {}).setdefault(variant, []).append(result)
     return [
-        {"key": (*key, "all"), "cells": [_covered(found.get(v, [])) for v in variants]}
+        {"key": (*key, "all"), "cells": [_summarise_cells(found.get(v, [])) for v in variants]}
         for key, found in settings.items()
     ]
 
@@ -142,7 +145,7 @@ def list_unfinished(collected: Collected) -> dict[str, Any]:
     return {"shown": found[:MOST_PROBLEMS], "more": max(0, len(found) - MOST_PROBLEMS)}
 
 
-def _covered(results: list[CellResult]) -> dict[str, Any] | None:
+def _summarise_cells(results: list[CellResult]) -> dict[str, Any] | None:
     """Return one cell, or the trials of a setting together; None where none is planned."""
     if not results:
         return None
@@ -154,8 +157,8 @@ def _covered(results: list[CellResult]) -> dict[str, Any] | None:
     summary = results[0].summary if one and state in ("failed", "partial") else None
     reason = summary.exit_reason if summary else ""
     lost = sum(result.infra_errors for result in results)
-    infra = plural(lost, "infrastructure error") if lost else ""
-    title = cell.title if one else plural(len(results), "cell")
+    infra = pluralise(lost, "infrastructure error") if lost else ""
+    title = cell.title if one else pluralise(len(results), "cell")
     scored, expected = sum(r.scored for r in results), sum(r.expected for r in results)
     return {
         "state": state,
@@ -168,7 +171,7 @@ def _covered(results: list[CellResult]) -> dict[str, Any] | None:
     }
 
 
-def _changed_texts(collected: Collected) -> list[str]:
+def _list_changed_texts(collected: Collected) -> list[str]:
     variants = collected.plan.sweep.variants
     return sorted(
         {

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from emobench.core.job_id import own_task_id
+from emobench.core.job_id import read_own_task_id
 from emobench.core.plan import Plan
-from emobench.core.run_dir import RunDir, slug
+from emobench.core.run_dir import RunDir, slugify
 from emobench.core.stop_signals import WARNING, StopRequest
 from emobench.runner.cell import run_cell
 
@@ -43,10 +43,10 @@ def _go_on_later(
     plan: Plan, run_dir: RunDir, number: int, received: str, warn: Callable[[str], None]
 ) -> None:
     """Queue this task again where Slurm ends it for another job, or by its time limit."""
-    from emobench.scheduler.schedulers import scheduler_of
+    from emobench.scheduler.schedulers import find_scheduler
     from emobench.store.summaries import read_summary
 
-    scheduler = scheduler_of(plan.profile)
+    scheduler = find_scheduler(plan.profile)
     if scheduler.requeue_if_preempted() or received != WARNING:
         return
     summary = read_summary(run_dir, number)
@@ -69,7 +69,7 @@ def _name_log(prefix: str, model: str, warn: Callable[[str], None]) -> None:
     if not opened or not Path(opened).is_file():
         return
     source = Path(opened)
-    target = source.with_name(f"{prefix}_{slug(model)}_{own_task_id()}.log")
+    target = source.with_name(f"{prefix}_{slugify(model)}_{read_own_task_id()}.log")
     try:
         if target.exists():
             with target.open("ab") as log, source.open("rb") as begun:

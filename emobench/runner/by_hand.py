@@ -17,18 +17,18 @@ from typing import Any
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.expand import expand
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.config.load import resolve
 from emobench.config.yaml_lines import Document
 from emobench.core.cluster import ClusterProfile
-from emobench.core.errors import EmobenchError, InvalidInput, nearest
-from emobench.core.ownership import make_folder, own_run_dir
+from emobench.core.errors import EmobenchError, InvalidInput, suggest_nearest
+from emobench.core.ownership import make_folder, open_own_run_dir
 from emobench.core.plan import CellBlock, Plan, load_plan, save_plan
-from emobench.core.run_dir import RunDir, slug
+from emobench.core.run_dir import RunDir, slugify
 from emobench.core.sweep import Sweep
 from emobench.runner.cell import run_cell
-from emobench.runs.planning import DEFAULT_MAX_ARRAY_SIZE, held_tasks, make_plan
-from emobench.store.episodes import EpisodeStore, belongs_to
+from emobench.runs.planning import DEFAULT_MAX_ARRAY_SIZE, find_held_tasks, make_plan
+from emobench.store.episodes import EpisodeStore, make_cell_filter
 
 
 def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def find_cell(plan: Plan, arguments: argparse.Namespace) -> int:
         raise InvalidInput(
             f"no assistant with model '{arguments.model}' in sweep {plan.sweep.name}\n"
             f"  allowed: {', '.join(models.values())}\n"
-            f"  {nearest(arguments.model, models.values())}".rstrip()
+            f"  {suggest_nearest(arguments.model, models.values())}".rstrip()
         )
     for cell in plan.cells:
         if cell.assistant in names and cell.key[1:] == (
@@ -80,7 +80,7 @@ _USER_URL = "USER_MODEL_API_BASE"
 """Where scripts around tau-bench that serve the user by a model of its own say its address."""
 
 
-def url_in_environment(provider: str = "openai") -> str | None:
+def find_url_in_environment(provider: str = "openai") -> str | None:
     """Return the address of the assistant's endpoint where only the environment names one."""
     return next(filter(None, map(os.environ.get, _BASE_URLS.get(provider, ()))), None)
 
@@ -91,7 +91,7 @@ def is_by_hand(arguments: argparse.Namespace) -> bool:
         if arguments.cell is not None:
             raise InvalidInput("--cell names a cell of a sweep; --model-base-url runs without one")
         return True
-    if arguments.cell is not None or url_in_environment() is None:
+    if arguments.cell is not None or find_url_in_environment() is None:
         return False
     run_dir = arguments.run_dir and RunDir(arguments.run_dir)
     return not (run_dir and run_dir.plan.exists() and load_plan(run_dir).sweep_file)
@@ -105,14 +105,14 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
     for name in ("env", "model"):
         if getattr(arguments, name) is None:
             raise InvalidInput(f"--{name} is needed for a run by hand")
-    assistant = slug(arguments.model)
+    assistant = slugify(arguments.model)
     parts = [arguments.env, arguments.agent_strategy, assistant[:30], arguments.variant]
     name = f"hand-{'-'.join(parts)}"[:58] + f"-{arguments.trial}"
-    run_dir = own_run_dir(arguments.run_dir or Path("runs") / name)
+    run_dir = open_own_run_dir(arguments.run_dir or Path("runs") / name)
     at = {"engine": "openai", "api_key_env": arguments.api_key_env}
-    url = arguments.model_base_url or url_in_environment()
+    url = arguments.model_base_url or find_url_in_environment()
     user_url = arguments.user_base_url or os.environ.get(_USER_URL)
-    data = _as_sweep_file(
+    data = _to_sweep_file(
         arguments,
         name,
         assistant,
@@ -126,11 +126,11 @@ def plan_by_hand(arguments: argparse.Namespace) -> tuple[RunDir, Plan]:
         max_steps=arguments.max_steps,
         timeout_s=arguments.timeout,
     )
-    sweep = _resolve("command line", data, Path.cwd() / f"{name}.yaml", _option)
-    return run_dir, hand_plan(sweep, run_dir, assistant)
+    sweep = _resolve("command line", data, Path.cwd() / f"{name}.yaml", _name_option)
+    return run_dir, write_plan_by_hand(sweep, run_dir, assistant)
 
 
-def hand_plan(sweep: Sweep, run_dir: RunDir, assistant: str) -> Plan:
+def write_plan_by_hand(sweep: Sweep, run_dir: RunDir, assistant: str) -> Plan:
     """Write the plan of a run without a sweep file; its cells are numbered from 0.
 
     Raises InvalidInput where the run directory holds a sweep, or results of other content.
@@ -171,20 +171,20 @@ def run_config(
     progress: Callable[[str], None],
 ) -> list[Any]:
     """Run it, as `emobench.run.run` says."""
-    tasks = _tasks(config)
+    tasks = _choose_tasks(config)
     own = {} if isinstance(variant, str) else {"variants": dict(variant)}
     name = variant if isinstance(variant, str) else ", ".join(variant)
     if own and len(variant) != 1:
         raise InvalidInput(f"one variant at a time, as {{name: text}}, not {name or 'none'}")
-    assistant = slug(config.model)
+    assistant = slugify(config.model)
     user_url = user_base_url or os.environ.get(_USER_URL) or model_base_url
-    data = _as_sweep_file(
+    data = _to_sweep_file(
         config,
         "run",
         assistant,
         variant=name,
-        model=_role(config.model, config.model_provider, model_base_url),
-        user=_role(config.user_model, config.user_model_provider, user_url),
+        model=_build_role(config.model, config.model_provider, model_base_url),
+        user=_build_role(config.user_model, config.user_model_provider, user_url),
         trials=config.num_trials,
         tasks=sorted(set(tasks)),
         probe="off",  # as stock's run: no call that the conversations do not need
@@ -195,27 +195,27 @@ def run_config(
     sweep = _resolve("RunConfig", data, Path.cwd() / "run.yaml")
     # Runs of other content get another folder, so that none is in the way of another; where the
     # models answer is no content, so that a run goes on after its servers moved.
-    content = cell_content(sweep, expand(sweep)[0], load_benchmark().label)
-    what = f"{config.env}-{config.agent_strategy}-{slug(config.model)[:30]}-{name}"
-    name = f"{what}-{content_hash(content)[:8]}"[-64:].lstrip("-._")
-    run_dir = own_run_dir(Path(config.log_dir) / name)
+    content = collect_cell_content(sweep, expand(sweep)[0], load_benchmark().label)
+    what = f"{config.env}-{config.agent_strategy}-{slugify(config.model)[:30]}-{name}"
+    name = f"{what}-{hash_content(content)[:8]}"[-64:].lstrip("-._")
+    run_dir = open_own_run_dir(Path(config.log_dir) / name)
     # What an earlier call finished stays beside the tasks of this one.
     old = load_plan(run_dir).cells if run_dir.plan.exists() else ()
-    held = set().union(*held_tasks(run_dir, old).values())
+    held = set().union(*find_held_tasks(run_dir, old).values())
     kept = tuple(sorted({*sweep.tasks[config.env], *held}))
     sweep = sweep.model_copy(update={"name": name, "tasks": {config.env: kept}})
-    plan = hand_plan(sweep, run_dir, assistant)
-    result_type = load_benchmark().module("types").EnvRunResult
+    plan = write_plan_by_hand(sweep, run_dir, assistant)
+    result_type = load_benchmark().import_module("types").EnvRunResult
     results, missing = [], 0
     for cell in plan.cells:
         run_cell(plan, run_dir, cell.number, progress)
-        with EpisodeStore(run_dir.cell(cell.number), belongs_to(cell)) as store:
+        with EpisodeStore(run_dir.cell(cell.number), make_cell_filter(cell)) as store:
             for task in tasks:
                 record = store.records.get(task)
                 if record is None or not record.is_final:
                     missing += 1
                     continue
-                results.append(result_type(**record.stock_result()))
+                results.append(result_type(**record.to_stock_result()))
     if missing:
         raise EpisodesMissing(
             f"{missing} of {missing + len(results)} episodes have no result because of the "
@@ -225,7 +225,7 @@ def run_config(
     return results
 
 
-def _tasks(config: Any) -> list[int]:
+def _choose_tasks(config: Any) -> list[int]:
     """Return the tasks in the order that was asked for. Raises InvalidInput."""
     if config.task_split != "test":
         raise InvalidInput(f"task_split '{config.task_split}' is not supported; allowed: test")
@@ -242,8 +242,8 @@ def _tasks(config: Any) -> list[int]:
     return list(config.task_ids or range(config.start_index, end))
 
 
-def _role(model: str, provider: str, base_url: str | None) -> dict[str, Any]:
-    url = base_url or url_in_environment(provider)
+def _build_role(model: str, provider: str, base_url: str | None) -> dict[str, Any]:
+    url = base_url or find_url_in_environment(provider)
     role = {"engine": "openai", "model": model, "provider": provider}
     if url is not None:
         # With an address it is an OpenAI-compatible endpoint, whatever litellm calls it.
@@ -260,7 +260,7 @@ _RENAMED = {
 """What a RunConfig calls otherwise than a sweep file."""
 
 
-def _option(name: str) -> str:
+def _name_option(name: str) -> str:
     """Return the option of the command line for a name of a RunConfig."""
     renamed = {"num_trials": "--trial", "timeout_s": "--timeout"}
     return renamed.get(name) or "--" + name.replace("_", "-")
@@ -297,7 +297,7 @@ def _resolve(
         raise InvalidInput(dict.fromkeys(problems)) from None
 
 
-def _as_sweep_file(
+def _to_sweep_file(
     run: Any,
     name: str,
     assistant: str,

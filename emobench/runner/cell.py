@@ -6,23 +6,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from emobench.config.capacity import concurrency_of
-from emobench.config.identity import cell_content, content_hash, differing_keys
+from emobench.config.capacity import get_concurrency
+from emobench.config.identity import collect_cell_content, find_differing_keys, hash_content
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import describe_failure
-from emobench.core.output import flat, say
+from emobench.core.output import flatten, say
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.core.sweep import Cell
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.rejections import RejectionRow
 from emobench.serving.budget import CostLimit
-from emobench.store.calls import total_cost, usage_of
-from emobench.store.episodes import EpisodeRecord, EpisodeStore, belongs_to
-from emobench.store.summaries import SummaryWriter, summary_in
+from emobench.store.calls import count_usage, sum_cost
+from emobench.store.episodes import EpisodeRecord, EpisodeStore, make_cell_filter
+from emobench.store.summaries import SummaryWriter, read_summary_file
 
 MAX_ATTEMPTS = 3
 """Times an episode is begun in one run of a cell before its infrastructure error stands."""
@@ -53,29 +53,29 @@ def run_cell(
     if not 0 <= number < len(plan.cells):
         raise InvalidInput(f"no cell {number}: {run_dir.path} has cells 0 to {len(plan.cells) - 1}")
     cell = plan.cells[number]
-    content = cell_content(plan.sweep, cell, plan.benchmark)
+    content = collect_cell_content(plan.sweep, cell, plan.benchmark)
     stop = stop or StopRequest()
-    with EpisodeStore(run_dir.cell(number), belongs_to(cell)) as store, stop.on_signals():
+    with EpisodeStore(run_dir.cell(number), make_cell_filter(cell)) as store, stop.on_signals():
         if store.damaged:
             progress(
                 f"cell {number}: set aside in {store.paths.set_aside}: "
-                f"{plural(store.damaged, 'damaged line')}; what they held runs again"
+                f"{pluralise(store.damaged, 'damaged line')}; what they held runs again"
             )
         _refuse_other_content(store, content)
         summary = SummaryWriter(plan, run_dir, cell, content)
-        missing = [task for task in cell.tasks if task not in store.finished()]
-        todo = f"{len(missing)} of {plural(len(cell.tasks), 'task')} to run"
+        missing = [task for task in cell.tasks if task not in store.list_finished()]
+        todo = f"{len(missing)} of {pluralise(len(cell.tasks), 'task')} to run"
         progress(f"cell {number}: {cell.title}: {todo}")
         reason, message = "completed", ""
         if missing:
             summary.write(store)
             try:
-                limit = CostLimit(plan, run_dir, number, total_cost(store.usage) or 0.0)
+                limit = CostLimit(plan, run_dir, number, sum_cost(store.usage) or 0.0)
                 reason, message = "max_cost", limit.check()
                 if not message:
                     run = _CellRun(plan, run_dir, cell, store, summary, stop, progress, limit)
                     reason, message = run.probe() or run.converse(missing)
-                    summary.note_fruit(not store.finished().isdisjoint(missing))
+                    summary.note_fruit(not store.list_finished().isdisjoint(missing))
             except ServersGone as error:
                 reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)
@@ -83,7 +83,7 @@ def run_cell(
                 why = f"{type(error).__name__}: {describe_failure(error)}"
                 summary.end(store, "failed", "error", why)
                 raise
-        if store.finished().issuperset(cell.tasks):
+        if store.list_finished().issuperset(cell.tasks):
             summary.end(store, "done", "completed")
             code = DONE
         elif reason == "endpoint_unavailable":
@@ -105,14 +105,14 @@ def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) ->
     others = [
         record
         for record in (*store.records.values(), *store.foreign)
-        if record.episode != content_hash(content, record.task_id)
+        if record.episode != hash_content(content, record.task_id)
     ]
     if not others:
         return
-    before = summary_in(store.paths.summary)
-    differing = differing_keys(before.content, content) if before and before.content else []
+    before = read_summary_file(store.paths.summary)
+    differing = find_differing_keys(before.content, content) if before and before.content else []
     raise InvalidInput(
-        f"{store.paths.episodes} holds {plural(len(others), 'episode')} of other content"
+        f"{store.paths.episodes} holds {pluralise(len(others), 'episode')} of other content"
         + ("; differing:\n  " + "\n  ".join(differing) if differing else "")
         + "\n  run this in another run directory"
     )
@@ -142,7 +142,7 @@ class _CellRun:
                 "installed; results of different benchmarks must not mix: install the same one on "
                 "all nodes"
             )
-        self.concurrency, self.limit = concurrency_of(plan), limit
+        self.concurrency, self.limit = get_concurrency(plan), limit
         self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
         self.resolver = EndpointResolver(plan, run_dir, cell, stop.is_set)
         from emobench.runner.episode import CellContext
@@ -156,7 +156,7 @@ class _CellRun:
     def probe(self) -> tuple[str, str] | None:
         """Probe before the first episode; return (exit reason, message) where the endpoints could
         only fail."""
-        if self.store.finished():
+        if self.store.list_finished():
             return None
         from emobench.probe.cells import probe_cell
 
@@ -178,11 +178,11 @@ class _CellRun:
         from emobench.runner.injection import seams
 
         with seams(self.benchmark, complete) as seam:
-            pool = WorkerPool(self.concurrency, self._episode, missing, self._begins_none)
+            pool = WorkerPool(self.concurrency, self._run_episode, missing, self._begins_none)
             try:
                 while pool.threads and not self.stop.is_set():
                     # A bounded wait, so that a signal is acted on within a second.
-                    self._keep(pool.results(1.0))
+                    self._keep(pool.wait_for_results(1.0))
                 if pool.threads:
                     self._drain(pool)
                 row = self.rejections
@@ -201,12 +201,12 @@ class _CellRun:
         """Return whether no further conversation may begin."""
         return self.stop.is_set() or bool(self.limit.check())
 
-    def _episode(self, task: int) -> EpisodeRecord:
+    def _run_episode(self, task: int) -> EpisodeRecord:
         """Converse on one task, again after an infrastructure error; the record has the history."""
         from emobench.runner.episode import run_episode
 
         history = [*self.store.earlier.get(task, ())]
-        before = self.store.attempts(task)
+        before = self.store.count_attempts(task)
         for extra in range(MAX_ATTEMPTS):
             self.resolver.return_to_preferred()
             follower = Follower(self.resolver)
@@ -214,7 +214,7 @@ class _CellRun:
             record = run_episode(
                 self.context, endpoints.roles, task, attempt, endpoints.transports, follower
             )
-            self.limit.spend(total_cost(usage_of(record.calls)) or 0.0)
+            self.limit.spend(sum_cost(count_usage(record.calls)) or 0.0)
             record = replace(record, history=list(history))
             if record.is_final or extra == MAX_ATTEMPTS - 1:
                 break
@@ -237,7 +237,7 @@ class _CellRun:
             return
         self.store.append(*records)
         for record in records:
-            self.progress(_line(record))
+            self.progress(_format_line(record))
             if record.is_final:
                 self.errors_in_a_row = 0
                 continue
@@ -249,16 +249,18 @@ class _CellRun:
 
     def _drain(self, pool: WorkerPool[int, EpisodeRecord]) -> None:
         """Keep what ends within the grace; the rest is abandoned and runs again next time."""
-        self.progress(f"stopping: {GRACE_S:.0f} s to end for {plural(pool.threads, 'episode')}")
+        self.progress(f"stopping: {GRACE_S:.0f} s to end for {pluralise(pool.threads, 'episode')}")
         deadline = time.monotonic() + GRACE_S
         while pool.threads and (left := deadline - time.monotonic()) > 0:
-            self._keep(pool.results(left))
+            self._keep(pool.wait_for_results(left))
         if pool.threads:
-            self.progress(f"abandoned {plural(pool.threads, 'episode')}, to be run again next time")
+            self.progress(
+                f"abandoned {pluralise(pool.threads, 'episode')}, to be run again next time"
+            )
 
 
-def _line(record: EpisodeRecord) -> str:
+def _format_line(record: EpisodeRecord) -> str:
     reward = "  -" if record.reward is None else f"{record.reward:3.1f}"
     text = f"  task {record.task_id:>3}  reward {reward}  {record.outcome}"
     text += f"  {record.steps} steps  {record.wall_s or 0.0:.1f} s"
-    return f"{text}  ({flat(record.error.message)})" if record.error else text
+    return f"{text}  ({flatten(record.error.message)})" if record.error else text

@@ -21,7 +21,7 @@ from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
 from emobench.llm.reasoning import sanitize
 from emobench.llm.refusals import INVALID, is_blank
-from emobench.llm.replies import count_in, token_counts
+from emobench.llm.replies import count_in, read_token_counts
 from emobench.llm.transport import (
     CallFailed,
     ModelEndpoint,
@@ -101,7 +101,7 @@ class CallLog:
 _thread = threading.local()
 
 
-def current() -> CallLog | None:
+def get_current_log() -> CallLog | None:
     """Return the episode that this thread runs."""
     log: CallLog | None = getattr(_thread, "log", None)
     return log
@@ -109,7 +109,7 @@ def current() -> CallLog | None:
 
 def complete(role: Role, stock: Any, *args: Any, **kwargs: Any) -> Any:
     """Answer as tau-bench's `completion` does; outside an episode call the stock function."""
-    log = current()
+    log = get_current_log()
     if log is None:
         return stock(*args, **kwargs)
     if role == "assistant":
@@ -189,7 +189,7 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
 
 def _note(record: dict[str, Any], reply: Reply) -> None:
     usage = reply.usage
-    record["prompt_tokens"], record["completion_tokens"] = token_counts(usage)
+    record["prompt_tokens"], record["completion_tokens"] = read_token_counts(usage)
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     said = {**usage, "cached_tokens": cached}
@@ -256,7 +256,7 @@ def _refuse_half_characters(role: Role, messages: Sequence[Mapping[str, Any]]) -
         try:
             json.dumps(message, ensure_ascii=False, default=str).encode()
         except UnicodeEncodeError:
-            writer = _writer(role, message, messages)
+            writer = _find_writer(role, message, messages)
             what = f"the {writer}'s model wrote half of a character, which no request can carry"
             raise CallFailed(writer, "no_reply", what) from None
 
@@ -264,12 +264,14 @@ def _refuse_half_characters(role: Role, messages: Sequence[Mapping[str, Any]]) -
 def _blame_blank(role: Role, messages: Sequence[Mapping[str, Any]], refusal: CallFailed) -> None:
     """Raise CallFailed of the role whose empty message another's server refuses."""
     for message in reversed(messages):
-        if is_blank(message) and (writer := _writer(role, message, messages)) != role:
+        if is_blank(message) and (writer := _find_writer(role, message, messages)) != role:
             what = f"{_NOTHING.format(writer)}, which the {role}'s server refuses: {refusal}"
             raise CallFailed(writer, "no_reply", what, refusal.status) from refusal
 
 
-def _writer(role: Role, message: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Role:
+def _find_writer(
+    role: Role, message: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]
+) -> Role:
     """Return whose words a message of a request of `role` holds; a tool's are its caller's."""
     if message["role"] != "user" or len(messages) == 1:  # alone, it is about the user's own reply
         return role

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from emobench.core.errors import InvalidInput, ServersGone
-from emobench.core.models import OpenAIModel, RoleModel, sampling_of
-from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
+from emobench.core.models import OpenAIModel, RoleModel, select_sampling
+from emobench.core.plan import USER_SERVER, Plan, list_replicas, name_assistant_server
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.transport import ModelEndpoint, Role, Transport
-from emobench.store.hosted_keys import hosted_key
+from emobench.store.hosted_keys import find_hosted_key
 
 if TYPE_CHECKING:
     from emobench.serving.waiting import Found
@@ -151,7 +151,7 @@ class EndpointResolver:
         try:
             self._next_return = time.monotonic() + RETURN_S
             for role, known in list(self._found.items()):
-                first = self._replicas(role)[0]
+                first = self._list_replicas(role)[0]
                 if known.instance != first and role not in self._away:
                     from emobench.serving.waiting import find_server
 
@@ -182,10 +182,10 @@ class EndpointResolver:
         return {role: self._resolve_role(role, check) for role in ("user", "assistant")}
 
     def _resolve_role(self, role: Role, check: bool) -> ModelEndpoint:
-        server, model = self._role(role)
+        server, model = self._find_role(role)
         if model.engine == "openai":
-            sampling = sampling_of(model)
-            endpoint = _configured_endpoint(
+            sampling = select_sampling(model)
+            endpoint = _make_configured_endpoint(
                 self._run_dir, server, model, sampling, self._plan.sweep.timeout_s
             )
             if check and endpoint.direct:
@@ -195,7 +195,7 @@ class EndpointResolver:
 
         found = wait_for_endpoint(
             self._run_dir,
-            *self._replicas(role),
+            *self._list_replicas(role),
             deadline_s=self._plan.profile.server_deadline_min * 60,
             interrupted=self._interrupted,
         )
@@ -206,27 +206,27 @@ class EndpointResolver:
         return ModelEndpoint(
             model=found.endpoint.model,
             url=found.endpoint.url,
-            api_key=found.location.key(),
+            api_key=found.location.read_key(),
             incarnation=found.endpoint.incarnation,
             server=found.location.instance,
-            sampling=sampling_of(self._role(role)[1]),
+            sampling=select_sampling(self._find_role(role)[1]),
             timeout_s=self._plan.sweep.timeout_s,
         )
 
-    def _replicas(self, role: Role) -> list[str]:
+    def _list_replicas(self, role: Role) -> list[str]:
         """Return the replicas in order of preference, so that the cells are spread over whichever
         are ready."""
-        rest = replicas_of(*self._role(role))
+        rest = list_replicas(*self._find_role(role))
         round_, first = divmod(self._cell.number, len(rest))
         chosen = rest.pop(first)
         turn = round_ % len(rest) if rest else 0
         return [chosen, *rest[turn:], *rest[:turn]]
 
-    def _role(self, role: Role) -> tuple[str, RoleModel]:
+    def _find_role(self, role: Role) -> tuple[str, RoleModel]:
         sweep, assistant = self._plan.sweep, self._cell.assistant
         if role == "user":
             return USER_SERVER, sweep.user
-        return assistant_server(assistant), sweep.assistants[assistant]
+        return name_assistant_server(assistant), sweep.assistants[assistant]
 
     def _wait_for_answer(self, endpoint: ModelEndpoint) -> None:
         assert endpoint.url is not None
@@ -274,14 +274,14 @@ class Follower:
         return True
 
 
-def _configured_endpoint(
+def _make_configured_endpoint(
     run_dir: RunDir,
     server: str,
     settings: OpenAIModel,
     sampling: dict[str, object],
     timeout_s: float,
 ) -> ModelEndpoint:
-    key = hosted_key(run_dir, settings.api_key_env)
+    key = find_hosted_key(run_dir, settings.api_key_env)
     if key is None and settings.base_url is None:
         raise InvalidInput(
             f"the variable {settings.api_key_env} is not set: {server} needs it to reach "

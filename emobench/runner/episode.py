@@ -20,7 +20,7 @@ from emobench import __version__
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged
 from emobench.benchmarks.tools import RESPOND
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.redaction import redact
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
@@ -61,18 +61,18 @@ class CellContext:
     def of(cls, sweep: Sweep, cell: Cell, benchmark: Benchmark) -> CellContext:
         """Build the stock agent and read the data; imports the benchmark (seconds)."""
         model = sweep.assistants[cell.assistant]
-        displays = _displays(sweep.few_shot_displays.get(cell.env))
+        displays = _read_displays(sweep.few_shot_displays.get(cell.env))
         agent = benchmark.make_agent(
             cell.agent_strategy, cell.env, model.model, model.temperature or 0.0, displays
         )
-        content = cell_content(sweep, cell, benchmark.label)
+        content = collect_cell_content(sweep, cell, benchmark.label)
         shared = sweep.fidelity.shared_state
         if shared:
             benchmark.preload(cell.env)
         return cls(sweep, cell, sweep.variants[cell.variant], benchmark, agent, content, shared)
 
 
-def episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
+def derive_episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
     """Return the seed sent to both models: the same for all variants and assistants, so that a
     contrast compares like with like; different for each task and trial."""
     digest = sha256(f"{sweep_seed}/{env}/{task}/{trial}".encode()).digest()
@@ -95,7 +95,7 @@ def run_episode(
     Never raises for what the models or the endpoints do: that is the record's outcome.
     """
     cell, sweep = context.cell, context.sweep
-    seed = episode_seed(sweep.seed, cell.env, task, cell.trial)
+    seed = derive_episode_seed(sweep.seed, cell.env, task, cell.trial)
     transports = {} if transports is None else transports
     log = CallLog(
         endpoints,
@@ -104,7 +104,7 @@ def run_episode(
         transports,
         follower=follower,
         strategies={"assistant": cell.agent_strategy, "user": sweep.user_strategy},
-        stock_draws=None if sweep.fidelity.send_seed else _stock_draws(context, task),
+        stock_draws=None if sweep.fidelity.send_seed else _make_stock_draws(context, task),
     )
     watch = _Watch(log)
     began, started = datetime.now(UTC), time.monotonic()
@@ -130,7 +130,7 @@ def run_episode(
     except (Exception, _MachineFailed) as caught:
         failure = caught.failure if isinstance(caught, _MachineFailed) else caught
         messages = list(log.messages)
-        outcome = _outcome(failure, log.reading)
+        outcome = _classify_failure(failure, log.reading)
         if isinstance(failure, CallFailed):
             error = EpisodeError(f"{failure.role}:{failure.kind}", redact(str(failure))[:2000])
             info = {"error": error.message}
@@ -140,7 +140,7 @@ def run_episode(
             info = {"error": error.message, "traceback": trace[-20_000:]}
         reward = None if outcome is Outcome.INFRA_ERROR else 0.0
     return EpisodeRecord(
-        episode=content_hash(context.content, task),
+        episode=hash_content(context.content, task),
         cell=cell.number,
         env=cell.env,
         agent_strategy=cell.agent_strategy,
@@ -159,26 +159,26 @@ def run_episode(
         steps=watch.steps,
         turns=watch.turns,
         tool_calls=watch.steps - watch.turns,
-        cost=_cost(log.calls),
+        cost=_sum_costs(log.calls),
         seed=log.seed,
         calls=log.calls,
         variant_sha256=context.variant.sha256,
         user_strategy=sweep.user_strategy,
-        fidelity=_departures(sweep.fidelity, context.shared),
-        user_prompt_sha256=watch.user_prompt_sha256(),
+        fidelity=_list_departures(sweep.fidelity, context.shared),
+        user_prompt_sha256=watch.hash_user_prompt(),
         benchmark=BenchmarkVersion(context.benchmark.package, context.benchmark.version),
         emobench=__version__,
     )
 
 
-def _stock_draws(context: CellContext, task: int) -> StockDraws | None:
+def _make_stock_draws(context: CellContext, task: int) -> StockDraws | None:
     """Return where a few-shot agent draws as in one run of stock's over the cell's tasks and
     trials."""
     cell = context.cell
     if cell.agent_strategy != "few-shot":
         return None
     earlier = (cell.trial - 1) * len(cell.tasks) + cell.tasks.index(task)
-    return StockDraws(context.sweep.seed, context.benchmark.last_task_drawn(cell.env), earlier)
+    return StockDraws(context.sweep.seed, context.benchmark.find_last_task_drawn(cell.env), earlier)
 
 
 class _MachineFailed(BaseException):
@@ -248,7 +248,7 @@ class _Watch:
         env.reset, env.step, env.calculate_reward = reset, step, calculate_reward
         env.tools_map = {name: _GuardedTool(tool) for name, tool in env.tools_map.items()}
 
-    def user_prompt_sha256(self) -> str | None:
+    def hash_user_prompt(self) -> str | None:
         messages = getattr(getattr(self.env, "user", None), "messages", None)
         if not messages:
             return None
@@ -259,7 +259,7 @@ def _says_nothing(action: Any) -> bool:
     return bool(action.name == RESPOND and action.kwargs.get("content") is None)
 
 
-def _outcome(failure: Exception, reading: Role | None) -> Outcome:
+def _classify_failure(failure: Exception, reading: Role | None) -> Outcome:
     """Return how an exception ends an episode; `reading` is the role whose reply was being read."""
     if isinstance(failure, CallFailed):
         if failure.kind == "infra":
@@ -272,19 +272,19 @@ def _outcome(failure: Exception, reading: Role | None) -> Outcome:
     return Outcome.USER_ERROR if reading == "user" else Outcome.AGENT_ERROR
 
 
-def _cost(calls: list[dict[str, Any]]) -> float | None:
+def _sum_costs(calls: list[dict[str, Any]]) -> float | None:
     """Return the sum of the calls' costs in US dollars; None where no provider named any."""
     costs = [call["cost"] for call in calls if call.get("cost") is not None]
     return sum(costs) if costs else None
 
 
-def _departures(fidelity: Fidelity, shared: bool) -> list[str]:
+def _list_departures(fidelity: Fidelity, shared: bool) -> list[str]:
     """Return the repairs that were on, by name."""
     names = [name for name in Fidelity.model_fields if getattr(fidelity, name)]
     return [name for name in names if shared or name != "shared_state"]
 
 
-def _displays(path: str | None) -> list[str]:
+def _read_displays(path: str | None) -> list[str]:
     if path is None:
         return []
     with Path(path).open(encoding="utf-8") as lines:

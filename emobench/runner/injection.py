@@ -28,7 +28,7 @@ from emobench.benchmarks.transcript import REACT_USER, STOP
 from emobench.core.errors import InvalidInput
 from emobench.core.sweep import Fidelity, Variant
 from emobench.llm.transport import CallFailed
-from emobench.runner.completion import current
+from emobench.runner.completion import get_current_log
 
 SEPARATOR = "\n\n"
 DEFAULT_FIDELITY = Fidelity()
@@ -93,10 +93,10 @@ class VariantMixin(_StockUser):
         return prompt + SEPARATOR + self.variant.text if self.variant.text else prompt
 
     def reset(self, instruction: str | None = None) -> str:
-        return self._heard(super().reset(instruction))
+        return self._extract_heard(super().reset(instruction))
 
     def step(self, content: str) -> str:
-        return self._heard(super().step(content))
+        return self._extract_heard(super().step(content))
 
     def parse_response(self, response: str) -> str:
         """Return a react user's reply; stock's looks for the thought first, and passes it on."""
@@ -105,7 +105,7 @@ class VariantMixin(_StockUser):
             return STOP if STOP in reply else reply.strip()
         return super().parse_response(response)
 
-    def _heard(self, text: str | None) -> str:
+    def _extract_heard(self, text: str | None) -> str:
         """Return what the agent hears. Raises CallFailed for no text at all, at which Env.step
         fails."""
         if text is None:
@@ -116,15 +116,15 @@ class VariantMixin(_StockUser):
 
 
 @cache
-def _variant_class(base: type[Any]) -> Any:
+def _make_variant_class(base: type[Any]) -> Any:
     return type("Variant" + base.__name__, (VariantMixin, base), {})
 
 
 def make_user(benchmark: Benchmark, request: UserRequest, model: str, provider: str) -> Any:
     """Return the benchmark's user of the requested strategy, with the variant bound to it."""
-    base: Any = benchmark.user_class(str(request))
+    base: Any = benchmark.find_user_class(str(request))
     attempts = signature(base.__init__).parameters.get("max_attempts")
-    variant_class = _variant_class(base)
+    variant_class = _make_variant_class(base)
     return variant_class(request, model, provider, attempts.default if attempts else 1)
 
 
@@ -170,7 +170,7 @@ def seams(benchmark: Benchmark, complete: Completion) -> Iterator[Seam]:
 
 
 def _install(benchmark: Benchmark, complete: Completion) -> None:
-    base = benchmark.module("envs.base")
+    base = benchmark.import_module("envs.base")
     stock_load_user = base.load_user
 
     def load_user(
@@ -185,9 +185,9 @@ def _install(benchmark: Benchmark, complete: Completion) -> None:
         ("envs.user", "user"),
         *((f"agents.{name}", "assistant") for name in AGENT_MODULES),
     ]:
-        module = benchmark.module(module_name)
-        _replace(module, "completion", _bound(complete, role, module.completion))
-    few_shot = benchmark.module("agents.few_shot_agent")
+        module = benchmark.import_module(module_name)
+        _replace(module, "completion", _bind(complete, role, module.completion))
+    few_shot = benchmark.import_module("agents.few_shot_agent")
     _replace(few_shot, "random", EpisodeRandom())
 
 
@@ -199,12 +199,12 @@ class EpisodeRandom:
 
     @staticmethod
     def sample(population: Sequence[Any], k: int) -> list[Any]:
-        log = current()
+        log = get_current_log()
         source = random if log is None else log.stock_draws or log.random
         return source.sample(population, k)
 
 
-def _bound(complete: Completion, role: str, stock: Completion) -> Completion:
+def _bind(complete: Completion, role: str, stock: Completion) -> Completion:
     def completion(*args: Any, **kwargs: Any) -> Any:
         return complete(role, stock, *args, **kwargs)
 

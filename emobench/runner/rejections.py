@@ -34,7 +34,7 @@ class RejectionRow:
 
     def sort(self, record: EpisodeRecord) -> list[EpisodeRecord]:
         """Return what can be written now that `record` has ended, in the order of the ends."""
-        words = _rejection(record)
+        words = _find_rejection(record)
         if words is None and not record.is_final:
             return [record]  # says nothing of the rejection
         if words is None:
@@ -45,7 +45,7 @@ class RejectionRow:
         if words in self._servers or len(same) == SAME_IN_A_ROW:
             self._servers.add(words)
             self._held = [held for held in self._held if held[0] != words]
-            return [_missing(each, is_servers=True) for each in same]
+            return [_mark_missing(each, is_servers=True) for each in same]
         too_many = len(self._held) > HELD and not self._servers
         return [self._held.pop(0)[1]] if too_many else []
 
@@ -56,10 +56,10 @@ class RejectionRow:
 
     def void(self) -> list[EpisodeRecord]:
         """Return those that are held as infrastructure errors."""
-        return [_missing(record, is_servers=False) for record in self.release()]
+        return [_mark_missing(record, is_servers=False) for record in self.release()]
 
 
-def _rejection(record: EpisodeRecord) -> str | None:
+def _find_rejection(record: EpisodeRecord) -> str | None:
     """Return the words that refused a conversation, without numbers; None where it ended otherwise.
 
     A conversation that outgrew the context was none; one that never fitted in was.
@@ -72,7 +72,7 @@ def _rejection(record: EpisodeRecord) -> str | None:
     return None
 
 
-def _missing(record: EpisodeRecord, *, is_servers: bool) -> EpisodeRecord:
+def _mark_missing(record: EpisodeRecord, *, is_servers: bool) -> EpisodeRecord:
     assert record.error is not None
     why = (
         f"the same rejection ended {SAME_IN_A_ROW} conversations in a row, so it is the server's"

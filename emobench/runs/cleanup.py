@@ -20,15 +20,20 @@ from typing import NoReturn
 from emobench.core import output
 from emobench.core.command_lock import Held
 from emobench.core.errors import EmobenchError
-from emobench.core.ownership import own_run_dir, require_own
-from emobench.core.plan import instances_of, load_plan
+from emobench.core.ownership import open_own_run_dir, require_own
+from emobench.core.plan import list_instances, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import handle_stop_signals
-from emobench.core.times import age_s
-from emobench.core.wording import plural
+from emobench.core.times import compute_age_s
+from emobench.core.wording import pluralise
 from emobench.runs.submission import submission_lock
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
-from emobench.serving.demand import ON_THEIR_WAY, RemainingCells, who_leases, who_needs_server
+from emobench.serving.demand import (
+    ON_THEIR_WAY,
+    RemainingCells,
+    describe_lessees,
+    describe_server_need,
+)
 from emobench.store.endpoints import locate_server
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
@@ -58,21 +63,21 @@ def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
     as long as a cell of it is not done.
     """
     plan = load_plan(run_dir)
-    jobs = schedulers.all_jobs(plan, run_dir)
+    jobs = schedulers.find_all_jobs(plan, run_dir)
     recorded = {job.handle for job in read_jobs(run_dir)}
     servers = [
-        job for job in jobs if job.kind is JobKind.SERVER and schedulers.owner(job).cleans_up
+        job for job in jobs if job.kind is JobKind.SERVER and schedulers.find_owner(job).cleans_up
     ]
     free: list[JobRecord] = []
     needed: dict[str, str] = {}
-    for server in schedulers.live(servers):
+    for server in schedulers.find_live(servers):
         cells = RemainingCells(plan, run_dir, server.name)
-        by_hand = server.handle not in recorded and cells.any_left()
+        by_hand = server.handle not in recorded and cells.has_any_left()
         who = (
-            who_needs_server(
-                plan, run_dir, jobs, server, age_s(server.submitted), cells, schedulers
+            describe_server_need(
+                plan, run_dir, jobs, server, compute_age_s(server.submitted), cells, schedulers
             )
-            or who_leases(run_dir, server.name, schedulers)
+            or describe_lessees(run_dir, server.name, schedulers)
             or ("who submitted it by hand" if by_hand else "")
         )
         if who:
@@ -86,7 +91,7 @@ def find_owners(run_dir: RunDir) -> list[RunDir]:
     """Return the runs whose servers this one leased: their own clean-up job may have ended
     before."""
     locations = [
-        locate_server(run_dir, instance) for instance in instances_of(load_plan(run_dir).sweep)
+        locate_server(run_dir, instance) for instance in list_instances(load_plan(run_dir).sweep)
     ]
     return list(dict.fromkeys(location.run_dir for location in locations if location.lease))
 
@@ -119,7 +124,7 @@ def clean_up(
         keep_s = load_plan(run_dir).sweep.keep_servers_min * 60
         if keep_s and not keeping:
             keeping = True
-            say(f"the servers are kept for {plural(keep_s / 60, 'minute')} (keep_servers_min)")
+            say(f"the servers are kept for {pluralise(keep_s / 60, 'minute')} (keep_servers_min)")
         waited = time.monotonic() - begun
         if seen.free and waited >= keep_s + grace_s:
             after = f"still there {waited:.0f} s after the last cell"
@@ -155,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.say(f"{datetime.now():%H:%M:%S} emobench cleanup: {text}")
 
     try:
-        run_dir = own_run_dir(arguments.run_dir)
+        run_dir = open_own_run_dir(arguments.run_dir)
         for each in (run_dir, *find_owners(run_dir)):
             if each != run_dir:
                 require_own(each)

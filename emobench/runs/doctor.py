@@ -20,10 +20,10 @@ from emobench import __version__
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError
 from emobench.core.site_check import Check, failed, ok, skipped, warning
-from emobench.core.wording import plural
-from emobench.scheduler.schedulers import scheduler_of
+from emobench.core.wording import pluralise
+from emobench.scheduler.schedulers import find_scheduler
 from emobench.serving.site_shell import Ran, run_lines
-from emobench.serving.vllm_flags import oldest_for, parse_version
+from emobench.serving.vllm_flags import find_oldest, parse_version
 
 SETUP_TIMEOUT_S = 120.0
 """vLLM's import from a shared file system can take a minute."""
@@ -41,7 +41,7 @@ def examine(profile: ClusterProfile, run_dir: Path) -> Iterator[Check]:
     """Yield every check of a profile on this machine as it is made."""
     yield from check_versions()
     yield check_folder(run_dir, shared=not profile.one_machine)
-    yield from scheduler_of(profile).check_site(profile)
+    yield from find_scheduler(profile).check_site(profile)
     yield check_client(profile)
     yield from check_server_setup(profile)
 
@@ -85,7 +85,7 @@ def check_folder(folder: Path, shared: bool) -> Check:
         return warning(name, f"{there} has {free_gb:.1f} GB left", "make room, or use --run-dir")
     if not shared:
         return ok(name, f"{there}, {free_gb:.0f} GB free")
-    kind = file_system(there)
+    kind = find_file_system(there)
     hint = "compute nodes have to see it: take a folder on the shared file system (--run-dir)"
     if any(there.is_relative_to(node_folder) for node_folder in NODE_FOLDERS):
         return warning(name, f"{there} is usually each node's own", hint)
@@ -96,7 +96,7 @@ def check_folder(folder: Path, shared: bool) -> Check:
     return ok(name, f"{there} ({kind}), {free_gb:.0f} GB free")
 
 
-def file_system(path: Path, mounts: str | None = None) -> str:
+def find_file_system(path: Path, mounts: str | None = None) -> str:
     """Return the type of the file system that holds an absolute path; empty where the kernel does
     not say."""
     if mounts is None:
@@ -126,7 +126,7 @@ def check_client(profile: ClusterProfile) -> Check:
     ran = run_lines(profile.client_setup, {}, command, SETUP_TIMEOUT_S)
     if ran.code is None:
         return failed(name, f"not done after {SETUP_TIMEOUT_S:.0f} s", "try the lines by hand")
-    found = _marked(ran)
+    found = _find_marked(ran)
     hint = "python in the profile has to be the one that emobench is installed in, on every node"
     if ran.code != 0 or found is None:
         return failed(name, f"{python} cannot import emobench: {ran.last_words}", hint)
@@ -163,16 +163,16 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
         reason = f": {said.strip()[:200]}" if said else ""
         yield warning("server_setup", f"`{broken[0]}` failed {where}{reason}", "check the line")
     elif profile.server_setup:
-        yield ok("server_setup", plural(len(profile.server_setup), "line"))
+        yield ok("server_setup", pluralise(len(profile.server_setup), "line"))
     if ran.code == 97 and profile.accelerator == "none":
         yield skipped(wanted, "not found, and the profile has no accelerator")
     elif ran.code == 97:
         hint = f"server_setup has to make `{wanted}` a command: try it on a compute node"
         yield warning(wanted, f"not found {where}", hint)
-    elif (found := _marked(ran)) is not None and container is None:
+    elif (found := _find_marked(ran)) is not None and container is None:
         yield check_vllm(found, profile)
         if profile.accelerator == "gaudi":
-            yield check_plugin(_marked(ran, _PLUGIN_MARK) or "", found)
+            yield check_plugin(_find_marked(ran, _PLUGIN_MARK) or "", found)
     elif found is not None:
         yield ok(wanted, found or "found, but it does not say its version")
     else:
@@ -189,7 +189,7 @@ def check_server_setup(profile: ClusterProfile) -> Iterator[Check]:
 
 def check_vllm(found: str, profile: ClusterProfile) -> Check:
     """Check whether a version of vLLM is one that these servers work with."""
-    oldest = oldest_for(profile)
+    oldest = find_oldest(profile)
     if not parse_version(found):
         return ok("vllm", found or "found, but it does not say its version")
     if parse_version(found) < parse_version(oldest):
@@ -212,7 +212,7 @@ def check_plugin(found: str, vllm: str) -> Check:
     return ok("vllm-gaudi", found)
 
 
-def _marked(ran: Ran, mark: str = _MARK) -> str | None:
+def _find_marked(ran: Ran, mark: str = _MARK) -> str | None:
     """Return what stands behind our mark: login scripts print things of their own."""
     match = re.search(rf"^{mark}[ ]?(.*)$", ran.output, re.MULTILINE)
     return match[1].strip() if match else None

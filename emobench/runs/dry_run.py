@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emobench.config.free_settings import describe_changes
-from emobench.config.identity import differing_keys
-from emobench.config.templates import template_dirs
+from emobench.config.identity import find_differing_keys
+from emobench.config.templates import list_template_dirs
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import (
     Todo,
     check_keys,
+    collect_settings,
     decide,
-    not_taken,
-    settings_of,
-    standing_plan,
+    list_not_taken,
+    read_standing_plan,
     write_files,
 )
 from emobench.scheduler.render import render
@@ -64,7 +64,7 @@ def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SC
     The scripts are byte for byte those that would be submitted. Raises InvalidInput where they
     cannot be rendered, and OSError.
     """
-    texts = render(plan, run_dir, template_dirs())
+    texts = render(plan, run_dir, list_template_dirs())
     copy = RunDir(out)
     copy.scripts.mkdir(parents=True, exist_ok=True)
     save_plan(copy, plan)
@@ -79,21 +79,23 @@ def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SC
             refuse_if_spent(plan, run_dir)
     except InvalidInput as error:
         refusal = str(error)
-    old = standing_plan(run_dir) or plan
+    old = read_standing_plan(run_dir) or plan
     submits = todo.submits
     return DryRun(
         paths=paths,
         todo=todo,
         unrecorded=unrecorded,
         refusal=refusal,
-        changes=_plan_changes(old, plan) if submits else describe_changes(old.sweep, plan.sweep),
-        not_taken=[] if submits else not_taken(plan, old),
-        scripts=_script_changes(run_dir, texts) if submits else [],
+        changes=_list_plan_changes(old, plan)
+        if submits
+        else describe_changes(old.sweep, plan.sweep),
+        not_taken=[] if submits else list_not_taken(plan, old),
+        scripts=_list_script_changes(run_dir, texts) if submits else [],
     )
 
 
-def _plan_changes(old: Plan, new: Plan) -> list[str]:
-    lines = differing_keys(settings_of(old), settings_of(new))
+def _list_plan_changes(old: Plan, new: Plan) -> list[str]:
+    lines = find_differing_keys(collect_settings(old), collect_settings(new))
     before, after = ({cell.key for cell in plan.cells} for plan in (old, new))
     for cells, word in ((after - before, "new"), (before - after, "gone")):
         if cells:
@@ -101,7 +103,7 @@ def _plan_changes(old: Plan, new: Plan) -> list[str]:
     return lines
 
 
-def _script_changes(run_dir: RunDir, texts: Mapping[str, str]) -> list[ScriptChange]:
+def _list_script_changes(run_dir: RunDir, texts: Mapping[str, str]) -> list[ScriptChange]:
     standing = {path.name: path for path in run_dir.scripts.glob("*") if path.is_file()}
     if not standing:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from emobench.core.job_id import array_of
+from emobench.core.job_id import get_array_id
 from emobench.scheduler.interface import JobState
 from emobench.store.jobs import JobRecord
 
@@ -33,7 +33,7 @@ class HeldJob:
 def find_held(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> list[HeldJob]:
     """Return the held ones of `jobs`, in their order."""
     reasons = {
-        array_of(job_id): state.reason or state.state
+        get_array_id(job_id): state.reason or state.state
         for job_id, state in states.items()
         if state.is_held
     }

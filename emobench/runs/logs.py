@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.errors import InvalidInput, Problem, suggest_nearest
 from emobench.core.plan import (
     USER_SERVER,
     Plan,
-    assistant_server,
-    instances_of,
+    get_server_name,
+    list_instances,
     load_plan,
-    server_of,
+    name_assistant_server,
 )
 from emobench.core.run_dir import RunDir
-from emobench.core.times import seconds
-from emobench.scheduler.render import server_log
-from emobench.store.endpoints import locate_server, privacy_note, read_endpoint
+from emobench.core.times import to_seconds
+from emobench.scheduler.render import name_server_log
+from emobench.store.endpoints import describe_privacy, locate_server, read_endpoint
 from emobench.store.events import Event, read_events
-from emobench.store.jobs import JobKind, JobRecord, read_jobs, tasks_of
+from emobench.store.jobs import JobKind, JobRecord, list_task_ids, read_jobs
 from emobench.store.summaries import read_summary
 
 TAIL_BLOCK = 1 << 16
@@ -54,20 +54,28 @@ class LogIndex:
 
     def __init__(self, plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord]) -> None:
         self._plan, self._run_dir, self._jobs = plan, run_dir, jobs
-        self._arrays = [(job, tasks_of(plan, job)) for job in jobs if job.kind is JobKind.ARRAY]
+        self._arrays = [
+            (job, list_task_ids(plan, job)) for job in jobs if job.kind is JobKind.ARRAY
+        ]
 
-    def of(self, target: Target) -> list[Path]:
+    def find_logs(self, target: Target) -> list[Path]:
         """Return all log files of the target, the newest job's first."""
-        return self.of_server(target.server) if target.server else self.of_cell(target.cell)
+        return (
+            self.find_server_logs(target.server)
+            if target.server
+            else self.find_cell_logs(target.cell)
+        )
 
-    def of_server(self, server: str) -> list[Path]:
+    def find_server_logs(self, server: str) -> list[Path]:
         """Return the logs of all jobs of a server, the newest first; a leased one's are its
         owner's."""
-        hidden = privacy_note(self._run_dir)
+        hidden = describe_privacy(self._run_dir)
         location = None if hidden else locate_server(self._run_dir, server)
         if location and location.lease and location.run_dir.plan.exists():
             owner = location.run_dir
-            return LogIndex(load_plan(owner), owner, read_jobs(owner)).of_server(location.instance)
+            return LogIndex(load_plan(owner), owner, read_jobs(owner)).find_server_logs(
+                location.instance
+            )
         ids = {
             job.job_id: job.submitted_at or 0.0
             for job in self._jobs
@@ -77,21 +85,21 @@ class LogIndex:
             if events[0].server == server:
                 ids.setdefault(job_id, events[0].time)
         if not hidden and (endpoint := read_endpoint(self._run_dir, server)):
-            ids.setdefault(endpoint.job_id, seconds(endpoint.started) or 0.0)
-        prefix = server_log(server_of(server))
-        return self._existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())
+            ids.setdefault(endpoint.job_id, to_seconds(endpoint.started) or 0.0)
+        prefix = name_server_log(get_server_name(server))
+        return self._list_existing((when, f"{prefix}_{job_id}") for job_id, when in ids.items())
 
-    def of_cell(self, cell: int) -> list[Path]:
+    def find_cell_logs(self, cell: int) -> list[Path]:
         """Return the logs of all runs of a cell, the newest first."""
         ids = {tasks[cell]: job.submitted_at or 0.0 for job, tasks in self._arrays if cell in tasks}
         summary = read_summary(self._run_dir, cell)
         if summary is not None and summary.job_id:
-            ids.setdefault(summary.job_id, seconds(summary.started) or 0.0)
-        return self._existing((when, f"run_{job_id}") for job_id, when in ids.items())
+            ids.setdefault(summary.job_id, to_seconds(summary.started) or 0.0)
+        return self._list_existing((when, f"run_{job_id}") for job_id, when in ids.items())
 
-    def with_logs(self) -> list[Target]:
+    def list_targets(self) -> list[Target]:
         """Return every server and cell that has a log, servers first."""
-        found = [Target(server=name) for name in instances_of(self._plan.sweep)]
+        found = [Target(server=name) for name in list_instances(self._plan.sweep)]
         by_task = {f"run_{task}": cell for _, tasks in self._arrays for cell, task in tasks.items()}
         cells = {by_task[key] for key in self._files if key in by_task}
         for folder in self._run_dir.path.glob("cells/*"):
@@ -99,13 +107,13 @@ class LogIndex:
             if (
                 folder.name.isdigit()
                 and int(folder.name) not in cells
-                and self.of_cell(int(folder.name))
+                and self.find_cell_logs(int(folder.name))
             ):
                 cells.add(int(folder.name))
         found += [Target(cell=cell) for cell in sorted(cells)]
-        return [target for target in found if self.of(target)]
+        return [target for target in found if self.find_logs(target)]
 
-    def _existing(self, keys: Iterable[tuple[float, str]]) -> list[Path]:
+    def _list_existing(self, keys: Iterable[tuple[float, str]]) -> list[Path]:
         return [path for _, key in sorted(keys, reverse=True) for path in self._files.get(key, ())]
 
     @cached_property
@@ -140,7 +148,7 @@ def find_target(plan: Plan, words: Sequence[str]) -> Target:
     """
     kind, *rest = words
     name = rest[0] if rest else ""
-    servers = list(instances_of(plan.sweep))
+    servers = list(list_instances(plan.sweep))
     if not rest and kind not in KINDS and kind in (*plan.sweep.assistants, *servers):
         kind, name = "server", kind
     if len(rest) > 1:
@@ -164,30 +172,30 @@ def find_target(plan: Plan, words: Sequence[str]) -> Target:
         if not name and len(assistants) == 1:
             name = assistants[0]
         if name not in assistants:
-            raise _unknown("assistant", name, assistants)
-        kind, name = "server", assistant_server(name)
+            raise _make_unknown_error("assistant", name, assistants)
+        kind, name = "server", name_assistant_server(name)
     if kind != "server":
-        raise _unknown("target", kind, (*KINDS, *plan.sweep.assistants))
+        raise _make_unknown_error("target", kind, (*KINDS, *plan.sweep.assistants))
     if name not in servers and name in plan.sweep.assistants:
-        name = assistant_server(name)
+        name = name_assistant_server(name)
     if name not in servers:
-        if name in (USER_SERVER, *map(assistant_server, plan.sweep.assistants)):
+        if name in (USER_SERVER, *map(name_assistant_server, plan.sweep.assistants)):
             raise InvalidInput(f"{name} is an endpoint that exists already: it has no log here")
-        raise _unknown("server", name, servers)
+        raise _make_unknown_error("server", name, servers)
     return Target(server=name)
 
 
-def _unknown(kind: str, name: str, names: Sequence[str]) -> InvalidInput:
+def _make_unknown_error(kind: str, name: str, names: Sequence[str]) -> InvalidInput:
     return InvalidInput(
         Problem(
             f"there is no {kind} '{name}'" if name else f"which {kind}?",
             allowed=", ".join(names) or "none",
-            hint=nearest(name, names) if name else "",
+            hint=suggest_nearest(name, names) if name else "",
         )
     )
 
 
-def tail(path: Path, lines: int) -> tuple[bytes, int]:
+def read_tail(path: Path, lines: int) -> tuple[bytes, int]:
     """Return the last `lines` lines, and the offset after them. Raises OSError."""
     with path.open("rb") as stream:
         end = position = stream.seek(0, os.SEEK_END)
@@ -262,7 +270,7 @@ class _Follower:
             self.path = path
             return
         self.copy()
-        replaced = self._last if self._descriptor >= 0 and self._unlinked() else b""
+        replaced = self._last if self._descriptor >= 0 and self._is_unlinked() else b""
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
@@ -278,7 +286,7 @@ class _Follower:
                 offset += len(replaced)
             self._offsets[identity] = offset
         elif first:
-            text, self._offsets[identity] = tail(path, lines)
+            text, self._offsets[identity] = read_tail(path, lines)
             self._write(text)
         else:
             self._offsets[identity] = 0
@@ -299,7 +307,7 @@ class _Follower:
             self._last = (self._last + block)[-(1 << 20) :]
             self._write(block)
 
-    def _unlinked(self) -> bool:
+    def _is_unlinked(self) -> bool:
         try:
             return os.fstat(self._descriptor).st_nlink == 0
         except OSError:

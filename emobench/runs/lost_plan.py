@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emobench.config.expand import expand
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.plan import CellBlock
 from emobench.core.run_dir import RunDir
@@ -14,13 +14,13 @@ from emobench.store.episodes import EpisodeRecord, read_lines
 from emobench.store.jobs import JobKind, read_jobs
 
 
-def numbered_cells(run_dir: RunDir, sweep: Sweep, benchmark: str) -> list[Cell]:
+def number_cells(run_dir: RunDir, sweep: Sweep, benchmark: str) -> list[Cell]:
     """Return the sweep's cells, those with episodes under the number of their folder; none where
     there are no episodes.
 
     Raises InvalidInput where an episode is not one of this sweep's, by its hash.
     """
-    found = _records_by_number(run_dir)
+    found = _read_records_by_number(run_dir)
     if not found:
         return []
     free = {cell.key: cell for cell in expand(sweep)}
@@ -28,15 +28,21 @@ def numbered_cells(run_dir: RunDir, sweep: Sweep, benchmark: str) -> list[Cell]:
     for number, records in found.items():
         cell = free.pop(records[0].key, None)
         if cell is None:
-            raise _misfit(run_dir, f"cell {number} is not in the sweep file, or twice on disk")
-        content = cell_content(sweep, cell, benchmark)
-        if any(record.episode != content_hash(content, record.task_id) for record in records):
-            raise _misfit(run_dir, f"cell {number} ({cell.title}) has episodes of other content")
+            raise _make_misfit_error(
+                run_dir, f"cell {number} is not in the sweep file, or twice on disk"
+            )
+        content = collect_cell_content(sweep, cell, benchmark)
+        if any(record.episode != hash_content(content, record.task_id) for record in records):
+            raise _make_misfit_error(
+                run_dir, f"cell {number} ({cell.title}) has episodes of other content"
+            )
         numbered[number] = cell
     rest = iter(free.values())
     count = len(numbered) + len(free)
     if max(numbered) >= count:
-        raise _misfit(run_dir, f"there is a cell {max(numbered)}, and the file has only {count}")
+        raise _make_misfit_error(
+            run_dir, f"there is a cell {max(numbered)}, and the file has only {count}"
+        )
     cells = [numbered.get(number) or next(rest) for number in range(count)]
     return [cell.model_copy(update={"number": number}) for number, cell in enumerate(cells)]
 
@@ -48,10 +54,10 @@ def refuse_other_blocks(run_dir: RunDir, blocks: Sequence[CellBlock]) -> None:
         arrays = job.block_names if job.kind is JobKind.ARRAY else ()
         known = {number for name in arrays for number in cells.get(name, ())}
         if arrays and not known.issuperset(job.cells):
-            raise _misfit(run_dir, f"job {job.job_id} was submitted for other cells")
+            raise _make_misfit_error(run_dir, f"job {job.job_id} was submitted for other cells")
 
 
-def _records_by_number(run_dir: RunDir) -> dict[int, list[EpisodeRecord]]:
+def _read_records_by_number(run_dir: RunDir) -> dict[int, list[EpisodeRecord]]:
     found: dict[int, list[EpisodeRecord]] = {}
     for path in sorted((run_dir.path / "cells").glob("*/episodes.jsonl")):
         records = [line.record for line in read_lines(path) if line.record is not None]
@@ -60,7 +66,7 @@ def _records_by_number(run_dir: RunDir) -> dict[int, list[EpisodeRecord]]:
     return found
 
 
-def _misfit(run_dir: RunDir, why: str) -> InvalidInput:
+def _make_misfit_error(run_dir: RunDir, why: str) -> InvalidInput:
     return InvalidInput(
         Problem(
             "the plan is gone or cannot be read, and cannot be made again from this sweep file: "

@@ -9,22 +9,22 @@ from pathlib import Path
 
 from emobench import __version__
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.config.capacity import pace_of
-from emobench.config.expand import blocks_of, expand, extend
-from emobench.config.identity import cell_content, differing_keys
+from emobench.config.capacity import choose_pace
+from emobench.config.expand import expand, extend, split_into_blocks
+from emobench.config.identity import collect_cell_content, find_differing_keys
 from emobench.config.load import load_profile, load_sweep
 from emobench.core.cluster import ClusterProfile
-from emobench.core.commits import commits, merged_commits
+from emobench.core.commits import collect_commits, merge_commits
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json
 from emobench.core.models import OpenAIModel
-from emobench.core.ownership import own_run_dir
-from emobench.core.plan import CellBlock, Plan, load_plan, servers_of
+from emobench.core.ownership import open_own_run_dir
+from emobench.core.plan import CellBlock, Plan, list_servers, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
-from emobench.core.wording import plural
-from emobench.llm.prices import listed_price
-from emobench.runs.lost_plan import numbered_cells, refuse_other_blocks
+from emobench.core.wording import pluralise
+from emobench.llm.prices import find_listed_price
+from emobench.runs.lost_plan import number_cells, refuse_other_blocks
 from emobench.store.episodes import read_results
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
@@ -47,7 +47,7 @@ class Inputs:
         if read_json(self.run_dir.plan) is not None:
             old = load_plan(self.run_dir)
         else:
-            old = _rebuilt_plan(self, warn)
+            old = _rebuild_plan(self, warn)
         plan = make_plan(
             self.sweep, self.profile, self.run_dir, old, self.sweep_file, self.max_array_size
         )
@@ -78,28 +78,28 @@ def read_inputs(
     if keep_servers_min is not None:
         sweep = sweep.model_copy(update={"keep_servers_min": keep_servers_min})
     profile = load_profile(sweep.cluster, base=sweep_file.parent)
-    cards = sum(model.accelerators for model in servers_of(sweep).values())
+    cards = sum(model.accelerators for model in list_servers(sweep).values())
     if sweep.max_gpu_hours is not None and not cards:
         warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     if sweep.max_cost is not None:
         _warn_of_prices(sweep, warn)
-    size = _max_array_size(profile, dry_run, warn)
+    size = _find_max_array_size(profile, dry_run, warn)
     folder = run_dir or Path("runs") / sweep.name
-    place = RunDir(folder.resolve()) if dry_run else own_run_dir(folder)
+    place = RunDir(folder.resolve()) if dry_run else open_own_run_dir(folder)
     return Inputs(sweep_file, sweep, profile, place, size)
 
 
-def _rebuilt_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:
+def _rebuild_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:
     """Return the plan of a run directory that has none which can be read; None where it has no
     episodes.
 
     Raises InvalidInput where these are not the sweep file's.
     """
     sweep, run_dir, size = inputs.sweep, inputs.run_dir, inputs.max_array_size
-    cells = numbered_cells(run_dir, sweep, load_benchmark().label)
+    cells = number_cells(run_dir, sweep, load_benchmark().label)
     if not cells:
         return None
-    blocks = blocks_of(cells, size)
+    blocks = split_into_blocks(cells, size)
     refuse_other_blocks(run_dir, blocks)
     warn(f"{run_dir.plan} is gone or cannot be read; made again: the sweep file fits the episodes")
     plan = make_plan(sweep, inputs.profile, run_dir, None, inputs.sweep_file, size)
@@ -113,7 +113,7 @@ def _warn_of_prices(sweep: Sweep, warn: Callable[[str], None]) -> None:
     if not hosted:
         warn("max_cost has no effect: no model of this sweep is hosted")
     for model in dict.fromkeys(hosted):
-        if not (model.price or listed_price(model.model, model.base_url, model.provider)):
+        if not (model.price or find_listed_price(model.model, model.base_url, model.provider)):
             warn(
                 f"max_cost counts for {model.model} only what its replies say: litellm lists no "
                 "price of it; give it one under `price`"
@@ -131,19 +131,19 @@ def make_plan(
     """Return a plan for `sweep`; cells and arrays of `old` keep their numbers and names."""
     benchmark = load_benchmark().label
     cells = expand(sweep)
-    held = held_tasks(run_dir, old.cells) if old is not None else {}
+    held = find_held_tasks(run_dir, old.cells) if old is not None else {}
     if old is not None and held:
-        sweep = _with_earlier_default(sweep, old.sweep)
+        sweep = _keep_earlier_default(sweep, old.sweep)
         _refuse_mixing(old, sweep, cells, held, benchmark, run_dir, sweep_file)
         cells = extend(old.cells, cells)
-        blocks = _extended_blocks(old.blocks, cells, max_array_size)
+        blocks = _extend_blocks(old.blocks, cells, max_array_size)
     else:
-        blocks = blocks_of(cells, max_array_size)
+        blocks = split_into_blocks(cells, max_array_size)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     gates_changed = old.gates_changed if old else ""
     if old is not None and held and old.sweep.gates != sweep.gates:
         gates_changed = now
-    pace = pace_of(sweep, profile, cells, blocks)
+    pace = choose_pace(sweep, profile, cells, blocks)
     sweep = sweep.model_copy(update={"concurrency": pace.concurrency, "throttle": pace.throttle})
     return Plan(
         emobench=__version__,
@@ -157,13 +157,13 @@ def make_plan(
         logs=str(Path("logs").resolve()),
         gates_changed=gates_changed,
         # A study may go on under another commit than that of the results on disk.
-        commits=merged_commits(
-            [old.commits if old and held else {}, commits(sweep_file, benchmark.split()[0])]
+        commits=merge_commits(
+            [old.commits if old and held else {}, collect_commits(sweep_file, benchmark.split()[0])]
         ),
     )
 
 
-def _with_earlier_default(sweep: Sweep, old: Sweep) -> Sweep:
+def _keep_earlier_default(sweep: Sweep, old: Sweep) -> Sweep:
     """Return the sweep with the default that results on disk were made with, where the file is
     silent: a run goes on as it began."""
     name = "end_at_empty_reply"
@@ -173,7 +173,7 @@ def _with_earlier_default(sweep: Sweep, old: Sweep) -> Sweep:
     return sweep.model_copy(update={"fidelity": fidelity})
 
 
-def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
+def find_held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
     """Return the tasks with an episode on disk, by cell number; cells without any are left out."""
     held: dict[int, set[int]] = {}
     for cell in cells:
@@ -183,12 +183,12 @@ def held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:
     return held
 
 
-def _extended_blocks(
+def _extend_blocks(
     blocks: Sequence[CellBlock], cells: Sequence[Cell], size: int
 ) -> list[CellBlock]:
     known = sum(block.size for block in blocks)
     names = [block.name for block in blocks]
-    return [*blocks, *blocks_of(cells[known:], size, taken_names=names)]
+    return [*blocks, *split_into_blocks(cells[known:], size, taken_names=names)]
 
 
 def _refuse_mixing(
@@ -215,15 +215,16 @@ def _refuse_mixing(
             continue
         if not tasks:
             continue
-        before = cell_content(old.sweep, cell, old.benchmark)
-        for line in differing_keys(before, cell_content(sweep, new, benchmark)):
+        before = collect_cell_content(old.sweep, cell, old.benchmark)
+        for line in find_differing_keys(before, collect_cell_content(sweep, new, benchmark)):
             count(line, tasks)
         gone = tasks - set(new.tasks)
         if gone:
-            count(f"tasks: {cell.env} no longer has {_short(sorted(gone))}", gone)
+            count(f"tasks: {cell.env} no longer has {_shorten(sorted(gone))}", gone)
     if differing:
         shown = [
-            f"  {what} ({plural(n, 'episode')} on disk)" for what, n in list(differing.items())[:20]
+            f"  {what} ({pluralise(n, 'episode')} on disk)"
+            for what, n in list(differing.items())[:20]
         ]
         more = len(differing) - len(shown)
         raise InvalidInput(
@@ -237,16 +238,18 @@ def _refuse_mixing(
         )
 
 
-def _short(values: Sequence[int]) -> str:
+def _shorten(values: Sequence[int]) -> str:
     text = ", ".join(map(str, values[:8]))
     return text if len(values) <= 8 else f"{text}, ... ({len(values)})"
 
 
-def _max_array_size(profile: ClusterProfile, dry_run: bool, warn: Callable[[str], None]) -> int:
-    from emobench.scheduler.schedulers import scheduler_of
+def _find_max_array_size(
+    profile: ClusterProfile, dry_run: bool, warn: Callable[[str], None]
+) -> int:
+    from emobench.scheduler.schedulers import find_scheduler
 
     try:
-        return scheduler_of(profile).max_array_size(profile) or DEFAULT_MAX_ARRAY_SIZE
+        return find_scheduler(profile).find_max_array_size(profile) or DEFAULT_MAX_ARRAY_SIZE
     except InvalidInput:
         if not dry_run:
             raise

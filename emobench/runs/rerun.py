@@ -11,7 +11,7 @@ from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeStore, belongs_to, read_results
+from emobench.store.episodes import EpisodeStore, make_cell_filter, read_results
 from emobench.store.summaries import write_files
 
 
@@ -66,17 +66,17 @@ def set_aside(run_dir: RunDir, chosen: Sequence[ChosenEpisodes]) -> None:
     disk refuses: nothing is lost then.
     """
     for each in chosen:
-        with _store(run_dir, each.cell):
+        with _open_store(run_dir, each.cell):
             pass
     for each in chosen:
-        with _store(run_dir, each.cell) as store:
+        with _open_store(run_dir, each.cell) as store:
             now = {task: record.outcome for task, record in store.records.items()}
             store.set_aside([task for task, was in each.outcomes.items() if now.get(task) is was])
             write_files(store, each.cell)
 
 
-def _store(run_dir: RunDir, cell: Cell) -> EpisodeStore:
-    return EpisodeStore(run_dir.cell(cell.number), belongs_to(cell))
+def _open_store(run_dir: RunDir, cell: Cell) -> EpisodeStore:
+    return EpisodeStore(run_dir.cell(cell.number), make_cell_filter(cell))
 
 
 def _refuse_unknown(option: str, given: set[int], there: Collection[int]) -> None:

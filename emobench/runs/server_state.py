@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emobench.config.capacity import overload_warning
+from emobench.config.capacity import describe_overload
 from emobench.core.files import has_room
-from emobench.core.plan import Plan, instances_of, server_of
+from emobench.core.plan import Plan, get_server_name, list_instances
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
-from emobench.store.endpoints import Endpoint, ServerLocation, locate_server, privacy_note
+from emobench.store.endpoints import Endpoint, ServerLocation, describe_privacy, locate_server
 from emobench.store.jobs import JobKind, JobRecord
 
 
@@ -78,13 +78,13 @@ def read_server(
 ) -> ServerStatus:
     """Return how an instance stands by its endpoint file and the queue; by the queue alone where
     this user may not read endpoints/."""
-    hidden = privacy_note(run_dir)
+    hidden = describe_privacy(run_dir)
     location = ServerLocation(run_dir, name) if hidden else locate_server(run_dir, name)
     endpoint = None if hidden else location.read()
     if location.lease:
-        state, reason = _leased(location, endpoint)
+        state, reason = _read_leased_state(location, endpoint)
         job_id, owner = endpoint.job_id if endpoint else None, str(location.run_dir.path)
-        return _status(plan, name, endpoint, state, reason, job_id, leased_from=owner)
+        return _build_status(plan, name, endpoint, state, reason, job_id, leased_from=owner)
     written_by = endpoint.job_id if endpoint else ""
     own = [job for job in jobs if job.kind is JobKind.SERVER and job.name == name]
     serving = [job for job in own if job.job_id == written_by and is_live(states.get(job.job_id))]
@@ -108,7 +108,7 @@ def read_server(
     elif queued is not None and queued.phase is Phase.QUEUED:
         state, reason = ServerState.PENDING, queued.reason
     elif endpoint is not None and state is ServerState.READY and not endpoint.is_ready:
-        state, reason = ServerState.SILENT, f"no heartbeat for {endpoint.age_s():.0f} s"
+        state, reason = ServerState.SILENT, f"no heartbeat for {endpoint.compute_age_s():.0f} s"
     elif endpoint is not None and state is ServerState.READY and endpoint.kept_until:
         reason = f"nothing needs it; kept until {endpoint.kept_until} (keep_servers_min)"
     for successor in own:
@@ -119,21 +119,23 @@ def read_server(
     if state in (ServerState.GONE, ServerState.SILENT) and not has_room(run_dir.path):
         reason = f"{run_dir.path}: the disk is FULL, so the server cannot say how it is ({reason})"
     node = queued.node if queued else ""
-    return _status(plan, name, endpoint, state, reason, job.job_id if job else None, node)
+    return _build_status(plan, name, endpoint, state, reason, job.job_id if job else None, node)
 
 
-def _leased(location: ServerLocation, endpoint: Endpoint | None) -> tuple[ServerState, str]:
+def _read_leased_state(
+    location: ServerLocation, endpoint: Endpoint | None
+) -> tuple[ServerState, str]:
     """Return the state and reason of a server whose job is another sweep's."""
     if endpoint is None:
         return ServerState.GONE, ""
     if endpoint.state in ("ready", "starting") and not endpoint.is_serving:
-        return ServerState.SILENT, f"no heartbeat for {endpoint.age_s():.0f} s"
+        return ServerState.SILENT, f"no heartbeat for {endpoint.compute_age_s():.0f} s"
     if endpoint.state == "ready" and location.lease not in endpoint.leases:
         return ServerState.LEFT, "the lease has ended"
     return ServerState(endpoint.state), endpoint.reason
 
 
-def _status(
+def _build_status(
     plan: Plan,
     name: str,
     endpoint: Endpoint | None,
@@ -150,14 +152,14 @@ def _status(
         job_id=job_id,
         node=endpoint.host if endpoint and endpoint.host else node,
         url=endpoint.url if endpoint else "",
-        model=instances_of(plan.sweep)[name].model,
+        model=list_instances(plan.sweep)[name].model,
         incarnation=endpoint.incarnation if endpoint else "",
         heartbeat=endpoint.heartbeat if endpoint else "",
         cause=endpoint.cause if endpoint else "",
         warnings=endpoint.warnings if endpoint else (),
         kept_until=endpoint.kept_until if endpoint and state is ServerState.READY else "",
-        warning=overload_warning(
-            plan, server_of(name), endpoint.max_concurrency if endpoint else None
+        warning=describe_overload(
+            plan, get_server_name(name), endpoint.max_concurrency if endpoint else None
         ),
         leased_from=leased_from,
     )

@@ -13,20 +13,26 @@ from typing import Any
 
 from emobench.analysis.stats.means import mean_of_sums
 from emobench.core.files import has_room
-from emobench.core.plan import Plan, instances_of, load_plan
+from emobench.core.plan import Plan, list_instances, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell, state_of
+from emobench.runs.cell_state import (
+    CellState,
+    derive_cell_state,
+    find_cell_jobs,
+    find_job_of_cell,
+    find_state,
+)
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.runs.logs import LogIndex
 from emobench.runs.server_state import ServerStatus, read_server
 from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
-from emobench.scheduler.usage import SummaryOf, ask_accounts, usage
-from emobench.serving.budget import LimitStatus, MoneyStatus, state_of_limit, state_of_money
+from emobench.scheduler.usage import SummaryOf, ask_accounts, compute_run_cost
+from emobench.serving.budget import LimitStatus, MoneyStatus, build_limit_status, read_money_status
 from emobench.store.calls import Usage, add_usage
 from emobench.store.jobs import JobKind, JobRecord
-from emobench.store.summaries import EPISODES_MISSING, current_summary
+from emobench.store.summaries import EPISODES_MISSING, find_current_summary
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class RunStatus:
     limit: LimitStatus | None = None
     """None without a limit, or where nobody asked for the cost."""
 
-    def as_data(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the whole for --json."""
         data = asdict(self)
         if self.cost is None:
@@ -126,23 +132,23 @@ def read_status(run_dir: RunDir, *, cost: bool = False) -> RunStatus:
     Raises InvalidInput where `run_dir` is no run directory.
     """
     plan = load_plan(run_dir)
-    jobs = SCHEDULERS.all_jobs(plan, run_dir)
-    states = SCHEDULERS.states(jobs)
-    status = run_status(plan, run_dir, jobs, states)
+    jobs = SCHEDULERS.find_all_jobs(plan, run_dir)
+    states = SCHEDULERS.ask_states(jobs)
+    status = build_run_status(plan, run_dir, jobs, states)
     if status.problems:
         index = LogIndex(plan, run_dir, jobs)
         problems = [
-            replace(problem, log=str(next(iter(index.of_cell(problem.cell)), "")))
+            replace(problem, log=str(next(iter(index.find_cell_logs(problem.cell)), "")))
             for problem in status.problems
         ]
         status = replace(status, problems=problems)
     if not cost:
         return status
-    spent = usage(plan, run_dir, jobs, states, ask_accounts(plan, run_dir, jobs))
-    return replace(status, cost=sum_up(spent), limit=state_of_limit(plan, spent))
+    spent = compute_run_cost(plan, run_dir, jobs, states, ask_accounts(plan, run_dir, jobs))
+    return replace(status, cost=sum_up(spent), limit=build_limit_status(plan, spent))
 
 
-def run_status(
+def build_run_status(
     plan: Plan,
     run_dir: RunDir,
     jobs: Sequence[JobRecord],
@@ -159,12 +165,12 @@ def run_status(
     outcomes: Counter[str] = Counter()
     finished = 0
     spent: dict[int, Usage] = {}
-    ids = cell_jobs(plan, jobs)
+    ids = find_cell_jobs(plan, jobs)
     full = "" if has_room(run_dir.path) else f"{run_dir.path}: the disk is FULL"
     for cell in plan.cells:
-        summary = summary_of(cell.number) if summary_of else current_summary(run_dir, cell)
-        job = job_of_cell(cell.number, ids, summary, states)
-        state, reason = cell_state(cell, summary, job, states)
+        summary = summary_of(cell.number) if summary_of else find_current_summary(run_dir, cell)
+        job = find_job_of_cell(cell.number, ids, summary, states)
+        state, reason = derive_cell_state(cell, summary, job, states)
         counts[state] += 1
         if summary:
             finished += summary.finished
@@ -178,7 +184,7 @@ def run_status(
             state is CellState.WAITING
             and summary
             and summary.exit_reason == EPISODES_MISSING
-            and not (job and is_live(state_of(job, states)))
+            and not (job and is_live(find_state(job, states)))
         ):
             again.append(CellProblem(cell.number, cell.title, summary.message, summary.ended))
         if state is CellState.FAILED:
@@ -186,7 +192,9 @@ def run_status(
                 reason = f"{full}, so the cell cannot say how it ended ({reason})"
             ended = summary.ended if summary else None
             problems.append(CellProblem(cell.number, cell.title, reason, ended))
-    servers = [read_server(plan, run_dir, name, jobs, states) for name in instances_of(plan.sweep)]
+    servers = [
+        read_server(plan, run_dir, name, jobs, states) for name in list_instances(plan.sweep)
+    ]
     # A clean-up job only waits for the others, and kept servers only for somebody's own work.
     passive = {job.job_id for job in jobs if job.kind is JobKind.CLEANUP}
     passive |= {str(server.job_id) for server in servers if server.kept_until}
@@ -212,6 +220,6 @@ def run_status(
         again=again,
         usage=together,
         usage_by_cell=spent,
-        money=state_of_money(plan, together),
+        money=read_money_status(plan, together),
         held=find_held(jobs, states),
     )

@@ -8,28 +8,34 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emobench.config.capacity import throttle_of
+from emobench.config.capacity import get_throttle
 from emobench.config.free_settings import describe_changes, take_free_settings
-from emobench.config.identity import differing_keys
-from emobench.config.templates import template_dirs
+from emobench.config.identity import find_differing_keys
+from emobench.config.templates import list_template_dirs
 from emobench.core.command_lock import hold
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.files import describe_failure, is_full, read_json, write_atomic
-from emobench.core.job_id import array_of
+from emobench.core.job_id import get_array_id
 from emobench.core.ownership import make_folder, require_own
 from emobench.core.plan import (
     Plan,
-    blocks_of_server,
-    instances_of,
+    get_server_name,
+    list_blocks,
+    list_instances,
+    list_servers,
     load_plan,
     save_plan,
-    server_of,
-    servers_of,
 )
 from emobench.core.run_dir import RunDir
-from emobench.core.times import age_s, seconds
-from emobench.core.wording import plural
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell, state_of
+from emobench.core.times import compute_age_s, to_seconds
+from emobench.core.wording import pluralise
+from emobench.runs.cell_state import (
+    CellState,
+    derive_cell_state,
+    find_cell_jobs,
+    find_job_of_cell,
+    find_state,
+)
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.render import CLEANUP_SCRIPT, has_cleanup, is_script, render
@@ -38,16 +44,16 @@ from emobench.serving.budget import refuse_if_spent
 from emobench.serving.demand import (
     ON_THEIR_WAY,
     SUBMISSION_S,
-    arrays_of_server,
-    who_leases,
-    who_needs_server,
+    describe_lessees,
+    describe_server_need,
+    list_arrays,
 )
 from emobench.serving.reuse import holds_lease, lease_servers
-from emobench.store.endpoints import ServerLocation, api_key, locate_server, read_endpoint
-from emobench.store.hosted_keys import hosted_key, save_hosted_keys
+from emobench.store.endpoints import ServerLocation, load_api_key, locate_server, read_endpoint
+from emobench.store.hosted_keys import find_hosted_key, save_hosted_keys
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, note_cancelled, read_jobs
 from emobench.store.leases import give_back_lease
-from emobench.store.summaries import current_summary, renew_files
+from emobench.store.summaries import find_current_summary, renew_files
 
 STAYS_S = 60.0
 """A kept server that stays for less is not counted on."""
@@ -71,7 +77,7 @@ def submission_lock(
             what = "submits or cancels jobs of this run"
             held.enter_context(hold(run_dir.submission_lock, what, patience_s, say))
         except OSError as error:
-            raise _not_writable(run_dir, error) from None
+            raise _make_not_writable_error(run_dir, error) from None
         yield
 
 
@@ -128,7 +134,7 @@ class Todo:
 
 def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
     """Write the plan and its scripts, and return the scripts' paths."""
-    texts = render(plan, run_dir, template_dirs())
+    texts = render(plan, run_dir, list_template_dirs())
     _make_folders(plan, run_dir)
     save_plan(run_dir, plan)
     save_hosted_keys(run_dir, plan.sweep)
@@ -153,14 +159,14 @@ def prepare_by_hand(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDU
     they would meet another plan than they were submitted with.
     """
     adopt_jobs(plan, run_dir, schedulers)
-    if live := schedulers.live(read_jobs(run_dir)):
+    if live := schedulers.find_live(read_jobs(run_dir)):
         raise EmobenchError(
-            f"{run_dir.path} has {plural(len(live), 'job')} in the queue, the first is {live[0]}\n"
-            "  `emobench sweep` without --no-submit submits what is missing beside them"
+            f"{run_dir.path} has {pluralise(len(live), 'job')} in the queue, the first is "
+            f"{live[0]}\n  `emobench sweep` without --no-submit submits what is missing beside them"
         )
     paths = write_scripts(plan, run_dir)
-    if servers_of(plan.sweep):
-        api_key(run_dir, create=True)
+    if list_servers(plan.sweep):
+        load_api_key(run_dir, create=True)
     return paths
 
 
@@ -186,13 +192,13 @@ def submit(
     for cell in plan.cells:
         renew_files(run_dir, cell)
     count, waiting = todo.missing_count, todo.live_count
-    standing = standing_plan(run_dir)
+    standing = read_standing_plan(run_dir)
     if not todo.submits and standing is None:
         save_plan(run_dir, plan)  # it was lost, and has been made again
     if not count and not waiting:
         return Submission((), 0, 0)
     refuse_if_spent(plan, run_dir)
-    scheduler = schedulers.of(plan.profile)
+    scheduler = schedulers.find_for(plan.profile)
     old = standing or plan
     changes = describe_changes(old.sweep, plan.sweep) if waiting else []
     _set_throttle(plan, old, todo.arrays, schedulers, warn)
@@ -201,18 +207,20 @@ def submit(
             save_plan(run_dir, taken)
         save_hosted_keys(run_dir, taken.sweep)
         cleanup = scheduler.submit_cleanup(plan, run_dir, on_job, warn) if todo.cleanup else []
-        return Submission(cleanup, 0, waiting, {}, todo.held, changes, not_taken(plan, old))
+        return Submission(cleanup, 0, waiting, {}, todo.held, changes, list_not_taken(plan, old))
     schedulers.cancel([job for job in todo.leaving if schedulers.is_of(job, run_dir)])
     write_scripts(plan, run_dir)
-    if servers_of(plan.sweep):
-        api_key(run_dir, create=True)
+    if list_servers(plan.sweep):
+        load_api_key(run_dir, create=True)
     leased = lease_servers(plan, run_dir, todo.servers, say)
     servers = [server for server in todo.servers if server not in leased]
     submitted: list[JobRecord] = []
     try:
         submitted += scheduler.submit(plan, run_dir, todo.missing, servers, on_job)
     except BaseException:
-        if not schedulers.live([job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]):
+        if not schedulers.find_live(
+            [job for job in read_jobs(run_dir) if job.kind is JobKind.ARRAY]
+        ):
             for location in leased.values():
                 give_back_lease(location, run_dir)
         raise
@@ -228,13 +236,13 @@ def adopt_jobs(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDULERS)
     `plan` tells which cells are an array's, unless the run directory has one. Raises EmobenchError
     where the queue cannot be asked.
     """
-    plan = standing_plan(run_dir) or plan
+    plan = read_standing_plan(run_dir) or plan
     if found := schedulers.find_unrecorded(plan, run_dir, read_jobs(run_dir)):
         add_jobs(run_dir, found)
     return found
 
 
-def standing_plan(run_dir: RunDir) -> Plan | None:
+def read_standing_plan(run_dir: RunDir) -> Plan | None:
     """Return the plan of the last submission; None where there is none that can be read."""
     return None if read_json(run_dir.plan) is None else load_plan(run_dir)
 
@@ -244,20 +252,22 @@ def decide(
 ) -> Todo:
     """Return what is to be done for the plan, given the run's `jobs`. Asks the queue; changes
     nothing."""
-    states = schedulers.states(jobs)
-    missing, live = missing_cells(plan, run_dir, jobs, states)
-    live_ids = {array_of(job_id) for job_id, state in states.items() if state.live}
+    states = schedulers.ask_states(jobs)
+    missing, live = find_missing_cells(plan, run_dir, jobs, states)
+    live_ids = {get_array_id(job_id) for job_id, state in states.items() if state.live}
     alive = [job for job in jobs if job.job_id in live_ids]
     queued = {job_id for job_id, state in states.items() if state.phase is Phase.QUEUED}
-    names = servers_of(plan.sweep)
+    names = list_servers(plan.sweep)
     blocks = {*missing, *live}
-    needed = {name for name in names if not blocks_of_server(plan, name).isdisjoint(blocks)}
-    kept = {name for name in names if arrays_of_server(plan, alive, name)}
-    servers = [job for job in alive if job.kind is JobKind.SERVER and server_of(job.name) in needed]
+    needed = {name for name in names if not list_blocks(plan, name).isdisjoint(blocks)}
+    kept = {name for name in names if list_arrays(plan, alive, name)}
+    servers = [
+        job for job in alive if job.kind is JobKind.SERVER and get_server_name(job.name) in needed
+    ]
     staying = [
         job.name
         for job in servers
-        if server_of(job.name) in kept
+        if get_server_name(job.name) in kept
         or will_stay(run_dir, job, schedulers)
         or _awaits_arrays(plan, run_dir, jobs, job, job.job_id in queued, schedulers)
     ]
@@ -269,10 +279,10 @@ def decide(
         live=live,
         servers=[
             name
-            for name in instances_of(plan.sweep)
-            if server_of(name) in needed
+            for name in list_instances(plan.sweep)
+            if get_server_name(name) in needed
             and name not in staying
-            and not (server_of(name) in kept and holds_lease(run_dir, name))
+            and not (get_server_name(name) in kept and holds_lease(run_dir, name))
         ],
         # Its last cell has ended: a fresh one is sure to stay.
         leaving=[job for job in servers if job.name not in staying],
@@ -295,8 +305,8 @@ def _awaits_arrays(
 ) -> bool:
     """Return whether a server waits for arrays that nobody submitted yet, and will do so for long
     enough: the command that was to do so was killed, or the server was submitted by hand."""
-    later_s = SUBMISSION_S + (0.0 if queued else age_s(server.submitted))
-    who = who_needs_server(plan, run_dir, jobs, server, later_s, schedulers=schedulers)
+    later_s = SUBMISSION_S + (0.0 if queued else compute_age_s(server.submitted))
+    who = describe_server_need(plan, run_dir, jobs, server, later_s, schedulers=schedulers)
     return who == ON_THEIR_WAY
 
 
@@ -308,9 +318,9 @@ def _set_throttle(
     warn: Callable[[str], None],
 ) -> None:
     """Have a changed throttle hold for arrays that are submitted."""
-    if arrays and throttle_of(old) != throttle_of(plan):
+    if arrays and get_throttle(old) != get_throttle(plan):
         try:
-            schedulers.set_throttle(arrays, throttle_of(plan))
+            schedulers.set_throttle(arrays, get_throttle(plan))
         except EmobenchError as error:
             warn(f"arrays in the queue keep their throttle: {error}")
 
@@ -321,32 +331,32 @@ def take_changes(plan: Plan, old: Plan) -> Plan:
     return old.model_copy(update={"sweep": sweep, "gates_changed": plan.gates_changed})
 
 
-def not_taken(plan: Plan, old: Plan) -> list[str]:
+def list_not_taken(plan: Plan, old: Plan) -> list[str]:
     """Return the other changes, which jobs in the queue do not take, in words."""
-    return differing_keys(settings_of(take_changes(plan, old)), settings_of(plan))
+    return find_differing_keys(collect_settings(take_changes(plan, old)), collect_settings(plan))
 
 
-def settings_of(plan: Plan) -> dict[str, object]:
+def collect_settings(plan: Plan) -> dict[str, object]:
     """Return what the sweep file and its profile say."""
     profile = plan.profile.model_dump(mode="json")
     return {**plan.sweep.model_dump(mode="json"), "profile": profile}
 
 
-def missing_cells(
+def find_missing_cells(
     plan: Plan, run_dir: RunDir, jobs: Sequence[JobRecord], states: Mapping[str, JobState]
 ) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Return the cells to submit by block name, and those that are with a live job already."""
-    ids = cell_jobs(plan, jobs)
+    ids = find_cell_jobs(plan, jobs)
     live: dict[str, list[int]] = {}
     missing: dict[str, list[int]] = {}
     for block in plan.blocks:
         for number in block.cells:
             cell = plan.cells[number]
-            summary = current_summary(run_dir, cell, check=True)
-            job = job_of_cell(number, ids, summary, states)
-            if cell_state(cell, summary, job, states)[0] is CellState.DONE:
+            summary = find_current_summary(run_dir, cell, check=True)
+            job = find_job_of_cell(number, ids, summary, states)
+            if derive_cell_state(cell, summary, job, states)[0] is CellState.DONE:
                 continue
-            if job is not None and is_live(state_of(job, states)):
+            if job is not None and is_live(find_state(job, states)):
                 live.setdefault(block.name, []).append(number)
             else:
                 missing.setdefault(block.name, []).append(number)
@@ -381,14 +391,16 @@ def cancel(
         while True:
             adopt_jobs(plan, run_dir, schedulers)
             live = []
-            for job in schedulers.live(read_jobs(run_dir)):
+            for job in schedulers.find_live(read_jobs(run_dir)):
                 if schedulers.is_of(job, run_dir):
                     live.append(job)
                 else:
                     foreign[job.handle] = job
             servers = [] if force else [job for job in live if job.kind is JobKind.SERVER]
-            leased = {job.job_id: who_leases(run_dir, job.name, schedulers) for job in servers}
-            shared |= {_name(job): who for job in live if (who := leased.get(job.job_id))}
+            leased = {
+                job.job_id: describe_lessees(run_dir, job.name, schedulers) for job in servers
+            }
+            shared |= {_name_job(job): who for job in live if (who := leased.get(job.job_id))}
             # A server may have submitted its successor meanwhile.
             stopping = [
                 job for job in live if not leased.get(job.job_id) and job.handle not in stopped
@@ -400,25 +412,25 @@ def cancel(
             schedulers.cancel(stopping)
             stopped |= {job.handle: job for job in stopping}
         for job in foreign.values():
-            say(f"{_name(job)} is left alone: on record here, but it is another run's or none")
-        for instance in instances_of(plan.sweep):
+            say(f"{_name_job(job)} is left alone: on record here, but it is another run's or none")
+        for instance in list_instances(plan.sweep):
             give_back_lease(locate_server(run_dir, instance), run_dir)
-    return Cancelled([_name(job) for job in stopped.values()], shared)
+    return Cancelled([_name_job(job) for job in stopped.values()], shared)
 
 
-def _name(job: JobRecord) -> str:
+def _name_job(job: JobRecord) -> str:
     return f"{job.name} ({job.job_id})"
 
 
 def will_stay(run_dir: RunDir, job: JobRecord, schedulers: Schedulers = SCHEDULERS) -> bool:
     """Return whether a server that nothing here needs stays long enough for a new array to find
     it."""
-    if who_leases(run_dir, job.name, schedulers):
+    if describe_lessees(run_dir, job.name, schedulers):
         return True
     endpoint = read_endpoint(run_dir, job.name)
     if endpoint is None or endpoint.job_id != job.job_id or endpoint.state != "ready":
         return False
-    until = seconds(endpoint.kept_until)
+    until = to_seconds(endpoint.kept_until)
     return until is not None and until - time.time() > STAYS_S
 
 
@@ -429,7 +441,7 @@ def check_keys(plan: Plan, run_dir: RunDir) -> None:
         if (
             model.engine == "openai"
             and not model.base_url
-            and not hosted_key(run_dir, model.api_key_env)
+            and not find_hosted_key(run_dir, model.api_key_env)
         ):
             problems.append(
                 Problem(
@@ -455,10 +467,10 @@ def _make_folders(plan: Plan, run_dir: RunDir) -> None:
         Path(plan.logs).mkdir(parents=True, exist_ok=True)
         run_dir.endpoints.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise _not_writable(run_dir, error) from None
+        raise _make_not_writable_error(run_dir, error) from None
 
 
-def _not_writable(run_dir: RunDir, error: OSError) -> EmobenchError:
+def _make_not_writable_error(run_dir: RunDir, error: OSError) -> EmobenchError:
     error.filename = error.filename or str(run_dir.path)
     if is_full(error):
         return EmobenchError(f"{describe_failure(error)}\n  make room, or raise the quota")

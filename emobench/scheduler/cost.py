@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from emobench.core.plan import server_of
+from emobench.core.plan import get_server_name
 from emobench.store.jobs import JobKind
 
 LOADING, SERVING, IDLE = PHASES = ("loading", "serving", "idle")
@@ -88,38 +88,38 @@ class Conversation:
     """The servers that it needs."""
 
 
-def spent(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
+def split_time(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
     """Return how `run` spent its time until `now`; `marks` are its job's, oldest first."""
     if run.started is None:
         waited_until = now if run.ended is None else run.ended
-        return Spent(_between(run.submitted, waited_until), 0.0)
+        return Spent(_measure_between(run.submitted, waited_until), 0.0)
     end = now if run.ended is None else run.ended
     totals = {LOADING: 0.0, SERVING: 0.0, IDLE: 0.0}
     if run.kind is JobKind.SERVER:
-        for phase, start, stop in _phases(run.started, end, marks):
+        for phase, start, stop in _list_phases(run.started, end, marks):
             totals[phase] += stop - start
     return Spent(
-        queued_s=_between(run.submitted, run.started),
-        running_s=_between(run.started, end),
+        queued_s=_measure_between(run.submitted, run.started),
+        running_s=_measure_between(run.started, end),
         loading_s=totals[LOADING],
         serving_s=totals[SERVING],
         idle_s=totals[IDLE],
     )
 
 
-def periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
+def list_periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
     """Return when the server of this run answered."""
     if run.kind is not JobKind.SERVER or run.started is None:
         return []
     end = now if run.ended is None else run.ended
     return [
-        Period(server_of(run.name), start, stop, run.accelerators)
-        for phase, start, stop in _phases(run.started, end, marks)
+        Period(get_server_name(run.name), start, stop, run.accelerators)
+        for phase, start, stop in _list_phases(run.started, end, marks)
         if phase != LOADING and stop > start
     ]
 
 
-def by_cell(
+def share_by_cell(
     answering: Iterable[Period], conversations: Sequence[Conversation]
 ) -> dict[int, tuple[float, float]]:
     """Return (accelerator seconds, server seconds) by cell.
@@ -134,7 +134,7 @@ def by_cell(
         share = _Share(list(group), talks)
         for talk in talks:
             cards, seconds = result[talk.cell]
-            more = share.between(talk.start, talk.end)
+            more = share.sum_between(talk.start, talk.end)
             result[talk.cell] = (cards + more[0], seconds + more[1])
     return result
 
@@ -174,11 +174,11 @@ class _Share:
             cards, servers, active = cards + change[0], servers + change[1], active + change[2]
             before = time
 
-    def between(self, start: float, end: float) -> tuple[float, float]:
-        first, last = self._at(start), self._at(end)
+    def sum_between(self, start: float, end: float) -> tuple[float, float]:
+        first, last = self._sum_until(start), self._sum_until(end)
         return (last[0] - first[0], last[1] - first[1])
 
-    def _at(self, time: float) -> tuple[float, float]:
+    def _sum_until(self, time: float) -> tuple[float, float]:
         # Starts and ends of conversations are steps themselves: nothing to interpolate.
         return self._values[bisect_right(self._times, time) - 1]
 
@@ -204,7 +204,7 @@ class Cost:
     """What could not be asked or read that should have told more."""
 
 
-def cost_of(
+def compute_cost(
     runs: Iterable[JobRun],
     marks: Mapping[str, Sequence[Mark]],
     now: float,
@@ -214,9 +214,11 @@ def cost_of(
     """Return the cost of all runs; `marks` by job id, `conversations` for the share of each
     cell."""
     runs = list(runs)
-    rows = tuple(JobCost(run, spent(run, marks.get(run.job_id, ()), now)) for run in runs)
-    answering = [period for run in runs for period in periods(run, marks.get(run.job_id, ()), now)]
-    return Cost(rows, by_cell(answering, conversations) if conversations else {}, problem)
+    rows = tuple(JobCost(run, split_time(run, marks.get(run.job_id, ()), now)) for run in runs)
+    answering = [
+        period for run in runs for period in list_periods(run, marks.get(run.job_id, ()), now)
+    ]
+    return Cost(rows, share_by_cell(answering, conversations) if conversations else {}, problem)
 
 
 @dataclass(frozen=True)
@@ -244,8 +246,10 @@ class CostTotals:
         if self.problem and not self.server_hours:
             return "not known"
         kind = "accelerator" if self.accelerator_hours else "server"
-        phases = (f"{number(getattr(self, f'{kind}_hours_{name}'))} {name}" for name in PHASES)
-        return f"{number(getattr(self, f'{kind}_hours'))} {kind}-hours: {', '.join(phases)}"
+        phases = (
+            f"{format_hours(getattr(self, f'{kind}_hours_{name}'))} {name}" for name in PHASES
+        )
+        return f"{format_hours(getattr(self, f'{kind}_hours'))} {kind}-hours: {', '.join(phases)}"
 
 
 def sum_up(cost: Cost) -> CostTotals:
@@ -280,14 +284,16 @@ def sum_up(cost: Cost) -> CostTotals:
     )
 
 
-def number(hours: float) -> str:
+def format_hours(hours: float) -> str:
     """Return hours with as many digits as matter: 0.003, 0.42, 12.3, 1234."""
     if hours >= 100:
         return f"{hours:.0f}"
     return f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}" if hours >= 0.1 else f"{hours:.3f}"
 
 
-def _phases(started: float, ended: float, marks: Sequence[Mark]) -> list[tuple[str, float, float]]:
+def _list_phases(
+    started: float, ended: float, marks: Sequence[Mark]
+) -> list[tuple[str, float, float]]:
     """Return (phase, start, end) without gaps from start to end of a run of a server's job."""
     found: list[tuple[str, float, float]] = []
     phase, since = LOADING, started
@@ -305,5 +311,5 @@ def _phases(started: float, ended: float, marks: Sequence[Mark]) -> list[tuple[s
     return found
 
 
-def _between(start: float | None, end: float) -> float:
+def _measure_between(start: float | None, end: float) -> float:
     return 0.0 if start is None else max(0.0, end - start)

@@ -62,7 +62,7 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         # submitit waits for sbatch without end; a controller that is down must not hold us.
         waiting = ["timeout", str(SBATCH_TIMEOUT_S)]
         script = [*self._options, str(submission_file_path), *self._arguments]
-        names = sorted({*self._withheld, *_of_this_job()})
+        names = sorted({*self._withheld, *_list_own_variables()})
         without = ["env", *(f"--unset={name}" for name in names)] if names else []
         return [*without, *waiting, "sbatch", *script]
 
@@ -70,7 +70,7 @@ class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         raise TypeError("this executor submits scripts, no functions: use submit_script")
 
 
-def _of_this_job() -> list[str]:
+def _list_own_variables() -> list[str]:
     """Return this job's own variables: a server that submits its successor must not give it its own
     cards and restart count."""
     if "SLURM_JOB_ID" not in os.environ:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emobench.scheduler.render import limit_s, template_environment
-from emobench.scheduler.site import Site, cards_in, gres_names
+from emobench.scheduler.render import make_template_environment, parse_limit_s
+from emobench.scheduler.site import Site, count_cards, parse_gres_names
 
 TEMPLATE = "profile.yaml.j2"
 CARD_GRES = re.compile(r"(gpu|hpu|gaudi)\b", re.IGNORECASE)
@@ -37,20 +37,20 @@ class CardPartition:
         return f"{self.partition} ({self.gres}, {self.cards} on a node)"
 
 
-def card_partitions(site: Site) -> list[CardPartition]:
+def list_card_partitions(site: Site) -> list[CardPartition]:
     """Return the kinds of cards of the partitions that are up, the likeliest one first."""
     found = [
         CardPartition(
             partition=name,
             gres=gres,
-            cards=cards_in(group.gres, gres),
+            cards=count_cards(group.gres, gres),
             cpus=group.cpus,
             memory_gb=group.memory_mb // 1024,
             is_default=_is_default(site, name),
         )
-        for name in _up(site)
+        for name in _list_up(site)
         for group in site.nodes.get(name, ())
-        for gres in gres_names(group.gres)
+        for gres in parse_gres_names(group.gres)
         if CARD_GRES.match(gres)
     ]
     # The site's default is what most people may use; then the most cards.
@@ -59,15 +59,15 @@ def card_partitions(site: Site) -> list[CardPartition]:
 
 def write_profile(site: Site, template_dirs: Sequence[Path]) -> str:
     """Return the text of a profile, with what else there is to choose from in its comments."""
-    environment = template_environment(template_dirs)
-    environment.filters["yaml"] = _scalar
-    return environment.get_template(TEMPLATE).render(_values(site))
+    environment = make_template_environment(template_dirs)
+    environment.filters["yaml"] = _format_scalar
+    return environment.get_template(TEMPLATE).render(_build_values(site))
 
 
-def _values(site: Site) -> dict[str, object]:
-    kinds = card_partitions(site)
+def _build_values(site: Site) -> dict[str, object]:
+    kinds = list_card_partitions(site)
     first = kinds[0] if kinds else None
-    without = [name for name in _up(site) if not any(k.partition == name for k in kinds)]
+    without = [name for name in _list_up(site) if not any(k.partition == name for k in kinds)]
     without.sort(key=lambda name: not _is_default(site, name))
     server = first.partition if first else next(iter(without), "")
     array = next(iter(without), server)
@@ -85,13 +85,13 @@ def _values(site: Site) -> dict[str, object]:
         "array_others": without[1:],
         "cpus": min(CPUS, max(first.cpus // first.cards, 1)) if first else 2,
         "memory_gb": min(MEMORY_GB, first.memory_gb // first.cards) if first else 4,
-        "server_time": _limit(site, server, DAY_S, "1-00:00:00"),
-        "array_time": _limit(site, array, ARRAY_S, "4:00:00"),
+        "server_time": _choose_limit(site, server, DAY_S, "1-00:00:00"),
+        "array_time": _choose_limit(site, array, ARRAY_S, "4:00:00"),
         "accounts": accounts,
     }
 
 
-def _up(site: Site) -> Iterator[str]:
+def _list_up(site: Site) -> Iterator[str]:
     for name, partition in site.partitions.items():
         if partition.get("State", "UP") == "UP":
             yield name
@@ -101,13 +101,13 @@ def _is_default(site: Site, partition: str) -> bool:
     return site.partitions[partition].get("Default") == "YES"
 
 
-def _limit(site: Site, partition: str, wanted_s: int, wanted: str) -> str:
+def _choose_limit(site: Site, partition: str, wanted_s: int, wanted: str) -> str:
     """Return the wanted time, or the partition's where that is shorter."""
     longest = site.partitions.get(partition, {}).get("MaxTime", "")
-    seconds = limit_s(longest)
+    seconds = parse_limit_s(longest)
     return longest if seconds is not None and seconds < wanted_s else wanted
 
 
-def _scalar(value: str) -> str:
+def _format_scalar(value: str) -> str:
     """Return a value of YAML: plain where that is safe."""
     return value if re.fullmatch(r"[A-Za-z_][\w.-]*(:[\w.-]+)*", value) else json.dumps(value)

@@ -167,12 +167,12 @@ class Scheduler(ABC):
         return []
 
     @abstractmethod
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """Return the state by job id; those of an array by task where its tasks are told apart."""
 
-    def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+    def find_live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
         """Return the records whose job, or a task of it, may still do something. Asked often."""
-        states = self.states(jobs)
+        states = self.ask_states(jobs)
         return [job for job in jobs if is_live(states.get(job.job_id))]
 
     @abstractmethod
@@ -199,11 +199,11 @@ class Scheduler(ABC):
         """End arrays so that each cell keeps its finished episodes. Raises EmobenchError."""
         self.cancel(jobs)
 
-    def accounts(self, job_ids: Sequence[str]) -> Accounts:
+    def ask_accounts(self, job_ids: Sequence[str]) -> Accounts:
         """Return what accounting says of jobs and their tasks."""
         return Accounts()
 
-    def max_array_size(self, profile: ClusterProfile) -> int | None:
+    def find_max_array_size(self, profile: ClusterProfile) -> int | None:
         """Return the number of indices that an array may have; None where there is no limit.
 
         Raises InvalidInput where nobody can be asked.
@@ -216,10 +216,10 @@ class Scheduler(ABC):
         yield skipped("slurm", "this profile uses none")
 
     @abstractmethod
-    def own_job_id(self) -> str:
+    def read_own_job_id(self) -> str:
         """Return the id of the job that this process is in."""
 
-    def own_job_age_s(self) -> float:
+    def compute_own_job_age_s(self) -> float:
         """Return seconds since this job began, as far as is known: its set-up lines may take
         long."""
         return 0.0
@@ -228,7 +228,7 @@ class Scheduler(ABC):
         """Return whether this process is in a job that may have a time limit."""
         return False
 
-    def own_job(self) -> OwnJob:
+    def ask_own_job(self) -> OwnJob:
         """Ask for this job's times. Asked anew each time: an administrator may move its end."""
         return OwnJob()
 

@@ -36,7 +36,7 @@ class JobComment:
         return f"emobench {run_dir.identity} {self.kind} {self.name}{after}: {text}"
 
 
-def run_in_comment(comment: str) -> str | None:
+def find_run_in_comment(comment: str) -> str | None:
     """Return the identity of the run directory that a comment names; None where it names none."""
     match = _FORM.match(comment)
     return None if match is None else match["run"]

@@ -26,25 +26,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emobench.config.capacity import throttle_of
+from emobench.config.capacity import get_throttle
 from emobench.core.errors import EmobenchError, SubmissionRefused
-from emobench.core.files import parse_json, stamp
-from emobench.core.job_id import local_job_id
-from emobench.core.plan import Plan, load_plan, server_of
-from emobench.core.processes import die_with_parent, start_ticks
+from emobench.core.files import parse_json, read_stamp
+from emobench.core.job_id import read_local_job_id
+from emobench.core.plan import Plan, get_server_name, load_plan
+from emobench.core.processes import die_with_parent, read_start_ticks
 from emobench.core.ranges import format_ranges, parse_numbers
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.scheduler.interface import JobState, Scheduler
-from emobench.scheduler.render import array_script, server_arguments, server_log, server_script
-from emobench.store.hosted_keys import key_variables
+from emobench.scheduler.render import (
+    build_server_arguments,
+    name_array_script,
+    name_server_log,
+    name_server_script,
+)
+from emobench.store.hosted_keys import list_key_variables
 from emobench.store.jobs import (
     JobKind,
     JobRecord,
     LocalProcess,
     OnJob,
     add_jobs,
-    new_record,
+    make_record,
     read_jobs,
 )
 
@@ -94,12 +99,12 @@ class _Job:
             return None
         return cls(JobKind(data["kind"]), data["scripts"], data["cells"])
 
-    def records(self, process: LocalProcess) -> list[JobRecord]:
+    def make_records(self, process: LocalProcess) -> list[JobRecord]:
         """Return the records of the job with this process."""
         # One process runs all blocks, but the ids of their tasks must differ.
         numbers = [f".{n}" if self.cells else "" for n in range(1, len(self.scripts) + 1)]
         return [
-            new_record(
+            make_record(
                 self.kind,
                 name,
                 f"{process.pid}{number}",
@@ -133,8 +138,8 @@ class LocalScheduler(Scheduler):
         submitted: list[JobRecord] = []
 
         def start(job: _Job, function: Callable[..., Any], *arguments: Any) -> None:
-            withheld = key_variables(plan.sweep)
-            jobs = job.records(_start(run_dir, withheld, job, function, *arguments))
+            withheld = list_key_variables(plan.sweep)
+            jobs = job.make_records(_start(run_dir, withheld, job, function, *arguments))
             submitted.extend(jobs)
             add_jobs(run_dir, jobs)
             for each in jobs:
@@ -145,21 +150,23 @@ class LocalScheduler(Scheduler):
                 # An earlier job's file would be taken for the new one's: its "failed" ends the
                 # wait.
                 run_dir.endpoint(server).unlink(missing_ok=True)
-                script = server_script(server_of(server))
-                log = f"{plan.logs}/{server_log(server_of(server))}"
+                script = name_server_script(get_server_name(server))
+                log = f"{plan.logs}/{name_server_log(get_server_name(server))}"
                 path = str(run_dir.scripts / script)
                 job = _Job(JobKind.SERVER, {server: script})
-                start(job, exec_script, path, log, *server_arguments(server))
+                start(job, exec_script, path, log, *build_server_arguments(server))
             tasks: list[Task] = []
             ranges: dict[str, str] = {}
             for block in plan.blocks:
                 if cells := sorted(missing.get(block.name, ())):
                     ranges[block.name] = format_ranges(cells)
-                    path = str(run_dir.scripts / array_script(block.name))
+                    path = str(run_dir.scripts / name_array_script(block.name))
                     tasks += [Task(path, len(ranges), cell - block.first_cell) for cell in cells]
             if tasks:
-                job = _Job(JobKind.ARRAY, {name: array_script(name) for name in ranges}, ranges)
-                start(job, run_tasks, tasks, throttle_of(plan), plan.logs, run_dir)
+                job = _Job(
+                    JobKind.ARRAY, {name: name_array_script(name) for name in ranges}, ranges
+                )
+                start(job, run_tasks, tasks, get_throttle(plan), plan.logs, run_dir)
         except BaseException as error:
             known = {job.handle for job in read_jobs(run_dir)}
             begun = [job for job in self.find_jobs(plan, run_dir) if job.handle not in known]
@@ -172,9 +179,9 @@ class LocalScheduler(Scheduler):
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
         """Find jobs by their environment, on this machine only."""
         found: dict[str, tuple[LocalProcess, _Job]] = {}
-        for pid, environment in _environments():
+        for pid, environment in _list_environments():
             job = _Job.read(environment.get(RECORDS_VARIABLE, ""), run_dir)
-            ticks = start_ticks(pid)
+            ticks = read_start_ticks(pid)
             if job is None or ticks is None:
                 continue
             token = environment.get(TOKEN_VARIABLE, "")
@@ -183,11 +190,11 @@ class LocalScheduler(Scheduler):
             if token not in found or (found[token][0].start_ticks or 0) > ticks:
                 found[token] = process, job
         oldest_first = sorted(found.values(), key=lambda each: each[0].start_ticks or 0)
-        return [record for process, job in oldest_first for record in job.records(process)]
+        return [record for process, job in oldest_first for record in job.make_records(process)]
 
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """Return RUNNING or GONE; UNKNOWN where the job is on another machine."""
-        return {job.job_id: state_of_process(_process_of(job)) for job in jobs}
+        return {job.job_id: find_process_state(_get_process(job)) for job in jobs}
 
     def cancel(self, jobs: Sequence[JobRecord], grace_s: float = GRACE_S) -> None:
         """Send SIGTERM to the jobs' process groups, and after `grace_s` seconds SIGKILL to what is
@@ -196,10 +203,10 @@ class LocalScheduler(Scheduler):
         Raises EmobenchError also where a job was started on another machine.
         """
         for job in jobs:
-            state = state_of_process(_process_of(job))
+            state = find_process_state(_get_process(job))
             if state.state == "UNKNOWN":
                 raise EmobenchError(f"job {job.job_id}: {state.reason}; cancel it there")
-        processes = list(dict.fromkeys(map(_process_of, jobs)))
+        processes = list(dict.fromkeys(map(_get_process, jobs)))
         for process in processes:
             with suppress(ProcessLookupError):
                 if process.pid in find_processes(process):
@@ -208,7 +215,7 @@ class LocalScheduler(Scheduler):
                     # Its first process was killed; what is left of it is told one by one.
                     for pid in find_processes(process):
                         os.kill(pid, signal.SIGTERM)
-        if _gone_within(processes, grace_s):
+        if _wait_until_gone(processes, grace_s):
             return
         deadline = time.monotonic() + 5
         while left := sorted({pid for process in processes for pid in find_processes(process)}):
@@ -221,11 +228,11 @@ class LocalScheduler(Scheduler):
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
         """Judge by the environment of its processes, which names the run directory."""
-        process = _process_of(job)
+        process = _get_process(job)
         if process.host != socket.gethostname():
             return True  # `cancel` says that it cannot be reached from here
         for pid in find_processes(process):
-            described = _environment_of(pid).get(RECORDS_VARIABLE, "")
+            described = _read_environment(pid).get(RECORDS_VARIABLE, "")
             if described and _Job.read(described, run_dir) is None:
                 return False
         return not _leads(process) or process.pid in find_processes(process)
@@ -233,17 +240,17 @@ class LocalScheduler(Scheduler):
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
         """Do nothing: the process that runs the cells reads it from the plan (`run_tasks`)."""
 
-    def own_job_id(self) -> str:
-        return local_job_id()
+    def read_own_job_id(self) -> str:
+        return read_local_job_id()
 
 
-def _process_of(job: JobRecord) -> LocalProcess:
+def _get_process(job: JobRecord) -> LocalProcess:
     if job.process is None:
         raise ValueError(f"job {job.job_id} is Slurm's")
     return job.process
 
 
-def state_of_process(process: LocalProcess) -> JobState:
+def find_process_state(process: LocalProcess) -> JobState:
     """Return the state of the first process of a local job."""
     if process.host != socket.gethostname():
         return JobState("UNKNOWN", f"it was started on {process.host or 'another machine'}")
@@ -252,10 +259,10 @@ def state_of_process(process: LocalProcess) -> JobState:
 
 def _leads(process: LocalProcess) -> bool:
     """Return whether the process is there, and is the one that was started."""
-    return process.start_ticks is not None and start_ticks(process.pid) == process.start_ticks
+    return process.start_ticks is not None and read_start_ticks(process.pid) == process.start_ticks
 
 
-def _environments() -> Iterator[tuple[int, dict[str, str]]]:
+def _list_environments() -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the environment of every other process of this machine that this user may look at.
 
     A program that renames itself may have overwritten its own.
@@ -263,11 +270,11 @@ def _environments() -> Iterator[tuple[int, dict[str, str]]]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        if environment := _environment_of(int(entry.name)):
+        if environment := _read_environment(int(entry.name)):
             yield int(entry.name), environment
 
 
-def _environment_of(pid: int) -> dict[str, str]:
+def _read_environment(pid: int) -> dict[str, str]:
     """Return a process's environment; empty where the process is gone, or somebody else's."""
     try:
         pairs = os.fsdecode(Path(f"/proc/{pid}/environ").read_bytes()).split("\0")
@@ -278,14 +285,14 @@ def _environment_of(pid: int) -> dict[str, str]:
 
 def find_processes(process: LocalProcess) -> list[int]:
     """Return every living process of a local job, its first one included."""
-    leads = _leads(process) and _environment_of(process.pid).get(TOKEN_VARIABLE) == process.token
+    leads = _leads(process) and _read_environment(process.pid).get(TOKEN_VARIABLE) == process.token
     token = f"{TOKEN_VARIABLE}={process.token}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         pid = int(entry.name)
-        if start_ticks(pid) is None:
+        if read_start_ticks(pid) is None:
             continue
         try:
             # A program that renames itself may have overwritten its environment.
@@ -297,7 +304,7 @@ def find_processes(process: LocalProcess) -> list[int]:
     return found
 
 
-def _gone_within(processes: Sequence[LocalProcess], seconds: float) -> bool:
+def _wait_until_gone(processes: Sequence[LocalProcess], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while any(find_processes(process) for process in processes):
         if time.monotonic() > deadline:
@@ -323,7 +330,7 @@ def _start(
         def _submit_command(self, command: str) -> Any:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "submitit.local._local", str(self.folder)],
-                env=_environment(command, token, withheld) | {RECORDS_VARIABLE: records},
+                env=_build_environment(command, token, withheld) | {RECORDS_VARIABLE: records},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -336,10 +343,10 @@ def _start(
     python = f"{shlex.quote(sys.executable)} -P"
     job = DetachedExecutor(run_dir.submitit, python=python).submit(function, *arguments)
     pid = int(job.job_id)
-    return LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)
+    return LocalProcess(pid, read_start_ticks(pid), socket.gethostname(), token)
 
 
-def _environment(command: str, token: str, withheld: Collection[str]) -> dict[str, str]:
+def _build_environment(command: str, token: str, withheld: Collection[str]) -> dict[str, str]:
     # Within an interactive Slurm job its variables would be taken for the local job's.
     kept = {
         name: value
@@ -388,12 +395,12 @@ def run_tasks(
     codes: dict[str, int] = {}
     with stop.on_signals():
         die_with_parent(signal.SIGTERM)
-        seen = stamp(run_dir.plan) if run_dir else None
+        seen = read_stamp(run_dir.plan) if run_dir else None
         while (waiting or running) and not stop.is_set():
-            if run_dir and (present := stamp(run_dir.plan)) != seen:
+            if run_dir and (present := read_stamp(run_dir.plan)) != seen:
                 seen = present
                 with suppress(EmobenchError):
-                    throttle = throttle_of(load_plan(run_dir))
+                    throttle = get_throttle(load_plan(run_dir))
             while waiting and len(running) < throttle and not stop.is_set():
                 task = waiting.popleft()
                 running[f"{task.array}_{task.index}"] = _start_task(task, logs)

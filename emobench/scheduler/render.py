@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emobench.config.capacity import throttle_of
-from emobench.config.vllm_arguments import Role, serve_arguments
+from emobench.config.capacity import get_throttle
+from emobench.config.vllm_arguments import Role, build_serve_arguments
 from emobench.core.cluster import JobResources
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
-from emobench.core.plan import USER_SERVER, CellBlock, Plan, replica_of, servers_of
+from emobench.core.plan import USER_SERVER, CellBlock, Plan, get_replica_number, list_servers
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
@@ -43,27 +43,27 @@ CLEANUP_S = 20 * 60
 """Longer than servers wait for arrays that are being submitted (15 minutes)."""
 
 
-def server_script(server: str) -> str:
+def name_server_script(server: str) -> str:
     """Name of the script that is submitted for a server."""
     if server == USER_SERVER:
         return "user_vllm.sbatch"
     return f"assistant_vllm_{server.removeprefix('assistant_')}.sbatch"
 
 
-def server_arguments(instance: str, takes_over: str = "") -> tuple[str, ...]:
+def build_server_arguments(instance: str, takes_over: str = "") -> tuple[str, ...]:
     """Return what the script of a server is given: which replica it is, and whose successor (a job
     id)."""
-    replica = replica_of(instance)
+    replica = get_replica_number(instance)
     arguments = ("--replica", str(replica)) if replica > 1 else ()
     return (*arguments, "--takes-over", takes_over) if takes_over else arguments
 
 
-def server_log(server: str) -> str:
+def name_server_log(server: str) -> str:
     """Return a server's log name without '_<jobid>.out'."""
     return "user_vllm" if server == USER_SERVER else "assistant_vllm"
 
 
-def array_script(block: str) -> str:
+def name_array_script(block: str) -> str:
     """Name of the script that is submitted for a block of cells."""
     return f"tau_array_{block}.sbatch"
 
@@ -73,10 +73,10 @@ def is_script(name: str) -> bool:
     return _SCRIPTS.fullmatch(name) is not None
 
 
-def array_option(plan: Plan, block: CellBlock, cells: Iterable[int]) -> str:
+def format_array_option(plan: Plan, block: CellBlock, cells: Iterable[int]) -> str:
     """Return the option of sbatch by which a block's script runs these cells of it."""
     indices = format_ranges((cell - block.first_cell for cell in sorted(cells)), comma=",")
-    return f"--array={indices}%{throttle_of(plan)}"
+    return f"--array={indices}%{get_throttle(plan)}"
 
 
 def has_cleanup(plan: Plan) -> bool:
@@ -84,10 +84,10 @@ def has_cleanup(plan: Plan) -> bool:
 
     Without Slurm there is none: nothing could start it, and nothing is held in a queue.
     """
-    return not plan.profile.one_machine and bool(servers_of(plan.sweep))
+    return not plan.profile.one_machine and bool(list_servers(plan.sweep))
 
 
-def serve_script(server: str) -> str:
+def name_serve_script(server: str) -> str:
     """Name of the script that a server's supervisor starts."""
     return f"serve_{server}.sh"
 
@@ -102,8 +102,8 @@ def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[s
 
     for path in (str(run_dir.path), plan.logs):
         _check_path(path)
-    environment = template_environment(template_dirs)
-    environment.filters.update(sh=_sh, sbatch=_sbatch)
+    environment = make_template_environment(template_dirs)
+    environment.filters.update(sh=_quote_sh, sbatch=_quote_sbatch)
     try:
         return _render(plan, run_dir, environment)
     except jinja2.TemplateNotFound as error:
@@ -119,7 +119,7 @@ def render(plan: Plan, run_dir: RunDir, template_dirs: Sequence[Path]) -> dict[s
         raise InvalidInput(Problem(f"a template uses an unknown name: {error.message}")) from error
 
 
-def template_environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
+def make_template_environment(template_dirs: Sequence[Path]) -> jinja2.Environment:
     """Return what renders the templates of these folders: the first that has one wins."""
     import jinja2
 
@@ -149,37 +149,45 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
     def comment(kind: JobKind, name: str, text: str) -> dict[str, str]:
         return {"comment": JobComment(kind, name).write(run_dir, f"{plan.sweep.name}, {text}")}
 
-    if any(isinstance(model, VllmModel) for model in servers_of(plan.sweep).values()):
+    if any(isinstance(model, VllmModel) for model in list_servers(plan.sweep).values()):
         _check_import_path(str(run_dir.scripts))
         if plan.profile.container is not None:
             before = '"${PYTHONPATH:+:$PYTHONPATH}"'
-            path = f"export PYTHONPATH={_sh(run_dir.scripts)}{before}"
+            path = f"export PYTHONPATH={_quote_sh(run_dir.scripts)}{before}"
             texts[CONTAINER_RC] = f'{path}\nexport VLLM_USE_RUST_FRONTEND=0\nexec "$@"\n'
         texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
-    for server, model in servers_of(plan.sweep).items():
-        values = shared | _server_values(plan, run_dir, server, model)
+    for server, model in list_servers(plan.sweep).items():
+        values = shared | _build_server_values(plan, run_dir, server, model)
         values |= comment(JobKind.SERVER, server, model.model)
-        kind = server_log(server)
-        texts[server_script(server)] = environment.get_template(f"{kind}.sbatch.j2").render(values)
+        kind = name_server_log(server)
+        texts[name_server_script(server)] = environment.get_template(f"{kind}.sbatch.j2").render(
+            values
+        )
         engine = environment.get_template(f"serve_{model.engine}.sh.j2")
-        texts[serve_script(server)] = engine.render(values)
+        texts[name_serve_script(server)] = engine.render(values)
         if isinstance(model, ScriptedModel):
-            texts[Path(values["settings"]).name] = _settings(plan, model)
+            texts[Path(values["settings"]).name] = _dump_settings(plan, model)
     array = environment.get_template("tau_array.sbatch.j2")
     for block in plan.blocks:
         cells = f"cells {block.first_cell}-{block.cells[-1]}"
-        values = shared | _array_values(plan, block) | comment(JobKind.ARRAY, block.name, cells)
+        values = (
+            shared | _build_array_values(plan, block) | comment(JobKind.ARRAY, block.name, cells)
+        )
         by_hand = comment(JobKind.CELL, block.name, "one cell by hand")
         values["comment_by_hand"] = by_hand["comment"]
-        texts[array_script(block.name)] = array.render(values)
+        texts[name_array_script(block.name)] = array.render(values)
     if has_cleanup(plan):
         cleanup = environment.get_template("cleanup.sbatch.j2")
-        values = shared | _cleanup_values(plan) | comment(JobKind.CLEANUP, "cleanup", "clean-up")
+        values = (
+            shared | _build_cleanup_values(plan) | comment(JobKind.CLEANUP, "cleanup", "clean-up")
+        )
         texts[CLEANUP_SCRIPT] = cleanup.render(values)
     return texts
 
 
-def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -> dict[str, Any]:
+def _build_server_values(
+    plan: Plan, run_dir: RunDir, server: str, model: RoleModel
+) -> dict[str, Any]:
     role: Role = "user" if server == USER_SERVER else "assistant"
     resources = plan.profile.user_server if role == "user" else plan.profile.assistant_server
     # A site gives CPUs, memory and cards by node.
@@ -196,40 +204,40 @@ def _server_values(plan: Plan, run_dir: RunDir, server: str, model: RoleModel) -
         "nodes": model.nodes,
         "cards": cards,
         "cpus": resources.cpus * max(cards, 1),
-        "mem": _times(resources.mem, max(cards, 1)),
+        "mem": _multiply_memory(resources.mem, max(cards, 1)),
         "gres": f"{resources.gres}:{cards}" if resources.gres and cards else None,
-        "arguments": _lines(serve_arguments(model, role, plan.vllm_lacks))
+        "arguments": _format_lines(build_serve_arguments(model, role, plan.vllm_lacks))
         if isinstance(model, VllmModel)
         else [],
         "container_rc": str(run_dir.scripts / CONTAINER_RC),
-        "output": _output(plan, f"{server_log(server)}_%j.out"),
-        "warning_s": _warning_s(resources),
+        "output": _format_output(plan, f"{name_server_log(server)}_%j.out"),
+        "warning_s": _choose_warning_s(resources),
     }
 
 
-def _array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
+def _build_array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:
     resources = plan.profile.array
     return {
-        "script": array_script(block.name),
+        "script": name_array_script(block.name),
         "first_cell": block.first_cell,
         "size": block.size,
-        "throttle": throttle_of(plan),
+        "throttle": get_throttle(plan),
         "job_name": f"run-{block.name}-{plan.sweep.name}",
         "resources": resources,
         "nodes": 1,
         "cpus": resources.cpus,
         "mem": resources.mem,
         "gres": None,
-        "output": _output(plan, "run_%A_%a.log"),
-        "warning_s": _warning_s(resources),
+        "output": _format_output(plan, "run_%A_%a.log"),
+        "warning_s": _choose_warning_s(resources),
     }
 
 
-def _cleanup_values(plan: Plan) -> dict[str, Any]:
+def _build_cleanup_values(plan: Plan) -> dict[str, Any]:
     array = plan.profile.array
     # As long as servers are kept, where the array's limit leaves room for that.
     seconds = CLEANUP_S + int(plan.sweep.keep_servers_min * 60)
-    minutes = -(-min(seconds, limit_s(array.time) or seconds) // 60)
+    minutes = -(-min(seconds, parse_limit_s(array.time) or seconds) // 60)
     resources = array.model_copy(update={"time": str(minutes)})
     return {
         "job_name": f"cleanup-{plan.sweep.name}",
@@ -238,36 +246,36 @@ def _cleanup_values(plan: Plan) -> dict[str, Any]:
         "cpus": 1,
         "mem": "500M" if array.mem is not None else None,
         "gres": None,
-        "output": _output(plan, "cleanup_%j.log"),
-        "warning_s": _warning_s(resources),
+        "output": _format_output(plan, "cleanup_%j.log"),
+        "warning_s": _choose_warning_s(resources),
     }
 
 
-def _settings(plan: Plan, model: ScriptedModel) -> str:
+def _dump_settings(plan: Plan, model: ScriptedModel) -> str:
     """Return what the scripted server reads; the variants' texts tell it whom it plays."""
     settings = model.model_dump(mode="json", include={"mistakes", "latency_ms", "faults"})
     settings["variants"] = {name: variant.text for name, variant in plan.sweep.variants.items()}
     return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
 
 
-def _lines(arguments: Sequence[str]) -> list[str]:
+def _format_lines(arguments: Sequence[str]) -> list[str]:
     """Return arguments as words of the shell, each flag on a line with its values."""
     lines: list[str] = []
     for argument in arguments:
         if lines and not argument.startswith("-"):
-            lines[-1] += f" {_sh(argument)}"
+            lines[-1] += f" {_quote_sh(argument)}"
         else:
-            lines.append(_sh(argument))
+            lines.append(_quote_sh(argument))
     return lines
 
 
-def _times(mem: str | None, count: int) -> str | None:
+def _multiply_memory(mem: str | None, count: int) -> str | None:
     """Return the memory of one accelerator, for all: '64G' twice is '128G'."""
     match = re.fullmatch(r"(\d+)([KMGTkmgt]?)", mem or "")
     return f"{int(match[1]) * count}{match[2]}" if match else mem
 
 
-def limit_s(limit: str | None) -> int | None:
+def parse_limit_s(limit: str | None) -> int | None:
     """Return the seconds of one of Slurm's time limits; None where it sets no limit or is none."""
     days, _, clock = (limit or "").rpartition("-")
     parts = clock.split(":")
@@ -283,14 +291,14 @@ def limit_s(limit: str | None) -> int | None:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds or None
 
 
-def _warning_s(resources: JobResources) -> int:
+def _choose_warning_s(resources: JobResources) -> int:
     """Return the seconds of the early warning, at most a quarter of the time limit: a short job
     would be told to end at its start."""
-    limit = limit_s(resources.time)
+    limit = parse_limit_s(resources.time)
     return min(WARNING_S, max(limit // 4, 1)) if limit else WARNING_S
 
 
-def _output(plan: Plan, name: str) -> str:
+def _format_output(plan: Plan, name: str) -> str:
     # In a file name Slurm replaces % and a letter; a doubled one stands for itself.
     return f"{plan.logs.replace('%', '%%')}/{name}"
 
@@ -320,7 +328,7 @@ def _check_import_path(path: str) -> None:
         raise InvalidInput(Problem(message, file=repr(path), hint=hint))
 
 
-def _sh(value: object) -> str:
+def _quote_sh(value: object) -> str:
     """Return one word of the shell, verbatim."""
     text = str(value)
     if "\0" in text:
@@ -328,7 +336,7 @@ def _sh(value: object) -> str:
     return shlex.quote(text)
 
 
-def _sbatch(value: object) -> str:
+def _quote_sbatch(value: object) -> str:
     """Return one value of an #SBATCH line: sbatch knows quotes and backslashes, but no
     expansions."""
     text = str(value)

@@ -6,38 +6,40 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from emobench.core.output import shell_words
-from emobench.core.plan import Plan, server_of, servers_used_by
+from emobench.core.output import quote_words
+from emobench.core.plan import Plan, get_server_name, list_needed_servers
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
-    array_option,
-    array_script,
+    build_server_arguments,
+    format_array_option,
     has_cleanup,
-    server_arguments,
-    server_script,
+    name_array_script,
+    name_server_script,
 )
-from emobench.store.hosted_keys import key_variables
+from emobench.store.hosted_keys import list_key_variables
 from emobench.store.jobs import JobKind, JobRecord
 
 
-def waiting_servers(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> dict[str, str]:
+def find_waiting_servers(
+    jobs: Sequence[JobRecord], states: Mapping[str, JobState]
+) -> dict[str, str]:
     """Return the job id by server of which no replica has started yet: of the first in the queue.
 
     An array can begin with one replica, and Slurm cannot be told to wait for any one of several.
     """
-    started = _started_servers(jobs, states)
+    started = _find_started_servers(jobs, states)
     waiting: dict[str, str] = {}
     for job in jobs:
-        server, state = server_of(job.name), states.get(job.job_id)
+        server, state = get_server_name(job.name), states.get(job.job_id)
         if job.kind is JobKind.SERVER and is_live(state) and server not in started:
             waiting.setdefault(server, job.job_id)
     return waiting
 
 
-def _started_servers(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> set[str]:
+def _find_started_servers(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) -> set[str]:
     return {
-        server_of(job.name)
+        get_server_name(job.name)
         for job in jobs
         if job.kind is JobKind.SERVER
         and (state := states.get(job.job_id)) is not None
@@ -45,7 +47,7 @@ def _started_servers(jobs: Sequence[JobRecord], states: Mapping[str, JobState]) 
     }
 
 
-def sbatch_lines(
+def format_sbatch_lines(
     plan: Plan,
     scripts: Path,
     missing: Mapping[str, Sequence[int]],
@@ -60,29 +62,32 @@ def sbatch_lines(
     """
     names = _Names()
     # sbatch hands on the whole environment, and Slurm keeps it: the jobs read keys from a file.
-    withheld = "".join(f" -u {name}" for name in key_variables(plan.sweep))
+    withheld = "".join(f" -u {name}" for name in list_key_variables(plan.sweep))
     sbatch = f"env{withheld} sbatch " if withheld else "sbatch "
-    dependencies = waiting_servers(jobs, states)
-    started = _started_servers(jobs, states)
+    dependencies = find_waiting_servers(jobs, states)
+    started = _find_started_servers(jobs, states)
     for instance in servers:
-        variable = names.of(instance)
-        command = ["--parsable", str(scripts / server_script(server_of(instance)))]
-        yield f"{variable}=$({sbatch}{shell_words([*command, *server_arguments(instance)])})"
-        if server_of(instance) not in started:
-            dependencies.setdefault(server_of(instance), f"${variable}")
+        variable = names.choose(instance)
+        command = ["--parsable", str(scripts / name_server_script(get_server_name(instance)))]
+        yield f"{variable}=$({sbatch}{quote_words([*command, *build_server_arguments(instance)])})"
+        if get_server_name(instance) not in started:
+            dependencies.setdefault(get_server_name(instance), f"${variable}")
     arrays = []
     for block in plan.blocks:
         if not (cells := missing.get(block.name)):
             continue
-        needed = servers_used_by(block.assistant)
+        needed = list_needed_servers(block.assistant)
         after = [dependencies[server] for server in needed if server in dependencies]
         options = f"--dependency=after:{':'.join(after)} " if after else ""
-        command = [array_option(plan, block, cells), str(scripts / array_script(block.name))]
-        arrays.append(names.of(f"run_{block.name}"))
-        yield f"{arrays[-1]}=$({sbatch}--parsable {options}{shell_words(command)})"
+        command = [
+            format_array_option(plan, block, cells),
+            str(scripts / name_array_script(block.name)),
+        ]
+        arrays.append(names.choose(f"run_{block.name}"))
+        yield f"{arrays[-1]}=$({sbatch}--parsable {options}{quote_words(command)})"
     if arrays and has_cleanup(plan):
         ids = ":".join(f"${variable}" for variable in arrays)
-        yield f"{sbatch}--dependency=afterany:{ids} {shell_words([scripts / CLEANUP_SCRIPT])}"
+        yield f"{sbatch}--dependency=afterany:{ids} {quote_words([scripts / CLEANUP_SCRIPT])}"
 
 
 class _Names:
@@ -91,12 +96,12 @@ class _Names:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def of(self, name: str) -> str:
+    def choose(self, name: str) -> str:
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-        number = next(n for n in range(1, 10_000) if self._named(plain, n) not in self._taken)
-        self._taken.add(self._named(plain, number))
-        return self._named(plain, number)
+        number = next(n for n in range(1, 10_000) if self._format_name(plain, n) not in self._taken)
+        self._taken.add(self._format_name(plain, number))
+        return self._format_name(plain, number)
 
     @staticmethod
-    def _named(plain: str, number: int) -> str:
+    def _format_name(plain: str, number: int) -> str:
         return plain if number == 1 else f"{plain}_{number}"

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError
-from emobench.core.job_id import array_of
+from emobench.core.job_id import get_array_id
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, Accounts, JobState, Scheduler
@@ -26,11 +26,11 @@ class Schedulers:
     def __init__(self, *schedulers: Scheduler) -> None:
         self._by_name = {scheduler.name: scheduler for scheduler in schedulers}
 
-    def of(self, profile: ClusterProfile) -> Scheduler:
+    def find_for(self, profile: ClusterProfile) -> Scheduler:
         """Return the one that jobs of this profile are submitted to."""
         return self._by_name[profile.scheduler]
 
-    def owner(self, job: JobRecord) -> Scheduler:
+    def find_owner(self, job: JobRecord) -> Scheduler:
         """Return the one that the job is with."""
         return self._by_name[job.scheduler]
 
@@ -56,7 +56,7 @@ class Schedulers:
             if job.handle not in known
         ]
 
-    def all_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
+    def find_all_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
         """Return the jobs on record, and those that the queue has besides: submitted by hand.
 
         Where the queue does not answer they are those on record. Raises InvalidInput where that
@@ -67,21 +67,21 @@ class Schedulers:
             jobs = [*jobs, *self.find_unrecorded(plan, run_dir, jobs)]
         return jobs
 
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """Return the state by job id; the tasks of Slurm's arrays stand as '<job id>_<index>'."""
         states: dict[str, JobState] = {}
         for scheduler, own in self._split(jobs):
-            states |= scheduler.states(own)
+            states |= scheduler.ask_states(own)
         cancelled = {job.job_id for job in jobs if job.cancelled}
         for job_id, state in states.items():
-            if state.state == "GONE" and array_of(job_id) in cancelled:
+            if state.state == "GONE" and get_array_id(job_id) in cancelled:
                 states[job_id] = replace(state, state=CANCELLED)
         return states
 
-    def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+    def find_live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
         """Return the records whose job, or a task of it, is in the queue, or cannot be asked
         about."""
-        alive = {job for scheduler, own in self._split(jobs) for job in scheduler.live(own)}
+        alive = {job for scheduler, own in self._split(jobs) for job in scheduler.find_live(own)}
         return [job for job in jobs if job in alive]
 
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
@@ -92,7 +92,7 @@ class Schedulers:
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
         """Return whether nothing says that a job on record is another run directory's, or none at
         all: a run directory that somebody sent may name any."""
-        return self.owner(job).is_of(job, run_dir)
+        return self.find_owner(job).is_of(job, run_dir)
 
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
         """Have at most `throttle` cells of each array run at a time from now on; on this machine,
@@ -105,7 +105,7 @@ class Schedulers:
         for scheduler, own in self._split(jobs):
             scheduler.stop_cells(own)
 
-    def accounts(self, jobs: Sequence[JobRecord], by_hand: Iterable[str] = ()) -> Accounts:
+    def ask_accounts(self, jobs: Sequence[JobRecord], by_hand: Iterable[str] = ()) -> Accounts:
         """Return what accounting says of these jobs, and of the ids `by_hand`, which nobody
         recorded: of a run that has jobs those can only be with the schedulers that these are
         with."""
@@ -113,7 +113,7 @@ class Schedulers:
         for name, scheduler in self._by_name.items():
             ids = {job.job_id for job in jobs if job.scheduler == name}
             if asked := ids.union(by_hand) if ids or not jobs else ids:
-                said = scheduler.accounts(sorted(asked))
+                said = scheduler.ask_accounts(sorted(asked))
                 found = Accounts({**found.rows, **said.rows}, found.problem or said.problem)
         return found
 
@@ -121,6 +121,6 @@ class Schedulers:
 SCHEDULERS = Schedulers(SlurmScheduler(), LocalScheduler())
 
 
-def scheduler_of(profile: ClusterProfile) -> Scheduler:
+def find_scheduler(profile: ClusterProfile) -> Scheduler:
     """Return the scheduler that jobs of this profile are submitted to."""
-    return SCHEDULERS.of(profile)
+    return SCHEDULERS.find_for(profile)

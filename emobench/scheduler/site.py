@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
-from emobench.core.errors import nearest
+from emobench.core.errors import suggest_nearest
 from emobench.core.site_check import Check, failed, ok, skipped, warning
-from emobench.scheduler.render import limit_s
-from emobench.scheduler.slurm_commands import advice_on, run_command
+from emobench.scheduler.render import parse_limit_s
+from emobench.scheduler.slurm_commands import find_advice, run_command
 
 NEEDED = ("sbatch", "squeue", "scontrol", "scancel")
 USEFUL = {
@@ -67,7 +67,7 @@ def check_slurm(profile: ClusterProfile) -> Iterator[Check]:
     site = _ask(output)
     version = site.config.get("SLURM_VERSION", "of unknown version")
     yield ok("controller", f"{site.config.get('ClusterName', '?')}, Slurm {version}")
-    yield _array_size(profile, site)
+    yield _check_array_size(profile, site)
     for kind in ("user_server", "assistant_server", "array"):
         yield from _check_job(kind, getattr(profile, kind), profile, site)
 
@@ -89,7 +89,7 @@ def _ask(config: str) -> Site:
     nodes: dict[str, list[Nodes]] = {}
     for line in (output or "").splitlines():
         partition, cpus, memory, gres = (*line.split("|", 3), "", "", "")[:4]
-        group = Nodes(gres.strip(), _whole(cpus), _whole(memory))
+        group = Nodes(gres.strip(), _parse_whole(cpus), _parse_whole(memory))
         nodes.setdefault(partition, []).append(group)
     site.nodes = nodes
     format_ = "format=account,partition,qos"
@@ -102,8 +102,8 @@ def _ask(config: str) -> Site:
     return site
 
 
-def _array_size(profile: ClusterProfile, site: Site) -> Check:
-    site_size, own = _whole(site.config.get("MaxArraySize", "")), profile.max_array_size
+def _check_array_size(profile: ClusterProfile, site: Site) -> Check:
+    site_size, own = _parse_whole(site.config.get("MaxArraySize", "")), profile.max_array_size
     if site_size and own and own > site_size:
         hint = f"write max_array_size: {site_size}, or leave it out: it is asked then"
         return failed("max_array_size", f"{own}, but the site's is {site_size}", hint)
@@ -118,18 +118,18 @@ def _check_job(
     kind: str, job: JobResources, profile: ClusterProfile, site: Site
 ) -> Iterator[Check]:
     before: list[Check] = [
-        *_partitions(kind, job, site),
-        *_account(kind, job, site),
-        *_gres(kind, job, profile, site),
+        *_check_partitions(kind, job, site),
+        *_check_account(kind, job, site),
+        *_check_gres(kind, job, profile, site),
     ]
     yield from before
     if any(check.state == "failed" for check in before):
         yield skipped(f"{kind}: sbatch", "see above")
     else:
-        yield _test_only(kind, job)
+        yield _test_submission(kind, job)
 
 
-def _partitions(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
+def _check_partitions(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
     name = f"{kind}.partition"
     if not site.partitions:
         yield skipped(name, "scontrol lists no partition")
@@ -141,10 +141,10 @@ def _partitions(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
             yield ok(name, f"none: the site's default, {default[0]}")
         else:
             yield failed(name, "none, and the site has no default", f"one of: {there}")
-    for partition in names_of(job, site):
+    for partition in list_partition_names(job, site):
         known = site.partitions.get(partition)
         if known is None:
-            guess = nearest(partition, site.partitions)
+            guess = suggest_nearest(partition, site.partitions)
             hint = f"{guess} There are: {there}".strip()
             yield failed(name, f"this site has no partition {partition}", hint)
             continue
@@ -152,8 +152,8 @@ def _partitions(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
             yield failed(name, f"{partition} is {known['State']}", "ask the site, or take another")
         elif job.partition is not None:
             yield ok(name, partition)
-        longest = limit_s(known.get("MaxTime"))
-        wanted = limit_s(job.time)
+        longest = parse_limit_s(known.get("MaxTime"))
+        wanted = parse_limit_s(job.time)
         if job.time is None:
             yield ok(f"{kind}.time", f"none: the site's, {known.get('DefaultTime', '?')}")
         elif longest is not None and (wanted is None or wanted > longest):
@@ -164,14 +164,14 @@ def _partitions(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
             yield ok(f"{kind}.time", f"{job.time} of {known.get('MaxTime', '?')} in {partition}")
 
 
-def names_of(job: JobResources, site: Site) -> list[str]:
+def list_partition_names(job: JobResources, site: Site) -> list[str]:
     """Return the partitions that a job may run in."""
     if job.partition is not None:
         return job.partition.split(",")
     return [n for n, p in site.partitions.items() if p.get("Default") == "YES"]
 
 
-def _account(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
+def _check_account(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
     asked = [(word, value) for word in ("account", "qos") if (value := getattr(job, word))]
     enforced = site.config.get("AccountingStorageEnforce", "none") not in ("", "none", "(null)")
     if site.associations is None:
@@ -196,11 +196,13 @@ def _account(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
         else:
             there = ", ".join(allowed) or "none"
             said = f"{value} is none of yours" + ("" if enforced else " (the site does not check)")
-            hint = f"{nearest(value, allowed)} You have: {there}".strip()
+            hint = f"{suggest_nearest(value, allowed)} You have: {there}".strip()
             yield problem(f"{kind}.{word}", said, hint)
 
 
-def _gres(kind: str, job: JobResources, profile: ClusterProfile, site: Site) -> Iterator[Check]:
+def _check_gres(
+    kind: str, job: JobResources, profile: ClusterProfile, site: Site
+) -> Iterator[Check]:
     if not isinstance(job, ServerResources):
         return
     name = f"{kind}.gres"
@@ -209,27 +211,31 @@ def _gres(kind: str, job: JobResources, profile: ClusterProfile, site: Site) -> 
             hint = "`sinfo -o '%P %G'` lists them; without one the job gets no card"
             yield warning(name, f"none, though the accelerator is {profile.accelerator}", hint)
         return
-    groups = [group for partition in names_of(job, site) for group in site.nodes.get(partition, [])]
+    groups = [
+        group
+        for partition in list_partition_names(job, site)
+        for group in site.nodes.get(partition, [])
+    ]
     if not groups:
         yield skipped(name, "sinfo lists no node of the partition")
         return
-    counts = [cards_in(group.gres, job.gres) for group in groups]
+    counts = [count_cards(group.gres, job.gres) for group in groups]
     if any(counts):
         yield ok(name, f"{job.gres}, up to {max(counts)} on a node")
         return
-    there = sorted({gres for group in groups for gres in gres_names(group.gres)})
-    hint = f"{nearest(job.gres, there)} They have: {', '.join(there) or 'none'}".strip()
+    there = sorted({gres for group in groups for gres in parse_gres_names(group.gres)})
+    hint = f"{suggest_nearest(job.gres, there)} They have: {', '.join(there) or 'none'}".strip()
     yield failed(name, f"no node of {job.partition or 'the partition'} has {job.gres}", hint)
 
 
-def gres_names(listed: str) -> list[str]:
+def parse_gres_names(listed: str) -> list[str]:
     """Return the names, without counts, in sinfo's list: 'gpu:h100:2(S:0-1),hpu:8' -> gpu:h100,
     hpu."""
     plain = re.sub(r"\([^)]*\)", "", listed)
     return [re.sub(r":\d+[KMG]?$", "", item) for item in plain.split(",") if item]
 
 
-def cards_in(listed: str, wanted: str) -> int:
+def count_cards(listed: str, wanted: str) -> int:
     """Return how many of a GRES one node has; a name without a type counts every type."""
     total = 0
     for item in re.sub(r"\([^)]*\)", "", listed).split(","):
@@ -239,7 +245,7 @@ def cards_in(listed: str, wanted: str) -> int:
     return total
 
 
-def _test_only(kind: str, job: JobResources) -> Check:
+def _test_submission(kind: str, job: JobResources) -> Check:
     """Ask sbatch itself, which also knows the site's own rules; nothing is queued."""
     options = {
         "partition": job.partition,
@@ -258,9 +264,9 @@ def _test_only(kind: str, job: JobResources) -> Check:
     if output is not None:
         return ok(name, "would take the job" + (" (with one card)" if options["gres"] else ""))
     said = " ".join(said.split()) or "no reason given"
-    return failed(name, said, advice_on(said) or f"try: {' '.join(command)}")
+    return failed(name, said, find_advice(said) or f"try: {' '.join(command)}")
 
 
-def _whole(text: str) -> int:
+def _parse_whole(text: str) -> int:
     match = re.match(r"\d+", text)
     return int(match[0]) if match else 0

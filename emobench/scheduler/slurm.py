@@ -14,48 +14,48 @@ from typing import TYPE_CHECKING
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
-from emobench.core.job_id import local_job_id, slurm_job_id
+from emobench.core.job_id import read_local_job_id, read_slurm_job_id
 from emobench.core.output import say
 from emobench.core.plan import (
     Plan,
-    blocks_of_server,
+    get_replica_number,
+    get_server_name,
+    list_blocks,
+    list_needed_servers,
     load_plan,
-    replica_of,
-    server_of,
-    servers_used_by,
 )
 from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
-from emobench.core.times import iso
+from emobench.core.times import to_iso
 from emobench.scheduler.interface import Accounts, JobState, OwnJob, Scheduler
-from emobench.scheduler.job_comment import JobComment, read_comment, run_in_comment
+from emobench.scheduler.job_comment import JobComment, find_run_in_comment, read_comment
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
-    array_option,
-    array_script,
+    build_server_arguments,
+    format_array_option,
     has_cleanup,
-    server_arguments,
-    server_script,
+    name_array_script,
+    name_server_script,
 )
-from emobench.scheduler.sbatch_lines import waiting_servers
+from emobench.scheduler.sbatch_lines import find_waiting_servers
 from emobench.scheduler.slurm_commands import (
-    advice_on,
     ask_own_job,
+    ask_slurm_accounts,
+    ask_slurm_states,
     cancel_slurm,
-    commented_jobs,
-    live_arrays,
-    queued_command,
+    find_advice,
+    find_commented_jobs,
+    find_live_arrays,
+    find_queued_command,
     run_command,
-    slurm_accounts,
-    slurm_states,
 )
-from emobench.store.hosted_keys import key_variables
+from emobench.store.hosted_keys import list_key_variables
 from emobench.store.jobs import (
     JobKind,
     JobRecord,
     OnJob,
     add_jobs,
-    new_record,
+    make_record,
     read_jobs,
     remove_jobs,
 )
@@ -93,25 +93,25 @@ class SlurmScheduler(Scheduler):
             on_job(job)
 
         try:
-            executor = _executor(run_dir, plan)
+            executor = _make_executor(run_dir, plan)
             for server in servers:
                 # An earlier job's file would be taken for the new one's: its "failed" ends the
                 # wait.
                 run_dir.endpoint(server).unlink(missing_ok=True)
                 run_dir.successor(server).unlink(missing_ok=True)
                 note(_submit_server(executor, run_dir, server))
-            own = self._own_jobs(run_dir, JobKind.SERVER)
-            waiting = waiting_servers(own, self.states(own))
+            own = self._read_own_jobs(run_dir, JobKind.SERVER)
+            waiting = find_waiting_servers(own, self.ask_states(own))
             for block in plan.blocks:
                 cells = sorted(missing.get(block.name, ()))
                 if not cells:
                     continue
-                options = [array_option(plan, block, cells)]
-                needed = servers_used_by(block.assistant)
+                options = [format_array_option(plan, block, cells)]
+                needed = list_needed_servers(block.assistant)
                 if ids := [waiting[server] for server in needed if server in waiting]:
                     options.append(f"--dependency=after:{':'.join(ids)}")
-                script = array_script(block.name)
-                job = new_record(JobKind.ARRAY, block.name, "", script, cells=tuple(cells))
+                script = name_array_script(block.name)
+                job = make_record(JobKind.ARRAY, block.name, "", script, cells=tuple(cells))
                 note(sbatch(executor, run_dir, job, options))
         except BaseException as error:
             # sbatch may have been ended, or not have heard, after Slurm had said yes.
@@ -136,14 +136,14 @@ class SlurmScheduler(Scheduler):
         """
         if not has_cleanup(plan):
             return []
-        live = self.live(self._own_jobs(run_dir))
+        live = self.find_live(self._read_own_jobs(run_dir))
         arrays = [job.job_id for job in live if job.kind is JobKind.ARRAY]
         if not arrays:
             return []
-        job = new_record(JobKind.CLEANUP, "cleanup", "", CLEANUP_SCRIPT)
+        job = make_record(JobKind.CLEANUP, "cleanup", "", CLEANUP_SCRIPT)
         try:
             after = f"--dependency=afterany:{':'.join(arrays)}"
-            job = sbatch(_executor(run_dir, plan), run_dir, job, [after])
+            job = sbatch(_make_executor(run_dir, plan), run_dir, job, [after])
         except SubmissionRefused as error:
             warn(
                 f"no clean-up job: {error}\n  the sweep goes on without it. Its servers leave by "
@@ -159,10 +159,12 @@ class SlurmScheduler(Scheduler):
         return [job]
 
     def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
-        script = server_script(server_of(instance))
+        script = name_server_script(get_server_name(instance))
         if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
             raise SubmissionRefused(f'{script} hands no arguments on ("$@")')
-        return _submit_server(_executor(run_dir, load_plan(run_dir)), run_dir, instance, takes_over)
+        return _submit_server(
+            _make_executor(run_dir, load_plan(run_dir)), run_dir, instance, takes_over
+        )
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
         """Find jobs by their comments (`JobComment`)."""
@@ -170,7 +172,7 @@ class SlurmScheduler(Scheduler):
             return []
         blocks = {block.name: block for block in plan.blocks}
         found = []
-        for job in commented_jobs({run_dir.path.stat().st_uid, os.geteuid()}):
+        for job in find_commented_jobs({run_dir.path.stat().st_uid, os.geteuid()}):
             comment = read_comment(job.comment, run_dir)
             if comment is None:
                 continue
@@ -178,8 +180,8 @@ class SlurmScheduler(Scheduler):
                 comment.kind,
                 comment.name,
                 job.job_id,
-                f"scripts/{_script_of(comment)}",
-                submitted=iso(job.submitted),
+                f"scripts/{_find_script(comment)}",
+                submitted=to_iso(job.submitted),
                 takes_over=comment.takes_over,
             )
             if comment.kind is JobKind.ARRAY and (block := blocks.get(comment.name)):
@@ -188,12 +190,12 @@ class SlurmScheduler(Scheduler):
             found.append(record)
         return found
 
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """Return the state by job id; the tasks of arrays stand as '<job id>_<index>'."""
-        return slurm_states(sorted({job.job_id for job in jobs}))
+        return ask_slurm_states(sorted({job.job_id for job in jobs}))
 
-    def live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
-        alive = live_arrays(sorted({job.job_id for job in jobs}))
+    def find_live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
+        alive = find_live_arrays(sorted({job.job_id for job in jobs}))
         return [job for job in jobs if job.job_id in alive]
 
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
@@ -201,10 +203,10 @@ class SlurmScheduler(Scheduler):
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
         """Judge by its comment, or where that is none of ours, by the script that was submitted."""
-        queued = queued_command(job.job_id)
+        queued = find_queued_command(job.job_id)
         if queued is None:
             return True
-        if (owner := run_in_comment(queued.comment)) is not None:
+        if (owner := find_run_in_comment(queued.comment)) is not None:
             return owner == run_dir.identity
         return not queued.script or Path(queued.script).is_relative_to(run_dir.path)
 
@@ -217,7 +219,7 @@ class SlurmScheduler(Scheduler):
             change = [f"JobId={array.job_id}", f"ArrayTaskThrottle={throttle}"]
             output, error = run_command(["scontrol", "update", *change])
             # One that ended meanwhile needs none.
-            if output is None and self.live([array]):
+            if output is None and self.find_live([array]):
                 raise EmobenchError(f"scontrol update {' '.join(change)}: {error.strip()}")
 
     def stop_cells(
@@ -231,15 +233,15 @@ class SlurmScheduler(Scheduler):
         run_command(["scancel", "--state=PENDING", *ids])
         run_command(["scancel", "--signal=TERM", "--batch", *ids])
         deadline = time.monotonic() + CELLS_END_S
-        while time.monotonic() < deadline and self.live(jobs):
+        while time.monotonic() < deadline and self.find_live(jobs):
             sleep(1.0)
-        if left := self.live(jobs):
+        if left := self.find_live(jobs):
             self.cancel(left)
 
-    def accounts(self, job_ids: Sequence[str]) -> Accounts:
-        return slurm_accounts(job_ids)
+    def ask_accounts(self, job_ids: Sequence[str]) -> Accounts:
+        return ask_slurm_accounts(job_ids)
 
-    def max_array_size(self, profile: ClusterProfile) -> int:
+    def find_max_array_size(self, profile: ClusterProfile) -> int:
         """Return the profile's word, or the site's."""
         if profile.max_array_size is not None:
             return profile.max_array_size
@@ -264,29 +266,29 @@ class SlurmScheduler(Scheduler):
 
         yield from check_slurm(profile)
 
-    def own_job_id(self) -> str:
-        return slurm_job_id() or local_job_id()
+    def read_own_job_id(self) -> str:
+        return read_slurm_job_id() or read_local_job_id()
 
-    def own_job_age_s(self) -> float:
+    def compute_own_job_age_s(self) -> float:
         try:
             return max(time.time() - float(os.environ["SLURM_JOB_START_TIME"]), 0.0)
         except (KeyError, ValueError):
             return 0.0
 
     def hands_over(self) -> bool:
-        return bool(slurm_job_id())
+        return bool(read_slurm_job_id())
 
-    def own_job(self) -> OwnJob:
-        return ask_own_job(slurm_job_id())
+    def ask_own_job(self) -> OwnJob:
+        return ask_own_job(read_slurm_job_id())
 
     def requeue_if_preempted(self) -> bool:
         """Requeue this job where it was preempted: one that ends by itself within the time it is
         given counts as ended, and Slurm does not requeue it."""
-        return bool(slurm_job_id()) and self.own_job().preempted and self.requeue()
+        return bool(read_slurm_job_id()) and self.ask_own_job().preempted and self.requeue()
 
     def requeue(self) -> bool:
         """Requeue this job. Ends this process: Slurm ends the job before it starts it again."""
-        job_id = slurm_job_id()
+        job_id = read_slurm_job_id()
         if not job_id:
             return False
         output, error = run_command(["scontrol", "requeue", job_id])
@@ -294,7 +296,7 @@ class SlurmScheduler(Scheduler):
             say(f"emobench: this job cannot be requeued: {' '.join(error.split())}")
         return output is not None
 
-    def _own_jobs(self, run_dir: RunDir, *kinds: JobKind) -> list[JobRecord]:
+    def _read_own_jobs(self, run_dir: RunDir, *kinds: JobKind) -> list[JobRecord]:
         jobs = [job for job in read_jobs(run_dir) if job.scheduler == self.name]
         return [job for job in jobs if job.kind in kinds] if kinds else jobs
 
@@ -305,9 +307,9 @@ class SlurmScheduler(Scheduler):
         servers = [job for job in submitted if job.kind is JobKind.SERVER]
         if not servers:
             return []
-        arrays = self.live(self._own_jobs(run_dir, JobKind.ARRAY))
+        arrays = self.find_live(self._read_own_jobs(run_dir, JobKind.ARRAY))
         live = {name for array in arrays for name in array.block_names}
-        lonely = [job for job in servers if live.isdisjoint(blocks_of_server(plan, job.name))]
+        lonely = [job for job in servers if live.isdisjoint(list_blocks(plan, job.name))]
         if not lonely:
             return []
         # The refusal is what the user has to read; a scancel that fails must not hide it.
@@ -317,35 +319,35 @@ class SlurmScheduler(Scheduler):
         return [str(job) for job in lonely]
 
 
-def _executor(run_dir: RunDir, plan: Plan) -> ScriptExecutor:
+def _make_executor(run_dir: RunDir, plan: Plan) -> ScriptExecutor:
     """Return the executor. Raises SubmissionRefused where this machine has no Slurm."""
     from emobench.scheduler.executor import ScriptExecutor
 
     try:
-        return ScriptExecutor(run_dir.submitit, key_variables(plan.sweep))
+        return ScriptExecutor(run_dir.submitit, list_key_variables(plan.sweep))
     except RuntimeError as error:
         raise SubmissionRefused(
             f"this machine has no Slurm ({error}); submit on a login node, or use --cluster local"
         ) from error
 
 
-def _script_of(job: JobComment) -> str:
+def _find_script(job: JobComment) -> str:
     if job.kind is JobKind.SERVER:
-        return server_script(server_of(job.name))
-    return CLEANUP_SCRIPT if job.kind is JobKind.CLEANUP else array_script(job.name)
+        return name_server_script(get_server_name(job.name))
+    return CLEANUP_SCRIPT if job.kind is JobKind.CLEANUP else name_array_script(job.name)
 
 
 def _submit_server(
     executor: ScriptExecutor, run_dir: RunDir, instance: str, takes_over: str = ""
 ) -> JobRecord:
-    script = server_script(server_of(instance))
-    job = new_record(JobKind.SERVER, instance, "", script, takes_over=takes_over)
+    script = name_server_script(get_server_name(instance))
+    job = make_record(JobKind.SERVER, instance, "", script, takes_over=takes_over)
     options: list[str] = []
-    arguments = server_arguments(instance, takes_over)
+    arguments = build_server_arguments(instance, takes_over)
     if arguments and f'="emobench {run_dir.identity} ' in (run_dir.path / job.script).read_text():
         # The script's comment is the server's; a site's own comment stays.
         comment = JobComment(job.kind, instance, takes_over)
-        options = [f"--comment={comment.write(run_dir, f'replica {replica_of(instance)}')}"]
+        options = [f"--comment={comment.write(run_dir, f'replica {get_replica_number(instance)}')}"]
     return sbatch(executor, run_dir, job, options, arguments)
 
 
@@ -365,7 +367,7 @@ def sbatch(
         said = str(error).strip() or "nothing (is Slurm's controller up? try `squeue`)"
         lines = [f"sbatch refused {job.script} ({' '.join(options) or 'no options'}):"]
         lines += [f"  {line}" for line in said.splitlines()]
-        if advice := advice_on(said):
+        if advice := find_advice(said):
             lines.append(f"  {advice}")
         raise SubmissionRefused("\n".join(lines)) from None
     return replace(job, job_id=str(submitted.job_id))

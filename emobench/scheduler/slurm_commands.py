@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from emobench.core.errors import EmobenchError
-from emobench.core.job_id import array_of, expand_id
+from emobench.core.job_id import expand_id, get_array_id
 from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob
 
 COMMAND_TIMEOUT_S = 60.0
@@ -61,7 +61,7 @@ ADVICE = (
 )
 
 
-def advice_on(said: str) -> str:
+def find_advice(said: str) -> str:
     """Return what can be done about what sbatch said; empty where nothing is known."""
     return next((text for pattern, text in ADVICE if re.search(pattern, said)), "")
 
@@ -88,7 +88,7 @@ def run_command(command: Sequence[str]) -> tuple[str | None, str]:
     return (done.stdout if done.returncode == 0 else None), done.stderr
 
 
-def slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
+def ask_slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
     """Ask squeue for what lives, and sacct (where the site has it) for what has ended.
 
     Every id is answered for, by itself or, for an array, by its tasks.
@@ -96,8 +96,8 @@ def slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
     found: dict[str, JobState] = {}
     for start in range(0, len(job_ids), CHUNK):
         ids = job_ids[start : start + CHUNK]
-        queued = _squeue(ids)
-        ended = _sacct(ids)
+        queued = _ask_squeue(ids)
+        ended = _ask_sacct(ids)
         for job_id, state in ended.items():
             # The queue is the truth about what lives; accounting lags behind it.
             if queued is not None and job_id not in queued and state.live:
@@ -106,14 +106,14 @@ def slurm_states(job_ids: Sequence[str]) -> dict[str, JobState]:
             past = ended.get(job_id)
             known = past is not None and not state.live and not past.live
             ended[job_id] = past if known and past is not None else state
-        answered = {array_of(job_id) for job_id in ended}
+        answered = {get_array_id(job_id) for job_id in ended}
         missing = JobState("UNKNOWN" if queued is None else "GONE")
         found.update({job_id: missing for job_id in ids if job_id not in answered})
         found.update(ended)
     return found
 
 
-def live_arrays(job_ids: Sequence[str]) -> set[str]:
+def find_live_arrays(job_ids: Sequence[str]) -> set[str]:
     """Return those of the jobs and arrays that are in the queue, or cannot be asked about.
 
     Asked of squeue alone where it answers: this is asked often, and accounting is slow.
@@ -121,9 +121,9 @@ def live_arrays(job_ids: Sequence[str]) -> set[str]:
     live: set[str] = set()
     for start in range(0, len(job_ids), CHUNK):
         chunk = job_ids[start : start + CHUNK]
-        queued = _squeue(chunk)
-        states = slurm_states(chunk) if queued is None else queued
-        live |= {array_of(job_id) for job_id, state in states.items() if state.live}
+        queued = _ask_squeue(chunk)
+        states = ask_slurm_states(chunk) if queued is None else queued
+        live |= {get_array_id(job_id) for job_id, state in states.items() if state.live}
     return live
 
 
@@ -139,7 +139,7 @@ class CommentedJob:
     """Of an array's tasks, those that ended a moment ago included; empty: it is none."""
 
 
-def commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
+def find_commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
     """Ask squeue for the jobs of these users (their numbers) that may still do something, the
     oldest first. Raises EmobenchError where it does not answer."""
     command = [*_WITH_EPOCH_TIMES, "squeue", "--noheader", "--states=all", "--format=%i|%T|%V|%k"]
@@ -155,7 +155,7 @@ def commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
         for each in expand_id(row):
             job_id, _, index = each.partition("_")
             indices.setdefault(job_id, set()).update([int(index)] if index.isdigit() else [])
-            said[job_id] = (_time(submitted) or 0.0, comment)
+            said[job_id] = (_parse_time(submitted) or 0.0, comment)
             if JobState(state).live:
                 live.add(job_id)
     found = [CommentedJob(each, *said[each], tuple(sorted(indices[each]))) for each in live]
@@ -171,7 +171,7 @@ class QueuedCommand:
     comment: str
 
 
-def queued_command(job_id: str) -> QueuedCommand | None:
+def find_queued_command(job_id: str) -> QueuedCommand | None:
     """Ask squeue what a job was submitted with; None where it does not say."""
     asked = ["squeue", "--noheader", "--states=all", "--format=%k|%o", f"--jobs={job_id}"]
     output, _ = run_command(asked)
@@ -183,7 +183,7 @@ def queued_command(job_id: str) -> QueuedCommand | None:
     return None
 
 
-def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:
+def _ask_squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:
     """Return the states by job id; None where squeue could not be asked."""
     command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%N"]
     output, error = run_command([*command, f"--jobs={','.join(job_ids)}"])
@@ -198,7 +198,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, JobState] | None:
     return states
 
 
-def _sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
+def _ask_sacct(job_ids: Sequence[str]) -> dict[str, JobState]:
     command = ["sacct", "--allocations", "--noheader", "--parsable2"]
     names = "JobID,State,ExitCode,Reason,NodeList"
     output, _ = run_command([*command, f"--format={names}", f"--jobs={','.join(job_ids)}"])
@@ -225,9 +225,9 @@ def cancel_slurm(job_ids: Sequence[str], deadline_s: float = 90.0) -> None:
             raise EmobenchError(f"scancel failed: {error.strip()}")
     deadline = time.monotonic() + deadline_s
     while remaining:
-        states = slurm_states(remaining)
-        alive = {array_of(job_id) for job_id, state in states.items() if state.live}
-        remaining = [job_id for job_id in remaining if array_of(job_id) in alive]
+        states = ask_slurm_states(remaining)
+        alive = {get_array_id(job_id) for job_id, state in states.items() if state.live}
+        remaining = [job_id for job_id in remaining if get_array_id(job_id) in alive]
         if remaining and time.monotonic() > deadline:
             raise EmobenchError(
                 f"jobs {', '.join(remaining)} are still in the queue {deadline_s:g} s after "
@@ -237,7 +237,7 @@ def cancel_slurm(job_ids: Sequence[str], deadline_s: float = 90.0) -> None:
             time.sleep(0.5)
 
 
-def slurm_accounts(job_ids: Sequence[str]) -> Accounts:
+def ask_slurm_accounts(job_ids: Sequence[str]) -> Accounts:
     """Return sacct's record of when jobs waited and ran, and what they were given."""
     rows: dict[str, list[Accounted]] = {}
     command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
@@ -260,15 +260,15 @@ def parse_accounting(output: str) -> list[Accounted]:
         parts = line.split("|")
         if len(parts) != 5:
             continue
-        submitted, started, ended = map(_time, parts[1:4])
+        submitted, started, ended = map(_parse_time, parts[1:4])
         rows += [
-            Accounted(job_id, submitted, started, ended, _gres(parts[4]))
+            Accounted(job_id, submitted, started, ended, _parse_gres(parts[4]))
             for job_id in expand_id(parts[0])
         ]
     return rows
 
 
-def _time(text: str) -> float | None:
+def _parse_time(text: str) -> float | None:
     """Return a time of sacct, which is local, as seconds since the epoch; None for Unknown and
     None."""
     if text.isdigit():
@@ -279,7 +279,7 @@ def _time(text: str) -> float | None:
         return None
 
 
-def _gres(tres: str) -> dict[str, int]:
+def _parse_gres(tres: str) -> dict[str, int]:
     """Return counts by GRES: 'billing=4,gres/gpu:h100=2,gres/gpu=2' -> {'gpu:h100': 2, 'gpu':
     2}."""
     pairs = re.findall(r"(?:^|,)gres/([^=,]+)=(\d+)", tres)
@@ -294,7 +294,7 @@ def ask_own_job(job_id: str, environ: Mapping[str, str] = os.environ) -> OwnJob:
     if output is not None and (job := parse_own_job(output)) is not None:
         return job
     start, end = (environ.get(f"SLURM_JOB_{name}_TIME") for name in ("START", "END"))
-    return OwnJob(_epoch(start), _epoch(end))
+    return OwnJob(_parse_epoch(start), _parse_epoch(end))
 
 
 def parse_own_job(output: str) -> OwnJob | None:
@@ -302,11 +302,11 @@ def parse_own_job(output: str) -> OwnJob | None:
     fields = dict(re.findall(r"(\w+)=(\S*)", output))
     if "StartTime" not in fields:
         return None
-    preempted = _epoch(fields.get("PreemptTime")) is not None
-    return OwnJob(_epoch(fields["StartTime"]), _epoch(fields.get("EndTime")), preempted)
+    preempted = _parse_epoch(fields.get("PreemptTime")) is not None
+    return OwnJob(_parse_epoch(fields["StartTime"]), _parse_epoch(fields.get("EndTime")), preempted)
 
 
-def _epoch(text: str | None) -> float | None:
+def _parse_epoch(text: str | None) -> float | None:
     """Return a time of scontrol as seconds since the epoch; None for 'Unknown', 'None' and
     'N/A'."""
     return float(text) if text is not None and text.isdigit() else None

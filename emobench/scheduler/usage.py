@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from emobench.core.plan import USER_SERVER, Plan, server_of, servers_of, servers_used_by
+from emobench.core.plan import USER_SERVER, Plan, get_server_name, list_needed_servers, list_servers
 from emobench.core.run_dir import RunDir
-from emobench.core.times import seconds
-from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, cost_of
+from emobench.core.times import to_seconds
+from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, compute_cost
 from emobench.scheduler.interface import Accounts, JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
-from emobench.store.endpoints import privacy_note, read_endpoint
+from emobench.store.endpoints import describe_privacy, read_endpoint
 from emobench.store.events import Event, read_events
-from emobench.store.jobs import JobKind, JobRecord, tasks_of
+from emobench.store.jobs import JobKind, JobRecord, list_task_ids
 from emobench.store.summaries import CellSummary, read_summary
 
 SummaryOf = Callable[[int], CellSummary | None]
@@ -28,10 +28,10 @@ def ask_accounts(
         return Accounts()  # its record was lost; the numbers in its events are of processes
     known = {job.job_id for job in jobs}
     by_hand = {job for job in read_events(run_dir) if job.isdigit() and job not in known}
-    return schedulers.accounts(jobs, by_hand)
+    return schedulers.ask_accounts(jobs, by_hand)
 
 
-def usage(
+def compute_run_cost(
     plan: Plan,
     run_dir: RunDir,
     jobs: Sequence[JobRecord],
@@ -45,36 +45,36 @@ def usage(
     """Return the cost of the run so far; `conversations` are needed for the share of each cell."""
     events = read_events(run_dir)
     reader = _Reader(plan, run_dir, states, accounts, events, summary_of)
-    runs = [run for job in jobs for run in reader.runs(job)]
+    runs = [run for job in jobs for run in reader.list_runs(job)]
     known = {job.job_id for job in jobs}
     for job_id in sorted(set(events) - known):
         # A server that somebody submitted by hand.
-        runs += reader.runs(JobRecord(JobKind.SERVER, events[job_id][0].server, job_id))
+        runs += reader.list_runs(JobRecord(JobKind.SERVER, events[job_id][0].server, job_id))
     marks = {
         job_id: [Mark(event.time, event.event) for event in each] for job_id, each in events.items()
     }
     moment = time.time() if now is None else now
-    problem = accounts.problem or privacy_note(run_dir)
-    return cost_of(runs, marks, moment, conversations, problem)
+    problem = accounts.problem or describe_privacy(run_dir)
+    return compute_cost(runs, marks, moment, conversations, problem)
 
 
-def accelerators_of(plan: Plan, server: str) -> int:
+def count_accelerators(plan: Plan, server: str) -> int:
     """Return how many cards a server's job holds; none where the profile asks for none."""
-    model = servers_of(plan.sweep).get(server_of(server))
+    model = list_servers(plan.sweep).get(get_server_name(server))
     if model is None:
         return 0
     profile = plan.profile
     if profile.one_machine:
         return 0 if profile.accelerator == "none" else model.accelerators
-    user = server_of(server) == USER_SERVER
+    user = get_server_name(server) == USER_SERVER
     resources = profile.user_server if user else profile.assistant_server
     return 0 if resources.gres is None else model.accelerators
 
 
-def servers_used(plan: Plan, assistant: str) -> tuple[str, ...]:
+def list_servers_used(plan: Plan, assistant: str) -> tuple[str, ...]:
     """Return the servers of this sweep that a conversation with `assistant` needs."""
-    started = servers_of(plan.sweep)
-    return tuple(name for name in servers_used_by(assistant) if name in started)
+    started = list_servers(plan.sweep)
+    return tuple(name for name in list_needed_servers(assistant) if name in started)
 
 
 class _Reader:
@@ -93,18 +93,20 @@ class _Reader:
         self._states, self._accounts, self._events = states, accounts, events
         self._summary = summary_of or partial(read_summary, run_dir)
 
-    def runs(self, job: JobRecord) -> list[JobRun]:
+    def list_runs(self, job: JobRecord) -> list[JobRun]:
         if job.kind is JobKind.SERVER:
-            found = self._accounted(job, job.job_id, None)
-            return found or [self._recorded_server(job)]
+            found = self._read_accounted(job, job.job_id, None)
+            return found or [self._read_recorded_server(job)]
         runs: list[JobRun] = []
-        for cell, task in tasks_of(self._plan, job).items():
-            runs += self._accounted(job, task, cell) or self._recorded_task(job, task, cell)
+        for cell, task in list_task_ids(self._plan, job).items():
+            runs += self._read_accounted(job, task, cell) or self._read_recorded_task(
+                job, task, cell
+            )
         return runs
 
-    def _accounted(self, job: JobRecord, job_id: str, cell: int | None) -> list[JobRun]:
+    def _read_accounted(self, job: JobRecord, job_id: str, cell: int | None) -> list[JobRun]:
         server = job.kind is JobKind.SERVER
-        planned = accelerators_of(self._plan, job.name) if server else 0
+        planned = count_accelerators(self._plan, job.name) if server else 0
         return [
             JobRun(
                 kind=JobKind.SERVER if server else JobKind.ARRAY,
@@ -113,33 +115,33 @@ class _Reader:
                 submitted=row.submitted,
                 started=row.started,
                 ended=row.ended,
-                accelerators=self._given(job.name, row.gres, planned) if server else 0,
+                accelerators=self._count_cards(job.name, row.gres, planned) if server else 0,
                 source="sacct",
                 cell=cell,
             )
             for row in self._accounts.rows.get(job_id, ())
         ]
 
-    def _given(self, server: str, gres: Mapping[str, int], planned: int) -> int:
+    def _count_cards(self, server: str, gres: Mapping[str, int], planned: int) -> int:
         """Return cards as accounted, or as planned where the site does not account for this
         GRES."""
         profile = self._plan.profile
-        user = server_of(server) == USER_SERVER
+        user = get_server_name(server) == USER_SERVER
         resources = profile.user_server if user else profile.assistant_server
         name = (resources.gres or "").split(":")[0]
         typed = [count for key, count in gres.items() if key.startswith(f"{name}:")]
         return gres.get(name, sum(typed) if typed else planned) if name else planned
 
-    def _recorded_server(self, job: JobRecord) -> JobRun:
+    def _read_recorded_server(self, job: JobRecord) -> JobRun:
         job_id = job.job_id
         events = self._events.get(job_id, [])
         ended = None
-        if not self._live(job_id) or (events and events[-1].event in ("left", "failed")):
-            hidden = privacy_note(self._run_dir)
+        if not self._is_live(job_id) or (events and events[-1].event in ("left", "failed")):
+            hidden = describe_privacy(self._run_dir)
             endpoint = None if hidden else read_endpoint(self._run_dir, job.name)
             signs = [event.time for event in events]
             if endpoint is not None and endpoint.job_id == job_id:
-                signs.append(seconds(endpoint.heartbeat) or 0.0)
+                signs.append(to_seconds(endpoint.heartbeat) or 0.0)
             ended = max(signs, default=job.submitted_at)
         return JobRun(
             kind=JobKind.SERVER,
@@ -148,17 +150,17 @@ class _Reader:
             submitted=job.submitted_at,
             started=events[0].time if events else None,
             ended=ended,
-            accelerators=accelerators_of(self._plan, job.name),
+            accelerators=count_accelerators(self._plan, job.name),
             source="records",
         )
 
-    def _recorded_task(self, job: JobRecord, task: str, cell: int) -> list[JobRun]:
+    def _read_recorded_task(self, job: JobRecord, task: str, cell: int) -> list[JobRun]:
         summary = self._summary(cell) or CellSummary()
-        live = self._live(task) or self._live(job.job_id)
-        started = seconds(summary.started) if summary.job_id == task else None
+        live = self._is_live(task) or self._is_live(job.job_id)
+        started = to_seconds(summary.started) if summary.job_id == task else None
         if started is None and not live:
             return []  # nothing is recorded of it
-        ended = seconds(summary.ended) if started is not None else None
+        ended = to_seconds(summary.ended) if started is not None else None
         if ended is None and not live:
             ended = started
         submitted = job.submitted_at
@@ -166,5 +168,5 @@ class _Reader:
             JobRun(JobKind.ARRAY, job.name, task, submitted, started, ended, 0, "records", cell)
         ]
 
-    def _live(self, job_id: str) -> bool:
+    def _is_live(self, job_id: str) -> bool:
         return is_live(self._states.get(job_id))

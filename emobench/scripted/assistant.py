@@ -12,20 +12,20 @@ from typing import Any
 
 from emobench.benchmarks.tasks import Action, Task
 from emobench.benchmarks.transcript import API_OUTPUT
-from emobench.scripted.lookup import Library, words
+from emobench.scripted.lookup import Library, count_words
 from emobench.scripted.messages import (
     Form,
     Message,
     Reply,
     Tool,
     act,
-    arguments_for,
-    form_of,
+    choose_form,
+    extract_system_text,
+    extract_text,
+    make_arguments,
     say,
-    system_text,
-    text_of,
 )
-from emobench.scripted.script import MORE, Script, draw, faithful, with_mistake
+from emobench.scripted.script import MORE, Script, draw, write_faithful, write_mistaken
 from emobench.scripted.user import UnknownVariant, hear
 
 GREETING = "Hello! How can I help you today?"
@@ -56,7 +56,7 @@ class Assistant:
     script_of: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "script_of", lru_cache(maxsize=16384)(self._script))
+        object.__setattr__(self, "script_of", lru_cache(maxsize=16384)(self._choose_script))
 
     def reply(
         self,
@@ -69,12 +69,12 @@ class Assistant:
 
         Raises UnknownVariant.
         """
-        prompt = system_text(messages)
-        form = form_of(prompt, tools, tool_choice)
-        heard, results = _progress(messages, form)
-        env = self._env(prompt, form)
+        prompt = extract_system_text(messages)
+        form = choose_form(prompt, tools, tool_choice)
+        heard, results = _read_progress(messages, form)
+        env = self._find_env(prompt, form)
         if env is None:
-            return _elsewhere(heard, results, form)
+            return _reply_elsewhere(heard, results, form)
         if len(heard) < REVEALED:
             return say((GREETING, WHO, DETAILS)[len(heard)], form)
         opening = [hear(text) for text in heard[:REVEALED]]
@@ -86,21 +86,21 @@ class Assistant:
         if self.variants is not None and variant not in self.variants:
             raise UnknownVariant(f"the variant '{variant}', which the user sounds like")
         script: Script = self.script_of(task, variant, seed)
-        return _next(script, len(heard), results, form)
+        return _choose_next(script, len(heard), results, form)
 
-    def _env(self, prompt: str, form: Form) -> str | None:
+    def _find_env(self, prompt: str, form: Form) -> str | None:
         if form.tools:
-            return self.library.env_of_tools(form.tool_names)
+            return self.library.find_env_by_tools(form.tool_names)
         return self.library.env_of_prompt(prompt)
 
-    def _script(self, task: Task, variant: str, seed: int | None) -> Script:
+    def _choose_script(self, task: Task, variant: str, seed: int | None) -> Script:
         rates = self.mistakes
         rate = rates.get(variant, 0.0) if isinstance(rates, Mapping) else rates
         key = f"{self.seed}/{'' if seed is None else seed}/{task.env}/{task.index}/{variant}"
-        return with_mistake(task, key) if draw("fails", key) < rate else faithful(task)
+        return write_mistaken(task, key) if draw("fails", key) < rate else write_faithful(task)
 
 
-def _progress(messages: Sequence[Message], form: Form) -> tuple[list[str], int]:
+def _read_progress(messages: Sequence[Message], form: Form) -> tuple[list[str], int]:
     """Return what the user said so far, and how many tools have answered."""
     heard: list[str] = []
     results = 0
@@ -109,7 +109,7 @@ def _progress(messages: Sequence[Message], form: Form) -> tuple[list[str], int]:
         if role == "tool":
             results += 1
         elif role == "user":
-            text = text_of(message)
+            text = extract_text(message)
             if form.text_actions and text.startswith(API_OUTPUT):
                 results += 1
             else:
@@ -117,7 +117,7 @@ def _progress(messages: Sequence[Message], form: Form) -> tuple[list[str], int]:
     return heard, results
 
 
-def _next(script: Script, turns: int, results: int, form: Form) -> Reply:
+def _choose_next(script: Script, turns: int, results: int, form: Form) -> Reply:
     if results >= len(script.acts):
         return say(script.closing, form)
     if results == script.confirm_at and turns == REVEALED:
@@ -127,15 +127,15 @@ def _next(script: Script, turns: int, results: int, form: Form) -> Reply:
     return act(step, form, results) if known else say(UNABLE, form)
 
 
-def _elsewhere(heard: list[str], results: int, form: Form) -> Reply:
+def _reply_elsewhere(heard: list[str], results: int, form: Form) -> Reply:
     """Answer outside tau-bench, as in a probe: call the tool that the user's words name, once."""
     if not heard:
         return say(GREETING, form)
-    asked = words(heard[-1])
+    asked = count_words(heard[-1])
     if not results:
         for tool in form.tools:
             name = tool["function"]["name"]
             parts = [part for part in name.lower().split("_") if len(part) > 3]
             if name.lower() in asked or any(part in asked for part in parts):
-                return act(Action(name, arguments_for(tool, "example")), form, results)
+                return act(Action(name, make_arguments(tool, "example")), form, results)
     return say(f"I understand. {MORE}" if results == 0 else f"That is done. {MORE}", form)

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)"
     )
-    parser.add_argument("--port", type=_port, default=0, help="0 (default): a free one")
+    parser.add_argument("--port", type=_parse_port, default=0, help="0 (default): a free one")
     parser.add_argument(
         "--role",
         choices=("user", "assistant", "both", "judge"),
@@ -43,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to 65535")
     return int(text)
 
 
-def _key(arguments: argparse.Namespace) -> str | None:
+def _read_key(arguments: argparse.Namespace) -> str | None:
     """Return the key to ask for; None: none is. Raises InvalidInput where everybody would be
     answered."""
     if not arguments.without_key:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         scripted = load_settings(arguments.settings)
-        api_key = _key(arguments)
+        api_key = _read_key(arguments)
         serve(
             ServerSettings(
                 role=arguments.role,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from emobench.analysis.judge.labels import SYSTEM
-from emobench.scripted.messages import Message, Reply, system_text, text_of
+from emobench.scripted.messages import Message, Reply, extract_system_text, extract_text
 from emobench.scripted.script import draw
 from emobench.scripted.user import hear
 from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL
@@ -18,12 +18,12 @@ from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL
 
 def is_judge_request(messages: Sequence[Message]) -> bool:
     """Return whether a label for a user's turn is asked for here."""
-    return system_text(messages) == SYSTEM
+    return extract_system_text(messages) == SYSTEM
 
 
 def reply(messages: Sequence[Message], mistakes: float, seed: int) -> Reply:
     """Return the label of the message, as the judge's prompt wants it."""
-    asked = text_of(messages[-1])
+    asked = extract_text(messages[-1])
     message = asked.partition("Message:\n")[2]
     emotion, _ = hear(message)
     if emotion not in EMOTIONS:

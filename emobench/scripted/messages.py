@@ -35,7 +35,7 @@ class Reply:
     finish_reason: str = "stop"
 
 
-def text_of(message: Message) -> str:
+def extract_text(message: Message) -> str:
     """Return the message's text; parts that are no text are left out."""
     content = message.get("content")
     if isinstance(content, str):
@@ -46,10 +46,10 @@ def text_of(message: Message) -> str:
     return ""
 
 
-def system_text(messages: Sequence[Message]) -> str:
+def extract_system_text(messages: Sequence[Message]) -> str:
     """Return the leading system (or developer) prompt, or an empty string."""
     if messages and messages[0]["role"] in ("system", "developer"):
-        return text_of(messages[0])
+        return extract_text(messages[0])
     return ""
 
 
@@ -70,26 +70,26 @@ class Form:
         return [tool["function"]["name"] for tool in self.tools]
 
 
-def form_of(prompt: str, tools: Sequence[Tool], tool_choice: Any) -> Form:
+def choose_form(prompt: str, tools: Sequence[Tool], tool_choice: Any) -> Form:
     """Return how to answer a request with this system prompt and these tools."""
     if tools and tool_choice != "none":
         return Form(tools, tool_choice)
-    text_actions, thoughts = _asks_for(prompt) if not tools else (False, False)
+    text_actions, thoughts = _find_demands(prompt) if not tools else (False, False)
     return Form(text_actions=text_actions, thoughts=thoughts)
 
 
 @lru_cache(maxsize=256)
-def _asks_for(prompt: str) -> tuple[bool, bool]:
+def _find_demands(prompt: str) -> tuple[bool, bool]:
     return "\nAction:\n{" in prompt, "\nThought:\n<" in prompt
 
 
 def say(text: str, form: Form) -> Reply:
     """Return words to the user; a tool call all the same if the request demands one."""
-    forced = _forced(form)
+    forced = _find_forced_tool(form)
     if forced is not None:
-        return _call(Action(forced["function"]["name"], arguments_for(forced, text)), text)
+        return _call(Action(forced["function"]["name"], make_arguments(forced, text)), text)
     if form.text_actions:
-        return _text_action(Action(RESPOND, {"content": text}), form)
+        return _format_action(Action(RESPOND, {"content": text}), form)
     return Reply(text)
 
 
@@ -97,16 +97,16 @@ def act(step: Action, form: Form, place: int) -> Reply:
     """Return a tool call; `place` is its number in the conversation and makes its id unique
     there."""
     if form.text_actions:
-        return _text_action(step, form)
-    forced = _forced(form)
+        return _format_action(step, form)
+    forced = _find_forced_tool(form)
     if forced is not None and form.tool_choice != "required":
         name = forced["function"]["name"]
         if name != step.tool:
-            return _call(Action(name, arguments_for(forced, "")), str(place))
+            return _call(Action(name, make_arguments(forced, "")), str(place))
     return _call(step, str(place))
 
 
-def _forced(form: Form) -> Tool | None:
+def _find_forced_tool(form: Form) -> Tool | None:
     if isinstance(form.tool_choice, Mapping):
         wanted = form.tool_choice["function"]["name"]
         return next(tool for tool in form.tools if tool["function"]["name"] == wanted)
@@ -125,20 +125,20 @@ def _call(step: Action, salt: str) -> Reply:
     return Reply(None, (call,), "tool_calls")
 
 
-def _text_action(step: Action, form: Form) -> Reply:
+def _format_action(step: Action, form: Form) -> Reply:
     action = json.dumps({"name": step.tool, "arguments": step.arguments})
     thought = f"Thought:\nThe next step is {step.tool}.\n" if form.thoughts else ""
     return Reply(f"{thought}Action:\n{action}")
 
 
-def arguments_for(tool: Tool, text: str) -> dict[str, Any]:
+def make_arguments(tool: Tool, text: str) -> dict[str, Any]:
     """Return arguments that satisfy the tool's schema: the required ones, `text` where a string
     goes."""
-    value = _value(tool["function"].get("parameters"), text, 0)
+    value = _make_value(tool["function"].get("parameters"), text, 0)
     return value if isinstance(value, dict) else {}
 
 
-def _value(schema: Any, text: str, depth: int) -> Any:
+def _make_value(schema: Any, text: str, depth: int) -> Any:
     if not isinstance(schema, Mapping) or depth > 8:
         return text
     for key in ("const", "default"):
@@ -157,7 +157,7 @@ def _value(schema: Any, text: str, depth: int) -> Any:
             required = schema.get("required")
             names = required if isinstance(required, list) else []
             return {
-                name: _value(properties.get(name), text, depth + 1)
+                name: _make_value(properties.get(name), text, depth + 1)
                 for name in names
                 if isinstance(name, str)
             }
@@ -165,7 +165,7 @@ def _value(schema: Any, text: str, depth: int) -> Any:
             least = schema.get("minItems")
             # Bounded: nested arrays of many items would multiply.
             count = min(least, 4 if depth < 3 else 1) if isinstance(least, int) else 0
-            return [_value(schema.get("items"), text, depth + 1) for _ in range(count)]
+            return [_make_value(schema.get("items"), text, depth + 1) for _ in range(count)]
         case "integer" | "number":
             least = schema.get("minimum")
             return least if isinstance(least, int | float) else 1

@@ -31,7 +31,7 @@ _KINDS = {
 }
 
 
-def error_body(message: str, status: int, param: str | None = None) -> bytes:
+def build_error_body(message: str, status: int, param: str | None = None) -> bytes:
     kind = _KINDS.get(status, "BadRequestError")
     error = {"message": message, "type": kind, "param": param, "code": status}
     return json.dumps({"error": error}).encode()
@@ -126,13 +126,13 @@ def parse_request(body: bytes, model: str) -> ChatRequest:
     )
 
 
-def completion_tokens(reply: Reply) -> int:
+def estimate_tokens(reply: Reply) -> int:
     """Estimate the tokens of a reply: one for four characters."""
     called = sum(len(call.name) + len(call.arguments) for call in reply.tool_calls)
     return max(1, (len(reply.content or "") + called) // 4)
 
 
-def _calls(reply: Reply) -> list[dict[str, Any]]:
+def _format_calls(reply: Reply) -> list[dict[str, Any]]:
     return [
         {
             "id": call.id,
@@ -143,8 +143,8 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
     ]
 
 
-def _usage(request: ChatRequest, reply: Reply) -> dict[str, int]:
-    completed = completion_tokens(reply) * request.choices
+def _estimate_usage(request: ChatRequest, reply: Reply) -> dict[str, int]:
+    completed = estimate_tokens(reply) * request.choices
     return {
         "prompt_tokens": request.prompt_tokens,
         "completion_tokens": completed,
@@ -152,11 +152,11 @@ def _usage(request: ChatRequest, reply: Reply) -> dict[str, int]:
     }
 
 
-def completion_body(request: ChatRequest, reply: Reply, model: str, name: str) -> bytes:
+def build_completion_body(request: ChatRequest, reply: Reply, model: str, name: str) -> bytes:
     """Return an answer's body. `created` is 0: equal requests have equal answers, byte for byte."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if reply.tool_calls:
-        message["tool_calls"] = _calls(reply)
+        message["tool_calls"] = _format_calls(reply)
     value = {
         "id": name,
         "object": "chat.completion",
@@ -166,7 +166,7 @@ def completion_body(request: ChatRequest, reply: Reply, model: str, name: str) -
             {"index": n, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
             for n in range(request.choices)
         ],
-        "usage": _usage(request, reply),
+        "usage": _estimate_usage(request, reply),
     }
     return json.dumps(value).encode()
 
@@ -177,20 +177,20 @@ def stream_events(request: ChatRequest, reply: Reply, model: str, name: str) -> 
 
     def event(delta: dict[str, Any], index: int, finish: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _event({**base, "choices": [choice]})
+        return _format_event({**base, "choices": [choice]})
 
     for index in range(request.choices):
         yield event({"role": "assistant", "content": ""}, index)
         text = reply.content or ""
         for start in range(0, len(text), 64):
             yield event({"content": text[start : start + 64]}, index)
-        for number, call in enumerate(_calls(reply)):
+        for number, call in enumerate(_format_calls(reply)):
             yield event({"tool_calls": [{"index": number, **call}]}, index)
         yield event({}, index, reply.finish_reason)
     if request.include_usage:
-        yield _event({**base, "choices": [], "usage": _usage(request, reply)})
+        yield _format_event({**base, "choices": [], "usage": _estimate_usage(request, reply)})
     yield b"data: [DONE]\n\n"
 
 
-def _event(value: dict[str, Any]) -> bytes:
+def _format_event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"

@@ -37,29 +37,29 @@ def draw(*parts: object) -> float:
     )
 
 
-def faithful(task: Task) -> Script:
+def write_faithful(task: Task) -> Script:
     """Return the ground truth as it stands."""
-    return _script(task.actions, _closing(task.outputs))
+    return _write_script(task.actions, _write_closing(task.outputs))
 
 
-def with_mistake(task: Task, key: str) -> Script:
+def write_mistaken(task: Task, key: str) -> Script:
     """Return one mistake that costs the reward, chosen by `key` among those the task allows."""
     possible = [script for make in MISTAKES if (script := make(task, key)) is not None]
     # A task without effective writes and outputs allows none of these: giving up would solve it.
     if not possible:
-        return _unasked_write(task)
+        return _write_unasked(task)
     return possible[int(draw("kind", key) * len(possible))]
 
 
-def _script(acts: tuple[Action, ...], closing: str, mistake: str | None = None) -> Script:
+def _write_script(acts: tuple[Action, ...], closing: str, mistake: str | None = None) -> Script:
     writes = [index for index, act in enumerate(acts) if act.writes]
     first = writes[0] if writes else len(acts)
-    listed = "; ".join(_described(acts[index]) for index in writes)
+    listed = "; ".join(_describe(acts[index]) for index in writes)
     confirm = f"I am about to make these changes: {listed}. Shall I proceed (yes/no)?"
     return Script(acts, first, confirm, closing, mistake)
 
 
-def _described(act: Action) -> str:
+def _describe(act: Action) -> str:
     arguments = ", ".join(
         f"{name} {value if isinstance(value, str) else json.dumps(value)}"
         for name, value in act.arguments.items()
@@ -67,12 +67,12 @@ def _described(act: Action) -> str:
     return f"{act.tool.replace('_', ' ')} ({arguments})"
 
 
-def _closing(outputs: tuple[str, ...]) -> str:
+def _write_closing(outputs: tuple[str, ...]) -> str:
     told = f" Here is what you asked for: {'; '.join(outputs)}." if outputs else ""
     return f"Your request has been taken care of.{told} {MORE}"
 
 
-def _writes(task: Task) -> list[int]:
+def _find_writes(task: Task) -> list[int]:
     """Return the acts that matter to the reward."""
     return [
         index
@@ -82,54 +82,56 @@ def _writes(task: Task) -> list[int]:
 
 
 def _skip_write(task: Task, key: str) -> Script | None:
-    writes = _writes(task)
+    writes = _find_writes(task)
     if not writes:
         return None
     left_out = writes[int(draw("write", key) * len(writes))]
     acts = tuple(act for index, act in enumerate(task.actions) if index != left_out)
-    return _script(acts, _closing(task.outputs), "skip_write")
+    return _write_script(acts, _write_closing(task.outputs), "skip_write")
 
 
-def _wrong_argument(task: Task, key: str) -> Script | None:
-    writes = _writes(task)
+def _change_argument(task: Task, key: str) -> Script | None:
+    writes = _find_writes(task)
     if not writes:
         return None
     index = writes[int(draw("write", key) * len(writes))]
     act = task.actions[index]
     # In this order: the argument a model gets wrong most visibly, then whatever comes last.
     names = [name for name in _MISTAKABLE if name in act.arguments] or list(act.arguments)[-1:]
-    changed = {name: _wrong(act.arguments[name]) for name in names[:1]}
+    changed = {name: _falsify(act.arguments[name]) for name in names[:1]}
     acts = list(task.actions)
     acts[index] = Action(act.tool, {**act.arguments, **changed})
-    return _script(tuple(acts), _closing(task.outputs), "wrong_argument")
+    return _write_script(tuple(acts), _write_closing(task.outputs), "wrong_argument")
 
 
 def _give_up(task: Task, key: str) -> Script | None:
-    if not _writes(task) and not task.outputs:
+    if not _find_writes(task) and not task.outputs:
         return None
-    acts = task.actions[: _script(task.actions, "").confirm_at]
+    acts = task.actions[: _write_script(task.actions, "").confirm_at]
     acts = tuple(act for act in acts if act.tool != "transfer_to_human_agents")
-    return _script(acts, SORRY, "give_up")
+    return _write_script(acts, SORRY, "give_up")
 
 
-def _unknown_tool(task: Task, key: str) -> Script | None:
+def _call_unknown_tool(task: Task, key: str) -> Script | None:
     given_up = _give_up(task, key)
     if given_up is None:
         return None
     invented = Action("find_customer_record", {"user_id": task.user_id})
-    return _script((*given_up.acts, invented), SORRY, "unknown_tool")
+    return _write_script((*given_up.acts, invented), SORRY, "unknown_tool")
 
 
-def _wrong_output(task: Task, key: str) -> Script | None:
+def _change_output(task: Task, key: str) -> Script | None:
     if not task.outputs or any(act.tool == "transfer_to_human_agents" for act in task.actions):
         return None
-    script = _script(task.actions, _closing(tuple(map(_wrong, task.outputs))), "wrong_output")
+    script = _write_script(
+        task.actions, _write_closing(tuple(map(_falsify, task.outputs))), "wrong_output"
+    )
     told = f"{script.confirm} {script.closing}".lower().replace(",", "")
     # The benchmark looks for the output anywhere in what the assistant said.
     return script if any(output.lower() not in told for output in task.outputs) else None
 
 
-def _unasked_write(task: Task) -> Script:
+def _write_unasked(task: Task) -> Script:
     if task.env == "airline":
         extra = Action("send_certificate", {"user_id": task.user_id, "amount": 100})
     else:
@@ -143,15 +145,15 @@ def _unasked_write(task: Task) -> Script:
         }
         extra = Action("modify_user_address", {"user_id": task.user_id, **address})
     acts = tuple(act for act in task.actions if act.tool != "transfer_to_human_agents")
-    return _script((*acts, extra), _closing(task.outputs), "unasked_write")
+    return _write_script((*acts, extra), _write_closing(task.outputs), "unasked_write")
 
 
 MISTAKES: tuple[Callable[[Task, str], Script | None], ...] = (
     _skip_write,
-    _wrong_argument,
+    _change_argument,
     _give_up,
-    _unknown_tool,
-    _wrong_output,
+    _call_unknown_tool,
+    _change_output,
 )
 _MISTAKABLE = ("reason", "new_item_ids", "item_ids", "cabin", "total_baggages", "amount", "zip")
 _OPPOSITE = {
@@ -165,17 +167,17 @@ _OPPOSITE = {
 }
 
 
-def _wrong(value: Any) -> Any:
+def _falsify(value: Any) -> Any:
     """Return a value of the same type that differs and shares no digit at the same place."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
         return value + 1
     if isinstance(value, list) and value:
-        return [*value[:-1], _wrong(value[-1])]
+        return [*value[:-1], _falsify(value[-1])]
     if isinstance(value, dict) and value:
         name = next(iter(value))
-        return {**value, name: _wrong(value[name])}
+        return {**value, name: _falsify(value[name])}
     if isinstance(value, str) and value in _OPPOSITE:
         return _OPPOSITE[value]
     if isinstance(value, str) and any(letter.isdigit() for letter in value):

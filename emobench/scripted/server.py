@@ -17,8 +17,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import Field, ValidationError
 
-from emobench.config.variants import builtin
-from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.config.variants import load_builtin
+from emobench.core.errors import InvalidInput, Problem, suggest_nearest
 from emobench.core.models import ScriptedModel
 from emobench.core.output import say
 from emobench.core.sweep import BUILTIN_VARIANTS
@@ -38,14 +38,14 @@ MAX_BODY = 64 * 2**20
 Role = Literal["user", "assistant", "both", "judge"]
 
 
-def _shipped_variants() -> dict[str, str]:
-    return {name: builtin(name).text for name in BUILTIN_VARIANTS}
+def _load_shipped_variants() -> dict[str, str]:
+    return {name: load_builtin(name).text for name in BUILTIN_VARIANTS}
 
 
 class ScriptedSettings(ScriptedModel):
     """The settings file: a scripted model's keys and `variants`."""
 
-    variants: dict[str, str] = Field(default_factory=_shipped_variants)
+    variants: dict[str, str] = Field(default_factory=_load_shipped_variants)
     """Suffix of the user's system prompt by variant; conversations of others are refused."""
 
 
@@ -85,7 +85,7 @@ def load_settings(path: Path | None) -> ScriptedSettings:
                 detail["msg"],
                 str(path),
                 key=".".join(map(str, detail["loc"])),
-                hint=nearest(str(detail["loc"][-1]), ScriptedSettings.model_fields)
+                hint=suggest_nearest(str(detail["loc"][-1]), ScriptedSettings.model_fields)
                 if detail["type"] == "extra_forbidden"
                 else "",
             )
@@ -104,7 +104,7 @@ class Metrics:
     responses: Counter[int] = field(default_factory=Counter)
     """HTTP responses of /v1 by status."""
 
-    def text(self) -> str:
+    def format_text(self) -> str:
         # The label's value is quoted as the format prescribes.
         quoted = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         label = f'model_name="{quoted}"'
@@ -160,7 +160,7 @@ class ScriptedServer:
         return web.Response()
 
     async def expose_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=self.metrics.text(), content_type="text/plain")
+        return web.Response(text=self.metrics.format_text(), content_type="text/plain")
 
     async def prove(self, http: web.Request) -> web.Response:
         """Show that this server holds the key, without the key."""
@@ -171,7 +171,7 @@ class ScriptedServer:
             raise RequestRefused("challenge: 16 to 64 bytes in lower-case hexadecimal.", 400)
         assert http.transport is not None
         host, port, *_ = http.transport.get_extra_info("sockname")
-        answer = guard.proof(
+        answer = guard.compute_proof(
             settings.api_key, challenge, settings.incarnation, settings.server, (host, port)
         )
         return web.json_response({"proof": answer})
@@ -212,27 +212,27 @@ class ScriptedServer:
             raise RequestRefused(str(error), 503) from None
         name = "chatcmpl-" + blake2b(body, digest_size=16).hexdigest()
         if "disconnect" in struck:
-            answer = protocol.completion_body(request, reply, self.settings.model, name)
+            answer = protocol.build_completion_body(request, reply, self.settings.model, name)
             return await _cut_off(http, answer)
         self.metrics.finished[reply.finish_reason] += 1
         self.metrics.prompt_tokens += request.prompt_tokens
-        self.metrics.generation_tokens += protocol.completion_tokens(reply)
+        self.metrics.generation_tokens += protocol.estimate_tokens(reply)
         if request.stream:
             return await _stream(http, request, reply, self.settings.model, name)
-        answer = protocol.completion_body(request, reply, self.settings.model, name)
+        answer = protocol.build_completion_body(request, reply, self.settings.model, name)
         return web.Response(body=answer, content_type="application/json")
 
-    def allowed(self, http: web.Request) -> bool:
+    def is_allowed(self, http: web.Request) -> bool:
         key = self.settings.api_key
         if key is None or guard.is_open(http.method, http.path):
             return True
         given = http.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         return guard.has_key(given, key) or guard.is_proof(http.method, http.path)
 
-    def application(self) -> web.Application:
+    def build_application(self) -> web.Application:
         @web.middleware
         async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-            response = await self._guarded(request, handler)
+            response = await self._guard(request, handler)
             if request.path.startswith("/v1"):
                 self.metrics.responses[response.status] += 1
             return response
@@ -245,25 +245,27 @@ class ScriptedServer:
         app.router.add_post("/v1/chat/completions", self.chat)
         return app
 
-    async def _guarded(self, http: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _guard(self, http: web.Request, handler: Handler) -> web.StreamResponse:
         """Handle a request: key first, then the route; every failure in OpenAI's format."""
-        if not self.allowed(http):
-            return _error("Unauthorized", 401)
+        if not self.is_allowed(http):
+            return _build_error("Unauthorized", 401)
         try:
             return await handler(http)
         except RequestRefused as error:
-            return _error(str(error), error.status, error.param)
+            return _build_error(str(error), error.status, error.param)
         except web.HTTPException as error:
-            return _error(error.reason or "refused", 404 if error.status == 405 else error.status)
+            return _build_error(
+                error.reason or "refused", 404 if error.status == 405 else error.status
+            )
         except OSError:
             raise  # the client went away: there is nobody to answer
         except Exception:
             say(traceback.format_exc(), file=sys.stderr)
-            return _error("The server has a defect; its log says more.", 500)
+            return _build_error("The server has a defect; its log says more.", 500)
 
 
-def _error(message: str, status: int, param: str | None = None) -> web.Response:
-    body = protocol.error_body(message, status, param)
+def _build_error(message: str, status: int, param: str | None = None) -> web.Response:
+    body = protocol.build_error_body(message, status, param)
     return web.Response(body=body, status=status, content_type="application/json")
 
 
@@ -290,7 +292,7 @@ async def _cut_off(http: web.Request, answer: bytes) -> web.StreamResponse:
 
 
 def build_app(settings: ServerSettings) -> web.Application:
-    return ScriptedServer(settings).application()
+    return ScriptedServer(settings).build_application()
 
 
 async def start(settings: ServerSettings) -> tuple[web.AppRunner, str]:

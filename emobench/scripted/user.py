@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from emobench.benchmarks.transcript import REACT_USER, STOP
-from emobench.scripted.messages import Message, Reply, system_text, text_of
+from emobench.scripted.messages import Message, Reply, extract_system_text, extract_text
 
 MAX_TURNS = 40
 """Then the user hangs up, whatever the agent says: no dialogue goes on for ever."""
@@ -28,7 +28,7 @@ _CONFIRM = re.compile(r"\(yes/no\)|\byes\b|proceed|confirm|go ahead|shall i|woul
 
 def is_user_request(messages: Sequence[Message]) -> bool:
     """Return whether tau-bench asks for the user here (its turn, or the check of a turn)."""
-    return bool(messages) and text_of(messages[0]).lstrip().startswith((_PROMPT, _SUPERVISOR))
+    return bool(messages) and extract_text(messages[0]).lstrip().startswith((_PROMPT, _SUPERVISOR))
 
 
 def reply(messages: Sequence[Message], variants: Mapping[str, str]) -> Reply:
@@ -36,22 +36,22 @@ def reply(messages: Sequence[Message], variants: Mapping[str, str]) -> Reply:
 
     Raises UnknownVariant.
     """
-    opening = text_of(messages[0]) if messages else ""
+    opening = extract_text(messages[0]) if messages else ""
     if opening.lstrip().startswith(_SUPERVISOR):
         return Reply(_supervise(opening))
-    prompt = system_text(messages)
-    instruction = _instruction(prompt)
+    prompt = extract_system_text(messages)
+    instruction = _extract_instruction(prompt)
     if not instruction:
-        return Reply(_formed("Hello! I would like some help, please.", prompt))
+        return Reply(_format_reply("Hello! I would like some help, please.", prompt))
     # Agent's messages are counted, not the user's own: the reflection user loses the latter.
-    heard = [text_of(message) for message in messages[1:] if message["role"] == "user"]
-    said = _say(instruction, variant_of_prompt(prompt, variants), len(heard) - 1, heard[-1:])
-    return Reply(_formed(said, prompt))
+    heard = [extract_text(message) for message in messages[1:] if message["role"] == "user"]
+    said = _say(instruction, find_variant(prompt, variants), len(heard) - 1, heard[-1:])
+    return Reply(_format_reply(said, prompt))
 
 
 def _say(instruction: str, variant: str, turn: int, last: list[str]) -> str:
-    request, identity, rest = turns(instruction)
-    tone = phrase(variant, max(turn, 0))
+    request, identity, rest = split_turns(instruction)
+    tone = choose_phrase(variant, max(turn, 0))
     parts: tuple[str, ...]
     if turn <= 0:
         parts = ("Hi!", tone, request or "I need some help, please.")
@@ -68,12 +68,12 @@ def _say(instruction: str, variant: str, turn: int, last: list[str]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _instruction(prompt: str) -> str:
+def _extract_instruction(prompt: str) -> str:
     _, found, rest = prompt.partition("Instruction: ")
     return rest.partition("\nRules:")[0].strip() if found else ""
 
 
-def _formed(said: str, prompt: str) -> str:
+def _format_reply(said: str, prompt: str) -> str:
     """Return a text, in the react user's format if its prompt asks for it.
 
     Its parser splits at "Thought:" and refuses a second one, hence one of each word only.
@@ -126,7 +126,7 @@ _GENERIC = "To be open with you, I am in a {name} state of mind."
 _GENERIC_PATTERN = re.compile(r"To be open with you, I am in a (\S{1,64}) state of mind\.")
 
 
-def phrase(variant: str, turn: int) -> str:
+def choose_phrase(variant: str, turn: int) -> str:
     """Return the variant's words for this turn; empty for control."""
     if variant == "control":
         return ""
@@ -144,7 +144,7 @@ class UnknownVariant(Exception):
         )
 
 
-def variant_of_prompt(prompt: str, variants: Mapping[str, str]) -> str:
+def find_variant(prompt: str, variants: Mapping[str, str]) -> str:
     """Return the variant whose text follows tau-bench's own prompt, control where nothing does.
 
     In a prompt that is not tau-bench's it is the one whose text stands anywhere; the longest if
@@ -208,7 +208,7 @@ _IDENTITY = re.compile(
 )
 
 
-def first_person(text: str) -> str:
+def to_first_person(text: str) -> str:
     """Return an instruction to "you" as the user would say it, on one line."""
     text = " ".join(text.split())
     for pattern, replacement in _RULES:
@@ -218,9 +218,9 @@ def first_person(text: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def turns(instruction: str) -> tuple[str, str, str]:
+def split_turns(instruction: str) -> tuple[str, str, str]:
     """Return the whole instruction over three turns: the request, who I am, the rest."""
-    sentences = _SENTENCE.split(first_person(instruction))
+    sentences = _SENTENCE.split(to_first_person(instruction))
     identity = [part for part in sentences[:3] if _IDENTITY.search(part)] or sentences[:1]
     request = [part for part in sentences if part not in identity]
     half = (len(request) + 1) // 2

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.output import say
-from emobench.core.plan import Plan, load_plan, server_of, servers_of
+from emobench.core.plan import Plan, get_server_name, list_servers, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.cost import Cost
 from emobench.scheduler.schedulers import SCHEDULERS
-from emobench.scheduler.usage import ask_accounts, usage
-from emobench.store.calls import Usage, dollars, total_cost
+from emobench.scheduler.usage import ask_accounts, compute_run_cost
+from emobench.store.calls import Usage, format_dollars, sum_cost
 from emobench.store.jobs import JobKind, read_jobs
 from emobench.store.summaries import read_summary
 
@@ -24,58 +24,62 @@ LOOK_S = 10.0
 _GO_ON = "raise it in the sweep file and run the same `emobench sweep` command again"
 
 
-def hours_of(plan: Plan, cost: Cost) -> float:
+def sum_hours(plan: Plan, cost: Cost) -> float:
     """Return the accelerator-hours of all server jobs. Where neither accounting nor the profile
     knows of cards, a role's own count holds."""
-    models = servers_of(plan.sweep)
+    models = list_servers(plan.sweep)
     seconds = 0.0
     for row in cost.jobs:
         if row.run.kind is JobKind.SERVER:
-            model = models.get(server_of(row.run.name))
+            model = models.get(get_server_name(row.run.name))
             cards = row.run.accelerators or (model.accelerators if model else 0)
             seconds += cards * row.spent.running_s
     return seconds / 3600
 
 
-def used_hours(plan: Plan, run_dir: RunDir) -> float:
+def compute_used_hours(plan: Plan, run_dir: RunDir) -> float:
     """Return what all server jobs of the run directory have used until now. Asks squeue and
     sacct."""
     servers = [job for job in read_jobs(run_dir) if job.kind is JobKind.SERVER]
     accounts = ask_accounts(plan, run_dir, servers)
-    return hours_of(plan, usage(plan, run_dir, servers, SCHEDULERS.states(servers), accounts))
+    return sum_hours(
+        plan, compute_run_cost(plan, run_dir, servers, SCHEDULERS.ask_states(servers), accounts)
+    )
 
 
-def reached(plan: Plan, hours: float) -> str:
+def describe_reached(plan: Plan, hours: float) -> str:
     """Return 'max_gpu_hours reached: 4.02 of 4', or empty."""
     limit = plan.sweep.max_gpu_hours
     if limit is None or hours < limit:
         return ""
-    return f"max_gpu_hours reached: {_number(hours)} of {_number(limit)}"
+    return f"max_gpu_hours reached: {_format_hours(hours)} of {_format_hours(limit)}"
 
 
-def cost_reached(max_cost: float | None, spent: float) -> str:
+def describe_cost_reached(max_cost: float | None, spent: float) -> str:
     """Return 'max_cost reached: $4.02 of $4.00', or empty; both in US dollars."""
     if max_cost is None or spent < max_cost:
         return ""
-    return f"max_cost reached: {dollars(spent)} of {dollars(max_cost)}"
+    return f"max_cost reached: {format_dollars(spent)} of {format_dollars(max_cost)}"
 
 
-def spent_dollars(plan: Plan, run_dir: RunDir, *, without: int | None = None) -> float:
+def sum_spent_dollars(plan: Plan, run_dir: RunDir, *, without: int | None = None) -> float:
     """Return what the hosted models of a run have cost, by its cells' summaries; `without` one
     cell."""
     numbers = (cell.number for cell in plan.cells if cell.number != without)
     summaries = (read_summary(run_dir, number) for number in numbers)
-    return math.fsum(total_cost(each.usage) or 0.0 for each in summaries if each)
+    return math.fsum(sum_cost(each.usage) or 0.0 for each in summaries if each)
 
 
 def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
     """Raise InvalidInput where a run directory has used one of its limits already."""
     sweep = plan.sweep
-    hours = used_hours(plan, run_dir) if sweep.max_gpu_hours is not None else 0.0
-    cost = spent_dollars(plan, run_dir) if sweep.max_cost is not None else 0.0
+    hours = compute_used_hours(plan, run_dir) if sweep.max_gpu_hours is not None else 0.0
+    cost = sum_spent_dollars(plan, run_dir) if sweep.max_cost is not None else 0.0
     said = {
-        "max_gpu_hours": f"{text} accelerator-hours" if (text := reached(plan, hours)) else "",
-        "max_cost": cost_reached(sweep.max_cost, cost),
+        "max_gpu_hours": f"{text} accelerator-hours"
+        if (text := describe_reached(plan, hours))
+        else "",
+        "max_cost": describe_cost_reached(sweep.max_cost, cost),
     }
     problems = [
         Problem(
@@ -120,14 +124,16 @@ class CostLimit:
                 ended = time.monotonic()
                 self._next_look = ended + max(LOOK_S, 20 * (ended - began))
             limit = self._plan.sweep.max_cost
-            text = cost_reached(limit, self._others + self._own) if limit is not None else ""
+            text = (
+                describe_cost_reached(limit, self._others + self._own) if limit is not None else ""
+            )
         return f"{text}; {_GO_ON}" if text else ""
 
     def _look(self) -> None:
         with suppress(EmobenchError):  # the plan as it was will do
             self._plan = load_plan(self._run_dir)
         if self._plan.sweep.max_cost is not None:
-            self._others = spent_dollars(self._plan, self._run_dir, without=self._cell)
+            self._others = sum_spent_dollars(self._plan, self._run_dir, without=self._cell)
 
 
 class Budget:
@@ -142,13 +148,13 @@ class Budget:
         """Stop the sweep where it has used enough: the reason, once its arrays have ended."""
         if plan.sweep.max_gpu_hours is None:
             return ""
-        self.reached = reached(plan, used_hours(plan, self._run_dir))
+        self.reached = describe_reached(plan, compute_used_hours(plan, self._run_dir))
         if self.reached:
             say(f"emobench: {self.reached}: the sweep is stopped")
             # An array that does not go away must not keep the servers: they cost.
             with suppress(EmobenchError):
                 arrays = [job for job in read_jobs(self._run_dir) if job.kind is JobKind.ARRAY]
-                SCHEDULERS.stop_cells(SCHEDULERS.live(arrays))
+                SCHEDULERS.stop_cells(SCHEDULERS.find_live(arrays))
         return self.reached
 
 
@@ -161,27 +167,32 @@ class LimitStatus:
     reached: bool
 
     def __str__(self) -> str:
-        text = f"{_number(self.used)} of {_number(self.max_gpu_hours)} accelerator-hours used"
+        text = (
+            f"{_format_hours(self.used)} of {_format_hours(self.max_gpu_hours)} accelerator-hours "
+            "used"
+        )
         if not self.reached:
             return text
         return f"{text}: max_gpu_hours reached, the sweep is stopped; {_GO_ON}"
 
 
-def state_of_money(plan: Plan, usage: Usage) -> MoneyStatus | None:
+def read_money_status(plan: Plan, usage: Usage) -> MoneyStatus | None:
     """Return how the run stands by its max_cost; None without one."""
     limit = plan.sweep.max_cost
     if limit is None:
         return None
-    used = total_cost(usage) or 0.0
-    return MoneyStatus(limit, used, bool(cost_reached(limit, used)))
+    used = sum_cost(usage) or 0.0
+    return MoneyStatus(limit, used, bool(describe_cost_reached(limit, used)))
 
 
-def state_of_limit(plan: Plan, cost: Cost) -> LimitStatus | None:
+def build_limit_status(plan: Plan, cost: Cost) -> LimitStatus | None:
     """Return how the run stands by its limit; None without one."""
     if plan.sweep.max_gpu_hours is None:
         return None
-    hours = hours_of(plan, cost)
-    return LimitStatus(plan.sweep.max_gpu_hours, round(hours, 6), bool(reached(plan, hours)))
+    hours = sum_hours(plan, cost)
+    return LimitStatus(
+        plan.sweep.max_gpu_hours, round(hours, 6), bool(describe_reached(plan, hours))
+    )
 
 
 @dataclass(frozen=True)
@@ -193,7 +204,7 @@ class MoneyStatus:
     reached: bool
 
     def __str__(self) -> str:
-        text = f"{dollars(self.used)} of {dollars(self.max_cost)} used"
+        text = f"{format_dollars(self.used)} of {format_dollars(self.max_cost)} used"
         return (
             f"{text}: max_cost reached, no new conversation begins; {_GO_ON}"
             if self.reached
@@ -201,6 +212,6 @@ class MoneyStatus:
         )
 
 
-def _number(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     """Return hours with two digits behind the point, or as many as matter: 4.02, 4, 0.0031."""
     return f"{hours:.2f}".rstrip("0").rstrip(".") if hours >= 0.1 else f"{hours:.2g}"

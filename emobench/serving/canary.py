@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emobench.core.plan import Plan, assistant_server
+from emobench.core.plan import Plan, name_assistant_server
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.reasoning import sanitize
 from emobench.llm.replies import (
@@ -21,7 +21,7 @@ from emobench.llm.replies import (
     ChatResult,
     describe_silence,
     judge_step,
-    quoted,
+    quote,
     read_result,
 )
 from emobench.serving.failure_diagnosis import Cause
@@ -76,7 +76,7 @@ def calls_tools(plan: Plan, server: str) -> bool:
     """Return whether a conversation of the plan calls tools of this server in OpenAI's way."""
     return any(
         cell.agent_strategy in ("tool-calling", "few-shot")
-        and assistant_server(cell.assistant) == server
+        and name_assistant_server(cell.assistant) == server
         for cell in plan.cells
     )
 
@@ -94,16 +94,16 @@ def send_canaries(endpoint: Endpoint, key: str, *, tools: bool, timeout_s: float
             return _ask(client, {**common, "messages": messages, **options}, deadline)
 
         seen = ask(_HELLO)
-        if failure := _failure("a chat", seen):
+        if failure := _find_failure("a chat", seen):
             return Verdict(failure)
-        warnings = [*_chat_warnings(seen, endpoint.role)]
+        warnings = [*_list_chat_warnings(seen, endpoint.role)]
         if tools:
             seen = ask(_ASK, tools=[TOOL], tool_choice="auto")
-            if failure := _failure("a chat with tools", seen):
+            if failure := _find_failure("a chat with tools", seen):
                 return Verdict(failure)
-            warnings += _text_warnings(seen)
+            warnings += _list_text_warnings(seen)
             if not seen.calls:
-                warnings += _tool_warnings(ask(_ASK, tools=[TOOL], tool_choice="required"))
+                warnings += _list_tool_warnings(ask(_ASK, tools=[TOOL], tool_choice="required"))
         return Verdict(warnings=tuple(warnings))
 
 
@@ -124,7 +124,7 @@ def _ask(client: ChatClient, request: dict[str, Any], deadline: float) -> ChatRe
     return seen
 
 
-def _failure(what: str, seen: ChatResult) -> Cause | None:
+def _find_failure(what: str, seen: ChatResult) -> Cause | None:
     if seen.status == 200:
         return None
     if not seen.status:
@@ -138,7 +138,7 @@ def _failure(what: str, seen: ChatResult) -> Cause | None:
     return Cause("chat", said, _ADVICE.get(seen.status, _LOOK))
 
 
-def _chat_warnings(seen: ChatResult, role: Literal["user", "assistant"]) -> Iterator[str]:
+def _list_chat_warnings(seen: ChatResult, role: Literal["user", "assistant"]) -> Iterator[str]:
     other = "assistant" if role == "user" else "user"
     if forms := sanitize(seen.content).forms:
         yield (
@@ -148,12 +148,12 @@ def _chat_warnings(seen: ChatResult, role: Literal["user", "assistant"]) -> Iter
     if seen.reasoning and role == "user":
         yield f"it thinks before each reply, which costs time and tokens: {_NO_THINKING}"
     if MARKUP.search(seen.content):
-        yield f"its text holds tool markup: {quoted(seen.content)}"
+        yield f"its text holds tool markup: {quote(seen.content)}"
     if (silent := describe_silence(seen)) and not (seen.reasoning or seen.cut):
         yield f"it said nothing to a greeting: {silent[1]}; is the chat template the model's own?"
 
 
-def _text_warnings(seen: ChatResult) -> Iterator[str]:
+def _list_text_warnings(seen: ChatResult) -> Iterator[str]:
     """Yield what is odd where the model was free to call a tool or to speak."""
     step = judge_step(seen, [TOOL])
     if step.kind == "call_as_text":
@@ -162,7 +162,7 @@ def _text_warnings(seen: ChatResult) -> Iterator[str]:
         yield f"its tool call does not fit the tool ({step.seen}); `emobench probe` says more"
 
 
-def _tool_warnings(seen: ChatResult) -> Iterator[str]:
+def _list_tool_warnings(seen: ChatResult) -> Iterator[str]:
     """Yield what is odd where the model had to call the tool."""
     if seen.cut:
         return  # its reasoning was longer than the canary allows

@@ -1,9 +1,9 @@
 """Who still needs a server: a sweep's own cells, and those of sweeps that lease it.
 
-There is one question, `who_needs`, whoever asks: the server's supervisor, the clean-up job, or a
-submission. A lease counts from the moment that the server's endpoint file names its id: who writes
-that file and who decides to leave is one thread of the supervisor, so what it has named, it takes
-into account.
+There is one question, `describe_need`, whoever asks: the server's supervisor, the clean-up job, or
+a submission. A lease counts from the moment that the server's endpoint file names its id: who
+writes that file and who decides to leave is one thread of the supervisor, so what it has named, it
+takes into account.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput
-from emobench.core.files import stamp
-from emobench.core.plan import Plan, blocks_of_server, load_plan
+from emobench.core.files import read_stamp
+from emobench.core.plan import Plan, list_blocks, load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.core.times import seconds
+from emobench.core.times import to_seconds
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 from emobench.store.leases import Lease, read_leases, remove_lease
-from emobench.store.summaries import current_summary, read_summary
+from emobench.store.summaries import find_current_summary, read_summary
 
 QUEUE_CHECK_S = 10.0
 """With the engine's time to end this keeps a server's release within 30 s of the last cell."""
@@ -42,7 +42,7 @@ class RemainingCells:
 
     def __init__(self, plan: Plan, run_dir: RunDir, instance: str) -> None:
         self._run_dir = run_dir
-        blocks = blocks_of_server(plan, instance)
+        blocks = list_blocks(plan, instance)
         self._cells = [
             plan.cells[number]
             for block in plan.blocks
@@ -52,7 +52,7 @@ class RemainingCells:
         self._left = len(self._cells)
         """Those behind it are done. Two threads may ask: either's number is right."""
 
-    def any_left(self) -> bool:
+    def has_any_left(self) -> bool:
         """Return whether a cell is not done. A cell that was found done is not looked at again."""
         left = self._left
         while left and self._is_done(self._cells[left - 1]):
@@ -60,29 +60,29 @@ class RemainingCells:
         self._left = left
         return left > 0
 
-    def all_ended_since(self, moment: float) -> bool:
+    def have_all_ended_since(self, moment: float) -> bool:
         """Return whether every cell was tried after `moment` (seconds since the epoch) and is not
         running."""
         return all(
             (summary := read_summary(self._run_dir, cell.number)) is not None
             and summary.status != "running"
-            and (seconds(summary.ended) or 0.0) >= moment
+            and (to_seconds(summary.ended) or 0.0) >= moment
             for cell in self._cells[: self._left][::-1]
         )
 
     def _is_done(self, cell: Cell) -> bool:
-        summary = current_summary(self._run_dir, cell)
+        summary = find_current_summary(self._run_dir, cell)
         return summary is not None and summary.is_done(cell)
 
 
-def arrays_of_server(plan: Plan, jobs: Sequence[JobRecord], instance: str) -> list[JobRecord]:
+def list_arrays(plan: Plan, jobs: Sequence[JobRecord], instance: str) -> list[JobRecord]:
     """Return the arrays whose cells use a server, and single cells submitted by hand."""
-    blocks = blocks_of_server(plan, instance)
+    blocks = list_blocks(plan, instance)
     kinds = (JobKind.ARRAY, JobKind.CELL)
     return [job for job in jobs if job.kind in kinds and not blocks.isdisjoint(job.block_names)]
 
 
-def who_needs(
+def describe_need(
     plan: Plan,
     jobs: Sequence[JobRecord],
     instance: str,
@@ -98,15 +98,15 @@ def who_needs(
     its way. So `is_for` tells the arrays (and the server's own record, if it is a successor) that
     came after it was asked for, and `age_s` how many seconds ago that was.
     """
-    if not cells.any_left():
+    if not cells.has_any_left():
         return ""
-    arrays = arrays_of_server(plan, jobs, instance)
-    if live := schedulers.live(arrays):
+    arrays = list_arrays(plan, jobs, instance)
+    if live := schedulers.find_live(arrays):
         return f"{live[0].kind} {live[0]}"
     return "" if any(map(is_for, arrays)) or age_s > NO_ARRAY_S else ON_THEIR_WAY
 
 
-def who_needs_server(
+def describe_server_need(
     plan: Plan,
     run_dir: RunDir,
     jobs: Sequence[JobRecord],
@@ -123,31 +123,33 @@ def who_needs_server(
         # Only a successor is for the arrays that were there before.
         return bool(server.takes_over) or array in after
 
-    return who_needs(plan, jobs, server.name, cells, is_for, age_s, schedulers)
+    return describe_need(plan, jobs, server.name, cells, is_for, age_s, schedulers)
 
 
-def who_needs_lease(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
+def describe_lease_need(lease: Lease, schedulers: Schedulers = SCHEDULERS) -> str:
     """Return who in the leasing sweep needs the server."""
     run_dir = RunDir(Path(lease.run_dir))
     of = f"of {run_dir.path.name}"
     try:
         plan = load_plan(run_dir)
     except InvalidInput:
-        return f"the sweep {of}, just submitted" if lease.age_s() < NEW_PLAN_S else ""
+        return f"the sweep {of}, just submitted" if lease.compute_age_s() < NEW_PLAN_S else ""
 
     def is_for(array: JobRecord) -> bool:
         return (array.submitted_at or 0.0) >= lease.created_at
 
     cells = RemainingCells(plan, run_dir, lease.instance)
     jobs = read_jobs(run_dir)
-    who = who_needs(plan, jobs, lease.instance, cells, is_for, lease.age_s(), schedulers)
+    who = describe_need(
+        plan, jobs, lease.instance, cells, is_for, lease.compute_age_s(), schedulers
+    )
     return f"{who}: those {of}" if who == ON_THEIR_WAY else f"{who} {of}" if who else ""
 
 
-def who_leases(run_dir: RunDir, instance: str, schedulers: Schedulers = SCHEDULERS) -> str:
+def describe_lessees(run_dir: RunDir, instance: str, schedulers: Schedulers = SCHEDULERS) -> str:
     """Return who in other sweeps needs a server of this run; empty if nobody does."""
     leases = read_leases(run_dir, instance)
-    return next(filter(None, (who_needs_lease(lease, schedulers) for lease in leases)), "")
+    return next(filter(None, (describe_lease_need(lease, schedulers) for lease in leases)), "")
 
 
 class OwnDemand:
@@ -166,11 +168,11 @@ class OwnDemand:
     ) -> None:
         self._run_dir, self._instance, self._job_id = run_dir, instance, job_id
         self._schedulers = schedulers
-        self._started = seconds(started) or 0.0
+        self._started = to_seconds(started) or 0.0
         self._begun = self._looked = time.monotonic()
         self._ended_check_s = min(ENDED_CHECK_S, queue_check_s)
         self._had_array = False
-        self._plan_stamp = stamp(run_dir.plan)
+        self._plan_stamp = read_stamp(run_dir.plan)
         self._queue = Poller("the queue", self._ask_queue, queue_check_s)
         self._set_plan(plan)
 
@@ -179,19 +181,19 @@ class OwnDemand:
         """The newest: a sweep that is submitted again may add cells and change limits."""
         self._cells = RemainingCells(plan, self._run_dir, self._instance)
 
-    def why_leave(self, patience_s: float = 0.0) -> str:
+    def explain_leaving(self, patience_s: float = 0.0) -> str:
         """Return why nothing needs the server any more; empty while something does, or while the
         queue has not answered. Waits for that `patience_s` seconds at most."""
-        if (present := stamp(self._run_dir.plan)) != self._plan_stamp:
+        if (present := read_stamp(self._run_dir.plan)) != self._plan_stamp:
             # Cells were added while this server runs: their array counts on it.
             self._plan_stamp = present
             with suppress(EmobenchError):  # one that is lost ends no server: as it was will do
                 self._set_plan(load_plan(self._run_dir))
-        if not self._cells.any_left():
+        if not self._cells.has_any_left():
             return "all cells are done"
         if time.monotonic() - self._looked >= self._ended_check_s:
             self._looked = time.monotonic()
-            if self._cells.all_ended_since(self._started):
+            if self._cells.have_all_ended_since(self._started):
                 # It looks as if nobody were left.
                 self._queue.refresh_soon()
         return self._queue.poll(patience_s) or ""
@@ -202,12 +204,14 @@ class OwnDemand:
         age_s = time.monotonic() - self._begun
         if own is None:
             # Submitted by hand, or not yet on record.
-            arrays = arrays_of_server(plan, jobs, self._instance)
-            over = cells.all_ended_since(self._started) and not self._schedulers.live(arrays)
+            arrays = list_arrays(plan, jobs, self._instance)
+            over = cells.have_all_ended_since(self._started) and not self._schedulers.find_live(
+                arrays
+            )
             return "all cells have ended" if over else ""
-        who = who_needs_server(plan, self._run_dir, jobs, own, age_s, cells, self._schedulers)
-        if not cells.any_left():
-            return ""  # `why_leave` finds that itself
+        who = describe_server_need(plan, self._run_dir, jobs, own, age_s, cells, self._schedulers)
+        if not cells.has_any_left():
+            return ""  # `explain_leaving` finds that itself
         if not who and age_s > NO_ARRAY_S and not self._had_array:
             return f"no array was in the queue within {NO_ARRAY_S / 60:g} minutes"
         if not who:
@@ -242,7 +246,7 @@ class LeaseDemand:
         """Those that count, as last read: for the endpoint file."""
         return tuple(lease.id for lease in self._held)
 
-    def why_stay(self) -> str:
+    def explain_staying(self) -> str:
         """Return who needs the server in another sweep; empty if nobody does."""
         if not self._held:
             return ""
@@ -255,7 +259,7 @@ class LeaseDemand:
         return next(filter(None, words), "")
 
     def _ask_queue(self) -> dict[str, str]:
-        who = {lease.id: who_needs_lease(lease) for lease in self._held}
+        who = {lease.id: describe_lease_need(lease) for lease in self._held}
         for lease_id, needs in who.items():
             if not needs:  # its sweep takes another one when it needs the server again
                 remove_lease(self._run_dir, self._instance, lease_id)

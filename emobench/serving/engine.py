@@ -16,7 +16,7 @@ from pathlib import Path
 
 from emobench.core.processes import die_with_parent
 from emobench.core.redaction import hide_environment, redact
-from emobench.llm.engine_metrics import whole_requests
+from emobench.llm.engine_metrics import parse_whole_requests
 
 TAIL_LINES = 15
 KEPT_LINES = 1000
@@ -33,7 +33,7 @@ kill -KILL 0
 being a member keeps the group's number from being used again."""
 
 
-def own_address() -> str:
+def find_own_address() -> str:
     """Return this node's address as other nodes reach it; the loopback address where there is
     none."""
     try:
@@ -49,7 +49,7 @@ def own_address() -> str:
         return "127.0.0.1"
 
 
-def free_port(host: str) -> int:
+def find_free_port(host: str) -> int:
     """Return a port that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -61,7 +61,7 @@ class Engine:
 
     def __init__(self, script: Path, host: str, environment: Mapping[str, str]) -> None:
         self.host = host
-        self.port = free_port(host)
+        self.port = find_free_port(host)
         self.incarnation = secrets.token_hex(8)
         self.started = time.monotonic()
         self.max_concurrency: float | None = None
@@ -72,7 +72,7 @@ class Engine:
             **environment,
             "EMOBENCH_HOST": host,
             "EMOBENCH_PORT": str(self.port),
-            "EMOBENCH_MASTER_PORT": str(free_port(host)),
+            "EMOBENCH_MASTER_PORT": str(find_free_port(host)),
             "EMOBENCH_INCARNATION": self.incarnation,
         }
         hide_environment(environment)  # a set-up line that prints it must not put a key into a log
@@ -105,7 +105,7 @@ class Engine:
     def pid(self) -> int:
         return self._process.pid
 
-    def exit_code(self) -> int | None:
+    def poll_exit_code(self) -> int | None:
         """Return the exit code; None while it runs; negative: the number of the signal that ended
         it."""
         if self._process.returncode is None:
@@ -117,15 +117,15 @@ class Engine:
             return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
         return self._process.returncode
 
-    def lines(self) -> list[str]:
+    def list_last_lines(self) -> list[str]:
         """Return the last lines of its output; enough to find why it ended."""
         # What a dead engine still had in the pipe belongs to its last words.
-        self._copier.join(timeout=1 if self.exit_code() is not None else 0)
+        self._copier.join(timeout=1 if self.poll_exit_code() is not None else 0)
         return list(self._tail)
 
-    def tail(self) -> str:
+    def format_tail(self) -> str:
         """Return the very last lines, on one line."""
-        return " | ".join([line for line in self.lines() if line][-TAIL_LINES:])
+        return " | ".join([line for line in self.list_last_lines() if line][-TAIL_LINES:])
 
     def stop(self, grace_s: float) -> None:
         """Send SIGTERM to its process group, and SIGKILL to what is left after `grace_s`
@@ -134,7 +134,7 @@ class Engine:
             return
         os.killpg(self._process.pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
-        while self.exit_code() is None and time.monotonic() < deadline:
+        while self.poll_exit_code() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         # Its children may outlive it, and hold the cards' memory.
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -149,7 +149,7 @@ class Engine:
             for line in stream:
                 text = redact(line.decode(errors="replace").rstrip())
                 self._tail.append(text[:500])
-                if (found := whole_requests(text[:500])) is not None:
+                if (found := parse_whole_requests(text[:500])) is not None:
                     self.max_concurrency = found
                 print(text, flush=True)
         sys.stdout.flush()

@@ -51,7 +51,7 @@ class Cause:
     """The engine's own words, on one line; empty where only the exit code tells."""
     advice: str
 
-    def text(self) -> str:
+    def format_text(self) -> str:
         """Return the cause and what to do, each on a line."""
         said = f": {self.line}" if self.line else ""
         return f"{TITLES[self.kind]}{said}\nwhat to do: {self.advice}"
@@ -64,7 +64,7 @@ class _Rule:
     advice: str
 
 
-def _rule(kind: Kind, pattern: str, advice: str) -> _Rule:
+def _make_rule(kind: Kind, pattern: str, advice: str) -> _Rule:
     return _Rule(kind, re.compile(pattern, re.IGNORECASE), advice)
 
 
@@ -73,14 +73,14 @@ _LESS_MEMORY = (
 )
 _RULES = (
     # More special wordings first: several rules may fit one line.
-    _rule(
+    _make_rule(
         "kv_cache",
         r"larger than the maximum number of tokens that can be stored in KV cache"
         r"|larger than the available KV cache memory",
         "lower max_model_len (the message names the largest that fits), raise "
         "gpu_memory_utilization, or use more cards (tensor_parallel)",
     ),
-    _rule(
+    _make_rule(
         "device_busy",
         r"Free memory on device .*less than desired GPU memory utilization"
         r"|synStatus ?= ?20\b.*|Device already acquired"
@@ -88,15 +88,15 @@ _RULES = (
         "see with nvidia-smi or hl-smi on that node who uses the card; exclude the node "
         "(sbatch: --exclude) or lower gpu_memory_utilization",
     ),
-    _rule("device_memory", r"No available memory for the cache blocks", _LESS_MEMORY),
-    _rule(
+    _make_rule("device_memory", r"No available memory for the cache blocks", _LESS_MEMORY),
+    _make_rule(
         "device_memory",
         r"(?:CUDA|HIP|HPU|XPU) out of memory|(?:torch|cuda)\.OutOfMemoryError"
         r"|CUDA error: out of memory|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED"
         r"|PT_DEVMEM.*Allocation failed|(?:workspace|HBM).*Allocation failed for size",
         f"{_LESS_MEMORY}; if it died only at start, lower gpu_memory_utilization",
     ),
-    _rule(
+    _make_rule(
         "argument",
         r"error: (?:unrecognized arguments|argument \S+.*(?:invalid|expected)|ambiguous option)"
         r"|error: the following arguments are required|^KeyError: .*invalid (?:tool call|reasoning)"
@@ -106,14 +106,14 @@ _RULES = (
         "server's environment lists what this version takes. A flag that neither names is "
         "emobench's: say the site's version (vllm_version in the profile), and submit again",
     ),
-    _rule(
+    _make_rule(
         "model",
         r"(?:GatedRepoError|Cannot access gated repo|Access to model .* is restricted|401 Client "
         r"Error)",
         "accept the model's licence on its page and put HF_TOKEN into the server's environment, "
         "or download the model once and give its folder",
     ),
-    _rule(
+    _make_rule(
         "model",
         r"LocalEntryNotFoundError|OfflineModeIsEnabled|outgoing traffic has been disabled"
         r"|couldn't connect to .?https://huggingface\.co|Max retries exceeded with url.*huggingface"
@@ -121,7 +121,7 @@ _RULES = (
         "this node has no way to the hub: download the model on a login node into the HF_HOME "
         "that the job uses, or give the model's folder",
     ),
-    _rule(
+    _make_rule(
         "model",
         r"RepositoryNotFoundError|RevisionNotFoundError|Repository Not Found for url"
         r"|is not a local folder and is not a valid model identifier"
@@ -133,13 +133,13 @@ _RULES = (
         "check `model` and `revision` in the sweep file; a folder must be visible from the "
         "node and complete, and this vLLM must know its architecture",
     ),
-    _rule(
+    _make_rule(
         "port",
         r"address already in use|EADDRINUSE",
         "nothing: the next start takes another port; if it stays, another job may use "
         "this node's ports",
     ),
-    _rule(
+    _make_rule(
         "driver",
         r"No CUDA GPUs are available|no CUDA-capable device is detected|Found no NVIDIA driver"
         r"|NVIDIA driver on your system is too old|driver version is insufficient"
@@ -150,7 +150,7 @@ _RULES = (
         "check gres and server_setup of the profile: does `nvidia-smi` or `hl-smi` in such a job "
         "show the cards, and does the driver suit this vLLM? `emobench doctor` looks at the rest",
     ),
-    _rule(
+    _make_rule(
         "device",
         r"NCCL error|ncclSystemError|ncclUnhandledCudaError|ncclInternalError|ncclRemoteError"
         r"|HCCL.*(?:error|fail)|Device acquire failed|synStatus ?=|synFail"
@@ -159,7 +159,7 @@ _RULES = (
         "often gone at the next start; if not, exclude the node (sbatch: --exclude) and tell the "
         "site, or set NCCL_DEBUG=INFO in server_env to see more",
     ),
-    _rule(
+    _make_rule(
         "missing",
         r"(?:vllm|apptainer|enroot|hl-smi|nvidia-smi|module|python\S*|srun): "
         r"(?:command not found|not found)|No module named '?[\w.]+|^ImportError: "
@@ -168,7 +168,7 @@ _RULES = (
         "check server_setup (or the container) of the profile: `vllm --version` must work after "
         "those lines on a node of that partition; `emobench doctor` tries them here",
     ),
-    _rule(
+    _make_rule(
         "chat_template",
         r"jinja2\.exceptions\.|chat template string .*is invalid|ChatTemplateError"
         r"|supplied chat template .*(?:does not exist|cannot be opened|appears path-like)"
@@ -176,7 +176,7 @@ _RULES = (
         "give `chat_template` (a file that the node can read), or an instruction-tuned model "
         "that brings its own",
     ),
-    _rule(
+    _make_rule(
         "disk",
         r"No space left on device|Disk quota exceeded|ENOSPC",
         "free space, or point HF_HOME, VLLM_CACHE_ROOT or TMPDIR (server_env) to another disk; "
@@ -184,13 +184,13 @@ _RULES = (
     ),
 )
 _LAST_RESORT = (
-    _rule(
+    _make_rule(
         "host_memory",
         r"oom[-_]kill|Out of memory: Killed process|DefaultCPUAllocator: can't allocate memory"
         r"|^MemoryError|Cannot allocate memory|Exceeded job memory limit",
         "ask for more `mem` in the profile's server job; a model is read through the node's memory",
     ),
-    _rule(
+    _make_rule(
         "timeout",
         r"Timed out waiting for engine|did not become ready within|engine_ready_timeout"
         r"|Timeout waiting for (?:engine|worker)|No available shared memory broadcast block",
@@ -214,7 +214,7 @@ _NO_COMMAND = 127
 def diagnose(lines: Iterable[str], exit_code: int | None = None) -> Cause:
     """Return the first line that says why, before what it led to; `exit_code`: negative for a
     signal."""
-    said = [text for line in lines if (text := _plain(line))]
+    said = [text for line in lines if (text := _strip_prefix(line))]
     for rules in (_RULES, _LAST_RESORT):
         for text in said:
             for rule in rules:
@@ -254,7 +254,7 @@ def may_recover(cause: Cause, served: bool) -> bool:
     )
 
 
-def _plain(line: str) -> str:
+def _strip_prefix(line: str) -> str:
     """Return the words of a line without vLLM's prefix; empty for mere information and for
     frames."""
     match = _PREFIX.match(line)

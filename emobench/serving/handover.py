@@ -22,7 +22,7 @@ from emobench.core.stop_signals import URGENT
 from emobench.core.times import now
 from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.interface import OwnJob, Scheduler
-from emobench.scheduler.schedulers import scheduler_of
+from emobench.scheduler.schedulers import find_scheduler
 from emobench.store.endpoints import Endpoint, publish, read_endpoint
 from emobench.store.events import read_events
 from emobench.store.jobs import JobRecord, add_jobs, read_jobs
@@ -72,7 +72,7 @@ class EndpointClaim:
             return
         if not self._claimed:
             self._claimed = True
-            self._follows_of, self._follows = endpoint.incarnation, self._chain(present)
+            self._follows_of, self._follows = endpoint.incarnation, self._list_followed(present)
         follows = self._follows if endpoint.incarnation == self._follows_of else ()
         publish(self._run_dir, replace(endpoint, follows=follows))
         if self._takes_over:
@@ -87,7 +87,7 @@ class EndpointClaim:
             self.lost_to = other.job_id
         return bool(self.lost_to)
 
-    def _chain(self, present: Endpoint | None) -> tuple[str, ...]:
+    def _list_followed(self, present: Endpoint | None) -> tuple[str, ...]:
         if present is None:
             return ()
         handed_over = present.job_id == self._takes_over and present.is_serving
@@ -140,7 +140,7 @@ class Succession:
 
     def ask(self) -> OwnJob:
         """Return what Slurm says of this job now."""
-        return self._scheduler.own_job()
+        return self._scheduler.ask_own_job()
 
     def _step(self) -> bool:
         """Submit a successor where it is time; return whether none is to be submitted any more."""
@@ -156,9 +156,9 @@ class Succession:
             # A job that was requeued finds the successor that it had submitted before.
             known = [job for job in jobs if job.takes_over == self._job_id]
             self.successor = known[-1] if known else None
-        if self.successor is not None and self._scheduler.live([self.successor]):
+        if self.successor is not None and self._scheduler.find_live([self.successor]):
             return True
-        if (tried := self._never_ready()) > MAX_SUCCESSORS:
+        if (tried := self._count_never_ready()) > MAX_SUCCESSORS:
             self._say(
                 f"no successor is submitted: {tried} jobs in a row were not ready before their "
                 "time limit; give the server a longer `time` in the profile, or see above why it "
@@ -167,7 +167,7 @@ class Succession:
             return True
         return self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
 
-    def _never_ready(self) -> int:
+    def _count_never_ready(self) -> int:
         """Return how many jobs of the instance in a row have not been ready, this one included."""
         tried = 0
         jobs = read_events(self._run_dir).values()
@@ -215,7 +215,7 @@ class Handover:
         self, plan: Plan, run_dir: RunDir, instance: str, job_id: str, takes_over: str
     ) -> None:
         self._claim = EndpointClaim(run_dir, instance, job_id, takes_over)
-        scheduler = scheduler_of(plan.profile)
+        scheduler = find_scheduler(plan.profile)
         self._succession = (
             Succession(plan, run_dir, instance, job_id, scheduler)
             if scheduler.hands_over()
@@ -226,7 +226,7 @@ class Handover:
         """Write the endpoint's file, unless it is another job's by now. Raises OSError."""
         self._claim.publish(endpoint)
 
-    def why_leave(self) -> str:
+    def explain_leaving(self) -> str:
         """Return who serves in this job's place; empty as long as it serves itself."""
         return f"handed over to job {self._claim.lost_to}" if self._claim.lost_to else ""
 
@@ -242,7 +242,7 @@ class Handover:
         again, as far as there is time. `stop` and `grace_s` as below."""
         if self._succession is None or self._claim.lost_to:
             return
-        until = self._stop_time(self._succession, grace_s)
+        until = self._compute_stop_time(self._succession, grace_s)
         while not self._succession.submit_now() and time.time() < until and stop() not in URGENT:
             sleep(RETRY_S)
 
@@ -265,11 +265,11 @@ class Handover:
             return
         if self._succession is None or stop() in URGENT:
             return
-        until = self._stop_time(self._succession, grace_s)
+        until = self._compute_stop_time(self._succession, grace_s)
         drain(url, until, sleep, lambda: stop() in URGENT, quiet_s)
 
     @staticmethod
-    def _stop_time(succession: Succession, grace_s: float) -> float:
+    def _compute_stop_time(succession: Succession, grace_s: float) -> float:
         """Return when the engine has to be told to stop, in seconds since the epoch."""
         end = succession.ask().end or time.time() + DRAIN_S
         # An engine ends sooner than it has to.

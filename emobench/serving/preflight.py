@@ -10,16 +10,16 @@ from emobench.config.vllm_arguments import (
     SET_BY_KEY,
     TEMPLATE_KWARGS,
     Role,
-    family_of,
+    build_serve_arguments,
+    build_template_kwargs,
+    find_family,
+    find_option,
     is_optional,
-    option_of,
-    serve_arguments,
-    template_kwargs,
     thinks_aloud,
 )
-from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.errors import InvalidInput, Problem, suggest_nearest
 from emobench.core.models import VllmModel
-from emobench.core.plan import USER_SERVER, Plan, servers_of
+from emobench.core.plan import USER_SERVER, Plan, list_servers
 from emobench.core.run_dir import RunDir
 from emobench.serving import vllm_flags as flags
 
@@ -34,12 +34,12 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> Plan:
     """
     models = {
         server: model
-        for server, model in servers_of(plan.sweep).items()
+        for server, model in list_servers(plan.sweep).items()
         if isinstance(model, VllmModel)
     }
     if not models:
         return plan
-    known = flags.known_flags(plan.profile, run_dir.installed_vllm)
+    known = flags.find_known_flags(plan.profile, run_dir.installed_vllm)
     lacking: list[str] = []
     problems: list[Problem] = []
     one_machine = plan.profile.one_machine
@@ -58,27 +58,27 @@ def check_servers(plan: Plan, run_dir: RunDir, warn: Warn) -> Plan:
                 problems.append(Problem(message, plan.sweep_file, key=f"{key}.model", hint=hint))
             elif plan.profile.container is None:
                 warn(f"{key}.model: there is no folder {model.model} on this machine")
-        for flag in dict.fromkeys(flags.flags_in(model.extra_args)):
-            if hint := flags.removed_hint(flag, known):
+        for flag in dict.fromkeys(flags.list_flags(model.extra_args)):
+            if hint := flags.describe_removed(flag, known):
                 message = f"vLLM no longer takes {flag}"
                 where = f"{key}.extra_args"
                 problems.append(Problem(message, plan.sweep_file, key=where, hint=hint))
-            elif odd := flags.unknown_hint(flag, known):
+            elif odd := flags.describe_unknown(flag, known):
                 warn(f"{key}.extra_args: {odd}")
-        own = serve_arguments(model.model_copy(update={"extra_args": ()}), role)
-        for flag in flags.flags_in(own):
+        own = build_serve_arguments(model.model_copy(update={"extra_args": ()}), role)
+        for flag in flags.list_flags(own):
             if not flags.is_known(flag, known.flags):
                 lacking.append(flag)
-                if text := _lack(flag, model, role, known.source):
+                if text := _describe_lack(flag, model, role, known.source):
                     warn(f"{key}: {text}")
-        for text in parser_warnings(model, role):
+        for text in list_parser_warnings(model, role):
             warn(f"{key}: {text}")
     if problems:
         raise InvalidInput(problems)
     return plan.model_copy(update={"vllm_lacks": tuple(sorted(set(lacking)))})
 
 
-def _key_of(flag: str) -> str | None:
+def _find_key(flag: str) -> str | None:
     """Return the key of the sweep file that a flag comes from; None where no key sets it."""
     odd = {TEMPLATE_KWARGS: "chat_template_kwargs", "--served-model-name": "served_name"}
     name = flag.removeprefix("--").replace("-", "_")
@@ -86,16 +86,16 @@ def _key_of(flag: str) -> str | None:
     return odd.get(flag) or SET_BY_KEY.get(flag) or alike
 
 
-def _lack(flag: str, model: VllmModel, role: Role, source: str) -> str:
+def _describe_lack(flag: str, model: VllmModel, role: Role, source: str) -> str:
     """Return what it means that the site's vLLM does not take a flag, and what can be changed;
     empty where nothing is lost."""
     since = f" (vLLM {flags.SINCE[flag]} was the first)" if flag in flags.SINCE else ""
     text = f"{source} does not take {flag}{since}"
     if not is_optional(flag, model):
-        key = _key_of(flag)
+        key = _find_key(flag)
         change = f"leave out {key}, or " if key else ""
         return f"{text}, and this server cannot start: {change}use a newer vLLM in server_setup"
-    family = family_of(model.model)
+    family = find_family(model.model)
     if flag == TEMPLATE_KWARGS and (family is None or thinks_aloud(family, {})):
         parser = family.reasoning_parser if family else "..."
         found = "will think before it answers" if family else "may think before it answers"
@@ -105,20 +105,20 @@ def _lack(flag: str, model: VllmModel, role: Role, source: str) -> str:
     return ""
 
 
-def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
+def list_parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
     """Yield what is odd about the parsers of a model, by its family and by vLLM's names."""
-    tools = model.tool_call_parser or option_of(model, "--tool-call-parser")
-    reasoning = model.reasoning_parser or option_of(model, "--reasoning-parser")
+    tools = model.tool_call_parser or find_option(model, "--tool-call-parser")
+    reasoning = model.reasoning_parser or find_option(model, "--reasoning-parser")
     given: tuple[tuple[Literal["tool", "reasoning"], str, str | None], ...] = (
         ("tool", "tool_call_parser", tools),
         ("reasoning", "reasoning_parser", reasoning),
     )
     for kind, key, name in given:
-        names = flags.shipped_parsers(kind)
-        if name and name not in names and option_of(model, f"--{kind}-parser-plugin") is None:
-            guess = nearest(name, names)
+        names = flags.list_shipped_parsers(kind)
+        if name and name not in names and find_option(model, f"--{kind}-parser-plugin") is None:
+            guess = suggest_nearest(name, names)
             yield f"vLLM {flags.VERSION} has no {key} {name}" + (f"; {guess}" if guess else "")
-    family = family_of(model.model)
+    family = find_family(model.model)
     if family is None:
         return
     if role == "assistant" and tools and tools not in family.tool_parsers:
@@ -127,7 +127,7 @@ def parser_warnings(model: VllmModel, role: Role) -> Iterator[str]:
             f"tool_call_parser {tools} is unusual for {model.model}; its family's is {usual}. "
             "Where it does not fit, tool calls arrive as text and every task fails"
         )
-    if not reasoning and thinks_aloud(family, template_kwargs(model, role)):
+    if not reasoning and thinks_aloud(family, build_template_kwargs(model, role)):
         other = "assistant" if role == "user" else "user"
         yield (
             f"{model.model} thinks aloud and has no reasoning_parser: the {other} would read its "

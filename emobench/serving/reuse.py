@@ -15,13 +15,20 @@ from dataclasses import dataclass
 from emobench.core.errors import InvalidInput
 from emobench.core.models import RoleModel, Sampling, ScriptedModel, VllmModel
 from emobench.core.ownership import require_own
-from emobench.core.plan import USER_SERVER, Plan, instances_of, load_plan, server_of, servers_of
+from emobench.core.plan import (
+    USER_SERVER,
+    Plan,
+    get_server_name,
+    list_instances,
+    list_servers,
+    load_plan,
+)
 from emobench.core.run_dir import RunDir
 from emobench.serving.waiting import find_problem
 from emobench.store.endpoints import (
     Endpoint,
     ServerLocation,
-    api_key,
+    load_api_key,
     locate_server,
     point_to_leased,
 )
@@ -51,7 +58,7 @@ def describe_service(plan: Plan, server: str) -> dict[str, object]:
     """Return all that changes what a server answers or can take: equal for servers that can be
     shared."""
     sweep, profile = plan.sweep, plan.profile
-    model: RoleModel = servers_of(sweep)[server]
+    model: RoleModel = list_servers(sweep)[server]
     served: dict[str, object] = {
         "emobench": plan.emobench,
         "role": "user" if server == USER_SERVER else "assistant",
@@ -74,11 +81,11 @@ def find_offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
     leases come first."""
     wanted = describe_service(plan, server)
     found = []
-    for other in _siblings(run_dir):
+    for other in _list_siblings(run_dir):
         try:
             require_own(other)  # before anything is believed
-            api_key(other)
-            live = _live_servers(other)
+            load_api_key(other)
+            live = _list_live_servers(other)
             theirs = load_plan(other)
         except (OSError, InvalidInput):
             continue
@@ -88,7 +95,7 @@ def find_offers(plan: Plan, run_dir: RunDir, server: str) -> list[Offer]:
             offer
             for offer in live
             if (not local or offer.endpoint.host == socket.gethostname())
-            and (name := server_of(offer.location.instance)) in servers_of(theirs.sweep)
+            and (name := get_server_name(offer.location.instance)) in list_servers(theirs.sweep)
             and describe_service(theirs, name) == wanted
         ]
     return sorted(found, key=lambda offer: len(offer.endpoint.leases))
@@ -103,14 +110,16 @@ def lease_servers(
     """
     before = {instance: locate_server(run_dir, instance) for instance in instances}
     leased: dict[str, ServerLocation] = {}
-    models = instances_of(plan.sweep)
+    models = list_instances(plan.sweep)
     for instance in instances:
         if not models[instance].reuse:
             continue
         # Two replicas must not turn out to be one server.
-        replicas = [p for name, p in leased.items() if server_of(name) == server_of(instance)]
+        replicas = [
+            p for name, p in leased.items() if get_server_name(name) == get_server_name(instance)
+        ]
         taken = {(location.run_dir, location.instance) for location in replicas}
-        for offer in find_offers(plan, run_dir, server_of(instance)):
+        for offer in find_offers(plan, run_dir, get_server_name(instance)):
             if (offer.location.run_dir, offer.location.instance) in taken:
                 continue
             location, problem = lease_server(offer, run_dir, instance)
@@ -135,7 +144,7 @@ def lease_server(
     location = offer.location
     try:
         location = add_lease(location, run_dir, instance)
-        problem = _answer(location, offer.endpoint.incarnation, answer_s)
+        problem = _wait_for_answer(location, offer.endpoint.incarnation, answer_s)
         if not problem:
             point_to_leased(run_dir, instance, location)
             return location, ""
@@ -155,7 +164,7 @@ def holds_lease(run_dir: RunDir, instance: str) -> bool:
     return endpoint is not None and endpoint.is_ready and location.lease in endpoint.leases
 
 
-def _answer(location: ServerLocation, incarnation: str, answer_s: float) -> str:
+def _wait_for_answer(location: ServerLocation, incarnation: str, answer_s: float) -> str:
     """Wait until the owner takes the lease into account; else why not."""
     deadline = time.monotonic() + answer_s
     while True:
@@ -169,14 +178,14 @@ def _answer(location: ServerLocation, incarnation: str, answer_s: float) -> str:
         time.sleep(POLL_S)
 
 
-def _siblings(run_dir: RunDir) -> Iterator[RunDir]:
+def _list_siblings(run_dir: RunDir) -> Iterator[RunDir]:
     for plan in sorted(run_dir.path.parent.glob("*/plan.json")):
         folder = plan.parent.resolve()
         if folder != run_dir.path:
             yield RunDir(folder)
 
 
-def _live_servers(run_dir: RunDir) -> list[Offer]:
+def _list_live_servers(run_dir: RunDir) -> list[Offer]:
     """Return the run's own servers that say that they are ready. Raises OSError."""
     found = []
     for file in sorted(run_dir.endpoints.glob("*.json")):

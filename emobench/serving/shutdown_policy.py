@@ -7,11 +7,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-from emobench.core.plan import Plan, instances_of
+from emobench.core.plan import Plan, list_instances
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.serving.budget import Budget
 from emobench.serving.demand import LeaseDemand, OwnDemand
 
@@ -19,7 +19,7 @@ BUDGET_CHECK_S = 60.0
 
 
 class ShutdownPolicy:
-    """Answers `why_leave` for one server; told with `observe` whether it had requests."""
+    """Answers `explain_leaving` for one server; told with `observe` whether it had requests."""
 
     def __init__(
         self,
@@ -59,32 +59,32 @@ class ShutdownPolicy:
             self._used = time.monotonic()
         self._was_idle = idle
 
-    def why_leave(self) -> str:
+    def explain_leaving(self) -> str:
         """Return why the server leaves now; empty while it stays."""
-        reason = self._why_leave()
+        reason = self._explain_leaving()
         self.final = self.final or bool(reason)
         return reason
 
-    def _why_leave(self) -> str:
+    def _explain_leaving(self) -> str:
         if spent := self._spent.poll():
             return spent
-        unneeded = self._need.why_leave()
+        unneeded = self._need.explain_leaving()
         if self._budget.reached:
             # While its arrays end, the conversations in flight still need the server.
             return ""
-        if self._leases.why_stay():
+        if self._leases.explain_staying():
             unneeded = ""
         sweep = self._need.plan.sweep
         if unneeded:
-            return "" if self._kept(sweep) else unneeded
+            return "" if self._is_kept(sweep) else unneeded
         self._unneeded, self.kept_until = None, ""
         idle_s = time.monotonic() - self._used
         limit_s = sweep.idle_limit_min * 60
         if limit_s and self._was_idle and idle_s >= limit_s:
-            return f"idle for {plural(sweep.idle_limit_min, 'minute')} (idle_limit_min)"
+            return f"idle for {pluralise(sweep.idle_limit_min, 'minute')} (idle_limit_min)"
         return ""
 
-    def _kept(self, sweep: Sweep) -> bool:
+    def _is_kept(self, sweep: Sweep) -> bool:
         """Return whether the server stays for work by hand."""
         now = datetime.now(UTC)
         self._unneeded = self._unneeded or now
@@ -93,12 +93,12 @@ class ShutdownPolicy:
         return bool(self.kept_until)
 
 
-def cost_of_keeping(plan: Plan, minutes: float) -> str:
+def describe_keeping_cost(plan: Plan, minutes: float) -> str:
     """Return what servers that stay cost at most: '3 accelerators x 2 h = 6 accelerator-hours'."""
-    cards = sum(model.accelerators for model in instances_of(plan.sweep).values())
+    cards = sum(model.accelerators for model in list_instances(plan.sweep).values())
     hours = minutes / 60
     if not cards:
-        servers = len(instances_of(plan.sweep))
-        return f"{plural(servers, 'server')} without an accelerator x {hours:.2g} h"
+        servers = len(list_instances(plan.sweep))
+        return f"{pluralise(servers, 'server')} without an accelerator x {hours:.2g} h"
     cost = f"{cards * hours:.1f} accelerator-hours"
-    return f"{plural(cards, 'accelerator')} x {hours:.1f} h = {cost}"
+    return f"{pluralise(cards, 'accelerator')} x {hours:.1f} h = {cost}"

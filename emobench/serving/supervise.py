@@ -21,26 +21,26 @@ from pathlib import Path
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.files import write_bytes_atomic
 from emobench.core.output import print_tracebacks_visibly, say, warn
-from emobench.core.ownership import own_run_dir
-from emobench.core.plan import USER_SERVER, Plan, instance_of, load_plan, servers_of
+from emobench.core.ownership import open_own_run_dir
+from emobench.core.plan import USER_SERVER, Plan, list_servers, load_plan, name_instance
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import WARNING, handle_stop_signals
 from emobench.core.times import now
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.llm import guard
 from emobench.llm.client import Unreachable, check_health
-from emobench.scheduler.render import GUARD, serve_script
-from emobench.scheduler.schedulers import scheduler_of
+from emobench.scheduler.render import GUARD, name_serve_script
+from emobench.scheduler.schedulers import find_scheduler
 from emobench.serving.canary import calls_tools
 from emobench.serving.demand import QUEUE_CHECK_S, LeaseDemand, OwnDemand
-from emobench.serving.engine import Engine, own_address
+from emobench.serving.engine import Engine, find_own_address
 from emobench.serving.failure_diagnosis import Cause, diagnose, diagnose_slow_start, may_recover
 from emobench.serving.handover import Handover
 from emobench.serving.readiness import Readiness
 from emobench.serving.shutdown_policy import BUDGET_CHECK_S, ShutdownPolicy
-from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, api_key
+from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, load_api_key
 from emobench.store.events import EventLog
-from emobench.store.hosted_keys import hide_keys, hosted_key, key_variables
+from emobench.store.hosted_keys import find_hosted_key, hide_keys, list_key_variables
 
 HUB_TOKEN = "HF_TOKEN"
 """The key of an endpoint at Hugging Face, and what vLLM downloads models with."""
@@ -181,23 +181,23 @@ class Supervisor:
         replica: int = 1,
         takes_over: str = "",
     ) -> None:
-        model = servers_of(plan.sweep).get(server)
+        model = list_servers(plan.sweep).get(server)
         if model is None:
-            names = ", ".join(servers_of(plan.sweep))
+            names = ", ".join(list_servers(plan.sweep))
             raise InvalidInput(f"this run starts no server '{server}'; it starts: {names}")
         if not 1 <= replica <= model.replicas:
             raise InvalidInput(f"server '{server}' has the replicas 1 to {model.replicas}")
-        instance = instance_of(server, replica)
+        instance = name_instance(server, replica)
         self._plan, self._run_dir, self._timing = plan, run_dir, timing
         self._wakeable = Wakeable()
-        self._key = api_key(run_dir, create=True)
+        self._key = load_api_key(run_dir, create=True)
         self._hub_token = _withhold_keys(plan, run_dir)
-        scheduler = scheduler_of(plan.profile)
-        self._host = "127.0.0.1" if plan.profile.one_machine else own_address()
+        scheduler = find_scheduler(plan.profile)
+        self._host = "127.0.0.1" if plan.profile.one_machine else find_own_address()
         self._engine: Engine | None = None
         self._was_ready = False
         self._limit_s = plan.profile.server_deadline_min * 60
-        self._deadline = time.monotonic() - scheduler.own_job_age_s() + self._limit_s
+        self._deadline = time.monotonic() - scheduler.compute_own_job_age_s() + self._limit_s
         endpoint = Endpoint(
             server=instance,
             role="user" if server == USER_SERVER else "assistant",
@@ -206,7 +206,7 @@ class Supervisor:
             incarnation="",
             engine=model.engine,
             host=socket.gethostname(),
-            job_id=scheduler.own_job_id(),
+            job_id=scheduler.read_own_job_id(),
             pid=os.getpid(),
             started=now(),
         )
@@ -240,7 +240,7 @@ class Supervisor:
             if self._engine is not None:
                 self._engine.stop(self._timing.grace_s)
             if self._wakeable.stop == WARNING:
-                scheduler_of(self._plan.profile).requeue_if_preempted()
+                find_scheduler(self._plan.profile).requeue_if_preempted()
         return 0 if state == "left" else 1
 
     def _pass_on(self) -> None:
@@ -258,7 +258,7 @@ class Supervisor:
 
     def _is_needed(self) -> bool:
         """Return whether the server would stay if its job did not end."""
-        return not self._policy.why_leave() and self._policy.outlasts_job
+        return not self._policy.explain_leaving() and self._policy.outlasts_job
 
     def _serve(self) -> str:
         """Serve; return why the server left. Raises Failed."""
@@ -271,8 +271,12 @@ class Supervisor:
             if problem == "leave":
                 return self._reason
             assert self._engine is not None
-            cause = self._cause or diagnose(self._engine.lines(), self._engine.exit_code())
-            problem = "\n".join((problem, cause.text(), f"its last lines: {self._engine.tail()}"))
+            cause = self._cause or diagnose(
+                self._engine.list_last_lines(), self._engine.poll_exit_code()
+            )
+            problem = "\n".join(
+                (problem, cause.format_text(), f"its last lines: {self._engine.format_tail()}")
+            )
             self._engine.stop(self._timing.grace_s)
             if restarts >= self._timing.restarts or not may_recover(cause, self._was_ready):
                 raise Failed(problem, cause.kind)
@@ -299,7 +303,7 @@ class Supervisor:
 
     def _start(self) -> str:
         """Start the engine and wait until it answers: '' or 'leave' or what is wrong."""
-        script = self._run_dir.scripts / serve_script(self._server)
+        script = self._run_dir.scripts / name_serve_script(self._server)
         with contextlib.suppress(OSError):  # an engine with another one is told apart by its proof
             self._renew_guard()
         environment = {
@@ -328,15 +332,19 @@ class Supervisor:
                 return died
             if (verdict := readiness.look()) is not None:
                 self._cause = verdict.failure
-                return "it is up and cannot serve" if self._cause else self._ready(verdict.warnings)
+                return (
+                    "it is up and cannot serve"
+                    if self._cause
+                    else self._announce_ready(verdict.warnings)
+                )
             problem = readiness.problem
             if readiness.port_taken:
                 self._cause = Cause("port", problem, "nothing: the next start takes another port")
                 return "its port was taken"
             if time.monotonic() > self._deadline:
-                found = diagnose(engine.lines())
+                found = diagnose(engine.list_last_lines())
                 self._cause = diagnose_slow_start() if found.kind == "unknown" else found
-                limit = plural(self._limit_s / 60, "minute")
+                limit = pluralise(self._limit_s / 60, "minute")
                 return f"not ready {limit} (server_deadline_min): {problem}"
             self._announcer.publish_if_due("starting")
             self._wakeable.sleep(self._timing.probe_s)
@@ -348,7 +356,7 @@ class Supervisor:
         if copy.exists() and copy.read_bytes() != text:
             write_bytes_atomic(copy, text)
 
-    def _ready(self, warnings: Sequence[str]) -> str:
+    def _announce_ready(self, warnings: Sequence[str]) -> str:
         """Announce the server; ''."""
         self._announcer.set_warnings(warnings)
         self._announcer.publish("ready")
@@ -385,7 +393,9 @@ class Supervisor:
     def _should_leave(self) -> bool:
         stop = self._wakeable.stop
         self._reason = f"received {stop}" if stop else ""
-        self._reason = self._reason or self._handover.why_leave() or self._policy.why_leave()
+        self._reason = (
+            self._reason or self._handover.explain_leaving() or self._policy.explain_leaving()
+        )
         if not self._reason and self._policy.outlasts_job:
             self._handover.poll()
         return bool(self._reason)
@@ -393,20 +403,22 @@ class Supervisor:
     def _describe_death(self) -> str:
         """Return how the engine died; empty while it lives or when we are told to stop as well."""
         assert self._engine is not None
-        if self._engine.exit_code() is None:
+        if self._engine.poll_exit_code() is None:
             return ""
         # Slurm signals every process of a job at once: the engine may be faster than we are.
         self._wakeable.sleep(0.2)
         self._wakeable.sleep(0.2)
-        return "" if self._wakeable.stop else f"the engine ended with {self._engine.exit_code()}"
+        return (
+            "" if self._wakeable.stop else f"the engine ended with {self._engine.poll_exit_code()}"
+        )
 
 
 def _withhold_keys(plan: Plan, run_dir: RunDir) -> dict[str, str]:
     """Keep keys of hosted endpoints from the engine and from successors, whose script may have been
     submitted by hand; return the variable that vLLM needs all the same."""
     hide_keys(run_dir)
-    names = key_variables(plan.sweep)
-    token = hosted_key(run_dir, HUB_TOKEN) if HUB_TOKEN in names else None
+    names = list_key_variables(plan.sweep)
+    token = find_hosted_key(run_dir, HUB_TOKEN) if HUB_TOKEN in names else None
     for name in names:
         os.environ.pop(name, None)
     return {HUB_TOKEN: token} if token else {}
@@ -422,7 +434,7 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
     arguments = parser.parse_args(argv)
     print_tracebacks_visibly()
     try:
-        run_dir = own_run_dir(arguments.run_dir)
+        run_dir = open_own_run_dir(arguments.run_dir)
         plan = load_plan(run_dir)
         server, replica = arguments.server, arguments.replica
         takes_over = arguments.takes_over

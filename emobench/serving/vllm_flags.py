@@ -14,9 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from emobench.config.vllm_arguments import TEMPLATE_KWARGS, flag_of
+from emobench.config.vllm_arguments import TEMPLATE_KWARGS, parse_flag
 from emobench.core.cluster import ClusterProfile
-from emobench.core.errors import nearest
+from emobench.core.errors import suggest_nearest
 from emobench.core.files import read_json, write_json
 from emobench.serving.site_shell import run_lines
 
@@ -75,20 +75,20 @@ class Known:
 
 
 @cache
-def shipped() -> Known:
+def load_shipped() -> Known:
     """Return the flags of the version that the list was made for."""
-    flags = frozenset(line for line in _shipped_lines() if line.startswith("-"))
+    flags = frozenset(line for line in _read_shipped_lines() if line.startswith("-"))
     return Known(flags, f"vLLM {VERSION} (emobench's list)", asked=False)
 
 
-def shipped_parsers(kind: Literal["tool", "reasoning"]) -> list[str]:
+def list_shipped_parsers(kind: Literal["tool", "reasoning"]) -> list[str]:
     """Return the parsers that this version registers by name."""
-    lines = (line.split() for line in _shipped_lines())
+    lines = (line.split() for line in _read_shipped_lines())
     return [line[1] for line in lines if line[0] == f"{kind}-parser"]
 
 
 @cache
-def _shipped_lines() -> list[str]:
+def _read_shipped_lines() -> list[str]:
     text = Path(__file__).with_name("vllm_known.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
@@ -99,21 +99,21 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def oldest_for(profile: ClusterProfile) -> str:
+def find_oldest(profile: ClusterProfile) -> str:
     """Return the oldest vLLM that a site's servers can be."""
     return OLDEST_GAUDI if profile.accelerator == "gaudi" else OLDEST
 
 
-def by_version(version: str) -> Known:
+def find_by_version(version: str) -> Known:
     """Return the flags of a version that nobody can be asked about, as far as they are known."""
     newer = {f for f, since in SINCE.items() if parse_version(version) < parse_version(since)}
-    return Known(shipped().flags - newer, f"vLLM {version} (vllm_version)", asked=False)
+    return Known(load_shipped().flags - newer, f"vLLM {version} (vllm_version)", asked=False)
 
 
 _asked: dict[str, Known | None] = {}
 
 
-def installed(profile: ClusterProfile, cache_file: Path | None = None) -> Known | None:
+def ask_installed(profile: ClusterProfile, cache_file: Path | None = None) -> Known | None:
     """Return the flags of the vLLM that `server_setup` makes reachable here; None where there is
     none.
 
@@ -141,12 +141,12 @@ def installed(profile: ClusterProfile, cache_file: Path | None = None) -> Known 
     return _asked[key]
 
 
-def known_flags(profile: ClusterProfile, cache_file: Path | None = None) -> Known:
+def find_known_flags(profile: ClusterProfile, cache_file: Path | None = None) -> Known:
     """Return the flags of the site's vLLM: by its own word, by the profile's, or the newest's."""
-    found = installed(profile, cache_file)
+    found = ask_installed(profile, cache_file)
     if found is None and profile.vllm_version is not None:
-        found = by_version(profile.vllm_version)
-    return found or shipped()
+        found = find_by_version(profile.vllm_version)
+    return found or load_shipped()
 
 
 def _ask(profile: ClusterProfile) -> frozenset[str]:
@@ -157,12 +157,12 @@ def _ask(profile: ClusterProfile) -> frozenset[str]:
         'help=$(vllm serve --help) || exit\nprintf "%s\\n" "$help"'
     )
     ran = run_lines(profile.server_setup, profile.server_env, command, ASK_TIMEOUT_S)
-    flags = flags_in_help(ran.output) if ran.code == 0 else frozenset()
+    flags = parse_help(ran.output) if ran.code == 0 else frozenset()
     # A list without this is not the list.
     return flags if _SURE in flags else frozenset()
 
 
-def flags_in_help(text: str) -> frozenset[str]:
+def parse_help(text: str) -> frozenset[str]:
     """Return the options that a help page defines, not those that its sentences mention."""
     lines = re.findall(r"^ {1,4}(-\S.*)$", text, flags=re.MULTILINE)
     heads = [re.split(r"\s{2,}", line)[0] for line in lines]
@@ -171,10 +171,10 @@ def flags_in_help(text: str) -> frozenset[str]:
     )
 
 
-def flags_in(arguments: Sequence[str]) -> list[str]:
+def list_flags(arguments: Sequence[str]) -> list[str]:
     """Return the flags among arguments, as vLLM reads them."""
     return [
-        flag_of(argument)
+        parse_flag(argument)
         for argument in arguments
         if re.match(r"--?[A-Za-z]", argument) and not re.match(r"-O\d", argument)
     ]
@@ -191,7 +191,7 @@ def is_known(flag: str, flags: Iterable[str]) -> bool:
     return flag.startswith("--") and sum(other.startswith(flag) for other in flags) == 1
 
 
-def removed_hint(flag: str, known: Known) -> str:
+def describe_removed(flag: str, known: Known) -> str:
     """Return what to do about a flag that vLLM dropped; empty where it did not, or where it is
     back."""
     if known.asked and is_known(flag, known.flags):
@@ -199,9 +199,9 @@ def removed_hint(flag: str, known: Known) -> str:
     return REMOVED.get(flag, "")
 
 
-def unknown_hint(flag: str, known: Known) -> str:
+def describe_unknown(flag: str, known: Known) -> str:
     """Return what is odd about a flag that is not known; empty where it is."""
     if is_known(flag, known.flags):
         return ""
-    guess = nearest(flag, known.flags)
+    guess = suggest_nearest(flag, known.flags)
     return f"{known.source} has no {flag}" + (f"; {guess}" if guess else "")

@@ -68,7 +68,7 @@ def wait_for_endpoint(
             endpoint = location.read()
             if (
                 endpoint is not None
-                and (end := _end(endpoint))
+                and (end := _describe_end(endpoint))
                 and queue.is_last(location, endpoint)
             ):
                 gone.append(end)
@@ -80,13 +80,14 @@ def wait_for_endpoint(
         late = time.monotonic() - begun >= deadline_s
         if late or time.monotonic() >= next_look:
             next_look = time.monotonic() + JOB_CHECK_S
-            if ended := queue.ended():
+            if ended := queue.describe_end():
                 raise ServersGone(ended)
             if queue.waits():
                 begun, late = time.monotonic(), False
         if late:
             raise ServersGone(
-                f"server {what} was not ready within {deadline_s:g} s: {problem}; {queue.hint()}"
+                f"server {what} was not ready within {deadline_s:g} s: {problem}; "
+                f"{queue.format_hint()}"
             )
         time.sleep(max(0.0, min(poll_s, deadline_s - (time.monotonic() - begun))))
 
@@ -98,16 +99,16 @@ def find_problem(location: ServerLocation, endpoint: Endpoint | None) -> str:
     if endpoint.state != "ready":
         return f"its state is '{endpoint.state}' {endpoint.reason}".rstrip()
     if endpoint.is_stale:
-        return f"its last sign of life was {endpoint.age_s():.0f} s ago"
+        return f"its last sign of life was {endpoint.compute_age_s():.0f} s ago"
     identity = Identity(endpoint.server, endpoint.incarnation)
     try:
-        verify_server(endpoint.url, endpoint.model, location.key(), identity)
+        verify_server(endpoint.url, endpoint.model, location.read_key(), identity)
     except Unreachable as error:
         return str(error)
     return ""
 
 
-def _end(endpoint: Endpoint) -> str:
+def _describe_end(endpoint: Endpoint) -> str:
     """Return how the server ended by its own word; empty where it may come back."""
     if endpoint.state == "failed":
         return f"server {endpoint.server} failed: {endpoint.reason}"
@@ -136,7 +137,7 @@ class _Queue:
         job_id, state = self._states[location]
         return job_id in ("", endpoint.job_id) or state is None or not state.live
 
-    def ended(self) -> str:
+    def describe_end(self) -> str:
         """Return how the last jobs of all servers ended; empty while one lives, or is not known
         of."""
         self._ask()
@@ -153,7 +154,7 @@ class _Queue:
             state is not None and state.phase is Phase.QUEUED for _, state in self._states.values()
         )
 
-    def hint(self) -> str:
+    def format_hint(self) -> str:
         """Return where to look for what keeps the servers, as asked last."""
         if any(job_id for job_id, _ in self._states.values()):
             return "its log is named user_vllm_<job>.out or assistant_vllm_<job>.out"
@@ -161,20 +162,22 @@ class _Queue:
 
     def _ask(self) -> None:
         locations = set(self.locations.values())
-        self._states = {each: _newest_job(each, self._schedulers) for each in locations}
+        self._states = {each: _find_newest_job(each, self._schedulers) for each in locations}
         self._asked = time.monotonic()
 
 
-def _newest_job(location: ServerLocation, schedulers: Schedulers) -> tuple[str, JobState | None]:
+def _find_newest_job(
+    location: ServerLocation, schedulers: Schedulers
+) -> tuple[str, JobState | None]:
     def of_server(jobs: Iterable[JobRecord]) -> list[JobRecord]:
         return [job for job in jobs if job.kind is JobKind.SERVER and job.name == location.instance]
 
     jobs = of_server(read_jobs(location.run_dir))
-    states = schedulers.states(jobs)
+    states = schedulers.ask_states(jobs)
     if not any(state.live for state in states.values()) and location.run_dir.plan.exists():
         # One may have been submitted by hand.
-        jobs = of_server(schedulers.all_jobs(load_plan(location.run_dir), location.run_dir))
-        states = schedulers.states(jobs)
+        jobs = of_server(schedulers.find_all_jobs(load_plan(location.run_dir), location.run_dir))
+        states = schedulers.ask_states(jobs)
     newest: tuple[str, JobState | None] = ("", None)
     for job in jobs:
         state = states.get(job.job_id)

@@ -28,7 +28,7 @@ class LineStore(ABC):
         self._descriptor = -1
 
     @abstractmethod
-    def _busy(self) -> Exception:
+    def _make_busy_error(self) -> Exception:
         """Return what to raise where another process holds the lock."""
 
     @abstractmethod
@@ -38,10 +38,10 @@ class LineStore(ABC):
     def __enter__(self) -> Self:
         with ExitStack() as held:
             try:
-                fcntl.flock(_opened(self._lock, held), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(_open(self._lock, held), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise self._busy() from None
-            self._descriptor = _opened(self._path, held)
+                raise self._make_busy_error() from None
+            self._descriptor = _open(self._path, held)
             whole = self._load()
             if whole < os.fstat(self._descriptor).st_size:
                 os.ftruncate(self._descriptor, whole)
@@ -59,21 +59,21 @@ class LineStore(ABC):
     def _reopen(self) -> None:
         """Go on with the file that has taken the place of the one that was opened."""
         with ExitStack() as held:
-            os.dup2(_opened(self._path, held), self._descriptor, inheritable=False)
+            os.dup2(_open(self._path, held), self._descriptor, inheritable=False)
 
 
 def append_lines(path: Path, lines: Iterable[bytes]) -> None:
     """Append lines without their line breaks to a file that no other process writes; when this
     returns they are on disk. Raises OSError."""
     with ExitStack() as held, naming(path):
-        descriptor = _opened(path, held)
+        descriptor = _open(path, held)
         end = os.fstat(descriptor).st_size
         if end and os.pread(descriptor, 1, end - 1) != b"\n":
             lines = [b"", *lines]  # the last write was cut off
         _append(descriptor, lines)
 
 
-def stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
+def read_stored_lines(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield each line from the byte `start` on, with its line break, and where it begins.
 
     A last line without a line break is torn, or being written. Raises OSError.
@@ -92,7 +92,7 @@ def _append(descriptor: int, lines: Iterable[bytes]) -> None:
     os.fsync(descriptor)
 
 
-def _opened(path: Path, held: ExitStack) -> int:
+def _open(path: Path, held: ExitStack) -> int:
     descriptor = open_to_write(path, os.O_RDWR | os.O_APPEND)
     held.callback(os.close, descriptor)
     return descriptor

@@ -33,7 +33,7 @@ Usage = Mapping[str, RoleUsage]
 """By role; a role without calls may be absent."""
 
 
-def usage_of(calls: Iterable[Mapping[str, Any]]) -> dict[str, RoleUsage]:
+def count_usage(calls: Iterable[Mapping[str, Any]]) -> dict[str, RoleUsage]:
     """Return what the calls of an episode took, by role."""
     sums: dict[str, list[Any]] = {role: [None, None, None] for role in ROLES}
     for call in calls:
@@ -57,7 +57,7 @@ def read_usage(data: object) -> dict[str, RoleUsage]:
         return {}
     kinds = ("prompt_tokens", "completion_tokens", "cost")
     return {
-        role: usage_of([{"role": role, **{kind: each.get(kind) for kind in kinds}}])[role]
+        role: count_usage([{"role": role, **{kind: each.get(kind) for kind in kinds}}])[role]
         for role, each in data.items()
         if role in ROLES and isinstance(each, dict)
     }
@@ -70,13 +70,13 @@ def add_usage(*parts: Usage) -> dict[str, RoleUsage]:
     }
 
 
-def total_cost(usage: Usage) -> float | None:
+def sum_cost(usage: Usage) -> float | None:
     """Return US dollars of both roles; None where none is known."""
     costs = [each.cost for each in usage.values() if each.cost is not None]
     return math.fsum(costs) if costs else None
 
 
-def dollars(amount: float) -> str:
+def format_dollars(amount: float) -> str:
     """Return an amount as people write it: $0.0031, $0.42, $1,234.50."""
     return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"
 
@@ -89,7 +89,7 @@ def describe_usage(usage: Usage) -> str:
         used = usage.get(role, NO_USAGE)
         counts = ((used.prompt_tokens, "in"), (used.completion_tokens, "out"))
         known = [f"{count:,} {name}" for count, name in counts if count is not None]
-        known += [] if used.cost is None else [dollars(used.cost)]
+        known += [] if used.cost is None else [format_dollars(used.cost)]
         if known:
             parts.append(f"{role} {', '.join(known)}")
     return "; ".join(parts)

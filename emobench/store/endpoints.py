@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json, write_json
 from emobench.core.run_dir import RunDir, is_name
-from emobench.core.times import age_s, now
+from emobench.core.times import compute_age_s, now
 
 State = Literal["starting", "ready", "failed", "left"]
 
@@ -70,14 +70,14 @@ class Endpoint:
     schema: Literal[1] = 1
     """Of the file; a file without it is of nobody's."""
 
-    def age_s(self) -> float:
+    def compute_age_s(self) -> float:
         """Return seconds since the last heartbeat; infinite where it cannot be read."""
-        return age_s(self.heartbeat)
+        return compute_age_s(self.heartbeat)
 
     @property
     def is_stale(self) -> bool:
         """Whether its heartbeat is so old that its job must have been killed."""
-        return self.age_s() > STALE_S
+        return self.compute_age_s() > STALE_S
 
     @property
     def is_ready(self) -> bool:
@@ -110,7 +110,7 @@ def read_endpoint(run_dir: RunDir, server: str) -> Endpoint | None:
         return None
 
 
-def privacy_note(run_dir: RunDir) -> str:
+def describe_privacy(run_dir: RunDir) -> str:
     """Return what this user misses who may not look into endpoints/; empty for one who may.
 
     The folder is its owner's alone, for the key in it; all else of a run is for colleagues to read.
@@ -145,9 +145,9 @@ class ServerLocation:
         """Return the server's endpoint, or None where there is none."""
         return read_endpoint(self.run_dir, self.instance)
 
-    def key(self) -> str:
+    def read_key(self) -> str:
         """Return the key that the server asks for. Raises InvalidInput where it cannot be read."""
-        return api_key(self.run_dir)
+        return load_api_key(self.run_dir)
 
 
 def locate_server(run_dir: RunDir, instance: str) -> ServerLocation:
@@ -172,7 +172,7 @@ def point_to_leased(run_dir: RunDir, instance: str, location: ServerLocation) ->
     write_json(run_dir.endpoint(instance), {"schema": 1, "lease": lease})
 
 
-def api_key(run_dir: RunDir, create: bool = False) -> str:
+def load_api_key(run_dir: RunDir, create: bool = False) -> str:
     """Return the key that servers ask of their clients. Raises InvalidInput where there is none,
     and where its file, or the folder or run directory that it is in, is somebody else's."""
     path = run_dir.api_key

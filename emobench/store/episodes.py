@@ -23,8 +23,8 @@ from emobench.core.outcomes import Condition, Outcome
 from emobench.core.ownership import make_folder
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
-from emobench.store.appending import LineStore, append_lines, stored_lines
-from emobench.store.calls import RoleUsage, Usage, add_usage, read_usage, usage_of
+from emobench.store.appending import LineStore, append_lines, read_stored_lines
+from emobench.store.calls import RoleUsage, Usage, add_usage, count_usage, read_usage
 
 SCHEMA = 2
 """Of the lines that are written. From 2 on a line ends in its checksum; one of schema 1 may."""
@@ -153,11 +153,11 @@ class EpisodeRecord:
             self.wall_s,
             self.steps,
             self.outcome,
-            usage_of(self.calls),
+            count_usage(self.calls),
         )
         return [*self.history, own]
 
-    def stock_result(self) -> dict[str, Any]:
+    def to_stock_result(self) -> dict[str, Any]:
         """Return a result as tau-bench writes it; its trials count from 0. Where an error ended
         the conversation, `info` says in addition what emobench calls that."""
         info = self.info
@@ -172,7 +172,7 @@ class EpisodeRecord:
         }
 
 
-def line_of(record: EpisodeRecord) -> bytes:
+def format_line(record: EpisodeRecord) -> bytes:
     """Return the record as a line of the file, without its line break."""
     body = dump_json(record)[:-1]
     return b'%b%b%08x"}' % (body, _MARK, crc32(body))
@@ -204,10 +204,10 @@ def parse_line(line: bytes, path: Path) -> EpisodeRecord | None:
                     hint="a newer version wrote it; use that one",
                 )
             )
-    return episode_of(data)
+    return parse_episode(data)
 
 
-def episode_of(data: object) -> EpisodeRecord | None:
+def parse_episode(data: object) -> EpisodeRecord | None:
     """Return parsed JSON as a record, or None where it is no episode. A field that is not as a run
     writes it is as if it were absent."""
     if not isinstance(data, dict):
@@ -220,42 +220,42 @@ def episode_of(data: object) -> EpisodeRecord | None:
     if ended is None:
         return None
     info, traj, calls = get("info"), get("traj"), get("calls")
-    cell = whole(get("cell"), INT32)
+    cell = parse_whole(get("cell"), INT32)
     return EpisodeRecord(
-        schema=whole(get("schema"), INT16) or 1,
-        episode=text(get("episode")) or "",
+        schema=parse_whole(get("schema"), INT16) or 1,
+        episode=parse_text(get("episode")) or "",
         cell=-1 if cell is None else cell,
-        env=text(get("env")) or "",
-        agent_strategy=text(get("agent_strategy")) or "",
-        variant=text(get("variant")) or "",
-        assistant=text(get("assistant")) or "",
+        env=parse_text(get("env")) or "",
+        agent_strategy=parse_text(get("agent_strategy")) or "",
+        variant=parse_text(get("variant")) or "",
+        assistant=parse_text(get("assistant")) or "",
         trial=trial,
         task_id=task,
-        attempt=whole(get("attempt"), INT16) or 1,
-        reward=None if ended is Outcome.INFRA_ERROR else number(get("reward")),
+        attempt=parse_whole(get("attempt"), INT16) or 1,
+        reward=None if ended is Outcome.INFRA_ERROR else parse_number(get("reward")),
         info=info if isinstance(info, dict) else {},
         traj=traj if isinstance(traj, list) else [],
         outcome=ended,
-        error=_error(get("error")),
-        started=text(get("started")),
-        wall_s=number(get("wall_s")),
-        steps=whole(get("steps"), INT32) or 0,
-        turns=whole(get("turns"), INT32) or 0,
-        tool_calls=whole(get("tool_calls"), INT32) or 0,
-        cost=number(get("cost")),
-        seed=whole(get("seed"), INT64),
+        error=_parse_error(get("error")),
+        started=parse_text(get("started")),
+        wall_s=parse_number(get("wall_s")),
+        steps=parse_whole(get("steps"), INT32) or 0,
+        turns=parse_whole(get("turns"), INT32) or 0,
+        tool_calls=parse_whole(get("tool_calls"), INT32) or 0,
+        cost=parse_number(get("cost")),
+        seed=parse_whole(get("seed"), INT64),
         calls=[each for each in calls if isinstance(each, dict)] if isinstance(calls, list) else [],
-        variant_sha256=text(get("variant_sha256")),
-        user_strategy=text(get("user_strategy")),
-        fidelity=_names(get("fidelity")),
-        user_prompt_sha256=text(get("user_prompt_sha256")),
-        benchmark=_benchmark(get("benchmark")),
-        emobench=text(get("emobench")),
-        history=_history(get("history")),
+        variant_sha256=parse_text(get("variant_sha256")),
+        user_strategy=parse_text(get("user_strategy")),
+        fidelity=_parse_names(get("fidelity")),
+        user_prompt_sha256=parse_text(get("user_prompt_sha256")),
+        benchmark=_parse_benchmark(get("benchmark")),
+        emobench=parse_text(get("emobench")),
+        history=_parse_history(get("history")),
     )
 
 
-def belongs_to(cell: Cell) -> Callable[[EpisodeRecord], bool]:
+def make_cell_filter(cell: Cell) -> Callable[[EpisodeRecord], bool]:
     """Return a function that says whether a record is one of the cell's, on one of its tasks."""
     key, tasks = cell.key, frozenset(cell.tasks)
     return lambda record: record.task_id in tasks and record.key == key
@@ -278,7 +278,7 @@ class Line(NamedTuple):
 
 def read_lines(path: Path, start: int = 0) -> Iterator[Line]:
     """Yield the lines from the byte `start` on. Raises OSError; InvalidInput for a newer schema."""
-    for line, offset in stored_lines(path, start):
+    for line, offset in read_stored_lines(path, start):
         if not line.endswith(b"\n"):
             yield Line(offset, len(line), "torn")
             continue
@@ -377,11 +377,11 @@ def read_results(path: Path, cell: Cell) -> Mapping[int, TaskResult]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     version = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return _results_at(path, version, cell.key)
+    return _read_results_at(path, version, cell.key)
 
 
 @lru_cache(2**16)
-def _results_at(
+def _read_results_at(
     path: Path, _: object, key: tuple[str, str, str, str, int]
 ) -> Mapping[int, TaskResult]:
     kept: dict[int, Kept[TaskResult]] = {}
@@ -431,7 +431,7 @@ class EpisodeStore(LineStore):
 
     def append(self, *records: EpisodeRecord) -> None:
         """Write episodes; when this returns they are on disk. Raises OSError otherwise."""
-        self._write(map(line_of, records))
+        self._write(map(format_line, records))
         for record in records:
             self._remember(record)
 
@@ -440,11 +440,11 @@ class EpisodeStore(LineStore):
         """Tokens and money of all attempts, those that count for nothing included, by role."""
         return add_usage(*self._usage.values())
 
-    def finished(self) -> set[int]:
+    def list_finished(self) -> set[int]:
         """Return the tasks that need no further run."""
         return {task for task, record in self.records.items() if record.is_final}
 
-    def attempts(self, task: int) -> int:
+    def count_attempts(self, task: int) -> int:
         """Return how often the task was begun before."""
         set_aside = (each.attempt for each in self.earlier.get(task, ()))
         return max(self._attempts.get(task, 0), *set_aside, 0)
@@ -460,7 +460,7 @@ class EpisodeStore(LineStore):
         self._move(goes)
         self._load()
 
-    def _busy(self) -> CellBusy:
+    def _make_busy_error(self) -> CellBusy:
         return CellBusy(
             f"{self.paths.folder}: another process is running this cell; "
             "wait for it or cancel it (emobench cancel)"
@@ -530,7 +530,7 @@ def _is_damaged(line: Line) -> bool:
     return line.state in ("damaged", "torn")
 
 
-def number(value: object) -> float | None:
+def parse_number(value: object) -> float | None:
     """Return a finite number, or None."""
     if type(value) is float:
         return value if math.isfinite(value) else None
@@ -542,52 +542,52 @@ def number(value: object) -> float | None:
         return None
 
 
-def whole(value: object, largest: int) -> int | None:
+def parse_whole(value: object, largest: int) -> int | None:
     """Return a whole number of at most that size, or None."""
     if type(value) is int:
         return value if -largest <= value <= largest else None
-    return whole(int(value), largest) if type(value) is float and value.is_integer() else None
+    return parse_whole(int(value), largest) if type(value) is float and value.is_integer() else None
 
 
-def text(value: object) -> str | None:
+def parse_text(value: object) -> str | None:
     """Return a string that UTF-8 can write, or None. A model can send a lone surrogate."""
     if not isinstance(value, str) or not value:
         return None
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
 
 
-def _error(data: object) -> EpisodeError | None:
+def _parse_error(data: object) -> EpisodeError | None:
     if not isinstance(data, dict):
         return None
-    return EpisodeError(text(data.get("type")) or "", text(data.get("message")) or "")
+    return EpisodeError(parse_text(data.get("type")) or "", parse_text(data.get("message")) or "")
 
 
-def _benchmark(data: object) -> BenchmarkVersion | None:
+def _parse_benchmark(data: object) -> BenchmarkVersion | None:
     if not isinstance(data, dict):
         return None
-    return _version(text(data.get("package")) or "", text(data.get("version")) or "")
+    return _version(parse_text(data.get("package")) or "", parse_text(data.get("version")) or "")
 
 
 _version = lru_cache(16)(BenchmarkVersion)
 
 
-def _names(data: object) -> list[str]:
+def _parse_names(data: object) -> list[str]:
     if not data or not isinstance(data, list):
         return []
     return [each for each in data if isinstance(each, str)]
 
 
-def _history(data: object) -> list[EarlierAttempt]:
+def _parse_history(data: object) -> list[EarlierAttempt]:
     if not data or not isinstance(data, list):
         return []
     return [
         EarlierAttempt(
-            attempt=whole(each.get("attempt"), INT16) or 1,
-            error=_error(each.get("error")),
-            started=text(each.get("started")),
-            wall_s=number(each.get("wall_s")),
-            steps=whole(each.get("steps"), INT32) or 0,
-            outcome=_OUTCOMES.get(text(each.get("outcome")) or "", Outcome.INFRA_ERROR),
+            attempt=parse_whole(each.get("attempt"), INT16) or 1,
+            error=_parse_error(each.get("error")),
+            started=parse_text(each.get("started")),
+            wall_s=parse_number(each.get("wall_s")),
+            steps=parse_whole(each.get("steps"), INT32) or 0,
+            outcome=_OUTCOMES.get(parse_text(each.get("outcome")) or "", Outcome.INFRA_ERROR),
             usage=read_usage(each.get("usage")),
         )
         for each in data

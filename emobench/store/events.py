@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from emobench.core.files import open_to_read, open_to_write, parse_json
 from emobench.core.output import say
 from emobench.core.run_dir import RunDir
-from emobench.core.times import iso
+from emobench.core.times import to_iso
 from emobench.llm.engine_metrics import Load, ask_load, was_busy
 
 Kind = Literal["starting", "ready", "busy", "idle", "restarted", "left", "failed"]
@@ -63,7 +63,7 @@ class EventLog:
         words = " ".join(reason.split())[:REASON_LIMIT]
         value = Event(_now(), event, self._server, self._job_id, self._incarnation, words, cause)
         fields = {key: each for key, each in asdict(value).items() if each != ""}
-        fields["time"] = iso(value.time)
+        fields["time"] = to_iso(value.time)
         line = json.dumps(fields, ensure_ascii=False) + "\n"
         try:
             descriptor = open_to_write(self._path, os.O_WRONLY | os.O_APPEND)
@@ -114,13 +114,13 @@ def _read(path: Path) -> list[Event]:
     events = []
     for line in lines:
         try:
-            events.append(_event(parse_json(line)))
+            events.append(_parse_event(parse_json(line)))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             continue  # torn by a full disk or a kill
     return events
 
 
-def _event(data: Any) -> Event:
+def _parse_event(data: Any) -> Event:
     if data["event"] not in get_args(Kind):
         raise ValueError
     return Event(

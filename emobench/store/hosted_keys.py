@@ -13,16 +13,16 @@ from contextlib import suppress
 
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import parse_json, write_atomic
-from emobench.core.plan import roles_of
+from emobench.core.plan import list_roles
 from emobench.core.redaction import hide, hide_environment
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
 from emobench.store.endpoints import make_private_folder, read_own
 
 
-def key_variables(sweep: Sweep) -> list[str]:
+def list_key_variables(sweep: Sweep) -> list[str]:
     """Return the variables that hold keys of hosted endpoints; no job gets them from sbatch."""
-    names = _names(sweep)
+    names = _list_names(sweep)
     if sweep.judge is not None and sweep.judge.server is None:
         names.add(sweep.judge.api_key_env)
     return sorted(names)
@@ -31,16 +31,16 @@ def key_variables(sweep: Sweep) -> list[str]:
 def save_hosted_keys(run_dir: RunDir, sweep: Sweep) -> None:
     """Keep the keys of the roles' endpoints for the jobs: those in the environment, and of earlier
     calls those that are not. Raises InvalidInput, OSError."""
-    names = sorted(_names(sweep))
+    names = sorted(_list_names(sweep))
     if not names:
         run_dir.hosted_keys.unlink(missing_ok=True)
         return
-    keys = {name: key for name in names if (key := hosted_key(run_dir, name))}
+    keys = {name: key for name in names if (key := find_hosted_key(run_dir, name))}
     make_private_folder(run_dir)
     write_atomic(run_dir.hosted_keys, json.dumps(keys, indent=2) + "\n", 0o600)
 
 
-def hosted_key(run_dir: RunDir, variable: str) -> str | None:
+def find_hosted_key(run_dir: RunDir, variable: str) -> str | None:
     """Return the key that belongs to a variable: the environment's, or else the one that was kept;
     None where there is none. Raises InvalidInput where the file cannot be read."""
     return os.environ.get(variable) or _read(run_dir).get(variable)
@@ -55,8 +55,8 @@ def hide_keys(run_dir: RunDir) -> None:
         hide(read_own(run_dir, run_dir.api_key))
 
 
-def _names(sweep: Sweep) -> set[str]:
-    return {model.api_key_env for model in roles_of(sweep).values() if model.engine == "openai"}
+def _list_names(sweep: Sweep) -> set[str]:
+    return {model.api_key_env for model in list_roles(sweep).values() if model.engine == "openai"}
 
 
 def _read(run_dir: RunDir) -> Mapping[str, str]:

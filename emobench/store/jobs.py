@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import locked, read_json, write_json
-from emobench.core.job_id import task_id
+from emobench.core.job_id import format_task_id
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir, is_name
-from emobench.core.times import now, seconds
+from emobench.core.times import now, to_seconds
 
 SchedulerName = Literal["slurm", "local"]
 SCHEMA = 1
@@ -78,7 +78,7 @@ class JobRecord:
     @property
     def submitted_at(self) -> float | None:
         """Seconds since the epoch."""
-        return seconds(self.submitted)
+        return to_seconds(self.submitted)
 
     def __str__(self) -> str:
         return f"{self.name} (job {self.job_id})"
@@ -104,24 +104,28 @@ class JobRecord:
         return data
 
 
-def tasks_of(plan: Plan, job: JobRecord) -> dict[int, str]:
+def list_task_ids(plan: Plan, job: JobRecord) -> dict[int, str]:
     """Return the task id by cell of an array, as in its log's name and its cell's summary; empty
     where the plan has no such block."""
     first = next((block.first_cell for block in plan.blocks if block.name == job.name), None)
-    return {} if first is None else {cell: task_id(job.job_id, cell - first) for cell in job.cells}
+    return (
+        {}
+        if first is None
+        else {cell: format_task_id(job.job_id, cell - first) for cell in job.cells}
+    )
 
 
 OnJob = Callable[[JobRecord], None]
 """Told of each job as soon as it is submitted and recorded."""
 
 
-def new_record(kind: JobKind, name: str, job_id: str, script: str, **more: Any) -> JobRecord:
+def make_record(kind: JobKind, name: str, job_id: str, script: str, **more: Any) -> JobRecord:
     """Return the record of a job that is submitted now; `script` is a name in the scripts'
     folder."""
     return JobRecord(kind, name, job_id, f"scripts/{script}", submitted=now(), **more)
 
 
-def record_of(data: Mapping[str, Any]) -> JobRecord:
+def parse_record(data: Mapping[str, Any]) -> JobRecord:
     """Return the record of an entry of the file. Raises KeyError, TypeError or ValueError."""
     process = None
     if "pid" in data:
@@ -157,7 +161,7 @@ def read_jobs(run_dir: RunDir) -> list[JobRecord]:
             raise ValueError("it is damaged or cut off")
         if data["schema"] != SCHEMA:
             raise ValueError(f"it has schema {data['schema']}, and this emobench reads {SCHEMA}")
-        return [record_of(entry) for entry in data["jobs"]]
+        return [parse_record(entry) for entry in data["jobs"]]
     except (KeyError, TypeError, ValueError) as error:
         why = str(error) if type(error) is ValueError else "it has not the form of such a record"
         raise InvalidInput(

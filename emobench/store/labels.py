@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import dump_json, parse_json
-from emobench.store.appending import LineStore, stored_lines
+from emobench.store.appending import LineStore, read_stored_lines
 
 SCHEMA_VERSION = 1
 NEUTRAL = "neutral"
@@ -56,7 +56,7 @@ class Answer:
     said: str
     """Its words."""
 
-    def line(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         label = self.label
         return {
             "schema": SCHEMA_VERSION,
@@ -82,17 +82,17 @@ def _read(path: Path) -> tuple[dict[str, Answer], int]:
     """Return the answers, and the length of the file up to its last whole line."""
     answers: dict[str, Answer] = {}
     whole = 0
-    for line, offset in stored_lines(path):
+    for line, offset in read_stored_lines(path):
         if not line.endswith(b"\n"):
             break
         whole = offset + len(line)
-        answer = _answer(parse_json(line))
+        answer = _parse_answer(parse_json(line))
         if answer is not None:
             answers.setdefault(answer.key, answer)
     return answers, whole
 
 
-def _answer(data: object) -> Answer | None:
+def _parse_answer(data: object) -> Answer | None:
     if not isinstance(data, Mapping) or data.get("schema") != SCHEMA_VERSION:
         return None
     key, model, form = data.get("key"), data.get("model"), data.get("form")
@@ -119,11 +119,11 @@ class AnswerStore(LineStore):
     def append(self, answers: Iterable[Answer]) -> None:
         """Write answers; when this returns they are on disk."""
         new = list(answers)
-        self._write(dump_json(answer.line()) for answer in new)
+        self._write(dump_json(answer.to_json()) for answer in new)
         for answer in new:
             self.answers.setdefault(answer.key, answer)
 
-    def _busy(self) -> JudgeBusy:
+    def _make_busy_error(self) -> JudgeBusy:
         return JudgeBusy(
             f"{self._path}: another process is asking the judge about this run; wait for it"
         )

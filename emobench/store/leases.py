@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emobench.core.files import read_json, write_json
 from emobench.core.run_dir import RunDir
-from emobench.core.times import age_s, now, seconds
+from emobench.core.times import compute_age_s, now, to_seconds
 from emobench.store.endpoints import ServerLocation
 
 
@@ -29,13 +29,13 @@ class Lease:
     created: str
     """ISO 8601, UTC."""
 
-    def age_s(self) -> float:
-        return age_s(self.created)
+    def compute_age_s(self) -> float:
+        return compute_age_s(self.created)
 
     @property
     def created_at(self) -> float:
         """Seconds since the epoch."""
-        return seconds(self.created) or 0.0
+        return to_seconds(self.created) or 0.0
 
 
 def add_lease(location: ServerLocation, run_dir: RunDir, instance: str) -> ServerLocation:
@@ -44,7 +44,7 @@ def add_lease(location: ServerLocation, run_dir: RunDir, instance: str) -> Serve
     Raises OSError; what was written then has to be removed.
     """
     leased = ServerLocation(location.run_dir, location.instance, secrets.token_hex(8))
-    file = _file(leased.run_dir, leased.instance, leased.lease)
+    file = _name_file(leased.run_dir, leased.instance, leased.lease)
     file.parent.mkdir(parents=True, exist_ok=True)
     claim = {"schema": 1, "run_dir": str(run_dir.path), "instance": instance, "created": now()}
     write_json(file, claim)
@@ -58,7 +58,7 @@ def read_leases(run_dir: RunDir, instance: str) -> list[Lease]:
         data = read_json(file)
         with suppress(KeyError, TypeError):
             lease = Lease(file.stem, data["run_dir"], data["instance"], data["created"])
-            if seconds(lease.created) is not None:
+            if to_seconds(lease.created) is not None:
                 found.append(lease)
     return found
 
@@ -67,7 +67,7 @@ def give_back_lease(location: ServerLocation, run_dir: RunDir) -> None:
     """End the lease that `run_dir` has of the server at `location`; nothing happens where that is
     no lease, or another sweep's."""
     if location.lease:
-        claim = read_json(_file(location.run_dir, location.instance, location.lease))
+        claim = read_json(_name_file(location.run_dir, location.instance, location.lease))
         if isinstance(claim, dict) and claim.get("run_dir") == str(run_dir.path):
             remove_lease(location.run_dir, location.instance, location.lease)
 
@@ -78,8 +78,8 @@ def remove_lease(run_dir: RunDir, instance: str, lease_id: str) -> None:
     if lease_id:
         # Where it cannot, the server's supervisor finds out that nobody needs it.
         with suppress(OSError):
-            _file(run_dir, instance, lease_id).unlink(missing_ok=True)
+            _name_file(run_dir, instance, lease_id).unlink(missing_ok=True)
 
 
-def _file(run_dir: RunDir, instance: str, lease_id: str) -> Path:
+def _name_file(run_dir: RunDir, instance: str, lease_id: str) -> Path:
     return run_dir.leases(instance) / f"{lease_id}.json"

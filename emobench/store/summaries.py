@@ -21,7 +21,7 @@ from emobench.core.files import (
     write_bytes_atomic,
     write_json,
 )
-from emobench.core.job_id import own_task_id
+from emobench.core.job_id import read_own_task_id
 from emobench.core.plan import Plan
 from emobench.core.run_dir import CellPaths, RunDir
 from emobench.core.sweep import Cell
@@ -32,7 +32,7 @@ from emobench.store.episodes import (
     EpisodeRecord,
     EpisodeStore,
     TaskResult,
-    belongs_to,
+    make_cell_filter,
     read_results,
 )
 
@@ -118,11 +118,11 @@ class CellSummary(BaseModel):
         return self.status == "incomplete" and self.exit_reason == "max_cost"
 
 
-def current_summary(run_dir: RunDir, cell: Cell, *, check: bool = False) -> CellSummary | None:
+def find_current_summary(run_dir: RunDir, cell: Cell, *, check: bool = False) -> CellSummary | None:
     """Return the summary of a cell, made of its episodes where these are others than it was written
     for, and with `check` in any case. None where there is neither."""
     paths = run_dir.cell(cell.number)
-    summary = summary_in(paths.summary)
+    summary = read_summary_file(paths.summary)
     if summary is not None and not check and _is_current(summary, paths):
         return summary
     try:
@@ -131,15 +131,15 @@ def current_summary(run_dir: RunDir, cell: Cell, *, check: bool = False) -> Cell
         return summary  # nobody may read them, or the disk is away
     if summary is None and not results:
         return None
-    return _summary_of(cell, results, summary)
+    return _build_summary(cell, results, summary)
 
 
 def renew_files(run_dir: RunDir, cell: Cell) -> None:
     """Write the summary and the results of a cell that has all its results, where these files are
     missing or stale and nobody runs the cell. Raises OSError."""
     paths = run_dir.cell(cell.number)
-    summary = summary_in(paths.summary)
-    found = current_summary(run_dir, cell, check=True)
+    summary = read_summary_file(paths.summary)
+    found = find_current_summary(run_dir, cell, check=True)
     if found is None or not found.is_done(cell):
         return
     if summary is not None and summary.is_done(cell) and _is_current(summary, paths):
@@ -150,7 +150,7 @@ def renew_files(run_dir: RunDir, cell: Cell) -> None:
         )
         if as_written and size in (None, paths.results.stat().st_size):
             return
-    with suppress(CellBusy), EpisodeStore(paths, belongs_to(cell)) as store:
+    with suppress(CellBusy), EpisodeStore(paths, make_cell_filter(cell)) as store:
         write_files(store, cell)
 
 
@@ -161,17 +161,17 @@ def write_files(store: EpisodeStore, cell: Cell) -> CellSummary:
         for task, record in store.records.items()
     }
     _write_results(store, cell)
-    summary = _summary_of(cell, results, summary_in(store.paths.summary))
-    summary = summary.model_copy(update={**_sizes(store.paths), "usage": store.usage})
+    summary = _build_summary(cell, results, read_summary_file(store.paths.summary))
+    summary = summary.model_copy(update={**_read_sizes(store.paths), "usage": store.usage})
     write_json(store.paths.summary, summary.model_dump(by_alias=True))
     return summary
 
 
-def _summary_of(
+def _build_summary(
     cell: Cell, results: Mapping[int, TaskResult], before: CellSummary | None
 ) -> CellSummary:
     own = {task: result for task, result in results.items() if task in cell.tasks}
-    counts = _counts(own.values())
+    counts = _count_outcomes(own.values())
     missing = len(cell.tasks) - counts["finished"]
     if before is None:
         before = CellSummary(cell=cell.number, title=cell.title, variant=cell.variant)
@@ -188,7 +188,7 @@ def _summary_of(
     return before.model_copy(update={**counts, "expected": len(cell.tasks), **word})
 
 
-def _counts(results: Iterable[TaskResult | EpisodeRecord]) -> dict[str, Any]:
+def _count_outcomes(results: Iterable[TaskResult | EpisodeRecord]) -> dict[str, Any]:
     """Return what a summary says of the episodes."""
     results = list(results)
     finished = [each for each in results if each.is_final]
@@ -204,16 +204,19 @@ def _counts(results: Iterable[TaskResult | EpisodeRecord]) -> dict[str, Any]:
 
 def _write_results(store: EpisodeStore, cell: Cell) -> None:
     """Write tau-bench's results; what is missing is left out. Raises OSError."""
-    finished = [store.records[task] for task in cell.tasks if task in store.finished()]
-    results = [record.stock_result() for record in finished]
+    finished = [store.records[task] for task in cell.tasks if task in store.list_finished()]
+    results = [record.to_stock_result() for record in finished]
     write_bytes_atomic(store.paths.results, dump_json(results))
 
 
-def _sizes(paths: CellPaths) -> dict[str, int | None]:
-    return {"episodes_bytes": _size(paths.episodes), "results_bytes": _size(paths.results)}
+def _read_sizes(paths: CellPaths) -> dict[str, int | None]:
+    return {
+        "episodes_bytes": _read_size(paths.episodes),
+        "results_bytes": _read_size(paths.results),
+    }
 
 
-def _size(path: Path) -> int | None:
+def _read_size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
@@ -222,7 +225,7 @@ def _size(path: Path) -> int | None:
 
 def _is_current(summary: CellSummary, paths: CellPaths) -> bool:
     """Return whether the episodes are those that the summary was written for."""
-    size = _size(paths.episodes)
+    size = _read_size(paths.episodes)
     if size is None:
         return summary.status != "done"
     return summary.episodes_bytes in (None, size) and _is_newer(paths.summary, paths.episodes)
@@ -237,11 +240,11 @@ def _is_newer(path: Path, other: Path) -> bool:
 
 def read_summary(run_dir: RunDir, number: int) -> CellSummary | None:
     """Return the summary of cell `number` as it was written, or None where there is none that can
-    be read; whether a cell is done says `current_summary`."""
-    return summary_in(run_dir.cell(number).summary)
+    be read; whether a cell is done says `find_current_summary`."""
+    return read_summary_file(run_dir.cell(number).summary)
 
 
-def summary_in(file: Path) -> CellSummary | None:
+def read_summary_file(file: Path) -> CellSummary | None:
     """Return the summary that a file holds, or None where there is none that can be read."""
     try:
         summary = CellSummary.model_validate(read_json(file))
@@ -259,7 +262,7 @@ class SummaryWriter:
         self._written = 0.0
         self._path = run_dir.cell(cell.number).summary
         self._cell = cell
-        before = summary_in(self._path)
+        before = read_summary_file(self._path)
         self.summary = CellSummary(
             cell=cell.number,
             title=cell.title,
@@ -269,7 +272,7 @@ class SummaryWriter:
             expected=len(cell.tasks),
             variant_sha256=plan.sweep.variants[cell.variant].sha256,
             started=now(),
-            job_id=own_task_id(),
+            job_id=read_own_task_id(),
             host=socket.gethostname(),
             content=dict(content),
             # Only the run that begins a cell probes; those that complete it keep what it found.
@@ -289,7 +292,7 @@ class SummaryWriter:
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
         records = [store.records[task] for task in self._cell.tasks if task in store.records]
-        found = {**_counts(records), **_sizes(store.paths), "usage": store.usage}
+        found = {**_count_outcomes(records), **_read_sizes(store.paths), "usage": store.usage}
         self.summary = self.summary.model_copy(update={**found, **changed})
         write_json(self._path, self.summary.model_dump(by_alias=True))
         self._written = time.monotonic()

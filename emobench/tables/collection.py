@@ -18,24 +18,24 @@ from typing import Any
 
 from emobench import __version__
 from emobench.config.current_plan import load_current_plan
-from emobench.config.expand import blocks_of
-from emobench.core.commits import merged_commits
+from emobench.config.expand import split_into_blocks
+from emobench.core.commits import merge_commits
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import write_json
 from emobench.core.plan import Plan, save_plan
-from emobench.core.run_dir import RunDir, slug
+from emobench.core.run_dir import RunDir, slugify
 from emobench.core.sweep import Cell
-from emobench.core.wording import plural
-from emobench.store.episodes import Kept, belongs_to, count_lines
-from emobench.tables.columns import EPISODES, SCHEMA_VERSION, turn_columns
+from emobench.core.wording import pluralise
+from emobench.store.episodes import Kept, count_lines, make_cell_filter
+from emobench.tables.columns import EPISODES, SCHEMA_VERSION, list_turn_columns
 from emobench.tables.compatibility import Run, open_compatible_runs
 from emobench.tables.gather import (
     Account,
     CellFile,
     Part,
     ReadOptions,
-    expected_of,
-    parts_of,
+    count_expected,
+    list_parts,
     scan,
 )
 from emobench.tables.published import Described, FileAccount, convert
@@ -84,12 +84,12 @@ def collect_into(request: Request) -> dict[str, Any]:
     use otherwise; OSError where the disk refuses: the folder then stays as it was.
     """
     folder = request.folder.resolve()
-    inputs = sources_of(request.run_dirs)
+    inputs = find_sources(request.run_dirs)
     _check_folder(folder, [*inputs, *request.files])
     with _scratch(folder) as scratch:
         published: list[FileAccount] = []
         if request.described is not None:
-            name = slug(f"published-{request.files[0].stem}")[:64].rstrip(".-_")
+            name = slugify(f"published-{request.files[0].stem}")[:64].rstrip(".-_")
             path = scratch / PUBLISHED_FOLDER
             published = convert(request.files, request.described, path, name)
             inputs = [*inputs, path]
@@ -99,7 +99,7 @@ def collect_into(request: Request) -> dict[str, Any]:
     return summary
 
 
-def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
+def choose_default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
     """Return where the tables go unless somebody says otherwise."""
     if len(run_dirs) == 1 and not files:
         if (run_dirs[0] / "collected.json").exists():
@@ -116,10 +116,10 @@ def default_folder(run_dirs: Sequence[Path], files: Sequence[Path]) -> Path:
             raise InvalidInput(Problem(message, file=str(folder), hint=hint))
         return folder
     names = [path.resolve().name for path in run_dirs] + [path.stem for path in files]
-    return Path("collected") / slug("+".join(names))
+    return Path("collected") / slugify("+".join(names))
 
 
-def sources_of(paths: Sequence[Path]) -> list[Path]:
+def find_sources(paths: Sequence[Path]) -> list[Path]:
     """Return the run directories behind `paths`, each collected folder replaced by those it was
     made of.
 
@@ -158,10 +158,10 @@ def _write(
     scratch: Path, runs: Sequence[Run], published: list[FileAccount], request: Request
 ) -> dict[str, Any]:
     """Write everything of the folder but its summary into `scratch`, and return the summary."""
-    parts = parts_of(runs, scratch)
+    parts = list_parts(runs, scratch)
     account = Account(scratch)
-    collection = _identity(parts, request)
-    columns = turn_columns(request.text)
+    collection = _compute_identity(parts, request)
+    columns = list_turn_columns(request.text)
     with (
         TableWriter(scratch / EPISODES_FILE, EPISODES, 2**17) as episodes,
         TableWriter(scratch / TURNS_FILE, columns, 2**19) as turns,
@@ -170,19 +170,19 @@ def _write(
             account.add(batch)
             episodes.add(batch.episodes)
             turns.add(batch.turns)
-        summary = {**account.summary(runs, expected_of(parts)), "collection": collection}
+        summary = {**account.summarise(runs, count_expected(parts)), "collection": collection}
         _count_published(summary, published)
         for writer, table in ((episodes, "episodes"), (turns, "turns")):
             writer.describe({**summary, "table": table})
     if request.csv:
         for name in (EPISODES_FILE, TURNS_FILE):
             write_csv(scratch / name, (scratch / name).with_suffix(".csv"))
-    save_plan(RunDir(scratch), _merged_plan(runs, slug(request.folder.resolve().name)))
+    save_plan(RunDir(scratch), _merge_plans(runs, slugify(request.folder.resolve().name)))
     _link_cells(runs, parts, scratch)
     return summary
 
 
-def _merged_plan(runs: Sequence[Run], name: str) -> Plan:
+def _merge_plans(runs: Sequence[Run], name: str) -> Plan:
     """Return the cells of all runs, each key once, numbered anew; what they share is the first
     run's."""
     # A run of one's own says more than what tau-bench's files say.
@@ -223,8 +223,8 @@ def _merged_plan(runs: Sequence[Run], name: str) -> Plan:
             "created": max(run.plan.created for run in runs),
             "sweep": sweep,
             "cells": tuple(cells.values()),
-            "blocks": tuple(blocks_of(cells.values(), len(cells))),
-            "commits": merged_commits([run.plan.commits for run in runs]),
+            "blocks": tuple(split_into_blocks(cells.values(), len(cells))),
+            "commits": merge_commits([run.plan.commits for run in runs]),
         }
     )
 
@@ -254,7 +254,7 @@ def _copy_counting(files: Sequence[CellFile], cell: Cell, path: Path) -> None:
             file.path,
             lambda _, offset, length: (offset, length),
             kept,
-            belongs_to(cell),
+            make_cell_filter(cell),
         )
     with path.open("wb") as out:
         for task in sorted(kept):
@@ -276,7 +276,7 @@ def _count_published(summary: dict[str, Any], published: Sequence[FileAccount]) 
             summary["files"].append(entry)
 
 
-def _identity(parts: Sequence[Part], request: Request) -> str:
+def _compute_identity(parts: Sequence[Part], request: Request) -> str:
     """Return a name of this collection: the same for the same files and options, so that a repeated
     one writes the same bytes."""
     digest = hashlib.sha256(repr((SCHEMA_VERSION, request.text)).encode())
@@ -359,7 +359,7 @@ def describe(summary: dict[str, Any], folder: str) -> str:
     runs = len(summary["runs"])
     lines = [
         f"collected {summary['episodes']:,} of {summary['expected']:,} planned episodes and "
-        f"{plural(summary['turns'], 'turn')} of {plural(runs, 'run')} into {folder}"
+        f"{pluralise(summary['turns'], 'turn')} of {pluralise(runs, 'run')} into {folder}"
     ]
     if summary["missing"]:
         lines.append(f"  {summary['missing']:,} of them have no reward (outcome infra_error)")

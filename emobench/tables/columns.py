@@ -110,35 +110,37 @@ _FIXED = {"outcome": OUTCOMES, "role": ROLES}
 """Categories that are the same in every table, whether they occur or not."""
 
 
-def arrow_schema(columns: Sequence[Column]) -> Any:
+def build_arrow_schema(columns: Sequence[Column]) -> Any:
     """Return the pyarrow schema of a table."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(c.name, _arrow_type(c), nullable=c.nullable) for c in columns])
+    return pa.schema([pa.field(c.name, _find_arrow_type(c), nullable=c.nullable) for c in columns])
 
 
-def turn_columns(with_text: bool) -> tuple[Column, ...]:
+def list_turn_columns(with_text: bool) -> tuple[Column, ...]:
     return (*TURNS, TEXT) if with_text else TURNS
 
 
-def episodes_table(rows: Sequence[tuple[Any, ...]]) -> Any:
-    """Return rows of `rows.episode_row` as a pyarrow table."""
-    return _table(EPISODES, _transposed(rows, len(EPISODES)))
+def build_episodes_table(rows: Sequence[tuple[Any, ...]]) -> Any:
+    """Return rows of `rows.build_episode_row` as a pyarrow table."""
+    return _build_table(EPISODES, _transpose(rows, len(EPISODES)))
 
 
-def turns_table(
+def build_turns_table(
     episodes: Any, rows: Sequence[tuple[Any, ...]], counts: Sequence[int], with_text: bool
 ) -> Any:
-    """Return rows of `rows.turn_rows` as a pyarrow table; the first `counts[0]` are the first
+    """Return rows of `rows.build_turn_rows` as a pyarrow table; the first `counts[0]` are the first
     episode's, and so on."""
     import numpy as np
     import pyarrow as pa
 
     message = (*OF_MESSAGE, TEXT) if with_text else OF_MESSAGE
-    own = _table(message, _transposed(rows, len(message)))
+    own = _build_table(message, _transpose(rows, len(message)))
     whose = pa.array(np.repeat(np.arange(len(counts), dtype=np.int64), counts))
     shared = episodes.select(list(FROM_EPISODE)).take(whose)
-    return pa.table([*shared.columns, *own.columns], schema=arrow_schema(turn_columns(with_text)))
+    return pa.table(
+        [*shared.columns, *own.columns], schema=build_arrow_schema(list_turn_columns(with_text))
+    )
 
 
 def to_pandas(table: Any, columns: Sequence[Column], folder: Path) -> pd.DataFrame:
@@ -170,7 +172,7 @@ def to_pandas(table: Any, columns: Sequence[Column], folder: Path) -> pd.DataFra
     return frame
 
 
-def _arrow_type(column: Column) -> Any:
+def _find_arrow_type(column: Column) -> Any:
     import pyarrow as pa
 
     return {
@@ -186,7 +188,7 @@ def _arrow_type(column: Column) -> Any:
     }[column.kind]
 
 
-def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+def _transpose(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Return the columns, made of blocks of rows that the processor's cache holds."""
     columns: list[list[Any]] = [[] for _ in range(width)]
     for start in range(0, len(rows), _BLOCK):
@@ -196,10 +198,10 @@ def _transposed(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return columns
 
 
-def _table(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> Any:
+def _build_table(columns: Sequence[Column], values: Sequence[Sequence[Any]]) -> Any:
     import pyarrow as pa
 
-    schema = arrow_schema(columns)
+    schema = build_arrow_schema(columns)
     return pa.table(
         [pa.array(v, type=f.type) for v, f in zip(values, schema, strict=True)], schema=schema
     )

@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from emobench.config.identity import cell_content, differing_keys
+from emobench.config.identity import collect_cell_content, find_differing_keys
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.plan import Plan, load_plan
 from emobench.core.ranges import format_ranges
@@ -42,13 +42,13 @@ class Run:
     @cached_property
     def contents(self) -> dict[tuple[str, str, str, str, int], dict[str, Any]]:
         """What the episodes of each cell depend on, by the cell's key."""
-        return {cell.key: self.content(cell) for cell in self.plan.cells}
+        return {cell.key: self.collect_content(cell) for cell in self.plan.cells}
 
-    def content(self, cell: Cell) -> dict[str, Any]:
+    def collect_content(self, cell: Cell) -> dict[str, Any]:
         kind = (cell.assistant, cell.env, cell.agent_strategy, cell.variant)
         known = self._kinds.get(kind)
         if known is None:
-            known = cell_content(self.plan.sweep, cell, self.plan.benchmark)
+            known = collect_cell_content(self.plan.sweep, cell, self.plan.benchmark)
             self._kinds[kind] = known
         return {**known, "trial": cell.trial}
 
@@ -81,7 +81,7 @@ def refuse_incompatible(runs: Sequence[Run]) -> None:
     """Raise InvalidInput, with the keys that differ, where two runs do not belong together."""
     problems = []
     for one, other in combinations(runs, 2):
-        differing = incompatibilities(one, other)
+        differing = list_incompatibilities(one, other)
         if differing:
             shown = differing[:_SHOWN]
             shown += [f"and {len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
@@ -97,9 +97,9 @@ def refuse_incompatible(runs: Sequence[Run]) -> None:
         raise InvalidInput(problems)
 
 
-def incompatibilities(one: Run, other: Run) -> list[str]:
+def list_incompatibilities(one: Run, other: Run) -> list[str]:
     """Return why two runs do not belong together, key by key; empty where they do."""
-    left, right = conditions(one), conditions(other)
+    left, right = collect_conditions(one), collect_conditions(other)
     if one.published or other.published:
         # What a results file does not say cannot be compared; what was given on the command line
         # can. Stock's faults and their repairs leave results comparable (docs/fidelity.md).
@@ -120,22 +120,22 @@ def incompatibilities(one: Run, other: Run) -> list[str]:
             ]
     for key in ("tasks", "variants", "assistants", "few_shot_sha256"):
         if key in left:
-            left[key], right[key] = _shared(left[key], right[key])
-    users = _shared({"user": left["user"]}, {"user": right["user"]})
+            left[key], right[key] = _keep_shared(left[key], right[key])
+    users = _keep_shared({"user": left["user"]}, {"user": right["user"]})
     left["user"], right["user"] = users[0]["user"], users[1]["user"]
-    differing = differing_keys(left, right)
+    differing = find_differing_keys(left, right)
     if not differing:
-        differing = _clashes(one, other)
+        differing = _find_clashes(one, other)
     return [re.sub(r": was (.*), now (.*)$", r": \1 | \2", line, flags=re.S) for line in differing]
 
 
-def conditions(run: Run) -> dict[str, Any]:
+def collect_conditions(run: Run) -> dict[str, Any]:
     """Return what all episodes of a run share, and what its names stand for."""
     sweep = run.plan.sweep
     roles: dict[str, dict[str, Any]] = {}
     users: dict[str, Any] = {}
     for cell in run.plan.cells:
-        content = run.content(cell)
+        content = run.collect_content(cell)
         roles.setdefault(cell.assistant, {})
         _merge(roles[cell.assistant], content["assistant"], cell.variant)
         _merge(users, content["user"], cell.variant)
@@ -154,11 +154,11 @@ def conditions(run: Run) -> dict[str, Any]:
     }
 
 
-def _clashes(one: Run, other: Run) -> list[str]:
+def _find_clashes(one: Run, other: Run) -> list[str]:
     """Return the cells that both have, under one key, with episodes that are not the same
     episodes."""
     for key in sorted(one.contents.keys() & other.contents.keys()):
-        differing = differing_keys(one.contents[key], other.contents[key])
+        differing = find_differing_keys(one.contents[key], other.contents[key])
         if differing:
             assistant, env, strategy, variant, trial = key
             name = f"{env}/{strategy}/{variant}/{assistant}/trial {trial}"
@@ -176,7 +176,7 @@ def _merge(known: dict[str, Any], role: Mapping[str, Any], variant: str) -> None
         known["mistakes"] = rates
 
 
-def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+def _keep_shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Return both maps with the names that both have; maps within (mistakes by variant)
     likewise."""
     sides: tuple[dict[str, Any], ...] = ({}, {})
@@ -184,7 +184,7 @@ def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str,
         if name in other:
             pair = (one[name], other[name])
             if all(isinstance(side, Mapping) and "mistakes" in side for side in pair):
-                rates = _shared(pair[0]["mistakes"], pair[1]["mistakes"])
+                rates = _keep_shared(pair[0]["mistakes"], pair[1]["mistakes"])
                 pair = ({**pair[0], "mistakes": rates[0]}, {**pair[1], "mistakes": rates[1]})
             sides[0][name], sides[1][name] = pair
     return sides

@@ -30,18 +30,18 @@ from emobench.store.episodes import (
     EpisodeRecord,
     Kept,
     LineCounts,
-    belongs_to,
     count_lines,
+    make_cell_filter,
 )
 from emobench.tables.columns import (
     EPISODES,
     SCHEMA_VERSION,
-    arrow_schema,
-    episodes_table,
-    turns_table,
+    build_arrow_schema,
+    build_episodes_table,
+    build_turns_table,
 )
 from emobench.tables.compatibility import Run, open_compatible_runs
-from emobench.tables.rows import CellFacts, episode_row, facts_of, turn_rows
+from emobench.tables.rows import CellFacts, build_episode_row, build_turn_rows, collect_facts
 
 Key = tuple[str, str, str, str, int]
 LEFT_OUT = tuple(LineCounts.__dataclass_fields__)
@@ -83,7 +83,7 @@ class CellFile:
         benchmark = record.benchmark.label if record.benchmark else ""
         return text_fits and benchmark == self.benchmark
 
-    def prompt_of(self, record: EpisodeRecord) -> set[Prompt]:
+    def find_prompt(self, record: EpisodeRecord) -> set[Prompt]:
         """Return how the user was prompted, where the record says it."""
         sha256, facts = record.user_prompt_sha256, self.facts
         of = (facts.env, facts.variant, record.task_id)
@@ -99,7 +99,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        return sum(_size(file.path) for file in self.files)
+        return sum(_read_size(file.path) for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Account:
                 self.left_out.update(asdict(counts))
                 self.files.append(
                     {
-                        "file": relative(Path(path), self.folder),
+                        "file": make_relative(Path(path), self.folder),
                         "episodes": episodes,
                         **{name: count for name, count in asdict(counts).items() if count},
                     }
@@ -174,7 +174,7 @@ class Account:
                     )
                 )
 
-    def summary(self, runs: Sequence[Run], expected: int) -> dict[str, Any]:
+    def summarise(self, runs: Sequence[Run], expected: int) -> dict[str, Any]:
         """Return what collected.json and the tables' metadata say. The same for the same input."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -182,7 +182,7 @@ class Account:
             "runs": [
                 {
                     "name": run.name,
-                    "path": relative(run.run_dir.path, self.folder),
+                    "path": make_relative(run.run_dir.path, self.folder),
                     "benchmark": run.plan.benchmark,
                     "emobench": run.plan.emobench,
                     "created": run.plan.created,
@@ -214,10 +214,10 @@ class EpisodesInMemory:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         folder = Path().resolve()
-        self.parts = parts_of(runs, folder)
+        self.parts = list_parts(runs, folder)
         self._runs = runs
         self._account = Account(folder)
-        self._tables = [arrow_schema(EPISODES).empty_table()]
+        self._tables = [build_arrow_schema(EPISODES).empty_table()]
 
     def add(self, batch: Batch) -> None:
         """Raise InvalidInput where the user was prompted otherwise in another run."""
@@ -228,7 +228,7 @@ class EpisodesInMemory:
         """Return all that was added."""
         import pyarrow as pa
 
-        summary = self._account.summary(self._runs, expected_of(self.parts))
+        summary = self._account.summarise(self._runs, count_expected(self.parts))
         return Gathered(pa.concat_tables(self._tables), summary)
 
 
@@ -239,7 +239,7 @@ def scan(
     for each CPU that this process may use, up to 8)."""
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    chunks = _chunks(parts)
+    chunks = _split_chunks(parts)
     if workers < 2 or sum(part.size for part in parts) < PARALLEL_FROM:
         for chunk in chunks:
             yield read_parts(chunk, options)
@@ -259,16 +259,16 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def batch_of(file: CellFile, lines: Sequence[Stored], left_out: LineCounts) -> Batch:
+def build_batch(file: CellFile, lines: Sequence[Stored], left_out: LineCounts) -> Batch:
     """Return the rows of a cell whose file somebody has read; of another variant text or benchmark
     none are made."""
     own = [line for line in lines if file.is_of(line.record)]
     counts = replace(left_out, foreign=left_out.foreign + len(lines) - len(own))
     return Batch(
-        episodes_table([episode_row(file.facts, *line) for line in own]),
+        build_episodes_table([build_episode_row(file.facts, *line) for line in own]),
         None,
         [(str(file.path), len(own), counts)],
-        {prompt for line in own for prompt in file.prompt_of(line.record)},
+        {prompt for line in own for prompt in file.find_prompt(line.record)},
     )
 
 
@@ -290,8 +290,8 @@ def read_parts(parts: Sequence[Part], options: ReadOptions) -> Batch:
             lengths.append(len(messages))
         held = [line.path for line in kept.values()]
         counts += [(str(file.path), held.count(file.path), each) for file, each in found]
-    episodes = episodes_table(rows)
-    table = turns_table(episodes, turns, lengths, options.text) if options.turns else None
+    episodes = build_episodes_table(rows)
+    table = build_turns_table(episodes, turns, lengths, options.text) if options.turns else None
     return Batch(episodes, table, counts, prompts)
 
 
@@ -303,22 +303,22 @@ def _read_file(
     prompts: set[Prompt],
 ) -> LineCounts:
     """Add what counts to `kept`, by task, as (row, rows of its turns), and every prompt met."""
-    cell, of_cell = part.cell, belongs_to(part.cell)
+    cell, of_cell = part.cell, make_cell_filter(part.cell)
 
     def belongs(record: EpisodeRecord) -> bool:
         own = of_cell(record) and file.is_of(record)
         if own:
-            prompts.update(file.prompt_of(record))
+            prompts.update(file.find_prompt(record))
         return own
 
     def make(record: EpisodeRecord, offset: int, length: int) -> Rows:
-        told = turn_rows(record, cell.agent_strategy, options.text) if options.turns else []
-        return episode_row(file.facts, record, offset, length), told
+        told = build_turn_rows(record, cell.agent_strategy, options.text) if options.turns else []
+        return build_episode_row(file.facts, record, offset, length), told
 
     return count_lines(file.path, make, kept, belongs)
 
 
-def _chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
+def _split_chunks(parts: Sequence[Part]) -> Iterator[list[Part]]:
     chunk: list[Part] = []
     size = 0
     for part in parts:
@@ -392,7 +392,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def parts_of(runs: Sequence[Run], folder: Path) -> list[Part]:
+def list_parts(runs: Sequence[Run], folder: Path) -> list[Part]:
     """Return the cells of all runs, in order; a cell that several runs have is one part of several
     files.
 
@@ -400,32 +400,32 @@ def parts_of(runs: Sequence[Run], folder: Path) -> list[Part]:
     """
     files: dict[Key, list[CellFile]] = {}
     cells: dict[Key, Cell] = {}
-    for run, cell in cells_of(runs):
+    for run, cell in list_cells(runs):
         path = run.run_dir.cell(cell.number).episodes
-        facts = facts_of(run.name, run.plan, cell, relative(path, folder))
+        facts = collect_facts(run.name, run.plan, cell, make_relative(path, folder))
         sha256 = run.plan.sweep.variants[cell.variant].sha256
         files.setdefault(cell.key, []).append(CellFile(path, facts, sha256, run.plan.benchmark))
         cells[cell.key] = cell
     return [Part(cells[key], tuple(each)) for key, each in files.items()]
 
 
-def cells_of(runs: Sequence[Run]) -> Iterator[tuple[Run, Cell]]:
+def list_cells(runs: Sequence[Run]) -> Iterator[tuple[Run, Cell]]:
     for run in runs:
         for cell in run.plan.cells:
             yield run, cell
 
 
-def expected_of(parts: Sequence[Part]) -> int:
+def count_expected(parts: Sequence[Part]) -> int:
     """Return how many episodes the plans name, each once."""
     return sum(len(part.cell.tasks) for part in parts)
 
 
-def relative(path: Path, folder: Path) -> str:
+def make_relative(path: Path, folder: Path) -> str:
     """Return a path as seen from a folder, so that both can be moved together."""
     return os.path.relpath(path, folder)
 
 
-def _size(path: Path) -> int:
+def _read_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:

@@ -23,7 +23,7 @@ from typing import Any
 from emobench import __version__
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.transcript import Reply, read_messages
-from emobench.config.expand import blocks_of
+from emobench.config.expand import split_into_blocks
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.models import OpenAIModel
@@ -46,8 +46,8 @@ from emobench.store.episodes import (
     EpisodeError,
     EpisodeRecord,
     LineCounts,
-    line_of,
-    number,
+    format_line,
+    parse_number,
 )
 from emobench.tables.compatibility import PUBLISHED
 
@@ -119,14 +119,16 @@ def convert(
     environment; OSError where the disk refuses.
     """
     accounts = [_survey(path, described) for path in files]
-    numbers = trial_numbers(accounts, described.assistants)
+    numbers = number_trials(accounts, described.assistants)
     tasks = described.tasks or tuple(sorted({found.task for a in accounts for found in a.found}))
     trials = Counter[str]()
     for assistant, given in zip(described.assistants, numbers, strict=True):
         trials[assistant] = max([trials[assistant], *(n for n in given if n is not None)])
     stamp = max(path.stat().st_mtime for path in files)
     run_dir = RunDir(folder)
-    plan = _plan_of(described, dict(trials), tasks, name, files, datetime.fromtimestamp(stamp, UTC))
+    plan = _build_plan(
+        described, dict(trials), tasks, name, files, datetime.fromtimestamp(stamp, UTC)
+    )
     folder.mkdir(parents=True)
     cells = {(cell.assistant, cell.trial): cell for cell in plan.cells}
     for account, assistant, given in zip(accounts, described.assistants, numbers, strict=True):
@@ -139,8 +141,8 @@ def convert(
             paths.folder.mkdir(parents=True, exist_ok=True)
             result, _ = _DECODER.raw_decode(text, found.place)
             with paths.episodes.open("ab") as stream:
-                record = record_of(result, described, assistant, trial, cell.number, found)
-                stream.write(line_of(record) + b"\n")
+                record = build_record(result, described, assistant, trial, cell.number, found)
+                stream.write(format_line(record) + b"\n")
     save_plan(run_dir, plan)
     return [
         replace(account, left_out=replace(account.left_out, repeated=given.count(None)))
@@ -148,7 +150,7 @@ def convert(
     ]
 
 
-def trial_numbers(
+def number_trials(
     accounts: Sequence[FileAccount], assistants: Sequence[str]
 ) -> list[list[int | None]]:
     """Return the trial of each result, from 1, on from file to file of one assistant; None for a
@@ -157,7 +159,7 @@ def trial_numbers(
     A file whose results all differ in (task, trial) keeps its trials. In any other (merged shards
     all say trial 0) the trials of a task are told apart by their order.
     """
-    copies = _copies(accounts, assistants)
+    copies = _find_copies(accounts, assistants)
     used: Counter[str] = Counter()
     numbers: list[list[int | None]] = []
     for account, assistant, copied in zip(accounts, assistants, copies, strict=True):
@@ -175,7 +177,7 @@ def trial_numbers(
     return numbers
 
 
-def _copies(accounts: Sequence[FileAccount], assistants: Sequence[str]) -> list[list[bool]]:
+def _find_copies(accounts: Sequence[FileAccount], assistants: Sequence[str]) -> list[list[bool]]:
     """Return whether each result is a copy of an earlier one of its assistant.
 
     Conversations that are the same word for word, with the same ids of calls, are one. Exceptions
@@ -204,7 +206,7 @@ def _copies(accounts: Sequence[FileAccount], assistants: Sequence[str]) -> list[
     return [[is_copy(assistant, found) for assistant, found in file] for file in pooled]
 
 
-def record_of(
+def build_record(
     result: dict[str, Any],
     described: Described,
     assistant: str,
@@ -213,7 +215,7 @@ def record_of(
     found: Found,
 ) -> EpisodeRecord:
     """Return a result as a line of episodes.jsonl; what it does not say is null."""
-    outcome, reward, error = outcome_of(result)
+    outcome, reward, error = classify_result(result)
     messages = read_messages(result["traj"], described.agent_strategy)
     said = [more for *_, more in messages if isinstance(more, Reply)]
     calls = sum(bool(reply.calls) for reply in said)
@@ -242,7 +244,7 @@ def record_of(
     )
 
 
-def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeError | None]:
+def classify_result(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeError | None]:
     """Return (outcome, reward, error) of a result, told apart as runs of emobench do."""
     info, reward = result["info"], float(result["reward"])
     if "error" in info and info.get("outcome") in _UNSCORED:
@@ -250,7 +252,7 @@ def outcome_of(result: dict[str, Any]) -> tuple[Outcome, float | None, EpisodeEr
         error = EpisodeError(str(info.get("error_type") or ""), str(info["error"])[:2000])
         return Outcome(info["outcome"]), 0.0, error
     if "error" in info and not result["traj"]:
-        outcome, kind = outcome_of_error(str(info["error"]), str(info.get("traceback") or ""))
+        outcome, kind = classify_error(str(info["error"]), str(info.get("traceback") or ""))
         error = EpisodeError(kind, str(info["error"])[:2000])
         return outcome, None if outcome is Outcome.INFRA_ERROR else 0.0, error
     if reward >= SUCCESS:
@@ -273,7 +275,7 @@ def _survey(path: Path, described: Described) -> FileAccount:
         with suppress(ValueError, RecursionError):
             result, place = _DECODER.raw_decode(text, start)
         if not _is_result(result):
-            place = _next_result(text, start)
+            place = _find_next_result(text, start)
             damaged += max(1, len(_TASK_KEY.findall(text, start, place)))
             torn = int(result is None and place == len(text))
         elif described.tasks is not None and result["task_id"] not in described.tasks:
@@ -290,7 +292,7 @@ def _survey(path: Path, described: Described) -> FileAccount:
     torn |= not text.endswith("]")
     if not found:
         if damaged and not foreign:
-            raise no_results_file(path)
+            raise make_no_results_error(path)
         raise InvalidInput(
             Problem(
                 "no whole result in it" + (" on these tasks" if foreign else ""),
@@ -308,11 +310,11 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise InvalidInput(Problem(f"cannot be read: {error.strerror}", file=str(path))) from None
     if not text.startswith("["):
-        raise no_results_file(path)
+        raise make_no_results_error(path)
     return text
 
 
-def _next_result(text: str, start: int) -> int:
+def _find_next_result(text: str, start: int) -> int:
     """Return where the next whole result begins after a damaged one at `start`; the end if there is
     none."""
     for match in _RESULT.finditer(text, start + 1):
@@ -322,7 +324,7 @@ def _next_result(text: str, start: int) -> int:
     return len(text)
 
 
-def _plan_of(
+def _build_plan(
     described: Described,
     trials: Mapping[str, int],
     tasks: tuple[int, ...],
@@ -381,7 +383,7 @@ def _plan_of(
         sweep=sweep,
         profile=ClusterProfile(name="local", scheduler="local"),
         cells=tuple(cells),
-        blocks=tuple(blocks_of(cells, len(cells))),
+        blocks=tuple(split_into_blocks(cells, len(cells))),
         logs="",
     )
 
@@ -417,13 +419,13 @@ def _is_result(element: object) -> bool:
     return (
         type(task) is int
         and type(trial) is int
-        and number(reward) is not None
+        and parse_number(reward) is not None
         and isinstance(element.get("info"), dict)
         and isinstance(element.get("traj"), list)
     )
 
 
-def no_results_file(path: Path) -> InvalidInput:
+def make_no_results_error(path: Path) -> InvalidInput:
     return InvalidInput(
         Problem(
             "no results file of tau-bench",
@@ -433,7 +435,7 @@ def no_results_file(path: Path) -> InvalidInput:
     )
 
 
-def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
+def classify_error(message: str, traceback: str) -> tuple[Outcome, str]:
     """Return (outcome, error type) of what stock wrote into info.error and info.traceback.
 
     The boundary is that of our own runs (docs/architecture.md): what the agent or the user wrote
@@ -442,7 +444,7 @@ def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
     table.
     """
     lines = [line for line in traceback.strip().splitlines() if line.strip()]
-    named = _exception(lines)
+    named = _find_exception(lines)
     kind = f"stock:{named or 'unknown'}"
     if named == "ContextWindowExceededError" or CONTEXT_WORDS.search(message):
         return Outcome.CONTEXT_OVERFLOW, kind
@@ -457,7 +459,7 @@ def outcome_of_error(message: str, traceback: str) -> tuple[Outcome, str]:
     return Outcome.INFRA_ERROR, kind
 
 
-def _exception(lines: list[str]) -> str:
+def _find_exception(lines: list[str]) -> str:
     """Return the name of the exception that ended a traceback: on the last line that is not
     indented and looks like one (messages may have several lines)."""
     for line in reversed(lines):

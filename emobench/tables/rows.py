@@ -10,8 +10,8 @@ from emobench.core.outcomes import SUCCESS
 from emobench.core.plan import Plan
 from emobench.core.sweep import Cell
 from emobench.store.calls import ROLES as CALLERS
-from emobench.store.calls import usage_of
-from emobench.store.episodes import INT16, INT32, EpisodeRecord, text, whole
+from emobench.store.calls import count_usage
+from emobench.store.episodes import INT16, INT32, EpisodeRecord, parse_text, parse_whole
 from emobench.tables.columns import ROLES
 
 
@@ -31,7 +31,7 @@ class CellFacts(NamedTuple):
     file: str
 
 
-def facts_of(run: str, plan: Plan, cell: Cell, file: str) -> CellFacts:
+def collect_facts(run: str, plan: Plan, cell: Cell, file: str) -> CellFacts:
     sweep = plan.sweep
     return CellFacts(
         run,
@@ -48,11 +48,11 @@ def facts_of(run: str, plan: Plan, cell: Cell, file: str) -> CellFacts:
     )
 
 
-def episode_row(
+def build_episode_row(
     facts: CellFacts, record: EpisodeRecord, offset: int, length: int
 ) -> tuple[Any, ...]:
     """Return the values in the order of `columns.EPISODES`; None where there is none."""
-    usage = _usage(record.calls)
+    usage = _count_usage(record.calls)
     reward = record.reward
     return (
         facts.run,
@@ -82,7 +82,7 @@ def episode_row(
         *usage.think,
         *usage.empty,
         record.seed,
-        _microseconds(record.started),
+        _to_microseconds(record.started),
         record.error.type or None if record.error else None,
         *usage.incarnations,
         record.variant_sha256,
@@ -95,7 +95,9 @@ def episode_row(
     )
 
 
-def turn_rows(record: EpisodeRecord, agent_strategy: str, with_text: bool) -> list[tuple[Any, ...]]:
+def build_turn_rows(
+    record: EpisodeRecord, agent_strategy: str, with_text: bool
+) -> list[tuple[Any, ...]]:
     """Return one tuple a message, in the order of `columns.OF_MESSAGE`, the text last if it is
     asked for.
 
@@ -105,10 +107,10 @@ def turn_rows(record: EpisodeRecord, agent_strategy: str, with_text: bool) -> li
     for place, role, content, tool, _ in read_messages(record.traj, agent_strategy):
         if role in ROLES:
             wrong = role == "tool" and is_error(content)
-            name = text(tool) if tool else None
+            name = parse_text(tool) if tool else None
             position = place if place < INT16 else INT16
             row = (position, role, len(content), len(content.split()), name, wrong)
-            rows.append((*row, text(content) or "") if with_text else row)
+            rows.append((*row, parse_text(content) or "") if with_text else row)
     return rows
 
 
@@ -127,7 +129,7 @@ class _Usage(NamedTuple):
     """Of the user's and the assistant's servers, in the order of their first answers."""
 
 
-def _usage(calls: list[dict[str, Any]]) -> _Usage:
+def _count_usage(calls: list[dict[str, Any]]) -> _Usage:
     names: tuple[dict[str, None], dict[str, None]] = ({}, {})
     think, empty = [0, 0], [0, 0]
     for call in calls:
@@ -139,20 +141,20 @@ def _usage(calls: list[dict[str, Any]]) -> _Usage:
             names[role == "assistant"][name] = None
         think[role == "assistant"] += bool(call.get("think"))
         empty[role == "assistant"] += bool(call.get("empty"))
-    used = usage_of(calls)
+    used = count_usage(calls)
     both = [used[role] for role in CALLERS]
     tokens = [count for each in both for count in (each.prompt_tokens, each.completion_tokens)]
     user, assistant = names
     return _Usage(
-        tuple([whole(count, INT32) for count in tokens]),
+        tuple([parse_whole(count, INT32) for count in tokens]),
         tuple([each.cost for each in both]),
         (think[0], think[1]),
         (empty[0], empty[1]),
-        (text(" ".join(user)), text(" ".join(assistant))),
+        (parse_text(" ".join(user)), parse_text(" ".join(assistant))),
     )
 
 
-def _microseconds(stamp: str | None) -> int | None:
+def _to_microseconds(stamp: str | None) -> int | None:
     """Return microseconds since 1970 of an ISO time with its offset."""
     if stamp is None:
         return None

@@ -25,8 +25,8 @@ from emobench.store.episodes import (
     EpisodeRecord,
     Kept,
     LineCounts,
-    belongs_to,
     count_lines,
+    make_cell_filter,
 )
 from emobench.store.jobs import JobRecord, read_jobs
 from emobench.store.summaries import CellSummary, read_summary
@@ -117,32 +117,32 @@ class Collected:
     @cached_property
     def cost(self) -> Cost:
         """Accelerator-hours by job and by cell; asks the queue and accounting the first time."""
-        from emobench.core.times import seconds
+        from emobench.core.times import to_seconds
         from emobench.scheduler.interface import Accounts
         from emobench.scheduler.schedulers import SCHEDULERS
-        from emobench.scheduler.usage import ask_accounts, servers_used, usage
+        from emobench.scheduler.usage import ask_accounts, compute_run_cost, list_servers_used
 
         jobs, problem = self.jobs
         conversations = []
         for result in self.cells:
-            servers = servers_used(self.plan, result.cell.assistant)
+            servers = list_servers_used(self.plan, result.cell.assistant)
             for record in result.file.episodes:
-                start = seconds(record.started)
+                start = to_seconds(record.started)
                 if start is not None and servers:
                     end = start + record.wall_s
                     conversations.append(Conversation(result.cell.number, start, end, servers))
         summaries = {result.cell.number: result.summary for result in self.cells}
-        return usage(
+        return compute_run_cost(
             self.plan,
             self.run_dir,
             jobs,
-            SCHEDULERS.states(jobs),
+            SCHEDULERS.ask_states(jobs),
             ask_accounts(self.plan, self.run_dir, jobs) if jobs else Accounts(problem=problem),
             summary_of=summaries.get,
             conversations=conversations,
         )
 
-    def observations(self) -> list[Observation]:
+    def list_observations(self) -> list[Observation]:
         """Return every episode as the statistics see it."""
         return [
             Observation(
@@ -203,14 +203,14 @@ def read_cell(run_dir: RunDir, cell: Cell) -> CellResult:
 def _read_cell(run_dir: RunDir, cell: Cell) -> CellRead:
     path = run_dir.cell(cell.number).episodes
     kept: dict[int, Kept[tuple[EpisodeSummary, EpisodeRecord]]] = {}
-    counts = count_lines(path, _with_summary, kept, belongs_to(cell))
+    counts = count_lines(path, _add_summary, kept, make_cell_filter(cell))
     lines = [kept[task].made for task in sorted(kept)]
     file = EpisodeFile(path, tuple(summary for summary, _ in lines), counts)
     result = CellResult(cell, file, read_summary(run_dir, cell.number))
     return CellRead(result, [record for _, record in lines])
 
 
-def _with_summary(
+def _add_summary(
     record: EpisodeRecord, offset: int, length: int
 ) -> tuple[EpisodeSummary, EpisodeRecord]:
     summary = EpisodeSummary(

@@ -19,7 +19,7 @@ from emobench.tables.columns import (
     TEXT,
     TURNS,
     Column,
-    arrow_schema,
+    build_arrow_schema,
     to_pandas,
 )
 from emobench.tables.csv_guard import guard_column
@@ -50,7 +50,7 @@ class Tables:
             return self._frame
         return load_episodes(self.path)
 
-    def turns(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def read_turns(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return one row a message. Raises InvalidInput for a run directory, which has no such
         table."""
         if self._frame is not None:
@@ -71,10 +71,10 @@ def load_tables(path: Path | RunDir) -> Tables:
         for name in (EPISODES_FILE, TURNS_FILE):
             _check_metadata(folder / name, summary["collection"])
         return Tables(folder, summary)
-    return tables_of(folder, read_runs([folder]))
+    return build_tables(folder, read_runs([folder]))
 
 
-def tables_of(folder: Path, gathered: Gathered) -> Tables:
+def build_tables(folder: Path, gathered: Gathered) -> Tables:
     """Return the tables of a run directory that was read."""
     return Tables(folder, gathered.summary, to_pandas(gathered.episodes, EPISODES, folder))
 
@@ -94,7 +94,7 @@ def load_turns(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     return _load(file, (*TURNS, TEXT), columns)
 
 
-def frame_of(run_dirs: Iterable[Path | RunDir]) -> pd.DataFrame:
+def load_frame(run_dirs: Iterable[Path | RunDir]) -> pd.DataFrame:
     """Return the episodes frame of run directories as they stand now, without writing a file.
 
     Raises InvalidInput where one is no run directory or they do not belong together.
@@ -184,7 +184,7 @@ class TableWriter:
         import pyarrow.parquet as pq
 
         self.path, self.rows = path, rows
-        self.schema = arrow_schema(columns)
+        self.schema = build_arrow_schema(columns)
         names = [c.name for c in columns if c.kind == "category"]
         self._writer = pq.ParquetWriter(
             path, self.schema, compression="zstd", compression_level=1, use_dictionary=names
@@ -239,7 +239,7 @@ def write_csv(parquet: Path, path: Path) -> None:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(parquet)
-    schema = pa.schema([(f.name, _plain(f.type)) for f in file.schema_arrow])
+    schema = pa.schema([(f.name, _to_plain_type(f.type)) for f in file.schema_arrow])
     with naming(path), path.open("wb") as stream:
         with csv.CSVWriter(stream, schema) as writer:
             for batch in file.iter_batches(batch_size=2**16):
@@ -250,7 +250,7 @@ def write_csv(parquet: Path, path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _plain(kind: Any) -> Any:
+def _to_plain_type(kind: Any) -> Any:
     import pyarrow as pa
 
     return kind.value_type if pa.types.is_dictionary(kind) else kind

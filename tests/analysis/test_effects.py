@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emobench.analysis.effects import Contrast, Findings, VariantFinding, effects
+from emobench.analysis.effects import Contrast, Findings, VariantFinding, estimate_effects
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.units import make_frame
 from emobench.core.plan import load_plan
@@ -37,7 +37,7 @@ STUDY = {
 
 
 def test_a_study_says_what_each_number_is() -> None:
-    findings = effects(frame(**STUDY))
+    findings = estimate_effects(frame(**STUDY))
     contrast = contrast_of(findings, "anger")
     difference = contrast.difference
     assert difference.label == (
@@ -68,13 +68,13 @@ def test_a_study_says_what_each_number_is() -> None:
 def test_rows_in_any_order_find_the_same() -> None:
     episodes = frame(**STUDY)
     names = ["control", "anger", "anxiety"]
-    one = effects(episodes, variants=names).to_json()
-    other = effects(episodes.sample(frac=1, random_state=1), variants=names).to_json()
+    one = estimate_effects(episodes, variants=names).to_json()
+    other = estimate_effects(episodes.sample(frac=1, random_state=1), variants=names).to_json()
     assert one == other
 
 
 def test_findings_are_json_without_nan() -> None:
-    text = json.dumps(effects(frame(**STUDY)).to_json(), allow_nan=False)
+    text = json.dumps(estimate_effects(frame(**STUDY)).to_json(), allow_nan=False)
     assert json.loads(text)["schema_version"] == 1
 
 
@@ -83,9 +83,11 @@ def test_missing_rewards_as_failures_and_as_the_best_and_worst_they_could_be() -
     anger: Rewards = {task: [1, 0 if task % 3 else None] for task in range(12)}
     by_rule = {
         each.rule: each.value
-        for each in contrast_of(effects(frame(control=control, anger=anger)), "anger").sensitivity
+        for each in contrast_of(
+            estimate_effects(frame(control=control, anger=anger)), "anger"
+        ).sensitivity
     }
-    main = contrast_of(effects(frame(control=control, anger=anger)), "anger").difference
+    main = contrast_of(estimate_effects(frame(control=control, anger=anger)), "anger").difference
     assert main.value == pytest.approx(-8 * 0.5 / 12)
     assert by_rule == {
         "as failure": pytest.approx(-0.5),
@@ -93,7 +95,7 @@ def test_missing_rewards_as_failures_and_as_the_best_and_worst_they_could_be() -
         "best case": pytest.approx(-8 * 0.5 / 12),
     }
     lost: Rewards = {task: [1, None] for task in range(12)}
-    bounds = contrast_of(effects(frame(control=lost, anger=control)), "anger").sensitivity
+    bounds = contrast_of(estimate_effects(frame(control=lost, anger=control)), "anger").sensitivity
     assert [each.value for each in bounds] == [pytest.approx(x) for x in (0.5, 0.0, 0.5)]
 
 
@@ -102,7 +104,7 @@ def test_the_bounds_enclose_every_other_treatment() -> None:
         "control": random_rewards(4, 30, 4, missing=0.2),
         "anger": random_rewards(5, 30, 4, 0.7, missing=0.3),
     }
-    contrast = contrast_of(effects(frame(**study)), "anger")
+    contrast = contrast_of(estimate_effects(frame(**study)), "anger")
     failure, worst, best = (each.value for each in contrast.sensitivity)
     assert failure is not None
     assert worst is not None
@@ -113,7 +115,9 @@ def test_the_bounds_enclose_every_other_treatment() -> None:
 
 
 def test_without_control_there_is_no_effect_but_a_reason() -> None:
-    contrast = contrast_of(effects(frame(anger=STUDY["anger"], anxiety=STUDY["anxiety"])), "anger")
+    contrast = contrast_of(
+        estimate_effects(frame(anger=STUDY["anger"], anxiety=STUDY["anxiety"])), "anger"
+    )
     assert contrast.difference.value is None
     assert contrast.difference.reason == "no control in this group"
     assert contrast.difference.p_adjusted is None
@@ -135,7 +139,7 @@ def test_without_control_there_is_no_effect_but_a_reason() -> None:
 def test_degenerate_studies_have_reasons_and_no_interval_without_width(
     study: dict[str, Rewards],
 ) -> None:
-    findings = effects(frame(**study))
+    findings = estimate_effects(frame(**study))
     for group in findings.groups:
         for each in group.variants:
             estimates: list[Mean | PassK | Difference] = [each.mean, *each.pass_k]
@@ -156,7 +160,7 @@ def test_lengths_are_compared_by_task_over_scored_episodes() -> None:
     steps[episodes["variant"] == "control"] = 5
     steps[episodes["variant"] == "anger"] = 8
     steps[episodes["reward"].isna()] = 1000
-    findings = effects(episodes.assign(steps=steps))
+    findings = estimate_effects(episodes.assign(steps=steps))
     (mediator,) = contrast_of(findings, "anger").mediators
     assert mediator.column == "steps"
     assert mediator.difference.value == pytest.approx(3)
@@ -167,16 +171,18 @@ def test_lengths_are_compared_by_task_over_scored_episodes() -> None:
 def test_per_protocol_stands_second_and_says_what_it_is() -> None:
     episodes = frame(**STUDY)
     kept = np.random.default_rng(0).random(len(episodes)) < 0.7
-    contrast = contrast_of(effects(episodes.assign(kept=kept), per_protocol="kept"), "anger")
-    alone = contrast_of(effects(episodes[kept]), "anger").difference
+    contrast = contrast_of(
+        estimate_effects(episodes.assign(kept=kept), per_protocol="kept"), "anger"
+    )
+    alone = contrast_of(estimate_effects(episodes[kept]), "anger").difference
     assert contrast.per_protocol is not None
     assert contrast.per_protocol.value == pytest.approx(alone.value)
     assert contrast.per_protocol.label.endswith("per protocol")
     assert any("no longer comparable" in note for note in contrast.per_protocol.notes)
     assert contrast.difference.value == pytest.approx(
-        contrast_of(effects(episodes), "anger").difference.value
+        contrast_of(estimate_effects(episodes), "anger").difference.value
     )
-    assert contrast_of(effects(episodes), "anger").per_protocol is None
+    assert contrast_of(estimate_effects(episodes), "anger").per_protocol is None
 
 
 def test_an_interaction_is_the_difference_of_the_differences() -> None:
@@ -186,7 +192,7 @@ def test_an_interaction_is_the_difference_of_the_differences() -> None:
             [("a", "control", 1.0), ("a", "anger", 0.5), ("b", "control", 0.9), ("b", "anger", 0.9)]
         )
     }
-    findings = effects(
+    findings = estimate_effects(
         make_frame(
             item
             for (name, variant), rewards in draws.items()
@@ -211,7 +217,7 @@ def test_an_interaction_is_the_difference_of_the_differences() -> None:
 
 
 def test_one_assistant_has_no_comparison() -> None:
-    findings = effects(frame(**STUDY))
+    findings = estimate_effects(frame(**STUDY))
     assert (findings.assistants, findings.interactions) == ((), ())
 
 
@@ -219,7 +225,7 @@ def test_variants_stand_in_the_order_of_the_plan(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", variants=("frustration", "control", "anxiety"), trials=1)
     plan = load_plan(run)
     fill(run, plan.cells[:2])
-    (group,) = effects(load_tables(run).episodes, planned=plan.cells).groups
+    (group,) = estimate_effects(load_tables(run).episodes, planned=plan.cells).groups
     assert [each.variant for each in group.variants] == ["control", "frustration", "anxiety"]
     assert [each.mean.missing for each in group.variants] == [0, 0, 6]
     assert group.variants[2].mean.reason == "no scored episode"

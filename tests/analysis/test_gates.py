@@ -10,13 +10,17 @@ from emobench.analysis.gates import (
     Coverage,
     GateResult,
     Verdict,
+    decide_overall_verdict,
     evaluate,
     find_labels,
-    overall_verdict,
 )
-from emobench.analysis.judge.manipulation import JudgedTurn, VariantManipulation, manipulation
+from emobench.analysis.judge.manipulation import (
+    JudgedTurn,
+    VariantManipulation,
+    measure_manipulation,
+)
 from emobench.analysis.stats.estimates import Difference, Interval, Mean
-from emobench.analysis.stats.power import PUBLISHED, Design, DesignPower, design_power
+from emobench.analysis.stats.power import PUBLISHED, Design, DesignPower, assess_design
 from emobench.analysis.transcript.fidelity import MEASURES, VariantFidelity
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.gates import Gates
@@ -32,7 +36,7 @@ FULL = (100, 100)
 
 def power(tasks: int, trials: int) -> DesignPower:
     design = Design("retail", "tool-calling", "a", tasks, trials, 2)
-    return design_power(design, PUBLISHED["retail"], 0.1)
+    return assess_design(design, PUBLISHED["retail"], 0.1)
 
 
 def seen(condition: Condition, *emotions: str | None) -> list[JudgedTurn]:
@@ -45,7 +49,7 @@ def seen(condition: Condition, *emotions: str | None) -> list[JudgedTurn]:
 
 
 def judged(*turns: JudgedTurn) -> dict[Condition, VariantManipulation]:
-    return {each.condition: each for each in manipulation("judge", turns).conditions}
+    return {each.condition: each for each in measure_manipulation("judge", turns).conditions}
 
 
 def faithful(
@@ -222,8 +226,10 @@ def test_labels_stand_beside_the_effect() -> None:
     ]
     assert shown[0].text.startswith("its control fails the coverage gate: ")
     assert find_labels(results, CONTROL)[0].text.startswith("fails the coverage gate: ")
-    assert overall_verdict(results) == "failed"
+    assert decide_overall_verdict(results) == "failed"
     good = [each for each in results if each.condition == ANGER]
-    assert overall_verdict(good) == "not_checked"
-    assert overall_verdict([each for each in good if each.gate != "manipulation"]) == "passed"
-    assert overall_verdict([]) == "not_checked"
+    assert decide_overall_verdict(good) == "not_checked"
+    assert (
+        decide_overall_verdict([each for each in good if each.gate != "manipulation"]) == "passed"
+    )
+    assert decide_overall_verdict([]) == "not_checked"

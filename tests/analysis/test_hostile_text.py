@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 import emobench
-from emobench.analysis.judge.labels import messages_for, read_answer
+from emobench.analysis.judge.labels import build_messages, read_answer
 from emobench.analysis.transcript import facts, fidelity, markers
 from emobench.benchmarks.ground_truth import mentions
 from emobench.llm.reasoning import sanitize
 from emobench.llm.replies import holds_call
-from emobench.scripted.user import first_person, hear
+from emobench.scripted.user import hear, to_first_person
 
 PACKAGES = ("analysis", "benchmarks", "llm", "runner", "scripted", "tables")
 SMALL, LARGE = 20_000, 1_000_000
@@ -125,9 +125,11 @@ OWN_TEXT = {
 """Patterns that meet no text of a model's, and why."""
 
 CALLS: dict[str, Callable[[str], object]] = {
-    "analysis/judge/labels.py messages_for": lambda text: messages_for("`" * len(text)),
+    "analysis/judge/labels.py build_messages": lambda text: build_messages("`" * len(text)),
     "analysis/judge/labels.py read_answer": lambda text: read_answer("anger 1 no" + text),
-    "analysis/transcript/facts.py _plain": lambda text: set(facts.values_of("airline", text)),
+    "analysis/transcript/facts.py _normalise": lambda text: set(
+        facts.extract_values("airline", text)
+    ),
     "analysis/transcript/facts.py _has_item": lambda text: facts.is_conveyed(
         ("item", "shirt"), text
     ),
@@ -136,15 +138,17 @@ CALLS: dict[str, Callable[[str], object]] = {
         facts.is_conveyed(fact, text + "1" * len(text) + "1," * len(text))
         for fact in (("amount", "1"), ("zip", "11111"))
     ],
-    "analysis/transcript/markers.py pattern": lambda text: [
-        markers.pattern(name).findall(" ".join(markers.entries()[name]) * (len(text) // 2000 + 1))
+    "analysis/transcript/markers.py compile_pattern": lambda text: [
+        markers.compile_pattern(name).findall(
+            " ".join(markers.read_entries()[name]) * (len(text) // 2000 + 1)
+        )
         for name in markers.LISTS
     ],
     "benchmarks/ground_truth.py mentions": lambda text: mentions(
         [text, "aa" * len(text)], "aaaa b"
     ),
     "llm/replies.py holds_call": lambda text: holds_call(text + "get (" * len(text), ["get"]),
-    "scripted/user.py <module>": lambda text: [first_person("the agent " + text), hear(text)],
+    "scripted/user.py <module>": lambda text: [to_first_person("the agent " + text), hear(text)],
 }
 """What applies patterns that are made on the spot."""
 
@@ -200,11 +204,11 @@ def _on_the_spot() -> set[str]:
 
 
 OF_OURS = {
-    "analysis/transcript/facts.py items_in": "an instruction",
-    "analysis/transcript/facts.py _reservations": "what a pattern found",
+    "analysis/transcript/facts.py find_items": "an instruction",
+    "analysis/transcript/facts.py _find_reservations": "what a pattern found",
     "runner/by_hand.py _resolve": "a key of ours",
     "runner/by_hand.py name_of": "a key of ours",
-    "tables/compatibility.py incompatibilities": "lines of ours",
+    "tables/compatibility.py list_incompatibilities": "lines of ours",
     "tables/csv_guard.py guard_text": "one character",
 }
 """Functions whose patterns meet no text of a model's, and why."""

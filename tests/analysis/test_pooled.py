@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from emobench.analysis.effects import effects
-from emobench.analysis.pooled import VariantRow, variant_rows
+from emobench.analysis.effects import estimate_effects
+from emobench.analysis.pooled import VariantRow, build_variant_rows
 from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.means import sample_share
 from emobench.analysis.stats.student import t_quantile
-from emobench.cli.results_table import results
-from emobench.cli.terminal import plain
+from emobench.cli.results_table import build_results
+from emobench.cli.terminal import render_plain
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import AgentStrategy, Cell, Env
 from emobench.report.numbers import format_change, format_interval, format_number
 from emobench.runs.status import read_status
 from emobench.runs.watching.episodes import EpisodeScan
-from emobench.runs.watching.state import Seen, watch_state
+from emobench.runs.watching.state import Seen, build_watch_state
 from emobench.store.episodes import EpisodeStore
 from emobench.store.summaries import SummaryWriter
 from emobench.tables.run_results import collect
@@ -75,14 +75,14 @@ def outcome(cell: Cell, task: int, outcomes: Outcomes) -> str:
 
 
 def rows_of(run_dir: RunDir) -> dict[str, VariantRow]:
-    return {row.variant: row for row in variant_rows(collect(run_dir), (1, 2, 4))}
+    return {row.variant: row for row in build_variant_rows(collect(run_dir), (1, 2, 4))}
 
 
 @pytest.mark.parametrize("outcomes", [ONE_FAILURE, {}, MIXED])
 def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes: Outcomes) -> None:
     run_dir = run_with(tmp_path / "run", outcomes)
     plan = load_plan(run_dir)
-    (group,) = effects(load_tables(run_dir).episodes, planned=plan.cells).groups
+    (group,) = estimate_effects(load_tables(run_dir).episodes, planned=plan.cells).groups
     findings = {each.variant: each for each in group.variants}
 
     scan = EpisodeScan(plan, run_dir)
@@ -90,11 +90,13 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
     status = read_status(run_dir)
     stated = {each.variant: each for each in status.variants}
     planned = dict.fromkeys(findings, 80)
-    screen = watch_state(None, Seen(status, planned, scan.variants), {}, NOW).variants
-    lines = {line.split()[0]: line for line in plain(*results(run_dir)).splitlines() if line}
+    screen = build_watch_state(None, Seen(status, planned, scan.variants), {}, NOW).variants
+    lines = {
+        line.split()[0]: line for line in render_plain(*build_results(run_dir)).splitlines() if line
+    }
     page = page_text(run_dir)
 
-    for row in variant_rows(collect(run_dir), (1, 2, 4)):
+    for row in build_variant_rows(collect(run_dir), (1, 2, 4)):
         found = findings[row.variant]
         assert row.mean == found.mean
         assert [(each.value, each.interval, each.notes) for each in row.passes] == [
@@ -156,7 +158,9 @@ def test_status_watch_and_terminal_agree_on_a_run_under_way(tmp_path: Path) -> N
     scan = EpisodeScan(plan, run_dir)
     scan.read(dict.fromkeys(range(len(plan.cells)), False), None, NOW)
     status = read_status(run_dir)
-    screen = watch_state(None, Seen(status, dict.fromkeys(scan.variants, 24), scan.variants), {}, 0)
+    screen = build_watch_state(
+        None, Seen(status, dict.fromkeys(scan.variants, 24), scan.variants), {}, 0
+    )
     rows = rows_of(run_dir)
     assert status.cells.running == len(plan.cells)
     assert status.episodes.finished == sum(each.episodes for each in status.variants) > 0

@@ -13,5 +13,5 @@ def benchmark_() -> Iterator[Benchmark]:
     """The installed benchmark, its simulated user replaced by one that needs no model."""
     benchmark = load_benchmark()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.module("envs.base"), "load_user", load_short_user)
+        patch.setattr(benchmark.import_module("envs.base"), "load_user", load_short_user)
         yield benchmark

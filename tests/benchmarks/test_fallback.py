@@ -33,7 +33,7 @@ def test_the_episode_is_stocks_and_the_others_see_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tools = load_benchmark().module("envs.retail.tools").ALL_TOOLS
+    tools = load_benchmark().import_module("envs.retail.tools").ALL_TOOLS
     (tool,) = [t for t in tools if t.get_info()["function"]["name"] == "list_all_product_types"]
     arguments = ["--env", "retail", "--model", "m", "--tasks", "0-1", "--probe", "off"]
     records = {}

@@ -14,7 +14,7 @@ from emobench.benchmarks.adapter import load_benchmark
 def test_model_libraries_are_imported_on_first_use() -> None:
     code = (
         "import sys; from emobench.benchmarks.adapter import load_benchmark; "
-        "user = load_benchmark().module('envs.user'); "
+        "user = load_benchmark().import_module('envs.user'); "
         "print([name for name in ('litellm', 'openai') if name in sys.modules]); "
         "print(user.rewriter.client.chat.completions.create.__module__); "
         "import litellm; print(user.completion.__name__, litellm.__name__)"

@@ -191,7 +191,7 @@ def result(operation: Operation, table: Any, key: str, held: Held) -> str:
 
 @pytest.fixture(scope="module")
 def stock(benchmark_: Benchmark) -> Any:
-    return benchmark_.module("envs.base")
+    return benchmark_.import_module("envs.base")
 
 
 def sequences(names: list[str]) -> st.SearchStrategy[list[tuple[str, str]]]:
@@ -200,7 +200,7 @@ def sequences(names: list[str]) -> st.SearchStrategy[list[tuple[str, str]]]:
 
 def compare(stock: Any, operations: list[tuple[str, str]]) -> None:
     shared = SharedState({"table": RECORDS}, stock.to_hashable)
-    state, plain = shared.fresh(), copy.deepcopy(RECORDS)
+    state, plain = shared.make_fresh(), copy.deepcopy(RECORDS)
     overlay = state["table"]
     table = overlay.table
     before = repr(table.records)

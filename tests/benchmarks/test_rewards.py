@@ -42,7 +42,7 @@ def _cases() -> list[tuple[str, int, tuple[str, ...]]]:
 def test_answers_of_every_kind_are_scored_as_in_stock(
     env: str, number: int, kinds: tuple[str, ...], benchmark_: Benchmark
 ) -> None:
-    task = benchmark_.tasks(env)[number]
+    task = benchmark_.load_tasks(env)[number]
     for kind in kinds:
         answer = ANSWERS[kind](task)
         ours = replay(benchmark_, env, task, answer, shared=True)
@@ -59,7 +59,7 @@ def test_the_ground_truth_of_every_task_has_the_hash_that_stock_gave(
 ) -> None:
     if benchmark_.label not in GROUND_TRUTH:
         pytest.skip(f"ground_truth.json has no hashes of {benchmark_.label}")
-    for number, task in enumerate(benchmark_.tasks(env)):
+    for number, task in enumerate(benchmark_.load_tasks(env)):
         *_, ground_truth, response = replay(benchmark_, env, task, right(task), shared=True)
         assert ground_truth == GROUND_TRUTH[benchmark_.label][env][number]
         info = response["info"]["reward_info"]
@@ -82,9 +82,9 @@ VALUES: tuple[tuple[Any, Any, float], ...] = (
 def test_equal_values_of_other_types_are_told_apart(
     env: str, expected: Any, given: Any, reward: float, benchmark_: Benchmark
 ) -> None:
-    action = benchmark_.module("types").Action
+    action = benchmark_.import_module("types").Action
     name, arguments = WRITES[env](expected)
-    task = benchmark_.tasks(env)[0].model_copy(
+    task = benchmark_.load_tasks(env)[0].model_copy(
         update={"actions": [action(name=name, kwargs=arguments)], "outputs": []}
     )
     answer = [WRITES[env](given), say("")]
@@ -94,7 +94,7 @@ def test_equal_values_of_other_types_are_told_apart(
 
 
 def test_threads_share_the_data_without_seeing_each_other(benchmark_: Benchmark) -> None:
-    tasks = benchmark_.tasks("retail")[:24]
+    tasks = benchmark_.load_tasks("retail")[:24]
     kinds = ("right", "wrong_item", "reads_between")
 
     def run(case: tuple[Any, str]) -> list[Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from emobench.benchmarks import state as state_module
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged, settle
-from emobench.benchmarks.state import SharedState, preload, shared_env_class
+from emobench.benchmarks.state import SharedState, make_shared_env_class, preload
 
 SCALARS = (
     st.none()
@@ -48,9 +48,9 @@ Changes = list[tuple[str, Any, Any]]
 def test_random_states_hash_as_in_stock(
     benchmark_: Benchmark, tables: dict[str, Any], changes: Changes
 ) -> None:
-    stock = benchmark_.module("envs.base")
+    stock = benchmark_.import_module("envs.base")
     shared = SharedState(tables, stock.to_hashable)
-    ours, plain = shared.fresh(), copy.deepcopy(tables)
+    ours, plain = shared.make_fresh(), copy.deepcopy(tables)
     for name, key, value in changes:
         for state in (ours, plain):
             if name not in state:
@@ -61,7 +61,7 @@ def test_random_states_hash_as_in_stock(
                 state[name][key] = copy.deepcopy(value)
     for _ in range(2):  # made, then remembered
         assert outcome(shared.digest, ours) == outcome(stock_hash(stock), plain)
-    assert shared.digest(shared.fresh()) == stock_hash(stock)(tables)
+    assert shared.digest(shared.make_fresh()) == stock_hash(stock)(tables)
 
 
 def stock_hash(stock: Any) -> Any:
@@ -78,7 +78,7 @@ def outcome(function: Any, state: Any) -> Any:
 @pytest.fixture
 def small(benchmark_: Benchmark) -> Iterator[Any]:
     """A stock environment of our class, its data three records in two tables."""
-    stock = benchmark_.module("envs.base")
+    stock = benchmark_.import_module("envs.base")
     data = {"t": {"a": {"n": [1]}, "b": {"n": [2]}}, "u": {"c": 1}}
 
     def load_data() -> Any:
@@ -97,9 +97,9 @@ def small(benchmark_: Benchmark) -> Iterator[Any]:
                 task_index=0,
             )
 
-    env = shared_env_class(Small, stock)()
+    env = make_shared_env_class(Small, stock)()
     yield env
-    shared_env_class.cache_clear()
+    make_shared_env_class.cache_clear()
     state_module._shared.pop(load_data)
 
 
@@ -152,7 +152,7 @@ def test_unusual_states_hash_as_in_stock(small: Any, change: Any, benchmark_: Be
     plain = {"t": {"a": {"n": [1]}, "b": {"n": [2]}}, "u": {"c": 1}}
     change(small.data)
     change(plain)
-    expected = outcome(stock_hash(benchmark_.module("envs.base")), plain)
+    expected = outcome(stock_hash(benchmark_.import_module("envs.base")), plain)
     assert outcome(lambda _: small.get_data_hash(), None) == expected
 
 
@@ -169,23 +169,23 @@ def test_what_was_lent_is_looked_for_before_the_next_call(small: Any) -> None:
 
 
 def test_data_of_another_kind_is_left_to_stock(benchmark_: Benchmark) -> None:
-    stock = benchmark_.module("envs.base")
+    stock = benchmark_.import_module("envs.base")
     kinds: list[Any] = [[1], {"t": [1]}, {"t": {1: 2}}, {1: {}}, {"t": {"a": object()}}]
     for data in kinds:
-        assert state_module._shared_state(data, stock) is None
+        assert state_module._build_shared_state(data, stock) is None
 
 
 def test_another_way_of_hashing_is_left_to_stock(benchmark_: Benchmark) -> None:
     class Other:
-        to_hashable = staticmethod(benchmark_.module("envs.base").to_hashable)
+        to_hashable = staticmethod(benchmark_.import_module("envs.base").to_hashable)
         consistent_hash = staticmethod(repr)
 
-    assert state_module._shared_state({"t": {"a": 1}}, Other) is None
+    assert state_module._build_shared_state({"t": {"a": 1}}, Other) is None
 
 
 def test_an_environment_without_shared_data_is_stock_s_own(benchmark_: Benchmark) -> None:
     env = benchmark_.make_env("retail", 0, "llm", "none")
-    assert type(env).__mro__[1] is benchmark_.module("envs.base").Env
+    assert type(env).__mro__[1] is benchmark_.import_module("envs.base").Env
     assert all(type(table) is dict for table in env.data.values())
     shared = benchmark_.make_env("retail", 0, "llm", "none", shared=True)
     assert isinstance(shared, type(env)) and type(shared).__name__ == type(env).__name__
@@ -196,10 +196,10 @@ def test_the_collector_leaves_loaded_data_alone(benchmark_: Benchmark) -> None:
         return {"t": {"a": {"n": [1]}}}
 
     try:
-        preload(load_data, benchmark_.module("envs.base"))
+        preload(load_data, benchmark_.import_module("envs.base"))
         count = gc.get_freeze_count()
         assert count > 0
-        preload(load_data, benchmark_.module("envs.base"))
+        preload(load_data, benchmark_.import_module("envs.base"))
         assert gc.get_freeze_count() <= count, "the second time is no event"
     finally:
         gc.unfreeze()

@@ -9,15 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emobench.analysis.transcript.fault import PARTIES
-from emobench.analysis.transcript.patterns import apologises, features, refuses, user_words
+from emobench.analysis.transcript.patterns import (
+    apologises,
+    extract_features,
+    refuses,
+    split_user_words,
+)
 from emobench.analysis.transcript.tally import summarise
-from emobench.benchmarks.tasks import task_of
+from emobench.benchmarks.tasks import find_task
 from emobench.benchmarks.transcript import (
     Message,
     OtherMessage,
     ToolCall,
     parse_transcript,
-    without_stop,
+    remove_stop,
 )
 from tests.support.conversations import conversation_of
 
@@ -94,7 +99,7 @@ def test_a_react_agents_text_holds_calls_and_replies() -> None:
     )
     first = said.events[0]
     assert isinstance(first, Message)
-    assert said.words(first) == "Where is it?"
+    assert said.extract_words(first) == "Where is it?"
 
 
 def test_a_thought_is_cut_off_only_of_users_that_may_have_one() -> None:
@@ -113,9 +118,9 @@ def test_words_are_the_same_to_all_that_count_them() -> None:
     said = parse_transcript(traj, "act", "react")
     assert said.turns == ("Bye now",)
     assert said.spoken == (("user", "Bye now"),)
-    assert user_words(said) == [["bye", "now"], []]
-    assert without_stop("###STOP### and ###STOP###, yes") == "and , yes"
-    assert len(without_stop("." * 2_000_000 + "###STOP###")) == 0
+    assert split_user_words(said) == [["bye", "now"], []]
+    assert remove_stop("###STOP### and ###STOP###, yes") == "and , yes"
+    assert len(remove_stop("." * 2_000_000 + "###STOP###")) == 0
 
 
 def test_what_is_no_message_keeps_its_place() -> None:
@@ -154,7 +159,7 @@ def test_patterns_of_a_conversation() -> None:
         ]
     traj.append({"role": "assistant", "content": "I apologize. I can\u2019t cancel it."})
     traj.append({"role": "user", "content": "###STOP###"})
-    found = features(parse_transcript(traj, "tool-calling"))
+    found = extract_features(parse_transcript(traj, "tool-calling"))
     assert found.steps == 6
     assert (found.user_messages, found.user_words) == (2, 2.5)
     assert (found.assistant_messages, found.assistant_words) == (1, 6)
@@ -236,7 +241,7 @@ def test_no_transcript_raises(record: dict[str, Any]) -> None:
 def test_no_ground_truth_raises(info: Any) -> None:
     record = {"trial": 1, "task_id": 0, "outcome": "failed", "traj": [], "info": {"task": info}}
     assert summarise(conversation_of(record)).fault is not None
-    assert task_of("retail", 0, info, "") is None or isinstance(info, dict)
+    assert find_task("retail", 0, info, "") is None or isinstance(info, dict)
 
 
 def test_a_long_text_takes_no_long_time() -> None:

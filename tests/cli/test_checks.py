@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from emobench.analysis.assessment import assess, schema
+from emobench.analysis.assessment import assess, build_schema
 from emobench.cli.main import main
-from emobench.config.templates import shipped_sweeps
+from emobench.config.templates import find_shipped_sweeps
 from emobench.core.run_dir import RunDir
 from emobench.scripted.judge import reply
 from tests.support.commands import as_process
@@ -46,7 +46,7 @@ def run_dir(finished: Path, tmp_path: Path) -> Path:
 
 def checks_of(run_dir: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads((run_dir / "checks.json").read_text())
-    jsonschema.Draft202012Validator(schema()).validate(data)
+    jsonschema.Draft202012Validator(build_schema()).validate(data)
     return data
 
 
@@ -208,5 +208,5 @@ def test_a_server_that_has_left(run_dir: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_schema_in_the_docs_is_the_codes() -> None:
-    file = shipped_sweeps().parent / "docs" / "checks.schema.json"
-    assert json.loads(file.read_text("utf-8")) == schema()
+    file = find_shipped_sweeps().parent / "docs" / "checks.schema.json"
+    assert json.loads(file.read_text("utf-8")) == build_schema()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.main import COMMANDS, command_parser
+from emobench.cli.main import COMMANDS, build_command_parser
 from tests.support.commands import as_process, emobench
 
 SWEEP = """\
@@ -253,7 +253,7 @@ def test_every_command_explains_itself_at_once(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_explained(name: str) -> None:
-    actions = command_parser(name)._actions
+    actions = build_command_parser(name)._actions
     assert [each.option_strings for each in actions if each.option_strings and not each.help] == []
 
 

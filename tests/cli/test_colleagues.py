@@ -14,9 +14,9 @@ import pytest
 
 from emobench.cli.main import main
 from emobench.core.plan import load_plan
-from emobench.core.processes import start_ticks
+from emobench.core.processes import read_start_ticks
 from emobench.core.run_dir import RunDir
-from emobench.store.endpoints import api_key, publish
+from emobench.store.endpoints import load_api_key, publish
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
 from tests.support.plans import scripted
@@ -39,8 +39,8 @@ def run_dir() -> Iterator[RunDir]:
         folder / "study", assistants={"a": scripted()}, variants=("control", "anger"), logs=logs
     )
     fill(run, load_plan(run).cells)
-    api_key(run, create=True)
-    here = LocalProcess(os.getpid(), start_ticks(os.getpid()), os.uname().nodename, "x")
+    load_api_key(run, create=True)
+    here = LocalProcess(os.getpid(), read_start_ticks(os.getpid()), os.uname().nodename, "x")
     gone = replace(here, start_ticks=None)
     for name, job_id, process in (("user", "41", here), ("assistant_a", "42", gone)):
         add_jobs(run, [JobRecord(JobKind.SERVER, name, job_id, process=process)])
@@ -113,7 +113,7 @@ def test_a_colleague_can_look(ask: Ask, run_dir: RunDir, command: str) -> None:
         page = Path("report.html").read_text()
         assert "endpoints/ is for its owner to read" in page
         assert "127.0.0.1" not in page
-    assert api_key(run_dir) not in out
+    assert load_api_key(run_dir) not in out
 
 
 def test_the_queue_tells_a_colleague_how_servers_stand(ask: Ask) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.terminal import width
+from emobench.cli.terminal import measure_width
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from tests.support.commands import as_process, emobench
@@ -45,7 +45,7 @@ def test_one_conversation_with_what_the_task_wanted(study: Path) -> None:
     assert '\nwrite      exchange_delivered_order_items(order_id="#W2378156"' in text
     assert 'call       get_order_details("#W2378156") -> {"order_id"' in text
     assert "user       ###STOP###" in text
-    assert all(width(line) <= 100 for line in text.splitlines())
+    assert all(measure_width(line) <= 100 for line in text.splitlines())
     full = show(study, "--task", "0", "--variant", "control", "--full")
     assert 'get_order_details(order_id="#W2378156")' in full
     assert full.count("\nresult ") == 5
@@ -64,7 +64,7 @@ def test_two_variants_stand_side_by_side(study: Path, columns: int) -> None:
     options = ("conversations", "runs/tiny", "--task", "0", "--variant", "anger,control")
     text = emobench(study, *options, COLUMNS=str(columns)).stdout
     lines = text.splitlines()
-    assert all(width(line) <= columns for line in lines)
+    assert all(measure_width(line) <= columns for line in lines)
     sides = [line.split(" | ") for line in lines if " | " in line]
     assert [side.strip() for side in sides[0]] == ["control", "anger"]
     marked = next(side for side in sides if ">> first difference" in side[0])
@@ -212,5 +212,5 @@ def test_colour_on_a_terminal_only_and_not_where_it_is_refused(study: Path) -> N
     assert "\x1b[1;36muser" in coloured
     plain = on_terminal(study, *options, NO_COLOR="1")
     assert "\x1b" not in plain
-    assert max(map(width, plain.splitlines())) in range(60, 81)
+    assert max(map(measure_width, plain.splitlines())) in range(60, 81)
     assert "\x1b" not in on_terminal(study, *options, TERM="dumb")

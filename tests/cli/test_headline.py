@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.sweep import headline
+from emobench.cli.sweep import format_headline
 from emobench.core.run_dir import RunDir
 from tests.support.plans import make_plan, scripted
 
@@ -30,6 +30,8 @@ def test_sizes_and_tasks(tasks: tuple[int, ...], trials: int, size: str, line: s
     )
     sweep = plan.sweep.model_copy(update={"tasks": {"retail": tasks}})
     cells = tuple(cell.model_copy(update={"tasks": tasks}) for cell in plan.cells)
-    shown = headline(plan.model_copy(update={"sweep": sweep, "cells": cells}), RunDir(Path("r")))
+    shown = format_headline(
+        plan.model_copy(update={"sweep": sweep, "cells": cells}), RunDir(Path("r"))
+    )
     assert size in shown
     assert f"  {line}\n" in shown

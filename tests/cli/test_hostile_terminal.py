@@ -25,7 +25,7 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.store.endpoints import publish, read_endpoint
-from emobench.store.episodes import belongs_to, episode_of
+from emobench.store.episodes import make_cell_filter, parse_episode
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
 from emobench.store.summaries import read_summary
@@ -136,8 +136,8 @@ def spoil_file(path: Path, accepted: Callable[[], bool]) -> None:
 
 
 def is_of(cell: Cell, line: Any) -> bool:
-    record = episode_of(line)
-    return record is not None and belongs_to(cell)(record) and record.outcome in set(Outcome)
+    record = parse_episode(line)
+    return record is not None and make_cell_filter(cell)(record) and record.outcome in set(Outcome)
 
 
 def make_hostile(folder: Path, kind: str, url: str) -> RunDir:

@@ -22,7 +22,7 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs import cleanup
 from emobench.serving import supervise
-from emobench.store.endpoints import api_key
+from emobench.store.endpoints import load_api_key
 from tests.support.other_users import ALICE, MALLORY, as_user, give, needs_root
 from tests.support.plans import scripted
 from tests.support.runs import fill, make_run
@@ -88,7 +88,7 @@ class Site:
         fill(self.run, load_plan(self.run).cells)
         self.run.scripts.mkdir()
         (self.run.scripts / "tau_array_a.sbatch").write_text("touch pwned\n")
-        api_key(self.run, create=True)
+        load_api_key(self.run, create=True)
         (self.home / "diary").mkdir()
         (self.home / "diary" / "serve_me.sh").write_text("dear diary\n")
         give(self.home, ALICE)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from emobench.analysis.stats.power import power_verdict
+from emobench.analysis.stats.power import judge_power
 from emobench.cli.main import main
-from emobench.cli.power import summary
+from emobench.cli.power import summarise
 from emobench.config.expand import expand
 from emobench.config.load import load_sweep
 from emobench.core.plan import load_plan
@@ -57,7 +57,7 @@ def test_the_drop_of_interest_is_that_of_the_file_or_of_the_command(
 
 def test_what_sweep_prints_before_it_submits(file: Path) -> None:
     sweep = load_sweep(file)
-    good, short = summary(power_verdict(expand(sweep), sweep.gates.smallest_effect))
+    good, short = summarise(judge_power(expand(sweep), sweep.gates.smallest_effect))
     assert good == (
         "power       smallest drop found 4 times in 5: 8.3 points in retail (115 tasks x 4 trials, "
         "4 variants); 14.4 points in airline (50 tasks x 4 trials, 4 variants)"
@@ -65,15 +65,15 @@ def test_what_sweep_prints_before_it_submits(file: Path) -> None:
     assert short.strip() == (
         "underpowered for a drop of 10 points (gates.smallest_effect): airline needs 9 trials"
     )
-    assert len(summary(power_verdict(expand(sweep), 0.15))) == 1
+    assert len(summarise(judge_power(expand(sweep), 0.15))) == 1
     file.write_text(SWEEP.replace("[control, anger, anxiety, confusion, frustration]", "[anger]"))
-    (line,) = summary(power_verdict(expand(load_sweep(file)), 0.1))
+    (line,) = summarise(judge_power(expand(load_sweep(file)), 0.1))
     assert "nothing is compared with control" in line
 
 
 def test_a_few_tasks_need_more_tasks_and_not_a_hundred_trials(file: Path) -> None:
     file.write_text(SWEEP + "tasks: 0-4\n")
-    _, short = summary(power_verdict(expand(load_sweep(file)), 0.1))
+    _, short = summarise(judge_power(expand(load_sweep(file)), 0.1))
     assert "retail needs 84 tasks" in short
     assert "airline needs all 50 tasks x 9 trials" in short
 

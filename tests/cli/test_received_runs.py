@@ -17,7 +17,7 @@ from emobench.cli.main import main
 from emobench.core.files import write_json
 from emobench.core.models import OpenAIModel
 from emobench.core.plan import load_plan
-from emobench.core.processes import start_ticks
+from emobench.core.processes import read_start_ticks
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.local import RECORDS_VARIABLE, TOKEN_VARIABLE
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
@@ -105,7 +105,7 @@ def test_cancel_ends_no_process_that_only_the_run_names(
     token: str,
 ) -> None:
     pid = bystander.pid
-    process = LocalProcess(pid, start_ticks(pid), os.uname().nodename, token)
+    process = LocalProcess(pid, read_start_ticks(pid), os.uname().nodename, token)
     add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", str(pid), process=process)])
     assert main(["cancel", str(run_dir.path)]) == 0
     assert f"user ({pid}) is left alone" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 from emobench.cli.main import main
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import JobState
-from emobench.scheduler.sbatch_lines import sbatch_lines
+from emobench.scheduler.sbatch_lines import format_sbatch_lines
 from emobench.store.jobs import JobKind, JobRecord
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.runs import finish_cell
@@ -99,7 +99,9 @@ def test_replicas_names_that_are_alike_and_odd_paths() -> None:
 
     def lines(state: str) -> list[str]:
         scripts = Path("my runs")
-        return list(sbatch_lines(plan, scripts, missing, servers, jobs, {"5": JobState(state)}))
+        return list(
+            format_sbatch_lines(plan, scripts, missing, servers, jobs, {"5": JobState(state)})
+        )
 
     waiting = lines("PENDING")
     assert waiting[0] == "user_2=$(sbatch --parsable 'my runs/user_vllm.sbatch' --replica 2)"

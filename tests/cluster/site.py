@@ -63,7 +63,7 @@ class Site:
         command takes half a second of the processor to start."""
         with changed_environment(self.lab.env), contextlib.chdir(self.folder):
             status = read_status(RunDir(self.run_dir), cost=True)
-            return dict(json.loads(json.dumps(status.as_data())))
+            return dict(json.loads(json.dumps(status.to_json())))
 
     def job(self, name: str) -> str:
         """The newest job of a server or an array, or the clean-up job, by name."""

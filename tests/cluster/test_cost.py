@@ -13,7 +13,7 @@ import pytest
 
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import Accounted
-from emobench.scheduler.slurm_commands import slurm_accounts
+from emobench.scheduler.slurm_commands import ask_slurm_accounts
 from emobench.tables.run_results import collect
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
@@ -142,7 +142,7 @@ def test_a_requeued_job_costs_both_of_its_runs(lab: Lab, monkeypatch: pytest.Mon
     job = lab.run(*submit, "--wrap", "sleep 60").stdout.strip()
 
     def runs() -> list[Accounted]:
-        accounts = slurm_accounts([job])
+        accounts = ask_slurm_accounts([job])
         assert accounts.problem == ""
         return accounts.rows.get(job, [])
 

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.files import write_json
-from emobench.store.endpoints import Endpoint, api_key
+from emobench.store.endpoints import Endpoint, load_api_key
 from tests.cluster.drill import Drill, incarnations
 from tests.cluster.lab import Lab
 from tests.support import processes
@@ -85,7 +85,7 @@ def test_an_impostor_at_a_dead_servers_address(drill: Drill) -> None:
     assert seen, "clients came to its address"
     assert {path.partition("?")[0] for path, _ in seen} == {"/emobench/proof"}
     sent = str(seen)
-    assert api_key(drill.run) not in sent
+    assert load_api_key(drill.run) not in sent
     assert "authorization" not in sent.lower()
     complete(drill)
 
@@ -171,7 +171,7 @@ def test_an_engine_that_does_not_come_up(
     assert drill.records() == []
 
     broken.unlink()
-    assert broken.name in {path.name for path in shipped_templates().iterdir()}
+    assert broken.name in {path.name for path in find_shipped_templates().iterdir()}
     drill.profile["server_deadline_min"] = 5
     drill.write(tasks=2)
     complete(drill)

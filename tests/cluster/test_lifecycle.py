@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from tests.cluster.lab import Lab
 from tests.cluster.site import RELEASE_S, Site, ended_at, results
 from tests.support import processes
@@ -208,7 +208,7 @@ def check_the_budget_often(site: Site) -> None:
     folder = site.folder / "slurm_templates"
     folder.mkdir()
     for name in ("user_vllm.sbatch.j2", "assistant_vllm.sbatch.j2"):
-        text = (shipped_templates() / name).read_text()
+        text = (find_shipped_templates() / name).read_text()
         assert "-m emobench.serving.supervise" in text
         text = text.replace("-m emobench.serving.supervise", f"-c '{code}'")
         (folder / name).write_text(text)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.models import VllmModel
 from emobench.core.plan import save_plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import SCHEDULERS
-from emobench.store.endpoints import api_key, read_endpoint
+from emobench.store.endpoints import load_api_key, read_endpoint
 from emobench.store.jobs import read_jobs
 from tests.cluster.lab import Lab
 from tests.support.plans import make_plan
@@ -74,12 +74,12 @@ def run_dir(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterat
     user = VllmModel(model="/models/large", served_name="large", tensor_parallel=2, nodes=2)
     plan = make_plan(profile, tmp_path / "logs", user)
     save_plan(run, plan)
-    for name, text in render(plan, run, [shipped_templates()]).items():
+    for name, text in render(plan, run, [find_shipped_templates()]).items():
         (run.scripts / name).write_text(text)
     other = ("sbatch", "--parsable", "-p", "gaudi", "-w", "gaudi2", "--gres=hpu:gaudi2:1")
     job = lab.run(*other, "-o", "/dev/null", "--wrap", "sleep 600").stdout.strip()
     until(lambda: lab.queue().get(job) == "RUNNING", "the other job to run")
-    SCHEDULERS.of(plan.profile).submit(plan, run, {}, ["user"])
+    SCHEDULERS.find_for(plan.profile).submit(plan, run, {}, ["user"])
     yield run
     lab.run("scancel", job)
     SCHEDULERS.cancel(read_jobs(run))
@@ -115,8 +115,8 @@ def test_each_node_gets_its_rank_its_cards_and_the_heads_address(
         assert (value["--nnodes"], value["--tensor-parallel-size"]) == ("2", "2")
         assert value["serve"] == "/models/large"
         assert node["SLURM_CPUS_PER_TASK"] == "2"
-        assert node["VLLM_API_KEY"] == api_key(run_dir)
-        assert api_key(run_dir) not in " ".join(argv)
+        assert node["VLLM_API_KEY"] == load_api_key(run_dir)
+        assert load_api_key(run_dir) not in " ".join(argv)
         assert node["HABANA_VISIBLE_MODULES"] == {"gaudi1": "6", "gaudi2": "4"}[name]
         ranks[value["--node-rank"]] = name
         assert ("--headless" in argv) == (name != batch_host)

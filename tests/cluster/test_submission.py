@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.models import OpenAIModel
@@ -23,7 +23,7 @@ from emobench.scheduler.interface import Phase
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import Schedulers
 from emobench.scheduler.slurm import SlurmScheduler
-from emobench.scheduler.slurm_commands import cancel_slurm, slurm_states
+from emobench.scheduler.slurm_commands import ask_slurm_states, cancel_slurm
 from emobench.store.endpoints import read_endpoint
 from emobench.store.jobs import JobRecord, read_jobs
 from tests.cluster.lab import Lab
@@ -63,7 +63,7 @@ class Study:
     def write(self, servers: str | None = None, arrays: str | None = None) -> None:
         """Write the scripts; the given text replaces what follows their header."""
         save_plan(self.run_dir, self.plan)
-        for name, text in render(self.plan, self.run_dir, [shipped_templates()]).items():
+        for name, text in render(self.plan, self.run_dir, [find_shipped_templates()]).items():
             body = arrays if name.startswith("tau_array") else servers
             if body is not None and name.endswith(".sbatch"):
                 text = re.match(r"(#.*\n)+", text)[0] + body + "\n"  # type: ignore[index]
@@ -105,13 +105,13 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     assert (name, comment) == ("run-a-study", f"emobench {run} array a: study, cells 0-3")
     assert set(re.findall(r"after:(\d+)", dependencies)) == {user, first}
     assert set(re.findall(r"after:(\d+)", rows[f"{other}_[1%2]"][1])) == {user, second}
-    states = SLURM.states(jobs)
+    states = SLURM.ask_states(jobs)
     tasks = [f"{array}_{index}" for index in (0, 1, 3)]
     assert set(states) == {user, first, second, *tasks, f"{other}_1"}
     assert {state.state for state in states.values()} == {"PENDING"}
     assert states[tasks[0]].reason
     SLURM.cancel(jobs)
-    assert not SLURM.live(jobs)
+    assert not SLURM.find_live(jobs)
 
 
 def test_jobs_that_nobody_recorded_are_found(study: Study) -> None:
@@ -164,7 +164,7 @@ def test_running_servers_are_no_dependency(study: Study) -> None:
     study.write(servers="sleep 600", arrays="true")
     servers = study.submit({}, "user", "assistant_a")
     until(
-        lambda: {state.state for state in SLURM.states(servers).values()} == {"RUNNING"},
+        lambda: {state.state for state in SLURM.ask_states(servers).values()} == {"RUNNING"},
         "the servers to run",
     )
     study.submit({"a": [2]})
@@ -182,11 +182,11 @@ def test_ended_jobs_say_how(study: Study) -> None:
 
     def ended() -> bool:
         # Accounting lags; until then the exit code is not known.
-        return all(state.exit_code and not state.live for state in SLURM.states([job]).values())
+        return all(state.exit_code and not state.live for state in SLURM.ask_states([job]).values())
 
     study.lab.wait_jobs(array)
     until(ended, "accounting", poll=0.2)
-    found = {key: (value.state, value.exit_code) for key, value in SLURM.states([job]).items()}
+    found = {key: (value.state, value.exit_code) for key, value in SLURM.ask_states([job]).items()}
     assert found == {
         f"{array}_0": ("COMPLETED", "0:0"),
         f"{array}_1": ("FAILED", "1:0"),
@@ -201,15 +201,15 @@ def test_a_held_job_says_so_until_it_is_released(study: Study) -> None:
     study.lab.run("scontrol", "update", "nodename=cuda[1-2]", "state=drain", "reason=t")
     (job,) = study.submit({}, "user")
     study.lab.run("scontrol", "hold", job.job_id)
-    until(lambda: SLURM.states([job])[job.job_id].is_held, "the job to be held")
-    (held,) = find_held([job], SLURM.states([job]))
+    until(lambda: SLURM.ask_states([job])[job.job_id].is_held, "the job to be held")
+    (held,) = find_held([job], SLURM.ask_states([job]))
     study.lab.run(*held.command.split())
-    until(lambda: not SLURM.states([job])[job.job_id].is_held, "the job to be released")
+    until(lambda: not SLURM.ask_states([job])[job.job_id].is_held, "the job to be released")
     study.lab.resume_nodes()
-    until(lambda: SLURM.states([job])[job.job_id].phase is Phase.STARTED, "the job to start")
+    until(lambda: SLURM.ask_states([job])[job.job_id].phase is Phase.STARTED, "the job to start")
     study.lab.run("scontrol", "requeuehold", job.job_id)
-    until(lambda: SLURM.states([job])[job.job_id].is_held, "the job to be held again")
-    (held,) = find_held([job], SLURM.states([job]))
+    until(lambda: SLURM.ask_states([job])[job.job_id].is_held, "the job to be held again")
+    (held,) = find_held([job], SLURM.ask_states([job]))
     study.lab.run(*held.command.split())
     go.touch()
     assert study.lab.wait_jobs(job.job_id) == {job.job_id: "COMPLETED"}
@@ -223,15 +223,15 @@ def test_a_site_without_accounting_or_without_an_answer(
     failing.write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert slurm_states(["99999"])["99999"].state == "GONE"
-    assert slurm_states(["99998", "99999"])["99999"].state == "GONE"
+    assert ask_slurm_states(["99999"])["99999"].state == "GONE"
+    assert ask_slurm_states(["99998", "99999"])["99999"].state == "GONE"
     study.write(servers="false")
     (job,) = study.submit({}, "user")
     study.lab.wait_jobs(job.job_id)
-    assert SLURM.states([job])[job.job_id].state == "FAILED"
+    assert SLURM.ask_states([job])[job.job_id].state == "FAILED"
     failing.rename(failing.with_name("squeue"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert SLURM.states([job])[job.job_id].state == "UNKNOWN"
+    assert SLURM.ask_states([job])[job.job_id].state == "UNKNOWN"
 
 
 def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study: Study) -> None:
@@ -290,7 +290,7 @@ def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
     plan = study.plan.model_copy(update={"blocks": (block,)})
     with pytest.raises(SubmissionRefused, match=r"(?s)Invalid job array.*max_array_size"):
         study.submit({"a": [4000]}, plan=plan)
-    assert SLURM.max_array_size(study.plan.profile) == 1001
+    assert SLURM.find_max_array_size(study.plan.profile) == 1001
     gone = "#!/bin/sh\necho 'Unable to contact slurm controller (connect failure)' >&2\nexit 1\n"
     (tmp_path / "bin").mkdir()
     for name in ("sbatch", "scontrol", "scancel"):
@@ -301,7 +301,7 @@ def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
     with pytest.raises(SubmissionRefused, match=r"(?s)connect failure.*controller does not answer"):
         study.submit({}, "user")
     with pytest.raises(InvalidInput, match=r"MaxArraySize: .*connect failure"):
-        SLURM.max_array_size(study.plan.profile)
+        SLURM.find_max_array_size(study.plan.profile)
     with pytest.raises(EmobenchError, match="scancel failed"):
         cancel_slurm(["1"])
     assert capfd.readouterr() == ("", "")

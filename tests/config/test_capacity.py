@@ -15,22 +15,22 @@ from emobench.config.capacity import (
     MAX_THROTTLE,
     VLLM_NUM_SEQS,
     Pace,
-    capacity_of,
+    choose_pace,
+    count_requests,
     describe,
-    overload_warning,
-    pace_of,
-    requests_of,
+    describe_overload,
+    find_capacity,
 )
 from emobench.core.models import OpenAIModel, RoleModel, VllmModel
-from emobench.core.plan import USER_SERVER, Plan, assistant_server
-from emobench.llm.engine_metrics import whole_requests
+from emobench.core.plan import USER_SERVER, Plan, name_assistant_server
+from emobench.llm.engine_metrics import parse_whole_requests
 from emobench.runs.planning import read_inputs
 from tests.support.plans import CUDA, make_plan, scripted
 
 
 def paced(plan: Plan) -> tuple[Pace, Plan]:
     """The pace of a plan, and the plan with it."""
-    pace = pace_of(plan.sweep, plan.profile, plan.cells, plan.blocks)
+    pace = choose_pace(plan.sweep, plan.profile, plan.cells, plan.blocks)
     values = {"concurrency": pace.concurrency, "throttle": pace.throttle}
     return pace, plan.model_copy(update={"sweep": plan.sweep.model_copy(update=values)})
 
@@ -59,7 +59,7 @@ def with_tasks(plan: Plan, tasks: int) -> Plan:
 def test_the_capacity_of_a_role_and_its_source(
     model: RoleModel, requests: int | None, source: str
 ) -> None:
-    found = capacity_of("user", model)
+    found = find_capacity("user", model)
     assert found.requests == requests
     assert found.source.startswith(source)
 
@@ -97,7 +97,7 @@ def test_no_server_is_oversubscribed_and_nothing_is_left_unused(case: dict[str, 
     )
     plan = with_tasks(plan, case["tasks"])
     pace, resolved = paced(plan)
-    servers = [USER_SERVER, *map(assistant_server, assistants)]
+    servers = [USER_SERVER, *map(name_assistant_server, assistants)]
     limits = dict(zip(servers, [case["user"], *case["assistants"]], strict=True))
 
     def fits(trial: Pace) -> bool:
@@ -105,7 +105,7 @@ def test_no_server_is_oversubscribed_and_nothing_is_left_unused(case: dict[str, 
             update={"concurrency": trial.concurrency, "throttle": trial.throttle}
         )
         tried = plan.model_copy(update={"sweep": sweep})
-        return all(requests_of(tried, server) <= limit for server, limit in limits.items())
+        return all(count_requests(tried, server) <= limit for server, limit in limits.items())
 
     cells = sum(block.size for block in plan.blocks)
     largest = cells if case["local"] else max(block.size for block in plan.blocks)
@@ -172,11 +172,11 @@ def test_the_plan_holds_numbers_and_a_resubmission_may_change_them(tmp_path: Pat
 
 def test_vllms_own_figure_and_the_warning() -> None:
     line = "(EngineCore pid=7) INFO Maximum concurrency for 32,768 tokens per request: 5.31x"
-    assert whole_requests(line) == 5.31
-    assert whole_requests("INFO Available KV cache memory: 5.31 GiB") is None
+    assert parse_whole_requests(line) == 5.31
+    assert parse_whole_requests("INFO Available KV cache memory: 5.31 GiB") is None
     plan = with_tasks(make_plan(CUDA, "/logs", vllm(max_num_seqs=64), trials=20), 115)
     _, plan = paced(plan)
-    assert "holds 5.31 requests" in overload_warning(plan, "user", 5.31)
-    assert "up to 64" in overload_warning(plan, "user", 5.31)
-    assert overload_warning(plan, "user", 16.0) == ""
-    assert overload_warning(plan, "user", None) == ""
+    assert "holds 5.31 requests" in describe_overload(plan, "user", 5.31)
+    assert "up to 64" in describe_overload(plan, "user", 5.31)
+    assert describe_overload(plan, "user", 16.0) == ""
+    assert describe_overload(plan, "user", None) == ""

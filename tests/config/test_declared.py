@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.expand import expand
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.gates import Gates
 from tests.support.sweep_files import SCRIPTED, load, problem
 
@@ -30,7 +30,9 @@ def test_thresholds_have_defaults_and_can_be_set(tmp_path: Path) -> None:
 def test_they_do_not_change_an_episode(tmp_path: Path) -> None:
     plain, declared = load(tmp_path, SCRIPTED), load(tmp_path, SCRIPTED + DECLARED)
     for cell in expand(plain):
-        hashes = {content_hash(cell_content(sweep, cell, "b 1"), 0) for sweep in (plain, declared)}
+        hashes = {
+            hash_content(collect_cell_content(sweep, cell, "b 1"), 0) for sweep in (plain, declared)
+        }
         assert len(hashes) == 1
 
 

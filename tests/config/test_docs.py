@@ -10,13 +10,13 @@ import yaml
 
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.config.expand import expand
-from emobench.config.reference import TABLES, with_tables
-from emobench.config.templates import shipped_sweeps
+from emobench.config.reference import TABLES, insert_tables
+from emobench.config.templates import find_shipped_sweeps
 from emobench.core.sweep import Fidelity
 from performance.repairs_against_stock import ROWS
 from tests.support.sweep_files import load
 
-DOCS = shipped_sweeps().parent / "docs"
+DOCS = find_shipped_sweeps().parent / "docs"
 SWEEP_PAGE = (DOCS / "sweep-file.md").read_text("utf-8")
 CLUSTER_PAGE = (DOCS / "clusters.md").read_text("utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", SWEEP_PAGE, flags=re.DOTALL)
@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", SWEEP_PAGE, flags=re.DOTALL)
 
 def test_the_tables_are_what_the_models_say() -> None:
     for page in (SWEEP_PAGE, CLUSTER_PAGE):
-        assert page == with_tables(page), "python -m emobench.config.reference writes them"
+        assert page == insert_tables(page), "python -m emobench.config.reference writes them"
     marks = re.findall(r"<!-- table (\w+) -->", SWEEP_PAGE + CLUSTER_PAGE)
     assert sorted(marks) == sorted(TABLES)
 

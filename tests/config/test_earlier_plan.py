@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from emobench.config.expand import expand
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.config.load import load_profile, load_sweep
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
@@ -41,7 +41,9 @@ def test_it_is_read_as_it_was_meant(tmp_path: Path) -> None:
 
 def test_its_episodes_keep_their_identity(tmp_path: Path) -> None:
     plan = read(tmp_path)
-    hashes = [content_hash(cell_content(plan.sweep, c, plan.benchmark), 0) for c in plan.cells]
+    hashes = [
+        hash_content(collect_cell_content(plan.sweep, c, plan.benchmark), 0) for c in plan.cells
+    ]
     assert hashes[0] == FIRST
     assert sha256("".join(hashes).encode()).hexdigest() == ALL
 

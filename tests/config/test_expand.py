@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.expand import blocks_of, expand, extend
+from emobench.config.expand import expand, extend, split_into_blocks
 from emobench.core.sweep import Cell, Sweep
 from tests.support.sweep_files import load
 
@@ -77,7 +77,7 @@ def test_extend_keeps_numbers_updates_tasks_and_appends(sweep: Sweep) -> None:
 @pytest.mark.parametrize("size", [1, 2, 23, 24, 25, 1001])
 def test_blocks_cover_each_cell_once(sweep: Sweep, size: int) -> None:
     cells = expand(sweep)
-    blocks = blocks_of(cells, size)
+    blocks = split_into_blocks(cells, size)
     assert [n for block in blocks for n in block.cells] == [cell.number for cell in cells]
     assert all(block.size <= size for block in blocks)
     assert len({block.name for block in blocks}) == len(blocks) == 2 * -(-24 // size)
@@ -87,27 +87,30 @@ def test_blocks_cover_each_cell_once(sweep: Sweep, size: int) -> None:
 
 def test_names_of_blocks(sweep: Sweep) -> None:
     cells = expand(sweep)
-    assert [block.name for block in blocks_of(cells, 12)] == ["a", "a_2", "b", "b_2"]
-    assert [block.name for block in blocks_of(cells, 99, taken_names=["a", "a_2"])] == ["a_3", "b"]
+    assert [block.name for block in split_into_blocks(cells, 12)] == ["a", "a_2", "b", "b_2"]
+    assert [block.name for block in split_into_blocks(cells, 99, taken_names=["a", "a_2"])] == [
+        "a_3",
+        "b",
+    ]
     renamed = [
         cell.model_copy(update={"assistant": "a_2"}) if cell.assistant == "b" else cell
         for cell in cells
     ]
-    assert [block.name for block in blocks_of(renamed, 12)] == ["a", "a_3", "a_2", "a_2_2"]
+    assert [block.name for block in split_into_blocks(renamed, 12)] == ["a", "a_3", "a_2", "a_2_2"]
     gap = [cell for cell in cells if cell.number not in (5, 6)]
-    assert [(block.first_cell, block.size) for block in blocks_of(gap, 99)] == [
+    assert [(block.first_cell, block.size) for block in split_into_blocks(gap, 99)] == [
         (0, 5),
         (7, 17),
         (24, 24),
     ]
     with pytest.raises(ValueError, match="at least 1"):
-        blocks_of(cells, 0)
+        split_into_blocks(cells, 0)
 
 
 def test_ten_thousand_cells_take_no_time_in_the_square_of_their_number(sweep: Sweep) -> None:
     large = sweep.model_copy(update={"trials": 417})
     start = time.thread_time()
     cells = expand(large)
-    blocks = blocks_of(extend(cells[:5000], cells), 1001)
+    blocks = split_into_blocks(extend(cells[:5000], cells), 1001)
     assert len(cells) == 10_008 and len(blocks) == 10
     assert time.thread_time() - start < 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emobench.config.free_settings import ANALYSIS, describe_changes, take_free_settings
-from emobench.config.identity import cell_content
+from emobench.config.identity import collect_cell_content
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import OpenAIModel, RoleModel
 from emobench.core.sweep import Sweep
@@ -41,7 +41,7 @@ def test_each_change_is_told_with_when_it_holds() -> None:
     assert describe_changes(taken, new) == []
     cells = make_plan(user=scripted(), assistants={"a": scripted(), "b": scripted()}).cells
     for cell in cells:
-        assert cell_content(taken, cell, "x") == cell_content(old, cell, "x")
+        assert collect_cell_content(taken, cell, "x") == collect_cell_content(old, cell, "x")
 
 
 def test_a_password_of_an_earlier_plan_is_not_told() -> None:

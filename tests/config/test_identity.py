@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.expand import expand
-from emobench.config.identity import cell_content, content_hash, differing_keys
+from emobench.config.identity import collect_cell_content, find_differing_keys, hash_content
 from tests.support.sweep_files import load
 
 TEXT = """\
@@ -24,7 +24,7 @@ assistants:
 def hashes(folder: Path, text: str) -> dict[object, str]:
     sweep = load(folder, text)
     return {
-        cell.key: content_hash(cell_content(sweep, cell, "tau_trait 0.1.1"), 0)
+        cell.key: hash_content(collect_cell_content(sweep, cell, "tau_trait 0.1.1"), 0)
         for cell in expand(sweep)
     }
 
@@ -33,8 +33,8 @@ def test_each_cell_and_task_differs(tmp_path: Path) -> None:
     found = hashes(tmp_path, TEXT)
     assert len(set(found.values())) == len(found) == 12
     assert found == hashes(tmp_path, TEXT)
-    content = cell_content(sweep := load(tmp_path, TEXT), expand(sweep)[0], "b")
-    assert len({content_hash(content, task) for task in (None, 0, 1)}) == 3
+    content = collect_cell_content(sweep := load(tmp_path, TEXT), expand(sweep)[0], "b")
+    assert len({hash_content(content, task) for task in (None, 0, 1)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -107,24 +107,24 @@ def test_the_text_of_a_chat_template_counts_and_not_its_path(tmp_path: Path) -> 
 def test_differences_in_words(tmp_path: Path) -> None:
     def content(text: str) -> dict[str, object]:
         sweep = load(tmp_path, text)
-        return cell_content(sweep, expand(sweep)[0], "b")
+        return collect_cell_content(sweep, expand(sweep)[0], "b")
 
     changed = TEXT.replace("temperature: 0.5", "top_p: 1").replace("seed: 3", "seed: 4")
-    assert differing_keys(content(TEXT), content(changed)) == [
+    assert find_differing_keys(content(TEXT), content(changed)) == [
         "user.temperature: was 0.5, now unset",
         "user.top_p: was unset, now 1.0",
         "seed: was 3, now 4",
     ]
-    assert differing_keys({"a": {"b": 1}}, {"a": {"c": "x"}}) == [
+    assert find_differing_keys({"a": {"b": 1}}, {"a": {"c": "x"}}) == [
         "a.b: was 1, now not there",
         'a.c: was not there, now "x"',
     ]
-    assert differing_keys(content(TEXT), content(TEXT)) == []
+    assert find_differing_keys(content(TEXT), content(TEXT)) == []
 
 
 def repairs(folder: Path, written: str) -> object:
     sweep = load(folder, f"{TEXT}fidelity: {written}\n")
-    return cell_content(sweep, expand(sweep)[0], "b")["fidelity"]
+    return collect_cell_content(sweep, expand(sweep)[0], "b")["fidelity"]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,6 @@ def test_repairs_that_mean_something_new_are_another_identity(tmp_path: Path) ->
 
 def test_a_group_that_was_unset_is_told_by_its_keys() -> None:
     unset, given = {"judge": None, "a": 1}, {"judge": {"model": "m"}, "a": 1}
-    assert differing_keys(unset, given) == ['judge.model: was not there, now "m"']
-    assert differing_keys(given, unset) == ['judge.model: was "m", now not there']
-    assert differing_keys(unset, {"a": 1}) == ["judge: was unset, now not there"]
+    assert find_differing_keys(unset, given) == ['judge.model: was not there, now "m"']
+    assert find_differing_keys(given, unset) == ['judge.model: was "m", now not there']
+    assert find_differing_keys(unset, {"a": 1}) == ["judge: was unset, now not there"]

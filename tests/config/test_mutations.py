@@ -12,9 +12,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emobench.config.expand import blocks_of, expand
+from emobench.config.expand import expand, split_into_blocks
 from emobench.config.load import load_sweep
-from emobench.config.templates import shipped_sweeps
+from emobench.config.templates import find_shipped_sweeps
 from emobench.core.errors import InvalidInput
 
 FULL = """\
@@ -43,7 +43,7 @@ max_steps: 20
 concurrency: 4
 throttle: 2
 """
-SHIPPED = [file.read_text("utf-8") for file in sorted(shipped_sweeps().glob("*.yaml"))]
+SHIPPED = [file.read_text("utf-8") for file in sorted(find_shipped_sweeps().glob("*.yaml"))]
 # A file that one of them names does not come along; the sweep file itself has to do.
 TEXTS = [FULL, *(text.replace("chat_templates/hermes.jinja", "full.yaml") for text in SHIPPED)]
 TREES = [yaml.safe_load(text) for text in TEXTS]
@@ -83,7 +83,7 @@ def check(content: bytes) -> None:
             return
         cells = expand(sweep)
         assert [cell.number for cell in cells] == list(range(len(cells))) and cells
-        assert sum(block.size for block in blocks_of(cells, 1001)) == len(cells)
+        assert sum(block.size for block in split_into_blocks(cells, 1001)) == len(cells)
         assert all(cell.tasks and cell.variant in sweep.variants for cell in cells)
         assert {cell.assistant for cell in cells} == set(sweep.assistants)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.load import load_profile
-from emobench.config.templates import shipped_templates, template_dirs
+from emobench.config.templates import find_shipped_templates, list_template_dirs
 from emobench.core.errors import InvalidInput
 
 
@@ -91,19 +91,19 @@ def test_own_profiles_come_before_the_shipped(
 def test_template_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EMOBENCH_TEMPLATES", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert template_dirs() == [shipped_templates()]
+    assert list_template_dirs() == [find_shipped_templates()]
     (tmp_path / "slurm_templates").mkdir()
     (tmp_path / "own").mkdir()
-    assert template_dirs(tmp_path / "own") == [
+    assert list_template_dirs(tmp_path / "own") == [
         tmp_path / "own",
         tmp_path / "slurm_templates",
-        shipped_templates(),
+        find_shipped_templates(),
     ]
     with pytest.raises(InvalidInput, match="names no folder"):
-        template_dirs(tmp_path / "missing")
+        list_template_dirs(tmp_path / "missing")
     monkeypatch.setenv("EMOBENCH_TEMPLATES", "missing")
     with pytest.raises(InvalidInput, match="EMOBENCH_TEMPLATES"):
-        template_dirs()
+        list_template_dirs()
 
 
 def test_an_unknown_profile_lists_what_there_is() -> None:

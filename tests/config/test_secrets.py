@@ -13,7 +13,7 @@ from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.llm.address import endpoint_at
+from emobench.llm.address import make_endpoint
 from tests.support.plans import CUDA, make_plan
 
 SECRET = "s3cret-Value-0123456789"
@@ -64,7 +64,7 @@ def test_an_address_with_a_secret_is_refused(
     assert "judge.base_url" in said and "export OPENAI_API_KEY" in said
     monkeypatch.setenv("MY_KEY", "the-key-of-the-endpoint")
     with pytest.raises(InvalidInput, match=r"export MY_KEY \(--api-key-env\)") as caught:
-        endpoint_at("m", address, "MY_KEY")
+        make_endpoint("m", address, "MY_KEY")
     assert SECRET not in str(caught.value)
 
 

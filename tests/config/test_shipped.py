@@ -10,8 +10,8 @@ import pytest
 
 from emobench.config.expand import expand
 from emobench.config.load import load_profile, load_sweep
-from emobench.config.reference import sweep_file_schema
-from emobench.config.templates import shipped_sweeps, shipped_templates
+from emobench.config.reference import build_sweep_file_schema
+from emobench.config.templates import find_shipped_sweeps, find_shipped_templates
 from emobench.config.words import PATTERNS
 from emobench.config.yaml_lines import load_yaml
 from emobench.core.cluster import ClusterProfile
@@ -19,8 +19,8 @@ from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
 from emobench.core.sweep import Settings
 from tests.support.sweep_files import SCRIPTED, write
 
-SWEEPS = sorted(shipped_sweeps().glob("*.yaml"))
-PROFILES = sorted((shipped_templates() / "clusters").glob("*.yaml"))
+SWEEPS = sorted(find_shipped_sweeps().glob("*.yaml"))
+PROFILES = sorted((find_shipped_templates() / "clusters").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ PROFILES = sorted((shipped_templates() / "clusters").glob("*.yaml"))
     ],
 )
 def test_sweeps_load_and_expand(name: str, cells: int) -> None:
-    sweep = load_sweep(shipped_sweeps() / f"{name}.yaml")
+    sweep = load_sweep(find_shipped_sweeps() / f"{name}.yaml")
     assert sweep.name == name
     assert len(expand(sweep)) == cells
 
@@ -58,7 +58,7 @@ def test_all_shipped_files_are_covered() -> None:
 
 
 def test_the_quickstart_is_small_and_needs_nothing() -> None:
-    sweep = load_sweep(shipped_sweeps() / "quickstart.yaml")
+    sweep = load_sweep(find_shipped_sweeps() / "quickstart.yaml")
     roles = [sweep.user, *sweep.assistants.values()]
     assert all(isinstance(role, ScriptedModel) for role in roles)
     assert sweep.cluster == "local"
@@ -79,7 +79,7 @@ def test_profiles_load() -> None:
 
 def validator() -> Any:
     jsonschema = pytest.importorskip("jsonschema")
-    schema = sweep_file_schema()
+    schema = build_sweep_file_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -107,8 +107,8 @@ def test_the_schema_tells_good_from_bad(tmp_path: Path, text: str, fits: bool) -
 
 
 def test_the_schema_in_the_docs_is_current() -> None:
-    file = shipped_sweeps().parent / "docs" / "sweep.schema.json"
-    assert outline(json.loads(file.read_text())) == outline(sweep_file_schema())
+    file = find_shipped_sweeps().parent / "docs" / "sweep.schema.json"
+    assert outline(json.loads(file.read_text())) == outline(build_sweep_file_schema())
 
 
 def outline(schema: Any) -> Any:

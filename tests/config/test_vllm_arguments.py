@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from emobench.cli.main import main
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.config.vllm_arguments import (
     FAMILIES,
     SET_BY_KEY,
     SET_BY_SCRIPT,
     UNGUARDED,
     Role,
-    meant_by,
-    option_of,
-    serve_arguments,
+    build_serve_arguments,
+    find_option,
+    resolve_flag,
     suggest_parser,
 )
 from emobench.core.cluster import ClusterProfile
@@ -27,7 +27,7 @@ from emobench.core.models import VllmModel
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
 from emobench.serving import vllm_flags as flags
-from emobench.serving.preflight import check_servers, parser_warnings
+from emobench.serving.preflight import check_servers, list_parser_warnings
 from tests.support.plans import CUDA, make_plan
 
 
@@ -37,7 +37,10 @@ def value_of(arguments: list[str], flag: str) -> str | None:
 
 def test_the_tool_parser_is_the_assistants_alone() -> None:
     model = VllmModel(model="m", tool_call_parser="hermes")
-    assistant, user = serve_arguments(model, "assistant"), serve_arguments(model, "user")
+    assistant, user = (
+        build_serve_arguments(model, "assistant"),
+        build_serve_arguments(model, "user"),
+    )
     assert value_of(assistant, "--tool-call-parser") == "hermes"
     assert "--enable-auto-tool-choice" in assistant
     assert not {"--tool-call-parser", "--enable-auto-tool-choice"} & set(user)
@@ -56,7 +59,7 @@ def test_the_tool_parser_is_the_assistants_alone() -> None:
 def test_the_user_does_not_think_unless_told(
     role: Role, given: dict[str, Any], expected: str | None
 ) -> None:
-    arguments = serve_arguments(VllmModel(model="m", chat_template_kwargs=given), role)
+    arguments = build_serve_arguments(VllmModel(model="m", chat_template_kwargs=given), role)
     assert value_of(arguments, "--default-chat-template-kwargs") == expected
 
 
@@ -77,7 +80,7 @@ def test_all_that_can_be_set() -> None:
         extra_args=("--enforce-eager",),
     )
     assert model.accelerators == 8
-    arguments = serve_arguments(model, "assistant")
+    arguments = build_serve_arguments(model, "assistant")
     pairs = dict(pairwise(arguments))
     assert {flag: pairs[flag] for flag in pairs if flag.startswith("--")} == {
         "--served-model-name": "a",
@@ -95,29 +98,33 @@ def test_all_that_can_be_set() -> None:
         "--enable-prompt-tokens-details": "--enforce-eager",
     }
     assert arguments[-1] == "--enforce-eager"
-    assert "--data-parallel-size" in serve_arguments(VllmModel(model="m", data_parallel=2), "user")
+    assert "--data-parallel-size" in build_serve_arguments(
+        VllmModel(model="m", data_parallel=2), "user"
+    )
     unknown = [
         flag
-        for flag in flags.flags_in(arguments)
-        if not flags.is_known(flag, flags.shipped().flags)
+        for flag in flags.list_flags(arguments)
+        if not flags.is_known(flag, flags.load_shipped().flags)
     ]
     assert unknown == []
 
 
 def test_only_flags_with_a_rule_and_what_they_are_cut_to_meet_it() -> None:
     ruled = {*SET_BY_KEY, *SET_BY_SCRIPT, *UNGUARDED}
-    assert {flag for flag in flags.shipped().flags - ruled if meant_by(flag) in ruled} == set()
-    assert [meant_by(flag) for flag in ("--grp", "--api-ke", "--tensor-parallel", "-n")] == [
+    assert {
+        flag for flag in flags.load_shipped().flags - ruled if resolve_flag(flag) in ruled
+    } == set()
+    assert [resolve_flag(flag) for flag in ("--grp", "--api-ke", "--tensor-parallel", "-n")] == [
         *("--grpc", "--api-key", "--tensor-parallel-size", "-n"),
     ]
-    assert [meant_by(flag) for flag in ("-n2", "-r1", "--hf-to", "--ssl-keyfile", "-np")] == [
+    assert [resolve_flag(flag) for flag in ("-n2", "-r1", "--hf-to", "--ssl-keyfile", "-np")] == [
         *("-n", "-r", "--hf-token", "--ssl-keyfile", "-n"),
     ]
 
 
 def test_options_inside_extra_args() -> None:
     model = VllmModel(model="m", extra_args=("--a=1", "--b_c", "2", "--d", "--e"))
-    assert [option_of(model, f) for f in ("--a", "--b-c", "--d", "--e", "--f")] == [
+    assert [find_option(model, f) for f in ("--a", "--b-c", "--d", "--e", "--f")] == [
         "1",
         "2",
         "",
@@ -154,9 +161,9 @@ def test_a_parser_is_suggested_by_family(model: str, parser: str | None) -> None
 
 def test_the_table_names_parsers_that_there_are() -> None:
     tools = {name for family in FAMILIES for name in family.tool_parsers}
-    assert tools <= set(flags.shipped_parsers("tool"))
+    assert tools <= set(flags.list_shipped_parsers("tool"))
     reasoning = {family.reasoning_parser for family in FAMILIES} - {None}
-    assert reasoning <= set(flags.shipped_parsers("reasoning"))
+    assert reasoning <= set(flags.list_shipped_parsers("reasoning"))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +202,7 @@ def test_the_table_names_parsers_that_there_are() -> None:
     ],
 )
 def test_odd_parsers_are_warned_of(role: Role, model: dict[str, Any], said: list[str]) -> None:
-    found = list(parser_warnings(VllmModel(**model), role))
+    found = list(list_parser_warnings(VllmModel(**model), role))
     assert len(found) == len(said), found
     for text, part in zip(found, said, strict=True):
         assert part in text
@@ -303,7 +310,7 @@ def test_flags_that_an_older_vllm_lacks_are_left_out(tmp_path: Path) -> None:
     def scripts(user: VllmModel, profile: ClusterProfile) -> str:
         plan = make_plan(profile, tmp_path, user, {"a": plain})
         plan = check_servers(plan, RunDir(tmp_path), said.append)
-        texts = render(plan, RunDir(tmp_path), [shipped_templates()])
+        texts = render(plan, RunDir(tmp_path), [find_shipped_templates()])
         return texts["serve_user.sh"] + texts["serve_assistant_a.sh"]
 
     text = scripts(plain, asked)
@@ -334,7 +341,7 @@ def test_a_vllm_that_hangs_or_fails_is_not_waited_for(
     monkeypatch.setattr(flags, "ASK_TIMEOUT_S", 0.2)
     for line in ("vllm() { sleep 60; }", "vllm() { return 1; }", "exit 3", "vllm() { echo hi; }"):
         profile = CUDA.model_copy(update={"server_setup": (line, f"# {tmp_path}")})
-        assert flags.installed(profile) is None
+        assert flags.ask_installed(profile) is None
 
 
 def test_several_nodes_need_slurm(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.yaml_lines import MAX_BYTES, dotted, load_yaml
+from emobench.config.yaml_lines import MAX_BYTES, format_key_path, load_yaml
 from emobench.core.errors import InvalidInput
 
 
@@ -28,10 +28,10 @@ def test_values_keep_their_lines(tmp_path: Path) -> None:
     file.write_text("a: 1\nb:\n  c: [x,\n    y]\n  d:\n    - 1.5\n    - true\n")
     document = load_yaml(file)
     assert document.data == {"a": 1, "b": {"c": ["x", "y"], "d": [1.5, True]}}
-    assert document.line(("b", "c", 1)) == 4
-    assert document.line(("b", "d", 1)) == 7
-    assert document.line(("b", "missing", "deeper")) == 2
-    assert dotted(("b", "d", 1)) == "b.d[1]"
+    assert document.find_line(("b", "c", 1)) == 4
+    assert document.find_line(("b", "d", 1)) == 7
+    assert document.find_line(("b", "missing", "deeper")) == 2
+    assert format_key_path(("b", "d", 1)) == "b.d[1]"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.core.commits import commit_of, commits, merged_commits
+from emobench.core.commits import collect_commits, find_commit, merge_commits
 from emobench.runs.planning import read_inputs
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -43,10 +43,10 @@ def sweep_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_tracked_file_has_its_commit(sweep_file: Path) -> None:
     head = git(sweep_file.parent, "rev-parse", "HEAD")
-    assert commit_of(sweep_file) == head
-    assert commits(sweep_file, "no_such_package")["sweep file"] == head
+    assert find_commit(sweep_file) == head
+    assert collect_commits(sweep_file, "no_such_package")["sweep file"] == head
     sweep_file.write_text(SWEEP + "seed: 4\n")
-    assert commit_of(sweep_file) == f"{head}, changed"
+    assert find_commit(sweep_file) == f"{head}, changed"
 
 
 @pytest.mark.parametrize("setting", ["core.fsmonitor", "filter.x.clean", "diff.x.textconv"])
@@ -59,15 +59,15 @@ def test_nothing_runs_that_the_repository_names(sweep_file: Path, setting: str) 
     git(folder, "config", setting, str(program))
     # As long as it was, so that git has to look into it.
     sweep_file.write_text(SWEEP.replace("0-2", "0-1"))
-    assert commit_of(sweep_file).endswith(", changed")
+    assert find_commit(sweep_file).endswith(", changed")
     assert not mark.exists()
 
 
 def test_what_no_repository_tracks_has_none(sweep_file: Path) -> None:
     other = sweep_file.with_name("other.yaml")
     other.write_text(SWEEP)
-    assert commit_of(other) == ""
-    assert "sweep file" not in commits(other, "no_such_package")
+    assert find_commit(other) == ""
+    assert "sweep file" not in collect_commits(other, "no_such_package")
 
 
 def test_a_package_is_changed_by_any_of_its_files(sweep_file: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_package_is_changed_by_any_of_its_files(sweep_file: Path) -> None:
     git(package, "add", ".")
     git(package, "commit", "-q", "-m", "second")
     head = git(package, "rev-parse", "HEAD")
-    assert commit_of(package / "__init__.py") == head
+    assert find_commit(package / "__init__.py") == head
     (package / "module.py").write_text("x = 1\n")
-    assert commit_of(package / "__init__.py") == f"{head}, changed"
+    assert find_commit(package / "__init__.py") == f"{head}, changed"
 
 
 def test_the_plan_remembers_it(sweep_file: Path) -> None:
@@ -90,4 +90,4 @@ def test_the_plan_remembers_it(sweep_file: Path) -> None:
 
 def test_commits_of_several_runs_stand_side_by_side() -> None:
     same = {"emobench": "a1"}
-    assert merged_commits([same, same, {"emobench": "b2"}]) == {"emobench": "a1; b2"}
+    assert merge_commits([same, same, {"emobench": "b2"}]) == {"emobench": "a1; b2"}

@@ -23,7 +23,7 @@ def test_everything_that_has_a_group_names_it_alike() -> None:
     seen = Observation("a", "retail", "act", "anger", 1, 0, Outcome.FAILED, 0.0)
     group = Group(env="retail", agent_strategy="act", assistant="a")
     assert cell.group == seen.group == group
-    assert cell.condition == group.condition("anger") == Condition("retail", "act", "a", "anger")
+    assert cell.condition == group.to_condition("anger") == Condition("retail", "act", "a", "anger")
     assert cell.condition.group == cell.condition.control.group == group
     assert cell.condition.control.variant == "control"
 

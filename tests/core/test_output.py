@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emobench.core.output import overwrite, say, say_json, shell_words, visible
+from emobench.core.output import make_visible, overwrite, quote_words, say, say_json
 
 PACKAGE = Path(__file__).parents[2] / "emobench"
 BARE = {
@@ -60,10 +60,14 @@ def test_what_is_said_cannot_act(capsys: pytest.CaptureFixture[str]) -> None:
     overwrite(HOSTILE)
     out, err = capsys.readouterr()
     text, data = out.splitlines()
-    assert text == visible(HOSTILE) == "\\x1b]0;owned\\x07\\x1b[2Ja\\x0db\\x9bc\\u202ed\\x7f\\u2066"
+    assert (
+        text
+        == make_visible(HOSTILE)
+        == "\\x1b]0;owned\\x07\\x1b[2Ja\\x0db\\x9bc\\u202ed\\x7f\\u2066"
+    )
     assert data.isascii() and data.isprintable()
     assert json.loads(data) == {HOSTILE: [HOSTILE, "x"]}
-    assert err == "\r" + visible(HOSTILE)
+    assert err == "\r" + make_visible(HOSTILE)
 
 
 def test_a_traceback_cannot_act_either() -> None:
@@ -91,8 +95,8 @@ paths = st.binary(max_size=30).map(
     st.lists(st.one_of(st.sampled_from([HOSTILE, "a'b\\\n", "$(x) `x`", ""]), paths), max_size=5)
 )
 def test_words_for_a_shell_are_read_as_they_are_and_cannot_act(words: list[str]) -> None:
-    line = shell_words(words)
-    assert visible(line) == line and "\n" not in line
+    line = quote_words(words)
+    assert make_visible(line) == line and "\n" not in line
     script = f"printf '%s\\0' end {line}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=True)
     assert done.stdout == b"".join(

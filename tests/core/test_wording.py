@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from emobench.core.wording import plural
     ],
 )
 def test_a_noun_follows_its_count(count: float, expected: str) -> None:
-    assert plural(count, "minute") == expected
+    assert pluralise(count, "minute") == expected

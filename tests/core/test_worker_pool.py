@@ -16,7 +16,7 @@ def never() -> bool:
 def gather(pool: WorkerPool[int, int]) -> list[int]:
     done: list[int] = []
     while pool.threads:
-        done += pool.results(10)
+        done += pool.wait_for_results(10)
     return done
 
 
@@ -72,7 +72,7 @@ def test_a_stop_lets_running_jobs_end_and_begins_no_other() -> None:
     assert begun.acquire(timeout=240)
     assert begun.acquire(timeout=240)
     stop.set()
-    assert pool.results(0.0) == []
+    assert pool.wait_for_results(0.0) == []
     go.set()
     assert sorted(gather(pool)) == [0, 1]
 
@@ -86,8 +86,8 @@ def test_a_job_that_hangs_can_be_abandoned() -> None:
         return job
 
     pool = WorkerPool(2, work, range(2), never)
-    assert pool.results(10) == [0]
-    assert pool.results(0.05) == []
+    assert pool.wait_for_results(10) == [0]
+    assert pool.wait_for_results(0.05) == []
     assert pool.threads == 1
     assert all(t.daemon for t in threading.enumerate() if t.name.startswith("episode-"))
     hang.set()
@@ -105,16 +105,16 @@ def test_what_a_job_raises_comes_after_the_results_before_it() -> None:
     done: list[int] = []
     with pytest.raises(KeyError, match="a defect"):
         while pool.threads:
-            done += pool.results(10)
+            done += pool.wait_for_results(10)
     assert done == [0, 1]
 
 
 def test_what_the_question_for_a_stop_raises_comes_after_the_results_before_it() -> None:
     answers = iter([False])
     pool = WorkerPool(1, lambda job: job, range(3), lambda: next(answers))
-    assert pool.results(10) == [0]
+    assert pool.wait_for_results(10) == [0]
     with pytest.raises(StopIteration):
-        pool.results(10)
+        pool.wait_for_results(10)
 
 
 def test_a_closed_crew_begins_nothing_more() -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from emobench.core.models import Price
 from emobench.llm import guard
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
-from emobench.llm.prices import cost_of
+from emobench.llm.prices import compute_cost
 from emobench.llm.replies import judge_step, read_completion, read_result
 from emobench.llm.transport import (
     CallFailed,
@@ -155,7 +155,7 @@ def test_an_answer_has_limits(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_servers_words(body: dict[str, Any], words: str) -> None:
-    assert Answer(400, json.dumps(body).encode()).error() == words
+    assert Answer(400, json.dumps(body).encode()).describe_error() == words
 
 
 DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
@@ -189,7 +189,7 @@ def test_counts_of_many_digits_break_nothing(digits: int) -> None:
     said = read_completion(Answer(200, body))
     assert said.content == "Hi"
     assert all(count is None or count < 1 << 64 for count in said.tokens)
-    cost = cost_of(said.usage, Price(input=1, output=1))
+    cost = compute_cost(said.usage, Price(input=1, output=1))
     assert cost is None or cost < 1e21
 
 
@@ -207,7 +207,7 @@ def test_a_reply_that_is_nested_deeply_is_none(depth: int, begin: str, end: str)
     for text in (whole, begin * depth, f'["\\ud800", {whole}]'):
         answer = Answer(200, text.encode())
         assert answer.json() is None
-        assert answer.error() == text
+        assert answer.describe_error() == text
 
 
 def test_a_reply_of_many_objects_is_not_deep() -> None:
@@ -248,7 +248,7 @@ def test_an_answer_that_comes_once_more_is_no_answer_to_a_later_request(before: 
     said = [*before, ONE, THREE]
     with Peer(*([hello(text)] for text in said)) as peer:
         client = ChatClient(peer.url, None, 10)
-        heard = [client.chat({"n": n}).text() for n in range(len(before) + 1)]
+        heard = [client.chat({"n": n}).decode() for n in range(len(before) + 1)]
         client.close()
     assert heard == [*before, THREE]
     assert peer.requests[-2] == peer.requests[-1]
@@ -258,7 +258,7 @@ def test_an_answer_that_comes_once_more_is_no_answer_to_a_later_request(before: 
 def test_a_server_that_says_the_same_on_a_new_connection_is_believed() -> None:
     with Peer([hello(ONE)], [hello(ONE)], [hello(ONE)]) as peer:
         client = ChatClient(peer.url, None, 10)
-        assert [client.chat({"n": n}).text() for n in range(2)] == [ONE, ONE]
+        assert [client.chat({"n": n}).decode() for n in range(2)] == [ONE, ONE]
         client.close()
     assert (peer.connections, len(peer.requests)) == (2, 3)
 
@@ -300,7 +300,7 @@ IDENTITY = Identity("user", "new")
 def proof_of(request: bytes, *, head: bytes = b"") -> bytes:
     challenge = request.split()[1].decode().partition("challenge=")[2]
     host, _, port = request.partition(b"Host: ")[2].split()[0].decode().partition(":")
-    own = guard.proof("key", challenge, "new", "user", (host, int(port)))
+    own = guard.compute_proof("key", challenge, "new", "user", (host, int(port)))
     body = json.dumps({"proof": own}).encode()
     return b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
 

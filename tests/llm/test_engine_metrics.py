@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emobench.core.run_dir import RunDir
-from emobench.llm.engine_metrics import Load, ask_load, load_of, was_busy
+from emobench.llm.engine_metrics import Load, ask_load, parse_load, was_busy
 from emobench.store.events import EventLog, read_events
 from tests.support.processes import until
 from tests.support.runs import finish_cell
@@ -39,7 +39,7 @@ vllm:gpu_prefix_cache_hits_total{engine="0"} 1.0
     ],
 )
 def test_counters_of_any_version(text: str, load: Load) -> None:
-    assert load_of(text) == load
+    assert parse_load(text) == load
 
 
 @pytest.mark.parametrize(

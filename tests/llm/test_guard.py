@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
 from emobench.llm.client import ChatClient
@@ -72,7 +72,7 @@ def _scripts(folder: Path) -> Path:
     """The rendered guard, where vLLM's server finds it."""
     run_dir = RunDir(folder / "a b")
     run_dir.scripts.mkdir(parents=True)
-    texts = render(make_plan(CUDA, folder), run_dir, [shipped_templates()])
+    texts = render(make_plan(CUDA, folder), run_dir, [find_shipped_templates()])
     (run_dir.scripts / "emobench_guard.py").write_text(texts["emobench_guard.py"])
     return run_dir.scripts
 
@@ -170,14 +170,14 @@ def test_a_server_proves_itself_without_the_key(url: str) -> None:
     answer = ChatClient(url, None, 20).get(f"{guard.PROOF_PATH}?challenge={CHALLENGE}")
     assert answer.status == 200
     address = ("127.0.0.1", int(url.rpartition(":")[2].rstrip("/")))
-    assert answer.json() == {"proof": guard.proof(KEY, CHALLENGE, "inc", "user", address)}
+    assert answer.json() == {"proof": guard.compute_proof(KEY, CHALLENGE, "inc", "user", address)}
     others = [
-        guard.proof("other", CHALLENGE, "inc", "user", address),
-        guard.proof(KEY, "00" * 32, "inc", "user", address),
-        guard.proof(KEY, CHALLENGE, "old", "user", address),
-        guard.proof(KEY, CHALLENGE, "inc", "assistant_a", address),
-        guard.proof(KEY, CHALLENGE, "inc", "user", ("127.0.0.1", 1)),
-        guard.proof(KEY, CHALLENGE, "inc", "user", ("127.0.0.2", address[1])),
+        guard.compute_proof("other", CHALLENGE, "inc", "user", address),
+        guard.compute_proof(KEY, "00" * 32, "inc", "user", address),
+        guard.compute_proof(KEY, CHALLENGE, "old", "user", address),
+        guard.compute_proof(KEY, CHALLENGE, "inc", "assistant_a", address),
+        guard.compute_proof(KEY, CHALLENGE, "inc", "user", ("127.0.0.1", 1)),
+        guard.compute_proof(KEY, CHALLENGE, "inc", "user", ("127.0.0.2", address[1])),
     ]
     assert answer.json()["proof"] not in others
 
@@ -200,7 +200,7 @@ def test_the_proof_is_the_documented_one() -> None:
 
     text = f"emobench-proof 2\n{CHALLENGE}\ninc\nuser\n10.0.0.7:8005".encode()
     expected = hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest()
-    assert guard.proof(KEY, CHALLENGE, "inc", "user", ("10.0.0.7", 8005)) == expected
+    assert guard.compute_proof(KEY, CHALLENGE, "inc", "user", ("10.0.0.7", 8005)) == expected
 
 
 def test_without_a_key_the_server_does_not_start(tmp_path: Path) -> None:

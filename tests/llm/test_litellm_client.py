@@ -20,7 +20,7 @@ REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content"
 
 def client(url: str, timeout_s: float = 20) -> LitellmClient:
     endpoint = ModelEndpoint("m", url, "k", provider="hosted_vllm", timeout_s=timeout_s)
-    return LitellmClient(endpoint, load_benchmark().module("envs.user").completion)
+    return LitellmClient(endpoint, load_benchmark().import_module("envs.user").completion)
 
 
 def test_answers_read_as_any_servers_do() -> None:
@@ -60,7 +60,7 @@ def test_whose_matter_a_refusal_is(
     tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
     with recording(lambda request: Reply(status=status, error=words)) as server:
         endpoint = ModelEndpoint("m", server.url, "sk-key", provider="hosted_vllm")
-        stock = load_benchmark().module("envs.user").completion
+        stock = load_benchmark().import_module("envs.user").completion
         with pytest.raises(CallFailed, match=re.escape(words[:20])) as failed:
             LitellmTransport(endpoint, stock).send("assistant", {**REQUEST, "tools": tools})
     assert failed.value.kind == kind
@@ -69,7 +69,7 @@ def test_whose_matter_a_refusal_is(
 def test_a_provider_that_litellm_does_not_know_is_no_agents_mistake() -> None:
     """As a plan of an earlier version may name one."""
     endpoint = ModelEndpoint("m", None, "k", provider="antropic")
-    stock = load_benchmark().module("envs.user").completion
+    stock = load_benchmark().import_module("envs.user").completion
     with pytest.raises(CallFailed) as failed:
         LitellmTransport(endpoint, stock).send("assistant", dict(REQUEST))
     assert failed.value.kind == "infra"

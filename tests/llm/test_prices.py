@@ -11,7 +11,7 @@ import pytest
 
 from emobench.core.models import Price
 from emobench.llm import prices
-from emobench.llm.prices import cost_of, listed_price
+from emobench.llm.prices import compute_cost, find_listed_price
 from emobench.llm.transport import HttpTransport, LitellmTransport, ModelEndpoint
 
 OPENAI = "https://api.openai.com/v1"
@@ -39,9 +39,9 @@ TABLE: dict[str, Any] = {
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(prices, "_read_table", lambda: TABLE)
-    listed_price.cache_clear()
+    find_listed_price.cache_clear()
     yield
-    listed_price.cache_clear()
+    find_listed_price.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_price_is_that_of_who_answers(
     table: None, model: str, url: str, price: Price | None
 ) -> None:
-    found = listed_price(model, url)
+    found = find_listed_price(model, url)
     assert (found and found.model_dump()) == (price and pytest.approx(price.model_dump()))
 
 
@@ -79,14 +79,14 @@ def test_a_price_is_that_of_who_answers(
 def test_the_providers_name_in_front_of_the_models(
     model: str, named: str, url: str | None, provider: str | None
 ) -> None:
-    price = listed_price(model, url, provider)
+    price = find_listed_price(model, url, provider)
     assert price is not None
-    assert listed_price(named, url, provider) == price
+    assert find_listed_price(named, url, provider) == price
 
 
 def test_the_list_that_comes_with_litellm_is_read() -> None:
     assert "litellm" not in vars(prices)
-    price = listed_price("gpt-4o-mini", OPENAI)
+    price = find_listed_price("gpt-4o-mini", OPENAI)
     assert price is not None and 0 < price.input < price.output
 
 
@@ -135,7 +135,7 @@ PRICE = Price(input=2.0, output=10.0, cached_input=0.5)
     ],
 )
 def test_what_a_reply_cost(usage: dict[str, Any], price: Price | None, cost: float | None) -> None:
-    assert cost_of(usage, price) == (None if cost is None else pytest.approx(cost))
+    assert compute_cost(usage, price) == (None if cost is None else pytest.approx(cost))
 
 
 def test_the_sweep_files_price_is_before_the_list(table: None) -> None:
@@ -157,7 +157,7 @@ def refuse(host, *rest, **more):
     raise socket.gaierror("no way out")
 socket.getaddrinfo = refuse
 from emobench.benchmarks.adapter import load_benchmark
-completion = load_benchmark().module("envs.user").completion
+completion = load_benchmark().import_module("envs.user").completion
 try:
     completion(model="gpt-4o-mini", custom_llm_provider="openai", api_key="k", num_retries=0,
                max_retries=0, messages=[{"role": "user", "content": "hi"}])

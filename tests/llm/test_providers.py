@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from emobench.llm.providers import provider_names
+from emobench.llm.providers import list_providers
 
 
 def test_they_are_those_of_the_installed_litellm() -> None:
     script = (
         "import sys\n"
-        "from emobench.llm.providers import provider_names\n"
-        "read = set(provider_names())\n"
+        "from emobench.llm.providers import list_providers\n"
+        "read = set(list_providers())\n"
         "assert 'litellm' not in sys.modules\n"
         "from litellm.types.utils import LlmProviders\n"
         "from litellm.llms.openai_like.json_loader import JSONProviderRegistry as further\n"
@@ -20,4 +20,4 @@ def test_they_are_those_of_the_installed_litellm() -> None:
     )
     environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": ""}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    assert {"openai", "anthropic", "gemini", "hosted_vllm"} <= set(provider_names())
+    assert {"openai", "anthropic", "gemini", "hosted_vllm"} <= set(list_providers())

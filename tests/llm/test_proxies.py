@@ -27,7 +27,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def send(endpoint: ModelEndpoint, *, through_litellm: bool = False) -> str | None:
-    stock = load_benchmark().module("envs.user").completion
+    stock = load_benchmark().import_module("envs.user").completion
     transport = make_transport(endpoint, stock, through_litellm=through_litellm)
     return transport.send("user", dict(REQUEST)).message.content
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def send(server: ModelServer, through_litellm: bool) -> Reply:
-    stock = load_benchmark().module("envs.user").completion
+    stock = load_benchmark().import_module("envs.user").completion
     endpoint = ModelEndpoint("m", server.url, KEY)
     transport = make_transport(endpoint, stock, through_litellm=through_litellm)
     return transport.send("assistant", dict(REQUEST))
@@ -76,7 +76,7 @@ def test_a_short_key_leaves_the_words_of_an_error_as_they_are() -> None:
     """It said "OpenAIE[key]ception" for the key x."""
     with answering(ModelServer(lambda _: model_server.Reply(status=401, error="no x"))) as server:
         endpoint = ModelEndpoint("m", server.url, "x")
-        stock = load_benchmark().module("envs.user").completion
+        stock = load_benchmark().import_module("envs.user").completion
         with pytest.raises(CallFailed, match="OpenAIException - no x"):
             make_transport(endpoint, stock, through_litellm=True).send("user", dict(REQUEST))
 
@@ -84,4 +84,4 @@ def test_a_short_key_leaves_the_words_of_an_error_as_they_are() -> None:
 def test_an_answer_that_is_no_json_holds_no_key() -> None:
     hide("sk-of-a-page/0123456789")
     answer = Answer(502, b"<html>Bad key sk-of-a-page/0123456789</html>")
-    assert answer.text() == answer.error() == "<html>Bad key [key]</html>"
+    assert answer.decode() == answer.describe_error() == "<html>Bad key [key]</html>"

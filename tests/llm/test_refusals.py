@@ -10,7 +10,7 @@ from emobench.llm.refusals import (
     has_made_up_call,
     is_context_overflow,
     is_of_content,
-    without_calls,
+    remove_calls,
 )
 
 TOOLS = [{"type": "function", "function": {"name": "find_user", "parameters": {}}}]
@@ -175,5 +175,5 @@ def test_what_counts_as_made_up() -> None:
 
 
 def test_the_request_that_a_server_which_works_answers() -> None:
-    request = without_calls(asked(calling("fly"), {"role": "tool", "content": "Unknown action"}))
+    request = remove_calls(asked(calling("fly"), {"role": "tool", "content": "Unknown action"}))
     assert request == {"model": "m", "messages": asked()["messages"]}

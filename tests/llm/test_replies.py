@@ -13,15 +13,15 @@ from emobench.llm.replies import (
     Completion,
     NoCompletion,
     Step,
+    describe_schema_error,
     describe_silence,
     holds_call,
     judge_step,
-    quoted,
+    quote,
     read_completion,
     read_result,
-    schema_error,
+    read_token_counts,
     shorten,
-    token_counts,
 )
 
 ADDRESS = {"type": "object", "properties": {"zip": {"type": "string"}}}
@@ -161,10 +161,10 @@ def test_odd_fields_count_as_absent(more: dict[str, Any], reason: str | None, us
 
 
 def test_tokens_that_are_no_numbers_are_not_counted() -> None:
-    assert token_counts({"prompt_tokens": 3, "completion_tokens": "2"}) == (3, None)
-    assert token_counts({"prompt_tokens": None, "completion_tokens": 2}) == (None, 2)
-    assert token_counts({"prompt_tokens": -3, "completion_tokens": True}) == (None, None)
-    assert token_counts({"prompt_tokens": 3.0, "completion_tokens": 0}) == (None, 0)
+    assert read_token_counts({"prompt_tokens": 3, "completion_tokens": "2"}) == (3, None)
+    assert read_token_counts({"prompt_tokens": None, "completion_tokens": 2}) == (None, 2)
+    assert read_token_counts({"prompt_tokens": -3, "completion_tokens": True}) == (None, None)
+    assert read_token_counts({"prompt_tokens": 3.0, "completion_tokens": 0}) == (None, 0)
 
 
 @pytest.mark.parametrize("content", [["Hi."], [None]])
@@ -265,8 +265,8 @@ def test_the_first_of_several_calls_is_judged() -> None:
 def test_arguments_that_a_tool_does_not_have_are_named_shortly() -> None:
     values = {"name": "A", "p": 1, "q" * 200: 1, "r": 1, "s": 1}
     long = "q" * 137 + "..."
-    assert schema_error(values, SCHEMA) == f"no such argument: p, {long}, r"
-    told = schema_error({"name": list(range(100))}, SCHEMA)
+    assert describe_schema_error(values, SCHEMA) == f"no such argument: p, {long}, r"
+    told = describe_schema_error({"name": list(range(100))}, SCHEMA)
     assert told.startswith("name: [0, 1, ") and len(told) == 140 and told.endswith("...")
 
 
@@ -359,4 +359,4 @@ def test_words_are_shown_on_one_line_and_no_longer_than_that() -> None:
     assert shorten("x" * 140) == "x" * 140
     assert shorten("x" * 141) == "x" * 137 + "..."
     assert shorten("xxxxx", 4) == "x..."
-    assert quoted("a\nb") == '"a b"'
+    assert quote("a\nb") == '"a b"'

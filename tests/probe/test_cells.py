@@ -21,7 +21,7 @@ from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe import cells
 from emobench.probe.cells import CellProbe, probe_cell
 from emobench.runner.cell import run_cell
-from emobench.store.endpoints import api_key, publish
+from emobench.store.endpoints import load_api_key, publish
 from tests.support.model_server import ModelServer, Reply, good, is_user, proving
 from tests.support.plans import make_plan
 from tests.support.serving import READY
@@ -48,7 +48,7 @@ class Run:
         self.lines: list[str] = []
 
     def announce(self, incarnation: str) -> None:
-        self.endpoint.prove = proving(api_key(self.run_dir, create=True), incarnation)
+        self.endpoint.prove = proving(load_api_key(self.run_dir, create=True), incarnation)
         roles: dict[str, Role] = {"user": "user", "assistant_a": "assistant"}
         for server, role in roles.items():
             url = self.endpoint.url.replace("/v1", f"/{server}/v1")
@@ -256,7 +256,7 @@ def test_cells_that_start_together_share_one_probe(tmp_path: Path, endpoint: Mod
         together.wait(240)
         return probed(run.plan, run.run_dir, number, target)
 
-    load_benchmark().tools_info("retail")
+    load_benchmark().read_tools_info("retail")
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(start, range(4)))
     assert {state["state"] for one in found for state in one.roles.values()} == {"usable"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.llm.replies import holds_call, schema_error
+from emobench.llm.replies import describe_schema_error, holds_call
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe.report import Check, ProbeReport
 from emobench.probe.session import probe
@@ -64,9 +64,9 @@ def test_a_good_model(endpoint: ModelServer) -> None:
     assert [request["tool_choice"] for request in endpoint.requests] == ["auto", "auto", "required"]
     first = endpoint.requests[0]
     assert {tool["function"]["name"] for tool in first["tools"]} >= {LOOKUP[0], ORDER[0]}
-    assert first["messages"][0]["content"] == load_benchmark().wiki("retail")
+    assert first["messages"][0]["content"] == load_benchmark().read_wiki("retail")
     assert first["temperature"] == 0.0
-    assert ProbeReport.from_dict(json.loads(json.dumps(report.as_dict()))) == report
+    assert ProbeReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
 
 
 def test_what_a_run_sends_goes_along(endpoint: ModelServer) -> None:
@@ -207,7 +207,7 @@ def test_a_refused_key_is_not_shown(endpoint: ModelServer) -> None:
     assert report.state == "not_usable"
     assert found(report, "key").result == "fatal"
     assert "refuses this key" in report.verdict
-    assert "sk-secret-wrong" not in json.dumps(report.as_dict())
+    assert "sk-secret-wrong" not in json.dumps(report.to_dict())
     assert endpoint.keys == ["sk-secret-wrong"]
     assert asked(endpoint, key="sk-right").state == "usable"
 
@@ -343,11 +343,11 @@ def test_an_answer_that_is_no_completion(endpoint: ModelServer, body: bytes) -> 
 def test_every_tool_of_the_benchmark_has_a_schema_that_can_be_checked(env: str) -> None:
     import jsonschema
 
-    for tool in load_benchmark().tools_info(env):
+    for tool in load_benchmark().read_tools_info(env):
         schema = tool["function"]["parameters"]
         jsonschema.Draft202012Validator.check_schema(schema)
         lacking = bool(schema.get("required"))
-        assert bool(schema_error({}, schema)) == lacking, tool
+        assert bool(describe_schema_error({}, schema)) == lacking, tool
 
 
 def test_every_action_of_the_ground_truth_fits_its_schema() -> None:
@@ -355,10 +355,12 @@ def test_every_action_of_the_ground_truth_fits_its_schema() -> None:
     for env in ("retail", "airline"):
         schemas = {
             tool["function"]["name"]: tool["function"]["parameters"]
-            for tool in benchmark.tools_info(env)
+            for tool in benchmark.read_tools_info(env)
         }
-        actions = [a for task in benchmark.tasks(env) for a in task.actions if a.name in schemas]
-        wrong = {(a.name, schema_error(a.kwargs, schemas[a.name])) for a in actions}
+        actions = [
+            a for task in benchmark.load_tasks(env) for a in task.actions if a.name in schemas
+        ]
+        wrong = {(a.name, describe_schema_error(a.kwargs, schemas[a.name])) for a in actions}
         assert len(actions) > 100
         assert {problem for _, problem in wrong} == {""}, wrong
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.identity import cell_content
-from emobench.config.reference import sweep_file_schema
+from emobench.config.identity import collect_cell_content
+from emobench.config.reference import build_sweep_file_schema
 from emobench.core.errors import InvalidInput
 from emobench.probe.report import Call, judge_speed
 from tests.support.sweep_files import load
@@ -28,7 +28,7 @@ STUDY = "engine: scripted\nmatrix: {env: retail, variant: control}\ntrials: 1\nt
 def test_modes(tmp_path: Path, line: str, mode: str) -> None:
     sweep = load(tmp_path, STUDY + line)
     assert sweep.probe == mode
-    assert mode in sweep_file_schema()["properties"]["probe"]["enum"]
+    assert mode in build_sweep_file_schema()["properties"]["probe"]["enum"]
 
 
 @pytest.mark.parametrize("value", ["true", "0", "always", "off"])
@@ -43,7 +43,7 @@ def test_the_mode_is_no_part_of_an_episodes_identity(tmp_path: Path) -> None:
     contents = []
     for mode in ("warn", "enforce"):
         sweep = load(tmp_path, f"{STUDY}probe: {mode}")
-        contents.append(cell_content(sweep, expand(sweep)[0], "b"))
+        contents.append(collect_cell_content(sweep, expand(sweep)[0], "b"))
     assert contents[0] == contents[1]
 
 

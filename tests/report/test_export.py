@@ -20,9 +20,9 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report import export as exports
 from emobench.report import latex
-from emobench.report.blocks import Cell, Table, heads
-from emobench.report.drawing import Figure, Text, pdf_file, svg_file
-from emobench.report.export import FINDINGS, NO_PDF, csv_text, export
+from emobench.report.blocks import Cell, Table, make_heads
+from emobench.report.drawing import Figure, Text, render_pdf_file, render_svg_file
+from emobench.report.export import FINDINGS, NO_PDF, export, format_csv
 from emobench.report.study import Study, build_study
 from tests.support.runs import append, episode, fill, make_run
 
@@ -86,8 +86,8 @@ def test_figures_are_pdf_files_of_one_page_with_their_fonts(folder: Path) -> Non
 
 def test_the_same_figure_is_the_same_file() -> None:
     figure = Figure("x", HOSTILE, HOSTILE, 200, 40, (Text(4, 20, HOSTILE),))
-    assert pdf_file(figure) == pdf_file(figure)
-    root = ElementTree.fromstring(svg_file(figure))
+    assert render_pdf_file(figure) == render_pdf_file(figure)
+    root = ElementTree.fromstring(render_svg_file(figure))
     assert "{\\input" in str(root[0].text)
 
 
@@ -125,7 +125,7 @@ def test_csv_holds_the_findings_unrounded(folder: Path, study: Study) -> None:
 
 
 def test_csv_runs_nothing_in_a_spreadsheet() -> None:
-    text = csv_text([{"word": "=cmd|' /C calc'!A0", "z": -1.5, "few": True, "none": None}])
+    text = format_csv([{"word": "=cmd|' /C calc'!A0", "z": -1.5, "few": True, "none": None}])
     assert list(csv.reader(io.StringIO(text)))[1] == ["'=cmd|' /C calc'!A0", "-1.5", "true", ""]
 
 
@@ -190,8 +190,10 @@ def test_latex_tables_are_well_formed(folder: Path) -> None:
 
 
 def test_latex_prints_what_a_model_wrote() -> None:
-    table = Table("x_y", HOSTILE, heads(HOSTILE, "n"), ((Cell(HOSTILE), Cell("1", HOSTILE)),) * 60)
-    text = latex.table(table)
+    table = Table(
+        "x_y", HOSTILE, make_heads(HOSTILE, "n"), ((Cell(HOSTILE), Cell("1", HOSTILE)),) * 60
+    )
+    text = latex.format_table(table)
     well_formed(text)
     assert "longtable" in text
     assert r"\input{" not in text

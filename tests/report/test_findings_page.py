@@ -13,11 +13,11 @@ import pytest
 from emobench.core.models import ScriptedModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.report.drawing import inline_svg
+from emobench.report.drawing import render_inline_svg
 from emobench.report.numbers import format_change, format_interval, format_number, format_p
 from emobench.report.render import build_report, write_report
-from emobench.report.sections.common import short_labels
-from emobench.report.study import Study, build_study, sample_size
+from emobench.report.sections.common import shorten_labels
+from emobench.report.study import Study, build_study, choose_sample_size
 from emobench.report.views import build_coverage
 from emobench.tables.run_results import collect
 from tests.support.chromium import Chromium, file_url
@@ -183,12 +183,12 @@ def test_the_page_shows_the_findings(page: Chromium, study: Study) -> None:
 
 def test_a_failed_gate_stands_beside_the_effect(page: Chromium, study: Study) -> None:
     (group,) = study.findings.groups
-    marks = {mark.gate for mark in study.labels(group, "anxiety") if mark.verdict == "failed"}
+    marks = {mark.gate for mark in study.find_labels(group, "anxiety") if mark.verdict == "failed"}
     assert {"coverage", "power"} <= marks  # 9 of 42 are not there, and 14 tasks are few
     shown = rows(page, "main")["anxiety"][-1]
     assert all(gate in shown for gate in marks)
     assert "not checked: manipulation" in shown
-    beside = short_labels(study.labels(group, "anxiety"))
+    beside = shorten_labels(study.find_labels(group, "anxiety"))
     figure = page.evaluate("document.querySelector('#figure-effects').textContent")
     assert beside.startswith("fails ") and beside in figure
     listed = page.evaluate("document.querySelector('#results').innerText")
@@ -244,7 +244,7 @@ def test_a_run_that_has_begun_says_what_is_missing(tmp_path: Path, browser: Chro
 def test_more_conversations_than_are_read_become_a_sample(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sample_size(load_plan(run_dir)) is None
+    assert choose_sample_size(load_plan(run_dir)) is None
     monkeypatch.setattr("emobench.report.study.MOST_READ", 40)
     part = build_study(run_dir)
     assert part.sample == 10
@@ -256,11 +256,13 @@ def test_more_conversations_than_are_read_become_a_sample(
 
 
 def test_words_of_a_model_are_text_in_a_figure(study: Study) -> None:
-    from emobench.report.figures import Dot, draw_forest, share_axis
+    from emobench.report.figures import Dot, draw_forest, make_share_axis
 
     hostile = "</svg><script>alert(1)</script>"
     dot = Dot(hostile, 0.5, None, hostile, hostile, caption=hostile)
-    drawn = inline_svg(draw_forest("x", hostile, [dot], share_axis(hostile, None), caption=hostile))
+    drawn = render_inline_svg(
+        draw_forest("x", hostile, [dot], make_share_axis(hostile, None), caption=hostile)
+    )
     assert "<script" not in drawn
     assert drawn.count("</svg>") == 1
 

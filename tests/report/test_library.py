@@ -50,7 +50,7 @@ def chosen(run_dir: RunDir, limit: Limit) -> Choice:
     groups = list(dict.fromkeys(cell.group for cell in collected.plan.cells))
     chooser = Chooser(limit)
     chooser.add(list_units(enumerate(collected.cells), groups))
-    return chooser.choice()
+    return chooser.make_choice()
 
 
 def places(choice: Choice) -> list[tuple[int, int, int]]:
@@ -90,7 +90,7 @@ def test_units_are_chosen_alike_in_whatever_order_they_come(
     chooser = Chooser(Limit(*limit))
     for start in range(blocks):
         chooser.add([unit(*each) for each in units[start::blocks]])
-    choice = chooser.choice()
+    choice = chooser.make_choice()
     assert {each.at for each in choice.units} == {(0, *each[:2]) for each in ranked[:fits]}
     assert [each.at for each in choice.units] == sorted(each.at for each in choice.units)
     assert (choice.of_conversations, choice.of_differing) == (

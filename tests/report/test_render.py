@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.results_table import results
-from emobench.cli.terminal import plain
+from emobench.cli.results_table import build_results
+from emobench.cli.terminal import render_plain
 from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.report.blocks import Table, blocks_of
+from emobench.report.blocks import Table, list_blocks
 from emobench.report.render import build_report, build_sections
 from emobench.report.study import build_study
 from tests.support.runs import append, episode, fill, make_run, page_text, summarise
@@ -68,7 +68,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     for cell in load_plan(run_dir).cells:
         ended = outcomes[cell.variant, cell.trial]
         append(run_dir, cell, [episode(cell, task, ended[task]) for task in (0, 1)])
-    lines = plain(*results(run_dir)).splitlines()
+    lines = render_plain(*build_results(run_dir)).splitlines()
     assert lines[0].split()[:5] == ["variant", "episodes", "reward", "pass^1", "pass^2"]
     assert lines[1].split() == ["control", "4/4", "0.75", "0.75", "0.50", "0"]
     # Task 0: 1 -> 0.5; task 1: 0.5 -> 0 with one trial missing.
@@ -94,7 +94,7 @@ def test_empty_replies_and_reasoning_taken_out_stand_in_the_report(tmp_path: Pat
         append(run_dir, cell, [line])
     (table,) = [
         block
-        for block in blocks_of(build_sections(build_study(run_dir)))
+        for block in list_blocks(build_sections(build_study(run_dir)))
         if isinstance(block, Table) and block.name == "replies"
     ]
     assert [[cell.text for cell in row] for row in table.rows] == [
@@ -113,7 +113,7 @@ def test_numbers_on_few_failures_are_marked(tmp_path: Path) -> None:
         append(run_dir, cell, [episode(cell, task, each) for task, each in enumerate(outcomes)])
     tables = {
         block.name: {row[0].text: row for row in block.rows}
-        for block in blocks_of(build_sections(build_study(run_dir)))
+        for block in list_blocks(build_sections(build_study(run_dir)))
         if isinstance(block, Table)
     }
     marks = {

@@ -31,9 +31,9 @@ def stock_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     benchmark = load_benchmark()
     for name in ("envs.user", *(f"agents.{module}" for module in AGENT_MODULES)):
-        monkeypatch.setattr(benchmark.module(name), "completion", completion)
+        monkeypatch.setattr(benchmark.import_module(name), "completion", completion)
     for name, attribute in (("envs.base", "load_user"), ("agents.few_shot_agent", "random")):
-        module = benchmark.module(name)
+        module = benchmark.import_module(name)
         monkeypatch.setattr(module, attribute, getattr(module, attribute))
     monkeypatch.setattr(injection, "_installed", 0)
     monkeypatch.setattr(injection, "_undo", [])

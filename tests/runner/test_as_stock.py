@@ -42,13 +42,13 @@ def config(folder: Path, **changes: Any) -> Any:
         "task_ids": [TASK],
         "log_dir": str(folder / "results"),
     }
-    return load_benchmark().module("types").RunConfig(**{**values, **changes})
+    return load_benchmark().import_module("types").RunConfig(**{**values, **changes})
 
 
 def stock(server: ModelServer, settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Converse as the benchmark's own `run` does."""
     monkeypatch.setenv("OPENAI_API_BASE", server.url)
-    results: list[Any] = load_benchmark().module("run").run(settings)
+    results: list[Any] = load_benchmark().import_module("run").run(settings)
     monkeypatch.delenv("OPENAI_API_BASE")
     return results
 
@@ -302,7 +302,7 @@ def test_the_users_that_the_fork_adds_are_those_that_the_docs_name() -> None:
         pytest.skip("the original has none")
     page = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text("utf-8")
     for env in TASK_COUNTS:
-        users = benchmark.module(f"envs.{env}.data").load_data()["users"]
+        users = benchmark.import_module(f"envs.{env}.data").load_data()["users"]
         assert len(users) == 502
         assert len([name for name in users if f"`{name}`" in page]) == 2
 
@@ -336,13 +336,13 @@ def test_data_is_shared_only_where_that_is_on(
 ) -> None:
     made = Counter[str]()
     adapter = "emobench.benchmarks.adapter"
-    from emobench.benchmarks.state import shared_env_class
+    from emobench.benchmarks.state import make_shared_env_class
 
     def counted(*arguments: Any) -> Any:
         made["shared"] += 1
-        return shared_env_class(*arguments)
+        return make_shared_env_class(*arguments)
 
-    monkeypatch.setattr(f"{adapter}.shared_env_class", counted)
+    monkeypatch.setattr(f"{adapter}.make_shared_env_class", counted)
     with recording(talk()) as server:
         for on in (False, True):
             record = ours(server, folder, config(folder), {"shared_state": on})

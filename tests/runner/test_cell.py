@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.models import OpenAIModel
@@ -90,12 +90,12 @@ class Run:
         assert (roles, transports) == (follower.endpoints.roles, follower.endpoints.transports)
         assert transports is follower.endpoints.transports
         self.begun.append((task, attempt))
-        content = cell_content(self.plan.sweep, self.cell, self.plan.benchmark)
+        content = collect_cell_content(self.plan.sweep, self.cell, self.plan.benchmark)
         return replace(
             self.play(task, attempt),
             task_id=task,
             attempt=attempt,
-            episode=content_hash(content, task),
+            episode=hash_content(content, task),
             assistant=self.cell.assistant,
             env=self.cell.env,
             agent_strategy=self.cell.agent_strategy,
@@ -407,13 +407,13 @@ def test_a_signal_is_looked_for_each_second(
     run_of: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    stock = WorkerPool.results
+    stock = WorkerPool.wait_for_results
 
     def results(pool: WorkerPool[Any, Any], timeout_s: float) -> list[Any]:
         asked.append(timeout_s)
         return stock(pool, timeout_s)
 
-    monkeypatch.setattr(WorkerPool, "results", results)
+    monkeypatch.setattr(WorkerPool, "wait_for_results", results)
     assert run_of(2).run() == 0
     assert set(asked) == {1.0}
 
@@ -479,7 +479,7 @@ def test_nothing_is_said_of_abandoning_where_all_end_in_time(
     run_of: Callable[..., Run], stops: list[StopRequest]
 ) -> None:
     run = run_of(2)
-    base = load_benchmark().module("envs.base")
+    base = load_benchmark().import_module("envs.base")
     stock = base.load_user
 
     def play(task: int, attempt: int) -> EpisodeRecord:

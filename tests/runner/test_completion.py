@@ -15,7 +15,7 @@ from emobench.core.errors import ServersGone
 from emobench.core.models import Price
 from emobench.core.sweep import Fidelity
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role
-from emobench.runner.completion import CallLog, StockDraws, complete, current
+from emobench.runner.completion import CallLog, StockDraws, complete, get_current_log
 from emobench.runner.endpoint_resolver import RoleEndpoints
 from tests.support.model_server import LOOKUP, ModelServer, Reply, recording
 
@@ -201,16 +201,16 @@ def test_what_is_noted_of_a_call_that_fails(server: ModelServer) -> None:
 
 
 def test_outside_an_episode_it_is_the_stock_function(server: ModelServer) -> None:
-    assert current() is None
+    assert get_current_log() is None
     assert complete("user", lambda *args, **kwargs: (args, kwargs), 1, a=2) == ((1,), {"a": 2})
     log, others = log_of(server), []
     with pytest.raises(ValueError), log.active():
-        assert current() is log
-        thread = threading.Thread(target=lambda: others.append(current()))
+        assert get_current_log() is log
+        thread = threading.Thread(target=lambda: others.append(get_current_log()))
         thread.start()
         thread.join()
         raise ValueError
-    assert (current(), others) == (None, [None])
+    assert (get_current_log(), others) == (None, [None])
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.config.identity import cell_content
+from emobench.config.identity import collect_cell_content
 from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel, Price
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.blocks import Table
-from emobench.report.sections.cost import cost_section
+from emobench.report.sections.cost import build_cost_section
 from emobench.report.study import build_study
 from emobench.runner.cell import run_cell
-from emobench.runs.cell_state import CellState, cell_state
-from emobench.runs.status import RunStatus, run_status
+from emobench.runs.cell_state import CellState, derive_cell_state
+from emobench.runs.status import RunStatus, build_run_status
 from emobench.scheduler.interface import JobState
 from emobench.serving.budget import refuse_if_spent
 from emobench.store.calls import RoleUsage, describe_usage
@@ -64,7 +64,7 @@ class Run:
         return run_cell(self.plan, self.run_dir, number, lambda text: None)
 
     def status(self) -> RunStatus:
-        return run_status(self.plan, self.run_dir, [], {})
+        return build_run_status(self.plan, self.run_dir, [], {})
 
     def tasks(self, number: int) -> list[int]:
         lines = self.run_dir.cell(number).episodes.read_text().splitlines()
@@ -98,7 +98,7 @@ def test_at_max_cost_no_conversation_begins_and_a_higher_one_goes_on(
 
     # Its job ended with exit code 1, which is no failure either.
     cell, job = run.plan.cells[0], {"3_0": JobState("FAILED", exit_code="1:0")}
-    state, reason = cell_state(cell, read_summary(run.run_dir, 0), "3_0", job)
+    state, reason = derive_cell_state(cell, read_summary(run.run_dir, 0), "3_0", job)
     assert (state, reason) == (CellState.WAITING, summary_message(run, 0))
 
     refuse_if_spent(run.change(max_cost=100.0), run.run_dir)
@@ -127,10 +127,10 @@ def test_tokens_and_money_by_role_and_cell(tmp_path: Path, server: ModelServer) 
     assert (
         describe_usage(status.usage) == "user 24 in, 16 out, $8.00; assistant 12 in, 8 out, $4.00"
     )
-    assert status.as_data()["usage"]["user"]["cost"] == 8.0
+    assert status.to_json()["usage"]["user"]["cost"] == 8.0
     (table,) = [
         block
-        for block in cost_section(build_study(run.run_dir)).blocks
+        for block in build_cost_section(build_study(run.run_dir)).blocks
         if isinstance(block, Table) and block.name == "cost-models"
     ]
     shown = [[cell.text for cell in row] for row in table.rows]
@@ -185,5 +185,7 @@ def test_what_a_model_costs_is_no_part_of_a_conversation(
             )
         }
     )
-    contents = [cell_content(plan.sweep, plan.cells[0], plan.benchmark) for plan in (free, dear)]
+    contents = [
+        collect_cell_content(plan.sweep, plan.cells[0], plan.benchmark) for plan in (free, dear)
+    ]
     assert contents[0] == contents[1]

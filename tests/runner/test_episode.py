@@ -17,15 +17,21 @@ from emobench import __version__
 from emobench.benchmarks.adapter import Benchmark
 from emobench.benchmarks.overlay import SharedStateChanged
 from emobench.benchmarks.tools import RESPOND
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core import redaction
 from emobench.core.models import OpenAIModel
 from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.sweep import Fidelity
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
 from emobench.runner import episode
-from emobench.runner.completion import CallLog, StockDraws, current
-from emobench.runner.episode import CellContext, _MachineFailed, _Watch, episode_seed, run_episode
+from emobench.runner.completion import CallLog, StockDraws, get_current_log
+from emobench.runner.episode import (
+    CellContext,
+    _MachineFailed,
+    _Watch,
+    derive_episode_seed,
+    run_episode,
+)
 from emobench.runner.injection import UserRequest
 from emobench.store.episodes import BenchmarkVersion, EpisodeError, EpisodeRecord
 from tests.support.plans import make_plan
@@ -51,7 +57,7 @@ class Env:
         self.resets: list[Any] = []
 
     def _note(self, place: str) -> None:
-        log = current()
+        log = get_current_log()
         assert log is not None
         self.reading_in[place] = log.reading
 
@@ -90,7 +96,7 @@ class Stub:
         self.made: list[Any] = []
         self.asked: list[Any] = []
         self.preloaded: list[str] = []
-        self.last_task_drawn = lambda env: {"retail": 114}[env]
+        self.find_last_task_drawn = lambda env: {"retail": 114}[env]
 
     def make_agent(self, *arguments: Any) -> Any:
         self.asked.append(arguments)
@@ -151,7 +157,7 @@ def test_the_whole_record_and_what_the_agent_is_given(
     calls: list[dict[str, Any]] = [{"cost": 0.5}, {"cost": None}, {"cost": 0.25}, {}]
 
     def solve(env: Any) -> Any:
-        log = current()
+        log = get_current_log()
         assert log is not None
         logs.append(log)
         log.calls += calls
@@ -181,12 +187,12 @@ def test_the_whole_record_and_what_the_agent_is_given(
     assert (log.endpoints, log.fidelity) == (ENDPOINTS, context.sweep.fidelity)
     assert (log.transports is transports, log.follower is follower) == (True, True)
     assert log.strategies == {"assistant": "tool-calling", "user": "react"}
-    assert (log.seed, log.stock_draws) == (episode_seed(3, "retail", 1, 2), None)
-    assert current() is None
+    assert (log.seed, log.stock_draws) == (derive_episode_seed(3, "retail", 1, 2), None)
+    assert get_current_log() is None
     assert record.started is not None
     assert began <= datetime.fromisoformat(record.started) <= datetime.now(UTC)
     assert record == EpisodeRecord(
-        episode=content_hash(cell_content(context.sweep, context.cell, "tau_stub 1.2"), 1),
+        episode=hash_content(collect_cell_content(context.sweep, context.cell, "tau_stub 1.2"), 1),
         cell=5,
         env="retail",
         agent_strategy="tool-calling",
@@ -224,7 +230,7 @@ def test_transports_of_its_own_where_none_are_kept(play: Play) -> None:
     seen: list[Any] = []
 
     def solve(env: Any) -> Any:
-        log = current()
+        log = get_current_log()
         assert log is not None
         seen.append((log.transports, log.follower))
         return result(0.0)
@@ -240,7 +246,7 @@ def test_a_few_shot_agent_draws_as_stock_where_no_seed_is_sent(
     seen: list[Any] = []
 
     def solve(env: Any) -> Any:
-        log = current()
+        log = get_current_log()
         assert log is not None
         seen.append(log.stock_draws)
         return result(0.0)
@@ -279,7 +285,7 @@ def reading(role: Role | None, failure: BaseException) -> Callable[[Any], Any]:
     """An agent that fails while the reply of a role is read."""
 
     def solve(env: Any) -> Any:
-        log = current()
+        log = get_current_log()
         assert log is not None
         log.messages, log.reading = [*SAID], role
         raise failure
@@ -345,7 +351,7 @@ def test_data_that_cannot_be_shared_makes_it_converse_again(tmp_path: Path) -> N
     seen: list[Any] = []
 
     def solve(env: Any) -> Any:
-        seen.append(current())
+        seen.append(get_current_log())
         if len(seen) == 1:
             raise SharedStateChanged("walked")
         return result(0.0)
@@ -382,7 +388,7 @@ def test_what_a_cells_episodes_share(tmp_path: Path) -> None:
         assert (context.shared, stub.preloaded) == (shared, ["retail"] if shared else [])
         assert {id(context.agent), id(context.benchmark)} == {id(stub)}
         assert context.variant == context.sweep.variants["control"]
-        assert context.content == cell_content(context.sweep, context.cell, stub.label)
+        assert context.content == collect_cell_content(context.sweep, context.cell, stub.label)
     stub = Stub(lambda env: None)
     cold = MODEL.model_copy(update={"temperature": None})
     plan = make_plan(logs=tmp_path, assistants={"a": cold})
@@ -397,7 +403,7 @@ def test_what_reads_a_reply_and_what_does_not(play: Play) -> None:
     after: list[Role | None] = []
 
     def solve(env: Any) -> Any:
-        log = current()
+        log = get_current_log()
         assert log is not None
 
         def do(work: Callable[[], Any]) -> None:
@@ -504,13 +510,13 @@ def test_a_machines_failure_names_its_cause() -> None:
 def test_no_prompt_has_no_hash(user: Any) -> None:
     log = CallLog(ENDPOINTS, 1, Fidelity())
     watch = _Watch(log)
-    assert watch.user_prompt_sha256() is None, "no environment was made"
+    assert watch.hash_user_prompt() is None, "no environment was made"
     env = Env()
     env.user = user
     watch.follow(env)
-    assert watch.user_prompt_sha256() is None
+    assert watch.hash_user_prompt() is None
     env.user = SimpleNamespace(messages=[{"content": "first"}, {"content": "second"}])
-    assert watch.user_prompt_sha256() == sha256(b"first").hexdigest()
+    assert watch.hash_user_prompt() == sha256(b"first").hexdigest()
 
 
 def test_the_repairs_that_were_on(play: Play) -> None:

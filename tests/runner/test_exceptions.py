@@ -62,7 +62,7 @@ def confuse(*_: object, **__: object) -> None:
         "envs.retail.tools.find_user_id_by_name_zip.FindUserIdByNameZip.invoke",
         "emobench.runner.completion._note",
         "emobench.llm.client.Answer.json",
-        "emobench.runner.injection.VariantMixin._heard",
+        "emobench.runner.injection.VariantMixin._extract_heard",
     ],
 )
 def test_a_full_memory_is_never_a_reward(
@@ -120,7 +120,7 @@ def test_an_error_after_a_step_is_not_the_replys(
     converse: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """What the benchmark's code does with a step's result is no reading of a reply either."""
-    env = load_benchmark().module("envs.base").Env
+    env = load_benchmark().import_module("envs.base").Env
     stock = getattr(env, place)
 
     def spoilt(*args: Any, **kwargs: Any) -> Any:

@@ -21,7 +21,7 @@ from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runner.cell import run_cell
-from emobench.store.episodes import EpisodeStore, belongs_to
+from emobench.store.episodes import EpisodeStore, make_cell_filter
 from tests.support.model_server import Reply, is_user, recording
 from tests.support.plans import make_plan
 
@@ -165,7 +165,7 @@ def test_a_task_set_aside_runs_again_with_its_history(tmp_path: Path) -> None:
     with recording(lambda request: Reply("Hm.")) as server:
         plan, run_dir = planned(tmp_path, OpenAIModel(model="m", base_url=server.url))
         assert run_cell(plan, run_dir, 0, lambda line: None) == 0
-        with EpisodeStore(run_dir.cell(0), belongs_to(plan.cells[0])) as store:
+        with EpisodeStore(run_dir.cell(0), make_cell_filter(plan.cells[0])) as store:
             store.set_aside({3})
         assert run_cell(plan, run_dir, 0, lambda line: None) == 0
     again = lines(run_dir)[-1]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import Benchmark, load_benchmark
-from emobench.config.variants import builtin
+from emobench.config.variants import load_builtin
 from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel
 from emobench.core.sweep import BUILTIN_VARIANTS, Cell, Matrix, Sweep
@@ -83,7 +83,7 @@ def converse(
             "user": model,
             "user_strategy": strategy,
             "assistants": {"a": model},
-            "variants": {variant: builtin(variant)},
+            "variants": {variant: load_builtin(variant)},
         }
     )
     target = ModelEndpoint(model.model, model.base_url, "key")
@@ -109,7 +109,7 @@ def test_a_variant_differs_from_control_in_its_suffix_alone(
     records, bodies = converse(benchmark_, recorder, strategy, "anger")
     assert [record.outcome for record in records] == ["max_steps"] * len(TASKS)
 
-    suffix = json.dumps(SEPARATOR + builtin("anger").text)[1:-1].encode()
+    suffix = json.dumps(SEPARATOR + load_builtin("anger").text)[1:-1].encode()
     of_user = [body for body in bodies if is_of_user(body)]
     # The verifier and the reflection see it too: the user's prompt opens their transcript.
     assert all(body.count(suffix) == 1 for body in of_user)
@@ -134,7 +134,7 @@ from emobench.runner.completion import complete
 from emobench.runner.injection import seams
 
 benchmark = load_benchmark()
-base, user = benchmark.module("envs.base"), benchmark.module("envs.user")
+base, user = benchmark.import_module("envs.base"), benchmark.import_module("envs.user")
 before = base.load_user, user.completion
 with seams(benchmark, complete):
     assert base.load_user is not before[0]
@@ -151,14 +151,14 @@ assert user.completion is not before[1]
 
 def test_a_person_at_the_keyboard_is_refused() -> None:
     with pytest.raises(InvalidInput, match="human"):
-        UserRequest("human", builtin("anger"))
+        UserRequest("human", load_builtin("anger"))
 
 
 def test_texts_are_rich_alike_and_keep_the_facts() -> None:
-    lengths = {name: len(builtin(name).text) for name in BUILTIN_VARIANTS}
+    lengths = {name: len(load_builtin(name).text) for name in BUILTIN_VARIANTS}
     assert lengths.pop("control") == 0
     assert max(lengths.values()) < 1.1 * min(lengths.values())
-    last_lines = [builtin(name).text.splitlines()[-1] for name in lengths]
+    last_lines = [load_builtin(name).text.splitlines()[-1] for name in lengths]
     for line in last_lines:
         assert "completely and truthfully" in line
         assert "add nothing that is not in the instruction" in line
@@ -166,4 +166,4 @@ def test_texts_are_rich_alike_and_keep_the_facts() -> None:
 
 def test_an_unknown_variant_names_the_nearest() -> None:
     with pytest.raises(InvalidInput, match="did you mean 'frustration'"):
-        builtin("frustated")
+        load_builtin("frustated")

@@ -14,10 +14,10 @@ import pytest
 from emobench import __version__
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.cli.main import main
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runner.episode import episode_seed
+from emobench.runner.episode import derive_episode_seed
 from tests.support.model_server import ModelServer, Reply, is_user, recording
 
 Record = dict[str, Any]
@@ -80,7 +80,7 @@ def test_a_task_solved_on_the_very_last_step_is_solved(folder: Path) -> None:
     """Retail's task 0 asks for one exchange; what it takes is known from the ground truth."""
     actions = [
         (action.name, json.dumps(action.kwargs))
-        for action in load_benchmark().tasks("retail")[0].actions
+        for action in load_benchmark().load_tasks("retail")[0].actions
     ]
 
     def answer(request: dict[str, Any]) -> Reply:
@@ -265,7 +265,7 @@ def test_the_whole_record_of_a_conversation(folder: Path) -> None:
     assert record.pop("crc32")
     assert record == {
         "schema": 2,
-        "episode": content_hash(cell_content(sweep, plan.cells[0], plan.benchmark), 0),
+        "episode": hash_content(collect_cell_content(sweep, plan.cells[0], plan.benchmark), 0),
         "cell": 0,
         "env": "retail",
         "agent_strategy": "tool-calling",
@@ -281,7 +281,7 @@ def test_the_whole_record_of_a_conversation(folder: Path) -> None:
         "turns": 1,
         "tool_calls": 1,
         "cost": None,
-        "seed": episode_seed(sweep.seed, "retail", 0, 1),
+        "seed": derive_episode_seed(sweep.seed, "retail", 0, 1),
         "variant_sha256": sweep.variants["control"].sha256,
         "user_strategy": "llm",
         "fidelity": [

@@ -31,7 +31,7 @@ def config(server: ModelServer, folder: Path, **changes: Any) -> Any:
         "log_dir": str(folder / "results"),
         "max_concurrency": 2,
     }
-    return load_benchmark().module("types").RunConfig(**{**values, **changes})
+    return load_benchmark().import_module("types").RunConfig(**{**values, **changes})
 
 
 def conversing(request: dict[str, Any]) -> Reply:
@@ -74,7 +74,7 @@ def essence(request: dict[str, Any]) -> str:
 
 def stock(server: ModelServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setenv("OPENAI_API_BASE", server.url)
-    results: list[Any] = load_benchmark().module("run").run(config(server, folder))
+    results: list[Any] = load_benchmark().import_module("run").run(config(server, folder))
     monkeypatch.delenv("OPENAI_API_BASE")
     return results
 

@@ -14,7 +14,7 @@ from emobench.core.models import OpenAIModel
 from emobench.core.run_dir import RunDir
 from emobench.runner.cell import run_cell
 from emobench.runner.completion import StockDraws
-from emobench.runner.episode import CellContext, _stock_draws, episode_seed
+from emobench.runner.episode import CellContext, _make_stock_draws, derive_episode_seed
 from tests.support.model_server import Reply, recording
 from tests.support.plans import make_plan
 
@@ -23,9 +23,11 @@ LOCAL = ClusterProfile(name="local", scheduler="local")
 
 def test_each_part_of_a_seed_counts() -> None:
     parts = list(product((10, 11), ("retail", "airline"), (0, 1, 11), (1, 2, 11)))
-    assert len({episode_seed(*part) for part in parts}) == len(parts)
-    assert all(0 <= episode_seed(*part) < 2**31 for part in parts), "some servers take no more"
-    assert episode_seed(10, "retail", 0, 1) == 651370407, "as earlier versions drew it"
+    assert len({derive_episode_seed(*part) for part in parts}) == len(parts)
+    assert all(0 <= derive_episode_seed(*part) < 2**31 for part in parts), (
+        "some servers take no more"
+    )
+    assert derive_episode_seed(10, "retail", 0, 1) == 651370407, "as earlier versions drew it"
 
 
 def test_trials_and_tasks_have_seeds_of_their_own_which_variants_share(tmp_path: Path) -> None:
@@ -54,8 +56,8 @@ def test_a_few_shot_agents_draws_follow_stocks_order_of_trials_and_tasks(
     plan = make_plan(LOCAL, tmp_path, model, {"a": model})
     benchmark = load_benchmark()
     context = CellContext.of(plan.sweep, plan.cells[0], benchmark)
-    assert _stock_draws(context, task) is None, "the others draw nothing"
+    assert _make_stock_draws(context, task) is None, "the others draw nothing"
     few_shot = {"agent_strategy": "few-shot", "trial": trial, "tasks": (7, 2, 9)}
     context = replace(context, cell=plan.cells[0].model_copy(update=few_shot))
-    last = benchmark.last_task_drawn(plan.cells[0].env)
-    assert _stock_draws(context, task) == StockDraws(plan.sweep.seed, last, earlier)
+    last = benchmark.find_last_task_drawn(plan.cells[0].env)
+    assert _make_stock_draws(context, task) == StockDraws(plan.sweep.seed, last, earlier)

@@ -17,7 +17,7 @@ import pytest
 from emobench.cli.main import main
 from emobench.core.run_dir import RunDir
 from emobench.llm.guard import PROOF_PATH
-from emobench.store.endpoints import State, api_key, publish
+from emobench.store.endpoints import State, load_api_key, publish
 from tests.support.model_server import ModelServer, Reply, answering, good, proving
 from tests.support.plans import scripted
 from tests.support.runs import make_run
@@ -84,7 +84,7 @@ def test_who_takes_a_dead_servers_port_scores_nothing(
         max_steps=4,
         probe="off",
     )
-    key = api_key(run_dir, create=True)
+    key = load_api_key(run_dir, create=True)
     with answering(ModelServer()) as user, answering(ModelServer()) as second:
         announce(run_dir, user, "user", "u1", key)
         dies, ended, lock = Event(), Event(), Lock()

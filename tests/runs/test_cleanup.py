@@ -149,7 +149,7 @@ def test_the_supervisor_and_the_clean_up_job_agree(run_dir: RunDir) -> None:
     )
 
     def why_leave() -> str:
-        return demand.why_leave(20)
+        return demand.explain_leaving(20)
 
     def free() -> list[str]:
         return [job.name for job in survey(run_dir, scheduler.all()).free]

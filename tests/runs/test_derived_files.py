@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from emobench.cli.status import render
-from emobench.core.files import describe_failure, stamp
+from emobench.core.files import describe_failure, read_stamp
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import CellPaths, RunDir
-from emobench.runs.status import run_status
-from emobench.runs.submission import missing_cells
+from emobench.runs.status import build_run_status
+from emobench.runs.submission import find_missing_cells
 from emobench.scheduler.interface import JobState
-from emobench.store.episodes import EpisodeStore, belongs_to, episode_of
-from emobench.store.jobs import JobKind, new_record
-from emobench.store.summaries import SummaryWriter, current_summary, renew_files, write_files
+from emobench.store.episodes import EpisodeStore, make_cell_filter, parse_episode
+from emobench.store.jobs import JobKind, make_record
+from emobench.store.summaries import SummaryWriter, find_current_summary, renew_files, write_files
 from emobench.tables.run_results import collect
 from tests.support.runs import make_run, real_episode
 
@@ -29,10 +29,10 @@ def run_dir(tmp_path: Path) -> RunDir:
     """A run whose two cells are done."""
     run_dir = make_run(tmp_path / "run", variants=("control", "anger"), tasks=3, trials=1)
     for cell in load_plan(run_dir).cells:
-        with EpisodeStore(run_dir.cell(cell.number), belongs_to(cell)) as store:
+        with EpisodeStore(run_dir.cell(cell.number), make_cell_filter(cell)) as store:
             for task in cell.tasks:
                 line = real_episode(run_dir, cell, task, "solved" if task else "agent_error")
-                record = episode_of({**line, "schema": 2})
+                record = parse_episode({**line, "schema": 2})
                 assert record is not None
                 store.append(record)
             write_files(store, cell)
@@ -40,13 +40,13 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 def missing(run_dir: RunDir) -> list[int]:
-    found, live = missing_cells(load_plan(run_dir), run_dir, [], {})
+    found, live = find_missing_cells(load_plan(run_dir), run_dir, [], {})
     assert not live
     return [number for cells in found.values() for number in cells]
 
 
 def cells_done(run_dir: RunDir) -> int:
-    return run_status(load_plan(run_dir), run_dir, [], {}).cells.done
+    return build_run_status(load_plan(run_dir), run_dir, [], {}).cells.done
 
 
 def cut(paths: CellPaths) -> None:
@@ -75,12 +75,12 @@ def test_a_cell_whose_episodes_are_gone_is_not_done_and_runs_again(
     assert (missing(run_dir), cells_done(run_dir)) == ([], 2)
     damage(run_dir.cell(1))
     assert missing(run_dir) == [1]
-    status = run_status(load_plan(run_dir), run_dir, [], {})
+    status = build_run_status(load_plan(run_dir), run_dir, [], {})
     assert (status.cells.done, status.cells.waiting) == (1, 1)
     assert not status.finished
     assert status.episodes.finished == 6 - lost
     assert sum(len(result.file.episodes) for result in collect(run_dir).cells) == 6 - lost
-    summary = current_summary(run_dir, load_plan(run_dir).cells[1])
+    summary = find_current_summary(run_dir, load_plan(run_dir).cells[1])
     assert summary is not None
     assert f"{lost} of 3 episodes are missing" in summary.message
     (cell,) = status.again
@@ -89,9 +89,9 @@ def test_a_cell_whose_episodes_are_gone_is_not_done_and_runs_again(
     assert f"cell 1: {cell.title}: {summary.message}" in shown
     assert "run the same `emobench sweep` command again" in shown
     (block,) = load_plan(run_dir).blocks
-    jobs = [new_record(JobKind.ARRAY, block.name, "3", "x", cells=(1,))]
+    jobs = [make_record(JobKind.ARRAY, block.name, "3", "x", cells=(1,))]
     waiting = {"3_1": JobState("PENDING")}
-    assert run_status(load_plan(run_dir), run_dir, jobs, waiting).again == []
+    assert build_run_status(load_plan(run_dir), run_dir, jobs, waiting).again == []
 
 
 def test_a_bit_that_flips_in_silence_is_found_by_the_next_submission(run_dir: RunDir) -> None:
@@ -153,10 +153,10 @@ def test_results_that_somebody_changed_are_made_again(run_dir: RunDir) -> None:
 
 def test_what_is_current_is_left_alone(run_dir: RunDir) -> None:
     paths = run_dir.cell(0)
-    before = {path: stamp(path) for path in paths.folder.iterdir()}
+    before = {path: read_stamp(path) for path in paths.folder.iterdir()}
     for cell in load_plan(run_dir).cells:
         renew_files(run_dir, cell)
-    assert {path: stamp(path) for path in paths.folder.iterdir()} == before
+    assert {path: read_stamp(path) for path in paths.folder.iterdir()} == before
 
 
 def test_a_summary_of_an_earlier_version_is_believed_unless_the_episodes_are_newer(
@@ -167,11 +167,11 @@ def test_a_summary_of_an_earlier_version_is_believed_unless_the_episodes_are_new
     for key in ("episodes_bytes", "results_bytes"):
         del data[key]
     paths.summary.write_text(json.dumps({**data, "message": "as it was"}))
-    found = current_summary(run_dir, cell)
+    found = find_current_summary(run_dir, cell)
     assert found is not None and (found.status, found.message) == ("done", "as it was")
     cut(paths)
     os.utime(paths.summary, ns=(0, 0))
-    found = current_summary(run_dir, cell)
+    found = find_current_summary(run_dir, cell)
     assert found is not None and found.status is None
 
 
@@ -194,7 +194,7 @@ def test_a_full_disk_is_told_as_full_and_not_as_a_job_that_is_gone(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     cut(run_dir.cell(0))
-    with EpisodeStore(run_dir.cell(0), belongs_to(cell)) as store:
+    with EpisodeStore(run_dir.cell(0), make_cell_filter(cell)) as store:
         writer = SummaryWriter(plan, run_dir, cell, {})
         writer.write(store)
         monkeypatch.setattr(os, "fsync", full)
@@ -202,8 +202,8 @@ def test_a_full_disk_is_told_as_full_and_not_as_a_job_that_is_gone(
             store.append(store.records[0])
         with pytest.raises(OSError, match="No space left"):
             writer.end(store, "failed", "error", describe_failure(failed.value))
-    job = new_record(JobKind.ARRAY, "scripted", "7", "x.sbatch", cells=(0,))
-    status = run_status(plan, run_dir, [job], {"7": JobState("GONE")})
+    job = make_record(JobKind.ARRAY, "scripted", "7", "x.sbatch", cells=(0,))
+    status = build_run_status(plan, run_dir, [job], {"7": JobState("GONE")})
     [problem] = status.problems
     assert problem.reason.startswith(f"{run_dir.cell(0).episodes}: the disk is FULL")
     assert "GONE" not in problem.reason

@@ -13,7 +13,7 @@ from emobench.cli.main import main
 from emobench.core.cluster import ClusterProfile, Container
 from emobench.core.site_check import Check
 from emobench.runs import doctor
-from emobench.scheduler.site import cards_in, check_slurm, gres_names
+from emobench.scheduler.site import check_slurm, count_cards, parse_gres_names
 from tests.support.processes import until
 
 
@@ -66,7 +66,7 @@ def test_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (tmp.state, "shared file system" in tmp.hint) == ("warning", True)
     monkeypatch.setattr(doctor, "NODE_FOLDERS", ())
     for kind, state in (("lustre", "ok"), ("nfs4", "ok"), ("xfs", "warning"), ("", "warning")):
-        monkeypatch.setattr(doctor, "file_system", lambda path, kind=kind: kind)
+        monkeypatch.setattr(doctor, "find_file_system", lambda path, kind=kind: kind)
         assert doctor.check_folder(tmp_path, shared=True).state == state
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
     assert "GB left" in doctor.check_folder(tmp_path, shared=False).message
@@ -94,8 +94,8 @@ def test_the_deepest_mount_holds_a_folder() -> None:
         ("/a b/c", "lustre"),
         ("/home/me/over/x", "gpfs"),
     ):
-        assert doctor.file_system(Path(path), mounts) == kind
-    assert doctor.file_system(Path("/proc"))
+        assert doctor.find_file_system(Path(path), mounts) == kind
+    assert doctor.find_file_system(Path("/proc"))
 
 
 def states(checks: Any) -> dict[str, Check]:
@@ -177,8 +177,8 @@ def test_litellm_that_drops_tools_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_cards_of_a_gres(listed: str, wanted: str, count: int) -> None:
-    assert cards_in(listed, wanted) == count
-    assert all(cards_in(listed, name) for name in gres_names(listed))
+    assert count_cards(listed, wanted) == count
+    assert all(count_cards(listed, name) for name in parse_gres_names(listed))
 
 
 def vllm_of(folder: Path, version: str, plugin: str = "", **settings: Any) -> Any:

@@ -71,7 +71,7 @@ def sorted_tasks(episodes: list[dict[str, Any]], cell: int) -> list[int]:
 def stock_reads(path: Path) -> list[float]:
     from emobench.benchmarks.adapter import load_benchmark
 
-    result_type = load_benchmark().module("types").EnvRunResult
+    result_type = load_benchmark().import_module("types").EnvRunResult
     return [result_type(**item).reward for item in json.loads(path.read_text())]
 
 

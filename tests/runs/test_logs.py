@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from emobench.cli.logs import listing
-from emobench.cli.terminal import plain
+from emobench.cli.logs import render_index
+from emobench.cli.terminal import render_plain
 from emobench.core.errors import InvalidInput
 from emobench.core.files import write_json
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs import logs
-from emobench.runs.logs import LogIndex, Target, find_target, follow, tail
+from emobench.runs.logs import LogIndex, Target, find_target, follow, read_tail
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord
 from tests.support.serving import make_run
@@ -77,7 +77,7 @@ def test_a_log_is_found_by_its_jobs(
     ):
         write(plan, name)
     index = LogIndex(plan, run_dir, JOBS)
-    assert [path.name for path in index.of(target)] == expected
+    assert [path.name for path in index.find_logs(target)] == expected
 
 
 def test_what_was_submitted_by_hand_is_found_by_the_word_it_left(
@@ -91,11 +91,11 @@ def test_what_was_submitted_by_hand_is_found_by_the_word_it_left(
     write(plan, "user_vllm_50.out", "one\ntwo\n")
     write(plan, "run_retail_tool-calling_scripted_51_3.log", "")
     index = LogIndex(plan, run_dir, [])
-    assert index.with_logs() == [Target(server="user"), Target(cell=3)]
-    lines = plain(*listing(index)).splitlines()[1:]
+    assert index.list_targets() == [Target(server="user"), Target(cell=3)]
+    lines = render_plain(*render_index(index)).splitlines()[1:]
     assert lines[0].split()[:2] == ["server", "user"]
     assert lines[0].endswith("8 bytes  two")
-    (nothing,) = listing(LogIndex(plan, RunDir(run_dir.path / "no"), []))
+    (nothing,) = render_index(LogIndex(plan, RunDir(run_dir.path / "no"), []))
     assert str(nothing).startswith("no logs yet")
 
 
@@ -150,7 +150,7 @@ def test_unknown_targets_name_what_there_is(plan: Plan, words: list[str], said: 
 )
 def test_the_end_of_a_file(tmp_path: Path, text: str, lines: int, expected: str) -> None:
     (tmp_path / "log").write_text(text)
-    assert tail(tmp_path / "log", lines) == (expected.encode(), len(text))
+    assert read_tail(tmp_path / "log", lines) == (expected.encode(), len(text))
 
 
 class Script:

@@ -11,7 +11,7 @@ from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.planning import read_inputs
-from emobench.store.jobs import JobKind, add_jobs, new_record
+from emobench.store.jobs import JobKind, add_jobs, make_record
 from tests.support.runs import append, episode, real_episode
 
 BASE = """\
@@ -244,7 +244,7 @@ def test_a_lost_plan_is_not_made_again_where_jobs_were_submitted_for_other_cells
     folder: Path,
 ) -> None:
     run_dir, _ = with_real_results(folder)
-    add_jobs(run_dir, [new_record(JobKind.ARRAY, "a_2", "7", "x.sbatch", cells=(2, 3))])
+    add_jobs(run_dir, [make_record(JobKind.ARRAY, "a_2", "7", "x.sbatch", cells=(2, 3))])
     run_dir.plan.unlink()
     with pytest.raises(InvalidInput, match="job 7 was submitted for other cells"):
         plan_of(folder)

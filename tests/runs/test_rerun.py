@@ -10,8 +10,8 @@ import pytest
 from emobench.cli.main import main
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.runs.status import run_status
-from emobench.runs.submission import missing_cells
+from emobench.runs.status import build_run_status
+from emobench.runs.submission import find_missing_cells
 from emobench.store.episodes import EpisodeStore
 from tests.support.runs import append, make_run, real_episode
 from tests.support.studies import Study
@@ -71,7 +71,7 @@ def test_what_fits_all_options_is_set_aside_and_is_missing(
             (1, "agent_error"),
             (2, "solved"),
         ]
-        assert store.attempts(0) == 2
+        assert store.count_attempts(0) == 2
     results = json.loads(paths.results.read_bytes())
     assert [each["task_id"] for each in results] == [1, 3]
 
@@ -120,10 +120,10 @@ def test_nothing_that_fits_is_said(run_dir: RunDir, capsys: pytest.CaptureFixtur
 def test_a_cell_that_was_done_waits_to_be_submitted(run_dir: RunDir) -> None:
     plan = load_plan(run_dir)
     append(run_dir, plan.cells[0], [real_episode(run_dir, plan.cells[0], 2, "solved")])
-    assert [*missing_cells(plan, run_dir, [], {})[0].values()] == [[1]]
+    assert [*find_missing_cells(plan, run_dir, [], {})[0].values()] == [[1]]
     assert rerun(run_dir, "--cell", "0", "--task", "3") == 0
-    assert [*missing_cells(plan, run_dir, [], {})[0].values()] == [[0, 1]]
-    assert run_status(plan, run_dir, [], {}).cells.waiting == 2
+    assert [*find_missing_cells(plan, run_dir, [], {})[0].values()] == [[0, 1]]
+    assert build_run_status(plan, run_dir, [], {}).cells.waiting == 2
 
 
 @pytest.mark.parametrize("at_once", [False, True])

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.errors import InvalidInput
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import ChatClient
 from emobench.scheduler.render import render
-from emobench.store.endpoints import api_key, publish, read_endpoint
+from emobench.store.endpoints import load_api_key, publish, read_endpoint
 from tests.support import processes
 from tests.support.model_server import ModelServer, Reply, answering
 from tests.support.plans import CUDA, make_plan
@@ -116,7 +116,7 @@ def test_after_a_sweep_the_key_is_in_its_file_and_nowhere_else(tmp_path: Path) -
         with emobench(view[0], "runs/tiny", *view[1:]) as asked:
             said.append(asked.communicate(timeout=240)[0])
 
-    key = api_key(run_dir)
+    key = load_api_key(run_dir)
     assert len(key) >= 43
     assert holders(tmp_path, key) == ["api_key"]
     assert any("emobench.scripted" in line for line in seen_arguments)
@@ -196,43 +196,43 @@ def test_an_endpoint_that_repeats_its_key_does_not_get_it_stored_or_shown(tmp_pa
 
 
 def test_each_run_has_a_key_of_its_own(tmp_path: Path) -> None:
-    keys = {api_key(RunDir(tmp_path / name), create=True) for name in ("a", "b", "c")}
+    keys = {load_api_key(RunDir(tmp_path / name), create=True) for name in ("a", "b", "c")}
     assert len(keys) == 3
 
 
 def test_a_key_that_others_could_read_is_closed_and_an_empty_one_refused(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     with pytest.raises(InvalidInput, match="no key"):
-        api_key(run_dir)
-    key = api_key(run_dir, create=True)
+        load_api_key(run_dir)
+    key = load_api_key(run_dir, create=True)
     run_dir.api_key.chmod(0o644)
-    assert api_key(run_dir) == key
+    assert load_api_key(run_dir) == key
     assert stat.S_IMODE(run_dir.api_key.stat().st_mode) == 0o600
     run_dir.api_key.write_text("\n")
     with pytest.raises(InvalidInput, match="empty"):
-        api_key(run_dir, create=True)
+        load_api_key(run_dir, create=True)
 
 
 def test_a_key_file_that_is_a_link_or_no_file_is_refused(tmp_path: Path) -> None:
     run_dir, other = RunDir(tmp_path / "a"), RunDir(tmp_path / "b")
-    api_key(other, create=True)
+    load_api_key(other, create=True)
     run_dir.endpoints.mkdir(parents=True)
     run_dir.api_key.symlink_to(tmp_path / "none")
     with pytest.raises(InvalidInput, match="no key"):
-        api_key(run_dir, create=True)
+        load_api_key(run_dir, create=True)
     run_dir.api_key.unlink()
     run_dir.api_key.symlink_to(other.api_key)
     with pytest.raises(InvalidInput, match="no key"):
-        api_key(run_dir, create=True)
+        load_api_key(run_dir, create=True)
     run_dir.api_key.unlink()
     os.mkfifo(run_dir.api_key, 0o600)
     with pytest.raises(InvalidInput, match="it is no file"):
-        api_key(run_dir)
+        load_api_key(run_dir)
 
 
 def test_a_run_whose_key_is_empty_starts_no_server(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
-    api_key(run_dir, create=True)
+    load_api_key(run_dir, create=True)
     run_dir.api_key.write_text("\n")
     with supervising(run_dir) as process:
         output = process.stdout.read() if process.stdout else ""
@@ -254,7 +254,7 @@ def test_an_engine_that_prints_its_environment_and_breaks_does_not_tell_the_key(
         assert process.wait(240) == 1
     assert "VLLM_API_KEY=[key]" in output
     assert "SystemError: [key] environ(" in output
-    key = api_key(run_dir)
+    key = load_api_key(run_dir)
     assert key not in output
     assert holders(tmp_path, key) == ["api_key"]
 
@@ -313,7 +313,7 @@ def test_an_endpoint_file_holds_no_key(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(240) == 0
     publish(run_dir, endpoint)
-    key = api_key(run_dir)
+    key = load_api_key(run_dir)
     assert holders(run_dir.path, key) == ["api_key"]
 
 
@@ -325,7 +325,7 @@ def test_a_vllm_script_without_a_key_starts_nothing(tmp_path: Path) -> None:
     vllm.chmod(0o755)
     script = tmp_path / "serve.sh"
     plan = make_plan(CUDA.model_copy(update={"server_setup": ()}), tmp_path)
-    script.write_text(render(plan, RunDir(tmp_path), [shipped_templates()])["serve_user.sh"])
+    script.write_text(render(plan, RunDir(tmp_path), [find_shipped_templates()])["serve_user.sh"])
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
     environment |= {"EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1"}
     for key, code in ((None, False), ("", False), ("x", True)):

@@ -11,18 +11,18 @@ from types import SimpleNamespace
 import pytest
 
 from emobench.cli.status import render
-from emobench.cli.terminal import plain
-from emobench.cli.watch_screen import changes, line, screen
+from emobench.cli.terminal import render_plain
+from emobench.cli.watch_screen import format_line, list_changes, render_screen
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load
-from emobench.runs.cell_state import CellState, cell_jobs, cell_state, job_of_cell
+from emobench.runs.cell_state import CellState, derive_cell_state, find_cell_jobs, find_job_of_cell
 from emobench.runs.held_jobs import find_held
 from emobench.runs.server_state import ServerState
-from emobench.runs.status import RunStatus, run_status
-from emobench.runs.submission import cancel, missing_cells, submit
+from emobench.runs.status import RunStatus, build_run_status
+from emobench.runs.submission import cancel, find_missing_cells, submit
 from emobench.runs.watching import watch
-from emobench.runs.watching.state import Seen, watch_state
+from emobench.runs.watching.state import Seen, build_watch_state
 from emobench.scheduler.interface import JobState
 from emobench.store.endpoints import publish
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, note_cancelled, read_jobs
@@ -56,7 +56,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 def status_of(run_dir: RunDir, scheduler: ScriptedScheduler) -> RunStatus:
     jobs = read_jobs(run_dir)
-    return run_status(load_plan(run_dir), run_dir, jobs, scheduler.all().states(jobs))
+    return build_run_status(load_plan(run_dir), run_dir, jobs, scheduler.all().ask_states(jobs))
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_a_held_job_is_shown_with_what_releases_it(
     job: str, said: str, text: str, run_dir: RunDir
 ) -> None:
     scheduler = ScriptedScheduler(**RUNNING)
-    quiet = watch_state(None, Seen(status_of(run_dir, scheduler), {}), {}, time.time())
+    quiet = build_watch_state(None, Seen(status_of(run_dir, scheduler), {}), {}, time.time())
     scheduler.script[job] = said
     status = status_of(run_dir, scheduler)
     (held,) = status.held
     assert (str(held), held.command) == (text, f"scontrol release {job}")
-    assert text in plain(*render(status), columns=200)
-    state = watch_state(None, Seen(status, {}), {}, time.time())
-    assert text in plain(screen(state, 200, 60), columns=200)
-    assert f"scontrol release {job}" in plain(screen(state, 60, 24), columns=60)
-    assert text in line(state)
-    assert changes(state) != changes(quiet)
+    assert text in render_plain(*render(status), columns=200)
+    state = build_watch_state(None, Seen(status, {}), {}, time.time())
+    assert text in render_plain(render_screen(state, 200, 60), columns=200)
+    assert f"scontrol release {job}" in render_plain(render_screen(state, 60, 24), columns=60)
+    assert text in format_line(state)
+    assert list_changes(state) != list_changes(quiet)
     # The same command again says why nothing happens.
     outcome = submit(load_plan(run_dir), run_dir, schedulers=scheduler.all())
     assert (list(outcome.submitted), list(outcome.held)) == ([], [held])
@@ -123,8 +123,8 @@ def test_after_a_cancel_cells_are_cancelled_and_servers_have_left(
     assert {(server.state, server.reason) for server in status.servers} == {
         (ServerState.LEFT, "cancelled")
     }
-    assert watch_state(None, Seen(status, {}), {}, time.time()).newest_error is None
-    shown = plain(*render(status))
+    assert build_watch_state(None, Seen(status, {}), {}, time.time()).newest_error is None
+    shown = render_plain(*render(status))
     assert "failed" not in shown and "run the same `emobench sweep` command again" in shown
     # What is submitted again is counted by its new job.
     again = submit(load_plan(run_dir), run_dir, schedulers=scheduler.all())
@@ -159,7 +159,8 @@ def test_a_full_disk_is_why_a_cell_left_no_word(
 
     def reasons() -> list[str]:
         return [
-            each.reason for each in run_status(load_plan(run_dir), run_dir, JOBS, gone).problems
+            each.reason
+            for each in build_run_status(load_plan(run_dir), run_dir, JOBS, gone).problems
         ]
 
     assert reasons() == ["GONE", "said why"]
@@ -184,11 +185,11 @@ def test_what_cells_share_is_told_once(run_dir: RunDir) -> None:
     finish_cell(run_dir, 0, "failed", job_id="3_0", **shared)
     finish_cell(run_dir, 1, "failed", job_id="3_1", **shared)
     scheduler = ScriptedScheduler(j1="FAILED", j2="COMPLETED", j3="FAILED")
-    shown = plain(*render(status_of(run_dir, scheduler)))
+    shown = render_plain(*render(status_of(run_dir, scheduler)))
     assert "2 cells failed alike (0-1): server user failed: no card" in shown
     assert shown.count("no card") == 1
     finish_cell(run_dir, 1, "failed", job_id="3_1", exit_reason="error", message="another")
-    shown = plain(*render(status_of(run_dir, scheduler)))
+    shown = render_plain(*render(status_of(run_dir, scheduler)))
     assert "cell 0 failed: " in shown and "cell 1 failed: " in shown
 
 
@@ -257,7 +258,7 @@ def test_how_a_cell_stands(
     fields = {"status": word, "expected": int(expected or 2), "message": "said  why"}
     fields["exit_reason"] = reason_of_end
     summary = CellSummary.model_validate(fields) if word else None
-    found, why = cell_state(cell, summary, job, states)
+    found, why = derive_cell_state(cell, summary, job, states)
     assert found is state
     assert why.startswith(reason) and bool(why) == bool(reason)
 
@@ -266,9 +267,9 @@ def test_the_job_of_a_cell(run_dir: RunDir) -> None:
     """Cells of this machine's jobs, and of a block that the plan no longer has, have no task."""
     plan = load_plan(run_dir)
     here = local_record("array", "a", "8", os.getpid(), cells=(1,))
-    assert cell_jobs(plan, JOBS) == {0: "3_0", 1: "3_1"}
-    assert cell_jobs(plan, [*JOBS, here]) == {0: "3_0", 1: "8"}
-    assert cell_jobs(plan, [replace(JOBS[2], name="gone")]) == {0: "3", 1: "3"}
+    assert find_cell_jobs(plan, JOBS) == {0: "3_0", 1: "3_1"}
+    assert find_cell_jobs(plan, [*JOBS, here]) == {0: "3_0", 1: "8"}
+    assert find_cell_jobs(plan, [replace(JOBS[2], name="gone")]) == {0: "3", 1: "3"}
 
 
 @pytest.mark.parametrize(
@@ -284,9 +285,9 @@ def test_a_cell_that_was_submitted_by_its_values_is_with_that_job(
     job: str | None, states: dict[str, JobState], expected: str
 ) -> None:
     summary = CellSummary(job_id=job)
-    assert job_of_cell(0, {0: "3_0"}, summary, states) == expected
-    assert job_of_cell(0, {}, summary, states) == (job if job in states else None)
-    assert job_of_cell(0, {}, None, states) is None
+    assert find_job_of_cell(0, {0: "3_0"}, summary, states) == expected
+    assert find_job_of_cell(0, {}, summary, states) == (job if job in states else None)
+    assert find_job_of_cell(0, {}, None, states) is None
 
 
 def test_a_cell_by_its_values_is_shown_and_not_submitted_again(run_dir: RunDir) -> None:
@@ -294,18 +295,18 @@ def test_a_cell_by_its_values_is_shown_and_not_submitted_again(run_dir: RunDir) 
     jobs = [job for job in JOBS if job.kind is not JobKind.ARRAY] + [by_hand]
     finish_cell(run_dir, 0, "running", job_id="9_0")
     plan = load_plan(run_dir)
-    assert missing_cells(plan, run_dir, jobs, {"9_0": STARTED}) == ({"a": [1]}, {"a": [0]})
-    cells = run_status(plan, run_dir, jobs, {"9_0": STARTED}).cells
+    assert find_missing_cells(plan, run_dir, jobs, {"9_0": STARTED}) == ({"a": [1]}, {"a": [0]})
+    cells = build_run_status(plan, run_dir, jobs, {"9_0": STARTED}).cells
     assert (cells.running, cells.waiting) == (1, 1)
     finish_cell(run_dir, 0, "incomplete", job_id="9_0", exit_reason="interrupted")
-    cells = run_status(plan, run_dir, jobs, {"9": JobState("CANCELLED")}).cells
+    cells = build_run_status(plan, run_dir, jobs, {"9": JobState("CANCELLED")}).cells
     assert (cells.cancelled, cells.waiting) == (1, 1)
 
 
 def test_each_task_of_an_array_has_its_own_end(run_dir: RunDir) -> None:
     completed = JobState("COMPLETED", "", "n1", "0:0")
     states = {"1": STARTED, "2": STARTED, "3_0": STARTED, "3_1": completed}
-    status = run_status(load_plan(run_dir), run_dir, JOBS, states)
+    status = build_run_status(load_plan(run_dir), run_dir, JOBS, states)
     assert (status.cells.waiting, status.cells.failed) == (1, 1)
     (problem,) = status.problems
     assert (problem.cell, problem.reason) == (1, "its job ended without a result")
@@ -315,8 +316,8 @@ def test_cells_of_an_array_that_cannot_be_asked_about_are_not_missing(run_dir: R
     """They would be submitted twice."""
     finish_cell(run_dir, 0)
     states = {"3": JobState("UNKNOWN")}
-    assert missing_cells(load_plan(run_dir), run_dir, JOBS, states) == ({}, {"a": [1]})
-    assert missing_cells(load_plan(run_dir), run_dir, JOBS, {"3_1": ENDED}) == ({"a": [1]}, {})
+    assert find_missing_cells(load_plan(run_dir), run_dir, JOBS, states) == ({}, {"a": [1]})
+    assert find_missing_cells(load_plan(run_dir), run_dir, JOBS, {"3_1": ENDED}) == ({"a": [1]}, {})
 
 
 def test_a_run_is_live_as_long_as_a_job_works_for_it(run_dir: RunDir) -> None:

@@ -14,7 +14,7 @@ from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.gates import Gates
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.core.times import iso
+from emobench.core.times import to_iso
 from emobench.runs import submission
 from emobench.runs.submission import cancel, submission_lock, submit
 from emobench.store.jobs import (
@@ -88,7 +88,7 @@ def test_a_cancellation_leaves_nothing_alive(plan: Plan, run_dir: RunDir) -> Non
     submit(plan, run_dir, schedulers=scheduler.all())
     stopped = cancel(run_dir, schedulers=scheduler.all())
     assert len(stopped.stopped) == 6 and not stopped.shared
-    assert scheduler.live(read_jobs(run_dir)) == []
+    assert scheduler.find_live(read_jobs(run_dir)) == []
     assert list(cancel(run_dir, schedulers=scheduler.all()).stopped) == []
 
 
@@ -139,7 +139,7 @@ def test_a_command_that_was_killed_is_completed_and_nothing_is_submitted_twice(
     submit(plan, run_dir, say=said.append, schedulers=scheduler.all())
     everything = ["user", "assistant_a", "assistant_b", "a", "b", "cleanup"]
     assert sorted(scheduler.in_queue()) == sorted(everything)
-    live = scheduler.live(read_jobs(run_dir))
+    live = scheduler.find_live(read_jobs(run_dir))
     assert sorted(names(live)) == sorted(everything)
     assert len({name for name in scheduler.in_queue() if name in before}) == len(before)
     cancelled = [each for each in scheduler.accepted if each not in live]
@@ -173,7 +173,7 @@ def test_a_server_that_waited_too_long_for_its_arrays_is_replaced(
         submit(plan, run_dir, schedulers=scheduler.all())
     scheduler.revive()
     user, first, second = read_jobs(run_dir)
-    old = iso(time.time() - 1000)
+    old = to_iso(time.time() - 1000)
     write_jobs(run_dir, [replace(job, submitted=old) for job in (user, first, second)])
     scheduler.accepted = []
     scheduler.script[user.job_id] = scheduler.script[first.job_id] = "RUNNING"

@@ -11,7 +11,7 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.run_dir import RunDir
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import Accounted, Accounts
-from emobench.scheduler.slurm_commands import parse_accounting, slurm_accounts
+from emobench.scheduler.slurm_commands import ask_slurm_accounts, parse_accounting
 from emobench.scheduler.usage import ask_accounts
 from emobench.store.events import EventLog
 from emobench.store.jobs import JobKind, JobRecord
@@ -80,4 +80,4 @@ def test_a_sacct_that_cannot_be_asked_is_no_exception(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         slurm_commands, "run_command", lambda command: (None, "Slurm accounting\noff")
     )
-    assert slurm_accounts(["7"]) == Accounts({}, "Slurm accounting off")
+    assert ask_slurm_accounts(["7"]) == Accounts({}, "Slurm accounting off")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile, Container
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.render import render
@@ -40,7 +40,7 @@ def started(
     run_dir = RunDir(folder / "a b")
     script = folder / "serve.sh"
     script.write_text(
-        render(make_plan(profile, folder), run_dir, [shipped_templates()])["serve_user.sh"]
+        render(make_plan(profile, folder), run_dir, [find_shipped_templates()])["serve_user.sh"]
     )
     own = {
         "EMOBENCH_HOST": "h",
@@ -101,7 +101,7 @@ def test_in_a_container_the_guard_stands_before_the_images_own_modules(tmp_path:
     run_dir = RunDir(tmp_path / "a b")
     plan = make_plan(CUDA.model_copy(update={"container": container}), tmp_path)
     script = tmp_path / "rc.sh"
-    script.write_text(render(plan, run_dir, [shipped_templates()])["container_rc.sh"])
+    script.write_text(render(plan, run_dir, [find_shipped_templates()])["container_rc.sh"])
     for own, expected in (("/image", f"{run_dir.scripts}:/image"), ("", str(run_dir.scripts))):
         image = {"PYTHONPATH": own, "VLLM_USE_RUST_FRONTEND": "1"}
         ran = subprocess.run(

@@ -13,11 +13,11 @@ from emobench.scheduler.cost import (
     Mark,
     Period,
     Spent,
-    by_cell,
-    cost_of,
-    number,
-    periods,
-    spent,
+    compute_cost,
+    format_hours,
+    list_periods,
+    share_by_cell,
+    split_time,
     sum_up,
 )
 from emobench.store.jobs import JobKind
@@ -63,11 +63,11 @@ LIFE = marks((101, "starting"), (160, "ready"), (200, "busy"), (500, "idle"), (6
     ],
 )
 def test_where_the_time_of_a_run_went(run: JobRun, events: list[Mark], expected: Spent) -> None:
-    assert spent(run, events, NOW) == expected
+    assert split_time(run, events, NOW) == expected
 
 
 def test_a_server_answers_from_ready_on() -> None:
-    found = periods(server(ended=700), LIFE, NOW)
+    found = list_periods(server(ended=700), LIFE, NOW)
     assert [(p.start, p.end) for p in found] == [(160, 200), (200, 500), (500, 600), (600, 700)]
 
 
@@ -78,7 +78,7 @@ def test_time_is_split_between_the_conversations_that_need_the_server() -> None:
         Conversation(1, 40, 80, ("user",)),
         Conversation(2, 200, 300, ("user",)),
     ]
-    shares = by_cell(answering, talks)
+    shares = share_by_cell(answering, talks)
     # user: 40 s alone, 20 s of two; assistant_a: 10 s alone, with 4 cards.
     assert list(shares[0]) == pytest.approx([2 * 50 + 4 * 10, 50 + 10])
     assert list(shares[1]) == pytest.approx([2 * 30, 30])
@@ -98,7 +98,7 @@ def test_the_split_agrees_with_counting_second_by_second() -> None:
         active = [talk for talk in talks if talk.start <= second < talk.end]
         for talk in active:
             expected[talk.cell] += cards / len(active)
-    shares = by_cell(answering, talks)
+    shares = share_by_cell(answering, talks)
     assert {cell: cards for cell, (cards, _) in shares.items()} == pytest.approx(expected)
 
 
@@ -109,7 +109,7 @@ def test_totals_weigh_servers_by_their_cards() -> None:
         JobRun(JobKind.ARRAY, "a", "8_0", 0, 600, 4200, 0, "sacct", 0),
     ]
     events = {"7": marks((0, "starting"), (1800, "ready"), (2700, "busy"))}
-    totals = sum_up(cost_of(runs, events, NOW))
+    totals = sum_up(compute_cost(runs, events, NOW))
     assert totals.accelerator_hours == 4
     assert totals.accelerator_hours_loading == 1 + 2
     assert totals.accelerator_hours_serving == 0.5
@@ -120,7 +120,7 @@ def test_totals_weigh_servers_by_their_cards() -> None:
 
 
 def test_without_cards_the_servers_hours_are_shown() -> None:
-    totals = sum_up(cost_of([server(0, 3600, cards=0)], {}, NOW))
+    totals = sum_up(compute_cost([server(0, 3600, cards=0)], {}, NOW))
     assert totals.accelerator_hours == 0
     assert str(totals) == "1.00 server-hours: 1.00 loading, 0.000 serving, 0.000 idle"
 
@@ -130,4 +130,4 @@ def test_without_cards_the_servers_hours_are_shown() -> None:
     [(0, "0.000"), (0.0042, "0.004"), (0.5, "0.50"), (12.34, "12.3"), (1e3, "1000")],
 )
 def test_hours_have_the_digits_that_matter(hours: float, text: str) -> None:
-    assert number(hours) == text
+    assert format_hours(hours) == text

@@ -9,7 +9,7 @@ import pytest
 from emobench.cli.main import main
 from emobench.config.load import load_sweep
 from emobench.config.profile import load_profile, read_profile
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile
 from emobench.scheduler.first_profile import write_profile
 from emobench.scheduler.site import Nodes, Site
@@ -18,7 +18,7 @@ UP = {"State": "UP", "Default": "NO", "MaxTime": "UNLIMITED"}
 
 
 def profile_of(folder: Path, site: Site) -> tuple[ClusterProfile, str]:
-    text = write_profile(site, [shipped_templates()])
+    text = write_profile(site, [find_shipped_templates()])
     (folder / "site.yaml").write_text(text)
     return read_profile(folder / "site.yaml"), text
 

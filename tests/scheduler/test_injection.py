@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.errors import InvalidInput
 from emobench.core.models import VllmModel
 from emobench.core.plan import Plan
@@ -90,9 +90,9 @@ def test_the_engines_arguments_and_environment_arrive_verbatim(value: str, tmp_p
     if "\n" in value:
         # Where sbatch reads a value, a second line would be an option or a command of its own.
         with pytest.raises(InvalidInput, match="control character"):
-            render(plan, RunDir(tmp_path), [shipped_templates()])
+            render(plan, RunDir(tmp_path), [find_shipped_templates()])
         return
-    texts = render(plan, RunDir(tmp_path), [shipped_templates()])
+    texts = render(plan, RunDir(tmp_path), [find_shipped_templates()])
     _run(texts["serve_assistant_a.sh"], tmp_path, EMOBENCH_HOST="h", EMOBENCH_PORT="1")
     argv, environment = _called(out)
     assert argv[:2] == ["serve", value]
@@ -109,7 +109,9 @@ def test_values_of_several_lines_arrive_verbatim_where_only_the_shell_reads_them
     out = _stub(tmp_path / "bin", "vllm")
     model = VllmModel(model="m", extra_args=(value,))
     profile = CUDA.model_copy(update={"server_env": {"NASTY": value}, "server_setup": ()})
-    texts = render(make_plan(profile, tmp_path, model), RunDir(tmp_path), [shipped_templates()])
+    texts = render(
+        make_plan(profile, tmp_path, model), RunDir(tmp_path), [find_shipped_templates()]
+    )
     _run(texts["serve_user.sh"], tmp_path, EMOBENCH_HOST="h", EMOBENCH_PORT="1")
     argv, environment = _called(out)
     assert argv[-1] == environment["NASTY"] == value
@@ -118,7 +120,7 @@ def test_values_of_several_lines_arrive_verbatim_where_only_the_shell_reads_them
 
 @pytest.mark.parametrize("value", [value for value in NASTY if "\n" not in value])
 def test_headers_keep_a_nasty_model_id_on_its_line(value: str, tmp_path: Path) -> None:
-    texts = render(_nasty_plan(value, tmp_path), RunDir(tmp_path), [shipped_templates()])
+    texts = render(_nasty_plan(value, tmp_path), RunDir(tmp_path), [find_shipped_templates()])
     lines = texts["user_vllm.sbatch"].splitlines()
     assert sum(line.startswith("#SBATCH --comment=") for line in lines) == 1
     assert all(line.startswith("#") for line in lines[: lines.index("set -u")] if line)
@@ -129,7 +131,7 @@ def test_paths_reach_the_run_verbatim(folder: str, tmp_path: Path) -> None:
     out = _stub(tmp_path / "bin", "my python")
     run_dir = RunDir(tmp_path / folder)
     plan = _nasty_plan("m", tmp_path / folder, python=str(tmp_path / "bin" / "my python"))
-    texts = render(plan, run_dir, [shipped_templates()])
+    texts = render(plan, run_dir, [find_shipped_templates()])
     job = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_MIN": "0"}
     _run(texts["tau_array_a.sbatch"], tmp_path, **job)
     argv, environment = _called(out)
@@ -144,7 +146,7 @@ def test_a_run_by_hand_takes_its_arguments_verbatim_and_control_by_default(tmp_p
     out = _stub(tmp_path / "bin", "python")
     cancelled = _stub(tmp_path / "bin", "scancel")
     plan = _nasty_plan("m", tmp_path, python=str(tmp_path / "bin" / "python"))
-    text = render(plan, RunDir(tmp_path), [shipped_templates()])["tau_array_a.sbatch"]
+    text = render(plan, RunDir(tmp_path), [find_shipped_templates()])["tau_array_a.sbatch"]
     _run(text, tmp_path, "retail", "react", "Qwen/$(touch pwned) x", "1")
     assert _called(out)[0][5:] == [
         *("--env", "retail", "--agent-strategy", "react", "--model", "Qwen/$(touch pwned) x"),
@@ -164,7 +166,7 @@ def test_a_run_by_hand_takes_its_arguments_verbatim_and_control_by_default(tmp_p
 def test_an_index_beyond_the_block_never_runs_another_blocks_cell(tmp_path: Path) -> None:
     out = _stub(tmp_path / "bin", "python")
     plan = _nasty_plan("m", tmp_path, python=str(tmp_path / "bin" / "python"))
-    text = render(plan, RunDir(tmp_path), [shipped_templates()])["tau_array_a.sbatch"]
+    text = render(plan, RunDir(tmp_path), [find_shipped_templates()])["tau_array_a.sbatch"]
     for arguments, task in (([], "4"), (["retail"], "1"), ([], "")):
         with pytest.raises(subprocess.CalledProcessError) as caught:
             _run(text, tmp_path, *arguments, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID=task)
@@ -186,7 +188,7 @@ def test_gaudi_cards_become_module_ids_or_the_server_does_not_start(
     (tmp_path / "bin" / "hl-smi").write_text(HL_SMI)
     (tmp_path / "bin" / "hl-smi").chmod(0o755)
     plan = make_plan(GAUDI.model_copy(update={"server_setup": ()}), tmp_path)
-    text = render(plan, RunDir(tmp_path), [shipped_templates()])["serve_user.sh"]
+    text = render(plan, RunDir(tmp_path), [find_shipped_templates()])["serve_user.sh"]
     job = {"SLURM_JOB_GPUS": cards, "EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1"}
     if modules is None:
         with pytest.raises(subprocess.CalledProcessError):
@@ -209,7 +211,7 @@ def test_gaudi_cards_of_a_gres_without_a_variable_are_asked_of_slurm(tmp_path: P
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     plan = make_plan(GAUDI.model_copy(update={"server_setup": ()}), tmp_path)
-    text = render(plan, RunDir(tmp_path), [shipped_templates()])["serve_user.sh"]
+    text = render(plan, RunDir(tmp_path), [find_shipped_templates()])["serve_user.sh"]
     job = {"SLURM_JOB_ID": "5", "EMOBENCH_HOST": "h", "EMOBENCH_PORT": "1"}
     for node, modules in (("gaudi1", "3,7"), ("gaudi3", "0,5")):
         _run(text, tmp_path, **job, SLURMD_NODENAME=node)

@@ -16,9 +16,9 @@ from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import check_keys, submit, write_scripts
 from emobench.scheduler import local
-from emobench.scheduler.sbatch_lines import sbatch_lines
+from emobench.scheduler.sbatch_lines import format_sbatch_lines
 from emobench.scheduler.slurm import SlurmScheduler
-from emobench.store.hosted_keys import hosted_key
+from emobench.store.hosted_keys import find_hosted_key
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.slurm_commands import SlurmCommands
 
@@ -80,7 +80,7 @@ def test_a_successor_is_given_no_key(slurm: SlurmCommands, plan: Plan, tmp_path:
 def test_the_lines_for_people_hand_on_no_key(
     slurm: SlurmCommands, plan: Plan, tmp_path: Path
 ) -> None:
-    lines = list(sbatch_lines(plan, tmp_path, {"a": [0, 1]}, ["user"], [], {}))
+    lines = list(format_sbatch_lines(plan, tmp_path, {"a": [0, 1]}, ["user"], [], {}))
     assert lines
     (tmp_path / "user_vllm.sbatch").touch()
     subprocess.run(["bash", "-euc", "\n".join(lines)], check=True)
@@ -94,18 +94,18 @@ def test_a_job_has_the_key_that_was_kept_and_a_shell_its_own(
     run_dir = RunDir(tmp_path / "run")
     write_scripts(plan, run_dir)
     monkeypatch.setenv("FIRST_KEY", "sk-renewed-0123456789")
-    assert hosted_key(run_dir, "FIRST_KEY") == "sk-renewed-0123456789"
+    assert find_hosted_key(run_dir, "FIRST_KEY") == "sk-renewed-0123456789"
     monkeypatch.delenv("FIRST_KEY")
-    assert hosted_key(run_dir, "FIRST_KEY") == KEYS["FIRST_KEY"]
+    assert find_hosted_key(run_dir, "FIRST_KEY") == KEYS["FIRST_KEY"]
     check_keys(plan, run_dir)
     write_scripts(plan, run_dir)  # from a shell without it
     assert json.loads(run_dir.hosted_keys.read_text()) == KEYS
     monkeypatch.setenv("FIRST_KEY", "sk-renewed-0123456789")
     write_scripts(plan, run_dir)
     monkeypatch.delenv("FIRST_KEY")
-    assert hosted_key(run_dir, "FIRST_KEY") == "sk-renewed-0123456789"
+    assert find_hosted_key(run_dir, "FIRST_KEY") == "sk-renewed-0123456789"
     run_dir.hosted_keys.unlink()
-    assert hosted_key(run_dir, "FIRST_KEY") is None
+    assert find_hosted_key(run_dir, "FIRST_KEY") is None
     with pytest.raises(InvalidInput, match="FIRST_KEY is not set"):
         check_keys(plan, run_dir)
 
@@ -119,11 +119,11 @@ def test_keys_are_read_from_no_link(
     run_dir.hosted_keys.rename(tmp_path / "moved")
     run_dir.hosted_keys.symlink_to(tmp_path / "moved")
     with pytest.raises(InvalidInput, match="no keys of endpoints"):
-        hosted_key(run_dir, "FIRST_KEY")
+        find_hosted_key(run_dir, "FIRST_KEY")
 
 
 def test_a_job_on_this_machine_is_started_without_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "sk-of-an-endpoint")
     monkeypatch.setenv("OF_THE_SITE", "1")
-    handed_on = local._environment("command", "token", ["A_KEY"])
+    handed_on = local._build_environment("command", "token", ["A_KEY"])
     assert "A_KEY" not in handed_on and handed_on["OF_THE_SITE"] == "1"

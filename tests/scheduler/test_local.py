@@ -15,7 +15,7 @@ import pytest
 from emobench.core.cluster import ClusterProfile
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.local import LocalScheduler, find_processes, state_of_process
+from emobench.scheduler.local import LocalScheduler, find_process_state, find_processes
 from emobench.scheduler.schedulers import Schedulers
 from emobench.store.jobs import JobRecord, LocalProcess, read_jobs
 from tests.support.plans import make_plan, scripted
@@ -74,7 +74,7 @@ def test_every_missing_cell_runs_under_a_throttle_over_all_blocks(run: Run) -> N
     jobs = run.submit({"a": [0, 1, 3], "b": [4, 7]})
     assert [(job.name, job.cells) for job in jobs] == [("a", (0, 1, 3)), ("b", (4, 7))]
     assert jobs[0].process == jobs[1].process
-    until(lambda: not LOCAL.live(jobs), "the cells to end")
+    until(lambda: not LOCAL.find_live(jobs), "the cells to end")
     running = most = 0
     for event in run.events.read_text().split():
         running += 1 if event == "start" else -1
@@ -92,16 +92,16 @@ def test_jobs_are_recorded_and_found_again_but_not_by_a_recycled_pid(run: Run) -
     seen: list[JobRecord] = []
     jobs = LOCAL.submit(run.plan, run.run_dir, {"a": [0]}, ["user"], seen.append)
     assert read_jobs(run.run_dir) == jobs == seen
-    assert [state.state for state in LOCAL.states(jobs).values()] == ["RUNNING"] * 2
+    assert [state.state for state in LOCAL.ask_states(jobs).values()] == ["RUNNING"] * 2
     process = process_of(jobs[0])
     # One that was gone before its start could be read has none.
     for ticks in ((process.start_ticks or 0) - 1, None):
         recycled = replace(process, start_ticks=ticks, token="another")
-        assert state_of_process(recycled).state == "GONE"
+        assert find_process_state(recycled).state == "GONE"
         assert find_processes(recycled) == []
         LOCAL.cancel([replace(jobs[0], process=recycled)], grace_s=0)
-    assert state_of_process(process).state == "RUNNING"
-    assert state_of_process(replace(process, host="elsewhere")).state == "UNKNOWN"
+    assert find_process_state(process).state == "RUNNING"
+    assert find_process_state(replace(process, host="elsewhere")).state == "UNKNOWN"
 
 
 def undated(jobs: list[JobRecord]) -> list[JobRecord]:
@@ -139,7 +139,7 @@ def test_a_job_imports_nothing_from_the_present_folder(
     (tmp_path / "submitit.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.chdir(tmp_path)
     jobs = run.submit({"a": [0]})
-    until(lambda: not LOCAL.live(jobs), "the cell to end")
+    until(lambda: not LOCAL.find_live(jobs), "the cell to end")
     assert run.lines("end") == 1
 
 
@@ -188,7 +188,7 @@ def test_what_is_left_of_a_job_whose_first_process_was_killed_is_ended_too(tmp_p
     until((tmp_path / "up").exists, "the server to run")
     os.kill(process_of(jobs[0]).pid, signal.SIGKILL)
     process = process_of(jobs[0])
-    until(lambda: state_of_process(process).state == "GONE", "the first process to end")
+    until(lambda: find_process_state(process).state == "GONE", "the first process to end")
     assert find_processes(process)
     LOCAL.cancel(jobs)
     assert not find_processes(process)
@@ -206,7 +206,7 @@ def test_jobs_outlive_the_command_that_started_them(run: Run) -> None:
     jobs = read_jobs(run.run_dir)
     assert load_plan(run.run_dir) == run.plan
     until(lambda: run.lines("end") == 1, "the cell to end")
-    assert state_of_process(process_of(jobs[0])).state == "RUNNING"
+    assert find_process_state(process_of(jobs[0])).state == "RUNNING"
     log = run.folder / "logs" / f"user_vllm_{jobs[0].job_id}.out"
     until(lambda: log.is_file() and log.read_text() == "serving\n", "the server's log")
 

@@ -11,7 +11,7 @@ from emobench.core.job_id import expand_id
 from emobench.core.ranges import format_ranges
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import JobState, Phase
-from emobench.scheduler.slurm_commands import CommentedJob, commented_jobs, slurm_states
+from emobench.scheduler.slurm_commands import CommentedJob, ask_slurm_states, find_commented_jobs
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_queue_says_what_lives_and_accounting_how_the_rest_ended(
         "1|COMPLETED|0:0|None|cuda1\n2_0|COMPLETED|0:0|None|cuda2\n3|CANCELLED by 0|0:15|None|c\n"
         "4|RUNNING|0:0|None|cuda1\n",
     )
-    assert slurm_states(["1", "2", "3", "4", "5"]) == {
+    assert ask_slurm_states(["1", "2", "3", "4", "5"]) == {
         "1": JobState("RUNNING", "", "cuda1"),
         "2_0": JobState("COMPLETED", "", "cuda2", "0:0"),
         "2_1": JobState("PENDING", "Priority"),
@@ -65,7 +65,7 @@ def test_the_queue_says_what_lives_and_accounting_how_the_rest_ended(
 
 def test_without_any_answer_nothing_is_said_to_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     _answers(monkeypatch, None, None)
-    assert slurm_states(["1"]) == {"1": JobState("UNKNOWN")}
+    assert ask_slurm_states(["1"]) == {"1": JobState("UNKNOWN")}
     assert JobState("UNKNOWN").live
 
 
@@ -115,7 +115,7 @@ def test_jobs_of_the_queue_come_with_their_comment_and_the_tasks_that_there_are(
         return rows, ""
 
     monkeypatch.setattr(slurm_commands, "run_command", answer)
-    assert commented_jobs({1000, 0}) == [
+    assert find_commented_jobs({1000, 0}) == [
         CommentedJob("8", 0.0, "", ()),
         CommentedJob("9", 1700000004.0, "a server", ()),
         CommentedJob("12", 1700000005.0, "an array: a|b", (0, 3, 4)),
@@ -123,4 +123,4 @@ def test_jobs_of_the_queue_come_with_their_comment_and_the_tasks_that_there_are(
     assert "--user=0,1000" in asked[0]
     monkeypatch.setattr(slurm_commands, "run_command", lambda command: (None, "no controller"))
     with pytest.raises(EmobenchError, match="squeue does not answer: no controller"):
-        commented_jobs({0})
+        find_commented_jobs({0})

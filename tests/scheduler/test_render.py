@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emobench.config.load import load_profile
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import Container
 from emobench.core.errors import InvalidInput
 from emobench.core.models import OpenAIModel, VllmModel
@@ -23,7 +23,7 @@ from tests.support.plans import ASSISTANT, CUDA, GAUDI, make_plan, scripted, var
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN_DIR = RunDir(Path("/scratch/me/runs/study"))
-TEMPLATES = [shipped_templates()]
+TEMPLATES = [find_shipped_templates()]
 
 
 LARGE = VllmModel(

@@ -13,7 +13,7 @@ from emobench.runs.submission import write_scripts
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import JobState
 from emobench.scheduler.slurm import SlurmScheduler
-from emobench.scheduler.slurm_commands import cancel_slurm, slurm_states
+from emobench.scheduler.slurm_commands import ask_slurm_states, cancel_slurm
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
 from tests.support.plans import CUDA, make_plan, scripted
 from tests.support.slurm_commands import SlurmCommands
@@ -233,14 +233,14 @@ def test_who_lives_is_asked_of_squeue_and_of_accounting_where_it_does_not_answer
 ) -> None:
     jobs = [JobRecord(JobKind.ARRAY, "a", "1"), JobRecord(JobKind.SERVER, "user", "2")]
     queue(slurm, j1_0="COMPLETED", j1_1="PENDING", j2="FAILED")
-    assert SLURM.live(jobs) == jobs[:1]
+    assert SLURM.find_live(jobs) == jobs[:1]
     assert slurm.calls("sacct") == []
     slurm.answer("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert SLURM.live(jobs) == []
+    assert SLURM.find_live(jobs) == []
     slurm.answer("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     slurm.say("sacct", "1_0|COMPLETED|0:0|None|n1")
     # What nobody answers for may be alive.
-    assert SLURM.live(jobs) == jobs[1:]
+    assert SLURM.find_live(jobs) == jobs[1:]
 
 
 def test_many_jobs_are_asked_about_in_parts(
@@ -248,10 +248,10 @@ def test_many_jobs_are_asked_about_in_parts(
 ) -> None:
     monkeypatch.setattr(slurm_commands, "CHUNK", 2)
     queue(slurm, j1="RUNNING", j2="RUNNING", j3="RUNNING")
-    assert slurm_states(["1", "2", "3"]) == {name: JobState("RUNNING") for name in "123"}
+    assert ask_slurm_states(["1", "2", "3"]) == {name: JobState("RUNNING") for name in "123"}
     asked = [call.rpartition("--jobs=")[2] for call in slurm.calls("squeue")]
     assert asked == ["1,2", "3"]
     jobs = [JobRecord(JobKind.SERVER, "user", name) for name in "123"]
-    assert SLURM.live(jobs) == jobs
-    SLURM.accounts(["1", "2", "3"])
+    assert SLURM.find_live(jobs) == jobs
+    SLURM.ask_accounts(["1", "2", "3"])
     assert [call.rpartition("=")[2] for call in slurm.calls("sacct")][-2:] == ["1,2", "3"]

@@ -65,14 +65,14 @@ def test_tasks_are_those_of_the_adapter() -> None:
     benchmark = load_benchmark()
     for env in TASK_COUNTS:
         read = load_env(env)
-        for ours, theirs in zip(read.tasks, benchmark.tasks(env), strict=True):
+        for ours, theirs in zip(read.tasks, benchmark.load_tasks(env), strict=True):
             assert ours.instruction == theirs.instruction
             assert ours.user_id == theirs.user_id
             assert list(ours.outputs) == theirs.outputs
             assert [(act.tool, act.arguments) for act in ours.actions] == [
                 (action.name, action.kwargs) for action in theirs.actions
             ]
-        names = {tool["function"]["name"] for tool in benchmark.tools_info(env)}
+        names = {tool["function"]["name"] for tool in benchmark.read_tools_info(env)}
         assert names == read.tools
 
 
@@ -83,7 +83,7 @@ def test_without_the_source_the_adapter_is_asked(monkeypatch: pytest.MonkeyPatch
         raise ValueError("not literals")
 
     direct = load_env("airline")
-    monkeypatch.setattr(tasks, "_from_source", refuse)
+    monkeypatch.setattr(tasks, "_read_source", refuse)
     through = load_env.__wrapped__("airline")
     assert through.tools == direct.tools
     assert [t.actions for t in through.tasks] == [t.actions for t in direct.tasks]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.config.variants import builtin
+from emobench.config.variants import load_builtin
 from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.runner.injection import UserRequest, seams
 from tests.support.scripted import Launch
 
-VARIANTS = {name: builtin(name).text for name in BUILTIN_VARIANTS}
+VARIANTS = {name: load_builtin(name).text for name in BUILTIN_VARIANTS}
 
 
 def solve(url: str, env: str, task: int, strategy: str, user: str, variant: str) -> Any:
@@ -26,7 +26,7 @@ def solve(url: str, env: str, task: int, strategy: str, user: str, variant: str)
 
     benchmark = load_benchmark()
     with seams(benchmark, complete):
-        request = UserRequest(user, builtin(variant))
+        request = UserRequest(user, load_builtin(variant))
         environment = benchmark.make_env(env, task, request, "scripted")
         agent = benchmark.make_agent(strategy, env, "scripted", 0.0, ["User: hello"] * 5)
         return agent.solve(environment, task)

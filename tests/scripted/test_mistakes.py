@@ -9,7 +9,7 @@ import pytest
 from emobench.benchmarks.tasks import NO_EFFECT, Action, Task
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
-from emobench.scripted.script import MISTAKES, Script, faithful, with_mistake
+from emobench.scripted.script import MISTAKES, Script, write_faithful, write_mistaken
 from tests.support.tau_loop import converse
 
 ANGRY = "You are full of anger."
@@ -22,8 +22,8 @@ class Database:
         from emobench.benchmarks.adapter import load_benchmark
 
         benchmark = load_benchmark()
-        self.frozen = pickle.dumps(benchmark.module(f"envs.{env}.data").load_data())
-        tools = benchmark.module(f"envs.{env}.tools").ALL_TOOLS
+        self.frozen = pickle.dumps(benchmark.import_module(f"envs.{env}.data").load_data())
+        tools = benchmark.import_module(f"envs.{env}.tools").ALL_TOOLS
         self.tools = {tool.get_info()["function"]["name"]: tool for tool in tools}
 
     def after(self, acts: tuple[Action, ...]) -> Any:
@@ -55,16 +55,16 @@ def test_every_mistake_costs_the_reward(library: Library, env: str) -> None:
         if task.index % 5 and task.index not in odd:
             continue
         expected = database.after(task.actions)
-        assert solves(faithful(task), task, database, expected)
+        assert solves(write_faithful(task), task, database, expected)
         scripts = [made for make in MISTAKES if (made := make(task, "key")) is not None]
-        for script in [*scripts, with_mistake(task, "key")]:
+        for script in [*scripts, write_mistaken(task, "key")]:
             assert script.mistake
             assert not solves(script, task, database, expected), (task.index, script.mistake)
 
 
 def test_all_kinds_occur(library: Library) -> None:
     kinds = Counter(
-        with_mistake(task, f"key/{task.index}").mistake
+        write_mistaken(task, f"key/{task.index}").mistake
         for index in library.indices.values()
         for task in index.source.tasks
     )

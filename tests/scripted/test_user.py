@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from emobench.scripted import user
-from emobench.scripted.user import PHRASES, first_person, hear, phrase
+from emobench.scripted.user import PHRASES, choose_phrase, hear, to_first_person
 from tests.support.tau_loop import PROMPT, REACT_PROMPT
 
 INSTRUCTION = (
@@ -65,7 +65,7 @@ def test_the_variant_is_heard_in_every_turn(variant: str) -> None:
     for turn in range(1, 5):
         said = say(*["Go on."] * turn, prompt=PROMPT + suffix, variants=variants)
         assert hear(said)[0] == variant
-        assert phrase(variant, turn - 1) in said
+        assert choose_phrase(variant, turn - 1) in said
         assert hear(say(*["Go on."] * turn, variants=variants))[0] == "control"
 
 
@@ -114,5 +114,7 @@ def test_verifier_and_reflection_prompts() -> None:
 
 
 def test_first_person_keeps_the_facts() -> None:
-    said = first_person("You name is Bo. Your order is #W1. You're sure the agent has to ask you.")
+    said = to_first_person(
+        "You name is Bo. Your order is #W1. You're sure the agent has to ask you."
+    )
     assert said == "My name is Bo. My order is #W1. I'm sure you have to ask me."

@@ -16,7 +16,7 @@ import pytest
 from emobench.core.plan import load_plan
 from emobench.serving import canary
 from emobench.serving.canary import Verdict, calls_tools, send_canaries
-from emobench.store.endpoints import api_key, read_endpoint
+from emobench.store.endpoints import load_api_key, read_endpoint
 from tests.support.model_server import Reply, recording
 from tests.support.serving import READY, make_run, supervising, until_state
 
@@ -93,8 +93,8 @@ def test_a_chat_that_is_refused_is_a_failure(
     failure = verdict_on(lambda _: reply).failure
     assert failure is not None
     assert failure.kind == kind
-    assert words in failure.text()
-    assert KEY not in failure.text()
+    assert words in failure.format_text()
+    assert KEY not in failure.format_text()
 
 
 def test_tools_without_a_parser_are_a_failure_that_says_what_to_set() -> None:
@@ -218,7 +218,7 @@ def test_a_warning_stands_in_the_endpoint_file_and_in_the_log(tmp_path: Path) ->
     assert len(endpoint.warnings) == 1
     assert "the assistant would read" in endpoint.warnings[0]
     assert f"Warning: {endpoint.warnings[0]}" in output
-    assert api_key(run_dir) not in output
+    assert load_api_key(run_dir) not in output
 
 
 def test_the_scripted_servers_pass(tmp_path: Path) -> None:

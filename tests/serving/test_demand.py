@@ -21,9 +21,9 @@ from emobench.serving.demand import (
     LeaseDemand,
     OwnDemand,
     RemainingCells,
-    who_leases,
-    who_needs_lease,
-    who_needs_server,
+    describe_lease_need,
+    describe_lessees,
+    describe_server_need,
 )
 from emobench.store.endpoints import ServerLocation
 from emobench.store.jobs import JobKind, JobRecord, write_jobs
@@ -87,7 +87,7 @@ def test_who_needs_a_server(
     run_dir: RunDir,
 ) -> None:
     schedulers = ScriptedScheduler(**states).all()
-    found = who_needs_server(plan, run_dir, jobs, server, age_s, schedulers=schedulers)
+    found = describe_server_need(plan, run_dir, jobs, server, age_s, schedulers=schedulers)
     assert found.startswith(who) and bool(found) == bool(who)
 
 
@@ -98,38 +98,38 @@ def test_cells_that_are_done_need_no_server_though_their_array_has_not_ended(
     schedulers = ScriptedScheduler(j4="RUNNING").all()
     ask = (plan, run_dir, [*JOBS, ARRAY], SERVER, 0.0)
     finish_cell(run_dir, 0)
-    assert who_needs_server(*ask, schedulers=schedulers) == "array a (job 4)"
+    assert describe_server_need(*ask, schedulers=schedulers) == "array a (job 4)"
     finish_cell(run_dir, 1, expected=1)  # a resumed sweep gave it another task
-    assert who_needs_server(*ask, schedulers=schedulers) == "array a (job 4)"
+    assert describe_server_need(*ask, schedulers=schedulers) == "array a (job 4)"
     finish_cell(run_dir, 1)
-    assert who_needs_server(*ask, schedulers=schedulers) == ""
+    assert describe_server_need(*ask, schedulers=schedulers) == ""
 
 
 def test_remaining_cells(plan: Plan, run_dir: RunDir) -> None:
     cells = RemainingCells(plan, run_dir, "assistant_a+2")
     begun = datetime.now(UTC).timestamp() - 1
-    assert cells.any_left() and not cells.all_ended_since(begun)
+    assert cells.has_any_left() and not cells.have_all_ended_since(begun)
     finish_cell(run_dir, 1)
     finish_cell(run_dir, 0, "failed", ended="2020-01-01T00:00:00+00:00")
-    assert cells.any_left() and not cells.all_ended_since(begun)
+    assert cells.has_any_left() and not cells.have_all_ended_since(begun)
     finish_cell(run_dir, 0, "running", ended=now())
-    assert not cells.all_ended_since(begun)
+    assert not cells.have_all_ended_since(begun)
     ended = now()
     finish_cell(run_dir, 0, "incomplete", ended=ended)
-    assert cells.any_left() and cells.all_ended_since(begun)
-    assert cells.all_ended_since(datetime.fromisoformat(ended).timestamp())
+    assert cells.has_any_left() and cells.have_all_ended_since(begun)
+    assert cells.have_all_ended_since(datetime.fromisoformat(ended).timestamp())
     finish_cell(run_dir, 0, "failed", ended=ago(60))
     finish_cell(run_dir, 1, "failed", ended=ended)
-    assert not RemainingCells(plan, run_dir, "assistant_a").all_ended_since(begun)
+    assert not RemainingCells(plan, run_dir, "assistant_a").have_all_ended_since(begun)
     finish_cell(run_dir, 0)
-    assert not cells.any_left()
+    assert not cells.has_any_left()
 
 
 def test_who_needs_a_leased_server(run_dir: RunDir, tmp_path: Path) -> None:
     scheduler = ScriptedScheduler(j4="RUNNING")
 
     def who(lease: Lease) -> str:
-        return who_needs_lease(lease, scheduler.all())
+        return describe_lease_need(lease, scheduler.all())
 
     lease = Lease("1", str(run_dir.path), "user", now())
     old = replace(lease, created=ago(NO_ARRAY_S + 1))
@@ -161,20 +161,20 @@ def test_a_lease_is_read_as_it_was_written_until_it_is_removed(
     leased = add_lease(ServerLocation(owner, "user"), run_dir, "user+2")
     (lease,) = read_leases(owner, "user")
     assert (lease.id, lease.run_dir, lease.instance) == (leased.lease, str(run_dir.path), "user+2")
-    assert lease.age_s() < 60
+    assert lease.compute_age_s() < 60
     schedulers = ScriptedScheduler().all()
-    assert who_leases(owner, "user", schedulers) == f"{ON_THEIR_WAY}: those of second"
+    assert describe_lessees(owner, "user", schedulers) == f"{ON_THEIR_WAY}: those of second"
     write_jobs(run_dir, [replace(ARRAY, submitted=now())])
     busy = ScriptedScheduler(j4="RUNNING").all()
-    assert who_leases(owner, "user", busy) == "array a (job 4) of second"
-    assert who_leases(owner, "user", ScriptedScheduler(j4="COMPLETED").all()) == ""
+    assert describe_lessees(owner, "user", busy) == "array a (job 4) of second"
+    assert describe_lessees(owner, "user", ScriptedScheduler(j4="COMPLETED").all()) == ""
     (owner.leases("user") / "x.json").write_text('{"run_dir": "/", "created": "yesterday"}')
     assert read_leases(owner, "user") == [lease]
     remove_lease(owner, "user", lease.id)
     remove_lease(owner, "user", lease.id)
     remove_lease(owner, "user", "")
     assert read_leases(owner, "user") == []
-    assert who_leases(owner, "user", schedulers) == ""
+    assert describe_lessees(owner, "user", schedulers) == ""
 
 
 def ago(seconds: float) -> str:
@@ -231,7 +231,7 @@ def test_when_a_server_is_not_needed_any_more(
     own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 0.0, scheduler.all())
     for age_s, scheduler.script["4"], why in looks:
         clock.now = begun + age_s
-        found = own.why_leave(60)
+        found = own.explain_leaving(60)
         assert found.startswith(why) and bool(found) == bool(why)
 
 
@@ -244,15 +244,15 @@ def test_a_server_that_was_started_by_hand_leaves_when_all_cells_have_ended(
     finish_cell(run_dir, 0, "failed", ended=now())
     finish_cell(run_dir, 1, "failed", ended=ago(120))
     scheduler.script["4"] = "FAILED"
-    assert own.why_leave(60) == ""
+    assert own.explain_leaving(60) == ""
     scheduler.script["4"] = "RUNNING"
     finish_cell(run_dir, 1, "failed", ended=now())
-    assert own.why_leave(60) == ""
+    assert own.explain_leaving(60) == ""
     scheduler.script["4"] = "FAILED"
-    assert own.why_leave(60) == "all cells have ended"
+    assert own.explain_leaving(60) == "all cells have ended"
     finish_cell(run_dir, 0)
     finish_cell(run_dir, 1)
-    assert own.why_leave(60) == "all cells are done"
+    assert own.explain_leaving(60) == "all cells are done"
 
 
 def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
@@ -267,26 +267,26 @@ def test_a_lease_of_which_nothing_is_known_yet_counts_until_its_sweep_was_asked(
     def asking() -> bool:
         return "the queue of leases" in {thread.name for thread in threading.enumerate()}
 
-    monkeypatch.setattr(demand, "who_needs_lease", ask)
+    monkeypatch.setattr(demand, "describe_lease_need", ask)
     owner = RunDir(tmp_path / "first")
     leases = LeaseDemand(owner, "user", check_s=3600)
-    assert (leases.refresh(), leases.why_stay()) == (False, "")
+    assert (leases.refresh(), leases.explain_staying()) == (False, "")
     first = add_lease(ServerLocation(owner, "user"), run_dir, "1")
-    assert leases.why_stay() == ""
+    assert leases.explain_staying() == ""
     assert (leases.refresh(), leases.refresh()) == (True, False)
     assert leases.ids == (first.lease,)
-    assert leases.why_stay() == f"a new lease of {run_dir.path}"
+    assert leases.explain_staying() == f"a new lease of {run_dir.path}"
     assert asking()
     may_answer.set()
-    until(lambda: leases.why_stay() == "array a of second", "an answer")
-    assert leases.why_stay() == "array a of second"
+    until(lambda: leases.explain_staying() == "array a of second", "an answer")
+    assert leases.explain_staying() == "array a of second"
     until(lambda: not asking(), "the end of the question")
     # A new one is asked about at once, and then both are over.
     needs.clear()
     add_lease(ServerLocation(owner, "user"), run_dir, "2")
     assert leases.refresh()
-    assert leases.why_stay() != ""
-    until(lambda: leases.why_stay() == "", "the next answer")
+    assert leases.explain_staying() != ""
+    until(lambda: leases.explain_staying() == "", "the next answer")
     assert read_leases(owner, "user") == []
     assert not leases.refresh()
     assert not leases.ids
@@ -299,16 +299,16 @@ def test_the_queue_is_asked_at_once_where_all_cells_seem_to_have_ended(
     monkeypatch.setattr(demand, "time", clock)
     write_jobs(run_dir, [SERVER, ARRAY])
     own = OwnDemand(plan, run_dir, "assistant_a", "1", ago(60), 3600, scheduler.all())
-    assert own.why_leave(60) == ""
+    assert own.explain_leaving(60) == ""
     scheduler.script["4"] = "FAILED"
     finish_cell(run_dir, 0, "failed", ended=now())
     clock.now = 6
-    assert own.why_leave(60) == ""
+    assert own.explain_leaving(60) == ""
     finish_cell(run_dir, 1, "incomplete", ended=now())
     clock.now = 10.9  # it looks every five seconds
-    assert own.why_leave(60) == ""
+    assert own.explain_leaving(60) == ""
     clock.now = 11
-    assert own.why_leave(60) == LEAVES
+    assert own.explain_leaving(60) == LEAVES
     assert len(scheduler.asked) == 2
 
 
@@ -328,11 +328,11 @@ def test_tasks_that_a_new_submission_adds_count_at_once(
     own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 0.0, scheduler.all())
     finish_cell(run_dir, 0)
     finish_cell(run_dir, 1)
-    assert (own.why_leave(60), read) == ("all cells are done", [])
+    assert (own.explain_leaving(60), read) == ("all cells are done", [])
     models = {"a": scripted(), "b": scripted()}
     save_plan(run_dir, make_plan(CUDA, tmp_path, scripted(), dict(models), trials=1, tasks=3))
     for _ in range(2):
-        assert own.why_leave(60) == ""
+        assert own.explain_leaving(60) == ""
         assert read == [own.plan]
     assert len(own.plan.cells[1].tasks) == 3
 
@@ -349,11 +349,11 @@ def test_a_plan_that_is_damaged_meanwhile_ends_no_server(
         run_dir.plan.unlink()
     else:
         run_dir.plan.write_text(damage)
-    assert (own.why_leave(60), own.plan) == ("", plan)
+    assert (own.explain_leaving(60), own.plan) == ("", plan)
     models = {"a": scripted(), "b": scripted()}
     mended = make_plan(CUDA, tmp_path, scripted(), dict(models), trials=1, tasks=3)
     save_plan(run_dir, mended)
-    assert (own.why_leave(60), own.plan) == ("", mended)
+    assert (own.explain_leaving(60), own.plan) == ("", mended)
 
 
 class FinishingScheduler(ScriptedScheduler):
@@ -361,10 +361,10 @@ class FinishingScheduler(ScriptedScheduler):
 
     run_dir: RunDir
 
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         for cell in (0, 1):
             finish_cell(self.run_dir, cell)
-        return super().states(jobs)
+        return super().ask_states(jobs)
 
 
 def test_cells_that_end_while_the_queue_is_asked_are_done(run_dir: RunDir, plan: Plan) -> None:
@@ -372,4 +372,4 @@ def test_cells_that_end_while_the_queue_is_asked_are_done(run_dir: RunDir, plan:
     scheduler.run_dir = run_dir
     write_jobs(run_dir, [SERVER, ARRAY])
     own = OwnDemand(plan, run_dir, "assistant_a", "1", now(), 3600, scheduler.all())
-    assert [own.why_leave(60), own.why_leave(60)] == ["", "all cells are done"]
+    assert [own.explain_leaving(60), own.explain_leaving(60)] == ["", "all cells are done"]

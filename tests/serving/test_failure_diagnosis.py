@@ -256,7 +256,7 @@ def test_an_unknown_error_of_a_worker_is_quoted_rather_than_what_it_led_to() -> 
 
 def test_a_cause_and_its_advice_stand_on_lines_of_their_own() -> None:
     cause = diagnose(["vllm: error: unrecognized arguments: --nosuch " + "x" * 1000], 2)
-    title, advice = cause.text().splitlines()
+    title, advice = cause.format_text().splitlines()
     assert title.startswith(f"{TITLES['argument']}: vllm: error: unrecognized arguments: --nosuch")
     assert len(title) < 400
     assert advice == f"what to do: {cause.advice}"

@@ -18,7 +18,7 @@ from emobench.scheduler.slurm_commands import parse_own_job
 from emobench.serving import handover, waiting
 from emobench.serving.handover import EndpointClaim
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, publish, read_endpoint
+from emobench.store.endpoints import Endpoint, load_api_key, publish, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
 from tests.support.plans import make_plan
 from tests.support.scripted_scheduler import ScriptedScheduler
@@ -97,7 +97,7 @@ def test_a_queued_job_stops_the_clock_of_its_clients(run_dir: RunDir) -> None:
 
 def test_all_replicas_have_to_be_gone(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "verify_server", lambda *_: None)
-    api_key(run_dir, create=True)
+    load_api_key(run_dir, create=True)
     publish(run_dir, replace(OLD, state="failed", reason="out of memory"))
     publish(run_dir, replace(OLD, server="user+2", incarnation="x", state="ready"))
     found = wait_for_endpoint(run_dir, "user", "user+2", deadline_s=240)
@@ -202,7 +202,7 @@ def test_a_server_that_was_warned_drains_and_one_that_nobody_needs_does_not(
     engine, scheduler = Requests([BUSY]), ScriptedScheduler()
     monkeypatch.setattr(handover, "time", engine)
     monkeypatch.setattr(handover, "ask_load", engine.ask)
-    monkeypatch.setattr(handover, "scheduler_of", lambda profile: scheduler)
+    monkeypatch.setattr(handover, "find_scheduler", lambda profile: scheduler)
     scheduler.own = OwnJob(0, left_s)
     passed = handover.Handover(make_plan(), run_dir, "user", "1", "")
     passed.submit_now(lambda: received, engine.sleep, 20)
@@ -218,13 +218,13 @@ def test_a_server_whose_place_is_taken_submits_nothing_and_drains(
 ) -> None:
     engine, scheduler = Requests([BUSY] * 3 + [IDLE]), ScriptedScheduler()
     monkeypatch.setattr(handover, "ask_load", engine.ask)
-    monkeypatch.setattr(handover, "scheduler_of", lambda profile: scheduler)
+    monkeypatch.setattr(handover, "find_scheduler", lambda profile: scheduler)
     passed = handover.Handover(make_plan(), run_dir, "user", "1", "")
     passed.publish(replace(OLD, state="ready"))
     EndpointClaim(run_dir, "user", "2", "1").publish(replace(NEW, state="ready"))
-    assert passed.why_leave() == ""
+    assert passed.explain_leaving() == ""
     passed.publish(replace(OLD, state="ready"))
-    assert passed.why_leave() == "handed over to job 2"
+    assert passed.explain_leaving() == "handed over to job 2"
     monkeypatch.setattr(handover, "time", engine)
     passed.submit_now(lambda: "SIGUSR1", engine.sleep, 20)
     passed.drain_or_withdraw("http://h", lambda: "", engine.sleep, 20, 5)

@@ -17,7 +17,7 @@ from emobench.llm.client import ChatClient, Identity, OtherServer, Unreachable, 
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
     Endpoint,
-    api_key,
+    load_api_key,
     publish,
 )
 from tests.support.model_server import ModelServer, Prove, answering, proving
@@ -96,7 +96,7 @@ def test_a_proof_that_was_overheard_proves_nothing() -> None:
     heard: list[str] = []
 
     def overhear(_: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
-        heard.append(guard.proof("the-key", challenge, "new", "user", address))
+        heard.append(guard.compute_proof("the-key", challenge, "new", "user", address))
         return 200, {"proof": heard[0]}
 
     with listening(overhear) as server:
@@ -147,7 +147,7 @@ def test_a_redirect_is_not_followed_with_the_key() -> None:
 
 def test_a_client_waits_on_and_keeps_the_key_to_itself(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
-    key = api_key(run_dir, create=True)
+    key = load_api_key(run_dir, create=True)
     with listening(proof(key, incarnation="old")) as server:
         publish(run_dir, announced(server))
         with pytest.raises(ServersGone, match="another server has that port"):
@@ -159,7 +159,7 @@ def test_a_server_that_came_back_is_another_than_before(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     with supervising(run_dir) as process:
         endpoint = until_state(run_dir, "ready")
-        key = api_key(run_dir)
+        key = load_api_key(run_dir)
         assert problem_of(endpoint, key) == ""
         assert "wrong proof" in problem_of(replace(endpoint, incarnation="old"), key)
         assert "wrong proof" in problem_of(replace(endpoint, server="assistant_a"), key)
@@ -172,7 +172,7 @@ def test_a_conversation_that_connects_again_asks_again(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path)
     with supervising(run_dir):
         endpoint = until_state(run_dir, "ready")
-        key = api_key(run_dir)
+        key = load_api_key(run_dir)
         right = ChatClient(endpoint.url, key, 5, Identity("user", endpoint.incarnation))
         assert [right.get("/models").status for _ in range(2)] == [200, 200]
         right.close()

@@ -42,11 +42,11 @@ class World:
     arrays_ended: bool = True
     reached_while_asked: str = ""
 
-    def why_leave(self) -> str:
+    def explain_leaving(self) -> str:
         self.reached = self.reached or self.reached_while_asked
         return self.unneeded
 
-    def why_stay(self) -> str:
+    def explain_staying(self) -> str:
         return self.leased
 
     def check(self, _: Plan) -> str:
@@ -72,15 +72,15 @@ def test_a_server_leaves_when_nothing_needs_it(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, world = make_policy(monkeypatch)
-    assert (policy.why_leave(), policy.outlasts_job) == ("", True)
+    assert (policy.explain_leaving(), policy.outlasts_job) == ("", True)
     world.unneeded, world.leased = "all cells are done", "array a of second"
-    assert (policy.why_leave(), policy.outlasts_job) == ("", True)
+    assert (policy.explain_leaving(), policy.outlasts_job) == ("", True)
     world.leased = ""
-    assert (policy.why_leave(), policy.final) == ("all cells are done", True)
+    assert (policy.explain_leaving(), policy.final) == ("all cells are done", True)
     assert not policy.outlasts_job
     # What it has said to its clients stands.
     world.unneeded = ""
-    assert (policy.why_leave(), policy.final) == ("", True)
+    assert (policy.explain_leaving(), policy.final) == ("", True)
 
 
 def test_a_kept_server_stays_its_minutes_from_the_moment_that_nothing_needs_it(
@@ -89,17 +89,17 @@ def test_a_kept_server_stays_its_minutes_from_the_moment_that_nothing_needs_it(
     policy, world = make_policy(monkeypatch, keep_servers_min=30.0)
     clock.minutes = 10
     world.unneeded = "all cells are done"
-    assert (policy.why_leave(), policy.kept_until) == ("", "2026-01-01T00:40:00+00:00")
+    assert (policy.explain_leaving(), policy.kept_until) == ("", "2026-01-01T00:40:00+00:00")
     assert not policy.outlasts_job
     clock.minutes = 39
-    assert (policy.why_leave(), policy.kept_until) == ("", "2026-01-01T00:40:00+00:00")
+    assert (policy.explain_leaving(), policy.kept_until) == ("", "2026-01-01T00:40:00+00:00")
     # It is needed again, and then has its minutes anew.
     world.unneeded = ""
-    assert (policy.why_leave(), policy.kept_until, policy.outlasts_job) == ("", "", True)
+    assert (policy.explain_leaving(), policy.kept_until, policy.outlasts_job) == ("", "", True)
     world.unneeded = "all cells are done"
-    assert (policy.why_leave(), policy.kept_until) == ("", "2026-01-01T01:09:00+00:00")
+    assert (policy.explain_leaving(), policy.kept_until) == ("", "2026-01-01T01:09:00+00:00")
     clock.minutes = 69
-    assert (policy.why_leave(), policy.kept_until) == ("all cells are done", "")
+    assert (policy.explain_leaving(), policy.kept_until) == ("all cells are done", "")
 
 
 @pytest.mark.parametrize(("limit_min", "leaves"), [(60.0, True), (0.0, False)])
@@ -109,15 +109,15 @@ def test_a_server_leaves_after_two_idle_looks_with_the_limit_between_them(
     policy, world = make_policy(monkeypatch, idle_limit_min=limit_min)
     for clock.minutes, busy in ((500, False), (559, True), (560, False), (561, None), (562, False)):
         policy.observe(busy)
-        assert policy.why_leave() == ""
+        assert policy.explain_leaving() == ""
     clock.minutes = 621
     policy.observe(False)
-    assert policy.why_leave() == ""
+    assert policy.explain_leaving() == ""
     clock.minutes = 622
     policy.observe(False)
     # A lease is no reason to stay idle.
     world.leased = "array a of second"
-    found = policy.why_leave()
+    found = policy.explain_leaving()
     assert (found == "idle for 60 minutes (idle_limit_min)") == leaves
     assert leaves or not found
 
@@ -129,11 +129,11 @@ def test_a_server_stays_for_the_end_of_its_own_cells_when_the_budget_is_reached(
     world.reached, world.arrays_ended = "max_gpu_hours reached", False
     world.unneeded = "its arrays have left the queue"
     for _ in range(3):
-        assert policy.why_leave() == ""
+        assert policy.explain_leaving() == ""
     assert policy.closing and not policy.outlasts_job and not policy.final
     world.arrays_ended = True
-    until(policy.why_leave, "the budget's answer")
-    assert policy.why_leave() == "max_gpu_hours reached"
+    until(policy.explain_leaving, "the budget's answer")
+    assert policy.explain_leaving() == "max_gpu_hours reached"
 
 
 def test_arrays_that_left_because_of_the_budget_are_not_the_reason(
@@ -142,4 +142,4 @@ def test_arrays_that_left_because_of_the_budget_are_not_the_reason(
     policy, world = make_policy(monkeypatch)
     world.arrays_ended = False
     world.unneeded, world.reached_while_asked = "its arrays have left", "max_gpu_hours reached"
-    assert policy.why_leave() == ""
+    assert policy.explain_leaving() == ""

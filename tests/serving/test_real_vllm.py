@@ -17,7 +17,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from emobench.config.load import load_profile, load_sweep
-from emobench.config.templates import shipped_sweeps, shipped_templates
+from emobench.config.templates import find_shipped_sweeps, find_shipped_templates
 from emobench.core.plan import save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Answer, ChatClient
@@ -25,7 +25,7 @@ from emobench.llm.engine_metrics import ask_load
 from emobench.llm.refusals import CONTEXT_WORDS
 from emobench.scheduler.render import render
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, read_endpoint
+from emobench.store.endpoints import Endpoint, load_api_key, read_endpoint
 from tests.support import processes
 from tests.support.plans import make_plan
 
@@ -71,7 +71,7 @@ class Server:
     def ask(self, text: str, **options: Any) -> Answer:
         messages = [{"role": "user", "content": text}]
         request = {"model": self.endpoint.model, "messages": messages, "temperature": 0}
-        client = ChatClient(self.endpoint.url, api_key(self.run_dir), 120)
+        client = ChatClient(self.endpoint.url, load_api_key(self.run_dir), 120)
         try:
             return client.chat(request | options)
         finally:
@@ -99,7 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     run_dir = RunDir(folder / "run")
     for path in (run_dir.scripts, folder / "logs"):
         path.mkdir(parents=True)
-    sweep = load_sweep(shipped_sweeps() / "vllm-cpu.yaml")
+    sweep = load_sweep(find_shipped_sweeps() / "vllm-cpu.yaml")
     profile = load_profile("vllm-cpu").model_copy(
         update={
             "server_setup": (f"source {shlex.quote(str(ENVIRONMENT))}/bin/activate",),
@@ -108,7 +108,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     plan = make_plan(profile, folder / "logs", sweep.user, dict(sweep.assistants), trials=1)
     save_plan(run_dir, plan)
-    for name, text in render(plan, run_dir, [shipped_templates()]).items():
+    for name, text in render(plan, run_dir, [find_shipped_templates()]).items():
         (run_dir.scripts / name).write_text(text)
     log = folder / "supervisor.log"
     module = ["-m", "emobench.serving.supervise", "--server", SERVER]
@@ -134,7 +134,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_it_chats_and_counts_its_tokens(server: Server) -> None:
     answer = server.ask("What is the capital of France?", max_tokens=20)
-    assert answer.status == 200, answer.error()
+    assert answer.status == 200, answer.describe_error()
     body = answer.json()
     assert "Paris" in body["choices"][0]["message"]["content"]
     assert body["usage"]["completion_tokens"] > 0
@@ -150,7 +150,7 @@ def test_a_required_call_fits_the_schema(server: Server) -> None:
         tool_choice="required",
         max_tokens=100,
     )
-    assert answer.status == 200, answer.error()
+    assert answer.status == 200, answer.describe_error()
     (call, *_) = answer.json()["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == "find_order"
     schema = FIND_ORDER["function"]
@@ -161,7 +161,7 @@ def test_a_required_call_fits_the_schema(server: Server) -> None:
 def test_a_prompt_that_is_too_long_is_told_as_such(server: Server) -> None:
     answer = server.ask("order " * 9000, max_tokens=20)
     assert answer.status == 400
-    assert CONTEXT_WORDS.search(answer.error())
+    assert CONTEXT_WORDS.search(answer.describe_error())
 
 
 def test_its_metrics_have_the_names_that_watch_reads(server: Server) -> None:
@@ -174,7 +174,7 @@ def test_its_metrics_have_the_names_that_watch_reads(server: Server) -> None:
 
 
 def test_every_route_that_computes_asks_for_the_key(server: Server) -> None:
-    key = api_key(server.run_dir)
+    key = load_api_key(server.run_dir)
     chat = {
         "model": server.endpoint.model,
         "messages": [{"role": "user", "content": "Hello"}],
@@ -198,7 +198,7 @@ def test_every_route_that_computes_asks_for_the_key(server: Server) -> None:
 
 
 def test_the_key_stands_in_no_log_and_no_command_line(server: Server) -> None:
-    key = api_key(server.run_dir)
+    key = load_api_key(server.run_dir)
     assert key not in server.log.read_text(errors="replace")
     # vLLM's own processes give themselves other names, but the first keeps its arguments.
     assert not [pid for pid in processes.pids() if key in processes.command_line(pid)]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from emobench.cli.status import render
-from emobench.cli.terminal import plain
-from emobench.cli.watch_screen import screen
+from emobench.cli.terminal import render_plain
+from emobench.cli.watch_screen import render_screen
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.status import read_status
-from emobench.runs.watching.state import Seen, watch_state
+from emobench.runs.watching.state import Seen, build_watch_state
 from emobench.store.endpoints import Endpoint, read_endpoint
 from emobench.store.events import Event, read_events
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess, add_jobs
@@ -199,8 +199,11 @@ def test_status_and_watch_say_the_cause_and_what_to_do_on_lines_of_their_own(
     server = next(each for each in status.servers if each.name == "user")
     assert (server.state, server.cause) == ("failed", "argument")
     seen = Seen(status=status, planned={"control": 1})
-    state = watch_state(None, seen, {}, time.time())
-    for shown in (plain(*render(status)), plain(screen(state, 200, 60), columns=200)):
+    state = build_watch_state(None, seen, {}, time.time())
+    for shown in (
+        render_plain(*render(status)),
+        render_plain(render_screen(state, 200, 60), columns=200),
+    ):
         stripped = [line.strip() for line in shown.splitlines()]
         assert any(line.startswith("what to do: correct extra_args") for line in stripped)
         assert (

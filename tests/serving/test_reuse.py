@@ -20,7 +20,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.times import now
 from emobench.runs.server_state import read_server
 from emobench.serving import reuse
-from emobench.serving.demand import who_leases
+from emobench.serving.demand import describe_lessees
 from emobench.serving.reuse import (
     find_offers,
     holds_lease,
@@ -30,7 +30,7 @@ from emobench.serving.reuse import (
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
     ServerLocation,
-    api_key,
+    load_api_key,
     locate_server,
     point_to_leased,
     publish,
@@ -69,7 +69,7 @@ def second_sweep(
 def ready_server(folder: Path, **changes: Any) -> RunDir:
     """A run whose endpoint file says that its user's server is ready; nothing listens there."""
     first = make_run(folder)
-    api_key(first, create=True)
+    load_api_key(first, create=True)
     publish(first, replace(READY, **changes))
     return first
 
@@ -88,7 +88,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
 
         found = wait_for_endpoint(second, "user", deadline_s=240)
         assert found.endpoint.incarnation == own.incarnation
-        assert found.location.key() == api_key(first)
+        assert found.location.read_key() == load_api_key(first)
         row = read_server(plan, second, "user", [], {})
         assert (row.state, row.leased_from) == ("ready", str(first.path))
         assert read_server(plan, second, "assistant_a", [], {}).leased_from == ""
@@ -99,7 +99,7 @@ def test_a_leased_server_outlasts_its_own_sweep_and_leaves_after_the_other(tmp_p
             beat = heartbeat(first)
             until(lambda b=beat: heartbeat(first) != b, "a heartbeat after the end")  # type: ignore[misc]
         assert process.poll() is None
-        assert who_leases(first, "user")
+        assert describe_lessees(first, "user")
 
         for number in (0, 1):
             finish_cell(second, number)
@@ -231,7 +231,7 @@ def test_another_users_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.M
 def test_a_run_that_leads_to_our_key_by_a_link_is_not_asked(tmp_path: Path) -> None:
     """Somebody's copy of a plan, an endpoint file of his own, and a link to our key."""
     first = ready_server(tmp_path / "ours")
-    own = api_key(first)
+    own = load_api_key(first)
     theirs = ready_server(tmp_path)
     assert len(find_offers(*second_sweep(tmp_path), "user")) == 1
     theirs.api_key.unlink()
@@ -240,7 +240,7 @@ def test_a_run_that_leads_to_our_key_by_a_link_is_not_asked(tmp_path: Path) -> N
     assert find_offers(plan, second, "user") == []
     location = ServerLocation(theirs, "user")
     with pytest.raises(InvalidInput, match="no key of this run's servers") as refused:
-        location.key()
+        location.read_key()
     assert own not in str(refused.value)
 
 
@@ -263,7 +263,7 @@ def test_a_run_directory_of_which_a_part_is_not_ours_is_not_asked(
     monkeypatch.setattr(os, "fstat", lambda given: elsewhere(fstat(given)))
     assert find_offers(plan, second, "user") == []
     with pytest.raises(InvalidInput, match="it belongs to somebody else"):
-        api_key(first)
+        load_api_key(first)
 
 
 def test_a_run_directory_that_others_may_write_is_not_asked(tmp_path: Path) -> None:

@@ -20,14 +20,20 @@ from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import ask_load
 from emobench.runs.submission import submit, will_stay
-from emobench.scheduler.cost import JobRun, cost_of
+from emobench.scheduler.cost import JobRun, compute_cost
 from emobench.scheduler.local import TOKEN_VARIABLE
 from emobench.scheduler.schedulers import Schedulers
-from emobench.serving.budget import Budget, LimitStatus, hours_of, reached, state_of_limit
+from emobench.serving.budget import (
+    Budget,
+    LimitStatus,
+    build_limit_status,
+    describe_reached,
+    sum_hours,
+)
 from emobench.serving.demand import LeaseDemand, OwnDemand
-from emobench.serving.shutdown_policy import ShutdownPolicy, cost_of_keeping
+from emobench.serving.shutdown_policy import ShutdownPolicy, describe_keeping_cost
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import ServerLocation, api_key, read_endpoint
+from emobench.store.endpoints import ServerLocation, load_api_key, read_endpoint
 from emobench.store.jobs import JobKind, JobRecord, add_jobs
 from emobench.store.leases import add_lease, remove_lease
 from tests.support.jobs import local_record
@@ -56,7 +62,7 @@ def chat(run_dir: RunDir) -> None:
     request = urllib.request.Request(
         f"{endpoint.url}/chat/completions",
         json.dumps(body).encode(),
-        {"Authorization": f"Bearer {api_key(run_dir)}", "Content-Type": "application/json"},
+        {"Authorization": f"Bearer {load_api_key(run_dir)}", "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=240) as answer:
         assert answer.status == 200
@@ -128,20 +134,20 @@ def test_loading_and_silence_count_as_no_idleness(
     (server, clock), run_dir = limits, RunDir(tmp_path / "run")
     clock.now = 5000  # it loaded for more than an hour
     server.observe(False)
-    assert server.why_leave() == ""
+    assert server.explain_leaving() == ""
     clock.now += 3599
     server.observe(False)
-    assert server.why_leave() == ""
+    assert server.explain_leaving() == ""
     server.observe(None)  # its metrics do not answer
     clock.now += 3600
-    assert server.why_leave() == ""
+    assert server.explain_leaving() == ""
     server.observe(False)
     clock.now += 3600
     server.observe(False)
     change(run_dir, idle_limit_min=0)
-    assert (server.why_leave(), server.final) == ("", False)
+    assert (server.explain_leaving(), server.final) == ("", False)
     change(run_dir, idle_limit_min=60)
-    assert server.why_leave() == "idle for 60 minutes (idle_limit_min)"
+    assert server.explain_leaving() == "idle for 60 minutes (idle_limit_min)"
     assert server.final
 
 
@@ -164,7 +170,7 @@ def test_the_minutes_of_a_kept_server_count_from_when_nothing_needed_it(
     monkeypatch.setattr(server, "_leases", leases)
     change(run_dir, keep_servers_min=60, idle_limit_min=1)
     assert (server.kept_until, server.final) == ("", False)
-    assert (server.why_leave(), server.kept_until, server.final) == ("", "", False)
+    assert (server.explain_leaving(), server.kept_until, server.final) == ("", "", False)
     assert server.outlasts_job
     for cell in (0, 1):
         finish_cell(run_dir, cell)
@@ -172,18 +178,18 @@ def test_the_minutes_of_a_kept_server_count_from_when_nothing_needed_it(
     for minute in (0, 59):
         calendar.at, clock.now = calendar.at.replace(minute=minute), 60 * minute
         server.observe(False)  # it is kept, however idle
-        assert (server.why_leave(), server.kept_until) == ("", "2026-01-01T13:00:00+00:00")
+        assert (server.explain_leaving(), server.kept_until) == ("", "2026-01-01T13:00:00+00:00")
         assert not server.outlasts_job and not server.final
     lease = add_lease(ServerLocation(run_dir, "user"), RunDir(tmp_path / "other"), "user").lease
     assert leases.refresh()
     server.observe(True)
-    assert (server.why_leave(), server.kept_until, server.outlasts_job) == ("", "", True)
+    assert (server.explain_leaving(), server.kept_until, server.outlasts_job) == ("", "", True)
     remove_lease(run_dir, "user", lease)
     leases.refresh()
     calendar.at = calendar.at.replace(hour=14, minute=0)
-    assert (server.why_leave(), server.kept_until) == ("", "2026-01-01T15:00:00+00:00")
+    assert (server.explain_leaving(), server.kept_until) == ("", "2026-01-01T15:00:00+00:00")
     calendar.at = calendar.at.replace(hour=15)
-    assert (server.why_leave(), server.kept_until) == ("all cells are done", "")
+    assert (server.explain_leaving(), server.kept_until) == ("all cells are done", "")
     assert server.final and not server.outlasts_job
 
 
@@ -193,7 +199,7 @@ def test_a_server_whose_run_has_cost_enough_stays_until_its_arrays_have_ended(
     """The conversations in flight end by themselves; no other sweep makes it cost more."""
     ended = threading.Event()
     monkeypatch.setattr(Schedulers, "stop_cells", lambda *_: ended.wait(240))
-    monkeypatch.setattr("emobench.serving.budget.used_hours", lambda *_: 5.0)
+    monkeypatch.setattr("emobench.serving.budget.compute_used_hours", lambda *_: 5.0)
     run_dir = make_run(tmp_path)
     change(run_dir, max_gpu_hours=5, keep_servers_min=60)
     for cell in (0, 1):
@@ -201,12 +207,12 @@ def test_a_server_whose_run_has_cost_enough_stays_until_its_arrays_have_ended(
     need = OwnDemand(load_plan(run_dir), run_dir, "user", "1", datetime.now(UTC).isoformat())
     add_lease(ServerLocation(run_dir, "user"), RunDir(tmp_path / "other"), "user")
     server = ShutdownPolicy(run_dir, need, LeaseDemand(run_dir, "user"), 0.0)
-    server.why_leave()
+    server.explain_leaving()
     until(lambda: server.closing, "the limit")
-    assert (server.why_leave(), server.final, server.outlasts_job) == ("", False, False)
+    assert (server.explain_leaving(), server.final, server.outlasts_job) == ("", False, False)
     ended.set()
-    until(server.why_leave, "the arrays' end")
-    assert server.why_leave() == "max_gpu_hours reached: 5 of 5"
+    until(server.explain_leaving, "the arrays' end")
+    assert server.explain_leaving() == "max_gpu_hours reached: 5 of 5"
     assert server.final
 
 
@@ -241,9 +247,9 @@ def test_a_kept_server_stays_for_its_minutes_and_can_be_needed_again(tmp_path: P
 
 def test_what_kept_servers_cost() -> None:
     plan = make_plan(CUDA, "/logs", VllmModel(model="u", tensor_parallel=2, replicas=2))
-    assert cost_of_keeping(plan, 120) == "5 accelerators x 2.0 h = 10.0 accelerator-hours"
+    assert describe_keeping_cost(plan, 120) == "5 accelerators x 2.0 h = 10.0 accelerator-hours"
     plan = make_plan(LOCAL, "/logs", scripted(), {"a": scripted()})
-    assert cost_of_keeping(plan, 30) == "2 servers without an accelerator x 0.5 h"
+    assert describe_keeping_cost(plan, 30) == "2 servers without an accelerator x 0.5 h"
 
 
 TOKEN = "of-the-array"
@@ -291,7 +297,7 @@ def test_the_limit_of_accelerator_hours_ends_the_arrays_and_then_the_server(
 def test_a_limit_that_is_raised_is_not_reached_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emobench.serving.budget.used_hours", lambda *_: 5.0)
+    monkeypatch.setattr("emobench.serving.budget.compute_used_hours", lambda *_: 5.0)
     run_dir = make_run(tmp_path)
     limited = Budget(run_dir)
     change(run_dir, max_gpu_hours=5)
@@ -313,13 +319,13 @@ def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accou
         _run(JobKind.SERVER, "user", 3600, 1),
         _run(JobKind.ARRAY, "user", 3600, 2),
     ]
-    cost = cost_of(runs, {}, 9999.0)
-    assert hours_of(plan, cost) == pytest.approx(3 + 1.5 + 1)
-    assert reached(plan, 4.999) == ""
-    assert reached(plan, 5.02) == "max_gpu_hours reached: 5.02 of 5"
-    limit = state_of_limit(plan, cost)
+    cost = compute_cost(runs, {}, 9999.0)
+    assert sum_hours(plan, cost) == pytest.approx(3 + 1.5 + 1)
+    assert describe_reached(plan, 4.999) == ""
+    assert describe_reached(plan, 5.02) == "max_gpu_hours reached: 5.02 of 5"
+    limit = build_limit_status(plan, cost)
     assert limit == LimitStatus(max_gpu_hours=5.0, used=5.5, reached=True)
     assert "5.5 of 5 accelerator-hours used: max_gpu_hours reached" in str(limit)
     free = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"max_gpu_hours": None})})
-    assert reached(free, 1e9) == ""
-    assert state_of_limit(free, cost) is None
+    assert describe_reached(free, 1e9) == ""
+    assert build_limit_status(free, cost) is None

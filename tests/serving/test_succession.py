@@ -222,7 +222,7 @@ def test_the_successor_of_a_job_that_is_not_on_record_is_not_either(
 def test_a_refused_submission_is_tried_again_as_long_as_there_is_time(
     scheduler: ScriptedScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "scheduler_of", lambda profile: scheduler)
+    monkeypatch.setattr(handover, "find_scheduler", lambda profile: scheduler)
     run_dir = RunDir(tmp_path)
     add_jobs(run_dir, JOBS)
     passed = Handover(make_plan(LOCAL), run_dir, "user", "1", "")

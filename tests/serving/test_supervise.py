@@ -14,7 +14,7 @@ from emobench.core.plan import CellBlock, load_plan, save_plan
 from emobench.llm import guard
 from emobench.llm.client import ChatClient
 from emobench.serving.waiting import wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, read_endpoint
+from emobench.store.endpoints import Endpoint, load_api_key, read_endpoint
 from emobench.store.hosted_keys import save_hosted_keys
 from emobench.store.jobs import write_jobs
 from tests.support import processes
@@ -46,11 +46,11 @@ def test_a_server_is_announced_once_it_answers_and_only_to_holders_of_the_key(
         assert (endpoint.role, endpoint.model, endpoint.engine) == ("user", "scripted", "scripted")
         assert endpoint.pid == process.pid
         assert ChatClient(endpoint.url, None, 10).get("/models").status == 401
-        assert ChatClient(endpoint.url, api_key(run_dir), 10).get("/models").status == 200
+        assert ChatClient(endpoint.url, load_api_key(run_dir), 10).get("/models").status == 200
         process.terminate()
         output = process.stdout.read() if process.stdout else ""
     assert f"URL:   {endpoint.url}" in output
-    assert api_key(run_dir) not in output + run_dir.endpoint("user").read_text()
+    assert load_api_key(run_dir) not in output + run_dir.endpoint("user").read_text()
 
 
 def test_scripts_of_an_earlier_release_get_the_guard_of_this_one(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_hubs_token_reaches_the_engine_and_no_key_does(
     change_sweep(run_dir, assistants={"a": scripted(), **hosted})
     for name, key in keys.items():
         monkeypatch.setenv(name, key)
-    api_key(run_dir, create=True)
+    load_api_key(run_dir, create=True)
     save_hosted_keys(run_dir, load_plan(run_dir).sweep)
     seen = tmp_path / "seen"
     (run_dir.scripts / "serve_user.sh").write_text(f'echo "$HF_TOKEN,$OTHER_KEY" > {seen}; exit 1')

@@ -12,7 +12,7 @@ from emobench.core.files import write_json
 from emobench.core.run_dir import RunDir
 from emobench.serving import waiting
 from emobench.serving.waiting import find_server, wait_for_endpoint
-from emobench.store.endpoints import Endpoint, api_key, publish
+from emobench.store.endpoints import Endpoint, load_api_key, publish
 from emobench.store.jobs import JobKind, JobRecord, add_jobs
 from tests.support.scripted_scheduler import ScriptedScheduler
 from tests.support.serving import READY
@@ -149,7 +149,7 @@ def test_a_file_without_a_sign_of_life_is_not_believed(
     """Its job was killed, and somebody else may answer there by now."""
     asked: list[object] = []
     monkeypatch.setattr(waiting, "verify_server", lambda *about: asked.append(about))
-    api_key(run_dir, create=True)
+    load_api_key(run_dir, create=True)
     publish(run_dir, READY)
     assert find_server(run_dir, "user")[0] is not None
     write_json(run_dir.endpoint("user"), asdict(READY) | {"heartbeat": "2026-01-01T00:00:00+00:00"})

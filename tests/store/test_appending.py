@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emobench.core.files import write_atomic
-from emobench.store.appending import append_lines, stored_lines
+from emobench.store.appending import append_lines, read_stored_lines
 from emobench.store.labels import Answer, AnswerStore
 
 LINES = [b'{"a": 1}', b"x" * 50, b"last"]
@@ -100,8 +100,8 @@ def test_where_each_line_begins(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one\n\nthree")
     lines = [(b"one\n", 0), (b"\n", 4), (b"three", 5)]
-    assert list(stored_lines(path)) == lines
-    assert list(stored_lines(path, 4)) == lines[1:]
+    assert list(read_stored_lines(path)) == lines
+    assert list(read_stored_lines(path, 4)) == lines[1:]
 
 
 def test_a_torn_end_does_not_spoil_the_next_line(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from emobench.runs.server_state import read_server
 from emobench.serving import waiting
 from emobench.serving.waiting import wait_for_endpoint
 from emobench.store.endpoints import (
-    api_key,
+    load_api_key,
     publish,
     read_endpoint,
 )
@@ -33,7 +33,7 @@ from tests.support.serving import READY, make_run
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
     run_dir = RunDir(tmp_path)
-    api_key(run_dir, create=True)
+    load_api_key(run_dir, create=True)
     return run_dir
 
 
@@ -41,7 +41,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 def url(run_dir: RunDir) -> Iterator[str]:
     """A server that knows the run's key and serves model m."""
 
-    key = api_key(run_dir)
+    key = load_api_key(run_dir)
     with answering(ModelServer()) as server:
         server.key = key
         server.prove = proving(key, READY.incarnation, READY.server)
@@ -51,9 +51,9 @@ def url(run_dir: RunDir) -> Iterator[str]:
 def test_the_key_is_private_and_stays_the_same(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path / "new")
     with pytest.raises(InvalidInput, match="no key"):
-        api_key(run_dir)
+        load_api_key(run_dir)
     with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(lambda _: api_key(run_dir, create=True), range(16)))
+        keys = set(pool.map(lambda _: load_api_key(run_dir, create=True), range(16)))
     assert len(keys) == 1
     assert len(keys.pop()) >= 32
     assert stat.S_IMODE(run_dir.api_key.stat().st_mode) == 0o600
@@ -102,7 +102,7 @@ def test_a_ready_server_that_answers_is_believed(run_dir: RunDir, url: str) -> N
     publish(run_dir, replace(READY, url=url))
     endpoint = wait_for_endpoint(run_dir, "user", deadline_s=240).endpoint
     assert endpoint.incarnation == "abc"
-    assert endpoint.age_s() < 60
+    assert endpoint.compute_age_s() < 60
 
 
 def test_a_server_that_comes_later_is_waited_for(run_dir: RunDir, url: str) -> None:

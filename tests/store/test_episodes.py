@@ -20,7 +20,7 @@ from emobench.core.files import dump_json
 from emobench.core.outcomes import Outcome
 from emobench.core.run_dir import CellPaths
 from emobench.core.sweep import Cell
-from emobench.store.calls import RoleUsage, usage_of
+from emobench.store.calls import RoleUsage, count_usage
 from emobench.store.episodes import (
     SCHEMA,
     BenchmarkVersion,
@@ -32,10 +32,10 @@ from emobench.store.episodes import (
     Kept,
     Line,
     LineCounts,
-    belongs_to,
     count_lines,
-    episode_of,
-    line_of,
+    format_line,
+    make_cell_filter,
+    parse_episode,
     parse_line,
     read_lines,
     read_results,
@@ -51,7 +51,7 @@ def record(task: int, outcome: Outcome = Outcome.SOLVED, attempt: int = 1) -> Ep
 
 
 def line(task: int) -> bytes:
-    return line_of(record(task)) + b"\n"
+    return format_line(record(task)) + b"\n"
 
 
 def test_episodes_come_back(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_episodes_come_back(tmp_path: Path) -> None:
         store.append(record(3))
         store.append(record(1, Outcome.FAILED))
     with EpisodeStore(paths) as store:
-        assert store.finished() == {1, 3}
+        assert store.list_finished() == {1, 3}
         assert store.records[3] == record(3)
 
 
@@ -68,10 +68,10 @@ def test_an_infrastructure_error_is_replaced_and_a_result_is_not(tmp_path: Path)
     paths = CellPaths(tmp_path / "0")
     with EpisodeStore(paths) as store:
         store.append(record(1, Outcome.INFRA_ERROR, attempt=3))
-        assert store.finished() == set()
-        assert store.attempts(1) == 3
+        assert store.list_finished() == set()
+        assert store.count_attempts(1) == 3
         store.append(record(2, Outcome.INFRA_ERROR, 4), record(2, Outcome.INFRA_ERROR, 3))
-        assert store.attempts(2) == 4
+        assert store.count_attempts(2) == 4
         store.append(record(1, Outcome.FAILED, attempt=4))
         store.append(record(1, attempt=5))
     with EpisodeStore(paths) as store:
@@ -90,10 +90,10 @@ def test_any_prefix_is_recoverable(tmp_path: Path, cut: int, tail: bytes) -> Non
     paths.episodes.write_bytes(data[:cut] + tail)
     whole = sum(len(b"".join(lines[: n + 1])) <= cut for n in range(4))
     with EpisodeStore(paths) as store:
-        assert store.finished() == set(range(whole))
+        assert store.list_finished() == set(range(whole))
         store.append(record(9))
     with EpisodeStore(paths) as store:
-        assert store.finished() == {*range(whole), 9}
+        assert store.list_finished() == {*range(whole), 9}
 
 
 def test_a_damaged_line_in_the_middle_costs_that_line_only(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_damaged_line_in_the_middle_costs_that_line_only(tmp_path: Path) -> No
     paths.folder.mkdir()
     paths.episodes.write_bytes(line(0) + b'{"task_id": 1, "out\n[]\n' + line(2))
     with EpisodeStore(paths) as store:
-        assert store.finished() == {0, 2}
+        assert store.list_finished() == {0, 2}
 
 
 def test_line_ends_that_an_editor_changed_damage_nothing(tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
         writer.wait()
         last = int(rest[-1]) if rest else last
         with EpisodeStore(paths) as store:
-            assert store.finished() >= set(range(last + 1))
+            assert store.list_finished() >= set(range(last + 1))
 
 
 def test_a_line_of_a_newer_version_is_refused_and_stays(tmp_path: Path) -> None:
     paths = CellPaths(tmp_path / "0")
     paths.folder.mkdir()
-    newer = line_of(replace(record(1), schema=SCHEMA + 1)) + b"\n"
+    newer = format_line(replace(record(1), schema=SCHEMA + 1)) + b"\n"
     paths.episodes.write_bytes(line(0) + newer)
     with pytest.raises(InvalidInput, match=f"schema {SCHEMA + 1}") as refused:
         EpisodeStore(paths).__enter__()
@@ -187,7 +187,7 @@ def test_a_line_without_its_checksum_is_damaged_unless_an_earlier_version_wrote_
     earlier = dump_json(replace(record(1), schema=1)) + b"\n"
     paths.episodes.write_bytes(bare + earlier)
     with EpisodeStore(paths) as store:
-        assert store.finished() == {1}
+        assert store.list_finished() == {1}
         assert store.damaged == 1
     assert (paths.set_aside.read_bytes(), paths.episodes.read_bytes()) == (bare, earlier)
 
@@ -198,11 +198,11 @@ def test_what_is_set_aside_runs_again_and_its_attempts_stay_known(tmp_path: Path
     with EpisodeStore(paths) as store:
         store.append(record(0), *lines, record(1, attempt=5))
         store.set_aside({1})
-        assert store.finished() == {0}
-        assert store.attempts(1) == 5
+        assert store.list_finished() == {0}
+        assert store.count_attempts(1) == 5
         store.append(record(2))
     with EpisodeStore(paths) as store:
-        assert store.finished() == {0, 2}
+        assert store.list_finished() == {0, 2}
         told = [(each.attempt, each.outcome) for each in store.earlier[1]]
         assert told == [(3, "infra_error"), (4, "agent_error"), (5, "solved")]
         store.append(replace(record(1, attempt=6), history=store.earlier[1]))
@@ -246,7 +246,7 @@ FULL = EpisodeRecord(
     emobench="0.2",
     history=[
         EarlierAttempt(
-            1, EpisodeError("t", "m"), "s", 2.5, 4, Outcome.MAX_STEPS, usage_of(CALLS[:1])
+            1, EpisodeError("t", "m"), "s", 2.5, 4, Outcome.MAX_STEPS, count_usage(CALLS[:1])
         )
     ],
 )
@@ -260,16 +260,16 @@ def away(record: EpisodeRecord) -> EpisodeRecord:
 def read(**changed: object) -> EpisodeRecord:
     """The full record with some of its keys changed, as it is read; None takes one out."""
     data = {**json.loads(dump_json(FULL)), **changed}
-    found = episode_of({key: value for key, value in data.items() if value is not None})
+    found = parse_episode({key: value for key, value in data.items() if value is not None})
     assert found is not None
     return found
 
 
 def test_every_field_comes_back() -> None:
-    assert parse_line(line_of(FULL) + b"\n", PATH) == FULL
+    assert parse_line(format_line(FULL) + b"\n", PATH) == FULL
     assert read() == FULL
     assert FULL.attempts[:-1] == FULL.history
-    own = (2, FULL.error, FULL.started, 1.5, 3, Outcome.AGENT_ERROR, usage_of(CALLS))
+    own = (2, FULL.error, FULL.started, 1.5, 3, Outcome.AGENT_ERROR, count_usage(CALLS))
     assert FULL.attempts[-1] == EarlierAttempt(*own)
 
 
@@ -319,8 +319,8 @@ def test_what_is_no_episode(name: str) -> None:
     data = json.loads(dump_json(FULL))
     values: list[object] = [None, [], 1.0, True, "sovled"]
     for value in values:
-        assert episode_of({**data, name: value}) is None
-    assert episode_of([]) is episode_of(None) is None
+        assert parse_episode({**data, name: value}) is None
+    assert parse_episode([]) is parse_episode(None) is None
 
 
 def test_numbers_are_read_as_they_can_be_stored() -> None:
@@ -352,17 +352,17 @@ def test_parts_that_are_odd_cost_themselves() -> None:
 
 
 def test_a_lines_checksum_and_schema() -> None:
-    written = line_of(FULL) + b"\n"
+    written = format_line(FULL) + b"\n"
     assert parse_line(written.replace(b"control", b"contrql"), PATH) is None
     assert parse_line(written.replace(b'"crc32":"', b'"crc32":"0'), PATH) is None
     bare = dump_json(FULL) + b"\n"
     assert parse_line(bare, PATH) is None, "from schema 2 on"
     old = dump_json(replace(FULL, schema=1)) + b"\n"
     assert parse_line(old, PATH) == replace(FULL, schema=1)
-    assert parse_line(line_of(replace(FULL, schema=1)) + b"\n", PATH) == replace(FULL, schema=1)
+    assert parse_line(format_line(replace(FULL, schema=1)) + b"\n", PATH) == replace(FULL, schema=1)
     assert parse_line(b"[1]\n", PATH) is parse_line(b"\n", PATH) is None
     with pytest.raises(InvalidInput) as refused:
-        parse_line(line_of(replace(FULL, schema=3)) + b"\n", PATH)
+        parse_line(format_line(replace(FULL, schema=3)) + b"\n", PATH)
     (problem,) = refused.value.problems
     text = "an episode of schema 3; this emobench reads up to 2"
     hint = "a newer version wrote it; use that one"
@@ -372,9 +372,9 @@ def test_a_lines_checksum_and_schema() -> None:
 def test_stocks_result() -> None:
     info = {"a": 1, "outcome": "agent_error", "error_type": "assistant:rejected"}
     expected = {"task_id": 0, "reward": 0.5, "info": info, "traj": FULL.traj, "trial": 1}
-    assert FULL.stock_result() == expected
+    assert FULL.to_stock_result() == expected
     solved = replace(FULL, error=None, outcome=Outcome.SOLVED)
-    assert solved.stock_result() == {**expected, "info": {"a": 1}}
+    assert solved.to_stock_result() == {**expected, "info": {"a": 1}}
     assert FULL.info == {"a": 1}
 
 
@@ -400,7 +400,7 @@ def test_which_lines_count(tmp_path: Path) -> None:
     foreign = replace(record(1), env="another")
     rows = [record(1, infra, 1), record(1, infra, 2), record(1, failed, 3), record(1), foreign]
     rows += [record(2, infra, 5), record(1), foreign]
-    lines = [line_of(each) + b"\n" for each in rows]
+    lines = [format_line(each) + b"\n" for each in rows]
     first.write_bytes(lines[0] + b"damaged\n \n" + b"".join(lines[1:]) + b"damaged\ntorn")
     second.write_bytes(2 * line(1) + line(2) + line(3))
     kept: dict[int, Kept[tuple[int | None, int, int]]] = {}
@@ -434,11 +434,11 @@ def test_the_results_of_a_cell_are_read_anew_where_the_file_has_changed(tmp_path
         tasks=(0,),
     )
     assert cell.key == FULL.key
-    belongs = belongs_to(cell)
+    belongs = make_cell_filter(cell)
     strangers = [replace(FULL, task_id=1), replace(FULL, trial=1)]
     assert [belongs(FULL), *map(belongs, strangers)] == [True, False, False]
     lines = [replace(FULL, task_id=1), replace(FULL, trial=1), away(FULL)]
-    written = [line_of(each) + b"\n" for each in lines]
+    written = [format_line(each) + b"\n" for each in lines]
     assert read_results(path, cell) == read_results(path / "below", cell) == {}
     path.write_bytes(written[0] + written[1])
     one = read_results(path, cell)
@@ -456,23 +456,23 @@ def test_what_a_store_knows_of_its_file(tmp_path: Path) -> None:
     again = replace(record(1, attempt=2), calls=[paid], history=infra.attempts)
     with EpisodeStore(paths, lambda each: each.env == "") as store:
         store.append(infra, again)
-        assert (store.attempts(1), store.attempts(2), store.damaged) == (2, 0, 0)
+        assert (store.count_attempts(1), store.count_attempts(2), store.damaged) == (2, 0, 0)
         assert store.usage["user"] == RoleUsage(6, 4, 1.0), "each attempt was paid for once"
     with paths.episodes.open("ab") as file:
-        file.write(line_of(stranger) + b"\n" + b"damaged\ntorn")
+        file.write(format_line(stranger) + b"\n" + b"damaged\ntorn")
     with EpisodeStore(paths, lambda each: each.env == "") as store:
-        assert (store.damaged, store.foreign, store.finished()) == (2, [stranger], {1})
-        assert (store.attempts(1), store.records[1]) == (2, again)
+        assert (store.damaged, store.foreign, store.list_finished()) == (2, [stranger], {1})
+        assert (store.count_attempts(1), store.records[1]) == (2, again)
         assert paths.set_aside.read_bytes() == b"damaged\ntorn\n"
         store.set_aside({1, 2})
-        assert (store.records, store.foreign, store.finished()) == ({}, [stranger], set())
+        assert (store.records, store.foreign, store.list_finished()) == ({}, [stranger], set())
         held = [fd for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == paths.episodes]
         assert [os.get_inheritable(int(fd.name)) for fd in held] == [False]
         assert store.earlier == {1: again.attempts}
-        assert store.attempts(1) == 2
+        assert store.count_attempts(1) == 2
         assert store.usage["user"] == RoleUsage(6, 4, 1.0)
     with EpisodeStore(paths, lambda each: each.env == "another") as other:
-        assert (other.attempts(1), other.earlier, other.usage["user"]) == (9, {}, RoleUsage())
+        assert (other.count_attempts(1), other.earlier, other.usage["user"]) == (9, {}, RoleUsage())
         told = f"{paths.folder}: another process is running this cell; wait for it or cancel it"
         with pytest.raises(CellBusy) as refused:
             EpisodeStore(paths).__enter__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emobench.core.run_dir import RunDir
-from emobench.store.jobs import read_jobs, record_of, write_jobs
+from emobench.store.jobs import parse_record, read_jobs, write_jobs
 
 
 def test_records_stand_in_the_file_as_they_always_did(tmp_path: Path) -> None:
@@ -21,9 +21,9 @@ def test_records_stand_in_the_file_as_they_always_did(tmp_path: Path) -> None:
     successor = slurm | {"kind": "server", "name": "user", "cells": [], "takes_over": "5"}
     process = {"scheduler": "local", "pid": 12, "start_ticks": 5, "host": "h", "token": "t"}
     for data in (slurm, successor, slurm | {"blocks": ["a", "b"]}, slurm | process):
-        job = record_of(data)
+        job = parse_record(data)
         assert job.to_json() == data
         write_jobs(run_dir, [job])
         assert read_jobs(run_dir) == [job]
-    assert record_of(slurm).scheduler == "slurm"
-    assert record_of(slurm | process).scheduler == "local"
+    assert parse_record(slurm).scheduler == "slurm"
+    assert parse_record(slurm | process).scheduler == "local"

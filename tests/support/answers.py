@@ -46,7 +46,7 @@ def replay(benchmark: Benchmark, env: str, task: Any, answer: Answer, shared: bo
         return digest
 
     environment.get_data_hash = get_data_hash
-    action = benchmark.module("types").Action
+    action = benchmark.import_module("types").Action
     for name, arguments in deepcopy(answer):
         try:
             response = environment.step(action(name=name, kwargs=arguments))

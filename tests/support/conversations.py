@@ -9,7 +9,7 @@ from emobench.analysis.transcript.conversation import Conversation, parse_conver
 from emobench.benchmarks.tasks import Task, load_env
 from emobench.benchmarks.transcript import STOP, Event, Message, ToolCall, Transcript
 from emobench.core.outcomes import Outcome
-from emobench.store.episodes import EpisodeRecord, episode_of
+from emobench.store.episodes import EpisodeRecord, parse_episode
 
 GREETING = "Hi! How can I help you today?"
 
@@ -63,7 +63,7 @@ def of_events(
 
 def record_of(line: Mapping[str, Any]) -> EpisodeRecord:
     """A line of episodes.jsonl, or as much of one as matters, as a record."""
-    found = episode_of({"task_id": 0, "trial": 1, "outcome": "failed", **line})
+    found = parse_episode({"task_id": 0, "trial": 1, "outcome": "failed", **line})
     assert found is not None
     return found
 

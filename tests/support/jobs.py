@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from emobench.core.processes import start_ticks
+from emobench.core.processes import read_start_ticks
 from emobench.core.times import now
 from emobench.store.jobs import JobKind, JobRecord, LocalProcess
 
@@ -15,7 +15,7 @@ def local_record(
 ) -> JobRecord:
     """The record of a local job whose first process is `pid`, with `token` in its environment."""
     token = token or f"none-{pid}"
-    process = LocalProcess(pid, start_ticks(pid), socket.gethostname(), token)
+    process = LocalProcess(pid, read_start_ticks(pid), socket.gethostname(), token)
     fields: dict[str, Any] = {"submitted": now(), "process": process, **more}
     return JobRecord(JobKind(kind), name, job_id, **fields)
 

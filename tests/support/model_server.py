@@ -95,7 +95,7 @@ def proving(key: str, incarnation: str, server: str | None = None) -> Prove:
 
     def prove(path: str, challenge: str, address: tuple[str, int]) -> tuple[int, object]:
         name = path if server is None else server
-        return 200, {"proof": guard.proof(key, challenge, incarnation, name, address)}
+        return 200, {"proof": guard.compute_proof(key, challenge, incarnation, name, address)}
 
     return prove
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emobench.config.expand import blocks_of, expand
+from emobench.config.expand import expand, split_into_blocks
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
 from emobench.core.plan import Plan
@@ -107,7 +107,7 @@ def make_plan(
         sweep=resolved,
         profile=profile,
         cells=tuple(cells),
-        blocks=tuple(blocks_of(cells, block_size)),
+        blocks=tuple(split_into_blocks(cells, block_size)),
         logs=str(logs),
     )
 

@@ -11,7 +11,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from emobench.config.identity import cell_content, content_hash
+from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.files import write_json
 from emobench.core.models import RoleModel, ScriptedModel
 from emobench.core.plan import load_plan, save_plan
@@ -200,7 +200,7 @@ def real_episode(run_dir: RunDir, cell: Cell, task: int, outcome: str, **changed
     plan = load_plan(run_dir)
     prompt = f"{plan.sweep.user_strategy} {cell.env} {cell.variant} {task}"
     line = episode(cell, task, outcome, messages=6, **changed)
-    line["episode"] = content_hash(cell_content(plan.sweep, cell, plan.benchmark), task)
+    line["episode"] = hash_content(collect_cell_content(plan.sweep, cell, plan.benchmark), task)
     line["user_prompt_sha256"] = hashlib.sha256(prompt.encode()).hexdigest()
     line["variant_sha256"] = plan.sweep.variants[cell.variant].sha256
     return line

@@ -11,7 +11,7 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.schedulers import Schedulers
-from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, new_record
+from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, make_record
 
 
 class Killed(BaseException):
@@ -78,7 +78,7 @@ class ScriptedScheduler(Scheduler):
         if name == self.refuses:
             raise SubmissionRefused(f"no {name} today")
         self._die_at(name, accepted=False)
-        job = new_record(kind, name, str(next(self._ids)), f"{name}.sbatch", cells=cells)
+        job = make_record(kind, name, str(next(self._ids)), f"{name}.sbatch", cells=cells)
         self.script[job.job_id] = "PENDING"
         self.accepted.append(job)
         self._die_at(name, accepted=True)
@@ -105,7 +105,7 @@ class ScriptedScheduler(Scheduler):
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
         self.throttles |= {array.job_id: throttle for array in arrays}
 
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         self.asked.append([job.job_id for job in jobs])
         return {
             name: state
@@ -126,7 +126,7 @@ class ScriptedScheduler(Scheduler):
         for job in jobs:
             self.script[job.job_id] = "CANCELLED"
 
-    def accounts(self, job_ids: Sequence[str]) -> Accounts:
+    def ask_accounts(self, job_ids: Sequence[str]) -> Accounts:
         self.accounted.append([*job_ids])
         return Accounts({name: [Accounted(name, 0, 0, 60, {})] for name in job_ids})
 
@@ -135,13 +135,13 @@ class ScriptedScheduler(Scheduler):
             raise SubmissionRefused(f"no {instance} today")
         job_id = str(next(self._ids))
         self.script.setdefault(job_id, "PENDING")
-        return new_record(JobKind.SERVER, instance, job_id, "s.sbatch", takes_over=takes_over)
+        return make_record(JobKind.SERVER, instance, job_id, "s.sbatch", takes_over=takes_over)
 
-    def own_job_id(self) -> str:
+    def read_own_job_id(self) -> str:
         return "1"
 
     def hands_over(self) -> bool:
         return True
 
-    def own_job(self) -> OwnJob:
+    def ask_own_job(self) -> OwnJob:
         return self.own

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emobench.config.templates import shipped_templates
+from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile
 from emobench.core.files import write_bytes_atomic
 from emobench.core.models import RoleModel
@@ -55,7 +55,7 @@ def make_run(
         trials=trials,
     )
     run_dir.scripts.mkdir()
-    for name, text in render(load_plan(run_dir), run_dir, [shipped_templates()]).items():
+    for name, text in render(load_plan(run_dir), run_dir, [find_shipped_templates()]).items():
         (run_dir.scripts / name).write_text(text)
     return run_dir
 

@@ -48,7 +48,7 @@ def test_a_collected_folder_stands_for_its_runs(run_dir: RunDir, tmp_path: Path)
     assert not (tmp_path / "two/episodes.csv").exists()
     # It is a run directory, and so is read like any.
     merged = collect(RunDir(tmp_path / "one"))
-    assert len(merged.observations()) == 16
+    assert len(merged.list_observations()) == 16
     with pytest.raises(InvalidInput, match="one of the inputs"):
         collected(tmp_path, RunDir(tmp_path / "one"))
 
@@ -199,7 +199,7 @@ def test_tables_of_another_version_or_of_two_collections_are_refused(
     with pytest.raises(InvalidInput, match="no readable table"):
         load_tables(folder)
     (folder / "turns.parquet").write_bytes(new)
-    assert len(load_tables(folder).turns(["role"])) > 16
+    assert len(load_tables(folder).read_turns(["role"])) > 16
     summary = json.loads((folder / "collected.json").read_text())
     (folder / "collected.json").write_text(json.dumps({**summary, "schema_version": 2}))
     with pytest.raises(InvalidInput, match="schema version 2"):

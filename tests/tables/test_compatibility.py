@@ -18,7 +18,7 @@ from emobench.core.sweep import Fidelity, Variant
 from emobench.tables.collection import Request, collect_into
 from emobench.tables.compatibility import open_runs
 from emobench.tables.run_results import collect
-from emobench.tables.table import frame_of, load_episodes
+from emobench.tables.table import load_episodes, load_frame
 from tests.support.runs import append, change_plan, change_sweep, full_run, real_episode, rewrite
 
 OTHER = "Speak as if it were late."
@@ -88,7 +88,7 @@ def test_runs_that_differ_are_refused_with_the_key(
     change_sweep(two, few_shot_sha256={"retail": "a"})
     change(two)
     for together in (
-        lambda: frame_of([one, two]),
+        lambda: load_frame([one, two]),
         lambda: collect_into(Request((one.path, two.path), (), None, tmp_path / "out")),
     ):
         with pytest.raises(InvalidInput) as refused:
@@ -103,11 +103,11 @@ def test_another_prompt_of_the_same_task_is_refused(pair: tuple[RunDir, RunDir])
     one, two = pair
     rewrite(two, [0], user_prompt_sha256="f" * 64)
     with pytest.raises(InvalidInput, match=r"prompt differs for retail task 0, variant control"):
-        frame_of([one, two])
+        load_frame([one, two])
     rewrite(one, [0], user_prompt_sha256="f" * 64)
     rewrite(one, [3], user_prompt_sha256="f" * 64)
     with pytest.raises(InvalidInput, match=r"in one, [0-9a-f]{12} in one"):
-        frame_of([one])
+        load_frame([one])
 
 
 def test_the_same_episode_counts_once_and_a_result_before_an_error(
@@ -127,14 +127,14 @@ def test_the_same_episode_counts_once_and_a_result_before_an_error(
     assert set(frame["run"]) == {"one", "two"}
     # The folder is a run directory with the same episodes.
     merged = collect(RunDir(tmp_path / "out"))
-    told = {(o.variant, o.trial, o.task_id, o.outcome) for o in merged.observations()}
+    told = {(o.variant, o.trial, o.task_id, o.outcome) for o in merged.list_observations()}
     columns = frame[["variant", "trial", "task_id", "outcome"]]
     assert told == set(columns.itertuples(index=False, name=None))
 
 
 def test_a_run_given_twice_is_one_run(pair: tuple[RunDir, RunDir]) -> None:
     one, _ = pair
-    pd.testing.assert_frame_equal(frame_of([one, one.path / "cells" / ".."]), frame_of([one]))
+    pd.testing.assert_frame_equal(load_frame([one, one.path / "cells" / ".."]), load_frame([one]))
 
 
 def test_other_variants_assistants_and_environments_belong(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_other_variants_assistants_and_environments_belong(tmp_path: Path) -> No
         strategies=("react",),
         assistants={"a": ScriptedModel(**mistakes), "b": ScriptedModel(model="b")},
     )
-    frame = frame_of([one, two])
+    frame = load_frame([one, two])
     assert len(frame) == 16 + 32
     assert set(frame["assistant"]) == {"a", "b"}
     assert list(frame["variant"].cat.categories) == ["control", "anger", "anxiety"]
@@ -155,7 +155,7 @@ def test_other_variants_assistants_and_environments_belong(tmp_path: Path) -> No
     plan = load_plan(RunDir(tmp_path / "both"))
     assert len(plan.cells) == len({cell.key for cell in plan.cells}) == 12
     assert sum(block.size for block in plan.blocks) == 12
-    assert len(collect(RunDir(tmp_path / "both")).observations()) == 48
+    assert len(collect(RunDir(tmp_path / "both")).list_observations()) == 48
 
 
 def test_two_sweeps_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_run_without_episodes_is_an_empty_table(tmp_path: Path) -> None:
     run_dir = full_run(tmp_path / "one")
     for cell in load_plan(run_dir).cells:
         run_dir.cell(cell.number).episodes.unlink()
-    frame = frame_of([run_dir])
+    frame = load_frame([run_dir])
     assert len(frame) == 0
     assert str(frame["reward"].dtype) == "float64"
     summary = collect_into(Request((run_dir.path,), (), None, tmp_path / "out"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emobench.core.plan import load_plan
-from emobench.report.export import csv_text
+from emobench.report.export import format_csv
 from emobench.tables.csv_guard import guard_column, guard_text
 from tests.support.runs import append, collected, episode, make_run
 
@@ -45,7 +45,7 @@ def test_collected_csv_runs_nothing_in_a_spreadsheet(tmp_path: Path) -> None:
 
 
 def test_names_of_columns_are_guarded_too() -> None:
-    assert csv_text([{"+word": "=1"}]) == "'+word\n'=1\n"
+    assert format_csv([{"+word": "=1"}]) == "'+word\n'=1\n"
 
 
 @given(st.lists(st.one_of(st.none(), st.text(), st.text(FIRST + " 'a"))))

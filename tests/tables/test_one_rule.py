@@ -18,7 +18,7 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.runs.watching.episodes import EpisodeScan
-from emobench.store.episodes import EpisodeStore, belongs_to, episode_of, line_of
+from emobench.store.episodes import EpisodeStore, format_line, make_cell_filter, parse_episode
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_tables
 from tests.support.runs import episode, make_run, real_episode
@@ -124,7 +124,7 @@ def test_a_resumed_cell_runs_what_the_report_lacks(run_dir: RunDir, lines: list[
     found = {each.task_id: each.outcome for each in collect(run_dir).cells[0].file.episodes}
     with EpisodeStore(run_dir.cell(0)) as store:
         assert {task: record.outcome for task, record in store.records.items()} == found
-        assert store.finished() == {task for task in found if store.records[task].is_final}
+        assert store.list_finished() == {task for task in found if store.records[task].is_final}
     sound = [line for line in lines if line not in DAMAGED or line == b"\n"]
     assert path.read_bytes() == b"".join(sound), "what is damaged or torn has left the file"
     damaged = [line for line in lines if line not in sound]
@@ -145,9 +145,9 @@ def test_a_flipped_bit_anywhere_costs_its_episode_and_nothing_else(
     lines = [real_episode(run_dir, CONTROL, task, each) for task, each in enumerate(outcomes)]
     for line in lines:
         line |= {"traj": line["traj"][1:2], "info": {}, "calls": []}
-    records = [episode_of({**line, "schema": 2}) for line in lines]
+    records = [parse_episode({**line, "schema": 2}) for line in lines]
     data = b"".join(
-        line_of(record) + b"\n" if checksum and record is not None else written(line)
+        format_line(record) + b"\n" if checksum and record is not None else written(line)
         for line, record in zip(lines, records, strict=True)
     )
     paths.folder.mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_a_flipped_bit_anywhere_costs_its_episode_and_nothing_else(
         scan.read({0: False}, None, time.time())
         file = collect(run_dir).cells[0].file
         found = {each.task_id: each.outcome for each in file.episodes}
-        with EpisodeStore(paths, belongs_to(CONTROL)) as store:
+        with EpisodeStore(paths, make_cell_filter(CONTROL)) as store:
             assert {task: each.outcome for task, each in store.records.items()} == found, place
         watched = {name for name, n in scan.variants["control"].outcomes.items() if n}
         assert watched == set(found.values()), place
@@ -192,7 +192,7 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
         }
     ]
     line["traj"][0]["content"] = "\ud800"
-    record = episode_of(line)
+    record = parse_episode(line)
     assert record is not None
     with EpisodeStore(run_dir.cell(0)) as store:
         store.append(record)

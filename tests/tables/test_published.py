@@ -19,7 +19,7 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.store.episodes import EpisodeError, read_lines
 from emobench.tables.collection import Request, collect_into
-from emobench.tables.published import Described, outcome_of, outcome_of_error
+from emobench.tables.published import Described, classify_error, classify_result
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_episodes, load_tables, load_turns
 from tests.support.model_server import Reply, is_user, recording
@@ -40,7 +40,7 @@ def by_stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file of a real run(), in which each task meets another fate."""
     folder = tmp_path_factory.mktemp("stock")
     benchmark = load_benchmark()
-    instructions = [task.instruction for task in benchmark.tasks("retail")[:6]]
+    instructions = [task.instruction for task in benchmark.load_tasks("retail")[:6]]
 
     def answer(request: dict[str, Any]) -> Reply:
         messages = request["messages"]
@@ -67,7 +67,7 @@ def by_stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("OPENAI_API_KEY", "k")
         patch.setenv("OPENAI_BASE_URL", server.url)
         patch.setenv("OPENAI_API_BASE", server.url)
-        config = benchmark.module("types").RunConfig(
+        config = benchmark.import_module("types").RunConfig(
             model_provider="openai",
             user_model_provider="openai",
             model="m",
@@ -76,7 +76,7 @@ def by_stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             log_dir=str(folder / "results"),
             max_concurrency=6,
         )
-        benchmark.module("run").run(config)
+        benchmark.import_module("run").run(config)
     (file,) = (folder / "results").glob("*.json")
     yield file
 
@@ -107,7 +107,7 @@ def test_the_folder_is_a_run_directory(tmp_path: Path) -> None:
     collected(tmp_path / "out", file, user_model="gpt-4o")
     found = collect(RunDir(tmp_path / "out"))
     assert [cell.state for cell in found.cells] == ["done"] * 3
-    assert len(found.observations()) == 12
+    assert len(found.list_observations()) == 12
     (run,) = load_tables(tmp_path / "out").summary["runs"]
     assert (run["path"], run["published"]) == ("published", True)
     frame = load_episodes(tmp_path / "out")
@@ -300,7 +300,7 @@ def test_published_results_beside_a_run_of_ones_own(tmp_path: Path) -> None:
     both("out")
     frame = load_episodes(tmp_path / "out")
     assert frame["assistant"].value_counts().to_dict() == {"scripted": 16, "gpt-4o": 4}
-    assert len(collect(RunDir(tmp_path / "out")).observations()) == 20
+    assert len(collect(RunDir(tmp_path / "out")).list_observations()) == 20
     assert load_plan(RunDir(tmp_path / "out")).benchmark == "tau_trait 0.1.1"
     for changed, said in (
         ({"assistants": ("scripted",)}, "assistant 'scripted' is in both"),
@@ -330,7 +330,7 @@ def test_our_own_results_json_gives_the_rewards_of_its_run(tmp_path: Path) -> No
                 record.info, record.reward = {"error": "gone"}, 0.0
             error = record.error.type if record.error else None
             outcomes[cell.trial, record.task_id] = (record.outcome, error)
-        results = [record.stock_result() for record in records]
+        results = [record.to_stock_result() for record in records]
         assert {each["trial"] for each in results} == {cell.trial - 1}, "as stock counts them"
         files.append(written(own.cell(cell.number).results, results))
     collected(tmp_path / "out", *files)
@@ -368,12 +368,12 @@ def test_our_own_results_json_gives_the_rewards_of_its_run(tmp_path: Path) -> No
 def test_exceptions_by_whose_they_were(
     message: str, traceback: str, expected: tuple[str, str]
 ) -> None:
-    assert outcome_of_error(message, traceback) == expected
+    assert classify_error(message, traceback) == expected
 
 
 def test_a_reward_is_taken_as_it_is() -> None:
     unscored: dict[str, Any] = {"task": {}, "reward_info": None}
-    assert outcome_of(result(0, reward=1.0)) == ("solved", 1.0, None)
-    assert outcome_of(result(0, reward=0.0)) == ("failed", 0.0, None)
-    assert outcome_of(result(0, reward=0.0, info=unscored)) == ("max_steps", 0.0, None)
-    assert outcome_of(result(0, reward=0.0, info={})) == ("failed", 0.0, None)
+    assert classify_result(result(0, reward=1.0)) == ("solved", 1.0, None)
+    assert classify_result(result(0, reward=0.0)) == ("failed", 0.0, None)
+    assert classify_result(result(0, reward=0.0, info=unscored)) == ("max_steps", 0.0, None)
+    assert classify_result(result(0, reward=0.0, info={})) == ("failed", 0.0, None)

@@ -15,23 +15,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emobench.benchmarks.transcript import parse_transcript
-from emobench.config.templates import shipped_sweeps
+from emobench.config.templates import find_shipped_sweeps
 from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.store.episodes import EpisodeRecord, episode_of
-from emobench.tables.columns import EPISODES, TEXT, TURNS, Column, episodes_table, turns_table
-from emobench.tables.rows import episode_row, facts_of, turn_rows
+from emobench.store.episodes import EpisodeRecord, parse_episode
+from emobench.tables.columns import (
+    EPISODES,
+    TEXT,
+    TURNS,
+    Column,
+    build_episodes_table,
+    build_turns_table,
+)
+from emobench.tables.rows import build_episode_row, build_turn_rows, collect_facts
 from emobench.tables.run_results import collect
 from emobench.tables.table import (
-    frame_of,
     load_episodes,
+    load_frame,
     load_tables,
     load_turns,
 )
 from tests.support.runs import append, collected, episode, full_run, real_episode
 
-PAGE = (shipped_sweeps().parent / "docs/tables.md").read_text("utf-8")
+PAGE = (find_shipped_sweeps().parent / "docs/tables.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 def test_every_value_of_an_episode_is_in_its_row(run_dir: RunDir) -> None:
-    frame = frame_of([run_dir])
+    frame = load_frame([run_dir])
     records = {}
     for cell in load_plan(run_dir).cells:
         for line in run_dir.cell(cell.number).episodes.read_text().splitlines():
@@ -69,10 +76,10 @@ def test_every_value_of_an_episode_is_in_its_row(run_dir: RunDir) -> None:
 
 
 def test_the_frame_agrees_with_the_other_reader(run_dir: RunDir) -> None:
-    frame = frame_of([run_dir])
+    frame = load_frame([run_dir])
     told = [
         (o.assistant, o.variant, o.trial, o.task_id, o.outcome, o.reward)
-        for o in collect(run_dir).observations()
+        for o in collect(run_dir).list_observations()
     ]
     columns = ["assistant", "variant", "trial", "task_id", "outcome", "reward"]
     rows = frame[columns].astype({"reward": object}).itertuples(index=False)
@@ -91,7 +98,7 @@ def test_types_and_categories_are_those_of_the_schema(run_dir: RunDir, tmp_path:
                 assert not frame[column.name].isna().any(), column.name
     assert tuple(episodes["outcome"].cat.categories) == OUTCOMES
     assert list(episodes["variant"].cat.categories) == ["control", "anger"]
-    pd.testing.assert_frame_equal(episodes, frame_of([run_dir]))
+    pd.testing.assert_frame_equal(episodes, load_frame([run_dir]))
 
 
 def _kind(series: pd.Series[Any], column: Column) -> str:
@@ -142,7 +149,7 @@ def test_calls_that_react_agents_write_are_calls() -> None:
         {"role": "assistant", "content": "Action: no JSON"},
     ]
     record = EpisodeRecord(task_id=0, trial=1, outcome=Outcome.FAILED, traj=messages)
-    rows = turn_rows(record, "react", with_text=False)
+    rows = build_turn_rows(record, "react", with_text=False)
     assert [(row[0], row[1], row[4], row[5]) for row in rows] == [
         (1, "user", None, False),
         (2, "assistant", "get_order", False),
@@ -151,7 +158,7 @@ def test_calls_that_react_agents_write_are_calls() -> None:
         (5, "user", None, False),
         (6, "assistant", None, False),
     ]
-    assert [row[1] for row in turn_rows(record, "tool-calling", False)].count("user") == 3
+    assert [row[1] for row in build_turn_rows(record, "tool-calling", False)].count("user") == 3
 
 
 def test_turns_and_patterns_see_the_same_calls() -> None:
@@ -173,12 +180,12 @@ def test_turns_and_patterns_see_the_same_calls() -> None:
     ]
     for strategy, traj in (("tool-calling", messages), ("react", written)):
         record = EpisodeRecord(task_id=0, trial=1, outcome=Outcome.FAILED, traj=list(traj))
-        rows = turn_rows(record, strategy, with_text=False)
+        rows = build_turn_rows(record, strategy, with_text=False)
         transcript = parse_transcript(traj, strategy)
         answers = sorted((row[4] or "", row[5]) for row in rows if row[1] == "tool")
         assert answers == sorted((call.tool, call.failed) for call in transcript.calls)
         assert transcript.steps == sum(row[1] == "assistant" for row in rows)
-        spoken = [each.text for each in transcript.messages("user")]
+        spoken = [each.text for each in transcript.list_messages("user")]
         assert [len(text) for text in spoken] == [row[2] for row in rows if row[1] == "user"]
 
 
@@ -216,26 +223,30 @@ def test_a_record_of_any_values_makes_a_row(run_dir: RunDir, data: Any) -> None:
     loose = sorted(line.keys() - {"task_id", "trial", "outcome"})
     for key in data.draw(st.sets(st.sampled_from(loose), min_size=1)):
         line[key] = data.draw(JSON)
-    record = episode_of(line)
+    record = parse_episode(line)
     assert record is not None
-    row = episode_row(facts_of("x", plan, cell, "f"), record, 0, 1)
-    assert episodes_table([row]).num_rows == 1
-    turn_rows(record, "react", with_text=True)
-    turn_rows(record, "tool-calling", with_text=True)
+    row = build_episode_row(collect_facts("x", plan, cell, "f"), record, 0, 1)
+    assert build_episodes_table([row]).num_rows == 1
+    build_turn_rows(record, "react", with_text=True)
+    build_turn_rows(record, "tool-calling", with_text=True)
 
 
 def test_every_row_of_a_large_table_stands_in_its_place(run_dir: RunDir) -> None:
     plan = load_plan(run_dir)
-    facts = facts_of("x", plan, plan.cells[0], "f")
+    facts = collect_facts("x", plan, plan.cells[0], "f")
     messages = [{"role": "user", "content": "a " * n} for n in range(3)]
     record = EpisodeRecord(task_id=7, trial=1, outcome=Outcome.FAILED, traj=messages)
     count = 1234
-    episodes = episodes_table([episode_row(facts, record, n, 2 * n) for n in range(count)])
+    episodes = build_episodes_table(
+        [build_episode_row(facts, record, n, 2 * n) for n in range(count)]
+    )
     assert episodes.column("offset").to_pylist() == list(range(count))
     assert episodes.column("length").to_pylist() == list(range(0, 2 * count, 2))
-    turns = turns_table(episodes, turn_rows(record, "react", False) * count, [3] * count, False)
+    turns = build_turns_table(
+        episodes, build_turn_rows(record, "react", False) * count, [3] * count, False
+    )
     assert turns.column("words").to_pylist() == [0, 1, 2] * count
-    assert episodes_table([]).schema == episodes.schema
+    assert build_episodes_table([]).schema == episodes.schema
 
 
 def test_what_was_left_out_is_counted_by_file(run_dir: RunDir, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from emobench.analysis.judge.labels import key_of, read_answer, request_for
-from emobench.analysis.transcript.conversation import read_conversations, with_result
+from emobench.analysis.judge.labels import build_request, hash_turn, read_answer
+from emobench.analysis.transcript.conversation import read_conversations, select_with_result
 from emobench.core.errors import InvalidInput
 from emobench.core.gates import JudgeSettings
 from emobench.core.run_dir import RunDir
@@ -68,10 +68,10 @@ class Judge:
         return self._ask(turn, schema=False)
 
     def _ask(self, turn: str, *, schema: bool) -> Answer:
-        request = request_for(turn, self._model, self._max_tokens, schema=schema)
+        request = build_request(turn, self._model, self._max_tokens, schema=schema)
         reply = self._transport.send("assistant", request)
         said = reply.message.content or ""
-        return Answer(key_of(turn, self._model), self._model, read_answer(said), said)
+        return Answer(hash_turn(turn, self._model), self._model, read_answer(said), said)
 
 
 def judge_run(
@@ -86,7 +86,7 @@ def judge_run(
     Raises InvalidInput where the run has no conversation yet.
     """
     collected = collect(run_dir)
-    chosen = with_result(collected, settings.sample)
+    chosen = select_with_result(collected, settings.sample)
     turns = [
         turn
         for *_, conversation in read_conversations(collected.plan, chosen)
@@ -121,7 +121,7 @@ def ask_all(
     Ends early after `MAX_FAILURES` failures in a row. Raises OSError from the store.
     """
     distinct = sorted(set(turns))
-    missing = [turn for turn in distinct if key_of(turn, model) not in store.answers]
+    missing = [turn for turn in distinct if hash_turn(turn, model) not in store.answers]
     random.Random(seed).shuffle(missing)
     in_a_row = 0
 
@@ -136,7 +136,7 @@ def ask_all(
     pool = WorkerPool(concurrency, work, missing, stopped=lambda: in_a_row >= MAX_FAILURES)
     try:
         while pool.threads:
-            results = pool.results(_POLL_S)
+            results = pool.wait_for_results(_POLL_S)
             store.append(result for result in results if isinstance(result, Answer))
             for result in results:
                 if isinstance(result, Answer):
@@ -148,7 +148,7 @@ def ask_all(
             progress(len(distinct) - len(missing) + answered, len(distinct))
     finally:
         pool.close()
-    answers = [store.answers.get(key_of(turn, model)) for turn in distinct]
+    answers = [store.answers.get(hash_turn(turn, model)) for turn in distinct]
     return Asked(
         distinct=len(distinct),
         known=len(distinct) - len(missing),

@@ -12,16 +12,16 @@ from emobench.core.errors import InvalidInput, Problem, ServersGone
 from emobench.core.gates import JudgeSettings
 from emobench.core.models import OpenAIModel
 from emobench.core.ownership import is_own_file
-from emobench.core.plan import USER_SERVER, Plan, assistant_server, replicas_of
+from emobench.core.plan import USER_SERVER, Plan, list_replicas, name_assistant_server
 from emobench.core.redaction import redact_urls
 from emobench.core.run_dir import RunDir
-from emobench.llm.address import endpoint_at
+from emobench.llm.address import make_endpoint
 from emobench.llm.transport import ModelEndpoint
 
 ENDPOINT_KEYS = ("server", "model", "base_url", "api_key_env")
 
 
-def settings_with(declared: JudgeSettings | None, **given: str | int | None) -> JudgeSettings:
+def merge_settings(declared: JudgeSettings | None, **given: str | int | None) -> JudgeSettings:
     """Return the sweep file's judge, with what the command line gives in its place.
 
     Raises InvalidInput where that makes no judge; the message names the option.
@@ -61,7 +61,7 @@ def find_endpoint(
         assert settings.model is not None and settings.base_url is not None
         if not given:
             _require_own_word(plan, run_dir, settings.base_url, settings.api_key_env)
-        return endpoint_at(settings.model, settings.base_url, settings.api_key_env, timeout)
+        return make_endpoint(settings.model, settings.base_url, settings.api_key_env, timeout)
     roles = {"user": plan.sweep.user, **plan.sweep.assistants}
     role = roles.get(settings.server)
     if role is None:
@@ -71,19 +71,19 @@ def find_endpoint(
         if role.base_url is None:
             raise InvalidInput(f"'{settings.server}' has no base_url; give --base-url and --model")
         _require_own_word(plan, run_dir, role.base_url, role.api_key_env)
-        return endpoint_at(role.model, role.base_url, role.api_key_env, timeout)
+        return make_endpoint(role.model, role.base_url, role.api_key_env, timeout)
     from emobench.serving.waiting import find_server
 
-    name = USER_SERVER if settings.server == "user" else assistant_server(settings.server)
+    name = USER_SERVER if settings.server == "user" else name_assistant_server(settings.server)
     problems = []
-    for instance in replicas_of(name, role):
+    for instance in list_replicas(name, role):
         found, problem = find_server(run_dir, instance)
         if found is not None:
             at = found.endpoint
             return ModelEndpoint(
                 at.model,
                 at.url,
-                found.location.key(),
+                found.location.read_key(),
                 incarnation=at.incarnation,
                 server=found.location.instance,
                 timeout_s=timeout,

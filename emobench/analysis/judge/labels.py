@@ -51,7 +51,7 @@ RESPONSE_FORMAT: dict[str, Any] = {
 """Servers that know it can answer with nothing else."""
 
 
-def messages_for(turn: str) -> list[dict[str, str]]:
+def build_messages(turn: str) -> list[dict[str, str]]:
     """Return the chat that asks for a turn's label."""
     text = turn[:MAX_TURN]
     order = list(LABELS)
@@ -64,17 +64,17 @@ def messages_for(turn: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
 
-def key_of(turn: str, model: str) -> str:
+def hash_turn(turn: str, model: str) -> str:
     """Return what an answer belongs to: prompt, turn and model, by content."""
-    asked = json.dumps([model, messages_for(turn)], ensure_ascii=True)
+    asked = json.dumps([model, build_messages(turn)], ensure_ascii=True)
     return sha256(asked.encode()).hexdigest()
 
 
-def request_for(turn: str, model: str, max_tokens: int, *, schema: bool) -> dict[str, Any]:
+def build_request(turn: str, model: str, max_tokens: int, *, schema: bool) -> dict[str, Any]:
     """Return the request; with `schema`, the server is asked to keep to the form."""
     request: dict[str, Any] = {
         "model": model,
-        "messages": messages_for(turn),
+        "messages": build_messages(turn),
         "temperature": 0,
         "max_tokens": max_tokens,
     }
@@ -101,12 +101,12 @@ def read_answer(text: str) -> Label | None:
     True
     """
     text = sanitize(text).text.strip()
-    label = _from_object(text, "strict")
+    label = _parse_label(text, "strict")
     if label is not None:
         return label
     objects = _OBJECT.findall(text)
     if objects:
-        read = {_from_object(each, "lenient") for each in objects}
+        read = {_parse_label(each, "lenient") for each in objects}
         return read.pop() if len(read) == 1 else None
     words = {word.lower() for word in _WORDS.findall(text)}
     numbers = set(_DIGITS.findall(_RANGES.sub(" ", text)))
@@ -120,7 +120,7 @@ def read_answer(text: str) -> Label | None:
     return Label(words.pop(), int(number), "lenient")
 
 
-def _from_object(text: str, form: Form) -> Label | None:
+def _parse_label(text: str, form: Form) -> Label | None:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):

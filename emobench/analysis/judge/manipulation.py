@@ -127,16 +127,16 @@ def cohens_kappa(pairs: Sequence[tuple[object, object]]) -> float | None:
     return (observed - expected) / (1 - expected) if expected < 1 else None
 
 
-def agreement(what: str, pairs: Sequence[tuple[object, object]]) -> Agreement:
+def measure_agreement(what: str, pairs: Sequence[tuple[object, object]]) -> Agreement:
     """Return the observed agreement and Cohen's kappa."""
     observed = sum(one == other for one, other in pairs) / len(pairs) if pairs else None
     return Agreement(what, len(pairs), observed, cohens_kappa(pairs))
 
 
-def target_of(variant: str) -> str | None:
+def find_target_label(variant: str) -> str | None:
     """Return the label that a variant's turns should get.
 
-    >>> target_of("anger"), target_of("placebo"), target_of("sarcastic")
+    >>> find_target_label("anger"), find_target_label("placebo"), find_target_label("sarcastic")
     ('anger', 'neutral', None)
     """
     if variant in NEUTRAL_VARIANTS:
@@ -144,7 +144,7 @@ def target_of(variant: str) -> str | None:
     return variant if variant in EMOTIONS else None
 
 
-def manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
+def measure_manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
     """Return what one judge saw, by condition, with control's shares beside."""
     conditions: dict[Condition, list[JudgedTurn]] = {}
     for turn in turns:
@@ -153,7 +153,7 @@ def manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
         condition: [turn for turn in each if turn.label] for condition, each in conditions.items()
     }
     found = tuple(
-        _one(
+        _measure_condition(
             condition,
             each,
             judged[condition],
@@ -161,88 +161,103 @@ def manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
         )
         for condition, each in conditions.items()
     )
-    return Manipulation(model, found, _with_markers([t for each in judged.values() for t in each]))
+    return Manipulation(
+        model, found, _compare_with_markers([t for each in judged.values() for t in each])
+    )
 
 
-def _one(
+def _measure_condition(
     condition: Condition,
     turns: Sequence[JudgedTurn],
     judged: Sequence[JudgedTurn],
     control: Sequence[JudgedTurn],
 ) -> VariantManipulation:
-    target = target_of(condition.variant)
+    target = find_target_label(condition.variant)
     variant = condition.variant
     is_target = "share of user turns that the judge labels as " + (target or "none")
     emotional = "share of user turns that the judge labels as an emotion"
-    hits = sum(_shown(turn) == target for turn in judged)
+    hits = sum(_get_shown_label(turn) == target for turn in judged)
     return VariantManipulation(
         condition=condition,
         target=target,
         turns=len(turns),
         judged=len(judged),
         conversations=len({(turn.task_id, turn.trial) for turn in judged}),
-        labels=_counted(judged),
-        recognised=sample_share(f"{is_target}, {variant}", _shares(judged, target))
+        labels=_count_labels(judged),
+        recognised=sample_share(f"{is_target}, {variant}", _mark_labelled_turns(judged, target))
         if target
         else None,
         recognised_wilson=wilson(hits, len(judged)) if target else None,
         conversations_recognised=sample_share(
             f"share of conversations with a turn that the judge labels as {target}, {variant}",
-            _by_conversation(judged, target),
+            _mark_labelled_conversations(judged, target),
         )
         if target
         else None,
-        emotional=sample_share(f"{emotional}, {variant}", _shares(judged, None)),
+        emotional=sample_share(f"{emotional}, {variant}", _mark_labelled_turns(judged, None)),
         intensity=sample_mean(
             f"mean intensity of user turns, 0 to 3, {variant}",
-            [(turn.task_id, float(_intensity(turn))) for turn in judged],
+            [(turn.task_id, float(_get_intensity(turn))) for turn in judged],
             (0.0, 3.0),
         ),
-        decay=_decay(judged, target),
+        decay=_measure_decay(judged, target),
         above_control=sample_difference(
-            is_target, variant, _shares(judged, target), _shares(control, target)
+            is_target,
+            variant,
+            _mark_labelled_turns(judged, target),
+            _mark_labelled_turns(control, target),
         )
         if target and control
         else None,
         emotional_excess=sample_difference(
-            emotional, variant, _shares(judged, None), _shares(control, None)
+            emotional,
+            variant,
+            _mark_labelled_turns(judged, None),
+            _mark_labelled_turns(control, None),
         )
         if control
         else None,
     )
 
 
-def _shown(turn: JudgedTurn) -> str:
+def _get_shown_label(turn: JudgedTurn) -> str:
     return turn.label.shown if turn.label else ""
 
 
-def _intensity(turn: JudgedTurn) -> int:
+def _get_intensity(turn: JudgedTurn) -> int:
     label = turn.label
     return label.intensity if label is not None and label.shown != NEUTRAL else 0
 
 
-def _counted(judged: Sequence[JudgedTurn]) -> dict[str, int]:
-    counts = Counter(map(_shown, judged))
+def _count_labels(judged: Sequence[JudgedTurn]) -> dict[str, int]:
+    counts = Counter(map(_get_shown_label, judged))
     return {label: counts[label] for label in LABELS}
 
 
-def _shares(judged: Sequence[JudgedTurn], label: str | None) -> list[tuple[int, float]]:
+def _mark_labelled_turns(
+    judged: Sequence[JudgedTurn], label: str | None
+) -> list[tuple[int, float]]:
     """Return (task, 1 or 0) of each turn: labelled so, or with any emotion."""
     return [
-        (turn.task_id, float(_shown(turn) == label if label else _shown(turn) != NEUTRAL))
+        (
+            turn.task_id,
+            float(_get_shown_label(turn) == label if label else _get_shown_label(turn) != NEUTRAL),
+        )
         for turn in judged
     ]
 
 
-def _by_conversation(judged: Sequence[JudgedTurn], label: str) -> list[tuple[int, float]]:
+def _mark_labelled_conversations(
+    judged: Sequence[JudgedTurn], label: str
+) -> list[tuple[int, float]]:
     seen: dict[tuple[int, int], bool] = {}
     for turn in judged:
         key = (turn.task_id, turn.trial)
-        seen[key] = seen.get(key, False) or _shown(turn) == label
+        seen[key] = seen.get(key, False) or _get_shown_label(turn) == label
     return [(task, float(hit)) for (task, _), hit in seen.items()]
 
 
-def _decay(judged: Sequence[JudgedTurn], target: str | None) -> tuple[Decay, ...]:
+def _measure_decay(judged: Sequence[JudgedTurn], target: str | None) -> tuple[Decay, ...]:
     by_number: dict[int, list[JudgedTurn]] = {}
     for turn in judged:
         by_number.setdefault(min(turn.number, LAST_TURN), []).append(turn)
@@ -250,25 +265,30 @@ def _decay(judged: Sequence[JudgedTurn], target: str | None) -> tuple[Decay, ...
         Decay(
             turn=f"{number}+" if number == LAST_TURN else str(number),
             turns=len(each),
-            recognised=sum(_shown(turn) == target for turn in each) / len(each) if target else None,
-            intensity=sum(map(_intensity, each)) / len(each),
+            recognised=sum(_get_shown_label(turn) == target for turn in each) / len(each)
+            if target
+            else None,
+            intensity=sum(map(_get_intensity, each)) / len(each),
         )
         for number, each in sorted(by_number.items())
     )
 
 
-def _with_markers(judged: Sequence[JudgedTurn]) -> tuple[Agreement, ...]:
+def _compare_with_markers(judged: Sequence[JudgedTurn]) -> tuple[Agreement, ...]:
     """Return the judge's label against the marker that is likeliest beside it, over all turns."""
     return tuple(
-        agreement(
+        measure_agreement(
             f"judge says {emotion}, marker {marker}",
-            [(_shown(turn) == emotion, bool(getattr(turn.marked, marker))) for turn in judged],
+            [
+                (_get_shown_label(turn) == emotion, bool(getattr(turn.marked, marker)))
+                for turn in judged
+            ],
         )
         for emotion, marker in MARKER_OF.items()
     )
 
 
-def between_judges(
+def compare_judges(
     labels: Mapping[str, Mapping[str, Label | None]], turns: Iterable[str]
 ) -> tuple[Agreement, ...]:
     """Return the agreement of every two judges on the turns that both have labelled.
@@ -283,5 +303,5 @@ def between_judges(
             first, second = labels[one].get(text), labels[other].get(text)
             if first is not None and second is not None:
                 pairs.append((first.shown, second.shown))
-        found.append(agreement(f"{one} and {other}", pairs))
+        found.append(measure_agreement(f"{one} and {other}", pairs))
     return tuple(found)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 FEW = 10
 """Tasks, or tasks with an event, below which a result is marked (docs/statistics.md)."""
@@ -150,7 +150,7 @@ def to_plain(value: Any) -> Any:
 def describe_size(tasks: int, trials: Sequence[int]) -> str:
     """Return '115 tasks x 4 trials', or 'x 2 to 4 trials' where tasks differ in them."""
     counts = [int(count) for count in trials if count]
-    text = plural(tasks, "task")
+    text = pluralise(tasks, "task")
     if not counts:
         return text
     low, high = min(counts), max(counts)

@@ -46,31 +46,37 @@ def fit_odds_ratios(
         if name in arms and arms[name].n.sum()
     }
     if not 0 < rates[baseline] < 1:
-        return without(f"{baseline} {_always(rates[baseline])}: odds have no estimate")
+        return without(
+            f"{baseline} {_describe_constant_rate(rates[baseline])}: odds have no estimate"
+        )
     fitted = [name for name in variants if name in rates and 0 < rates[name] < 1]
     found = without("")
     for name in variants:
         if name not in rates:
             found[name] = OddsRatio(labels[name], None, None, None, "no scored episode")
         elif name not in fitted:
-            reason = f"{name} {_always(rates[name])}: odds have no estimate"
+            reason = f"{name} {_describe_constant_rate(rates[name])}: odds have no estimate"
             found[name] = OddsRatio(labels[name], None, None, None, reason)
     if fitted:
         values, reason = _fit(arms, baseline, fitted)
         for name in fitted:
             if name in values:
-                found[name] = _odds_ratio(labels[name], values[name], _paired(arms, baseline, name))
+                found[name] = _compute_odds_ratio(
+                    labels[name], values[name], _count_paired_tasks(arms, baseline, name)
+                )
             else:
                 found[name] = OddsRatio(labels[name], None, None, None, reason)
     return found
 
 
-def _paired(arms: Mapping[str, Arm], baseline: str, variant: str) -> int:
+def _count_paired_tasks(arms: Mapping[str, Arm], baseline: str, variant: str) -> int:
     """Return tasks with a scored episode on both sides."""
     return int(np.intersect1d(arms[variant].scored.tasks, arms[baseline].scored.tasks).size)
 
 
-def _odds_ratio(label: str, fit: tuple[float, float, float, float], tasks: int) -> OddsRatio:
+def _compute_odds_ratio(
+    label: str, fit: tuple[float, float, float, float], tasks: int
+) -> OddsRatio:
     log_odds, error, p, z = fit
     if tasks < FEW:
         # Seen on two tasks: 0.17 [0.05, 0.56]. The normal quantile knows nothing of so few.
@@ -80,7 +86,7 @@ def _odds_ratio(label: str, fit: tuple[float, float, float, float], tasks: int) 
     return OddsRatio(label, exp(log_odds), interval, p)
 
 
-def _always(rate: float) -> str:
+def _describe_constant_rate(rate: float) -> str:
     return "always succeeds" if rate >= 1 else "never succeeds"
 
 
@@ -96,7 +102,7 @@ def _fit(
         return {}, "one task: GEE needs more"
     if sizes.max() > LARGEST_CLUSTER:
         return {}, f"not fitted: more than {LARGEST_CLUSTER} episodes of one task"
-    success = np.concatenate([_outcomes(arms[name]) for name in names])
+    success = np.concatenate([_expand_outcomes(arms[name]) for name in names])
     column = np.repeat(np.arange(len(names)), [int(arms[name].n.sum()) for name in names])
     design = (column[:, None] == np.arange(1, len(names))).astype(np.float64)
     design = np.column_stack([np.ones(column.size), design])
@@ -135,7 +141,7 @@ def _fit(
     }, ""
 
 
-def _outcomes(arm: Arm) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _expand_outcomes(arm: Arm) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return 1 for each success and 0 for each failure, task by task."""
     counts = np.column_stack([arm.successes, arm.n - arm.successes]).ravel()
     return np.repeat(np.tile([1.0, 0.0], arm.n.size), counts)

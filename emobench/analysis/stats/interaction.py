@@ -67,7 +67,7 @@ def _compare(
     """Compare by pair of assistants and condition: (variant,), or (variant, baseline) whose
     difference is compared."""
     found = []
-    for env, strategy, first, second in _pairs(groups):
+    for env, strategy, first, second in _list_pairs(groups):
         sides = {name: groups[Group(env, strategy, name)] for name in (first, second)}
         for names in conditions:
             if not all(name in side for side in sides.values() for name in names):
@@ -86,10 +86,10 @@ def _compare(
             )
             difference = paired_difference(label, gaps, left_out=left_out, bounds=bounds)
             found.append(AssistantComparison(env, strategy, first, second, names[0], difference))
-    return _adjusted(found)
+    return _adjust(found)
 
 
-def _pairs(groups: Mapping[Group, Mapping[str, Arm]]) -> list[tuple[str, str, str, str]]:
+def _list_pairs(groups: Mapping[Group, Mapping[str, Arm]]) -> list[tuple[str, str, str, str]]:
     by_setting: dict[tuple[str, str], list[str]] = {}
     for env, strategy, assistant in groups:
         by_setting.setdefault((env, strategy), []).append(assistant)
@@ -100,7 +100,7 @@ def _pairs(groups: Mapping[Group, Mapping[str, Arm]]) -> list[tuple[str, str, st
     ]
 
 
-def _adjusted(found: list[AssistantComparison]) -> list[AssistantComparison]:
+def _adjust(found: list[AssistantComparison]) -> list[AssistantComparison]:
     """Adjust by Benjamini-Hochberg over the comparisons of one environment and agent strategy."""
     result = list(found)
     for setting in {(item.env, item.agent_strategy) for item in found}:

@@ -43,7 +43,7 @@ def t_interval(
     if tasks < 2 or error < TINY:
         return None
     width = t_quantile(tasks - 1, LEVEL) * error
-    return _within(mean - width, mean + width, bounds)
+    return _clip(mean - width, mean + width, bounds)
 
 
 def score_interval(mean: float, error: float, tasks: int, episodes: int) -> Interval | None:
@@ -60,7 +60,7 @@ def score_interval(mean: float, error: float, tasks: int, episodes: int) -> Inte
     scale = 1 + z * z / size
     centre = (mean + z * z / (2 * size)) / scale
     width = z * sqrt(max(spread, 0.0) / size + z * z / (4 * size * size)) / scale
-    return _within(centre - width, centre + width, (0.0, 1.0))
+    return _clip(centre - width, centre + width, (0.0, 1.0))
 
 
 def bootstrap_interval(
@@ -84,23 +84,23 @@ def bootstrap_intervals(
     tasks = values.shape[0]
     if tasks < 2:
         return [None] * values.shape[1]
-    halves = half_widths(values, RESAMPLES, seed)
+    halves = compute_half_widths(values, RESAMPLES, seed)
     varies = values.std(axis=0, ddof=1) / sqrt(tasks) >= TINY
     return [
-        _within(mean - half, mean + half, bounds) if some and np.isfinite(half) else None
+        _clip(mean - half, mean + half, bounds) if some and np.isfinite(half) else None
         for mean, half, some in zip(
             values.mean(axis=0).tolist(), halves.tolist(), varies.tolist(), strict=True
         )
     ]
 
 
-def half_widths(values: Floats, resamples: int, seed: int) -> Floats:
+def compute_half_widths(values: Floats, resamples: int, seed: int) -> Floats:
     """Return half the symmetric bootstrap-t interval of each column (tasks x samples); infinite
     where it is undefined."""
     tasks = values.shape[0]
     centred = values - values.mean(axis=0)
     errors = np.sqrt((centred**2).sum(axis=0) / (tasks * (tasks - 1)))
-    weights = resampling_weights(tasks, resamples, seed)
+    weights = draw_resampling_weights(tasks, resamples, seed)
     shifts = weights @ centred
     variances = np.maximum(weights @ centred**2 - shifts**2, 0.0) / (tasks - 1)
     spread = np.sqrt(variances)
@@ -113,7 +113,7 @@ def half_widths(values: Floats, resamples: int, seed: int) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def resampling_weights(tasks: int, resamples: int, seed: int) -> Floats:
+def draw_resampling_weights(tasks: int, resamples: int, seed: int) -> Floats:
     """Return how often each task is drawn in each resample, as a share (resamples x tasks)."""
     draws = np.random.default_rng([seed, tasks]).multinomial(
         tasks, np.full(tasks, 1 / tasks), size=resamples
@@ -123,7 +123,7 @@ def resampling_weights(tasks: int, resamples: int, seed: int) -> Floats:
     return weights
 
 
-def _within(low: float, high: float, bounds: tuple[float, float] | None) -> Interval:
+def _clip(low: float, high: float, bounds: tuple[float, float] | None) -> Interval:
     if bounds is None:
         return Interval(low, high)
     return Interval(max(low, bounds[0]), min(high, bounds[1]))

@@ -45,7 +45,7 @@ class WordDifference:
     """Of the group and the reference together that hold the word."""
 
 
-def word_differences(
+def compare_words(
     group: WordCounts,
     reference: WordCounts,
     background: Mapping[str, int],

@@ -23,7 +23,7 @@ from emobench.analysis.stats.estimates import (
     describe_size,
 )
 from emobench.analysis.stats.intervals import LEVEL, score_interval, t_interval
-from emobench.analysis.stats.units import Arm, Flags, Floats, Ints, Sample, sums_by_task
+from emobench.analysis.stats.units import Arm, Flags, Floats, Ints, Sample, sum_by_task
 
 UNIT = (0.0, 1.0)
 CLUSTERED = "95 % interval clustered by task"
@@ -35,7 +35,7 @@ def mean_reward(what: str, arm: Arm) -> Mean:
     label = f"{what}, {describe_size(scored.n.size, scored.n.tolist())}, {CLUSTERED}"
     notes = mark_few(scored.successes > 0, scored.successes < scored.n) if scored.n.size else ()
     missing = int(arm.missing.sum())
-    return _mean(label, scored.total, scored.n, bounds=UNIT, missing=missing, notes=notes)
+    return _estimate_mean(label, scored.total, scored.n, bounds=UNIT, missing=missing, notes=notes)
 
 
 def mean_of_sums(total: float, n: int) -> float | None:
@@ -45,22 +45,22 @@ def mean_of_sums(total: float, n: int) -> float | None:
 
 def outcome_rate(what: str, events: Floats, n: Ints) -> Mean:
     """Return the share of episodes with an outcome, from the counts by task (n > 0)."""
-    return _share(f"{what}, {describe_size(n.size, n.tolist())}, {CLUSTERED}", events, n)
+    return _estimate_share(f"{what}, {describe_size(n.size, n.tolist())}, {CLUSTERED}", events, n)
 
 
 def sample_share(what: str, sample: Sample) -> Mean:
     """Return the share of conversations or turns with something; each value is 0 or 1."""
-    _, events, n = sums_by_task(sample)
-    return _share(_sample_label(what, n), events, n)
+    _, events, n = sum_by_task(sample)
+    return _estimate_share(_label_sample(what, n), events, n)
 
 
 def sample_mean(what: str, sample: Sample, bounds: tuple[float, float] | None = None) -> Mean:
     """Return the mean over conversations or turns; `bounds` are those of a single value."""
-    _, total, n = sums_by_task(sample)
+    _, total, n = sum_by_task(sample)
     notes: tuple[str, ...] = (FEW_TASKS,) if n.size < FEW else ()
     if bounds == UNIT:
         notes = mark_few(total > 0, total < n)
-    return _mean(_sample_label(what, n), total, n, bounds=bounds, notes=notes)
+    return _estimate_mean(_label_sample(what, n), total, n, bounds=bounds, notes=notes)
 
 
 def cluster_error(total: Floats, n: Ints) -> float:
@@ -105,19 +105,19 @@ def wilson(events: int, n: int, level: float = LEVEL) -> Interval | None:
     return Interval(0.0 if events == 0 else centre - width, 1.0 if events == n else centre + width)
 
 
-def _sample_label(what: str, n: Ints) -> str:
+def _label_sample(what: str, n: Ints) -> str:
     return f"{what}, {int(n.sum())} of {n.size} tasks, {CLUSTERED}" if n.size else what
 
 
-def _share(label: str, events: Floats, n: Ints) -> Mean:
+def _estimate_share(label: str, events: Floats, n: Ints) -> Mean:
     happened, episodes = round(float(events.sum())), int(n.sum())
     notes = [FEW_TASKS] if n.size < FEW else []
     if episodes and min(happened, episodes - happened) < FEW:
         notes.append(FEW_EVENTS)
-    return _mean(label, events, n, bounds=UNIT, events=happened, notes=tuple(notes))
+    return _estimate_mean(label, events, n, bounds=UNIT, events=happened, notes=tuple(notes))
 
 
-def _mean(
+def _estimate_mean(
     label: str,
     total: Floats,
     n: Ints,

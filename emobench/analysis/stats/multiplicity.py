@@ -11,7 +11,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     None counts in the family as a p of 1: a variant without data must not ease the others' test.
     """
     family = len(p_values)
-    order = _ascending(p_values)
+    order = _sort_ascending(p_values)
     adjusted: list[float | None] = [None] * family
     worst = 0.0
     for rank, (p, index) in enumerate(order):
@@ -27,7 +27,7 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     For tables labelled exploratory only. None counts in the family as a p of 1.
     """
     family = len(p_values)
-    order = _ascending(p_values)
+    order = _sort_ascending(p_values)
     adjusted: list[float | None] = [None] * family
     best = 1.0
     for rank in range(len(order), 0, -1):
@@ -37,7 +37,7 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _ascending(p_values: Sequence[float | None]) -> list[tuple[float, int]]:
+def _sort_ascending(p_values: Sequence[float | None]) -> list[tuple[float, int]]:
     for p in p_values:
         if p is not None and not 0 <= p <= 1:
             raise ValueError(f"a p-value lies between 0 and 1, not at {p}")

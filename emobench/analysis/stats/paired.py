@@ -8,8 +8,8 @@ from emobench.analysis.stats.estimates import FEW, FEW_DIFFER, FEW_TASKS, Differ
 from emobench.analysis.stats.intervals import TINY, bootstrap_interval, standard_error, t_interval
 from emobench.analysis.stats.permutation import sign_flip
 from emobench.analysis.stats.student import two_sided
-from emobench.analysis.stats.units import Floats, Sample, align_by_task, sums_by_task
-from emobench.core.wording import plural
+from emobench.analysis.stats.units import Floats, Sample, align_by_task, sum_by_task
+from emobench.core.wording import pluralise
 
 REWARD_BOUNDS = (-1.0, 1.0)
 
@@ -52,8 +52,8 @@ def paired_difference(
         else max(0.0, 1 - two_sided(abs(value) / error, tasks - 1)),
         p_permutation=p_permutation,
         permutation=how,
-        reason=_reason(tasks, t is None, bootstrap and resampled is None),
-        notes=_notes(tasks, differ, left_out, tests),
+        reason=_explain_missing_interval(tasks, t is None, bootstrap and resampled is None),
+        notes=_list_notes(tasks, differ, left_out, tests),
     )
 
 
@@ -66,11 +66,11 @@ def sample_difference(
 ) -> Difference:
     """Return the variant's difference from control in a mean over conversations or turns, with t
     and without tests. `bounds` are those of the difference."""
-    sides = {"treated": sums_by_task(treated), "control": sums_by_task(control)}
+    sides = {"treated": sum_by_task(treated), "control": sum_by_task(control)}
     means = {name: (tasks, total / n) for name, (tasks, total, n) in sides.items()}
     rows, left_out = align_by_task(means, *means)
     return paired_difference(
-        f"difference in {what}, {variant} minus control, {plural(rows.shape[1], 'task')}, "
+        f"difference in {what}, {variant} minus control, {pluralise(rows.shape[1], 'task')}, "
         "95 % interval paired by task",
         rows[0] - rows[1],
         left_out=left_out,
@@ -80,12 +80,12 @@ def sample_difference(
     )
 
 
-def undefined(label: str, reason: str) -> Difference:
+def make_undefined(label: str, reason: str) -> Difference:
     """Return a difference that cannot be formed, and why."""
     return Difference(label, None, 0, 0, None, None, None, None, "", reason=reason)
 
 
-def _reason(tasks: int, no_t: bool, no_bootstrap: bool) -> str:
+def _explain_missing_interval(tasks: int, no_t: bool, no_bootstrap: bool) -> str:
     if tasks < 2:
         return "one task: nothing says how much tasks differ"
     if no_t:
@@ -93,7 +93,7 @@ def _reason(tasks: int, no_t: bool, no_bootstrap: bool) -> str:
     return "too few tasks differ for an interval by resampling" if no_bootstrap else ""
 
 
-def _notes(tasks: int, differ: int, left_out: int, tests: bool) -> tuple[str, ...]:
+def _list_notes(tasks: int, differ: int, left_out: int, tests: bool) -> tuple[str, ...]:
     notes = []
     if tasks < FEW:
         notes.append(FEW_TASKS)

@@ -35,17 +35,17 @@ def sign_flip(differences: Floats, *, seed: int = SEED) -> tuple[float | None, s
 
 def exact_p(differences: Floats) -> Floats:
     """Return p by all sign flips, for each column (tasks x samples)."""
-    signs = all_signs(differences.shape[0])
-    return _extreme(signs, differences) / len(signs)
+    signs = enumerate_signs(differences.shape[0])
+    return _count_extreme(signs, differences) / len(signs)
 
 
 def random_p(differences: Floats, seed: int = SEED) -> Floats:
     """Return p by random sign flips, for each column (tasks x samples)."""
-    signs = random_signs(differences.shape[0], DRAWS, seed)
-    return (_extreme(signs, differences) + 1) / (DRAWS + 1)
+    signs = draw_signs(differences.shape[0], DRAWS, seed)
+    return (_count_extreme(signs, differences) + 1) / (DRAWS + 1)
 
 
-def _extreme(signs: Floats, differences: Floats) -> Floats:
+def _count_extreme(signs: Floats, differences: Floats) -> Floats:
     """Return how many flips have a sum at least as far from 0 as the differences' own."""
     # Sums that are equal on paper differ by rounding here.
     slack = 1e-9 * np.abs(differences).sum(axis=0)
@@ -55,7 +55,7 @@ def _extreme(signs: Floats, differences: Floats) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def all_signs(count: int) -> Floats:
+def enumerate_signs(count: int) -> Floats:
     """Return the flips of `count` differences up to a common sign, which does not change |sum|."""
     rows = np.arange(2 ** max(count - 1, 0))
     bits = (rows[:, None] >> np.arange(count)[None, :]) & 1
@@ -65,7 +65,7 @@ def all_signs(count: int) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def random_signs(tasks: int, draws: int, seed: int) -> Floats:
+def draw_signs(tasks: int, draws: int, seed: int) -> Floats:
     """Return `draws` random flips of each task's sign (draws x tasks)."""
     bits = np.random.default_rng([seed, tasks, 1]).integers(0, 2, (draws, tasks), dtype=np.int8)
     signs = (2 * bits - 1).astype(np.float64)

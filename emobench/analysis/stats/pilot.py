@@ -13,7 +13,7 @@ from emobench.analysis.stats.units import Arm
 from emobench.core.outcomes import CONTROL, Group
 
 
-def difficulties(
+def estimate_difficulties(
     groups: Mapping[Group, Mapping[str, Arm]], baseline: str = CONTROL
 ) -> dict[Group, Difficulty]:
     """Return difficulties by group, from pass^1 and pass^2 of its control; groups without a scored
@@ -21,11 +21,11 @@ def difficulties(
     found = {}
     for key, group in groups.items():
         if baseline in group and group[baseline].n.sum():
-            found[key] = difficulty(group[baseline], key[0])
+            found[key] = estimate_difficulty(group[baseline], key[0])
     return found
 
 
-def difficulty(control: Arm, env: str) -> Difficulty:
+def estimate_difficulty(control: Arm, env: str) -> Difficulty:
     """Return unbiased moments of the tasks' chance of success: means of c/n and of C(c,2)/C(n,2).
 
     Where no task has two trials, the second is taken so that the share of variance between tasks

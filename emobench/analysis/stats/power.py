@@ -112,7 +112,7 @@ class PowerVerdict:
     """Groups with no control or nothing to compare with it."""
 
 
-def critical(tasks: int, alpha: float, power: float) -> float:
+def critical_ratio(tasks: int, alpha: float, power: float) -> float:
     """Return standard errors that a detectable difference spans. Raises ValueError unless tasks >
     1, 0 < alpha < 1 and 0.5 < power < 1."""
     if not 0.5 < power < 1:
@@ -128,7 +128,7 @@ def variance(difficulty: Difficulty, drop: float, trials: float) -> float:
     return (difficulty.within + treated) / trials + share**2 * difficulty.between
 
 
-def smallest_drop(
+def solve_drop(
     difficulty: Difficulty, tasks: int, trials: int, *, alpha: float = ALPHA, power: float = POWER
 ) -> float | None:
     """Return the smallest drop in mean reward found with this power, two-sided; None where there is
@@ -136,7 +136,7 @@ def smallest_drop(
     mean = difficulty.pass_1
     if tasks < 2 or trials < 1 or not mean > 0:
         return None
-    squared = critical(tasks, alpha, power) ** 2
+    squared = critical_ratio(tasks, alpha, power) ** 2
     # share^2 a + share b + c = 0 with share = drop / mean.
     a = mean**2 * tasks / squared - difficulty.between + difficulty.pass_2 / trials
     b = (mean - 2 * difficulty.pass_2) / trials
@@ -147,13 +147,13 @@ def smallest_drop(
     return share * mean if share <= 1 else None
 
 
-def trials_needed(
+def solve_trials(
     difficulty: Difficulty, tasks: int, drop: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
     """Return trials of each task that make `drop` detectable; None where none up to 1000 do."""
     if tasks < 2 or not 0 < drop <= difficulty.pass_1:
         return None
-    room = tasks * (drop / critical(tasks, alpha, power)) ** 2
+    room = tasks * (drop / critical_ratio(tasks, alpha, power)) ** 2
     lasting = (drop / difficulty.pass_1) ** 2 * difficulty.between
     if room <= lasting:
         return None
@@ -161,7 +161,7 @@ def trials_needed(
     return trials if trials <= MOST_TRIALS else None
 
 
-def tasks_needed(
+def solve_tasks(
     difficulty: Difficulty, trials: int, drop: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
     """Return tasks that make `drop` detectable with these trials; None where none up to 10 000
@@ -171,7 +171,7 @@ def tasks_needed(
     spread = variance(difficulty, drop, trials)
 
     def detects(tasks: int) -> bool:
-        return drop >= critical(tasks, alpha, power) * sqrt(spread / tasks)
+        return drop >= critical_ratio(tasks, alpha, power) * sqrt(spread / tasks)
 
     low, high = 1, 2
     while not detects(high):
@@ -184,7 +184,7 @@ def tasks_needed(
     return high
 
 
-def designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
+def group_designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
     """Return the groups of these cells that compare something with control, and the titles of
     others."""
     groups: dict[Group, dict[str, Counter[tuple[int, ...]]]] = {}
@@ -197,14 +197,14 @@ def designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
         if CONTROL not in group or not variants:
             without.append("/".join(key))
             continue
-        trials_of = [_trials_by_task(sets) for sets in group.values()]
+        trials_of = [_count_trials_by_task(sets) for sets in group.values()]
         tasks = min(len(counts) for counts in trials_of)
         trials = min(min(counts.values(), default=0) for counts in trials_of)
         found.append(Design(*key, tasks=tasks, trials=trials, variants=len(variants)))
     return found, without
 
 
-def _trials_by_task(sets: Mapping[tuple[int, ...], int]) -> Counter[int]:
+def _count_trials_by_task(sets: Mapping[tuple[int, ...], int]) -> Counter[int]:
     """Return trials of each task, from how many cells have each set of tasks."""
     trials: Counter[int] = Counter()
     for tasks, cells in sets.items():
@@ -213,7 +213,7 @@ def _trials_by_task(sets: Mapping[tuple[int, ...], int]) -> Counter[int]:
     return trials
 
 
-def design_power(
+def assess_design(
     design: Design,
     difficulty: Difficulty,
     wanted: float,
@@ -228,14 +228,14 @@ def design_power(
         difficulty,
         first,
         power,
-        smallest_drop(difficulty, design.tasks, design.trials, alpha=first, power=power),
+        solve_drop(difficulty, design.tasks, design.trials, alpha=first, power=power),
         wanted,
-        trials_needed(difficulty, design.tasks, wanted, alpha=first, power=power),
-        tasks_needed(difficulty, design.trials, wanted, alpha=first, power=power),
+        solve_trials(difficulty, design.tasks, wanted, alpha=first, power=power),
+        solve_tasks(difficulty, design.trials, wanted, alpha=first, power=power),
     )
 
 
-def power_verdict(
+def judge_power(
     cells: Sequence[Cell],
     smallest_effect: float = SMALLEST_EFFECT,
     *,
@@ -249,10 +249,10 @@ def power_verdict(
     `difficulties`, by (env, agent strategy, assistant), come from pilot data; the published ones
     stand in for groups without. A sweep that compares nothing does not pass.
     """
-    planned, without = designs(cells)
+    planned, without = group_designs(cells)
     known = difficulties or {}
     found = tuple(
-        design_power(
+        assess_design(
             design,
             known.get(design.group) or PUBLISHED[design.env],
             smallest_effect,

@@ -22,8 +22,8 @@ def compare_missing(label: str, treated: Arm, control: Arm) -> tuple[Sensitivity
     found = []
     for rule, (own, other) in FILLS.items():
         sides = {
-            "treated": (treated.tasks, _filled(treated, own)),
-            "control": (control.tasks, _filled(control, other)),
+            "treated": (treated.tasks, _fill_missing(treated, own)),
+            "control": (control.tasks, _fill_missing(control, other)),
         }
         rows, left_out = align_by_task(sides, *sides)
         name = f"{label}, missing rewards {'as the ' if 'case' in rule else ''}{rule}"
@@ -34,6 +34,6 @@ def compare_missing(label: str, treated: Arm, control: Arm) -> tuple[Sensitivity
     return tuple(found)
 
 
-def _filled(arm: Arm, value: float) -> Floats:
+def _fill_missing(arm: Arm, value: float) -> Floats:
     """Return mean reward by task with `value` for each missing one."""
     return divide(arm.total + value * arm.missing, arm.n + arm.missing)

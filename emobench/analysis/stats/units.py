@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emobench.core.errors import InvalidInput
 from emobench.core.outcomes import SUCCESS, Group, Observation
 from emobench.core.sweep import Cell
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     import pandas
@@ -74,7 +74,9 @@ def count_by_task(frame: pandas.DataFrame, planned: Iterable[Cell] = ()) -> pand
     scored = np.isfinite(reward)
     outside = int(((reward < 0) | (reward > 1))[scored].sum())
     if outside:
-        raise InvalidInput(f"rewards lie between 0 and 1; {plural(outside, 'episode')} with others")
+        raise InvalidInput(
+            f"rewards lie between 0 and 1; {pluralise(outside, 'episode')} with others"
+        )
     work = frame[list(KEYS)].assign(
         n=scored.astype(np.int64),
         successes=(scored & (reward >= SUCCESS)).astype(np.int64),
@@ -128,7 +130,7 @@ def align_by_task(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tup
     return np.array(rows, dtype=np.float64).reshape(len(names), len(order)), len(union - common)
 
 
-def sums_by_task(sample: Sample) -> Sums:
+def sum_by_task(sample: Sample) -> Sums:
     """Return the tasks of a sample, ascending, with the sum and the number of values of each."""
     tasks, places, counts = np.unique(
         np.array([task for task, _ in sample], dtype=np.int64),
@@ -179,7 +181,7 @@ def add_up(values: NDArray[np.generic], places: NDArray[np.generic]) -> Floats:
     return np.bincount(places, values).astype(np.float64)
 
 
-def mean_by_task(values: Means) -> dict[tuple[str, int], float]:
+def average_by_task(values: Means) -> dict[tuple[str, int], float]:
     """Return the mean over groups of each (environment, task)."""
     parts: dict[tuple[str, int], list[float]] = {}
     for ((env, _, _), task), value in values.items():
@@ -187,13 +189,13 @@ def mean_by_task(values: Means) -> dict[tuple[str, int], float]:
     return {task: sum(each) / len(each) for task, each in parts.items()}
 
 
-def gaps_by_task(treated: Means, control: Means) -> tuple[Floats, int]:
+def subtract_by_task(treated: Means, control: Means) -> tuple[Floats, int]:
     """Return the differences by (environment, task), and how many tasks only one side has.
 
     They are formed within each group; a task met in several groups counts once, with the mean of
     its groups' differences.
     """
-    gaps = mean_by_task(
+    gaps = average_by_task(
         {unit: treated[unit] - control[unit] for unit in treated if unit in control}
     )
     either = {(group[0], task) for group, task in (*treated, *control)}

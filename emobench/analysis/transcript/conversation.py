@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
-from emobench.benchmarks.tasks import Task, task_of
+from emobench.benchmarks.tasks import Task, find_task
 from emobench.benchmarks.transcript import Transcript, parse_transcript
 from emobench.core.outcomes import Outcome
 from emobench.core.plan import Plan
@@ -32,7 +32,7 @@ class Conversation:
     record: EpisodeRecord
     transcript: Transcript
     task: Task | None
-    """None where neither the record nor the installed benchmark knows it (`tasks.task_of`)."""
+    """None where neither the record nor the installed benchmark knows it (`tasks.find_task`)."""
 
     @property
     def think_removed(self) -> int:
@@ -59,7 +59,7 @@ def parse_conversation(record: EpisodeRecord, benchmark: str = "") -> Conversati
     return Conversation(
         record,
         parse_transcript(record.traj, record.agent_strategy, record.user_strategy),
-        task_of(
+        find_task(
             record.env,
             record.task_id,
             record.info,
@@ -92,14 +92,14 @@ def read_conversations(
                 yield result, summary, parse_conversation(record, plan.benchmark)
 
 
-def with_result(
+def select_with_result(
     collected: Collected, sample: int | None = None
 ) -> Iterator[tuple[CellResult, EpisodeSummary]]:
     """Yield the records that have a result, cell by cell; infrastructure errors have none.
 
     `sample` bounds the conversations of a condition: the same (task, trial) pairs in every variant.
     """
-    chosen = chosen_pairs(collected.plan.sweep, sample)
+    chosen = choose_pairs(collected.plan.sweep, sample)
     for result in collected.cells:
         for record in result.file.episodes:
             pair = (record.task_id, result.cell.trial)
@@ -107,7 +107,7 @@ def with_result(
                 yield result, record
 
 
-def chosen_pairs(sweep: Sweep, sample: int | None) -> dict[str, frozenset[tuple[int, int]]]:
+def choose_pairs(sweep: Sweep, sample: int | None) -> dict[str, frozenset[tuple[int, int]]]:
     """Return the (task, trial) pairs that a `sample` of a sweep's conversations takes, by
     environment."""
     return {

@@ -130,10 +130,10 @@ def find_values(kind: Kind, text: str) -> set[str]:
         return set(finder(text))
     pattern = _PATTERNS[kind]
     found = (next(group for group in match.groups() if group) for match in pattern.finditer(text))
-    return {_plain(kind, value) for value in found}
+    return {_normalise(kind, value) for value in found}
 
 
-def _plain(kind: Kind, value: str) -> str:
+def _normalise(kind: Kind, value: str) -> str:
     value = value.strip().rstrip(".")
     if kind == "flight":
         return re.sub(r"[\s-]", "", value).upper()
@@ -145,11 +145,11 @@ def _plain(kind: Kind, value: str) -> str:
     return value.lower() if kind in ("user_id", "email", "payment_id") else value
 
 
-def _zips(text: str) -> Iterator[str]:
+def _find_zips(text: str) -> Iterator[str]:
     yield from (match[1] for match in _ZIP.finditer(text))
 
 
-def _reservations(text: str) -> Iterator[str]:
+def _find_reservations(text: str) -> Iterator[str]:
     for pattern in (_RESERVATION, _RESERVATION_BY_WORD):
         for match in pattern.finditer(text):
             code = match[1]
@@ -157,7 +157,7 @@ def _reservations(text: str) -> Iterator[str]:
                 yield code
 
 
-def _dates(text: str) -> Iterator[str]:
+def _find_dates(text: str) -> Iterator[str]:
     for pattern in _DATES:
         for match in pattern.finditer(text):
             month = match["month"]
@@ -169,27 +169,27 @@ def _dates(text: str) -> Iterator[str]:
                 yield f"{number:02d}-{day:02d}"
 
 
-def _airports(text: str) -> Iterator[str]:
-    yield from (AIRPORTS[code] for code in airport_codes(text))
+def _find_airports(text: str) -> Iterator[str]:
+    yield from (AIRPORTS[code] for code in find_airport_codes(text))
     for match in _CITY.finditer(text):
         city = match[0].lower()
         yield _CITY_WORDS.get(city, city)
 
 
-def airport_codes(text: str) -> set[str]:
+def find_airport_codes(text: str) -> set[str]:
     """Return the airports that a text names by code."""
     return set(_CODE.findall(text))
 
 
 _FINDERS: dict[Kind, Callable[[str], Iterator[str]]] = {
-    "zip": _zips,
-    "reservation_id": _reservations,
-    "date": _dates,
-    "airport": _airports,
+    "zip": _find_zips,
+    "reservation_id": _find_reservations,
+    "date": _find_dates,
+    "airport": _find_airports,
 }
 
 
-def day_of_year(date: str) -> int:
+def to_day_of_year(date: str) -> int:
     """Return the day of '05-20', of 31-day months: enough to say whether two dates are near."""
     month, day = date.split("-")
     return int(month) * 31 + int(day)
@@ -248,9 +248,9 @@ class TaskFacts:
     """The user's one value of a kind, where the task says which."""
 
 
-def facts_of(task: Task) -> TaskFacts:
+def extract_facts(task: Task) -> TaskFacts:
     """Return the facts of a task."""
-    return _facts(
+    return _extract_facts(
         task.env,
         task.user_id,
         task.instruction,
@@ -259,9 +259,9 @@ def facts_of(task: Task) -> TaskFacts:
 
 
 @cache
-def _facts(env: str, user_id: str, instruction: str, truth: str) -> TaskFacts:
-    told = set(values_of(env, instruction))
-    known = told | set(values_of(env, truth))
+def _extract_facts(env: str, user_id: str, instruction: str, truth: str) -> TaskFacts:
+    told = set(extract_values(env, instruction))
+    known = told | set(extract_values(env, truth))
     own: dict[Kind, str] = {}
     if user_id:
         own["user_id"] = user_id.lower()
@@ -281,11 +281,11 @@ def _facts(env: str, user_id: str, instruction: str, truth: str) -> TaskFacts:
     if len(zips) == 1:
         own["zip"] = str(zips.pop())
     if env == "retail":
-        told |= {("item", word) for word in items_in(instruction)}
+        told |= {("item", word) for word in find_items(instruction)}
     return TaskFacts(frozenset(told), frozenset(known), own)
 
 
-def values_of(env: str, text: str) -> Iterable[Value]:
+def extract_values(env: str, text: str) -> Iterable[Value]:
     """Return every value with a form of its own in a text."""
     for kind in KINDS.get(env, ()):
         for value in find_values(kind, text):
@@ -317,13 +317,15 @@ def is_known(value: Value, known: Collection[Value]) -> bool:
     kind, text = value
     if kind != "date":
         return False
-    day = day_of_year(text)
+    day = to_day_of_year(text)
     return any(
-        abs(day_of_year(other) - day) <= DATE_SLACK_DAYS for each, other in known if each == "date"
+        abs(to_day_of_year(other) - day) <= DATE_SLACK_DAYS
+        for each, other in known
+        if each == "date"
     )
 
 
-def other_names(text: str, own: str) -> set[str]:
+def find_other_names(text: str, own: str) -> set[str]:
     """Return the names under which the user presents itself that are not its own."""
     said = {f"{first} {last}".lower() for first, last in _NAME_SAID.findall(text)}
     return {name for name in said if name != own}
@@ -334,10 +336,10 @@ def _has_name(text: str, name: str) -> bool:
     return all(re.search(rf"\b{re.escape(part)}\b", bare, re.I) for part in name.split())
 
 
-def items_in(instruction: str) -> set[str]:
+def find_items(instruction: str) -> set[str]:
     """Return the kinds of product that an instruction names, by the word that a user would use."""
     found = set()
-    for name in products():
+    for name in read_products():
         word = re.split(r"[\s-]", name.lower())[-1]
         if word in _VAGUE:
             word = name.lower()
@@ -354,7 +356,7 @@ def _has_item(text: str, word: str) -> bool:
 
 
 @cache
-def products() -> tuple[str, ...]:
+def read_products() -> tuple[str, ...]:
     """Return the names of the shop's products, read from the installed benchmark; none without
     one."""
     for package in PACKAGES:

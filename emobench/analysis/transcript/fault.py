@@ -17,10 +17,10 @@ from emobench.analysis.transcript.fidelity import EpisodeFidelity, check_fidelit
 from emobench.benchmarks.ground_truth import (
     Writes,
     compare_writes,
-    differing,
-    distinctive,
+    find_differences,
+    is_distinctive,
+    list_scalars,
     mentions,
-    scalars,
 )
 from emobench.benchmarks.tasks import Task
 from emobench.benchmarks.tools import TRANSFER
@@ -85,16 +85,16 @@ class _Case:
     writes: Writes
     fidelity: EpisodeFidelity
 
-    def user_texts(self, before: ToolCall | None = None) -> list[str]:
+    def list_user_texts(self, before: ToolCall | None = None) -> list[str]:
         """Return what the user said, up to a call."""
-        events = self._until(before)
+        events = self._list_until(before)
         return [e.text for e in events if isinstance(e, Message) and e.role == "user"]
 
-    def results(self, before: ToolCall | None = None) -> list[str]:
+    def list_results(self, before: ToolCall | None = None) -> list[str]:
         """Return what the tools answered, up to a call."""
-        return [e.result for e in self._until(before) if isinstance(e, ToolCall) and e.result]
+        return [e.result for e in self._list_until(before) if isinstance(e, ToolCall) and e.result]
 
-    def _until(self, end: ToolCall | None) -> Iterator[Event]:
+    def _list_until(self, end: ToolCall | None) -> Iterator[Event]:
         return takewhile(lambda event: event is not end, self.transcript.events)
 
 
@@ -109,14 +109,14 @@ def find_fault(conversation: Conversation, fidelity: EpisodeFidelity | None = No
         reason = (record.error.message or record.error.type) if record.error else ""
         return Fault(decided[0], (Finding(*decided, reason),))
     fidelity = fidelity or check_fidelity(conversation)
-    findings = list(_simulator(fidelity))
+    findings = list(_find_simulator_fault(fidelity))
     if task is not None:
         case = _Case(transcript, task, compare_writes(transcript, task), fidelity)
         findings += [finding for rule in _RULES for finding in rule(case)]
         if record.outcome is Outcome.FAILED and not findings:
-            findings += _by_elimination(case)
+            findings += _blame_by_elimination(case)
     if record.outcome is Outcome.MAX_STEPS:
-        findings += _loop(transcript)
+        findings += _find_loop(transcript)
     parties = {finding.party for finding in findings}
     return Fault(parties.pop() if len(parties) == 1 else UNDETERMINED, tuple(findings))
 
@@ -128,7 +128,7 @@ _BY_OUTCOME: dict[Outcome, tuple[str, str]] = {
 }
 
 
-def _simulator(fidelity: EpisodeFidelity) -> Iterator[Finding]:
+def _find_simulator_fault(fidelity: EpisodeFidelity) -> Iterator[Finding]:
     if fidelity.think_leaks:
         where = f"{fidelity.think_leaks} of its messages"
         yield Finding(SIMULATOR, "reasoning or markup in what the user said", where)
@@ -137,14 +137,16 @@ def _simulator(fidelity: EpisodeFidelity) -> Iterator[Finding]:
         yield Finding(SIMULATOR, "the user speaks as the agent", where)
 
 
-def _wrong_values(case: _Case) -> Iterator[Finding]:
+def _find_wrong_values(case: _Case) -> Iterator[Finding]:
     """Find a write call that differs from the wanted one in a value that only one side explains."""
     for action, call in case.writes.pairs:
-        heard, shown = case.user_texts(call), case.results(call)
-        for name, right, wrong in differing(action, call):
-            where = f"{call.tool}: {name} {_listed(wrong)} instead of {_listed(right)}"
-            right = [value for value in right if distinctive(value)]
-            wrong = [value for value in wrong if distinctive(value)]
+        heard, shown = case.list_user_texts(call), case.list_results(call)
+        for name, right, wrong in find_differences(action, call):
+            where = (
+                f"{call.tool}: {name} {_format_values(wrong)} instead of {_format_values(right)}"
+            )
+            right = [value for value in right if is_distinctive(value)]
+            wrong = [value for value in wrong if is_distinctive(value)]
             told_right = bool(right) and all(mentions(heard, value) for value in right)
             told_wrong = any(mentions(heard, value) for value in wrong)
             known = any(mentions([case.task.instruction], value) for value in right)
@@ -152,11 +154,13 @@ def _wrong_values(case: _Case) -> Iterator[Finding]:
                 yield Finding(AGENT, "wrong argument although the user said the right one", where)
             elif known and wrong and not told_right and all(mentions(heard, v) for v in wrong):
                 yield Finding(USER, "the user said another value than its task", where)
-            elif any(_id_like(value) and not mentions([*heard, *shown], value) for value in wrong):
+            elif any(
+                _is_id_like(value) and not mentions([*heard, *shown], value) for value in wrong
+            ):
                 yield Finding(AGENT, "an id that nobody mentioned", where)
 
 
-def _unasked(case: _Case) -> Iterator[Finding]:
+def _find_unasked_write(case: _Case) -> Iterator[Finding]:
     """Find an unwanted write before the assistant said anything: the policy asks for consent."""
     for event in case.transcript.events:
         if isinstance(event, Message) and event.role == "assistant":
@@ -166,49 +170,55 @@ def _unasked(case: _Case) -> Iterator[Finding]:
             return
 
 
-def _needless_transfer(case: _Case) -> Iterator[Finding]:
+def _find_needless_transfer(case: _Case) -> Iterator[Finding]:
     if case.task.transfer or not (case.writes.missing or case.task.outputs):
         return
-    if any(ASKS_FOR_HUMAN.search(text) for text in case.user_texts()):
+    if any(ASKS_FOR_HUMAN.search(text) for text in case.list_user_texts()):
         return
     if any(call.tool == TRANSFER and not call.failed for call in case.transcript.calls):
         yield Finding(AGENT, "a transfer that neither the task nor the user asked for", TRANSFER)
 
 
-def _empty_claim(case: _Case) -> Iterator[Finding]:
+def _find_empty_claim(case: _Case) -> Iterator[Finding]:
     """Find a claim of the assistant's that it was done, and had not written anything at all."""
     if not case.writes.missing or any(
         call.writes and not call.failed for call in case.transcript.calls
     ):
         return
-    for message in case.transcript.messages("assistant"):
+    for message in case.transcript.list_messages("assistant"):
         claim = CLAIMS_DONE.search(message.text.replace("\u2019", "'"))
         if claim:
             yield Finding(AGENT, "it claimed to be done and had changed nothing", claim[0])
             return
 
 
-def _early_stop(case: _Case) -> Iterator[Finding]:
+def _find_early_stop(case: _Case) -> Iterator[Finding]:
     """Find that the user ended it while a wanted write was open: as the fidelity checks tell it, or
     without having named an id that only it knew."""
     if not (case.transcript.stopped_by_user and case.writes.missing):
         return
     if case.fidelity.early_stop:
         yield Finding(USER, "the user ended it too early", "")
-    seen = [*case.user_texts(), *case.results(), *(call.raw for call in case.transcript.calls)]
+    seen = [
+        *case.list_user_texts(),
+        *case.list_results(),
+        *(call.raw for call in case.transcript.calls),
+    ]
     needed = {
         value
         for action in case.task.actions
         for argument in action.arguments.values()
-        for value in scalars(argument)
-        if _id_like(value) and mentions([case.task.instruction], value)
+        for value in list_scalars(argument)
+        if _is_id_like(value) and mentions([case.task.instruction], value)
     }
     unsaid = sorted(value for value in needed if not mentions(seen, value))
     if unsaid:
-        yield Finding(USER, "the user ended it without naming what only it knew", _listed(unsaid))
+        yield Finding(
+            USER, "the user ended it without naming what only it knew", _format_values(unsaid)
+        )
 
 
-def _by_elimination(case: _Case) -> Iterator[Finding]:
+def _blame_by_elimination(case: _Case) -> Iterator[Finding]:
     """Blame the agent where no rule spoke and the user did all that can be checked of it."""
     user = case.fidelity
     if not user.facts or not (case.writes.missing or case.writes.unwanted):
@@ -218,7 +228,7 @@ def _by_elimination(case: _Case) -> Iterator[Finding]:
         yield Finding(PROBABLY_AGENT, rule, f"{user.facts} facts")
 
 
-def _loop(transcript: Transcript) -> Iterator[Finding]:
+def _find_loop(transcript: Transcript) -> Iterator[Finding]:
     calls = list(transcript.calls)
     repeated = len(calls) - len({call.key for call in calls})
     if len(calls) >= LOOP_CALLS and repeated >= LOOP_SHARE * len(calls):
@@ -226,15 +236,15 @@ def _loop(transcript: Transcript) -> Iterator[Finding]:
 
 
 _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
-    _wrong_values,
-    _unasked,
-    _needless_transfer,
-    _empty_claim,
-    _early_stop,
+    _find_wrong_values,
+    _find_unasked_write,
+    _find_needless_transfer,
+    _find_empty_claim,
+    _find_early_stop,
 )
 
 
-def _id_like(value: str) -> bool:
+def _is_id_like(value: str) -> bool:
     """Return whether a value is an identifier or a zip code: no spaces, digits, some length. Dates
     and amounts, which an agent may derive from other words, are none."""
     if len(value) < 5 or _DERIVED.fullmatch(value) or any(char.isspace() for char in value):
@@ -242,5 +252,5 @@ def _id_like(value: str) -> bool:
     return any(char.isdigit() for char in value)
 
 
-def _listed(values: list[str]) -> str:
+def _format_values(values: list[str]) -> str:
     return ", ".join(values) if values else "nothing"

@@ -23,13 +23,13 @@ from emobench.analysis.transcript.facts import (
     UNINVENTED,
     TaskFacts,
     Value,
-    airport_codes,
-    facts_of,
+    extract_facts,
+    find_airport_codes,
+    find_other_names,
     is_conveyed,
     is_known,
-    other_names,
 )
-from emobench.analysis.transcript.facts import values_of as values_in
+from emobench.analysis.transcript.facts import extract_values as values_in
 from emobench.benchmarks.tools import writes
 from emobench.core.outcomes import Condition
 from emobench.llm.reasoning import sanitize
@@ -142,14 +142,14 @@ class VariantFidelity:
 def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
     """Check one conversation and return its record."""
     record, turns = conversation.record, conversation.transcript.turns
-    facts = None if conversation.task is None else facts_of(conversation.task)
+    facts = None if conversation.task is None else extract_facts(conversation.task)
     missed: list[Value] = []
     invented: set[Value] = set()
     contradicted: set[Value] = set()
     if facts is not None:
         whole = "\n".join(turns)
         missed = sorted(fact for fact in facts.told if not is_conveyed(fact, whole))
-        invented, contradicted = _strange_values(conversation, facts)
+        invented, contradicted = _find_strange_values(conversation, facts)
     return EpisodeFidelity(
         condition=conversation.record.condition,
         trial=record.trial,
@@ -157,10 +157,10 @@ def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
         episode=record.episode,
         outcome=record.outcome,
         facts=None if facts is None else len(facts.told),
-        missed=_shown(missed),
-        invented=_shown(sorted(invented)),
-        contradicted=_shown(sorted(contradicted)),
-        early_stop=facts is not None and _stopped_early(conversation, facts, missed),
+        missed=_format_values(missed),
+        invented=_format_values(sorted(invented)),
+        contradicted=_format_values(sorted(contradicted)),
+        early_stop=facts is not None and _has_stopped_early(conversation, facts, missed),
         role_flips=sum(_AGENT_SPEAKS.search(turn) is not None for turn in turns),
         think_leaks=sum(
             bool(sanitize(turn).forms) or MARKUP.search(turn) is not None for turn in turns
@@ -170,7 +170,9 @@ def check_fidelity(conversation: Conversation) -> EpisodeFidelity:
     )
 
 
-def _strange_values(conversation: Conversation, facts: TaskFacts) -> tuple[set[Value], set[Value]]:
+def _find_strange_values(
+    conversation: Conversation, facts: TaskFacts
+) -> tuple[set[Value], set[Value]]:
     """Return (invented, contradicted), each value once."""
     env, task = conversation.record.env, conversation.task
     instruction = task.instruction.lower() if task is not None else ""
@@ -187,20 +189,24 @@ def _strange_values(conversation: Conversation, facts: TaskFacts) -> tuple[set[V
             kind = value[0]
             if kind in UNINVENTED or is_known(value, known):
                 continue
-            if kind == "airport" and value[1] not in {AIRPORTS[c] for c in airport_codes(text)}:
+            if kind == "airport" and value[1] not in {
+                AIRPORTS[c] for c in find_airport_codes(text)
+            }:
                 continue  # a city may be anything: where one lives, where a friend is
             (contradicted if kind in OWN and kind in facts.own else invented).add(value)
         own_name = facts.own.get("name")
         if own_name:
             contradicted |= {
                 ("name", name)
-                for name in other_names(text, own_name)
+                for name in find_other_names(text, own_name)
                 if name not in instruction and name not in heard.lower()
             }
     return invented, contradicted
 
 
-def _stopped_early(conversation: Conversation, facts: TaskFacts, missed: Iterable[Value]) -> bool:
+def _has_stopped_early(
+    conversation: Conversation, facts: TaskFacts, missed: Iterable[Value]
+) -> bool:
     """Return whether the user ended the conversation before the task could be done.
 
     All of: the user ended it; a write of the ground truth was not called, counted by tool; and
@@ -223,13 +229,13 @@ def _stopped_early(conversation: Conversation, facts: TaskFacts, missed: Iterabl
     return _OPEN.search(rest) is not None
 
 
-def by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
+def summarise_by_condition(records: Iterable[EpisodeFidelity]) -> tuple[VariantFidelity, ...]:
     """Return the shares of every variant in its group, and differences from control paired by
     task."""
     conditions: dict[Condition, list[EpisodeFidelity]] = {}
     for record in records:
         conditions.setdefault(record.condition, []).append(record)
-    samples = {condition: _samples(each) for condition, each in conditions.items()}
+    samples = {condition: _collect_samples(each) for condition, each in conditions.items()}
     found = []
     for condition, each in conditions.items():
         counted = [record for record in each if record.counts]
@@ -264,7 +270,7 @@ def _measure(name: str, variant: str, sample: Sample) -> Mean:
     return sample_mean(what, sample, UNIT) if name == "conveyed" else sample_share(what, sample)
 
 
-def _samples(records: Iterable[EpisodeFidelity]) -> dict[str, list[tuple[int, float]]]:
+def _collect_samples(records: Iterable[EpisodeFidelity]) -> dict[str, list[tuple[int, float]]]:
     """Return the sample of each measure."""
     samples: dict[str, list[tuple[int, float]]] = {name: [] for name in MEASURES}
     for record in records:
@@ -285,5 +291,5 @@ def _samples(records: Iterable[EpisodeFidelity]) -> dict[str, list[tuple[int, fl
     return samples
 
 
-def _shown(values: Iterable[Value]) -> tuple[str, ...]:
+def _format_values(values: Iterable[Value]) -> tuple[str, ...]:
     return tuple(f"{kind} {value}" for kind, value in values)

@@ -65,20 +65,20 @@ class VariantMarkers:
 
 
 @cache
-def entries() -> Mapping[str, tuple[str, ...]]:
+def read_entries() -> Mapping[str, tuple[str, ...]]:
     """Return the word lists, by marker."""
-    data = _data()
+    data = _read_data()
     return MappingProxyType({name: tuple(map(str, data[name]["words"])) for name in LISTS})
 
 
 @cache
-def version() -> str:
+def read_version() -> str:
     """Return the version of the word lists."""
-    return str(_data()["version"])
+    return str(_read_data()["version"])
 
 
 @cache
-def _data() -> dict[str, dict[str, list[str]]]:
+def _read_data() -> dict[str, dict[str, list[str]]]:
     import yaml
 
     text = (files(__package__) / "data" / "markers.yaml").read_text("utf-8")
@@ -87,13 +87,13 @@ def _data() -> dict[str, dict[str, list[str]]]:
 
 
 @cache
-def pattern(name: str) -> re.Pattern[str]:
+def compile_pattern(name: str) -> re.Pattern[str]:
     """Return one expression for a word list."""
     parts = [
         r"\s+".join(
             r"\S+(?:\s+\S+){0,3}?" if word == "*" else re.escape(word) for word in entry.split()
         )
-        for entry in entries()[name]
+        for entry in read_entries()[name]
     ]
     return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)", re.IGNORECASE)
 
@@ -102,9 +102,9 @@ def mark(text: str, known_capitals: frozenset[str] = frozenset()) -> Marked:
     """Return the markers of one turn. `known_capitals` are words that stood in capitals before."""
     plain = text.replace("\u2019", "'")
     return Marked(
-        reassurance=pattern("reassurance").search(plain) is not None,
-        clarification=pattern("clarification").search(plain) is not None,
-        demands=pattern("demands").search(plain) is not None,
+        reassurance=compile_pattern("reassurance").search(plain) is not None,
+        clarification=compile_pattern("clarification").search(plain) is not None,
+        demands=compile_pattern("demands").search(plain) is not None,
         capitals=sum(word not in known_capitals for word in _CAPITALS.findall(text)),
         exclamations=text.count("!"),
         words=len(_WORD.findall(text)),
@@ -124,7 +124,7 @@ def mark_turns(conversation: Conversation) -> tuple[Marked, ...]:
     return tuple(marked)
 
 
-def by_condition(
+def summarise_by_condition(
     conversations: Iterable[tuple[Condition, int, tuple[Marked, ...]]],
 ) -> tuple[VariantMarkers, ...]:
     """Return the rates per turn of every variant, and differences from control paired by task.

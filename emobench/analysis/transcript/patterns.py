@@ -84,24 +84,27 @@ class Features:
     transferred: bool
 
 
-def user_words(transcript: Transcript) -> list[list[str]]:
+def split_user_words(transcript: Transcript) -> list[list[str]]:
     """Return the words of each of the user's messages."""
-    return [words(transcript.words(message)) for message in transcript.messages("user")]
+    return [
+        split_words(transcript.extract_words(message))
+        for message in transcript.list_messages("user")
+    ]
 
 
-def features(transcript: Transcript, user: list[list[str]] | None = None) -> Features:
-    """Return the patterns of one conversation; `user` are its `user_words`, where they are
+def extract_features(transcript: Transcript, user: list[list[str]] | None = None) -> Features:
+    """Return the patterns of one conversation; `user` are its `split_user_words`, where they are
     known."""
-    user = user_words(transcript) if user is None else user
-    assistant = [message.text for message in transcript.messages("assistant")]
+    user = split_user_words(transcript) if user is None else user
+    assistant = [message.text for message in transcript.list_messages("assistant")]
     calls = list(transcript.calls)
     first_write = next((call.step for call in calls if call.writes), None)
     return Features(
         steps=transcript.steps,
         user_messages=len(user),
-        user_words=_mean([len(each) for each in user]),
+        user_words=_average([len(each) for each in user]),
         assistant_messages=len(assistant),
-        assistant_words=_mean([len(words(text)) for text in assistant]),
+        assistant_words=_average([len(split_words(text)) for text in assistant]),
         tool_calls=len(calls),
         write_calls=sum(call.writes for call in calls),
         tool_errors=sum(call.failed for call in calls),
@@ -115,10 +118,10 @@ def features(transcript: Transcript, user: list[list[str]] | None = None) -> Fea
     )
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Return the words of a text in lower case.
 
-    >>> words("I'm 30, don\u2019t ask: ask #W12!")
+    >>> split_words("I'm 30, don\u2019t ask: ask #W12!")
     ["i'm", "don't", 'ask', 'ask', 'w']
     """
     return WORD.findall(text.casefold().replace("\u2019", "'"))
@@ -149,5 +152,5 @@ def refuses(text: str) -> bool:
     )
 
 
-def _mean(values: list[int]) -> float | None:
+def _average(values: list[int]) -> float | None:
     return sum(values) / len(values) if values else None

@@ -12,13 +12,13 @@ from emobench.analysis.transcript.conversation import (
     read_conversations,
 )
 from emobench.analysis.transcript.tally import Summary, summarise
-from emobench.core.errors import InvalidInput, Problem, nearest
+from emobench.core.errors import InvalidInput, Problem, suggest_nearest
 from emobench.core.outcomes import CONTROL, OUTCOMES, Group
 from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.store.episodes import EpisodeRecord, Kept, belongs_to, count_lines
+from emobench.store.episodes import EpisodeRecord, Kept, count_lines, make_cell_filter
 from emobench.tables.run_results import CellResult, EpisodeSummary, read_cell
 
 
@@ -45,27 +45,27 @@ class Selection:
         cells = [cell for cell in plan.cells if not self.envs or cell.env in self.envs]
         tasks = sorted({task for cell in cells for task in cell.tasks})
         problems = [
-            *_unknown("--env", self.envs, [cell.env for cell in plan.cells]),
-            *_unknown("--variant", self.variants, list(sweep.variants)),
-            *_unknown("--assistant", self.assistants, list(sweep.assistants)),
-            *_unknown("--strategy", self.strategies, [c.agent_strategy for c in plan.cells]),
-            *_unknown("--outcome", self.outcomes, OUTCOMES),
-            *_unknown("--trial", self.trials, sorted({cell.trial for cell in plan.cells})),
+            *_find_unknown("--env", self.envs, [cell.env for cell in plan.cells]),
+            *_find_unknown("--variant", self.variants, list(sweep.variants)),
+            *_find_unknown("--assistant", self.assistants, list(sweep.assistants)),
+            *_find_unknown("--strategy", self.strategies, [c.agent_strategy for c in plan.cells]),
+            *_find_unknown("--outcome", self.outcomes, OUTCOMES),
+            *_find_unknown("--trial", self.trials, sorted({cell.trial for cell in plan.cells})),
         ]
         if not problems:
-            problems += _unknown("--task", self.tasks, tasks)
+            problems += _find_unknown("--task", self.tasks, tasks)
         if problems:
             raise InvalidInput(problems)
 
-    def cells(self, plan: Plan) -> Iterator[Cell]:
+    def list_cells(self, plan: Plan) -> Iterator[Cell]:
         """Yield the cells in which a conversation may match."""
         for cell in plan.cells:
             if (
-                _in(cell.variant, self.variants)
-                and _in(cell.assistant, self.assistants)
-                and _in(cell.env, self.envs)
-                and _in(cell.agent_strategy, self.strategies)
-                and _in(cell.trial, self.trials)
+                _is_in(cell.variant, self.variants)
+                and _is_in(cell.assistant, self.assistants)
+                and _is_in(cell.env, self.envs)
+                and _is_in(cell.agent_strategy, self.strategies)
+                and _is_in(cell.trial, self.trials)
                 and (not self.tasks or not set(self.tasks).isdisjoint(cell.tasks))
             ):
                 yield cell
@@ -73,8 +73,8 @@ class Selection:
     def takes(self, record: EpisodeRecord | EpisodeSummary) -> bool:
         """Return whether an episode of such a cell matches."""
         return (
-            _in(record.task_id, self.tasks)
-            and _in(record.outcome, self.outcomes)
+            _is_in(record.task_id, self.tasks)
+            and _is_in(record.outcome, self.outcomes)
             and record.episode.startswith(self.episode)
         )
 
@@ -101,14 +101,14 @@ def find(run_dir: RunDir, plan: Plan, selection: Selection) -> list[Found]:
     planned."""
     found = [
         Found(result, summary)
-        for result in (read_cell(run_dir, cell) for cell in selection.cells(plan))
+        for result in (read_cell(run_dir, cell) for cell in selection.list_cells(plan))
         for summary in result.file.episodes
         if selection.takes(summary)
     ]
     return sorted(found, key=lambda each: (*each.place, each.cell.number))
 
 
-def counterparts(
+def find_counterparts(
     run_dir: RunDir, plan: Plan, found: Sequence[Found], variant: str = CONTROL
 ) -> dict[tuple[Group, int, int], Found]:
     """Return the conversations of `variant` on the same tasks and trials, by place."""
@@ -143,26 +143,26 @@ def read_summaries(
             return None
         return summarise(parse_conversation(record, plan.benchmark))
 
-    for cell in selection.cells(plan):
+    for cell in selection.list_cells(plan):
         kept: dict[int, Kept[Summary | None]] = {}
-        count_lines(run_dir.cell(cell.number).episodes, make, kept, belongs_to(cell))
+        count_lines(run_dir.cell(cell.number).episodes, make, kept, make_cell_filter(cell))
         for task, line in sorted(kept.items()):
             if line.made is not None:
                 yield cell.group, cell.variant, task, line.made
 
 
-def _in(value: object, wanted: Collection[object]) -> bool:
+def _is_in(value: object, wanted: Collection[object]) -> bool:
     return not wanted or value in wanted
 
 
-def _unknown(option: str, given: Iterable[Any], there: Iterable[Any]) -> list[Problem]:
+def _find_unknown(option: str, given: Iterable[Any], there: Iterable[Any]) -> list[Problem]:
     known = list(dict.fromkeys(there))
     return [
         Problem(
             f"this run has no {value}",
             key=option,
             allowed=", ".join(known) if isinstance(value, str) else format_ranges(known),
-            hint=nearest(value, known) if isinstance(value, str) else "",
+            hint=suggest_nearest(value, known) if isinstance(value, str) else "",
         )
         for value in given
         if value not in known

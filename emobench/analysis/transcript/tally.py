@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
-from emobench.analysis.stats.log_odds import WordCounts, WordDifference, word_differences
+from emobench.analysis.stats.log_odds import WordCounts, WordDifference, compare_words
 from emobench.analysis.transcript.conversation import Conversation
 from emobench.analysis.transcript.fault import INFRASTRUCTURE, PARTIES, Fault, find_fault
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
@@ -22,12 +22,12 @@ from emobench.analysis.transcript.patterns import (
     PATTERNS,
     Features,
     Pattern,
-    features,
-    user_words,
-    words,
+    extract_features,
+    split_user_words,
+    split_words,
 )
 from emobench.core.outcomes import CONTROL, Group, Outcome
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 
 if TYPE_CHECKING:
     from emobench.analysis.stats.estimates import Difference
@@ -120,9 +120,9 @@ def summarise(conversation: Conversation, fidelity: EpisodeFidelity | None = Non
     found = find_fault(conversation, fidelity)
     if conversation.record.outcome is Outcome.INFRA_ERROR:
         return Summary(None, found, Counter())
-    user = user_words(conversation.transcript)
+    user = split_user_words(conversation.transcript)
     counted = Counter(word for each in user for word in each)
-    return Summary(features(conversation.transcript, user), found, counted)
+    return Summary(extract_features(conversation.transcript, user), found, counted)
 
 
 class Tally:
@@ -157,7 +157,7 @@ class Tally:
         self._words[variant].update(one.words)
         self._holding[variant].update(one.words.keys())
 
-    def table(
+    def build_table(
         self, variants: Sequence[str], texts: Mapping[str, str], control: str = CONTROL
     ) -> ConversationTable:
         """Return the results so far; `texts` are the variants' own prompts. Imports numpy."""
@@ -166,31 +166,35 @@ class Tally:
             groups=tuple(sorted({group for group, _, _ in self._sums})),
             conversations={name: self._conversations[name] for name in variants},
             missing={name: self._missing[name] for name in variants},
-            patterns=_adjusted(
+            patterns=_adjust(
                 [
-                    self._pattern(place, pattern, name, control if control in variants else "")
+                    self._compare_pattern(
+                        place, pattern, name, control if control in variants else ""
+                    )
                     for place, pattern in enumerate(PATTERNS)
                     for name in variants
                 ]
             ),
-            faults=tuple(self._fault_counts(name) for name in variants),
+            faults=tuple(self._count_faults(name) for name in variants),
             words=tuple(
-                self._word_differences(name, control, _own_words(name, texts))
+                self._compare_words(name, control, _list_own_words(name, texts))
                 for name in variants
                 if name != control and control in variants
             ),
         )
 
-    def _pattern(self, place: int, pattern: Pattern, variant: str, control: str) -> VariantPattern:
-        from emobench.analysis.stats.units import mean_by_task
+    def _compare_pattern(
+        self, place: int, pattern: Pattern, variant: str, control: str
+    ) -> VariantPattern:
+        from emobench.analysis.stats.units import average_by_task
 
-        by_task = mean_by_task(self._means(place, variant))
+        by_task = average_by_task(self._compute_means(place, variant))
         counts = [sums[place] for (_, name, _), sums in self._sums.items() if name == variant]
         difference = None
         if control and variant != control:
-            difference = self._difference(place, pattern, variant, control)
+            difference = self._compute_difference(place, pattern, variant, control)
         return VariantPattern(
-            label=f"{pattern.label}, {variant}, mean over {plural(len(by_task), 'task')}",
+            label=f"{pattern.label}, {variant}, mean over {pluralise(len(by_task), 'task')}",
             pattern=pattern,
             variant=variant,
             mean=fsum(by_task.values()) / len(by_task) if by_task else None,
@@ -200,28 +204,32 @@ class Tally:
             difference=difference,
         )
 
-    def _difference(self, place: int, pattern: Pattern, variant: str, control: str) -> Difference:
+    def _compute_difference(
+        self, place: int, pattern: Pattern, variant: str, control: str
+    ) -> Difference:
         from emobench.analysis.stats.paired import paired_difference
-        from emobench.analysis.stats.units import gaps_by_task
+        from emobench.analysis.stats.units import subtract_by_task
 
-        gaps, left_out = gaps_by_task(self._means(place, variant), self._means(place, control))
+        gaps, left_out = subtract_by_task(
+            self._compute_means(place, variant), self._compute_means(place, control)
+        )
         what = f"difference in {pattern.label}, {variant} minus {control}"
         return paired_difference(
-            f"{what}, {plural(gaps.size, 'task')}, 95 % interval clustered by task",
+            f"{what}, {pluralise(gaps.size, 'task')}, 95 % interval clustered by task",
             gaps,
             left_out=left_out,
             bounds=(-1.0, 1.0) if pattern.share else None,
             bootstrap=False,
         )
 
-    def _means(self, place: int, variant: str) -> dict[tuple[Group, int], float]:
+    def _compute_means(self, place: int, variant: str) -> dict[tuple[Group, int], float]:
         return {
             (group, task): sums[place][2] / sums[place][0]
             for (group, name, task), sums in self._sums.items()
             if name == variant and sums[place][0]
         }
 
-    def _fault_counts(self, variant: str) -> VariantFaults:
+    def _count_faults(self, variant: str) -> VariantFaults:
         rules = self._faults[variant]
         parties = dict.fromkeys(PARTIES, 0)
         for (party, _), count in rules.items():
@@ -230,11 +238,11 @@ class Tally:
         everything = unsolved + parties[INFRASTRUCTURE] + self._solved[variant]
         return VariantFaults(variant, everything, unsolved, parties, dict(rules.most_common()))
 
-    def _word_differences(self, variant: str, control: str, own: frozenset[str]) -> VariantWords:
+    def _compare_words(self, variant: str, control: str, own: frozenset[str]) -> VariantWords:
         background: Counter[str] = Counter()
         for counts in self._words.values():
             background.update(counts)
-        found = word_differences(
+        found = compare_words(
             WordCounts(self._words[variant], self._holding[variant]),
             WordCounts(self._words[control], self._holding[control]),
             background,
@@ -242,14 +250,14 @@ class Tally:
         return VariantWords(
             label=f"log-odds ratio of users' words with an informative Dirichlet prior, "
             f"{variant} against {control}, {self._conversations[variant]} and "
-            f"{plural(self._conversations[control], 'conversation')}",
+            f"{pluralise(self._conversations[control], 'conversation')}",
             variant=variant,
             differences=tuple(found),
             in_prompt=own,
         )
 
 
-def _adjusted(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
+def _adjust(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
     """Return the patterns with p-values adjusted over all differences of the table, which is
     exploratory."""
     from emobench.analysis.stats.multiplicity import benjamini_hochberg
@@ -264,12 +272,12 @@ def _adjusted(patterns: list[VariantPattern]) -> tuple[VariantPattern, ...]:
     return tuple(patterns)
 
 
-def _own_words(variant: str, texts: Mapping[str, str]) -> frozenset[str]:
-    others = {word for name, text in texts.items() if name != variant for word in words(text)}
-    return frozenset(words(texts.get(variant, ""))) - others
+def _list_own_words(variant: str, texts: Mapping[str, str]) -> frozenset[str]:
+    others = {word for name, text in texts.items() if name != variant for word in split_words(text)}
+    return frozenset(split_words(texts.get(variant, ""))) - others
 
 
-def tallied(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
+def tally_conversations(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
     """Return a tally of all of them."""
     tally = Tally()
     for group, variant, task, one in conversations:
@@ -277,7 +285,7 @@ def tallied(conversations: Iterable[tuple[Group, str, int, Summary]]) -> Tally:
     return tally
 
 
-def table_data(table: ConversationTable) -> dict[str, Any]:
+def table_to_json(table: ConversationTable) -> dict[str, Any]:
     """Return everything in the table as JSON takes it; means and intervals that are undefined are
     null."""
     from emobench.analysis.stats.estimates import to_plain

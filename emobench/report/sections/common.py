@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 from emobench.analysis.effects import GroupFinding
 from emobench.analysis.gates import Label
 from emobench.analysis.stats.estimates import FEW, Difference, Interval, Mean, Sensitivity
-from emobench.analysis.stats.paired import undefined
+from emobench.analysis.stats.paired import make_undefined
 from emobench.core.outcomes import Condition
-from emobench.core.wording import plural
+from emobench.core.wording import pluralise
 from emobench.report.blocks import Cell, Scalar, State
 from emobench.report.numbers import DAGGER, DASH, format_change, format_interval
 from emobench.report.study import Study
@@ -19,7 +19,7 @@ BLANK = Cell(DASH, state="muted")
 FEW_NOTE = f"{DAGGER} Fewer than {FEW} events, or fewer than {FEW} others: the rate says little."
 
 
-def title_of(group: GroupFinding) -> str:
+def format_title(group: GroupFinding) -> str:
     """Return 'retail / qwen / react'."""
     return f"{group.env} / {group.assistant} / {group.agent_strategy}"
 
@@ -30,15 +30,15 @@ def is_compared(group: GroupFinding) -> bool:
     return group.baseline in names and len(names) > 1
 
 
-def size_of(study: Study, group: GroupFinding) -> str:
+def format_size(study: Study, group: GroupFinding) -> str:
     """Return '115 tasks x 4 trials', as planned."""
     cells = [c for c in study.cells if c.group == group.key]
     tasks = len({task for cell in cells for task in cell.tasks})
     trials = len({cell.trial for cell in cells})
-    return f"{plural(tasks, 'task')} \u00d7 {plural(trials, 'trial')}"
+    return f"{pluralise(tasks, 'task')} \u00d7 {pluralise(trials, 'trial')}"
 
 
-def short_labels(labels: Iterable[Label]) -> str:
+def shorten_labels(labels: Iterable[Label]) -> str:
     """Return 'fails power; not checked: manipulation'; empty where all gates passed."""
     marks = list(labels)
     failed = list(dict.fromkeys(mark.gate for mark in marks if mark.verdict == "failed"))
@@ -48,19 +48,19 @@ def short_labels(labels: Iterable[Label]) -> str:
     return "; ".join(parts)
 
 
-def conversations_link(group: GroupFinding, variant: str, **filters: str) -> str:
+def link_conversations(group: GroupFinding, variant: str, **filters: str) -> str:
     """Return the address at which the page lists a variant's conversations."""
     names = ("env", "assistant", "strategy", "variant")
     values = (group.env, group.assistant, group.agent_strategy, variant)
     return "#" + urlencode({**dict(zip(names, values, strict=True)), **filters})
 
 
-def few_mark(found: Mean) -> str:
+def choose_few_mark(found: Mean) -> str:
     """Return a mark where something happened, or failed to, but rarely; `FEW_NOTE` explains it."""
     return DAGGER if found.few_events and found.value not in (None, 0.0, 1.0) else ""
 
 
-def difference_cell(
+def build_difference_cell(
     found: Difference | Sensitivity, *, reason: str = "", state: State = "", mark: str = ""
 ) -> Cell:
     """Return a difference with its interval; `reason` stands where there is none."""
@@ -68,12 +68,12 @@ def difference_cell(
     return Cell(format_change(found.value), detail, found.label, state=state, mark=mark)
 
 
-def keys_of(group: GroupFinding, variant: str) -> dict[str, Scalar]:
+def build_keys(group: GroupFinding, variant: str) -> dict[str, Scalar]:
     """Return a variant of a group as columns of a table."""
     return {**group.key._asdict(), "variant": variant}
 
 
-def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
+def build_interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
     """Return an interval as two columns, `name`_low and `name`_high; low and high without a
     name."""
     prefix = f"{name}_" if name else ""
@@ -83,15 +83,15 @@ def interval_columns(name: str, interval: Interval | None) -> dict[str, Scalar]:
     }
 
 
-def difference_columns(found: Difference | None) -> dict[str, Scalar]:
+def build_difference_columns(found: Difference | None) -> dict[str, Scalar]:
     """Return a difference as columns of a table."""
     if found is None:
-        return dict.fromkeys(difference_columns(undefined("", "")))
+        return dict.fromkeys(build_difference_columns(make_undefined("", "")))
     return {
         "difference_label": found.label,
         "difference": found.value,
-        **interval_columns("difference", found.t),
-        **interval_columns("difference_bootstrap", found.bootstrap),
+        **build_interval_columns("difference", found.t),
+        **build_interval_columns("difference_bootstrap", found.bootstrap),
         "p_permutation": found.p_permutation,
         "p_adjusted": found.p_adjusted,
         "adjustment": found.adjustment,
@@ -100,6 +100,6 @@ def difference_columns(found: Difference | None) -> dict[str, Scalar]:
     }
 
 
-def condition_keys(condition: Condition) -> dict[str, Scalar]:
+def build_condition_keys(condition: Condition) -> dict[str, Scalar]:
     """Return a condition as columns of a table."""
     return {**condition.group._asdict(), "variant": condition.variant}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict
 
-from emobench.report.blocks import Cell, Remark, Section, Table, heads
+from emobench.report.blocks import Cell, Remark, Section, Table, make_heads
 from emobench.report.sections.common import BLANK
 from emobench.report.study import Study
-from emobench.scheduler.cost import JobCost, number, sum_up
-from emobench.store.calls import NO_USAGE, ROLES, RoleUsage, add_usage, dollars
+from emobench.scheduler.cost import JobCost, format_hours, sum_up
+from emobench.store.calls import NO_USAGE, ROLES, RoleUsage, add_usage, format_dollars
 from emobench.store.jobs import JobKind
 
 HOUR = 3600.0
 
 
-def cost_section(study: Study) -> Section:
+def build_cost_section(study: Study) -> Section:
     """Build the table of the servers' queued, loading, serving and idle hours."""
     title, identifier = "Cost", "cost"
     if study.runs:
@@ -28,7 +28,7 @@ def cost_section(study: Study) -> Section:
     rows = [row for row in cost.jobs if row.spent.running_s or row.spent.queued_s]
     if not rows:
         remark = Remark(cost.problem or "No job of this run is recorded.")
-        return Section(identifier, title, (remark, *_of_models(study)))
+        return Section(identifier, title, (remark, *_build_model_tables(study)))
     totals = sum_up(cost)
     blocks = [Remark(f"{totals}, from {totals.source}.", "In all.")]
     if cost.problem:
@@ -40,7 +40,7 @@ def cost_section(study: Study) -> Section:
         "cost",
         "Hours by server and by block of cells. Accelerator-hours are cards times hours held; a "
         "server is loading until its engine answers, serving while it has a request, else idle.",
-        heads(
+        make_heads(
             "Job",
             "Jobs",
             "Cards",
@@ -51,7 +51,7 @@ def cost_section(study: Study) -> Section:
             "Idle",
             "Accelerator-hours",
         ),
-        tuple(_row(kind, name, each) for (kind, name), each in kinds.items()),
+        tuple(_build_row(kind, name, each) for (kind, name), each in kinds.items()),
         records=tuple(
             {
                 "kind": str(row.run.kind),
@@ -70,12 +70,16 @@ def cost_section(study: Study) -> Section:
             for row in rows
         ),
     )
-    return Section(identifier, title, (*blocks, table, *_by_variant(study), *_of_models(study)))
+    return Section(
+        identifier,
+        title,
+        (*blocks, table, *_build_variant_tables(study), *_build_model_tables(study)),
+    )
 
 
-def _row(kind: JobKind, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
+def _build_row(kind: JobKind, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
     def hours(seconds: float) -> Cell:
-        return Cell(number(seconds / HOUR))
+        return Cell(format_hours(seconds / HOUR))
 
     server = kind is JobKind.SERVER
     cards = sorted({row.run.accelerators for row in rows})
@@ -92,7 +96,7 @@ def _row(kind: JobKind, name: str, rows: list[JobCost]) -> tuple[Cell, ...]:
     )
 
 
-def _by_variant(study: Study) -> list[Table]:
+def _build_variant_tables(study: Study) -> list[Table]:
     """Build the shares of each variant; conversations share a server's time while they go on."""
     cells = study.collected.cost.cells
     if not cells:
@@ -108,13 +112,13 @@ def _by_variant(study: Study) -> list[Table]:
         "cost-variant",
         "Hours of answering servers by variant: a moment is shared by the conversations that were "
         "going on; loading and idle time is nobody's.",
-        heads("Variant", "Conversations", "Accelerator-hours", "Server-hours"),
+        make_heads("Variant", "Conversations", "Accelerator-hours", "Server-hours"),
         tuple(
             (
                 Cell(name),
                 Cell(f"{episodes[name]:,}"),
-                Cell(number(cards / HOUR)),
-                Cell(number(servers / HOUR)),
+                Cell(format_hours(cards / HOUR)),
+                Cell(format_hours(servers / HOUR)),
             )
             for name, (cards, servers) in shares.items()
         ),
@@ -131,7 +135,7 @@ def _by_variant(study: Study) -> list[Table]:
     return [table]
 
 
-def _of_models(study: Study) -> list[Table]:
+def _build_model_tables(study: Study) -> list[Table]:
     """Build what the calls to models took: a row for a variant of a group, a record for a cell."""
     rows: dict[tuple[str, ...], dict[str, RoleUsage]] = {}
     records = []
@@ -151,13 +155,16 @@ def _of_models(study: Study) -> list[Table]:
         "Tokens and money by role, of all conversations, those that were begun again included. "
         "Money is that of hosted models, as their replies say or by a list of prices; the probe's "
         "and the judge's calls are not in it.",
-        heads(
+        make_heads(
             *("Env", "Strategy", "Assistant", "Variant"),
             *("User's tokens in", "out", "US dollars"),
             *("Assistant's tokens in", "out", "US dollars"),
         ),
         tuple(
-            (*map(Cell, names), *(cell for role in ROLES for cell in _used(usage[role])))
+            (
+                *map(Cell, names),
+                *(cell for role in ROLES for cell in _build_usage_cells(usage[role])),
+            )
             for names, usage in rows.items()
         ),
         records=tuple(records),
@@ -165,7 +172,7 @@ def _of_models(study: Study) -> list[Table]:
     return [table]
 
 
-def _used(usage: RoleUsage) -> tuple[Cell, ...]:
+def _build_usage_cells(usage: RoleUsage) -> tuple[Cell, ...]:
     counts = (usage.prompt_tokens, usage.completion_tokens)
     tokens = (BLANK if count is None else Cell(f"{count:,}") for count in counts)
-    return (*tokens, BLANK if usage.cost is None else Cell(dollars(usage.cost)))
+    return (*tokens, BLANK if usage.cost is None else Cell(format_dollars(usage.cost)))

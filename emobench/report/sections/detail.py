@@ -9,8 +9,8 @@ from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES
 from emobench.analysis.stats.units import Arm
 from emobench.core.outcomes import Outcome
-from emobench.core.wording import plural
-from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, heads
+from emobench.core.wording import pluralise
+from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, make_heads
 from emobench.report.drawing import assign_roles
 from emobench.report.figures import Curve, Point, Tile, draw_bars, draw_curves, draw_heatmap
 from emobench.report.numbers import (
@@ -25,15 +25,15 @@ from emobench.report.numbers import (
 from emobench.report.sections.common import (
     BLANK,
     FEW_NOTE,
-    conversations_link,
-    difference_cell,
-    difference_columns,
-    few_mark,
-    interval_columns,
+    build_difference_cell,
+    build_difference_columns,
+    build_interval_columns,
+    build_keys,
+    choose_few_mark,
+    format_title,
     is_compared,
-    keys_of,
-    short_labels,
-    title_of,
+    link_conversations,
+    shorten_labels,
 )
 from emobench.report.study import Study
 
@@ -52,11 +52,11 @@ EXPLORATORY = (
 )
 
 
-def pass_k_section(group: GroupFinding, prefix: str) -> Section:
+def build_pass_k_section(group: GroupFinding, prefix: str) -> Section:
     """Build the curves and their numbers; without two trials only pass^1, in words."""
     ks = sorted({each.k for variant in group.variants for each in variant.pass_k})
     blocks: list[Block] = []
-    defined = [k for k in ks if any(_value_at(v.pass_k, k) is not None for v in group.variants)]
+    defined = [k for k in ks if any(_find_value(v.pass_k, k) is not None for v in group.variants)]
     if len(defined) > 1:
         roles = assign_roles([each.variant for each in group.variants], group.baseline)
         lines = [
@@ -79,12 +79,13 @@ def pass_k_section(group: GroupFinding, prefix: str) -> Section:
         blocks.append(
             draw_curves(
                 f"{prefix}pass-k",
-                f"pass^k by variant, {title_of(group)}",
+                f"pass^k by variant, {format_title(group)}",
                 lines,
                 [str(k) for k in defined],
                 axis="k: trials of a task that must all succeed",
                 value_axis="pass^k",
-                caption=f"pass^k by variant, {title_of(group)}: the chance that k trials of a task "
+                caption=f"pass^k by variant, {format_title(group)}: the chance that k trials of a "
+                "task "
                 "all succeed, C(c,k)/C(n,k) averaged over tasks with the n trials counted for each "
                 "task; whiskers are 95 % score intervals over tasks.",
             )
@@ -94,11 +95,11 @@ def pass_k_section(group: GroupFinding, prefix: str) -> Section:
     else:
         blocks.append(Remark("No conversation has a result yet."))
     if defined:
-        blocks.append(_pass_k_table(group, prefix, defined))
+        blocks.append(_build_pass_k_table(group, prefix, defined))
     return Section(f"{prefix}pass-k-section", "Reliability over trials: pass^k", tuple(blocks))
 
 
-def _pass_k_table(group: GroupFinding, prefix: str, ks: list[int]) -> Table:
+def _build_pass_k_table(group: GroupFinding, prefix: str, ks: list[int]) -> Table:
     rows, records = [], []
     notes: dict[str, None] = {}
     for each in group.variants:
@@ -108,77 +109,79 @@ def _pass_k_table(group: GroupFinding, prefix: str, ks: list[int]) -> Table:
             if found is None:
                 cells.append(BLANK)
                 continue
-            few = f"{found.tasks} of {plural(found.of, 'task')}" if found.tasks < found.of else ""
+            few = (
+                f"{found.tasks} of {pluralise(found.of, 'task')}" if found.tasks < found.of else ""
+            )
             detail = " ".join(part for part in (format_interval(found.interval), few) if part)
             mark = DAGGER if found.notes and found.value is not None else ""
             title = "; ".join([found.label, *found.notes, found.reason]).strip("; ")
             cells.append(Cell(format_number(found.value), detail, title, mark=mark))
             if mark:
                 notes.update(dict.fromkeys(found.notes))
-            records.append({**keys_of(group, each.variant), **_pass_k_record(found)})
+            records.append({**build_keys(group, each.variant), **_build_pass_k_record(found)})
         rows.append(tuple(cells))
     return Table(
         f"{prefix}pass-k",
-        f"pass^k by variant, {title_of(group)}, 95 % intervals over tasks; a dash where no task "
-        "has k scored trials.",
-        heads("Variant", *(f"pass^{k}" for k in ks)),
+        f"pass^k by variant, {format_title(group)}, 95 % intervals over tasks; a dash where no "
+        "task has k scored trials.",
+        make_heads("Variant", *(f"pass^{k}" for k in ks)),
         tuple(rows),
         (f"{DAGGER} {'; or '.join(notes)}.",) if notes else (),
         tuple(records),
     )
 
 
-def _pass_k_record(found: PassK) -> dict[str, Scalar]:
+def _build_pass_k_record(found: PassK) -> dict[str, Scalar]:
     return {
         "k": found.k,
         "label": found.label,
         "pass_k": found.value,
-        **interval_columns("pass_k", found.interval),
-        **interval_columns("pass_k_bootstrap", found.bootstrap),
+        **build_interval_columns("pass_k", found.interval),
+        **build_interval_columns("pass_k_bootstrap", found.bootstrap),
         "tasks": found.tasks,
         "tasks_with_a_trial": found.of,
         "notes": "; ".join([*found.notes, found.reason]).strip("; "),
     }
 
 
-def _value_at(found: tuple[PassK, ...], k: int) -> float | None:
+def _find_value(found: tuple[PassK, ...], k: int) -> float | None:
     return next((each.value for each in found if each.k == k), None)
 
 
-def task_section(study: Study, group: GroupFinding, prefix: str) -> Section:
+def build_task_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     """Build the tiles of tasks and variants, the tasks from easy to hard under control."""
     identifier = f"{prefix}tasks"
     arms = study.arms.get(group.key, {})
     variants = [each.variant for each in group.variants if each.variant in arms]
     if not any(int(arms[name].n.sum()) for name in variants):
         return Section(identifier, TASKS_TITLE, (Remark("No task has a scored trial yet."),))
-    by_task = {name: _results_by_task(arms[name]) for name in variants}
-    order = _easiest_first(by_task, group.baseline)
+    by_task = {name: _collect_by_task(arms[name]) for name in variants}
+    order = _sort_by_ease(by_task, group.baseline)
     rows = [
-        (name, [_task_tile(name, task, by_task[name].get(task)) for task in order])
+        (name, [_build_task_tile(name, task, by_task[name].get(task)) for task in order])
         for name in variants
     ]
     sorted_by = group.baseline if group.baseline in by_task else "all variants"
     figure = draw_heatmap(
         f"{prefix}tasks",
-        f"Mean reward of each task by variant, {title_of(group)}",
+        f"Mean reward of each task by variant, {format_title(group)}",
         rows,
         [str(task) for task in order],
         axis=f"task, from easy to hard with {sorted_by}",
-        caption=f"Mean reward of each task by variant, {title_of(group)}; tasks in the order of "
-        f"their mean reward with {sorted_by}. A stroke marks tasks without a scored trial.",
+        caption=f"Mean reward of each task by variant, {format_title(group)}; tasks in the order "
+        f"of their mean reward with {sorted_by}. A stroke marks tasks without a scored trial.",
         legend="mean reward of the task's scored trials",
     )
     table = Table(
         f"{prefix}tasks",
-        f"Mean reward and scored trials of each task by variant, {title_of(group)}.",
-        heads("Task", *variants),
+        f"Mean reward and scored trials of each task by variant, {format_title(group)}.",
+        make_heads("Task", *variants),
         tuple(
-            (Cell(str(task)), *(_task_cell(by_task[name].get(task)) for name in variants))
+            (Cell(str(task)), *(_build_task_cell(by_task[name].get(task)) for name in variants))
             for task in order
         ),
         records=tuple(
-            _task_record(group, name, task, found)
+            _build_task_record(group, name, task, found)
             for name in variants
             for task in order
             if (found := by_task[name].get(task)) is not None
@@ -193,13 +196,13 @@ _TaskResult = tuple[float, int, int, int]
 """(mean reward, scored trials, successes, missing)."""
 
 
-def _results_by_task(arm: Arm) -> dict[int, _TaskResult]:
+def _collect_by_task(arm: Arm) -> dict[int, _TaskResult]:
     columns = (arm.means, arm.n, arm.successes, arm.missing)
     lists = [column.tolist() for column in columns]
     return dict(zip(arm.tasks.tolist(), zip(*lists, strict=True), strict=True))
 
 
-def _easiest_first(by_task: dict[str, dict[int, _TaskResult]], baseline: str) -> list[int]:
+def _sort_by_ease(by_task: dict[str, dict[int, _TaskResult]], baseline: str) -> list[int]:
     tasks = sorted({task for found in by_task.values() for task in found})
 
     def ease(task: int) -> tuple[float, float, int]:
@@ -213,7 +216,7 @@ def _easiest_first(by_task: dict[str, dict[int, _TaskResult]], baseline: str) ->
     return sorted(tasks, key=ease)
 
 
-def _task_tile(variant: str, task: int, found: _TaskResult | None) -> Tile:
+def _build_task_tile(variant: str, task: int, found: _TaskResult | None) -> Tile:
     if found is None or math.isnan(found[0]):
         return Tile(None, f"task {task}, {variant}: no scored trial")
     mean, n, successes, missing = found
@@ -223,18 +226,18 @@ def _task_tile(variant: str, task: int, found: _TaskResult | None) -> Tile:
     )
 
 
-def _task_cell(found: _TaskResult | None) -> Cell:
+def _build_task_cell(found: _TaskResult | None) -> Cell:
     if found is None or math.isnan(found[0]):
         return BLANK
     return Cell(format_number(found[0]), f"of {found[1]}")
 
 
-def _task_record(
+def _build_task_record(
     group: GroupFinding, variant: str, task: int, found: _TaskResult
 ) -> dict[str, Scalar]:
     mean, n, successes, missing = found
     return {
-        **keys_of(group, variant),
+        **build_keys(group, variant),
         "task_id": task,
         "mean_reward": None if math.isnan(mean) else mean,
         "scored_trials": n,
@@ -243,7 +246,7 @@ def _task_record(
     }
 
 
-def outcome_section(group: GroupFinding, prefix: str) -> Section:
+def build_outcome_section(group: GroupFinding, prefix: str) -> Section:
     """Build the figure and the table of how conversations ended."""
     title, identifier = "Outcomes", f"{prefix}outcomes"
     if not any(each.mean.episodes or each.mean.missing for each in group.variants):
@@ -251,7 +254,7 @@ def outcome_section(group: GroupFinding, prefix: str) -> Section:
     rows = [
         (
             each.variant,
-            {o.replace("_", " "): _value_or_0(each.outcomes.get(o)) for o in SCORED_OUTCOMES},
+            {o.replace("_", " "): _get_value_or_0(each.outcomes.get(o)) for o in SCORED_OUTCOMES},
         )
         for each in group.variants
     ]
@@ -260,35 +263,35 @@ def outcome_section(group: GroupFinding, prefix: str) -> Section:
         blocks.append(
             draw_bars(
                 f"{prefix}outcomes",
-                f"How the conversations ended by variant, {title_of(group)}",
+                f"How the conversations ended by variant, {format_title(group)}",
                 rows,
                 {outcome.replace("_", " "): ROLES[outcome] for outcome in SCORED_OUTCOMES},
-                caption=f"How the conversations ended by variant, {title_of(group)}: shares of "
+                caption=f"How the conversations ended by variant, {format_title(group)}: shares of "
                 "scored conversations.",
             )
         )
-    blocks.append(_outcome_table(group, prefix))
+    blocks.append(_build_outcome_table(group, prefix))
     return Section(identifier, title, tuple(blocks))
 
 
-def _value_or_0(found: Mean | None) -> float:
+def _get_value_or_0(found: Mean | None) -> float:
     return found.value or 0.0 if found else 0.0
 
 
-def _outcome_table(group: GroupFinding, prefix: str) -> Table:
+def _build_outcome_table(group: GroupFinding, prefix: str) -> Table:
     rows = []
     for each in group.variants:
         cells = [Cell(each.variant), Cell(f"{each.mean.episodes:,}")]
         cells += [
-            _outcome_cell(group, each, outcome)
+            _build_outcome_cell(group, each, outcome)
             for outcome in (*SCORED_OUTCOMES, Outcome.INFRA_ERROR)
         ]
         rows.append(tuple(cells))
     return Table(
         f"{prefix}outcomes",
-        f"How the conversations ended, {title_of(group)}: counts, and shares of the scored ones; "
-        "95 % intervals on hover and in the exports. A count leads to its conversations.",
-        heads("Variant", "Scored", *(o.replace("_", " ") for o in SCORED_OUTCOMES), "missing"),
+        f"How the conversations ended, {format_title(group)}: counts, and shares of the scored "
+        "ones; 95 % intervals on hover and in the exports. A count leads to its conversations.",
+        make_heads("Variant", "Scored", *(o.replace("_", " ") for o in SCORED_OUTCOMES), "missing"),
         tuple(rows),
         (
             f"{FEW_NOTE} Agent error: a malformed or unknown tool call, or no usable reply. User "
@@ -298,15 +301,15 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
         ),
         tuple(
             {
-                **keys_of(group, each.variant),
+                **build_keys(group, each.variant),
                 "outcome": outcome,
                 "label": found.label,
                 "share": found.value,
-                **interval_columns("share", found.interval),
+                **build_interval_columns("share", found.interval),
                 "count": found.events,
                 "episodes": found.episodes,
                 "notes": "; ".join(found.notes),
-                **difference_columns(_change(each, outcome)),
+                **build_difference_columns(_find_change(each, outcome)),
             }
             for each in group.variants
             for outcome, found in each.outcomes.items()
@@ -314,7 +317,7 @@ def _outcome_table(group: GroupFinding, prefix: str) -> Table:
     )
 
 
-def _outcome_cell(group: GroupFinding, each: VariantFinding, outcome: str) -> Cell:
+def _build_outcome_cell(group: GroupFinding, each: VariantFinding, outcome: str) -> Cell:
     found = each.outcomes.get(outcome)
     if found is None or found.value is None:
         return BLANK
@@ -322,19 +325,19 @@ def _outcome_cell(group: GroupFinding, each: VariantFinding, outcome: str) -> Ce
     title = f"{found.label}: {format_percent(found.value)} {format_interval(found.interval)}"
     if not count:
         return Cell("0", title=title, state="muted")
-    link = conversations_link(group, each.variant, outcome=outcome)
-    return Cell(f"{count:,}", format_percent(found.value), title, link, mark=few_mark(found))
+    link = link_conversations(group, each.variant, outcome=outcome)
+    return Cell(f"{count:,}", format_percent(found.value), title, link, mark=choose_few_mark(found))
 
 
-def _change(each: VariantFinding, column: str) -> Difference | None:
-    return _difference(each.contrast.outcomes, column) if each.contrast else None
+def _find_change(each: VariantFinding, column: str) -> Difference | None:
+    return _find_difference(each.contrast.outcomes, column) if each.contrast else None
 
 
-def _difference(found: tuple[Exploratory, ...], column: str) -> Difference | None:
+def _find_difference(found: tuple[Exploratory, ...], column: str) -> Difference | None:
     return next((item.difference for item in found if item.column == column), None)
 
 
-def mediator_section(group: GroupFinding, prefix: str) -> Section:
+def build_mediator_section(group: GroupFinding, prefix: str) -> Section:
     """Build the means per conversation and their differences from control."""
     title, identifier = "What else changed", f"{prefix}mediators"
     present = [
@@ -350,7 +353,7 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
         cells = [Cell(f"{MEDIATORS[column]}")]
         for each in group.variants:
             mean = next((m for m in each.mediators if m.column == column), None)
-            gap = _difference(each.contrast.mediators, column) if each.contrast else None
+            gap = _find_difference(each.contrast.mediators, column) if each.contrast else None
             detail = ""
             if gap is not None and gap.value is not None:
                 detail = format_difference(gap, None)
@@ -367,20 +370,20 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
             )
             records.append(
                 {
-                    **keys_of(group, each.variant),
+                    **build_keys(group, each.variant),
                     "column": column,
                     "label": mean.label if mean else None,
                     "mean": mean.value if mean else None,
                     "episodes": mean.episodes if mean else 0,
-                    **difference_columns(gap),
+                    **build_difference_columns(gap),
                 }
             )
         rows.append(tuple(cells))
     table = Table(
         f"{prefix}mediators",
-        f"Means per conversation by variant, {title_of(group)}; behind them the difference from "
-        f"{group.baseline} with its 95 % interval clustered by task.",
-        heads("Per conversation", *(each.variant for each in group.variants)),
+        f"Means per conversation by variant, {format_title(group)}; behind them the difference "
+        f"from {group.baseline} with its 95 % interval clustered by task.",
+        make_heads("Per conversation", *(each.variant for each in group.variants)),
         tuple(rows),
         (f"Bold: adjusted p below 0.05. {EXPLORATORY}",),
         tuple(records),
@@ -392,7 +395,7 @@ def mediator_section(group: GroupFinding, prefix: str) -> Section:
     return Section(identifier, title, (table, remark))
 
 
-def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Section:
+def build_sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     """Build the differences under other treatments of missing rewards."""
     title, identifier = "Sensitivity to missing data", f"{prefix}sensitivity"
     compared = [each for each in group.variants if each.contrast and each.contrast.sensitivity]
@@ -408,18 +411,18 @@ def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Secti
     for each in compared:
         assert each.contrast is not None
         main = each.contrast.difference
-        marks = short_labels(study.labels(group, each.variant))
+        marks = shorten_labels(study.find_labels(group, each.variant))
         cells = [Cell(each.variant, marks), Cell(f"{each.mean.missing:,}")]
-        cells.append(difference_cell(main))
+        cells.append(build_difference_cell(main))
         for found in each.contrast.sensitivity:
-            cells.append(difference_cell(found))
+            cells.append(build_difference_cell(found))
             records.append(
                 {
-                    **keys_of(group, each.variant),
+                    **build_keys(group, each.variant),
                     "rule": found.rule,
                     "label": found.label,
                     "difference": found.value,
-                    **interval_columns("difference", found.t),
+                    **build_interval_columns("difference", found.t),
                     "p_permutation": found.p_permutation,
                     "tasks": found.tasks,
                     "reason": found.reason,
@@ -429,8 +432,8 @@ def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Secti
     table = Table(
         f"{prefix}sensitivity",
         f"Difference in mean reward from {group.baseline} under other treatments of missing "
-        f"rewards, {title_of(group)}, 95 % intervals clustered by task.",
-        heads("Variant", "Missing", "as missing (main)", *rules),
+        f"rewards, {format_title(group)}, 95 % intervals clustered by task.",
+        make_heads("Variant", "Missing", "as missing (main)", *rules),
         tuple(rows),
         (
             "As failure: every missing reward is 0. Worst case: 0 for the variant and 1 for "
@@ -441,7 +444,7 @@ def sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Secti
     return Section(identifier, title, (table,))
 
 
-def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
+def build_protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
     """Build the differences per protocol, second to the main analysis."""
     title, identifier = "Per protocol", f"{prefix}protocol"
     if study.sample is not None:
@@ -458,21 +461,22 @@ def protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:
         main = each.contrast.difference
         rows.append(
             (
-                Cell(each.variant, short_labels(study.labels(group, each.variant))),
-                difference_cell(main),
-                difference_cell(found, reason=found.reason),
+                Cell(each.variant, shorten_labels(study.find_labels(group, each.variant))),
+                build_difference_cell(main),
+                build_difference_cell(found, reason=found.reason),
                 Cell(f"{found.tasks:,}"),
             )
         )
-        records.append({**keys_of(group, each.variant), **difference_columns(found)})
+        records.append({**build_keys(group, each.variant), **build_difference_columns(found)})
     if not rows:
         return Section(identifier, title, (Remark("There is nothing to compare."),))
     table = Table(
         f"{prefix}protocol",
-        f"Difference in mean reward from {group.baseline}, {title_of(group)}: all conversations "
+        f"Difference in mean reward from {group.baseline}, {format_title(group)}: all "
+        "conversations "
         "as assigned (main), and those only whose user invented and contradicted nothing, did not "
         "stop early and stayed the user; 95 % intervals clustered by task.",
-        heads("Variant", "as assigned (main)", "per protocol", "Tasks paired"),
+        make_heads("Variant", "as assigned (main)", "per protocol", "Tasks paired"),
         tuple(rows),
         (
             "The second selects by what happened after the variant acted, so its sides are no "

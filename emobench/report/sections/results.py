@@ -10,9 +10,19 @@ from emobench.analysis.stats.estimates import FEW, Difference
 from emobench.analysis.stats.interaction import AssistantComparison
 from emobench.analysis.stats.means import CLUSTERED
 from emobench.core.outcomes import Condition
-from emobench.report.blocks import Block, Cell, Head, Items, Remark, Scalar, Section, Table, heads
+from emobench.report.blocks import (
+    Block,
+    Cell,
+    Head,
+    Items,
+    Remark,
+    Scalar,
+    Section,
+    Table,
+    make_heads,
+)
 from emobench.report.drawing import Figure, assign_roles
-from emobench.report.figures import Dot, draw_forest, share_axis, symmetric_axis
+from emobench.report.figures import Dot, draw_forest, make_share_axis, make_symmetric_axis
 from emobench.report.numbers import (
     DAGGER,
     format_change,
@@ -25,23 +35,23 @@ from emobench.report.numbers import (
 )
 from emobench.report.sections.common import (
     BLANK,
-    conversations_link,
-    difference_cell,
-    difference_columns,
-    interval_columns,
+    build_difference_cell,
+    build_difference_columns,
+    build_interval_columns,
+    build_keys,
+    format_size,
+    format_title,
     is_compared,
-    keys_of,
-    short_labels,
-    size_of,
-    title_of,
+    link_conversations,
+    shorten_labels,
 )
 from emobench.report.sections.detail import (
-    mediator_section,
-    outcome_section,
-    pass_k_section,
-    protocol_section,
-    sensitivity_section,
-    task_section,
+    build_mediator_section,
+    build_outcome_section,
+    build_pass_k_section,
+    build_protocol_section,
+    build_sensitivity_section,
+    build_task_section,
 )
 from emobench.report.study import Study
 
@@ -49,49 +59,56 @@ MOST_DOTS = 60
 """Rows of a figure; of more there is only the table."""
 
 
-def group_section(study: Study, group: GroupFinding, identifier: str, prefix: str) -> Section:
+def build_group_section(study: Study, group: GroupFinding, identifier: str, prefix: str) -> Section:
     """Build everything about one group; `prefix` keeps the names of several apart."""
-    blocks: list[Block] = [*effect_blocks(study, group, prefix)]
+    blocks: list[Block] = [*build_effect_blocks(study, group, prefix)]
     parts = [
-        pass_k_section(group, prefix),
-        task_section(study, group, prefix),
-        outcome_section(group, prefix),
-        mediator_section(group, prefix),
-        sensitivity_section(study, group, prefix),
-        protocol_section(study, group, prefix),
+        build_pass_k_section(group, prefix),
+        build_task_section(study, group, prefix),
+        build_outcome_section(group, prefix),
+        build_mediator_section(group, prefix),
+        build_sensitivity_section(study, group, prefix),
+        build_protocol_section(study, group, prefix),
     ]
-    return Section(identifier, title_of(group), tuple(blocks), tuple(parts))
+    return Section(identifier, format_title(group), tuple(blocks), tuple(parts))
 
 
-def effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]:
+def build_effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[Block]:
     """Return the forest plot, mean reward, the table of both, and the labels that belong to
     them."""
-    size = size_of(study, group)
+    size = format_size(study, group)
     blocks: list[Block] = []
     if is_compared(group):
-        blocks.append(effect_figure(study, group, prefix, size))
-        blocks += label_blocks(study, group)
-    blocks += [mean_figure(group, prefix, size), effect_table(study, group, prefix, size)]
+        blocks.append(build_effect_figure(study, group, prefix, size))
+        blocks += build_label_blocks(study, group)
+    blocks += [
+        build_mean_figure(group, prefix, size),
+        build_effect_table(study, group, prefix, size),
+    ]
     return blocks
 
 
-def effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> Figure:
+def build_effect_figure(study: Study, group: GroupFinding, prefix: str, size: str) -> Figure:
     """Return the forest plot of the differences from the baseline."""
-    dots = effect_dots(study, group)
-    axis = symmetric_axis(f"difference in mean reward from {group.baseline}, paired by task", dots)
+    dots = build_effect_dots(study, group)
+    axis = make_symmetric_axis(
+        f"difference in mean reward from {group.baseline}, paired by task", dots
+    )
     return draw_forest(
         f"{prefix}effects",
-        f"Difference in mean reward from {group.baseline} by variant, {title_of(group)}, {size}",
+        f"Difference in mean reward from {group.baseline} by variant, {format_title(group)}, "
+        f"{size}",
         dots,
         axis,
-        caption=f"Difference in mean reward, variant minus {group.baseline}, {title_of(group)}, "
+        caption=f"Difference in mean reward, variant minus {group.baseline}, "
+        f"{format_title(group)}, "
         f"{size}, {CLUSTERED} (Student's t over tasks); p from sign flips, adjusted by Holm over "
         f"the variants. Left of the dashed line the variant does worse than {group.baseline}. "
         "Beside each effect stand the gates that its variant does not pass.",
     )
 
 
-def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
+def build_effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
     """Return a dot for each variant's difference, with the gates that it does not pass."""
     roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = []
@@ -99,14 +116,14 @@ def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
         if each.contrast is None:
             continue
         found = each.contrast.difference
-        marks = study.labels(group, each.variant)
+        marks = study.find_labels(group, each.variant)
         dots.append(
             Dot(
                 each.variant,
                 found.value,
                 found.interval,
-                effect_text(found),
-                short_labels(marks),
+                format_effect(found),
+                shorten_labels(marks),
                 any(mark.verdict == "failed" for mark in marks),
                 f"{found.label}: {format_difference(found)}",
                 roles[each.variant],
@@ -115,7 +132,7 @@ def effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
     return dots
 
 
-def effect_text(found: Difference) -> str:
+def format_effect(found: Difference) -> str:
     """Return '-0.12 [-0.20, -0.04] p = 0.012', or why there is none."""
     if found.value is None:
         return found.reason or "no pair of tasks yet"
@@ -127,10 +144,10 @@ def effect_text(found: Difference) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def label_blocks(study: Study, group: GroupFinding) -> list[Block]:
+def build_label_blocks(study: Study, group: GroupFinding) -> list[Block]:
     """Return the labels in full; those that all variants share once."""
     by_variant = {
-        each.variant: [mark.text for mark in study.labels(group, each.variant)]
+        each.variant: [mark.text for mark in study.find_labels(group, each.variant)]
         for each in group.variants
         if each.contrast is not None
     }
@@ -145,7 +162,7 @@ def label_blocks(study: Study, group: GroupFinding) -> list[Block]:
     return [Items(tuple(items), "What has to be said beside these effects")]
 
 
-def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
+def build_mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
     """Return the plot of the mean rewards."""
     roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = [
@@ -164,50 +181,51 @@ def mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
     base = next((each.mean.value for each in group.variants if each.contrast is None), None)
     return draw_forest(
         f"{prefix}mean-reward",
-        f"Mean reward by variant, {title_of(group)}, {size}",
+        f"Mean reward by variant, {format_title(group)}, {size}",
         dots,
-        share_axis("mean reward", base),
-        caption=f"Mean reward by variant, {title_of(group)}, {size}, {CLUSTERED} (score interval)"
-        + (f"; {group.baseline} as the dashed line." if base is not None else "."),
+        make_share_axis("mean reward", base),
+        caption=f"Mean reward by variant, {format_title(group)}, {size}, {CLUSTERED} (score "
+        "interval)" + (f"; {group.baseline} as the dashed line." if base is not None else "."),
     )
 
 
-def effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> Table:
+def build_effect_table(study: Study, group: GroupFinding, prefix: str, size: str) -> Table:
     """Return the table of mean rewards and differences."""
     compared = is_compared(group)
-    head = list(heads("Variant", "Conversations", "Missing", "Mean reward"))
+    head = list(make_heads("Variant", "Conversations", "Missing", "Mean reward"))
     if compared:
         head += [Head(f"Difference from {group.baseline}"), Head("p adjusted")]
         head += [Head("Tasks paired"), Head("Odds ratio"), Head("Gates", numeric=False)]
     notes = dict.fromkeys(
         f"{DAGGER} {each.variant}: {'; '.join(found)}."
         for each in group.variants
-        if (found := _notes(each))
+        if (found := _list_notes(each))
     )
     return Table(
         f"{prefix}main",
-        f"Mean reward by variant and difference from {group.baseline}, {title_of(group)}, {size}, "
+        f"Mean reward by variant and difference from {group.baseline}, {format_title(group)}, "
+        f"{size}, "
         f"{CLUSTERED}. p: sign-flip permutation over tasks, adjusted by Holm; odds ratio of "
         f"success: GEE, a check on the other numbers, with an interval from {FEW} tasks on."
         if compared
-        else f"Mean reward by variant, {title_of(group)}, {size}, {CLUSTERED}.",
+        else f"Mean reward by variant, {format_title(group)}, {size}, {CLUSTERED}.",
         tuple(head),
-        tuple(_effect_row(study, group, each, compared) for each in group.variants),
+        tuple(_build_effect_row(study, group, each, compared) for each in group.variants),
         (
             *notes,
             "Missing: infrastructure errors and planned conversations that are not there; they "
             "enter no mean (see sensitivity).",
         ),
-        tuple(_effect_record(study, group, each) for each in group.variants),
+        tuple(_build_effect_record(study, group, each) for each in group.variants),
     )
 
 
-def _effect_row(
+def _build_effect_row(
     study: Study, group: GroupFinding, each: VariantFinding, compared: bool
 ) -> tuple[Cell, ...]:
     mean = each.mean
-    link = conversations_link(group, each.variant)
-    mark = DAGGER if _notes(each) else ""
+    link = link_conversations(group, each.variant)
+    mark = DAGGER if _list_notes(each) else ""
     cells = [
         Cell(each.variant, mark=mark),
         Cell(
@@ -221,25 +239,25 @@ def _effect_row(
     if not compared:
         return tuple(cells)
     if each.contrast is None:
-        verdict = short_labels(study.labels(group, each.variant)) or "passed"
+        verdict = shorten_labels(study.find_labels(group, each.variant)) or "passed"
         return (*cells, BLANK, BLANK, BLANK, BLANK, Cell(verdict, state="muted"))
     found, odds = each.contrast.difference, each.contrast.odds_ratio
-    marks = study.labels(group, each.variant)
+    marks = study.find_labels(group, each.variant)
     failed = any(mark.verdict == "failed" for mark in marks)
     return (
         *cells,
-        difference_cell(found, reason=found.reason, state="strong"),
+        build_difference_cell(found, reason=found.reason, state="strong"),
         Cell(format_p(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
         Cell(f"{found.tasks:,}", f"{found.left_out} left out" if found.left_out else ""),
         Cell(format_number(odds.value), format_interval(odds.interval), odds.reason or odds.label),
         Cell(
-            short_labels(marks) or "passed",
+            shorten_labels(marks) or "passed",
             state="failed" if failed else "not_checked" if marks else "passed",
         ),
     )
 
 
-def _notes(each: VariantFinding) -> list[str]:
+def _list_notes(each: VariantFinding) -> list[str]:
     notes = list(each.mean.notes)
     if each.contrast is not None:
         notes += each.contrast.difference.notes
@@ -248,13 +266,15 @@ def _notes(each: VariantFinding) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _effect_record(study: Study, group: GroupFinding, each: VariantFinding) -> dict[str, Scalar]:
+def _build_effect_record(
+    study: Study, group: GroupFinding, each: VariantFinding
+) -> dict[str, Scalar]:
     """Return the numbers unrounded, with the labels."""
     row: dict[str, Scalar] = {
-        **keys_of(group, each.variant),
+        **build_keys(group, each.variant),
         "mean_label": each.mean.label,
         "mean": each.mean.value,
-        **interval_columns("mean", each.mean.interval),
+        **build_interval_columns("mean", each.mean.interval),
         "episodes": each.mean.episodes,
         "missing": each.mean.missing,
     }
@@ -262,14 +282,14 @@ def _effect_record(study: Study, group: GroupFinding, each: VariantFinding) -> d
     odds = each.contrast.odds_ratio if each.contrast else None
     return {
         **row,
-        **difference_columns(found),
+        **build_difference_columns(found),
         "odds_ratio": odds.value if odds else None,
-        **interval_columns("odds_ratio", odds.interval if odds else None),
-        "gates": "; ".join(mark.text for mark in study.labels(group, each.variant)),
+        **build_interval_columns("odds_ratio", odds.interval if odds else None),
+        "gates": "; ".join(mark.text for mark in study.find_labels(group, each.variant)),
     }
 
 
-def comparison_section(study: Study) -> Section | None:
+def build_comparison_section(study: Study) -> Section | None:
     """Build the comparison; None with one assistant: there is nothing to compare."""
     findings = study.findings
     if not findings.assistants and not findings.interactions:
@@ -292,13 +312,13 @@ def comparison_section(study: Study) -> Section | None:
         if found:
             blocks: list[Block] = []
             if len(found) <= MOST_DOTS:
-                blocks.append(_comparison_figure(found, identifier, what))
-            blocks.append(_comparison_table(study, found, identifier, what))
+                blocks.append(_build_comparison_figure(found, identifier, what))
+            blocks.append(_build_comparison_table(study, found, identifier, what))
             parts.append(Section(identifier, title, tuple(blocks)))
     return Section("comparison", "Assistants compared", (), tuple(parts))
 
 
-def _comparison_figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figure:
+def _build_comparison_figure(found: Sequence[AssistantComparison], name: str, what: str) -> Figure:
     dots: list[Dot] = []
     heading = ""
     for each in found:
@@ -308,28 +328,28 @@ def _comparison_figure(found: Sequence[AssistantComparison], name: str, what: st
             heading = pair
         gap = each.difference
         caption = f"{gap.label}: {format_difference(gap)}"
-        dots.append(Dot(each.variant, gap.value, gap.interval, effect_text(gap), caption=caption))
+        dots.append(Dot(each.variant, gap.value, gap.interval, format_effect(gap), caption=caption))
     return draw_forest(
         name,
         what,
         dots,
-        symmetric_axis("difference, paired by task", dots),
+        make_symmetric_axis("difference, paired by task", dots),
         caption=f"{what}; paired by task, 95 % intervals clustered by task. Exploratory.",
     )
 
 
-def _comparison_labels(study: Study, each: AssistantComparison) -> str:
+def _join_comparison_labels(study: Study, each: AssistantComparison) -> str:
     """Return the gates that the variant does not pass with either assistant."""
     conditions = [
         Condition(each.env, each.agent_strategy, assistant, each.variant)
         for assistant in (each.first, each.second)
     ]
-    return short_labels(
+    return shorten_labels(
         mark for condition in conditions for mark in find_labels(study.checks.gates, condition)
     )
 
 
-def _comparison_table(
+def _build_comparison_table(
     study: Study, found: Sequence[AssistantComparison], name: str, what: str
 ) -> Table:
     return Table(
@@ -337,7 +357,7 @@ def _comparison_table(
         f"{what}; paired by task, 95 % intervals clustered by task.",
         (
             *(Head(name, numeric=False) for name in ("Assistants", "Environment", "Strategy")),
-            *heads("Variant", "Difference", "p adjusted", "Tasks"),
+            *make_heads("Variant", "Difference", "p adjusted", "Tasks"),
         ),
         tuple(
             (
@@ -345,9 +365,10 @@ def _comparison_table(
                 Cell(each.env),
                 Cell(each.agent_strategy),
                 Cell(
-                    each.variant, _comparison_labels(study, each) if name == "interaction" else ""
+                    each.variant,
+                    _join_comparison_labels(study, each) if name == "interaction" else "",
                 ),
-                difference_cell(
+                build_difference_cell(
                     each.difference,
                     reason=each.difference.reason,
                     mark=DAGGER if each.difference.notes else "",
@@ -368,7 +389,7 @@ def _comparison_table(
                 "first": each.first,
                 "second": each.second,
                 "variant": each.variant,
-                **difference_columns(each.difference),
+                **build_difference_columns(each.difference),
             }
             for each in found
         ),

@@ -10,8 +10,8 @@ from emobench.analysis.transcript.tally import (
     VariantPattern,
     VariantWords,
 )
-from emobench.core.wording import plural
-from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, heads
+from emobench.core.wording import pluralise
+from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, Table, make_heads
 from emobench.report.numbers import (
     DAGGER,
     format_difference,
@@ -19,7 +19,7 @@ from emobench.report.numbers import (
     format_p,
     format_percent,
 )
-from emobench.report.sections.common import difference_columns
+from emobench.report.sections.common import build_difference_columns
 from emobench.report.study import Study
 
 SURE = 1.96
@@ -27,7 +27,7 @@ WORDS = 12
 """Shown on each side; the exports hold all."""
 
 
-def talk_section(study: Study) -> Section:
+def build_talk_section(study: Study) -> Section:
     """Build the section over all groups together."""
     table, title = study.talk, "How the conversations went"
     if not any(table.conversations.values()):
@@ -52,24 +52,24 @@ def talk_section(study: Study) -> Section:
             )
         )
     parts = (
-        Section("patterns", "Patterns", (_patterns(table),)),
-        _word_section(table),
-        _fault_section(table),
+        Section("patterns", "Patterns", (_build_pattern_table(table),)),
+        _build_word_section(table),
+        _build_fault_section(table),
     )
     return Section("talk", title, tuple(blocks), parts)
 
 
-def _patterns(table: ConversationTable) -> Table:
+def _build_pattern_table(table: ConversationTable) -> Table:
     size = len(table.variants)
     rows: list[tuple[Cell, ...]] = []
     for start in range(0, len(table.patterns), size):
         found = table.patterns[start : start + size]
-        rows.append((Cell(found[0].pattern.label), *map(_pattern, found)))
+        rows.append((Cell(found[0].pattern.label), *map(_build_pattern_cell, found)))
     return Table(
         "patterns",
         "Patterns by variant: mean over tasks of the mean over a task's conversations; behind it "
         "the difference from control, paired by task, with its 95 % interval.",
-        heads("Per conversation", *table.variants),
+        make_heads("Per conversation", *table.variants),
         tuple(rows),
         (
             f"{DAGGER} In fewer than {FEW_CONVERSATIONS} conversations. Bold: p below 0.05, "
@@ -85,14 +85,14 @@ def _patterns(table: ConversationTable) -> Table:
                 "tasks": each.tasks,
                 "conversations": each.conversations,
                 "events": each.events,
-                **difference_columns(each.difference),
+                **build_difference_columns(each.difference),
             }
             for each in table.patterns
         ),
     )
 
 
-def _pattern(each: VariantPattern) -> Cell:
+def _build_pattern_cell(each: VariantPattern) -> Cell:
     gap = each.difference
     mark = DAGGER if each.is_rare else ""
     text = format_percent(each.mean) if each.pattern.share else format_number(each.mean, None)
@@ -105,7 +105,7 @@ def _pattern(each: VariantPattern) -> Cell:
     return Cell(text, detail, title, state="strong" if sure else "", mark=mark)
 
 
-def _word_section(table: ConversationTable) -> Section:
+def _build_word_section(table: ConversationTable) -> Section:
     title, identifier = "Words that set a variant apart", "words"
     if not table.words:
         return Section(identifier, title, (Remark("There is no control to compare with."),))
@@ -115,7 +115,9 @@ def _word_section(table: ConversationTable) -> Section:
         more = [word for word in each.differences if word.z > SURE][:WORDS]
         less = [word for word in reversed(each.differences) if word.z < -SURE][:WORDS]
         marked = marked or any(word.word in each.in_prompt for word in (*more, *less))
-        rows.append((Cell(each.variant), Cell(_words(more, each)), Cell(_words(less, each))))
+        rows.append(
+            (Cell(each.variant), Cell(_format_words(more, each)), Cell(_format_words(less, each)))
+        )
     notes: tuple[str, ...] = (
         "The user's words against control's: log-odds ratio with an informative Dirichlet prior "
         "(Monroe, Colaresi and Quinn 2008); (uses in the variant : uses in control). z takes words "
@@ -129,16 +131,16 @@ def _word_section(table: ConversationTable) -> Section:
         "words",
         f"Words that the simulated user says more or less often than control's, |z| above {SURE}, "
         "by z.",
-        heads("Variant", "More", "Less"),
+        make_heads("Variant", "More", "Less"),
         tuple(rows),
         notes,
-        tuple(_word_record(word, each) for each in table.words for word in each.differences),
+        tuple(_build_word_record(word, each) for each in table.words for word in each.differences),
         prose=True,
     )
     return Section(identifier, title, (found,))
 
 
-def _words(words: list[WordDifference], row: VariantWords) -> str:
+def _format_words(words: list[WordDifference], row: VariantWords) -> str:
     if not words:
         return f"none with |z| above {SURE}"
     return ", ".join(
@@ -148,7 +150,7 @@ def _words(words: list[WordDifference], row: VariantWords) -> str:
     )
 
 
-def _word_record(word: WordDifference, row: VariantWords) -> dict[str, Scalar]:
+def _build_word_record(word: WordDifference, row: VariantWords) -> dict[str, Scalar]:
     return {
         "variant": row.variant,
         "label": row.label,
@@ -162,7 +164,7 @@ def _word_record(word: WordDifference, row: VariantWords) -> dict[str, Scalar]:
     }
 
 
-def _fault_section(table: ConversationTable) -> Section:
+def _build_fault_section(table: ConversationTable) -> Section:
     title, identifier = "Who was at fault", "faults"
     parties = [party for party in PARTIES if party != INFRASTRUCTURE]
     rows = tuple(
@@ -187,7 +189,7 @@ def _fault_section(table: ConversationTable) -> Section:
         "faults",
         "Who was at fault in conversations that did not solve their task, by rules that speak only "
         "where the records prove something; shares of the unsolved ones.",
-        heads("Variant", "Unsolved", *parties),
+        make_heads("Variant", "Unsolved", *parties),
         rows,
         (
             f"{DAGGER} Fewer than {FEW_CONVERSATIONS}. Undetermined is an answer, and probably "
@@ -216,5 +218,5 @@ def _fault_section(table: ConversationTable) -> Section:
         items = tuple(
             (f"{party}: {rule}", ", ".join(c)) for (party, rule), c in sorted(rules.items())
         )
-        blocks.append(Items(items, f"Rules that spoke ({plural(len(items), 'rule')})"))
+        blocks.append(Items(items, f"Rules that spoke ({pluralise(len(items), 'rule')})"))
     return Section(identifier, title, tuple(blocks))

@@ -11,8 +11,18 @@ from emobench.analysis.stats.estimates import Difference, Mean
 from emobench.analysis.stats.power import POWER
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
-from emobench.core.wording import plural
-from emobench.report.blocks import Block, Cell, Items, Remark, Scalar, Section, State, Table, heads
+from emobench.core.wording import pluralise
+from emobench.report.blocks import (
+    Block,
+    Cell,
+    Items,
+    Remark,
+    Scalar,
+    Section,
+    State,
+    Table,
+    make_heads,
+)
 from emobench.report.drawing import assign_roles
 from emobench.report.figures import Curve, Point, Tile, draw_curves, draw_heatmap
 from emobench.report.numbers import (
@@ -27,9 +37,9 @@ from emobench.report.numbers import (
 from emobench.report.sections.common import (
     BLANK,
     FEW_NOTE,
-    condition_keys,
-    few_mark,
-    interval_columns,
+    build_condition_keys,
+    build_interval_columns,
+    choose_few_mark,
 )
 from emobench.report.study import Study
 from emobench.store.labels import LABELS
@@ -37,7 +47,7 @@ from emobench.store.labels import LABELS
 WORDS: dict[str, str] = {"passed": "passed", "failed": "failed", "not_checked": "not checked"}
 
 
-def gate_section(study: Study) -> Section:
+def build_gate_section(study: Study) -> Section:
     """Build the table of every gate of every variant, and why those fail that do."""
     results: dict[Condition, dict[str, GateResult]] = {}
     for each in study.checks.gates:
@@ -49,17 +59,17 @@ def gate_section(study: Study) -> Section:
         "gates",
         "Gates of each variant: thresholds declared in the sweep file before the data. What a "
         "variant does not pass stands beside its effect wherever that is shown.",
-        heads("Variant", *GATES),
+        make_heads("Variant", *GATES),
         tuple(
             (
                 Cell(str(condition) if several else condition.variant),
-                *(_verdict_cell(found.get(gate)) for gate in GATES),
+                *(_build_verdict_cell(found.get(gate)) for gate in GATES),
             )
             for condition, found in results.items()
         ),
         records=tuple(
             {
-                **condition_keys(each.condition),
+                **build_condition_keys(each.condition),
                 "gate": each.gate,
                 "verdict": each.verdict,
                 "reason": each.reason,
@@ -67,11 +77,11 @@ def gate_section(study: Study) -> Section:
             for each in study.checks.gates
         ),
     )
-    blocks: list[Block] = [table, *_reasons(study, several), *_odd_replies(study)]
+    blocks: list[Block] = [table, *_build_reasons(study, several), *_build_odd_reply_tables(study)]
     return Section("gates", "Gates", tuple(blocks))
 
 
-def _verdict_cell(found: GateResult | None) -> Cell:
+def _build_verdict_cell(found: GateResult | None) -> Cell:
     if found is None:
         return Cell(DASH, title="this gate needs a contrast", state="muted")
     state: State = found.verdict
@@ -81,7 +91,7 @@ def _verdict_cell(found: GateResult | None) -> Cell:
     )
 
 
-def _reasons(study: Study, several: bool) -> Iterator[Block]:
+def _build_reasons(study: Study, several: bool) -> Iterator[Block]:
     """Build the list of reasons; one that several variants share stands once."""
     whose: dict[tuple[str, str, str], list[str]] = {}
     for each in study.checks.gates:
@@ -107,7 +117,7 @@ def _reasons(study: Study, several: bool) -> Iterator[Block]:
         )
 
 
-def _odd_replies(study: Study) -> Iterator[Table]:
+def _build_odd_reply_tables(study: Study) -> Iterator[Table]:
     """Build the counts of replies that no message was made of as they came."""
     if study.odd_replies:
         yield Table(
@@ -116,7 +126,7 @@ def _odd_replies(study: Study) -> Iterator[Table]:
             "nothing at all. The conversation went on with what was left, unless the sweep file "
             "says end_at_empty_reply; a variant with more of them than control differs in more "
             "than its emotion.",
-            heads(
+            make_heads(
                 *("Variant", "Conversations", "User's with reasoning", "User's empty"),
                 *("Assistant's with reasoning", "Assistant's empty"),
             ),
@@ -128,7 +138,7 @@ def _odd_replies(study: Study) -> Iterator[Table]:
         )
 
 
-def power_section(study: Study) -> Section:
+def build_power_section(study: Study) -> Section:
     """Build the table of the smallest drop that the design can see."""
     verdict = study.power
     if not verdict.designs:
@@ -172,7 +182,7 @@ def power_section(study: Study) -> Section:
         f"Smallest drop in mean reward, in points of 100, that the planned design finds with "
         f"{format_percent(POWER)} power, two-sided, at Holm's first step; and what the smallest "
         "effect of interest would take.",
-        heads(
+        make_heads(
             "Group",
             "Tasks",
             "Trials",
@@ -192,7 +202,7 @@ def power_section(study: Study) -> Section:
     return Section("power", "Power", (table,))
 
 
-def manipulation_section(study: Study) -> Section:
+def build_manipulation_section(study: Study) -> Section:
     """Build what says whether the emotion is visible: a judge's labels, where there are some."""
     title, identifier = "Is the emotion visible?", "manipulation"
     checks = study.checks
@@ -203,12 +213,12 @@ def manipulation_section(study: Study) -> Section:
             Remark("No judge has labelled the users' turns; `emobench judge RUN_DIR` asks one.")
         )
     else:
-        blocks += _judge_blocks(study, main)
-    blocks += _marker_tables(study)
+        blocks += _build_judge_blocks(study, main)
+    blocks += _build_marker_tables(study)
     return Section(identifier, title, tuple(blocks))
 
 
-def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
+def _build_judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
     several = len({each.condition.group for each in main.conditions}) > 1
     arms = [each for each in main.conditions if each.judged]
     yield draw_heatmap(
@@ -216,7 +226,7 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
         "Labels of the users' turns by variant: confusion matrix",
         [
             (
-                _named(each.condition, several),
+                _name_condition(each.condition, several),
                 [
                     Tile(
                         each.labels.get(label, 0) / each.judged,
@@ -234,7 +244,7 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
         "to the variant: confusion matrix.",
         cell=88,
     )
-    yield _judge_table(main, arms, several)
+    yield _build_judge_table(main, arms, several)
     order = list(dict.fromkeys(each.condition.variant for each in arms))
     roles = assign_roles(order, "control")
     emotional = [each for each in arms if each.target not in (None, "neutral") and each.decay]
@@ -244,7 +254,7 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
         yield draw_curves(
             "decay",
             "Share of turns recognised, over the course of the conversation",
-            [_decay_curve(each, turns, roles[each.condition.variant]) for each in emotional],
+            [_build_decay_curve(each, turns, roles[each.condition.variant]) for each in emotional],
             turns,
             axis="the user's turn, from 1",
             value_axis="share of turns recognised",
@@ -257,7 +267,7 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
             tuple(
                 (
                     each.what,
-                    f"agree on {format_percent(each.observed)} of {plural(each.turns, 'turn')}, "
+                    f"agree on {format_percent(each.observed)} of {pluralise(each.turns, 'turn')}, "
                     "Cohen's kappa "
                     f"{'undefined' if each.kappa is None else format_number(each.kappa)}",
                 )
@@ -267,13 +277,13 @@ def _judge_blocks(study: Study, main: Manipulation) -> Iterator[Block]:
         )
 
 
-def _decay_curve(each: VariantManipulation, turns: list[str], role: str) -> Curve:
+def _build_decay_curve(each: VariantManipulation, turns: list[str], role: str) -> Curve:
     points_ = tuple(
         Point(
             turns.index(point.turn),
             point.recognised,
             caption=f"{each.condition.variant}, turn {point.turn}: "
-            f"{format_number(point.recognised)} of {plural(point.turns, 'turn')}",
+            f"{format_number(point.recognised)} of {pluralise(point.turns, 'turn')}",
         )
         for point in each.decay
         if point.recognised is not None
@@ -281,11 +291,11 @@ def _decay_curve(each: VariantManipulation, turns: list[str], role: str) -> Curv
     return Curve(each.condition.variant, points_, role)
 
 
-def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: bool) -> Table:
+def _build_judge_table(main: Manipulation, arms: list[VariantManipulation], several: bool) -> Table:
     return Table(
         "manipulation",
         f"What the judge {main.model} saw, by variant; 95 % intervals clustered by task.",
-        heads(
+        make_heads(
             "Variant",
             "Judged turns",
             "Without a label",
@@ -296,12 +306,12 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
         ),
         tuple(
             (
-                Cell(_named(each.condition, several)),
+                Cell(_name_condition(each.condition, several)),
                 Cell(f"{each.judged:,}", f"of {each.turns:,}"),
                 Cell(f"{each.missing:,}"),
-                _share_cell(each.recognised),
-                _difference_cell(each.above_control),
-                _share_cell(each.conversations_recognised),
+                _build_share_cell(each.recognised),
+                _build_difference_cell(each.above_control),
+                _build_share_cell(each.conversations_recognised),
                 Cell(format_number(each.intensity.value, None), title=each.intensity.label),
             )
             for each in arms
@@ -309,13 +319,13 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
         (FEW_NOTE,),
         tuple(
             {
-                **condition_keys(each.condition),
+                **build_condition_keys(each.condition),
                 "judge": main.model,
                 "turns": each.turns,
                 "judged": each.judged,
                 **{f"turns_{label}": each.labels.get(label, 0) for label in LABELS},
                 "recognised": each.recognised.value if each.recognised else None,
-                **interval_columns(
+                **build_interval_columns(
                     "recognised", each.recognised.interval if each.recognised else None
                 ),
                 "intensity": each.intensity.value,
@@ -325,7 +335,7 @@ def _judge_table(main: Manipulation, arms: list[VariantManipulation], several: b
     )
 
 
-def _marker_tables(study: Study) -> Iterator[Block]:
+def _build_marker_tables(study: Study) -> Iterator[Block]:
     found = study.checks.markers
     if not found:
         return
@@ -336,31 +346,38 @@ def _marker_tables(study: Study) -> Iterator[Block]:
         f"Transparent markers of the users' turns (version {study.checks.markers_version}), by "
         "variant; behind them the difference from control, paired by task. They describe, and "
         "name no emotion.",
-        heads("Variant", "Turns", *(found[0].measures[n].label.split(",")[0] for n in names)),
+        make_heads("Variant", "Turns", *(found[0].measures[n].label.split(",")[0] for n in names)),
         tuple(
             (
-                Cell(_named(each.condition, several)),
+                Cell(_name_condition(each.condition, several)),
                 Cell(f"{each.turns:,}"),
-                *(_marker_cell(each.measures[name], each.differences.get(name)) for name in names),
+                *(
+                    _build_marker_cell(each.measures[name], each.differences.get(name))
+                    for name in names
+                ),
             )
             for each in found
         ),
         (FEW_NOTE,),
         tuple(
-            {**condition_keys(each.condition), "marker": name, **_mean_record(each.measures[name])}
+            {
+                **build_condition_keys(each.condition),
+                "marker": name,
+                **_build_mean_record(each.measures[name]),
+            }
             for each in found
             for name in names
         ),
     )
 
 
-def _marker_cell(own: Mean, gap: Difference | None) -> Cell:
+def _build_marker_cell(own: Mean, gap: Difference | None) -> Cell:
     detail = format_change(gap.value) if gap is not None and gap.value else ""
     title = gap.label if gap else own.label
-    return Cell(format_number(own.value, None), detail, title, mark=few_mark(own))
+    return Cell(format_number(own.value, None), detail, title, mark=choose_few_mark(own))
 
 
-def fidelity_section(study: Study) -> Section:
+def build_fidelity_section(study: Study) -> Section:
     """Build what says whether the simulated user stayed with its task."""
     title, identifier = "Did the user stay with its task?", "fidelity"
     found = [each for each in study.checks.fidelity if each.conversations]
@@ -372,7 +389,7 @@ def fidelity_section(study: Study) -> Section:
         "fidelity",
         "Fidelity of the simulated user by rules from the transcript, the instruction and the "
         "ground truth; behind a share its difference from control in points, paired by task.",
-        heads(
+        make_heads(
             "Variant",
             "Conversations",
             "facts conveyed",
@@ -384,64 +401,68 @@ def fidelity_section(study: Study) -> Section:
         ),
         tuple(
             (
-                Cell(_named(each.condition, several)),
+                Cell(_name_condition(each.condition, several)),
                 Cell(
                     f"{each.conversations:,}", f"{each.left_out} cut short" if each.left_out else ""
                 ),
-                *(_fidelity_cell(each.measures[n], each.differences.get(n)) for n in names),
+                *(_build_fidelity_cell(each.measures[n], each.differences.get(n)) for n in names),
             )
             for each in found
         ),
         (FEW_NOTE,),
         tuple(
-            {**condition_keys(each.condition), "measure": name, **_mean_record(each.measures[name])}
+            {
+                **build_condition_keys(each.condition),
+                "measure": name,
+                **_build_mean_record(each.measures[name]),
+            }
             for each in found
             for name in names
         ),
     )
     slips = len(study.checks.slips)
     remark = Remark(
-        f"{plural(slips, 'conversation')} with a slip; checks.json, made by `emobench check`, "
+        f"{pluralise(slips, 'conversation')} with a slip; checks.json, made by `emobench check`, "
         "lists them one by one. The rules rather miss a slip than see one that is none."
     )
     return Section(identifier, title, (table, remark))
 
 
-def _fidelity_cell(own: Mean, gap: Difference | None) -> Cell:
+def _build_fidelity_cell(own: Mean, gap: Difference | None) -> Cell:
     detail = ""
     if gap is not None and gap.value:
         detail = format_difference(gap, 1, scale=100)
     title = gap.label if gap else own.label
     text = format_percent(own.value)
-    return Cell(text, detail, title, mark=few_mark(own))
+    return Cell(text, detail, title, mark=choose_few_mark(own))
 
 
-def _share_cell(found: Mean | None) -> Cell:
+def _build_share_cell(found: Mean | None) -> Cell:
     if found is None or found.value is None:
         return BLANK
     interval = found.interval
     detail = (
         f"[{format_percent(interval.low)}, {format_percent(interval.high)}]" if interval else ""
     )
-    return Cell(format_percent(found.value), detail, found.label, mark=few_mark(found))
+    return Cell(format_percent(found.value), detail, found.label, mark=choose_few_mark(found))
 
 
-def _difference_cell(found: Difference | None) -> Cell:
+def _build_difference_cell(found: Difference | None) -> Cell:
     if found is None or found.value is None:
         return BLANK
     detail = format_interval(found.interval, 0, change=True, scale=100)
     return Cell(format_change(100 * found.value, 0), detail, found.label)
 
 
-def _named(condition: Condition, several: bool) -> str:
+def _name_condition(condition: Condition, several: bool) -> str:
     return str(condition) if several else condition.variant
 
 
-def _mean_record(found: Mean) -> dict[str, Scalar]:
+def _build_mean_record(found: Mean) -> dict[str, Scalar]:
     return {
         "label": found.label,
         "value": found.value,
-        **interval_columns("", found.interval),
+        **build_interval_columns("", found.interval),
         "n": found.episodes,
         "tasks": found.tasks,
         "events": found.events,

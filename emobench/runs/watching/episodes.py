@@ -15,8 +15,8 @@ from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.core.times import seconds
-from emobench.store.episodes import EpisodeRecord, belongs_to, read_lines
+from emobench.core.times import to_seconds
+from emobench.store.episodes import EpisodeRecord, make_cell_filter, read_lines
 
 RECENT_S = 600.0
 """How long ends of episodes are kept for the rate."""
@@ -118,7 +118,7 @@ class EpisodeScan:
         return same and length >= file.offset
 
     def _read(self, cell: Cell, file: _File, deadline: float | None, now: float) -> None:
-        of_cell = belongs_to(cell)
+        of_cell = make_cell_filter(cell)
         try:
             for line in read_lines(self._run_dir.cell(cell.number).episodes, file.offset):
                 if line.state == "torn":
@@ -134,7 +134,7 @@ class EpisodeScan:
         file.behind = 0
 
     def _count(self, cell: Cell, file: _File, record: EpisodeRecord, now: float) -> None:
-        began = seconds(record.started)
+        began = to_seconds(record.started)
         end = (began or 0.0) + (record.wall_s or 0.0)
         self._note_error(cell, record, end)
         tally = self.variants[cell.variant]

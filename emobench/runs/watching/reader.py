@@ -9,23 +9,23 @@ from contextlib import suppress
 from functools import partial
 
 from emobench.core.errors import EmobenchError
-from emobench.core.files import stamp
-from emobench.core.job_id import array_of
+from emobench.core.files import read_stamp
+from emobench.core.job_id import get_array_id
 from emobench.core.plan import load_plan
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
 from emobench.llm.engine_metrics import Load, ask_load
 from emobench.runs.server_state import ServerState
-from emobench.runs.status import RunStatus, run_status
+from emobench.runs.status import RunStatus, build_run_status
 from emobench.runs.watching.episodes import EpisodeScan
 from emobench.runs.watching.state import Seen
 from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import Accounts, JobState, Phase
-from emobench.scheduler.schedulers import SCHEDULERS, scheduler_of
-from emobench.scheduler.usage import ask_accounts, usage
-from emobench.store.endpoints import privacy_note
+from emobench.scheduler.schedulers import SCHEDULERS, find_scheduler
+from emobench.scheduler.usage import ask_accounts, compute_run_cost
+from emobench.store.endpoints import describe_privacy
 from emobench.store.jobs import JobRecord, read_jobs
-from emobench.store.summaries import CellSummary, current_summary, summary_in
+from emobench.store.summaries import CellSummary, find_current_summary, read_summary_file
 
 ACCOUNTS_EVERY_S, COST_EVERY_S = 60.0, 10.0
 PATIENCE_S = 1.0
@@ -39,11 +39,11 @@ class Reader:
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
         self._plan = load_plan(run_dir)
-        self._stamp = stamp(run_dir.plan)
+        self._stamp = read_stamp(run_dir.plan)
         self._recorded = read_jobs(run_dir)
         self._by_hand: list[JobRecord] = []
         """Jobs that the queue had besides those on record, when it was asked last."""
-        scheduler = scheduler_of(self._plan.profile)
+        scheduler = find_scheduler(self._plan.profile)
         self.queue = Poller(scheduler.queue, self._ask_queue, scheduler.queue_check_s)
         self._accounts = Poller(
             "sacct", lambda: ask_accounts(self._plan, run_dir, self._jobs), ACCOUNTS_EVERY_S
@@ -61,7 +61,7 @@ class Reader:
         with suppress(EmobenchError):
             found = SCHEDULERS.find_unrecorded(self._plan, self._run_dir, self._recorded)
             self._by_hand = found
-        return SCHEDULERS.states(self._jobs)
+        return SCHEDULERS.ask_states(self._jobs)
 
     def _begin(self) -> None:
         self._scan = EpisodeScan(self._plan, self._run_dir)
@@ -74,12 +74,12 @@ class Reader:
     def look(self, budget_s: float | None, first: bool) -> tuple[Seen, dict[str, Load | str]]:
         """Return what there is now. Raises InvalidInput where the plan is gone for good."""
         patience_s = FIRST_PATIENCE_S if first else PATIENCE_S
-        missing = [note] if (note := privacy_note(self._run_dir)) else []
+        missing = [note] if (note := describe_privacy(self._run_dir)) else []
         self._renew(missing)
-        states = self._states(patience_s, missing)
+        states = self._ask_states(patience_s, missing)
         summaries = self._read_summaries()
-        status = run_status(self._plan, self._run_dir, self._jobs, states, summaries.get)
-        metrics = self._metrics(status)
+        status = build_run_status(self._plan, self._run_dir, self._jobs, states, summaries.get)
+        metrics = self._ask_metrics(status)
         now = time.time()
         done = {number: each.status == "done" for number, each in summaries.items()}
         self._scan.read(done, budget_s, now)
@@ -90,14 +90,14 @@ class Reader:
             recent=tuple(self._scan.recent),
             behind=self._scan.behind,
             newest_error=self._scan.newest_error,
-            cost=self._costs(states, summaries, patience_s, missing),
+            cost=self._compute_costs(states, summaries, patience_s, missing),
             missing=tuple(missing),
         )
         return seen, metrics
 
     def _renew(self, missing: list[str]) -> None:
         """Follow a resubmission: cells may have been added, and jobs submitted."""
-        present = stamp(self._run_dir.plan)
+        present = read_stamp(self._run_dir.plan)
         if present is None:
             missing.append(f"the run directory: {self._run_dir.path} cannot be read")
             return
@@ -115,9 +115,9 @@ class Reader:
             self.queue.refresh_soon()
             self._accounts.refresh_soon()
 
-    def _states(self, patience_s: float, missing: list[str]) -> dict[str, JobState]:
+    def _ask_states(self, patience_s: float, missing: list[str]) -> dict[str, JobState]:
         states = dict(self.queue.poll(patience_s) or {})
-        asked = {array_of(job_id) for job_id in states}
+        asked = {get_array_id(job_id) for job_id in states}
         for job in self._jobs:
             # Not asked about yet: nothing is known, which is not the same as gone.
             if job.job_id not in asked:
@@ -143,16 +143,16 @@ class Reader:
             if known is not None and known.status == "done":
                 continue
             path = self._run_dir.cell(number).summary
-            present = stamp(path)
+            present = read_stamp(path)
             if present is not None and self._read_at.get(number) != present:
-                summary = summary_in(path)
+                summary = read_summary_file(path)
                 if summary is not None and summary.status == "done" and number < len(cells):
-                    summary = current_summary(self._run_dir, cells[number])
+                    summary = find_current_summary(self._run_dir, cells[number])
                 if summary is not None:
                     self._summaries[number], self._read_at[number] = summary, present
         return self._summaries
 
-    def _metrics(self, status: RunStatus) -> dict[str, Load | str]:
+    def _ask_metrics(self, status: RunStatus) -> dict[str, Load | str]:
         """Load by server; a server that is not there is not asked."""
         asked: dict[str, Poller[Load]] = {}
         for server in status.servers:
@@ -174,7 +174,7 @@ class Reader:
             found[name] = poller.problem or load or "/metrics has not answered yet"
         return found
 
-    def _costs(
+    def _compute_costs(
         self,
         states: Mapping[str, JobState],
         summaries: Mapping[int, CellSummary],
@@ -185,7 +185,7 @@ class Reader:
         if problem := self._accounts.problem or (accounts.problem if accounts else ""):
             missing.append(problem if problem.startswith("sacct") else f"sacct: {problem}")
         if self._cost is None or time.monotonic() - self._cost[0] >= COST_EVERY_S:
-            cost = usage(
+            cost = compute_run_cost(
                 self._plan,
                 self._run_dir,
                 self._jobs,

@@ -9,7 +9,7 @@ from typing import Any
 from emobench.analysis.stats.means import mean_reward
 from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
-from emobench.core.times import iso, seconds
+from emobench.core.times import to_iso, to_seconds
 from emobench.llm.engine_metrics import Load
 from emobench.runs.held_jobs import HeldJob
 from emobench.runs.server_state import ServerState, ServerStatus
@@ -26,7 +26,7 @@ INCARNATION_LETTERS = 6
 
 @dataclass(frozen=True)
 class Seen:
-    """One look at a run: what `watch_state` needs beside the servers' metrics."""
+    """One look at a run: what `build_watch_state` needs beside the servers' metrics."""
 
     status: RunStatus
     planned: Mapping[str, int]
@@ -116,7 +116,7 @@ class WatchState:
     held: tuple[HeldJob, ...] = ()
 
 
-def watch_state(
+def build_watch_state(
     previous: WatchState | None,
     seen: Seen,
     metrics: Mapping[str, Load | str],
@@ -130,14 +130,14 @@ def watch_state(
     status = seen.status
     before = {row.name: row for row in previous.servers} if previous else {}
     servers = tuple(
-        _server(before.get(server.name), server, metrics.get(server.name, ""), now)
+        _build_server_row(before.get(server.name), server, metrics.get(server.name, ""), now)
         for server in status.servers
     )
     episodes = status.episodes
-    rate = _per_minute(seen.recent, now)
+    rate = _compute_pace(seen.recent, now)
     left = episodes.expected - episodes.finished
     return WatchState(
-        time=iso(now),
+        time=to_iso(now),
         sweep=status.sweep,
         run_dir=status.run_dir,
         scheduler=status.scheduler,
@@ -151,10 +151,10 @@ def watch_state(
         episodes_per_minute=rate,
         time_left_s=0.0 if left <= 0 else left / rate * 60 if rate > 0 else None,
         variants=tuple(
-            _variant(name, count, seen.tallies.get(name, Tally()))
+            _build_variant_row(name, count, seen.tallies.get(name, Tally()))
             for name, count in seen.planned.items()
         ),
-        newest_error=_newest(seen, status, now),
+        newest_error=_find_newest_trouble(seen, status, now),
         cost=seen.cost,
         unread_bytes=seen.behind,
         missing=seen.missing,
@@ -162,7 +162,7 @@ def watch_state(
     )
 
 
-def as_data(state: WatchState) -> dict[str, Any]:
+def to_json(state: WatchState) -> dict[str, Any]:
     """Return everything for --json but what only the next look needs."""
     data = asdict(state)
     for row in data["servers"]:
@@ -170,11 +170,11 @@ def as_data(state: WatchState) -> dict[str, Any]:
     return data
 
 
-def _server(
+def _build_server_row(
     before: ServerRow | None, server: ServerStatus, load: Load | str, now: float
 ) -> ServerRow:
     incarnation = server.incarnation[:INCARNATION_LETTERS]
-    beat = seconds(server.heartbeat)
+    beat = to_seconds(server.heartbeat)
     base = ServerRow(
         name=server.name,
         state=server.state,
@@ -191,7 +191,7 @@ def _server(
     kept: tuple[Look, ...] = ()
     if before is not None and before.incarnation == incarnation:
         kept = before.looks
-    if kept and _fell(kept[-1].load, load):
+    if kept and _has_fallen(kept[-1].load, load):
         kept = ()  # the engine was started again under the same name
     looks = (*kept, Look(now, load))
     # One look from before the window stays, so that the mean is over the whole of it.
@@ -200,33 +200,35 @@ def _server(
     first = looks[0]
     return replace(
         base,
-        running=_whole(load.running),
-        waiting=_whole(load.waiting),
-        generation_tokens_per_s=_rate(
+        running=_round_value(load.running),
+        waiting=_round_value(load.waiting),
+        generation_tokens_per_s=_compute_rate(
             first.load.generation_tokens, load.generation_tokens, now - first.time
         ),
-        prompt_tokens_per_s=_rate(first.load.prompt_tokens, load.prompt_tokens, now - first.time),
-        cache_hit_rate=_hit_rate(first.load, load),
+        prompt_tokens_per_s=_compute_rate(
+            first.load.prompt_tokens, load.prompt_tokens, now - first.time
+        ),
+        cache_hit_rate=_compute_hit_rate(first.load, load),
         looks=looks,
     )
 
 
-def _fell(before: Load, after: Load) -> bool:
+def _has_fallen(before: Load, after: Load) -> bool:
     old, new = before.generation_tokens, after.generation_tokens
     return old is not None and new is not None and new < old
 
 
-def _whole(value: float | None) -> int | None:
+def _round_value(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _rate(old: float | None, new: float | None, elapsed_s: float) -> float | None:
+def _compute_rate(old: float | None, new: float | None, elapsed_s: float) -> float | None:
     if old is None or new is None or elapsed_s <= 0:
         return None
     return round(max(0.0, (new - old) / elapsed_s), 1)
 
 
-def _hit_rate(first: Load, last: Load) -> float | None:
+def _compute_hit_rate(first: Load, last: Load) -> float | None:
     """Return the cache's hit rate over the looks' time where anything was asked in it, else since
     the engine's start."""
     if last.cache_hits is None or not last.cache_queries:
@@ -238,7 +240,7 @@ def _hit_rate(first: Load, last: Load) -> float | None:
     return round(min(1.0, max(0.0, hits / queries)), 3)
 
 
-def _per_minute(recent: Sequence[tuple[float, float]], now: float) -> float:
+def _compute_pace(recent: Sequence[tuple[float, float]], now: float) -> float:
     """Return the episodes a minute over the last minutes, or since the run (again) began if that is
     less."""
     inside = [pair for pair in recent if pair[1] > now - RATE_WINDOW_S]
@@ -248,7 +250,7 @@ def _per_minute(recent: Sequence[tuple[float, float]], now: float) -> float:
     return round(len(inside) / max(now - begun, 1.0) * 60, 2)
 
 
-def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
+def _build_variant_row(name: str, planned: int, tally: Tally) -> VariantRow:
     mean = mean_reward(f"mean reward, {name}", make_arm(tally.sums))
     return VariantRow(
         variant=name,
@@ -261,20 +263,20 @@ def _variant(name: str, planned: int, tally: Tally) -> VariantRow:
     )
 
 
-def _newest(seen: Seen, status: RunStatus, now: float) -> Trouble | None:
+def _find_newest_trouble(seen: Seen, status: RunStatus, now: float) -> Trouble | None:
     """Return the newest of what servers, cells and conversations complain about."""
     found = [seen.newest_error] if seen.newest_error is not None else []
     for server in status.servers:
         if server.state.is_broken:
-            when = seconds(server.heartbeat) or now
+            when = to_seconds(server.heartbeat) or now
             text = ": ".join(part for part in (server.state, server.reason) if part)
-            found.append(Trouble(when, f"server {server.name}", _line(text)))
+            found.append(Trouble(when, f"server {server.name}", _flatten(text)))
     for problem in status.problems:
-        when = seconds(problem.ended) or 0.0
+        when = to_seconds(problem.ended) or 0.0
         text = f"failed: {problem.reason}" if problem.reason else "failed"
-        found.append(Trouble(when, f"cell {problem.cell}", _line(text)))
+        found.append(Trouble(when, f"cell {problem.cell}", _flatten(text)))
     return max(found, key=lambda trouble: trouble.time, default=None)
 
 
-def _line(text: str) -> str:
+def _flatten(text: str) -> str:
     return " ".join(text.split())[:500]

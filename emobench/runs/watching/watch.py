@@ -6,7 +6,7 @@ import time
 
 from emobench.core.run_dir import RunDir
 from emobench.runs.watching.reader import Reader
-from emobench.runs.watching.state import WatchState, watch_state
+from emobench.runs.watching.state import WatchState, build_watch_state
 
 QUIET_ANSWERS = 3
 """Answers of the queue without a live job before the sweep counts as over: files lag behind."""
@@ -26,7 +26,7 @@ class Watch:
         """Return the state now. Raises InvalidInput where the run directory is none."""
         first = self.state is None
         seen, metrics = self._reader.look(budget_s, first)
-        self.state = watch_state(self.state, seen, metrics, time.time())
+        self.state = build_watch_state(self.state, seen, metrics, time.time())
         # Without a job in the queue a cell runs where somebody started it by hand.
         if self.state.live or self.state.cells.running:
             self._quiet.clear()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emobench.analysis.judge import asking as judging
 from emobench.analysis.judge.asking import Asked, Judge, ask_all
-from emobench.analysis.judge.labels import key_of
+from emobench.analysis.judge.labels import hash_turn
 from emobench.llm import transport
 from emobench.llm.transport import ModelEndpoint
 from emobench.scripted.user import PHRASES
@@ -32,7 +32,7 @@ def ask(url: str, path: Path, turns: list[str] = TURNS, model: str = "scripted")
 
 def emotions(path: Path) -> dict[str, str | None]:
     answers = read_answers(path)
-    found = {turn: answers.get(key_of(turn, "scripted")) for turn in TURNS}
+    found = {turn: answers.get(hash_turn(turn, "scripted")) for turn in TURNS}
     return {turn: each.label.shown if each and each.label else None for turn, each in found.items()}
 
 
@@ -65,7 +65,7 @@ def test_seeded_mistakes(launch: Launch, tmp_path: Path) -> None:
         path = tmp_path / name
         ask(launch(role="judge", mistakes=0.5, seed=seed).url, path, turns)
         answers = read_answers(path)
-        labels = [answers[key_of(turn, "scripted")].label for turn in turns]
+        labels = [answers[hash_turn(turn, "scripted")].label for turn in turns]
         kinds.append([label.shown if label else None for label in labels])
     assert kinds[0] == kinds[1] != kinds[2]
     assert 8 < kinds[0].count("anger") < 32

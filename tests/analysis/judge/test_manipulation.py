@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from emobench.analysis.judge.manipulation import (
     JudgedTurn,
-    between_judges,
     cohens_kappa,
-    manipulation,
+    compare_judges,
+    measure_manipulation,
 )
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.outcomes import Condition
@@ -34,7 +34,7 @@ def turn(
 
 
 def test_recognition_against_control() -> None:
-    seen = manipulation(
+    seen = measure_manipulation(
         "judge",
         [
             turn("control", 1, 1, "neutral"),
@@ -76,7 +76,7 @@ def test_a_neutral_turn_shows_no_emotion_whatever_its_intensity() -> None:
     plain = JudgedTurn(
         Condition("retail", "act", "a", "anger"), 1, 1, 1, Label("neutral", 2), PLAIN
     )
-    (seen,) = manipulation("judge", [plain]).conditions
+    (seen,) = measure_manipulation("judge", [plain]).conditions
     assert (seen.emotional.value, seen.intensity.value) == (0.0, 0.0)
     assert seen.conversations_recognised is not None
     assert seen.conversations_recognised.value == 0.0
@@ -87,7 +87,7 @@ def test_a_neutral_turn_shows_no_emotion_whatever_its_intensity() -> None:
 def test_decay_over_turns() -> None:
     turns = [turn("anger", 1, number, "anger" if number < 3 else "neutral") for number in (1, 2)]
     turns += [turn("anger", 2, number, "neutral") for number in range(1, 14)]
-    (seen,) = manipulation("judge", turns).conditions
+    (seen,) = measure_manipulation("judge", turns).conditions
     points = {point.turn: point for point in seen.decay}
     assert list(points) == [*map(str, range(1, 10)), "10+"]
     assert (points["1"].turns, points["1"].recognised, points["1"].intensity) == (2, 0.5, 1.0)
@@ -96,7 +96,7 @@ def test_decay_over_turns() -> None:
 
 def test_agreement_with_markers() -> None:
     turns = [turn("anger", 1, 1, "anger", marked=DEMANDING), turn("anger", 1, 2, "neutral")]
-    found = {each.what: each for each in manipulation("j", turns).with_markers}
+    found = {each.what: each for each in measure_manipulation("j", turns).with_markers}
     assert found["judge says anger, marker demands"].kappa == 1.0
     assert found["judge says anxiety, marker reassurance"].kappa is None
     assert found["judge says anxiety, marker reassurance"].observed == 1.0
@@ -131,7 +131,7 @@ def test_two_judges_on_the_turns_that_both_know() -> None:
         "one": {"a": Label("anger", 2), "b": Label("neutral", 0), "c": None},
         "two": {"a": Label("anger", 1), "b": Label("anger", 2), "c": Label("anger", 2)},
     }
-    (found,) = between_judges(labels, ["a", "a", "b", "c", "unknown"])
+    (found,) = compare_judges(labels, ["a", "a", "b", "c", "unknown"])
     assert (found.what, found.turns) == ("one and two", 3)
     assert found.observed == pytest.approx(2 / 3)
-    assert between_judges({"one": {}}, ["a"]) == ()
+    assert compare_judges({"one": {}}, ["a"]) == ()

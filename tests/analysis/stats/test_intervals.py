@@ -16,8 +16,8 @@ from emobench.analysis.stats.intervals import (
     TINY,
     bootstrap_interval,
     bootstrap_intervals,
-    half_widths,
-    resampling_weights,
+    compute_half_widths,
+    draw_resampling_weights,
     score_interval,
     standard_error,
     t_interval,
@@ -94,11 +94,11 @@ def test_the_bootstrap_is_resampling_by_hand_column_by_column() -> None:
     columns = np.column_stack(
         [draw.normal(0.2, 1, 13), draw.integers(0, 2, 13), draw.integers(-4, 5, 13) / 4]
     ).astype(np.float64)
-    found = half_widths(columns, 199, 5)
+    found = compute_half_widths(columns, 199, 5)
     expected = [half_width_by_hand(column, 199, 5) for column in columns.T]
     assert found.tolist() == pytest.approx(expected)
     # Another number of resamples, whose rank is no whole number, and another seed.
-    assert half_widths(columns[:, :1], 250, 6)[0] == pytest.approx(
+    assert compute_half_widths(columns[:, :1], 250, 6)[0] == pytest.approx(
         half_width_by_hand(columns[:, 0], 250, 6)
     )
     intervals = bootstrap_intervals(columns, None)
@@ -122,14 +122,14 @@ def test_the_bootstrap_is_undefined_where_over_one_resample_in_twenty_is_flat() 
     for moved, defined in ((1, False), (2, False), (3, True), (6, True), (20, False)):
         values = np.full(20, 0.1)
         values[:moved] = 0.7
-        half = half_widths(values[:, None], 999, 3)[0]
+        half = compute_half_widths(values[:, None], 999, 3)[0]
         by_hand = half_width_by_hand(values, 999, 3)
         assert half == pytest.approx(by_hand) or moved == 20
         assert (bootstrap_interval(values, None) is not None) == defined
         assert (bootstrap_intervals(values[:, None], None)[0] is not None) == defined
     # A resample of one value that is the mean has no distance either, and counts as one.
     values = np.array([-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-    assert half_widths(values[:, None], 999, 3)[0] == pytest.approx(
+    assert compute_half_widths(values[:, None], 999, 3)[0] == pytest.approx(
         half_width_by_hand(values, 999, 3)
     )
     assert bootstrap_interval(np.array([0.5]), None) is None
@@ -140,11 +140,13 @@ def test_the_bootstrap_is_undefined_where_over_one_resample_in_twenty_is_flat() 
     assert bootstrap_interval(rounded, None) is None
     assert bootstrap_intervals(rounded[:, None], None) == [None]
     values = np.random.default_rng(9).normal(0.3, 1, (9, 1))
-    assert half_widths(values * 1e-4, 999, 3) == pytest.approx(half_widths(values, 999, 3) * 1e-4)
+    assert compute_half_widths(values * 1e-4, 999, 3) == pytest.approx(
+        compute_half_widths(values, 999, 3) * 1e-4
+    )
 
 
 def test_weights_are_shares_of_draws_and_cannot_be_changed_by_who_shares_them() -> None:
-    weights = resampling_weights(7, 50, 3)
+    weights = draw_resampling_weights(7, 50, 3)
     assert weights.shape == (50, 7)
     assert weights.sum(axis=1) == pytest.approx(np.ones(50))
     assert not weights.flags.writeable
@@ -155,7 +157,7 @@ def test_half_widths_follow_the_scale_and_divide_nothing_by_0() -> None:
     values = np.array([[0.0, 0.0], [0.5, 0.0], [1.0, 1.0]])
     for scale in (1.0, 1e-5):
         with np.errstate(all="raise"):
-            assert half_widths(values * scale, 999, 1).tolist() == [np.inf, np.inf]
+            assert compute_half_widths(values * scale, 999, 1).tolist() == [np.inf, np.inf]
     many = np.arange(12.0)[:, None] ** 2
-    wide, narrow = (half_widths(many * scale, 999, 1)[0] for scale in (1.0, 1e-5))
+    wide, narrow = (compute_half_widths(many * scale, 999, 1)[0] for scale in (1.0, 1e-5))
     assert narrow == pytest.approx(wide * 1e-5)

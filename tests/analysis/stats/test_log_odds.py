@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from emobench.analysis.stats.log_odds import WordCounts, word_differences
+from emobench.analysis.stats.log_odds import WordCounts, compare_words
 
 VOCABULARY = [f"w{number}" for number in range(40)]
 
@@ -35,7 +35,7 @@ def test_it_is_the_formula_of_the_paper(seed: int) -> None:
     draw = random.Random(seed)
     group, reference, other = (counts(draw, size) for size in (30, 40, 20))
     i, j, rest = (Counter(dict(each.counts)) for each in (group, reference, other))
-    found = word_differences(group, reference, i + j + rest, min_count=0, min_conversations=0)
+    found = compare_words(group, reference, i + j + rest, min_count=0, min_conversations=0)
     assert {each.word for each in found} == set(i) | set(j)
     for each in found:
         assert each.z == pytest.approx(brute_force(each.word, i, j, rest), rel=1e-9, abs=1e-12)
@@ -47,8 +47,8 @@ def test_swapping_the_groups_turns_the_sign() -> None:
     draw = random.Random(3)
     group, reference = counts(draw, 30), counts(draw, 30)
     background = Counter(dict(group.counts)) + Counter(dict(reference.counts))
-    there = {each.word: each.z for each in word_differences(group, reference, background)}
-    back = {each.word: each.z for each in word_differences(reference, group, background)}
+    there = {each.word: each.z for each in compare_words(group, reference, background)}
+    back = {each.word: each.z for each in compare_words(reference, group, background)}
     assert there.keys() == back.keys()
     assert all(back[word] == pytest.approx(-z) for word, z in there.items())
 
@@ -57,16 +57,16 @@ def test_rare_words_and_words_of_few_conversations_are_left_out() -> None:
     group = WordCounts({"rare": 4, "loud": 40, "both": 30}, {"rare": 4, "loud": 2, "both": 9})
     reference = WordCounts({"both": 30}, {"both": 9})
     background = {"rare": 4, "loud": 40, "both": 60}
-    assert [each.word for each in word_differences(group, reference, background)] == ["both"]
+    assert [each.word for each in compare_words(group, reference, background)] == ["both"]
 
 
 def test_the_background_has_to_hold_the_groups() -> None:
     group = WordCounts({"a": 9}, {"a": 9})
     with pytest.raises(ValueError, match="the background knows 3 of 9 times 'a'"):
-        word_differences(group, WordCounts({}, {}), {"a": 3, "b": 1})
+        compare_words(group, WordCounts({}, {}), {"a": 3, "b": 1})
 
 
 def test_nothing_said_has_no_words() -> None:
-    assert word_differences(WordCounts({}, {}), WordCounts({}, {}), {}) == []
+    assert compare_words(WordCounts({}, {}), WordCounts({}, {}), {}) == []
     alone = WordCounts({"a": 9}, {"a": 9})
-    assert word_differences(alone, WordCounts({}, {}), {"a": 9}) == []
+    assert compare_words(alone, WordCounts({}, {}), {"a": 9}) == []

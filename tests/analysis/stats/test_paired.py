@@ -12,7 +12,7 @@ from scipy import stats
 
 from emobench.analysis.stats.estimates import Difference, Interval
 from emobench.analysis.stats.intervals import bootstrap_interval
-from emobench.analysis.stats.paired import paired_difference, sample_difference, undefined
+from emobench.analysis.stats.paired import make_undefined, paired_difference, sample_difference
 from emobench.analysis.stats.permutation import sign_flip
 
 DRAW = np.random.default_rng(11)
@@ -189,7 +189,7 @@ def nothing(label: str, left_out: int, reason: str) -> Difference:
 
 
 def test_a_difference_that_cannot_be_formed_holds_nothing_but_its_reason() -> None:
-    assert undefined("x", "why") == nothing("x", 0, "why")
+    assert make_undefined("x", "why") == nothing("x", 0, "why")
     none = "no task has a value on both sides"
     assert paired_difference("x", np.array([]), left_out=3) == nothing("x", 3, none)
 

@@ -10,9 +10,9 @@ import pytest
 from emobench.analysis.stats.permutation import (
     DRAWS,
     EXACT,
+    draw_signs,
     exact_p,
     random_p,
-    random_signs,
     sign_flip,
 )
 
@@ -62,7 +62,7 @@ def test_up_to_14_differences_are_flipped_in_all_ways_and_more_at_random() -> No
 
 def test_the_random_p_counts_the_data_as_one_of_the_flips() -> None:
     columns = np.random.default_rng(2).normal(0.2, 1, (16, 2))
-    signs = random_signs(16, DRAWS, 4)
+    signs = draw_signs(16, DRAWS, 4)
     sums = [[abs(float(row @ column)) for row in signs] for column in columns.T]
     expected = [
         (sum(each >= abs(column.sum()) for each in found) + 1) / (DRAWS + 1)

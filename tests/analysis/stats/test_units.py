@@ -11,16 +11,16 @@ from emobench.analysis.stats.units import (
     Arm,
     add_up,
     align_by_task,
+    average_by_task,
     count_by_task,
     divide,
-    gaps_by_task,
     make_arm,
     make_frame,
-    mean_by_task,
     pool,
     split_arms,
     stack,
-    sums_by_task,
+    subtract_by_task,
+    sum_by_task,
 )
 from emobench.core.errors import InvalidInput
 from emobench.core.outcomes import SUCCESS, Group
@@ -190,10 +190,10 @@ def test_values_are_aligned_on_the_tasks_that_all_of_them_have() -> None:
 
 
 def test_samples_are_summed_by_task() -> None:
-    tasks, total, n = sums_by_task([(7, 0.5), (2, 1.0), (7, 1.0)])
+    tasks, total, n = sum_by_task([(7, 0.5), (2, 1.0), (7, 1.0)])
     assert (tasks.tolist(), total.tolist(), n.tolist()) == ([2, 7], [1.0, 1.5], [1, 2])
     assert [part.dtype.name for part in (tasks, total, n)] == ["int64", "float64", "int64"]
-    assert [part.tolist() for part in sums_by_task([])] == [[], [], []]
+    assert [part.tolist() for part in sum_by_task([])] == [[], [], []]
     assert add_up(np.array([1, 2, 4]), np.array([1, 0, 1])).tolist() == [2.0, 5.0]
 
 
@@ -236,17 +236,17 @@ def test_a_task_of_several_groups_counts_once_with_its_mean() -> None:
         (AIRLINE, 7): 1.0,
         (TOOLS, 2): 0.0,
     }
-    gaps, left_out = gaps_by_task(treated, control)
+    gaps, left_out = subtract_by_task(treated, control)
     # airline 1, then retail 1 (0.5 and -0.25) and 2; retail 4 and airline 7 have one side.
     assert (gaps.tolist(), left_out) == ([-0.25, 0.125, -1.0], 2)
     assert gaps.dtype == np.float64
-    assert mean_by_task(control) == {
+    assert average_by_task(control) == {
         ("retail", 1): 0.625,
         ("airline", 1): 0.5,
         ("retail", 2): 0.5,
         ("airline", 7): 1.0,
     }
-    none, left_out = gaps_by_task({}, {})
+    none, left_out = subtract_by_task({}, {})
     assert (none.size, none.dtype.name, left_out) == (0, "float64", 0)
 
 
@@ -296,6 +296,6 @@ def test_a_reward_at_the_limit_is_a_success() -> None:
 
 def test_sums_of_counts_are_floats_and_tasks_are_whole_numbers() -> None:
     for sample, expected in (([(3, 2), (1, 4), (3, 5)], ([1, 3], [4, 7], [1, 2])), ([], ([],) * 3)):
-        sums = sums_by_task(sample)
+        sums = sum_by_task(sample)
         assert tuple(each.tolist() for each in sums) == expected
         assert [each.dtype.name for each in sums] == ["int64", "float64", "int64"]

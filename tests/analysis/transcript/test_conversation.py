@@ -10,10 +10,10 @@ import pytest
 from emobench.analysis.transcript import conversation as module
 from emobench.analysis.transcript.conversation import (
     read_conversations,
-    with_result,
+    select_with_result,
 )
 from emobench.benchmarks.adapter import load_benchmark
-from emobench.benchmarks.tasks import Action, load_env, task_of
+from emobench.benchmarks.tasks import Action, find_task, load_env
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.tables.run_results import collect
@@ -32,7 +32,7 @@ RECORDED = {
 
 
 def test_a_records_own_task_comes_first() -> None:
-    task = task_of("retail", 1, {"task": RECORDED}, load_benchmark().label)
+    task = find_task("retail", 1, {"task": RECORDED}, load_benchmark().label)
     assert task is not None
     assert (task.env, task.index, task.user_id) == ("retail", 1, "a_b_1")
     assert task.actions == (Action("cancel_pending_order", {"order_id": "#W1"}),)
@@ -45,7 +45,7 @@ def test_a_records_own_task_comes_first() -> None:
 )
 def test_half_a_task_is_none_and_the_same_benchmark_stands_in(task: object) -> None:
     label, info = load_benchmark().label, {"task": task}
-    assert task_of("retail", 1, info, label) is load_env("retail").tasks[1]
+    assert find_task("retail", 1, info, label) is load_env("retail").tasks[1]
     for env, index, benchmark in (
         ("retail", 1, ""),
         ("retail", 1, "tau_trait 0"),
@@ -53,7 +53,7 @@ def test_half_a_task_is_none_and_the_same_benchmark_stands_in(task: object) -> N
         ("retail", -1, label),
         ("telecom", 1, label),
     ):
-        assert task_of(env, index, info, benchmark) is None
+        assert find_task(env, index, info, benchmark) is None
 
 
 def test_the_records_version_of_the_benchmark_counts_before_the_plans() -> None:
@@ -91,7 +91,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 def test_conversations_are_those_of_their_records(run_dir: RunDir) -> None:
     collected = collect(run_dir)
-    read = list(read_conversations(collected.plan, with_result(collected)))
+    read = list(read_conversations(collected.plan, select_with_result(collected)))
     assert len(read) == 11
     for result, record, found in read:
         own = found.record
@@ -107,7 +107,7 @@ def test_conversations_are_those_of_their_records(run_dir: RunDir) -> None:
 def test_a_sample_takes_the_same_pairs_in_every_variant(run_dir: RunDir) -> None:
     sampled = [
         (result.cell.variant, record.task_id, result.cell.trial)
-        for result, record in with_result(collect(run_dir), 4)
+        for result, record in select_with_result(collect(run_dir), 4)
     ]
     pairs = {name: [each[1:] for each in sampled if each[0] == name] for name, *_ in sampled}
     assert set(pairs["control"]) <= set(pairs["anxiety"])
@@ -118,7 +118,7 @@ def test_files_are_opened_once_in_any_order_and_few_at_a_time(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = collect(run_dir)
-    mixed = sorted(with_result(collected), key=lambda pair: pair[1].task_id)
+    mixed = sorted(select_with_result(collected), key=lambda pair: pair[1].task_id)
     opened: list[Path] = []
     stock = Path.open
 

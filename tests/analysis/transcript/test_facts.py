@@ -7,7 +7,7 @@ import pytest
 from emobench.analysis.transcript.facts import (
     Kind,
     Value,
-    facts_of,
+    extract_facts,
     find_values,
     is_conveyed,
     is_known,
@@ -21,7 +21,7 @@ ALL = [(env, index) for env, count in TASK_COUNTS.items() for index in range(cou
 def test_every_task_tells_who_the_user_is() -> None:
     for env, index in ALL:
         task = task_of(env, index)
-        facts = facts_of(task)
+        facts = extract_facts(task)
         assert {kind for kind, _ in facts.told} & {"user_id", "email", "zip", "name"}, (env, index)
         assert facts.told <= facts.known | {f for f in facts.told if f[0] == "item"}
         assert facts.own["user_id"] == task.user_id
@@ -30,7 +30,7 @@ def test_every_task_tells_who_the_user_is() -> None:
 def test_every_fact_stands_in_its_instruction() -> None:
     for env, index in ALL:
         task = task_of(env, index)
-        for fact in facts_of(task).told:
+        for fact in extract_facts(task).told:
             assert is_conveyed(fact, task.instruction), (env, index, fact)
 
 
@@ -106,7 +106,7 @@ def test_every_fact_stands_in_its_instruction() -> None:
     ],
 )
 def test_facts_of_a_task(env: str, index: int, told: set[Value]) -> None:
-    assert facts_of(task_of(env, index)).told == told
+    assert extract_facts(task_of(env, index)).told == told
 
 
 @pytest.mark.parametrize(

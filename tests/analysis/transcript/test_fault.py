@@ -216,9 +216,9 @@ def test_the_tools_that_write_are_those_that_change_the_database(env: str) -> No
     benchmark = load_benchmark()
     tools = {
         tool.get_info()["function"]["name"]: tool
-        for tool in benchmark.module(f"envs.{env}.tools").ALL_TOOLS
+        for tool in benchmark.import_module(f"envs.{env}.tools").ALL_TOOLS
     }
-    load_data = benchmark.module(f"envs.{env}.data").load_data
+    load_data = benchmark.import_module(f"envs.{env}.data").load_data
     data, untouched = load_data(), load_data()
     changing, used = set(), set()
     for task in load_env(env).tasks:

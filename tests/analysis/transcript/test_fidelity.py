@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from emobench.analysis.transcript.fidelity import by_condition, check_fidelity
+from emobench.analysis.transcript.fidelity import check_fidelity, summarise_by_condition
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.benchmarks.task_sets import TASK_COUNTS
 from emobench.benchmarks.transcript import Event, Message, ToolCall
-from emobench.config.variants import builtin
+from emobench.config.variants import load_builtin
 from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.scripted.assistant import Assistant
 from emobench.scripted.lookup import Library
 from tests.support.conversations import GREETING, conversation, conversation_of, of_events, task_of
 from tests.support.tau_loop import converse
 
-VARIANTS = {name: builtin(name).text for name in BUILTIN_VARIANTS}
+VARIANTS = {name: load_builtin(name).text for name in BUILTIN_VARIANTS}
 INSTALLED = load_benchmark().label
 ROSSI = (
     "Hello, I'm Yusuf Rossi, zip code 19122. About order #W2378156: the keyboard and thermostat."
@@ -239,7 +239,7 @@ def test_differences_are_paired_by_task_and_cut_conversations_are_left_out() -> 
         conversation("retail", 3, ROSSI, "Yes?", flip, variant="anger"),
         conversation("retail", 2, ROSSI, "Yes?", flip, variant="anger", outcome="agent_error"),
     ]
-    control, anger = by_condition(map(check_fidelity, talks))
+    control, anger = summarise_by_condition(map(check_fidelity, talks))
     assert (control.conversations, control.left_out, control.differences) == (2, 0, {})
     assert (anger.conversations, anger.left_out) == (3, 1)
     assert anger.measures["role_flips"].value == pytest.approx(2 / 3)
@@ -292,6 +292,6 @@ def test_the_tasks_of_another_version_accuse_nobody() -> None:
         assert not (unknown.invented or unknown.contradicted or unknown.missed)
         assert not unknown.early_stop
         assert unknown.role_flips == 1
-        (shares,) = by_condition([unknown])
+        (shares,) = summarise_by_condition([unknown])
         assert shares.measures["role_flips"].tasks == 1
         assert shares.measures["invented"].tasks == 0

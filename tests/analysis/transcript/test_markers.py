@@ -7,13 +7,13 @@ import pytest
 from emobench.analysis.transcript.markers import (
     LISTS,
     Marked,
-    by_condition,
-    entries,
+    compile_pattern,
     mark,
     mark_turns,
-    pattern,
+    read_entries,
+    summarise_by_condition,
 )
-from emobench.config.variants import builtin
+from emobench.config.variants import load_builtin
 from emobench.core.outcomes import Condition
 from emobench.core.sweep import BUILTIN_VARIANTS
 from tests.support.conversations import conversation
@@ -21,20 +21,20 @@ from tests.support.conversations import conversation
 
 @pytest.mark.parametrize("variant", BUILTIN_VARIANTS)
 def test_no_entry_occurs_in_a_variants_text(variant: str) -> None:
-    text = " ".join(builtin(variant).text.lower().split())
-    assert [entry for each in entries().values() for entry in each if entry in text] == []
-    assert [name for name in LISTS if pattern(name).search(text)] == []
+    text = " ".join(load_builtin(variant).text.lower().split())
+    assert [entry for each in read_entries().values() for entry in each if entry in text] == []
+    assert [name for name in LISTS if compile_pattern(name).search(text)] == []
 
 
 def test_lists_share_no_entry_and_are_in_lower_case() -> None:
-    every = [entry for each in entries().values() for entry in each]
+    every = [entry for each in read_entries().values() for entry in each]
     assert len(set(every)) == len(every)
     assert all(entry == " ".join(entry.lower().split()) for entry in every)
 
 
 def test_every_entry_is_found_by_its_own_marker() -> None:
     for name in LISTS:
-        for entry in entries()[name]:
+        for entry in read_entries()[name]:
             text = f"So, {entry.replace('*', 'a whole restocking fee').upper()}?"
             assert getattr(mark(text), name), entry
 
@@ -63,7 +63,7 @@ def test_differences_from_control_are_paired_by_task() -> None:
         return Marked(False, False, False, 0, exclamations, 5)
 
     control, anger = (Condition("retail", "act", "a", name) for name in ("control", "anger"))
-    found = by_condition(
+    found = summarise_by_condition(
         [
             (control, 1, (turn(0), turn(2))),
             (control, 2, (turn(0),)),

@@ -59,7 +59,7 @@ def test_differences_are_paired_by_task_with_a_t_interval() -> None:
             steps[variant].append(values)
             for value in values:
                 tally.add(GROUP, variant, task, conversation(value))
-    found = pattern(tally.table(["control", "anger"], {}), "steps", "anger")
+    found = pattern(tally.build_table(["control", "anger"], {}), "steps", "anger")
     means = {name: np.array([np.mean(each) for each in steps[name]]) for name in steps}
     gaps = means["anger"] - means["control"]
     assert found.mean == pytest.approx(means["anger"].mean())
@@ -83,7 +83,7 @@ def test_a_task_of_several_groups_counts_once() -> None:
         for group, gap in ((GROUP, one), (OTHER, other)):
             tally.add(group, "control", task, conversation(10))
             tally.add(group, "anger", task, conversation(10 + gap))
-    found = pattern(tally.table(["control", "anger"], {}), "steps", "anger")
+    found = pattern(tally.build_table(["control", "anger"], {}), "steps", "anger")
     assert found.difference is not None
     assert (found.tasks, found.difference.tasks, found.difference.value) == (2, 2, 4.5)
 
@@ -94,7 +94,7 @@ def test_an_undefined_value_is_left_out_and_not_zero() -> None:
     tally.add(GROUP, "control", 1, conversation(9, first_write=6))
     tally.add(GROUP, "anger", 0, conversation(9, first_write=8))
     tally.add(GROUP, "anger", 1, conversation(9))
-    table = tally.table(["control", "anger"], {})
+    table = tally.build_table(["control", "anger"], {})
     found = pattern(table, "first_write_step", "anger")
     assert (found.mean, found.tasks, found.conversations) == (8, 1, 1)
     assert found.difference is not None
@@ -108,7 +108,7 @@ def test_infrastructure_errors_are_missing_and_counted() -> None:
     lost = Fault("infrastructure", (Finding("infrastructure", "no answer from a server", ""),))
     tally.add(GROUP, "control", 0, conversation(3))
     tally.add(GROUP, "control", 1, Summary(None, lost, Counter()))
-    table = tally.table(["control", "anger"], {})
+    table = tally.build_table(["control", "anger"], {})
     assert (table.conversations["control"], table.missing["control"]) == (1, 1)
     assert pattern(table, "steps", "control").conversations == 1
     faults = table.faults[0]
@@ -122,7 +122,7 @@ def test_words_of_a_variant_and_those_of_its_prompt() -> None:
         tally.add(GROUP, "control", task, conversation(1, words="please help me now"))
         tally.add(GROUP, "anger", task, conversation(1, words="furious furious help me now"))
     texts = {"control": "", "anger": "You are furious with me.", "placebo": "You write to me."}
-    (words,) = tally.table(["control", "anger"], texts).words
+    (words,) = tally.build_table(["control", "anger"], texts).words
     assert words.differences[0].word == "furious"
     assert words.differences[-1].word == "please"
     assert words.in_prompt == {"are", "furious", "with"}
@@ -131,7 +131,7 @@ def test_words_of_a_variant_and_those_of_its_prompt() -> None:
 def test_without_control_there_is_no_difference() -> None:
     tally = Tally()
     tally.add(GROUP, "anger", 0, conversation(1))
-    table = tally.table(["anger"], {})
+    table = tally.build_table(["anger"], {})
     assert all(each.difference is None for each in table.patterns)
     assert table.words == ()
 
@@ -140,7 +140,7 @@ def test_a_pattern_of_few_conversations_is_rare() -> None:
     tally = Tally()
     for task in range(8):
         tally.add(GROUP, "control", task, conversation(10))
-    found = pattern(tally.table(["control"], {}), "steps", "control")
+    found = pattern(tally.build_table(["control"], {}), "steps", "control")
     assert (found.events, found.is_rare) == (8, False)
     rare = [events for events in range(9) if replace(found, events=events).is_rare]
     assert rare == [1, 2, 3, 4]

@@ -36,16 +36,16 @@ class LateScheduler(ScriptedScheduler):
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
+    def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         self.may_answer.wait(240)
-        return super().states(jobs)
+        return super().ask_states(jobs)
 
 
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> LateScheduler:
     scheduler = LateScheduler(j1="RUNNING", j2="PENDING", j3="PENDING")
     monkeypatch.setattr(reader, "SCHEDULERS", scheduler.all())
-    monkeypatch.setattr(reader, "scheduler_of", lambda profile: scheduler)
+    monkeypatch.setattr(reader, "find_scheduler", lambda profile: scheduler)
     monkeypatch.setattr(reader, "ask_accounts", lambda *_: Accounts())
     return scheduler
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from emobench.cli.terminal import plain
-from emobench.cli.watch_screen import changes, duration, line, screen
+from emobench.cli.terminal import render_plain
+from emobench.cli.watch_screen import format_duration, format_line, list_changes, render_screen
 from emobench.llm.engine_metrics import Load
 from emobench.runs.server_state import ServerState, ServerStatus
 from emobench.runs.status import CellCounts, CellProblem, EpisodeCounts, RunStatus
 from emobench.runs.watching.episodes import Tally, Trouble
-from emobench.runs.watching.state import Seen, WatchState, as_data, watch_state
+from emobench.runs.watching.state import Seen, WatchState, build_watch_state, to_json
 
 NOW = 1_800_000_000.0
 BEAT = "2027-01-15T07:59:57+00:00"
@@ -74,7 +74,7 @@ def looks(*loads: tuple[float, Load | str], incarnations: str = "") -> WatchStat
     for number, (at, each) in enumerate(loads):
         name = incarnations[number] * 8 if incarnations else "abcdef0123"
         look = seen([server(incarnation=name)])
-        state = watch_state(state, look, {"user": each}, NOW + at)
+        state = build_watch_state(state, look, {"user": each}, NOW + at)
     assert state is not None
     return state
 
@@ -124,12 +124,12 @@ def test_rate_and_time_left(
     recent: list[tuple[float, float]], rate: float, left_s: float | None
 ) -> None:
     pairs = [(NOW + start, NOW + end) for start, end in recent]
-    state = watch_state(None, seen(recent=pairs), {}, NOW)
+    state = build_watch_state(None, seen(recent=pairs), {}, NOW)
     assert (state.episodes_per_minute, state.time_left_s) == (rate, left_s)
 
 
 def test_nothing_is_left_of_a_finished_sweep() -> None:
-    assert watch_state(None, seen(finished=90), {}, NOW).time_left_s == 0
+    assert build_watch_state(None, seen(finished=90), {}, NOW).time_left_s == 0
 
 
 def test_rewards_with_their_interval_and_outcomes() -> None:
@@ -137,7 +137,7 @@ def test_rewards_with_their_interval_and_outcomes() -> None:
     for task, reward in ((1, 1.0), (1, 0.0), (2, 1.0)):
         tally.add("retail", task, "solved" if reward else "failed", reward)
     tally.add("retail", 3, "infra_error", None)
-    control, anger = watch_state(None, seen(tallies={"control": tally}), {}, NOW).variants
+    control, anger = build_watch_state(None, seen(tallies={"control": tally}), {}, NOW).variants
     assert (control.episodes, control.planned) == (3, 60)
     assert control.mean_reward == pytest.approx(2 / 3)
     assert control.low is not None and control.high is not None
@@ -183,7 +183,7 @@ def test_the_means_load_no_heavy_library() -> None:
     ],
 )
 def test_the_newest_error(look: Seen, expected: str) -> None:
-    error = watch_state(None, look, {}, NOW).newest_error
+    error = build_watch_state(None, look, {}, NOW).newest_error
     assert (f"{error.where}: {error.text}" if error else "") == expected
 
 
@@ -208,25 +208,25 @@ def full() -> WatchState:
         behind=5_000_000,
     )
     metrics: dict[str, Load | str] = {each.name: load(5) for each in servers}
-    return watch_state(None, look, metrics, NOW)
+    return build_watch_state(None, look, metrics, NOW)
 
 
 @pytest.mark.parametrize("width", [10, 40, 80, 140, 300])
 @pytest.mark.parametrize("height", [21, 24, 40, 100])
 def test_the_screen_fits_any_window(width: int, height: int) -> None:
-    lines = plain(screen(full(), width, height), columns=width).splitlines()
+    lines = render_plain(render_screen(full(), width, height), columns=width).splitlines()
     assert 0 < len(lines) <= height
     assert max(map(len, lines)) <= width
     assert lines[-1] == "Ctrl-C or q leaves; the jobs go on"[:width].rstrip()
 
 
 def test_a_large_screen_has_room_between_its_parts() -> None:
-    assert plain(screen(full(), 80, 100), columns=80).count("\n\n") == 5
+    assert render_plain(render_screen(full(), 80, 100), columns=80).count("\n\n") == 5
 
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_small_screen_shows_what_matters_and_says_what_it_left_out(width: int) -> None:
-    text = plain(screen(full(), width, 24), columns=width)
+    text = render_plain(render_screen(full(), width, 24), columns=width)
     assert "user" in text and "failed" in text
     assert "more servers" in text
     assert "more variants: a taller window shows them" in text
@@ -239,26 +239,28 @@ def test_a_small_screen_shows_what_matters_and_says_what_it_left_out(width: int)
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
     look = seen(newest_error=Trouble(NOW, "cell 1", "red \x1b[31m and a bell \a"))
-    state = watch_state(None, look, {}, NOW)
-    for text in (plain(screen(state, 200, 40), columns=200), line(state)):
+    state = build_watch_state(None, look, {}, NOW)
+    for text in (render_plain(render_screen(state, 200, 40), columns=200), format_line(state)):
         assert "\x1b" not in text and "\a" not in text
         assert "red \\x1b[31m and a bell \\x07" in text
 
 
 def test_lines_are_printed_where_something_changed() -> None:
     first = looks((0, load(0)))
-    assert changes(first) == changes(looks((0, load(0)), (9, load(99))))
-    assert changes(first) != changes(watch_state(None, seen(finished=31), {"user": load(0)}, NOW))
+    assert list_changes(first) == list_changes(looks((0, load(0)), (9, load(99))))
+    assert list_changes(first) != list_changes(
+        build_watch_state(None, seen(finished=31), {"user": load(0)}, NOW)
+    )
     state = looks((0, load(0)), (10, load(420)))
-    assert "episodes: 30/90  servers: user ready" in line(state)
-    assert "\n" not in line(full())
-    shown = plain(screen(state, 100, 40), columns=100)
+    assert "episodes: 30/90  servers: user ready" in format_line(state)
+    assert "\n" not in format_line(full())
+    shown = render_plain(render_screen(state, 100, 40), columns=100)
     (user,) = [row.split() for row in shown.splitlines() if row.startswith("user")]
     assert user == ["user", "ready", "cuda1", "12", "abcdef", "13", "s", "42", "3", "1"]
 
 
 def test_json_has_everything_but_the_looks() -> None:
-    data = json.loads(json.dumps(as_data(full())))
+    data = json.loads(json.dumps(to_json(full())))
     assert data["servers"][0]["running"] == 3
     assert "looks" not in data["servers"][0]
     assert data["newest_error"]["where"] == "cell 1"
@@ -270,4 +272,4 @@ def test_json_has_everything_but_the_looks() -> None:
     [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "1 h 00 min"), (200_000, "2 d 7 h")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
