@@ -12,12 +12,12 @@ from emobench.analysis import assessment
 from emobench.analysis.transcript import conversation, fault
 from emobench.analysis.transcript.fidelity import check_fidelity
 from emobench.benchmarks.transcript import parse_transcript
-from emobench.core.files import parse_json
+from emobench.core.files import open_to_read, parse_json
 from emobench.core.plan import load_plan
 from emobench.report.library import Limit
 from emobench.report.render import build_report
 from emobench.report.study import build_study
-from emobench.store import episodes
+from emobench.store import appending, episodes
 from emobench.tables.run_results import collect
 from tests.support.runs import fill, make_run
 
@@ -46,13 +46,16 @@ def test_each_conversation_is_parsed_and_checked_once(
         monkeypatch.setattr(module, "check_fidelity", checked)
     monkeypatch.setattr(episodes, "parse_json", counted("read", parse_json))
     opened: Counter[Path] = Counter()
-    stock = Path.open
 
-    def open_(path: Path, *given: Any, **named: Any) -> Any:
-        opened[path] += path.name == "episodes.jsonl"
-        return stock(path, *given, **named)
+    def watched(stock: Any) -> Any:
+        def open_(path: Path, *given: Any, **named: Any) -> Any:
+            opened[path] += path.name == "episodes.jsonl"
+            return stock(path, *given, **named)
 
-    monkeypatch.setattr(Path, "open", open_)
+        return open_
+
+    monkeypatch.setattr(Path, "open", watched(Path.open))
+    monkeypatch.setattr(appending, "open_to_read", watched(open_to_read))
     study = build_study(run_dir)
     assert len(study.library.texts) == study.library.choice.of_conversations == 48
     assert counts == {"parsed": 48, "checked": 48, "read": 48}

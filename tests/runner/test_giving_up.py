@@ -41,7 +41,10 @@ def planned(folder: Path, model: RoleModel) -> tuple[Plan, RunDir]:
         LOCAL, folder, model, {"a": model}, concurrency=1, max_steps=1, trials=1, probe="off"
     )
     cell = plan.cells[0].model_copy(update={"tasks": TASKS})
-    plan = plan.model_copy(update={"benchmark": load_benchmark().label, "cells": (cell,)})
+    block = plan.blocks[0].model_copy(update={"size": 1})
+    plan = plan.model_copy(
+        update={"benchmark": load_benchmark().label, "cells": (cell,), "blocks": (block,)}
+    )
     run_dir = RunDir(folder / "run")
     run_dir.path.mkdir()
     save_plan(run_dir, plan)

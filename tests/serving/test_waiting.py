@@ -129,7 +129,7 @@ def test_the_deadline_begins_anew_when_the_job_starts(
     add_jobs(run_dir, [FIRST])
     scheduler = ScriptedScheduler(j1=["PENDING"] * 10 + ["RUNNING"])
     with pytest.raises(ServersGone, match="not ready within 60 s"):
-        wait_for_endpoint(run_dir, "user", deadline_s=240, poll_s=10, schedulers=scheduler.all())
+        wait_for_endpoint(run_dir, "user", deadline_s=60, poll_s=10, schedulers=scheduler.all())
     assert 150 <= clock.now <= 160
 
 
