@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -27,6 +31,9 @@ hypothesis.settings.load_profile("emobench")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Started in the background of a script, pytest and all that it starts would ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "cluster: needs the real Slurm cluster of tests/cluster")
     config.addinivalue_line("markers", "leaves_jobs: the test may leave jobs in the queue")
 
@@ -40,6 +47,31 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             red=True,
             bold=True,
         )
+
+
+@pytest.fixture(autouse=True)
+def benchmark_given_back() -> Iterator[None]:
+    """Undo what a cell that abandoned conversations holds of the benchmark for good.
+
+    Of any cell that is right; the next test would converse by this one's completion.
+    """
+
+    def count_held() -> int:
+        injection: Any = sys.modules.get("emobench.runner.injection")
+        return 0 if injection is None else int(injection._installed)
+
+    before = count_held()
+    yield
+    if (kept := count_held() - before) > 0:
+        processes.until(
+            lambda: not any(t.name.startswith("episode-") for t in threading.enumerate()),
+            "abandoned conversations to end",
+        )
+        injection: Any = sys.modules["emobench.runner.injection"]
+        with injection._lock:
+            injection._installed -= kept
+            while injection._undo and not injection._installed:
+                setattr(*injection._undo.pop())
 
 
 @pytest.fixture(autouse=True)

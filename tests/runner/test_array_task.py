@@ -72,7 +72,10 @@ class Task:
             SITE, self.folder, model, models, concurrency=1, max_steps=1, trials=1, probe="off"
         )
         cell = plan.cells[0].model_copy(update={"tasks": (0, 1)})
-        plan = plan.model_copy(update={"benchmark": load_benchmark().label, "cells": (cell,)})
+        block = plan.blocks[0].model_copy(update={"size": 1})
+        plan = plan.model_copy(
+            update={"benchmark": load_benchmark().label, "cells": (cell,), "blocks": (block,)}
+        )
         run_dir = RunDir(self.folder / "run")
         run_dir.path.mkdir(exist_ok=True)
         save_plan(run_dir, plan)
@@ -82,6 +85,7 @@ class Task:
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emobench.runner.cell.GRACE_S", 0.0)
+    monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", ())
 
 
 def requeued(slurm: SlurmCommands) -> int:
