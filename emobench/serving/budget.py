@@ -12,7 +12,7 @@ from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.output import say
 from emobench.core.plan import Plan, get_server_name, list_servers, load_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.cost import Cost
+from emobench.scheduler.cost import Cost, format_hours
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import ask_accounts, compute_run_cost
 from emobench.store.calls import Usage, format_dollars, sum_cost
@@ -48,11 +48,11 @@ def compute_used_hours(plan: Plan, run_dir: RunDir) -> float:
 
 
 def describe_reached(plan: Plan, hours: float) -> str:
-    """Return 'max_gpu_hours reached: 4.02 of 4', or empty."""
+    """Return 'max_gpu_hours reached: 4.02 of 4.00', or empty."""
     limit = plan.sweep.max_gpu_hours
     if limit is None or hours < limit:
         return ""
-    return f"max_gpu_hours reached: {_format_hours(hours)} of {_format_hours(limit)}"
+    return f"max_gpu_hours reached: {format_hours(hours)} of {format_hours(limit)}"
 
 
 def describe_cost_reached(max_cost: float | None, spent: float) -> str:
@@ -168,7 +168,7 @@ class LimitStatus:
 
     def __str__(self) -> str:
         text = (
-            f"{_format_hours(self.used)} of {_format_hours(self.max_gpu_hours)} accelerator-hours "
+            f"{format_hours(self.used)} of {format_hours(self.max_gpu_hours)} accelerator-hours "
             "used"
         )
         if not self.reached:
@@ -210,8 +210,3 @@ class MoneyStatus:
             if self.reached
             else text
         )
-
-
-def _format_hours(hours: float) -> str:
-    """Return hours with two digits behind the point, or as many as matter: 4.02, 4, 0.0031."""
-    return f"{hours:.2f}".rstrip("0").rstrip(".") if hours >= 0.1 else f"{hours:.2g}"

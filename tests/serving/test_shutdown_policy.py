@@ -212,7 +212,7 @@ def test_a_server_whose_run_has_cost_enough_stays_until_its_arrays_have_ended(
     assert (server.explain_leaving(), server.final, server.outlasts_job) == ("", False, False)
     ended.set()
     until(server.explain_leaving, "the arrays' end")
-    assert server.explain_leaving() == "max_gpu_hours reached: 5 of 5"
+    assert server.explain_leaving() == "max_gpu_hours reached: 5.00 of 5.00"
     assert server.final
 
 
@@ -301,7 +301,11 @@ def test_a_limit_that_is_raised_is_not_reached_any_more(
     run_dir = make_run(tmp_path)
     limited = Budget(run_dir)
     change(run_dir, max_gpu_hours=5)
-    assert limited.check(load_plan(run_dir)) == limited.reached == "max_gpu_hours reached: 5 of 5"
+    assert (
+        limited.check(load_plan(run_dir))
+        == limited.reached
+        == "max_gpu_hours reached: 5.00 of 5.00"
+    )
     change(run_dir, max_gpu_hours=6)
     assert limited.check(load_plan(run_dir)) == limited.reached == ""
 
@@ -322,10 +326,10 @@ def test_hours_count_every_replica_and_the_configured_cards_where_none_are_accou
     cost = compute_cost(runs, {}, 9999.0)
     assert sum_hours(plan, cost) == pytest.approx(3 + 1.5 + 1)
     assert describe_reached(plan, 4.999) == ""
-    assert describe_reached(plan, 5.02) == "max_gpu_hours reached: 5.02 of 5"
+    assert describe_reached(plan, 5.02) == "max_gpu_hours reached: 5.02 of 5.00"
     limit = build_limit_status(plan, cost)
     assert limit == LimitStatus(max_gpu_hours=5.0, used=5.5, reached=True)
-    assert "5.5 of 5 accelerator-hours used: max_gpu_hours reached" in str(limit)
+    assert "5.50 of 5.00 accelerator-hours used: max_gpu_hours reached" in str(limit)
     free = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"max_gpu_hours": None})})
     assert describe_reached(free, 1e9) == ""
     assert build_limit_status(free, cost) is None
