@@ -43,6 +43,7 @@ TimeLimit = Annotated[
 # Three numbers, because YAML reads 0.10 as 0.1.
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+\S*$"), FromNumber()]
 OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
+Placement = Literal["hetjob", "apart"]
 
 
 class JobResources(Strict):
@@ -132,6 +133,9 @@ class ClusterProfile(Strict):
     left out."""
     server_env: dict[EnvName, Annotated[str, FromNumber()]] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
+    placement: Placement = "apart"
+    """`apart`: each server is a job of its own; `hetjob`: the user's server and an assistant's are
+    one heterogeneous job, and Slurm starts both at once, or neither."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array (without Slurm, of all arrays together); unset: from what
     the servers can batch."""

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 
 from emobench.core.ranges import parse_numbers
 
+PART_ID = "EMOBENCH_JOB_ID"
+"""The number of one part of a heterogeneous job, in that part: SLURM_JOB_ID is its first part's."""
+
 
 def read_slurm_job_id(environ: Mapping[str, str] = os.environ) -> str:
     """Return Slurm's number of this job (of this task, in an array); empty outside of Slurm."""
-    return environ.get("SLURM_JOB_ID", "")
+    return environ.get(PART_ID) or environ.get("SLURM_JOB_ID", "")
 
 
 def read_local_job_id(environ: Mapping[str, str] = os.environ) -> str:
@@ -42,8 +45,10 @@ def get_array_id(job_id: str) -> str:
 
 
 def expand_id(job_id: str) -> list[str]:
-    """Return the job ids of one row: '20_[3-4,7-9%2]' -> 20_3, 20_4, 20_7, 20_8, 20_9; '20' ->
-    20."""
+    """Return the job ids of one row: '20_[3-4,7-9%2]' -> 20_3, 20_4, 20_7, 20_8, 20_9; '20' -> 20;
+    '20+1', the second part of a heterogeneous job, whose parts have consecutive numbers -> 21."""
+    if part := re.fullmatch(r"(\d+)\+(\d+)", job_id):
+        return [str(int(part[1]) + int(part[2]))]
     match = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", job_id)
     if match is None:
         return [job_id]

@@ -15,10 +15,13 @@ import submitit
 from submitit.core import utils
 from submitit.slurm.slurm import SlurmJob
 
+from emobench.core.job_id import PART_ID
+
 SBATCH_TIMEOUT_S = 120
 
 
 OWN_JOB = re.compile(
+    rf"{PART_ID}$|"
     r"SLURM_(?!CONF$)|SLURMD_|PMI|CUDA_VISIBLE_DEVICES$|GPU_DEVICE_ORDINAL$|ROCR_VISIBLE_DEVICES$|"
     r"ZE_AFFINITY_MASK$|HABANA_VISIBLE_"
 )

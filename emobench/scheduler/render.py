@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ GUARD = "emobench_guard"
 CLEANUP_SCRIPT = "cleanup.sbatch"
 """Name of the script that runs after the arrays."""
 _SCRIPTS = re.compile(
-    r"(user_vllm|assistant_vllm_.+|tau_array_.+|cleanup)\.sbatch|serve_.+\.sh|settings_.+\.json|"
+    r"(user_vllm|assistant_vllm_.+|servers_.+|tau_array_.+|cleanup)\.sbatch|serve_.+\.sh|settings_.+\.json|"
     rf"{re.escape(CONTAINER_RC)}|{GUARD}\.py"
 )
 CLEANUP_S = 20 * 60
@@ -48,6 +48,32 @@ def name_server_script(server: str) -> str:
     if server == USER_SERVER:
         return "user_vllm.sbatch"
     return f"assistant_vllm_{server.removeprefix('assistant_')}.sbatch"
+
+
+def name_pair_script(assistant: str) -> str:
+    """Return the name of the script that starts the user's server and this one together."""
+    return f"servers_{assistant.removeprefix('assistant_')}.sbatch"
+
+
+def list_pairs(plan: Plan) -> list[tuple[str, str]]:
+    """Return the list_pairs of servers that one heterogeneous job can start; none where the profile
+    places them apart, or on this machine."""
+    servers = list_servers(plan.sweep)
+    # A server across several nodes starts a step of its own job on each of them.
+    small = [name for name, model in servers.items() if model.nodes == 1]
+    profile = plan.profile
+    if profile.one_machine or profile.placement != "hetjob" or USER_SERVER not in small:
+        return []
+    return [(USER_SERVER, name) for name in small if name != USER_SERVER]
+
+
+def find_first_pair(plan: Plan, instances: Collection[str]) -> tuple[str, ...]:
+    """Return the first pair of servers of which both are among `instances`; empty if there is none.
+
+    One pair is enough for the cells of one assistant to begin; with all assistants in the job it
+    would wait for all their cards.
+    """
+    return next((pair for pair in list_pairs(plan) if set(pair).issubset(instances)), ())
 
 
 def build_server_arguments(instance: str, takes_over: str = "") -> tuple[str, ...]:
@@ -156,9 +182,11 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
             path = f"export PYTHONPATH={_quote_sh(run_dir.scripts)}{before}"
             texts[CONTAINER_RC] = f'{path}\nexport VLLM_USE_RUST_FRONTEND=0\nexec "$@"\n'
         texts[f"{GUARD}.py"] = Path(guard.__file__).read_text(encoding="utf-8")
+    parts: dict[str, dict[str, Any]] = {}
     for server, model in list_servers(plan.sweep).items():
         values = shared | _build_server_values(plan, run_dir, server, model)
         values |= comment(JobKind.SERVER, server, model.model)
+        parts[server] = values
         kind = name_server_log(server)
         texts[name_server_script(server)] = environment.get_template(f"{kind}.sbatch.j2").render(
             values
@@ -167,6 +195,11 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         texts[name_serve_script(server)] = engine.render(values)
         if isinstance(model, ScriptedModel):
             texts[Path(values["settings"]).name] = _dump_settings(plan, model)
+    for pair in list_pairs(plan):
+        together = environment.get_template("servers.sbatch.j2")
+        values = shared | {"parts": _build_parts([parts[name] for name in pair])}
+        values |= {"output": _format_output(plan, "servers_%j.out")}
+        texts[name_pair_script(pair[1])] = together.render(values)
     array = environment.get_template("tau_array.sbatch.j2")
     for block in plan.blocks:
         cells = f"cells {block.first_cell}-{block.cells[-1]}"
@@ -211,8 +244,25 @@ def _build_server_values(
         else [],
         "container_rc": str(run_dir.scripts / CONTAINER_RC),
         "output": _format_output(plan, f"{name_server_log(server)}_%j.out"),
+        "script": str(run_dir.scripts / name_server_script(server)),
+        "log": _format_output(plan, name_server_log(server)),
         "warning_s": _choose_warning_s(resources),
     }
+
+
+def _build_parts(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the values of a heterogeneous job's parts: they end together, so that the shorter time
+    limit is that of both."""
+    limits = [part["resources"].time for part in parts]
+    if all(map(parse_limit_s, limits)):
+        shorter = {"time": min(limits, key=lambda limit: parse_limit_s(limit) or 0)}
+    else:
+        shorter = {}
+    resources = [part["resources"].model_copy(update=shorter) for part in parts]
+    return [
+        part | {"resources": each, "warning_s": _choose_warning_s(each)}
+        for part, each in zip(parts, resources, strict=True)
+    ]
 
 
 def _build_array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:

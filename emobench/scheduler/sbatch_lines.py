@@ -12,9 +12,11 @@ from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
     build_server_arguments,
+    find_first_pair,
     format_array_option,
     has_cleanup,
     name_array_script,
+    name_pair_script,
     name_server_script,
 )
 from emobench.store.hosted_keys import list_key_variables
@@ -66,7 +68,15 @@ def format_sbatch_lines(
     sbatch = f"env{withheld} sbatch " if withheld else "sbatch "
     dependencies = find_waiting_servers(jobs, states)
     started = _find_started_servers(jobs, states)
+    if pair := find_first_pair(plan, servers):
+        variable = names.choose("servers")
+        script = quote_words([scripts / name_pair_script(pair[1])])
+        yield f"{variable}=$({sbatch}--parsable {script})"
+        # Both parts begin with the first.
+        dependencies |= {name: f"${variable}" for name in pair if name not in started}
     for instance in servers:
+        if instance in pair:
+            continue
         variable = names.choose(instance)
         command = ["--parsable", str(scripts / name_server_script(get_server_name(instance)))]
         yield f"{variable}=$({sbatch}{quote_words([*command, *build_server_arguments(instance)])})"
@@ -77,7 +87,7 @@ def format_sbatch_lines(
         if not (cells := missing.get(block.name)):
             continue
         needed = list_needed_servers(block.assistant)
-        after = [dependencies[server] for server in needed if server in dependencies]
+        after = dict.fromkeys(dependencies[name] for name in needed if name in dependencies)
         options = f"--dependency=after:{':'.join(after)} " if after else ""
         command = [
             format_array_option(plan, block, cells),

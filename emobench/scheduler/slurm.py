@@ -32,9 +32,11 @@ from emobench.scheduler.job_comment import JobComment, find_run_in_comment, read
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
     build_server_arguments,
+    find_first_pair,
     format_array_option,
     has_cleanup,
     name_array_script,
+    name_pair_script,
     name_server_script,
 )
 from emobench.scheduler.sbatch_lines import find_waiting_servers
@@ -87,10 +89,11 @@ class SlurmScheduler(Scheduler):
         servers; servers without an array are taken back."""
         submitted: list[JobRecord] = []
 
-        def note(job: JobRecord) -> None:
-            submitted.append(job)
-            add_jobs(run_dir, [job])
-            on_job(job)
+        def note(*jobs: JobRecord) -> None:
+            submitted.extend(jobs)
+            add_jobs(run_dir, jobs)
+            for job in jobs:
+                on_job(job)
 
         try:
             executor = _make_executor(run_dir, plan)
@@ -99,7 +102,12 @@ class SlurmScheduler(Scheduler):
                 # wait.
                 run_dir.endpoint(server).unlink(missing_ok=True)
                 run_dir.successor(server).unlink(missing_ok=True)
-                note(_submit_server(executor, run_dir, server))
+            pair = find_first_pair(plan, servers)
+            if pair:
+                note(*_submit_pair(executor, run_dir, pair))
+            for server in servers:
+                if server not in pair:
+                    note(_submit_server(executor, run_dir, server))
             own = self._read_own_jobs(run_dir, JobKind.SERVER)
             waiting = find_waiting_servers(own, self.ask_states(own))
             for block in plan.blocks:
@@ -349,6 +357,15 @@ def _submit_server(
         comment = JobComment(job.kind, instance, takes_over)
         options = [f"--comment={comment.write(run_dir, f'replica {get_replica_number(instance)}')}"]
     return sbatch(executor, run_dir, job, options, arguments)
+
+
+def _submit_pair(executor: ScriptExecutor, run_dir: RunDir, pair: Sequence[str]) -> list[JobRecord]:
+    """Submit two servers as one heterogeneous job, and return the records of its parts, whose ids
+    are consecutive."""
+    script = name_pair_script(pair[1])
+    first, second = (make_record(JobKind.SERVER, name, "", script) for name in pair)
+    first = sbatch(executor, run_dir, first)
+    return [first, replace(second, job_id=str(int(first.job_id) + 1))]
 
 
 def sbatch(

@@ -17,6 +17,9 @@ from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob
 COMMAND_TIMEOUT_S = 60.0
 CHUNK = 200
 """Job ids in one command."""
+HARMLESS = re.compile("Invalid job id|individual component of heterogeneous job")
+"""What scancel says of a job that has ended, and of a part of one that has not begun: that goes
+with its first part."""
 ACCOUNTING_FIELDS = "JobID,Submit,Start,End,AllocTRES"
 # Seconds since the epoch: local times are ambiguous for an hour a year.
 _WITH_EPOCH_TIMES = ("env", "SLURM_TIME_FORMAT=%s")
@@ -221,7 +224,7 @@ def cancel_slurm(job_ids: Sequence[str], deadline_s: float = 90.0) -> None:
     remaining = list(dict.fromkeys(job_ids))
     for start in range(0, len(remaining), CHUNK):
         output, error = run_command(["scancel", *remaining[start : start + CHUNK]])
-        if output is None and "Invalid job id" not in error:
+        if output is None and not all(map(HARMLESS.search, error.strip().splitlines() or [""])):
             raise EmobenchError(f"scancel failed: {error.strip()}")
     deadline = time.monotonic() + deadline_s
     while remaining:

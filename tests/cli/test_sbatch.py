@@ -114,6 +114,19 @@ def test_replicas_names_that_are_alike_and_odd_paths() -> None:
     assert "--dependency=after:$assistant_a_b --array" in lines("RUNNING")[3]
 
 
+def test_servers_of_a_heterogeneous_job_are_one_line() -> None:
+    site = CUDA.model_copy(update={"placement": "hetjob"})
+    plan = make_plan(site, user=scripted(), assistants={"a": scripted(), "b": scripted()})
+    servers = ["user", "assistant_a", "assistant_b"]
+    lines = list(format_sbatch_lines(plan, Path("s"), {"a": [0], "b": [4]}, servers, [], {}))
+    assert lines[:2] == [
+        "servers=$(sbatch --parsable s/servers_a.sbatch)",
+        "assistant_b=$(sbatch --parsable s/assistant_vllm_b.sbatch)",
+    ]
+    assert "--dependency=after:$servers --array=0%" in lines[2]
+    assert "--dependency=after:$servers:$assistant_b --array=0%" in lines[3]
+
+
 def test_a_run_dir_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["sbatch"]) == 2

@@ -22,7 +22,8 @@ from emobench.scheduler.slurm_commands import CommentedJob, ask_slurm_states, fi
         ("20_[3-4,7-9%2]", ["20_3", "20_4", "20_7", "20_8", "20_9"]),
         ("20_[5]", ["20_5"]),
         ("20_[0-6:3]", ["20_0", "20_3", "20_6"]),
-        ("20+0", ["20+0"]),
+        ("20+0", ["20"]),
+        ("20+1", ["21"]),
     ],
 )
 def test_rows_of_pending_tasks_are_expanded(row: str, ids: list[str]) -> None:

@@ -33,7 +33,7 @@ LARGE = VllmModel(
     nodes=2,
     tool_call_parser="llama3_json",
 )
-PLANS = ["cuda", "gaudi", "scripted", "nodes", "enroot"]
+PLANS = ["cuda", "gaudi", "scripted", "nodes", "enroot", "hetjob"]
 SHIPPED = ["cuda", "cuda-container", "sol-gaudi"]
 
 
@@ -44,6 +44,10 @@ def _plan(profile: str) -> Plan:
         return make_plan(shipped.model_copy(update=python), "/scratch/me/logs")
     if profile == "nodes":
         return make_plan(GAUDI, "/scratch/me/logs", assistants={"large": LARGE})
+    if profile == "hetjob":
+        shorter = GAUDI.assistant_server.model_copy(update={"time": "1:00:00"})
+        site = GAUDI.model_copy(update={"placement": "hetjob", "assistant_server": shorter})
+        return make_plan(site, "/scratch/me/logs")
     if profile == "enroot":
         container = Container(
             runtime="enroot",

@@ -75,6 +75,26 @@ def test_arrays_start_after_the_servers_that_have_not_started(
     assert jobs[4].cells == (0, 1, 3)
 
 
+def test_two_servers_of_a_heterogeneous_job_are_one_submission(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    together = plan.profile.model_copy(update={"placement": "hetjob"})
+    plan = plan.model_copy(update={"profile": together})
+    write_scripts(plan, run_dir)
+    slurm.answer("sbatch", 'echo >> ids; echo "Submitted batch job $((100 * $(wc -l < ids)))"')
+    jobs = SLURM.submit(plan, run_dir, {"a": [0]}, SERVERS)
+    assert [(job.name, job.job_id, job.script) for job in jobs[:4]] == [
+        ("user", "100", "scripts/servers_a.sbatch"),
+        ("assistant_a", "101", "scripts/servers_a.sbatch"),
+        ("user+2", "200", "scripts/user_vllm.sbatch"),
+        ("assistant_b", "300", "scripts/assistant_vllm_b.sbatch"),
+    ]
+    assert read_jobs(run_dir) == jobs
+    # Where one of the two is there already, the other is a job of its own.
+    jobs = SLURM.submit(plan, run_dir, {"a": [1]}, ["assistant_a"])
+    assert jobs[0].script == "scripts/assistant_vllm_a.sbatch"
+
+
 @pytest.mark.parametrize(
     ("first", "second", "dependency"),
     [

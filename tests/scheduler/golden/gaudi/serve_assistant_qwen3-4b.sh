@@ -15,7 +15,7 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
   cards="${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-}}"
   if [ -z "$cards" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
     # A GRES that is not called gpu sets no variable.
-    cards="$(scontrol show job -d "$SLURM_JOB_ID" |
+    cards="$(scontrol show job -d "${EMOBENCH_JOB_ID:-$SLURM_JOB_ID}" |
       sed -n 's/.*Nodes=\([^ ]*\) .*(IDX:\([0-9,-]*\)).*/\1 \2/p' |
       while read -r nodes indices; do
         if scontrol show hostnames "$nodes" | grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}"; then
