@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from emobench.core.files import write_bytes_atomic
 from emobench.scripted import server
 from emobench.scripted.command import main
 
@@ -19,7 +20,8 @@ ANSWERS = Path(sys.argv[1])
 
 async def health(_: server.ScriptedServer, request: web.Request) -> web.Response:
     if answers := ANSWERS.read_text():
-        ANSWERS.write_text(answers[1:])
+        # By rename: a file that is being written is empty for a moment, which says that all are taken.
+        write_bytes_atomic(ANSWERS, answers[1:].encode())
     return web.Response(status=503 if answers.startswith("x") else 200)
 
 
