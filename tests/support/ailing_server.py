@@ -20,7 +20,7 @@ ANSWERS = Path(sys.argv[1])
 
 async def health(_: server.ScriptedServer, request: web.Request) -> web.Response:
     if answers := ANSWERS.read_text():
-        # By rename: a file that is being written is empty for a moment, which says that all are taken.
+        # By rename: a file that is being written is empty for a moment, as if all were taken.
         write_bytes_atomic(ANSWERS, answers[1:].encode())
     return web.Response(status=503 if answers.startswith("x") else 200)
 
