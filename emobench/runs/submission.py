@@ -196,6 +196,8 @@ def submit(
     if not todo.submits and standing is None:
         save_plan(run_dir, plan)  # it was lost, and has been made again
     if not count and not waiting:
+        if standing is not None and (taken := take_changes(plan, standing)) != standing:
+            save_plan(run_dir, taken)
         return Submission((), 0, 0)
     refuse_if_spent(plan, run_dir)
     scheduler = schedulers.find_for(plan.profile)

@@ -205,6 +205,18 @@ def test_free_settings_hold_for_what_was_submitted_before(plan: Plan, run_dir: R
     assert scheduler.throttles == {}
 
 
+def test_a_finished_run_has_the_free_settings_of_its_file(plan: Plan, run_dir: RunDir) -> None:
+    run_dir.path.mkdir()
+    save_plan(run_dir, plan)
+    for cell in plan.cells:
+        finish_cell(run_dir, cell.number)
+    sweep = plan.sweep.model_copy(update={"max_cost": 7.0, "seed": 4})
+    changed = plan.model_copy(update={"sweep": sweep})
+    assert submit(changed, run_dir, schedulers=ScriptedScheduler().all()).missing == 0
+    standing = load_plan(run_dir).sweep
+    assert (standing.max_cost, standing.seed) == (7.0, plan.sweep.seed)
+
+
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "under way"])
 @pytest.mark.parametrize("damage", [None, "{"], ids=["gone", "cut off"])
 def test_a_plan_that_was_lost_is_written_again_where_nothing_is_submitted(
