@@ -38,7 +38,7 @@ from emobench.runs.cell_state import (
 )
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, Phase, is_live
-from emobench.scheduler.render import CLEANUP_SCRIPT, has_cleanup, is_script, render
+from emobench.scheduler.render import CLEANUP_SCRIPT, GUARD, has_cleanup, is_script, render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
 from emobench.serving.demand import (
@@ -139,6 +139,9 @@ def write_scripts(plan: Plan, run_dir: RunDir) -> list[Path]:
     save_plan(run_dir, plan)
     save_hosted_keys(run_dir, plan.sweep)
     paths = write_files(texts, run_dir.scripts)
+    if f"{GUARD}.py" in texts:
+        # vLLM's Python would make it as the umask says, and run the guard that somebody puts there.
+        make_folder(run_dir.scripts / "__pycache__")
     for stale in set(run_dir.scripts.iterdir()) - set(paths):
         if is_script(stale.name) and stale.is_file():
             stale.unlink()

@@ -241,6 +241,17 @@ def test_a_plan_that_was_lost_is_written_again_where_nothing_is_submitted(
     assert run_dir.plan.with_name("plan.json.damaged").exists() == (damage is not None)
 
 
+def test_nobody_else_puts_a_guard_beside_the_scripts(tmp_path: Path, run_dir: RunDir) -> None:
+    before = os.umask(0o002)
+    try:
+        submission.write_scripts(make_plan(CUDA, tmp_path / "logs"), run_dir)
+    finally:
+        os.umask(before)
+    assert (run_dir.scripts / "emobench_guard.py").exists()
+    for folder in (run_dir.scripts, run_dir.scripts / "__pycache__"):
+        assert folder.stat().st_mode & 0o022 == 0
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [
