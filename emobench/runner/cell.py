@@ -224,8 +224,10 @@ class _CellRun:
             try:
                 self.resolver.wait_for_servers(follower.endpoints)
             except ServersGone as error:
-                self.gone = self.gone or error
-                self.stop.set()
+                # Where the cell is being stopped, the wait was only interrupted.
+                if not self.stop.is_set():
+                    self.gone = self.gone or error
+                    self.stop.set()
                 break
         return record
 

@@ -261,6 +261,32 @@ def test_the_first_word_on_servers_that_are_gone_is_kept(
     assert run.said[-1] == f"cell 0: failed (endpoint_unavailable): {run.ending[2]}"
 
 
+def test_a_wait_for_servers_that_the_third_error_ends_says_nothing_of_them(
+    run_of: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = threading.Event()
+    stock = cell_module._CellRun._write
+
+    def write(cell_run: Any, records: Any) -> None:
+        if any(record.task_id == 2 for record in records):
+            assert waiting.wait(20)
+        stock(cell_run, records)
+
+    def wait(resolver: Any, *_: object) -> None:
+        if (3, 1) in run.begun:
+            waiting.set()
+            while not resolver._interrupted():
+                time.sleep(0.01)
+            raise ServersGone("interrupted while waiting")
+
+    run = run_of(5)
+    monkeypatch.setattr(cell_module._CellRun, "_write", write)
+    monkeypatch.setattr(EndpointResolver, "wait_for_servers", wait)
+    assert run.run(lambda task, attempt: failed()) == 1
+    assert waiting.is_set()
+    assert run.ending == ("incomplete", "infra_errors", "away")
+
+
 def test_no_more_than_the_sweep_says_converse_at_a_time(run_of: Callable[..., Run]) -> None:
     here, most = threading.Barrier(3), []
 
