@@ -18,7 +18,7 @@ TIMES = 7
 IMPORTS = "; ".join(
     ["from emobench.benchmarks.adapter import load_benchmark", "benchmark = load_benchmark()"]
     + [
-        f"benchmark.module('{name}')"
+        f"benchmark.import_module('{name}')"
         for name in (
             "envs.retail",
             "envs.user",
