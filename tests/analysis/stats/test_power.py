@@ -173,6 +173,11 @@ def test_the_limits_of_a_design_are_its_own() -> None:
             critical_ratio(50, 0.05, power)
 
 
+def test_two_tasks_show_a_drop_where_tasks_are_alike() -> None:
+    drop = solve_drop(Difficulty(0.5, 0.25, ""), 2, MOST_TRIALS)
+    assert drop is not None and 0 < drop < 0.5
+
+
 def test_designs_without_an_answer() -> None:
     hard = PUBLISHED["retail"]
     assert solve_drop(hard, 1, 4) is None
