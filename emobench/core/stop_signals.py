@@ -50,5 +50,7 @@ class StopRequest(threading.Event):
             restore()
 
     def _ask(self, received: str) -> None:
-        self.received = received
+        # A warning that comes after a cancellation does not make it a time limit's.
+        if self.received not in URGENT:
+            self.received = received
         self.set()

@@ -13,7 +13,7 @@ from emobench.core.files import describe_failure
 from emobench.core.output import flatten, say
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
-from emobench.core.stop_signals import StopRequest
+from emobench.core.stop_signals import WARNING, StopRequest
 from emobench.core.sweep import Cell
 from emobench.core.wording import pluralise
 from emobench.core.worker_pool import WorkerPool
@@ -75,7 +75,9 @@ def run_cell(
                 if not message:
                     run = _CellRun(plan, run_dir, cell, store, summary, stop, progress, limit)
                     reason, message = run.probe() or run.converse(missing)
-                    summary.note_fruit(not store.list_finished().isdisjoint(missing))
+                    fruit = not store.list_finished().isdisjoint(missing)
+                    if fruit or stop.received == WARNING:
+                        summary.note_fruit(fruit)
             except ServersGone as error:
                 reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)

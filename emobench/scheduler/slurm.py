@@ -296,7 +296,8 @@ class SlurmScheduler(Scheduler):
 
     def requeue(self) -> bool:
         """Requeue this job. Ends this process: Slurm ends the job before it starts it again."""
-        job_id = read_slurm_job_id()
+        # Of a heterogeneous job its first part: the others go with it.
+        job_id = os.environ.get("SLURM_JOB_ID", "")
         if not job_id:
             return False
         output, error = run_command(["scontrol", "requeue", job_id])

@@ -23,6 +23,18 @@ def test_a_signal_asks_and_the_handlers_of_before_come_back(number: signal.Signa
     assert signal.getsignal(number) is before
 
 
+def test_a_warning_after_a_cancellation_changes_nothing() -> None:
+    stop = StopRequest()
+    with stop.on_signals():
+        for number, word in (
+            ("SIGUSR1", "SIGUSR1"),
+            ("SIGTERM", "SIGTERM"),
+            ("SIGUSR1", "SIGTERM"),
+        ):
+            os.kill(os.getpid(), signal.Signals[number])
+            assert stop.received == word
+
+
 def test_another_thread_gets_no_signals_and_works_all_the_same() -> None:
     stop, before, found = StopRequest(), signal.getsignal(signal.SIGTERM), []
 

@@ -21,6 +21,7 @@ from tests.support.model_server import Reply, is_user, recording
 from tests.support.plans import make_plan
 from tests.support.slurm_commands import SlurmCommands
 
+HM = Reply("Hm.")
 SITE = ClusterProfile(name="site", scheduler="slurm")
 
 
@@ -36,8 +37,11 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmCommands:
 class Task:
     """A cell of two tasks, which is warned while the conversation on `warned_at` is under way."""
 
-    def __init__(self, folder: Path, warned_at: int, kind: signal.Signals) -> None:
+    def __init__(
+        self, folder: Path, warned_at: int, kind: signal.Signals, reply: Reply = HM
+    ) -> None:
         self.folder, self._warned_at, self._kind = folder, warned_at, kind
+        self._reply = reply
         self.warnings: list[str] = []
 
     def start(self) -> int:
@@ -50,7 +54,7 @@ class Task:
                 if len(openings) == self._warned_at:
                     os.kill(os.getpid(), self._kind)
                     warned.wait(20)
-            return Reply("Hm.")
+            return self._reply
 
         with recording(answer) as server:
             plan, run_dir = self._planned(OpenAIModel(model="m", base_url=server.url))
@@ -110,6 +114,20 @@ def test_a_task_whose_time_is_too_short_for_a_conversation_ends(
     assert "give the array more time" in task.warnings[0]
     summary = json.loads((tmp_path / "run" / "cells" / "0" / "variant_summary.json").read_text())
     assert summary["fruitless_starts"] == 3
+
+
+def test_a_start_that_an_unanswering_model_ends_is_no_matter_of_time(
+    slurm: SlurmCommands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr("emobench.runner.cell.ERRORS_IN_A_ROW", 1)
+            patch.setattr("emobench.runner.cell.MAX_ATTEMPTS", 1)
+            task = Task(tmp_path, 0, signal.SIGUSR1, Reply(status=503, error="away"))
+            assert task.start() == 1
+    assert requeued(slurm) == 0
+    assert Task(tmp_path, 1, signal.SIGUSR1).start() == 1
+    assert requeued(slurm) == 1
 
 
 def test_a_conversation_that_ends_sets_the_count_back(slurm: SlurmCommands, tmp_path: Path) -> None:

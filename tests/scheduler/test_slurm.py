@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emobench.core.errors import EmobenchError, SubmissionRefused
+from emobench.core.job_id import PART_ID
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.runs.submission import write_scripts
@@ -220,6 +221,11 @@ def test_only_a_job_that_was_told_to_make_way_is_queued_again(
     slurm.say("scontrol", f"JobId=7 StartTime=100 EndTime=200 PreemptTime={time}")
     assert SLURM.requeue_if_preempted() == preempted
     assert ("requeue 7" in slurm.calls("scontrol")) == preempted
+    # A part of a heterogeneous job has a number of its own, and is queued again with the first.
+    monkeypatch.setenv(PART_ID, "8")
+    assert SLURM.requeue_if_preempted() == preempted
+    assert "requeue 8" not in slurm.calls("scontrol")
+    monkeypatch.delenv(PART_ID)
     monkeypatch.delenv("SLURM_JOB_ID")
     assert not SLURM.requeue_if_preempted()
 
