@@ -245,14 +245,16 @@ def ask_slurm_accounts(job_ids: Sequence[str]) -> Accounts:
     rows: dict[str, list[Accounted]] = {}
     command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
     for start in range(0, len(job_ids), CHUNK):
-        ids = ",".join(job_ids[start : start + CHUNK])
-        output, error = run_command(
-            [*_WITH_EPOCH_TIMES, *command, f"--format={ACCOUNTING_FIELDS}", f"--jobs={ids}"]
-        )
+        ids = job_ids[start : start + CHUNK]
+        asked = [f"--format={ACCOUNTING_FIELDS}", f"--jobs={','.join(ids)}"]
+        output, error = run_command([*_WITH_EPOCH_TIMES, *command, *asked])
         if output is None:
             return Accounts(rows, " ".join(error.split()) or "sacct failed")
+        # The first part of a heterogeneous job brings the others, which are asked for as well.
+        wanted = set(map(get_array_id, ids))
         for row in parse_accounting(output):
-            rows.setdefault(row.job_id, []).append(row)
+            if get_array_id(row.job_id) in wanted:
+                rows.setdefault(row.job_id, []).append(row)
     return Accounts(rows)
 
 

@@ -13,6 +13,7 @@ from emobench.core.run_dir import RunDir
 from emobench.runs.submission import write_scripts
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import JobState
+from emobench.scheduler.job_comment import JobComment
 from emobench.scheduler.slurm import SlurmScheduler
 from emobench.scheduler.slurm_commands import ask_slurm_states, cancel_slurm
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
@@ -94,6 +95,26 @@ def test_two_servers_of_a_heterogeneous_job_are_one_submission(
     # Where one of the two is there already, the other is a job of its own.
     jobs = SLURM.submit(plan, run_dir, {"a": [1]}, ["assistant_a"])
     assert jobs[0].script == "scripts/assistant_vllm_a.sbatch"
+
+
+def test_the_parts_of_a_heterogeneous_job_are_told_apart(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """squeue and sacct name them 7+0 and 7+1, and answer for both where the first is asked for."""
+    user, assistant = (
+        JobComment(JobKind.SERVER, name).write(run_dir, "study") for name in ("user", "assistant_a")
+    )
+    slurm.say("squeue", f"7+0|PENDING|100|{user}", f"7+1|PENDING|100|{assistant}")
+    found = SLURM.find_jobs(plan, run_dir)
+    assert [(job.name, job.job_id) for job in found] == [("user", "7"), ("assistant_a", "8")]
+    queue(slurm, **{"j7+0": "RUNNING", "j7+1": "PENDING"})
+    states = SLURM.ask_states(found)
+    assert {job: state.state for job, state in states.items()} == {"7": "RUNNING", "8": "PENDING"}
+    # In two commands, as with hundreds of jobs: each run counts once.
+    monkeypatch.setattr(slurm_commands, "CHUNK", 1)
+    slurm.say("sacct", "7+0|100|110|200|gres/gpu=2", "7+1|100|110|200|gres/gpu=1")
+    rows = SLURM.ask_accounts(["7", "8"]).rows
+    assert {job: len(runs) for job, runs in rows.items()} == {"7": 1, "8": 1}
 
 
 @pytest.mark.parametrize(
