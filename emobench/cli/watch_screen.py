@@ -13,6 +13,7 @@ from rich.text import Text
 from emobench.cli.terminal import make_table, wrap
 from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.output import flatten
+from emobench.core.wording import format_duration
 from emobench.runs.server_state import ServerState
 from emobench.runs.watching.episodes import Trouble
 from emobench.runs.watching.state import ServerRow, VariantRow, WatchState
@@ -115,17 +116,6 @@ def list_changes(state: WatchState) -> tuple[object, ...]:
 def format_clock(iso: str) -> str:
     """Return the local time of day."""
     return datetime.fromisoformat(iso).astimezone().strftime("%H:%M:%S")
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as 40 s, 12 min, 2 h 05 min, 3 d 4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _build_head(state: WatchState) -> list[Text]:

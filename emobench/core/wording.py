@@ -1,4 +1,4 @@
-"""Numbers in a sentence."""
+"""Numbers and durations in a sentence."""
 
 from __future__ import annotations
 
@@ -11,3 +11,14 @@ def pluralise(count: float, noun: str) -> str:
     """
     number = f"{count:g}" if isinstance(count, float) else f"{count:,}"
     return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as 40 s, 12 min, 2 h 05 min, 3 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

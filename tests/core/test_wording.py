@@ -1,10 +1,10 @@
-"""Counts with their nouns."""
+"""Counts with their nouns, and durations."""
 
 from __future__ import annotations
 
 import pytest
 
-from emobench.core.wording import pluralise
+from emobench.core.wording import format_duration, pluralise
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,11 @@ from emobench.core.wording import pluralise
 )
 def test_a_noun_follows_its_count(count: float, expected: str) -> None:
     assert pluralise(count, "minute") == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "1 h 00 min"), (200_000, "2 d 7 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

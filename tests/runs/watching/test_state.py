@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emobench.cli.terminal import render_plain
-from emobench.cli.watch_screen import format_duration, format_line, list_changes, render_screen
+from emobench.cli.watch_screen import format_line, list_changes, render_screen
 from emobench.llm.engine_metrics import Load
 from emobench.runs.server_state import ServerState, ServerStatus
 from emobench.runs.status import CellCounts, CellProblem, EpisodeCounts, RunStatus
@@ -265,11 +265,3 @@ def test_json_has_everything_but_the_looks() -> None:
     assert "looks" not in data["servers"][0]
     assert data["newest_error"]["where"] == "cell 1"
     assert data["missing"] == ["sacct: slurmdbd is away"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "1 h 00 min"), (200_000, "2 d 7 h")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
