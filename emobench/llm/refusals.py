@@ -53,6 +53,28 @@ _BLANK = re.compile(
 )
 """A message has no words, which most servers call a matter of its content."""
 
+_EMPTY_ACCOUNT = re.compile(
+    r"insufficient[ _](?:quota|balance|funds|credits?)|credit balance is too low"
+    r"|out of credits?\b|credits? (?:is|are|has been|have been) (?:depleted|exhausted)"
+    r"|(?:billing(?:[ _]hard)?|spend(?:ing)?)[ _]limit|budget[ _](?:has been )?exceeded"
+    # Google, of a model that the account has no quota for at all.
+    r"|\blimit: 0\b",
+    re.IGNORECASE,
+)
+"""Money or credit is lacking, which no waiting brings."""
+_QUOTA_EXCEEDED = re.compile(r"exceeded your (?:current )?quota", re.IGNORECASE)
+"""OpenAI of an empty account; Google of any limit, and then with a word on when to try again."""
+
+
+def is_account_empty(words: str, *, will_heal: bool) -> bool:
+    """Return whether a server that has had too many requests says that it wants money.
+
+    `words` are all of its answer; `will_heal`: it also says when to try again.
+    """
+    if _EMPTY_ACCOUNT.search(words):
+        return True
+    return not will_heal and _QUOTA_EXCEEDED.search(words) is not None
+
 
 def is_context_overflow(status: int, words: str) -> bool:
     """Return whether a server refuses a conversation because it is too long for the model."""
