@@ -18,7 +18,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import sqrt
-from typing import Literal
+
+from emobench.core.models import Hardware, ModelSize
 
 STEP_OVERHEAD_S, REQUEST_OVERHEAD_S = 5e-4, 5e-6
 MEMORY_USED = 0.9
@@ -26,9 +27,6 @@ MEMORY_USED = 0.9
 ACTIVATIONS_BYTES = 3e9
 """What the largest step needs besides weights and cache."""
 ROUNDING_S = 1e-9
-
-Hardware = Literal["h100", "a100", "gaudi2"]
-Size = Literal["4b", "8b", "32b"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ ACCELERATORS: dict[Hardware, Accelerator] = {
 
 
 @dataclass(frozen=True)
-class ModelSize:
+class Architecture:
     """A dense model in BF16."""
 
     parameters: float
@@ -64,10 +62,10 @@ class ModelSize:
     """Cache of one token: 2 x layers x key-value heads x head size x 2 bytes."""
 
 
-SIZES: dict[Size, ModelSize] = {
-    "4b": ModelSize(4.02e9, 2 * 36 * 8 * 128 * 2),  # Qwen3-4B
-    "8b": ModelSize(8.19e9, 2 * 36 * 8 * 128 * 2),  # Qwen3-8B
-    "32b": ModelSize(32.8e9, 2 * 64 * 8 * 128 * 2),  # Qwen3-32B
+SIZES: dict[ModelSize, Architecture] = {
+    "4b": Architecture(4.02e9, 2 * 36 * 8 * 128 * 2),  # Qwen3-4B
+    "8b": Architecture(8.19e9, 2 * 36 * 8 * 128 * 2),  # Qwen3-8B
+    "32b": Architecture(32.8e9, 2 * 64 * 8 * 128 * 2),  # Qwen3-32B
 }
 
 
@@ -118,7 +116,7 @@ class TimeModel:
         return steps
 
 
-def build_time_model(hardware: Hardware, size: Size, max_num_seqs: int | None = None) -> TimeModel:
+def build_time_model(hardware: Hardware, size: ModelSize) -> TimeModel:
     """Return the time model of a model of that size on one such card."""
     card, model = ACCELERATORS[hardware], SIZES[size]
     bandwidth = card.bandwidth * card.bandwidth_reached
@@ -130,7 +128,7 @@ def build_time_model(hardware: Hardware, size: Size, max_num_seqs: int | None = 
         cache_tokens=int(
             (card.memory * MEMORY_USED - weights - ACTIVATIONS_BYTES) / model.kv_bytes
         ),
-        max_num_seqs=max_num_seqs or card.max_num_seqs,
+        max_num_seqs=card.max_num_seqs,
         max_num_batched_tokens=card.max_num_batched_tokens,
     )
 
