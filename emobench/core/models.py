@@ -143,7 +143,6 @@ class Faults(Strict):
 
 
 Hardware = Literal["h100", "a100", "gaudi2"]
-ModelSize = Literal["4b", "8b", "32b"]
 
 
 class ScriptedModel(Sampling):
@@ -158,9 +157,9 @@ class ScriptedModel(Sampling):
     latency_ms: float = Field(default=0, ge=0, le=600_000)
     """Milliseconds before each reply."""
     hardware: Hardware | None = None
-    """Take the time that a vLLM with one such card would take (docs/performance.md)."""
-    model_size: ModelSize = "4b"
-    """With `hardware`: the size of the model."""
+    """Take the time that a vLLM on `accelerators` such cards (at least one) would take."""
+    model_size: float = Field(default=4, gt=0, le=1000)
+    """With `hardware`: billions of parameters."""
     time_scale: float = Field(default=1, gt=0, le=10_000)
     """With `hardware`: seconds of that time in a real second."""
     faults: Faults = Faults()

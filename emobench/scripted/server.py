@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from emobench.config.variants import load_builtin
 from emobench.core.errors import InvalidInput, Problem, suggest_nearest
+from emobench.core.hardware import ModelSize
 from emobench.core.models import ScriptedModel
 from emobench.core.output import say
 from emobench.core.sweep import BUILTIN_VARIANTS
@@ -156,9 +157,12 @@ class ScriptedServer:
         self.assistant = Assistant(Library(), self.scripted.mistakes, settings.seed, known)
         self.clock: EngineClock | None = None
         """None: requests take no time but `latency_ms`."""
-        if self.scripted.hardware is not None:
-            model = build_time_model(self.scripted.hardware, self.scripted.model_size)
-            self.clock = EngineClock(model, self.scripted.time_scale)
+        if (hardware := self.scripted.hardware) is not None:
+            size = ModelSize(self.scripted.model_size, self.scripted.model_size)
+            cards = max(1, self.scripted.accelerators)
+            self.clock = EngineClock(
+                build_time_model(hardware, size, cards), self.scripted.time_scale
+            )
 
     def reply(self, request: ChatRequest) -> Reply:
         """Reply without side effects: find who is asked, and what that one says. Raises

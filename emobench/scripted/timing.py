@@ -19,53 +19,36 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import sqrt
 
-from emobench.core.models import Hardware, ModelSize
+from emobench.core.errors import InvalidInput, Problem
+from emobench.core.hardware import CARDS, MEMORY_SHARE, ModelSize
+from emobench.core.models import Hardware
 
 STEP_OVERHEAD_S, REQUEST_OVERHEAD_S = 5e-4, 5e-6
-MEMORY_USED = 0.9
-"""Of a card's memory: vLLM's `gpu_memory_utilization`, less what it does not give to the cache."""
-ACTIVATIONS_BYTES = 3e9
+ACTIVATIONS_GB = 3.0
 """What the largest step needs besides weights and cache."""
+LEAST_CACHE_TOKENS = 8192
+"""For less than one conversation of tau-bench no server is started."""
 ROUNDING_S = 1e-9
 
 
 @dataclass(frozen=True)
-class Accelerator:
-    """A card, and how much of its data sheet's figures a server reaches."""
+class Reach:
+    """What a server gets of a card's data sheet in a step, and vLLM's defaults there.
 
-    memory: float
-    """Bytes."""
+    core/hardware.py has lower shares: those of whole runs, in which prompts are computed between
+    the tokens of others. Here each is counted by itself.
+    """
+
     bandwidth: float
-    """Bytes a second."""
     flops: float
-    """Dense BF16 operations a second."""
-    bandwidth_reached: float
-    flops_reached: float
     max_num_seqs: int
-    """vLLM's default for the card."""
     max_num_batched_tokens: int
 
 
-ACCELERATORS: dict[Hardware, Accelerator] = {
-    "h100": Accelerator(80e9, 3.35e12, 989e12, 0.85, 0.6, 1024, 8192),
-    "a100": Accelerator(80e9, 2.039e12, 312e12, 0.84, 0.71, 256, 2048),
-    "gaudi2": Accelerator(96e9, 2.45e12, 432e12, 0.72, 0.7, 256, 2048),
-}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A dense model in BF16."""
-
-    parameters: float
-    kv_bytes: float
-    """Cache of one token: 2 x layers x key-value heads x head size x 2 bytes."""
-
-
-SIZES: dict[ModelSize, Architecture] = {
-    "4b": Architecture(4.02e9, 2 * 36 * 8 * 128 * 2),  # Qwen3-4B
-    "8b": Architecture(8.19e9, 2 * 36 * 8 * 128 * 2),  # Qwen3-8B
-    "32b": Architecture(32.8e9, 2 * 64 * 8 * 128 * 2),  # Qwen3-32B
+REACH: dict[Hardware, Reach] = {
+    "h100": Reach(0.85, 0.43, 1024, 8192),
+    "a100": Reach(0.84, 0.71, 256, 2048),
+    "gaudi2": Reach(0.72, 0.7, 256, 2048),
 }
 
 
@@ -116,20 +99,26 @@ class TimeModel:
         return steps
 
 
-def build_time_model(hardware: Hardware, size: ModelSize) -> TimeModel:
-    """Return the time model of a model of that size on one such card."""
-    card, model = ACCELERATORS[hardware], SIZES[size]
-    bandwidth = card.bandwidth * card.bandwidth_reached
-    weights = 2 * model.parameters
+def build_time_model(hardware: Hardware, size: ModelSize, cards: int = 1) -> TimeModel:
+    """Return the time model of a model of that size in BF16, whose layers so many cards share.
+
+    Raises InvalidInput where its weights leave no room for a conversation.
+    """
+    card, reach = CARDS[hardware], REACH[hardware]
+    bandwidth = card.bandwidth_gb_s * 1e9 * cards * reach.bandwidth
+    free_gb = (card.memory_gb * MEMORY_SHARE - ACTIVATIONS_GB) * cards - size.weight_gb
+    cache_tokens = int(free_gb * 1e6 / size.cache_kb_per_token)
+    if cache_tokens < LEAST_CACHE_TOKENS:
+        message = f"{size.total:g}B leaves no room for a cache on {cards} x {card.title}"
+        hint = "take a smaller model_size, or more accelerators"
+        raise InvalidInput(Problem(message, key="model_size", hint=hint))
     return TimeModel(
-        weights_s=weights / bandwidth,
-        token_s=2 * model.parameters / (card.flops * card.flops_reached),
-        context_token_s=model.kv_bytes / bandwidth,
-        cache_tokens=int(
-            (card.memory * MEMORY_USED - weights - ACTIVATIONS_BYTES) / model.kv_bytes
-        ),
-        max_num_seqs=card.max_num_seqs,
-        max_num_batched_tokens=card.max_num_batched_tokens,
+        weights_s=size.weight_gb * 1e9 / bandwidth,
+        token_s=2e9 * size.active / (card.tflops * 1e12 * cards * reach.flops),
+        context_token_s=size.cache_kb_per_token * 1e3 / bandwidth,
+        cache_tokens=cache_tokens,
+        max_num_seqs=reach.max_num_seqs,
+        max_num_batched_tokens=reach.max_num_batched_tokens,
     )
 
 
@@ -241,7 +230,7 @@ class BatchingEngine:
         )
 
     def advance(self, to_s: float) -> list[int]:
-        """Let time pass and return the numbers of the requests that are done by `to_s`, in order."""
+        """Let time pass and return the numbers of the requests done by `to_s`, in order."""
         done: list[int] = []
         to_s += ROUNDING_S
         while True:
@@ -257,9 +246,7 @@ class BatchingEngine:
                 steps = self._count_free_steps()
                 if self._now_s + self._sum_steps(steps) > to_s:
                     seconds = to_s - self._now_s
-                    self._decode(
-                        self.model.count_steps(seconds, self._batch, self._context), done
-                    )
+                    self._decode(self.model.count_steps(seconds, self._batch, self._context), done)
                     return done
                 self._decode(steps, done)
 
@@ -311,7 +298,7 @@ class BatchingEngine:
                 self._start_decoding(request, done)
 
     def _start_decoding(self, request: _Request, done: list[int]) -> None:
-        """The step that ends a prompt gives the first token of the reply."""
+        """Give the first token of the reply, with the step that ends the prompt."""
         request.generated += 1
         self._generated += 1
         self.counters.generation_tokens += 1
@@ -406,7 +393,7 @@ class BatchingEngine:
         while self._batch and (
             self._held + self._generated + self._batch > self.model.cache_tokens
         ):
-            number, request = next(reversed(self._running.items()))
+            request = next(reversed(self._running.values()))
             if request.to_compute:
                 self._prefilling.remove(request)
             else:
@@ -422,4 +409,3 @@ class BatchingEngine:
         request.generated = request.output_tokens - (ends - self._steps)
         self._batch -= 1
         self._context -= request.prompt_tokens + request.generated
-

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emobench.core.errors import InvalidInput
+from emobench.core.hardware import CARDS, ModelSize
+from emobench.core.models import Hardware
 from emobench.scripted.timing import (
-    ACCELERATORS,
-    REQUEST_OVERHEAD_S,
-    SIZES,
-    STEP_OVERHEAD_S,
+    REACH,
     BatchingEngine,
-    Hardware,
     TimeModel,
     build_time_model,
 )
@@ -33,14 +32,14 @@ ROUND = TimeModel(
 
 
 def build_engine(**other: float) -> BatchingEngine:
-    return BatchingEngine(TimeModel(**{**vars(ROUND), **other}))  # type: ignore[arg-type]
+    return BatchingEngine(TimeModel(**{**vars(ROUND), **other}))
 
 
 def run_out(engine: BatchingEngine) -> dict[int, float]:
     """Return when each request is done."""
     ends: dict[int, float] = {}
     while (then := engine.find_next_s()) is not None:
-        ends |= {number: then for number in engine.advance(then)}
+        ends |= dict.fromkeys(engine.advance(then), then)
     return ends
 
 
@@ -63,7 +62,7 @@ def test_several_steps_are_their_sum_and_are_counted_back(
 def test_a_request_alone_takes_its_prompt_and_a_step_for_each_further_token() -> None:
     engine = build_engine()
     engine.submit(5.0, 1, [("a", 100)], 3)
-    # The prompt: 100 tokens of 0.1 ms, as long as the weights. Then two tokens with 101, 102 tokens.
+    # The prompt: 100 tokens of 0.1 ms, as long as the weights. Then 101 and 102 tokens are read.
     expected = 0.011 + (0.01101 + 101e-6) + (0.01101 + 102e-6)
     assert run_out(engine) == {1: pytest.approx(5.0 + expected)}
     assert (engine.counters.prompt_tokens, engine.counters.generation_tokens) == (100, 3)
@@ -204,22 +203,20 @@ PUBLISHED: list[tuple[Hardware, str, int, int, int, int]] = [
     ("gaudi2", "llama-8b", 179, 2048, 128, 2_028),
     ("gaudi2", "llama-8b", 155, 2048, 2048, 5_511),
 ]
-# Of FP8's operations a second, which are twice BF16's, an H100 reaches a smaller share.
-FP8_FLOPS = {"h100": 1979e12 * 0.43, "gaudi2": 865e12 * 0.7}
 
 
 @pytest.mark.parametrize(("hardware", "model", "batch", "prompt", "reply", "published"), PUBLISHED)
 def test_published_throughput_is_met_within_a_fifth(
     hardware: Hardware, model: str, batch: int, prompt: int, reply: int, published: int
 ) -> None:
-    card = ACCELERATORS[hardware]
-    width = 2 if hardware == "a100" else 1
+    card, reach = CARDS[hardware], REACH[hardware]
+    width = 2 if hardware == "a100" else 1  # bytes; FP8 also has twice the operations a second
     parameters, heads = (6.74e9, 32) if model == "llama-7b" else (8.03e9, 8)
-    bandwidth = card.bandwidth * card.bandwidth_reached
+    bandwidth = card.bandwidth_gb_s * 1e9 * reach.bandwidth
     engine = BatchingEngine(
         TimeModel(
             weights_s=width * parameters / bandwidth,
-            token_s=2 * parameters / FP8_FLOPS.get(hardware, card.flops * card.flops_reached),
+            token_s=2 * parameters / (card.tflops * 1e12 * 2 / width * reach.flops),
             context_token_s=width * 2 * 32 * heads * 128 / bandwidth,
             cache_tokens=batch * (prompt + reply + 1),
             max_num_seqs=batch,
@@ -232,12 +229,18 @@ def test_published_throughput_is_met_within_a_fifth(
     assert batch * reply / seconds == pytest.approx(published, rel=0.2)
 
 
-def test_the_cache_of_a_card_holds_what_weights_leave() -> None:
-    # 80 GB x 0.9, less 2 bytes a parameter and 3 GB, at 144 KiB a token.
-    assert build_time_model("h100", "4b").cache_tokens == int(60.96e9 / 147_456)
-    assert build_time_model("h100", "32b").cache_tokens == int(3.4e9 / 262_144)
-    for hardware in ACCELERATORS:
-        for size in SIZES:
-            model = build_time_model(hardware, size)
-            assert model.cache_tokens > 10_000
-            assert (model.overhead_s, model.request_s) == (STEP_OVERHEAD_S, REQUEST_OVERHEAD_S)
+def test_a_model_on_cards() -> None:
+    """Qwen3-4B on an H100: 8 GB of weights, 147 kB of cache a token."""
+    model = build_time_model("h100", ModelSize(4, 4))
+    assert model.weights_s == pytest.approx(8e9 / (3.35e12 * 0.85))
+    assert model.token_s == pytest.approx(8e9 / (989e12 * 0.43))
+    assert model.context_token_s == pytest.approx(147e3 / (3.35e12 * 0.85), rel=0.01)
+    assert model.cache_tokens == pytest.approx((80 * 0.9 - 3 - 8) * 1e9 / 147e3, rel=0.01)
+    both = build_time_model("h100", ModelSize(32, 32), cards=2)
+    assert both.weights_s == pytest.approx(64e9 / (2 * 3.35e12 * 0.85))
+    assert both.cache_tokens == pytest.approx((2 * 69 - 64) * 1e9 / 262e3, rel=0.02)
+
+
+def test_a_model_that_leaves_no_cache_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="70B leaves no room for a cache on 1 x A100"):
+        build_time_model("a100", ModelSize(70, 70))
