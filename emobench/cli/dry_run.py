@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from emobench.cli.terminal import shorten_path
+from emobench.cli.plan import render
+from emobench.cli.terminal import shorten_path, show
 from emobench.config.capacity import get_throttle
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.output import say_json
@@ -54,7 +55,9 @@ def show_dry_run(
         say(f"written to {shorten_path(out.resolve())}:")
         for path in done.paths:
             say(f"  {shorten_path(path)}")
-    if as_json:
+    if not as_json:
+        show("", *render(plan, done.forecast))
+    else:
         say_json(_to_json(run_dir, out, done))
 
 
@@ -115,5 +118,6 @@ def _to_json(run_dir: RunDir, out: Path | None, done: DryRun) -> dict[str, objec
         "unrecorded": [job.to_json() for job in done.unrecorded],
         "changes": [*done.changes],
         "not_taken": [*done.not_taken],
+        "forecast": done.forecast.to_json(),
         "changed_scripts": {change.name: change.what for change in done.scripts},
     }

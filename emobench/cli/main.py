@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "init": "write a profile of this site and sweep files to begin with",
+    "plan": "what a sweep takes: calls, tokens, hours, accelerator-hours, money",
     "sweep": "submit a sweep file, or what is missing of it",
     "run": "run one cell of a sweep, or one by hand",
     "status": "servers, cells, episodes and mean reward of a run",
@@ -52,6 +53,7 @@ COMMANDS = {
 
 EPILOG = """examples:
   emobench init                                     files to begin with, for this site
+  emobench plan sweeps/x.yaml                       what it takes, before it is queued
   emobench sweep sweeps/quickstart.yaml --wait      run a study on this machine
   emobench sweep sweeps/x.yaml --dry-run            what would be done; changes nothing
   emobench sweep sweeps/x.yaml --cluster cuda       submit it

@@ -143,6 +143,9 @@ class ClusterProfile(Strict):
     """Slurm's MaxArraySize, at which arrays are split; unset: asked of the site."""
     server_deadline_min: float = Field(default=30, gt=0)
     """Minutes from the start of a server's job until it has to answer."""
+    accelerator_hour_price: float | None = Field(default=None, ge=0)
+    """US dollars for one accelerator for one hour: `emobench plan` and the report then name the
+    servers' cost, and `max_cost` counts it; unset: not known."""
     handover_lead_min: float | None = Field(default=None, gt=0)
     """Minutes before a server's time limit at which its successor is submitted, at most half of the
     limit; unset: `server_deadline_min`."""

@@ -14,6 +14,7 @@ runs/<sweep name>/
   cells/<n>/set_aside.jsonl     lines that were damaged, or are run again by `rerun`; never deleted
   cells/<n>/variant_summary.json
   cells/<n>/results.json        tau-bench's own format, written at the end
+  forecast.json                 what it was expected to take, written at the first submission
   installed_vllm.json           which arguments the site's vLLM takes, asked at submission
   judge.jsonl                   the judge's answers, one line each, appended by `judge` only
   checks.json                   manipulation, fidelity and gates, by `judge` and `check`
@@ -110,6 +111,10 @@ class RunDir:
     @property
     def installed_vllm(self) -> Path:
         return self.path / "installed_vllm.json"
+
+    @property
+    def forecast(self) -> Path:
+        return self.path / "forecast.json"
 
     @property
     def judge_answers(self) -> Path:

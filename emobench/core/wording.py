@@ -22,3 +22,14 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def format_about(value: float) -> str:
+    """Return a figure that is only roughly known, with three digits that count.
+
+    >>> format_about(71234), format_about(4.567), format_about(0)
+    ('71,200', '4.57', '0')
+    """
+    if abs(value) < 100:
+        return f"{value:.3g}"
+    return f"{float(f'{value:.3g}'):,.0f}"

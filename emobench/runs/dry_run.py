@@ -13,6 +13,7 @@ from emobench.config.templates import list_template_dirs
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.runs.forecast import forecast_plan
 from emobench.runs.submission import (
     Todo,
     check_keys,
@@ -25,6 +26,7 @@ from emobench.runs.submission import (
 from emobench.scheduler.render import render
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.budget import refuse_if_spent
+from emobench.store.forecast import Forecast
 from emobench.store.jobs import JobRecord, read_jobs
 
 
@@ -56,6 +58,8 @@ class DryRun:
     """Changes of the sweep that would not hold for the jobs in the queue."""
     scripts: Sequence[ScriptChange]
     """Against those that stand; none where there are none."""
+    forecast: Forecast
+    """What the cells that are not done take."""
 
 
 def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SCHEDULERS) -> DryRun:
@@ -91,6 +95,7 @@ def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SC
         else describe_changes(old.sweep, plan.sweep),
         not_taken=[] if submits else list_not_taken(plan, old),
         scripts=_list_script_changes(run_dir, texts) if submits else [],
+        forecast=forecast_plan(plan, run_dir),
     )
 
 

@@ -36,6 +36,7 @@ from emobench.runs.cell_state import (
     find_job_of_cell,
     find_state,
 )
+from emobench.runs.forecast import keep_forecast
 from emobench.runs.held_jobs import HeldJob, find_held
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.render import CLEANUP_SCRIPT, GUARD, has_cleanup, is_script, render
@@ -167,6 +168,7 @@ def prepare_by_hand(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDU
             f"{run_dir.path} has {pluralise(len(live), 'job')} in the queue, the first is "
             f"{live[0]}\n  `emobench sweep` without --no-submit submits what is missing beside them"
         )
+    keep_forecast(plan, run_dir, read_standing_plan(run_dir))
     paths = write_scripts(plan, run_dir)
     if list_servers(plan.sweep):
         load_api_key(run_dir, create=True)
@@ -214,6 +216,7 @@ def submit(
         cleanup = scheduler.submit_cleanup(plan, run_dir, on_job, warn) if todo.cleanup else []
         return Submission(cleanup, 0, waiting, {}, todo.held, changes, list_not_taken(plan, old))
     schedulers.cancel([job for job in todo.leaving if schedulers.is_of(job, run_dir)])
+    keep_forecast(plan, run_dir, standing)
     write_scripts(plan, run_dir)
     if list_servers(plan.sweep):
         load_api_key(run_dir, create=True)

@@ -284,6 +284,19 @@ def sum_up(cost: Cost) -> CostTotals:
     )
 
 
+def compute_elapsed_s(cost: Cost, now: float) -> float:
+    """Return the seconds in which a job of the run was running; of several at a time one counts."""
+    total = until = 0.0
+    for start, end in sorted(
+        (run.started, now if run.ended is None else run.ended)
+        for run in (row.run for row in cost.jobs)
+        if run.started is not None
+    ):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
 def format_hours(hours: float) -> str:
     """Return hours with as many digits as matter: 0.003, 0.42, 12.3, 1234."""
     if hours >= 100:

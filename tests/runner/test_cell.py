@@ -30,7 +30,6 @@ from emobench.runner import injection
 from emobench.runner.cell import run_cell
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.episode import CellContext
-from emobench.runner.order import sort_longest_first
 from emobench.runner.rejections import RejectionRow
 from emobench.store.episodes import EpisodeError, EpisodeRecord, EpisodeStore
 from tests.support.plans import make_plan
@@ -471,13 +470,12 @@ def test_what_ends_within_the_grace_is_kept_and_the_rest_abandoned(
 ) -> None:
     monkeypatch.setattr(cell_module, "GRACE_S", 0.6)
     run, over, begun = run_of(4, concurrency=3), threading.Event(), threading.Barrier(3)
-    first, second, third, _ = sort_longest_first(run.plan, run.run_dir, run.cell, range(4))
 
     def play(task: int, attempt: int) -> EpisodeRecord:
         begun.wait(20)
-        if task == first:
+        if task == 0:
             stop_in(run, stops)
-        elif task == second:
+        elif task == 1:
             while not any(line.startswith("stopping") for line in run.said):
                 time.sleep(0.01)
         else:
@@ -490,8 +488,8 @@ def test_what_ends_within_the_grace_is_kept_and_the_rest_abandoned(
         assert time.monotonic() - began < 10
     finally:
         over.set()
-    assert set(run.tasks) == {first, second}
-    assert {task for task, _ in run.begun} == {first, second, third}
+    assert sorted(run.tasks) == [0, 1]
+    assert sorted(task for task, _ in run.begun) == [0, 1, 2]
     (stopping,) = (line for line in run.said if line.startswith("stopping"))
     assert stopping in (
         "stopping: 1 s to end for 3 episodes",
