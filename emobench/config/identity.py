@@ -31,6 +31,9 @@ _NOT_CONTENT = {
     "max_num_seqs",
     "gpu_memory_utilization",
     "latency_ms",
+    "hardware",
+    "model_size",
+    "time_scale",
 }
 # Keys that came later count only where they are set: results from before keep their identity.
 _WHERE_SET = ("chat_template", "chat_template_kwargs", "seed")

@@ -142,6 +142,9 @@ class Faults(Strict):
     """How long `hang` lasts."""
 
 
+Hardware = Literal["h100", "a100", "gaudi2"]
+
+
 class ScriptedModel(Sampling):
     """The scripted server of this package: plays the role from the task's ground truth."""
 
@@ -153,6 +156,12 @@ class ScriptedModel(Sampling):
     """Probability that the assistant fails a task, or one by variant (others: 0)."""
     latency_ms: float = Field(default=0, ge=0, le=600_000)
     """Milliseconds before each reply."""
+    hardware: Hardware | None = None
+    """Take the time that a vLLM on `accelerators` such cards (at least one) would take."""
+    model_size: float = Field(default=4, gt=0, le=1000)
+    """With `hardware`: billions of parameters."""
+    time_scale: float = Field(default=1, gt=0, le=10_000)
+    """With `hardware`: seconds of that time in a real second."""
     faults: Faults = Faults()
     """Probability per request of each injected fault."""
     accelerators: int = Field(default=0, ge=0, le=64)

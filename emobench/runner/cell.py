@@ -18,6 +18,7 @@ from emobench.core.sweep import Cell
 from emobench.core.wording import pluralise
 from emobench.core.worker_pool import WorkerPool
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
+from emobench.runner.order import sort_longest_first
 from emobench.runner.rejections import RejectionRow
 from emobench.serving.budget import CostLimit
 from emobench.store.calls import count_usage, sum_cost
@@ -179,6 +180,7 @@ class _CellRun:
         from emobench.runner.completion import complete
         from emobench.runner.injection import seams
 
+        missing = sort_longest_first(self.plan, self.run_dir, self.cell, missing)
         with seams(self.benchmark, complete) as seam:
             pool = WorkerPool(self.concurrency, self._run_episode, missing, self._begins_none)
             try:

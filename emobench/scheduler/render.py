@@ -303,7 +303,10 @@ def _build_cleanup_values(plan: Plan) -> dict[str, Any]:
 
 def _dump_settings(plan: Plan, model: ScriptedModel) -> str:
     """Return what the scripted server reads; the variants' texts tell it whom it plays."""
-    settings = model.model_dump(mode="json", include={"mistakes", "latency_ms", "faults"})
+    keys = {"mistakes", "latency_ms", "faults"}
+    if model.hardware is not None:
+        keys |= {"hardware", "model_size", "time_scale", "accelerators"}
+    settings = model.model_dump(mode="json", include=keys)
     settings["variants"] = {name: variant.text for name, variant in plan.sweep.variants.items()}
     return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
 

@@ -19,16 +19,19 @@ from pydantic import Field, ValidationError
 
 from emobench.config.variants import load_builtin
 from emobench.core.errors import InvalidInput, Problem, suggest_nearest
+from emobench.core.hardware import ModelSize
 from emobench.core.models import ScriptedModel
 from emobench.core.output import say
 from emobench.core.sweep import BUILTIN_VARIANTS
 from emobench.llm import guard
 from emobench.scripted import judge, protocol, user
 from emobench.scripted.assistant import Assistant
+from emobench.scripted.engine_clock import EngineClock
 from emobench.scripted.faults import FaultDice, spoil
 from emobench.scripted.lookup import Library
 from emobench.scripted.messages import Reply
 from emobench.scripted.protocol import ChatRequest, RequestRefused
+from emobench.scripted.timing import BatchingEngine, build_time_model
 from emobench.serving import canary
 
 GRACE_SECONDS = 3.0
@@ -104,13 +107,16 @@ class Metrics:
     responses: Counter[int] = field(default_factory=Counter)
     """HTTP responses of /v1 by status."""
 
-    def format_text(self) -> str:
+    def format_text(self, engine: BatchingEngine | None = None) -> str:
+        """Return Prometheus' text; `engine` is the one whose time the server takes."""
         # The label's value is quoted as the format prescribes.
         quoted = self.model.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         label = f'model_name="{quoted}"'
-        values: list[tuple[str, str, list[tuple[str, int]]]] = [
-            ("vllm:num_requests_running", "gauge", [("", self.running)]),
-            ("vllm:num_requests_waiting", "gauge", [("", 0)]),
+        running = self.running if engine is None else engine.running
+        waiting = 0 if engine is None else engine.waiting
+        values: list[tuple[str, str, list[tuple[str, float]]]] = [
+            ("vllm:num_requests_running", "gauge", [("", running)]),
+            ("vllm:num_requests_waiting", "gauge", [("", waiting)]),
             ("vllm:prompt_tokens_total", "counter", [("", self.prompt_tokens)]),
             ("vllm:generation_tokens_total", "counter", [("", self.generation_tokens)]),
             (
@@ -124,6 +130,14 @@ class Metrics:
                 [(f',status="{status}"', n) for status, n in sorted(self.responses.items())],
             ),
         ]
+        if engine is not None:
+            counted = engine.counters
+            values += [
+                ("vllm:kv_cache_usage_perc", "gauge", [("", engine.cache_use)]),
+                ("vllm:num_preemptions_total", "counter", [("", counted.preemptions)]),
+                ("vllm:prefix_cache_queries_total", "counter", [("", counted.prefix_queries)]),
+                ("vllm:prefix_cache_hits_total", "counter", [("", counted.prefix_hits)]),
+            ]
         lines: list[str] = []
         for name, kind, samples in values:
             lines.append(f"# TYPE {name} {kind}")
@@ -141,6 +155,14 @@ class ScriptedServer:
         self.dice = FaultDice(self.scripted.faults, settings.seed)
         known = frozenset({"control", *self.scripted.variants})
         self.assistant = Assistant(Library(), self.scripted.mistakes, settings.seed, known)
+        self.clock: EngineClock | None = None
+        """None: requests take no time but `latency_ms`."""
+        if (hardware := self.scripted.hardware) is not None:
+            size = ModelSize(self.scripted.model_size, self.scripted.model_size)
+            cards = max(1, self.scripted.accelerators)
+            self.clock = EngineClock(
+                build_time_model(hardware, size, cards), self.scripted.time_scale
+            )
 
     def reply(self, request: ChatRequest) -> Reply:
         """Reply without side effects: find who is asked, and what that one says. Raises
@@ -160,7 +182,11 @@ class ScriptedServer:
         return web.Response()
 
     async def expose_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=self.metrics.format_text(), content_type="text/plain")
+        engine = None
+        if self.clock is not None:
+            self.clock.look()
+            engine = self.clock.engine
+        return web.Response(text=self.metrics.format_text(engine), content_type="text/plain")
 
     async def prove(self, http: web.Request) -> web.Response:
         """Show that this server holds the key, without the key."""
@@ -210,13 +236,16 @@ class ScriptedServer:
         except user.UnknownVariant as error:
             # Not the request's fault: another server would play it.
             raise RequestRefused(str(error), 503) from None
+        reply_tokens = protocol.estimate_tokens(reply)
+        if self.clock is not None:
+            await self.clock.wait(request, reply, reply_tokens)
         name = "chatcmpl-" + blake2b(body, digest_size=16).hexdigest()
         if "disconnect" in struck:
             answer = protocol.build_completion_body(request, reply, self.settings.model, name)
             return await _cut_off(http, answer)
         self.metrics.finished[reply.finish_reason] += 1
         self.metrics.prompt_tokens += request.prompt_tokens
-        self.metrics.generation_tokens += protocol.estimate_tokens(reply)
+        self.metrics.generation_tokens += reply_tokens
         if request.stream:
             return await _stream(http, request, reply, self.settings.model, name)
         answer = protocol.build_completion_body(request, reply, self.settings.model, name)

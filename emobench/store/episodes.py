@@ -440,6 +440,16 @@ class EpisodeStore(LineStore):
         """Tokens and money of all attempts, those that count for nothing included, by role."""
         return add_usage(*self._usage.values())
 
+    def count_tokens(self) -> dict[int, int]:
+        """Return what both models wrote in each finished episode, by task, where it was counted."""
+        tokens: dict[int, int] = {}
+        for task in self.list_finished():
+            usage = self._usage[task, self.records[task].attempt].values()
+            written = [each.completion_tokens for each in usage if each.completion_tokens]
+            if written:
+                tokens[task] = sum(written)
+        return tokens
+
     def list_finished(self) -> set[int]:
         """Return the tasks that need no further run."""
         return {task for task, record in self.records.items() if record.is_final}

@@ -74,6 +74,9 @@ class CellSummary(BaseModel):
     """Of results.json."""
     usage: dict[str, RoleUsage] = Field(default_factory=dict)
     """Tokens and money by role, of all conversations, those that were begun again included."""
+    tokens_by_task: dict[int, int] = Field(default_factory=dict)
+    """What both models wrote in each finished episode, where their servers counted it: the other
+    cells' measure of how long a task takes."""
     variant_sha256: str = ""
     started: str | None = None
     """When the last run of the cell began, ISO 8601, UTC."""
@@ -162,7 +165,7 @@ def write_files(store: EpisodeStore, cell: Cell) -> CellSummary:
     }
     _write_results(store, cell)
     summary = _build_summary(cell, results, read_summary_file(store.paths.summary))
-    summary = summary.model_copy(update={**_read_sizes(store.paths), "usage": store.usage})
+    summary = summary.model_copy(update=_describe_store(store))
     write_json(store.paths.summary, summary.model_dump(by_alias=True))
     return summary
 
@@ -207,6 +210,15 @@ def _write_results(store: EpisodeStore, cell: Cell) -> None:
     finished = [store.records[task] for task in cell.tasks if task in store.list_finished()]
     results = [record.to_stock_result() for record in finished]
     write_bytes_atomic(store.paths.results, dump_json(results))
+
+
+def _describe_store(store: EpisodeStore) -> dict[str, Any]:
+    """Return what a summary says of the cell's files and of all conversations in them."""
+    return {
+        **_read_sizes(store.paths),
+        "usage": store.usage,
+        "tokens_by_task": store.count_tokens(),
+    }
 
 
 def _read_sizes(paths: CellPaths) -> dict[str, int | None]:
@@ -293,7 +305,7 @@ class SummaryWriter:
     def write(self, store: EpisodeStore, **changed: Any) -> None:
         """Write the summary with what the store holds now, and `changed` fields."""
         records = [store.records[task] for task in self._cell.tasks if task in store.records]
-        found = {**_count_outcomes(records), **_read_sizes(store.paths), "usage": store.usage}
+        found = {**_count_outcomes(records), **_describe_store(store)}
         self.summary = self.summary.model_copy(update={**found, **changed})
         write_json(self._path, self.summary.model_dump(by_alias=True))
         self._written = time.monotonic()

@@ -49,6 +49,7 @@ def test_each_cell_and_task_differs(tmp_path: Path) -> None:
         ("model: m", "model: m, chat_template_kwargs: {}"),
         ("model: g", "model: g, base_url: http://h/v1, api_key_env: OTHER"),
         ("engine: scripted", "engine: scripted, latency_ms: 5, accelerators: 1"),
+        ("engine: scripted", "engine: scripted, hardware: a100, model_size: 8, time_scale: 60"),
     ],
 )
 def test_what_does_not_affect_an_episode(tmp_path: Path, old: str, new: str) -> None:

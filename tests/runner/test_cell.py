@@ -30,6 +30,7 @@ from emobench.runner import injection
 from emobench.runner.cell import run_cell
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.episode import CellContext
+from emobench.runner.order import sort_longest_first
 from emobench.runner.rejections import RejectionRow
 from emobench.store.episodes import EpisodeError, EpisodeRecord, EpisodeStore
 from tests.support.plans import make_plan
@@ -470,12 +471,13 @@ def test_what_ends_within_the_grace_is_kept_and_the_rest_abandoned(
 ) -> None:
     monkeypatch.setattr(cell_module, "GRACE_S", 0.6)
     run, over, begun = run_of(4, concurrency=3), threading.Event(), threading.Barrier(3)
+    first, second, third, _ = sort_longest_first(run.plan, run.run_dir, run.cell, range(4))
 
     def play(task: int, attempt: int) -> EpisodeRecord:
         begun.wait(20)
-        if task == 0:
+        if task == first:
             stop_in(run, stops)
-        elif task == 1:
+        elif task == second:
             while not any(line.startswith("stopping") for line in run.said):
                 time.sleep(0.01)
         else:
@@ -488,8 +490,8 @@ def test_what_ends_within_the_grace_is_kept_and_the_rest_abandoned(
         assert time.monotonic() - began < 10
     finally:
         over.set()
-    assert sorted(run.tasks) == [0, 1]
-    assert sorted(task for task, _ in run.begun) == [0, 1, 2]
+    assert set(run.tasks) == {first, second}
+    assert {task for task, _ in run.begun} == {first, second, third}
     (stopping,) = (line for line in run.said if line.startswith("stopping"))
     assert stopping in (
         "stopping: 1 s to end for 3 episodes",

@@ -94,6 +94,15 @@ def test_wrong_settings(
     assert str(settings) in error
 
 
+def test_a_model_that_no_cache_is_left_beside_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"hardware": "a100", "model_size": 70}')
+    assert main(["--without-key", "--settings", str(settings)]) == 2
+    assert "70B leaves no room for a cache on 1 x A100" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "key", "expected"),
     [
