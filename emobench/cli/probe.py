@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, make_number_type
-from emobench.core.output import say, say_json
+from emobench.core.output import say, say_json, warn
 
 if TYPE_CHECKING:
     from emobench.probe.report import ProbeReport
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from emobench.benchmarks.adapter import load_benchmark
     from emobench.llm.address import make_endpoint, make_provider_endpoint
+    from emobench.llm.endpoint_limits import EndpointLimits
     from emobench.llm.transport import Role
     from emobench.probe.session import probe
 
@@ -73,8 +74,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
     benchmark = load_benchmark()
     roles: tuple[Role, ...] = ("assistant", "user")
+    limits = EndpointLimits(progress=warn)
     reports = [
-        probe(endpoint, role, env=arguments.env, benchmark=benchmark, timeout_s=arguments.timeout)
+        probe(
+            endpoint,
+            role,
+            env=arguments.env,
+            benchmark=benchmark,
+            timeout_s=arguments.timeout,
+            limits=limits,
+        )
         for role in roles
         if arguments.role in (role, "both")
     ]

@@ -25,7 +25,7 @@ _WHEN = {
 }
 FREE = tuple(_WHEN)
 """Keys of the sweep."""
-_FREE_OF_ENDPOINT = {"base_url", "api_key_env", "price"}
+_FREE_OF_ENDPOINT = {"base_url", "api_key_env", "price", "rate_limit_wait_min"}
 """Keys of a model behind an endpoint that exists already."""
 
 

@@ -20,6 +20,7 @@ _NOT_CONTENT = {
     "base_url",
     "api_key_env",
     "price",
+    "rate_limit_wait_min",
     "accelerators",
     "served_name",
     "tensor_parallel",

@@ -104,6 +104,9 @@ class OpenAIModel(Sampling):
     but `endpoints/hosted_keys.json` of the run directory, which is for its owner alone."""
     provider: str = "openai"
     """litellm's name of the provider."""
+    rate_limit_wait_min: float = Field(default=30, ge=0, le=10_000)
+    """Minutes that one call may wait, all in all, where the endpoint has had too many requests
+    (HTTP 429); 0: such an answer is a failure like others."""
     price: Price | None = None
     """US dollars for a million tokens, where a reply does not say what it cost; unset: litellm's
     list of prices, for a model that is in it."""

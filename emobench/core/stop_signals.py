@@ -31,6 +31,13 @@ def handle_stop_signals(handler: Callable[[str], object]) -> Callable[[], None]:
     return restore
 
 
+class Stopped(BaseException):
+    """Work is being ended, and what this thread had under way with it; nothing is kept of that.
+
+    No `Exception`, since it is nobody's failure: no handler of failures may take it for one.
+    """
+
+
 class StopRequest(threading.Event):
     """Set when work should end early."""
 

@@ -20,7 +20,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -30,6 +30,7 @@ from emobench.core.errors import list_names
 from emobench.core.output import flatten
 from emobench.core.redaction import hide, hide_password, redact, redact_values
 from emobench.llm import guard
+from emobench.llm.rate_limits import Allowance, Busy, read_allowance, read_busy
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -71,6 +72,10 @@ class Answer:
 
     status: int
     body: bytes
+    busy: Busy | None = field(default=None, compare=False)
+    """Set where the server has had too many requests, and takes this one later."""
+    allowance: Allowance | None = field(default=None, compare=False)
+    """What is left of the server's limits, where it says so."""
 
     def json(self) -> Any:
         """Return the body, or None where it is no JSON, or nested deeper than DEPTH."""
@@ -436,7 +441,7 @@ def _read(response: http.client.HTTPResponse) -> Answer:
     if (response.length or 0) > BODY_BYTES:
         raise http.client.HTTPException("an answer that is too long")
     if response.length is not None:
-        return Answer(response.status, response.read())
+        return _make_answer(response, response.read())
     if not response.chunked and "Content-Length" in response.headers:
         raise http.client.HTTPException("a length that is no number")
     # No length was announced; with one, a read with a limit would not tell what breaks off.
@@ -445,7 +450,14 @@ def _read(response: http.client.HTTPResponse) -> Answer:
         raise http.client.HTTPException("an answer that is too long")
     if not body and not response.chunked:  # http.client takes an end within the head for its end
         raise http.client.HTTPException("the answer breaks off")
-    return Answer(response.status, body)
+    return _make_answer(response, body)
+
+
+def _make_answer(response: http.client.HTTPResponse, body: bytes) -> Answer:
+    status, now_s = response.status, time.time()
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    busy = read_busy(status, headers, body[:HEAD_BYTES].decode("utf-8", "replace"), now_s)
+    return Answer(status, body, busy, read_allowance(headers, now_s))
 
 
 def verify_server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from emobench.llm.client import Answer, Unreachable
@@ -24,7 +25,8 @@ class LitellmClient:
             if error.status in (0, TIMED_OUT):
                 timed_out = error.status == TIMED_OUT
                 raise Unreachable(str(error), timed_out=timed_out) from error
-            return _build_answer(error.status, {"error": {"message": str(error)}})
+            answer = _build_answer(error.status, {"error": {"message": str(error)}})
+            return replace(answer, busy=error.busy)
         choice = reply.choices[0]
         message = {"content": choice.message.content, "tool_calls": choice.message.tool_calls}
         choices = [{"message": message, "finish_reason": choice.finish_reason}]

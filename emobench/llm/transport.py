@@ -17,8 +17,11 @@ from typing import Any, Literal, Protocol
 
 from emobench.core.models import Price
 from emobench.core.redaction import hide, hide_environment, hide_password, redact, redact_values
+from emobench.core.wording import format_duration
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
+from emobench.llm.endpoint_limits import Effort, EndpointLimit
 from emobench.llm.prices import compute_cost, find_listed_price
+from emobench.llm.rate_limits import RATE_LIMITED, UNAVAILABLE, Busy, read_busy
 from emobench.llm.refusals import (
     INVALID,
     has_made_up_call,
@@ -33,6 +36,8 @@ Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
 
 RETRY_AFTER_S = (0.5, 2.0)
 """Pauses before a call that got no answer is sent again; a chat call may be repeated freely."""
+RATE_LIMIT_WAIT_S = 1800.0
+"""Of a call, where nothing says how long it may wait for rate limits."""
 TIMED_OUT = 408
 """litellm's status of a call that was not answered in time."""
 
@@ -46,12 +51,16 @@ class CallFailed(Exception):
     malformed call; no_reply: neither text nor a tool call.
     """
 
-    def __init__(self, role: Role, kind: Kind, message: str, status: int = 0) -> None:
+    def __init__(
+        self, role: Role, kind: Kind, message: str, status: int = 0, busy: Busy | None = None
+    ) -> None:
         super().__init__(message)
         self.role = role
         self.kind = kind
         self.status = status
         """Of the server's answer; 0 where none came."""
+        self.busy = busy
+        """Set where the endpoint has had too many requests, and takes this one later."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class ModelEndpoint:
     """Name of one of our own servers, which has to prove itself; empty: it is none."""
     sampling: dict[str, Any] = field(default_factory=dict)
     timeout_s: float = 600.0
+    rate_limit_wait_s: float = RATE_LIMIT_WAIT_S
+    """A call waits so long for rate limits, all of its waits together."""
     price: Price | None = None
     """Of a hosted model, where the sweep file names it."""
 
@@ -137,11 +148,9 @@ class Reply:
 
 
 class Transport(Protocol):
-    """Sends one request of a role. Raises CallFailed."""
+    """Sends one request of a role. Raises CallFailed, and Stopped where it was waiting."""
 
-    retries: int
-
-    def send(self, role: Role, request: dict[str, Any]) -> Reply: ...
+    def send(self, role: Role, request: dict[str, Any], effort: Effort | None = None) -> Reply: ...
 
 
 def make_transport(
@@ -150,12 +159,13 @@ def make_transport(
     *,
     through_litellm: bool,
     plain_messages: bool = True,
+    limit: EndpointLimit | None = None,
 ) -> Transport:
     """Return the lean client where it can serve, litellm otherwise (or where stock's own is asked
-    for)."""
+    for). `limit` is the endpoint's, shared with whoever else asks it."""
     if endpoint.direct and not through_litellm:
-        return HttpTransport(endpoint)
-    return LitellmTransport(endpoint, stock, plain_messages)
+        return HttpTransport(endpoint, limit)
+    return LitellmTransport(endpoint, stock, plain_messages, limit)
 
 
 def is_silent(message: Mapping[str, Any]) -> bool:
@@ -164,22 +174,39 @@ def is_silent(message: Mapping[str, Any]) -> bool:
 
 
 class _Resending(ABC):
-    """Sends a request again that got no usable answer."""
+    """Sends a request again that got no usable answer, and waits while the endpoint is busy."""
 
-    def __init__(self) -> None:
-        self.retries = 0
+    def __init__(self, endpoint: ModelEndpoint, limit: EndpointLimit | None) -> None:
+        self._endpoint = endpoint
+        self._limit = limit or EndpointLimit(repr(endpoint))
 
-    def send(self, role: Role, request: dict[str, Any]) -> Reply:
-        for pause in RETRY_AFTER_S:
+    def send(self, role: Role, request: dict[str, Any], effort: Effort | None = None) -> Reply:
+        """Return the reply; `effort` is filled in with what it took."""
+        effort = Effort() if effort is None else effort
+        budget_s = self._endpoint.rate_limit_wait_s
+        pauses = list(RETRY_AFTER_S)
+        while True:
+            if budget_s and not self._limit.wait_for_turn(effort, budget_s):
+                raise self._make_late_failure(role, 429, self._limit.words, effort)
             try:
-                return self.send_once(role, request, is_last=False)
+                return self.send_once(role, request, is_last=not pauses)
             except CallFailed as failure:
+                if failure.busy is not None and budget_s:
+                    words = str(failure)
+                    if self._limit.wait_after(failure.busy, words, effort, budget_s):
+                        continue
+                    raise self._make_late_failure(role, failure.status, words, effort) from failure
                 # Who calls a request invalid is not asked to think again.
-                if failure.kind != "infra" or failure.status in INVALID:
+                if failure.kind != "infra" or failure.status in INVALID or not pauses:
                     raise
-            self.retries += 1
-            time.sleep(pause)
-        return self.send_once(role, request, is_last=True)
+            effort.retries += 1
+            time.sleep(pauses.pop(0))
+
+    def _make_late_failure(self, role: Role, status: int, words: str, effort: Effort) -> CallFailed:
+        waited = format_duration(effort.rate_limit_wait_s)
+        limit = format_duration(self._endpoint.rate_limit_wait_s)
+        why = f"a call may wait {limit} for rate limits (rate_limit_wait_min)"
+        return CallFailed(role, "infra", f"{words}: waited {waited}, and {why}", status)
 
     @abstractmethod
     def send_once(self, role: Role, request: dict[str, Any], *, is_last: bool) -> Reply:
@@ -189,10 +216,9 @@ class _Resending(ABC):
 class HttpTransport(_Resending):
     """An OpenAI-compatible endpoint over one kept connection a thread."""
 
-    def __init__(self, endpoint: ModelEndpoint) -> None:
-        super().__init__()
+    def __init__(self, endpoint: ModelEndpoint, limit: EndpointLimit | None = None) -> None:
+        super().__init__(endpoint, limit)
         assert endpoint.url is not None
-        self._endpoint = endpoint
         self._price = endpoint.price or find_listed_price(endpoint.model, endpoint.url)
         self._client = ChatClient(
             endpoint.url, endpoint.api_key, endpoint.timeout_s, endpoint.identity
@@ -232,7 +258,7 @@ class HttpTransport(_Resending):
         ):
             kind = "rejected"
         message = f"HTTP {answer.status}: {words[:500]} ({self._endpoint!r})"
-        return CallFailed(role, kind, message, answer.status)
+        return CallFailed(role, kind, message, answer.status, answer.busy)
 
     def _goes_on(self, request: dict[str, Any]) -> bool:
         """Return whether the server answers a request that holds no tool call and asks for none."""
@@ -247,10 +273,13 @@ class LitellmTransport(_Resending):
     """Any provider that litellm knows, through the function that the benchmark imported."""
 
     def __init__(
-        self, endpoint: ModelEndpoint, stock: Callable[..., Any], plain_messages: bool = True
+        self,
+        endpoint: ModelEndpoint,
+        stock: Callable[..., Any],
+        plain_messages: bool = True,
+        limit: EndpointLimit | None = None,
     ) -> None:
-        super().__init__()
-        self._endpoint = endpoint
+        super().__init__(endpoint, limit)
         self._price = endpoint.price  # litellm looks up the listed one itself
         self._stock = stock
         hide_environment(os.environ)  # where litellm finds the keys that it is not given
@@ -281,7 +310,7 @@ class LitellmTransport(_Resending):
             status = status if isinstance(status, int) else 0
             kind = _classify_litellm_error(error) or _classify_refusal(request, status, words)
             message = f"{type(error).__name__}: {words[:500]} ({endpoint!r})"
-            raise CallFailed(role, kind, message, status) from error
+            raise CallFailed(role, kind, message, status, _read_litellm_busy(error)) from error
         try:
             choice = response.choices[0]
             said = choice.message
@@ -339,6 +368,20 @@ def _classify_refusal(request: dict[str, Any], status: int, words: str) -> Kind:
     if is_context_overflow(status, words):
         return "context_overflow"
     return "rejected" if is_of_content(status, words, request) else "infra"
+
+
+def _read_litellm_busy(error: Exception) -> Busy | None:
+    """Return what the provider said of its rate limits, where litellm made an error of that."""
+    chain: list[BaseException] = [error]
+    while (behind := chain[-1].__cause__ or chain[-1].__context__) and len(chain) < 10:
+        chain.append(behind)
+    # Of Anthropic's 529 litellm makes a 500.
+    statuses = {getattr(each, "status_code", None) for each in chain}
+    status = next((each for each in (*RATE_LIMITED, UNAVAILABLE) if each in statuses), 0)
+    said = getattr(error, "litellm_response_headers", None) or {}
+    headers = {str(name).lower(): str(value) for name, value in dict(said).items()}
+    words = " ".join(f"{each} {getattr(each, 'body', '')}" for each in chain)
+    return read_busy(status, headers, words, time.time())
 
 
 def _classify_litellm_error(error: Exception) -> Kind | None:

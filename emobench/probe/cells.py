@@ -23,6 +23,7 @@ from emobench.core.plan import USER_SERVER, Plan, name_assistant_server
 from emobench.core.run_dir import RunDir, slugify
 from emobench.core.sweep import Cell
 from emobench.core.worker_pool import WorkerPool
+from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.llm.transport import ModelEndpoint, Role
 from emobench.probe.report import ProbeReport
 from emobench.probe.session import probe
@@ -52,6 +53,7 @@ def probe_cell(
     benchmark: Benchmark,
     interrupted: Callable[[], bool],
     progress: Callable[[str], None],
+    limits: EndpointLimits | None = None,
 ) -> CellProbe:
     """Probe both roles as the sweep's `probe` says. An endpoint that does not answer is left to
     the episodes, which wait for it. Raises OSError where the disk refuses."""
@@ -75,7 +77,13 @@ def probe_cell(
         ) -> ProbeReport:
             timeout_s = min(endpoint.timeout_s, TIMEOUT_S)
             return probe(
-                endpoint, role, env=cell.env, benchmark=benchmark, timeout_s=timeout_s, tools=tools
+                endpoint,
+                role,
+                env=cell.env,
+                benchmark=benchmark,
+                timeout_s=timeout_s,
+                tools=tools,
+                limits=limits,
             )
 
         report = _get_shared_report(file, endpoint, ask, interrupted)

@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from emobench.benchmarks.adapter import Benchmark
+from emobench.core.stop_signals import Stopped
 from emobench.llm import transport
 from emobench.llm.client import Answer, ChatClient, Unreachable
+from emobench.llm.endpoint_limits import Effort, EndpointLimits
 from emobench.llm.litellm_client import LitellmClient
 from emobench.llm.replies import ChatResult, Step, judge_step, read_result, shorten
 from emobench.llm.transport import ModelEndpoint, Role
@@ -42,14 +44,16 @@ def probe(
     benchmark: Benchmark,
     timeout_s: float,
     tools: bool = True,
+    limits: EndpointLimits | None = None,
 ) -> ProbeReport:
     """Ask an endpoint what a sweep needs to know of it in this role, in one to seven calls.
 
     `tools` is False for agents that write their actions as text (react, act). `timeout_s` bounds
-    each call. The endpoint's sampling goes along with every request, as in a run. Never raises for
-    what the endpoint does: not answering is a report too.
+    each call; `limits` are shared with whoever else asks the endpoint. The endpoint's sampling goes
+    along with every request, as in a run. Never raises for what the endpoint does: not answering is
+    a report too.
     """
-    session = _Session(endpoint, timeout_s, benchmark)
+    session = _Session(endpoint, timeout_s, benchmark, limits or EndpointLimits())
     try:
         checks = session.identify(role)
         if not any(check.result == "fatal" for check in checks):
@@ -126,10 +130,17 @@ def _probe_talk(session: _Session, benchmark: Benchmark, env: str, role: Role) -
 class _Session:
     """One client, and the calls that it made."""
 
-    def __init__(self, endpoint: ModelEndpoint, timeout_s: float, benchmark: Benchmark) -> None:
+    def __init__(
+        self,
+        endpoint: ModelEndpoint,
+        timeout_s: float,
+        benchmark: Benchmark,
+        limits: EndpointLimits,
+    ) -> None:
         self.url = (endpoint.url or "").rstrip("/")
         self.calls: list[Call] = []
         self._endpoint = endpoint
+        self._limit = limits.find(endpoint)
         self._where = self.url or endpoint.provider
         self._client: ChatClient | LitellmClient
         if endpoint.direct:
@@ -190,17 +201,29 @@ class _Session:
         return seen
 
     def _insist(self, send: Callable[[], Answer]) -> Answer:
-        """Send again where the server failed; a time-out is not waited for twice."""
-        for pause in (*transport.RETRY_AFTER_S, None):
-            try:
-                answer = send()
-                if pause is None or (answer.status < 500 and answer.status != 429):
-                    return answer
-            except Unreachable as error:
-                if pause is None or error.timed_out:
-                    raise _Lost(f"{self._where}: {error}") from error
-            time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+        """Send again where the server failed, and wait while it is busy; a time-out is not waited
+        for twice."""
+        pauses, effort = list(transport.RETRY_AFTER_S), Effort()
+        budget_s = self._endpoint.rate_limit_wait_s
+        try:
+            while True:
+                if budget_s and not self._limit.wait_for_turn(effort, budget_s):
+                    raise _Lost(self._limit.words)
+                try:
+                    answer = send()
+                    if answer.busy is not None and budget_s:
+                        words = f"HTTP {answer.status}: {shorten(answer.describe_error())}"
+                        if self._limit.wait_after(answer.busy, words, effort, budget_s):
+                            continue
+                        return answer
+                    if not pauses or (answer.status < 500 and answer.status != 429):
+                        return answer
+                except Unreachable as error:
+                    if not pauses or error.timed_out:
+                        raise _Lost(f"{self._where}: {error}") from error
+                time.sleep(pauses.pop(0))
+        except Stopped:
+            raise _Lost("stopped while it waited for a rate limit") from None
 
 
 Messages = list[dict[str, Any]]

@@ -13,10 +13,11 @@ from emobench.core.files import describe_failure
 from emobench.core.output import flatten, say
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
-from emobench.core.stop_signals import WARNING, StopRequest
+from emobench.core.stop_signals import WARNING, Stopped, StopRequest
 from emobench.core.sweep import Cell
 from emobench.core.wording import pluralise
 from emobench.core.worker_pool import WorkerPool
+from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.order import sort_longest_first
 from emobench.runner.rejections import RejectionRow
@@ -150,7 +151,8 @@ class _CellRun:
         self.resolver = EndpointResolver(plan, run_dir, cell, stop.is_set)
         from emobench.runner.episode import CellContext
 
-        self.context = CellContext.of(plan.sweep, cell, self.benchmark)
+        self.limits = EndpointLimits(stop, lambda text: progress(f"cell {cell.number}: {text}"))
+        self.context = CellContext.of(plan.sweep, cell, self.benchmark, self.limits)
         self.gone: ServersGone | None = None
         self.errors_in_a_row = 0
         self.last_error = ""
@@ -171,6 +173,7 @@ class _CellRun:
             self.benchmark,
             self.stop.is_set,
             self.progress,
+            self.limits,
         )
         self.summary.note_probe(found.roles)
         return ("probe_failed", found.failure) if found.failure else None
@@ -205,8 +208,11 @@ class _CellRun:
         """Return whether no further conversation may begin."""
         return self.stop.is_set() or bool(self.limit.check())
 
-    def _run_episode(self, task: int) -> EpisodeRecord:
-        """Converse on one task, again after an infrastructure error; the record has the history."""
+    def _run_episode(self, task: int) -> EpisodeRecord | None:
+        """Converse on one task, again after an infrastructure error; the record has the history.
+
+        None where the cell is being stopped while the first attempt waits for a rate limit."""
+        record: EpisodeRecord | None = None
         from emobench.runner.episode import run_episode
 
         history = [*self.store.earlier.get(task, ())]
@@ -215,9 +221,12 @@ class _CellRun:
             self.resolver.return_to_preferred()
             follower = Follower(self.resolver)
             endpoints, attempt = follower.endpoints, before + extra + 1
-            record = run_episode(
-                self.context, endpoints.roles, task, attempt, endpoints.transports, follower
-            )
+            try:
+                record = run_episode(
+                    self.context, endpoints.roles, task, attempt, endpoints.transports, follower
+                )
+            except Stopped:
+                break
             self.limit.spend(sum_cost(count_usage(record.calls)) or 0.0)
             record = replace(record, history=list(history))
             if record.is_final or extra == MAX_ATTEMPTS - 1:
@@ -235,8 +244,9 @@ class _CellRun:
                 break
         return record
 
-    def _keep(self, records: Sequence[EpisodeRecord]) -> None:
-        self._write([ready for record in records for ready in self.rejections.sort(record)])
+    def _keep(self, records: Sequence[EpisodeRecord | None]) -> None:
+        ended = [record for record in records if record is not None]
+        self._write([ready for record in ended for ready in self.rejections.sort(record)])
 
     def _write(self, records: Sequence[EpisodeRecord]) -> None:
         if not records:
@@ -253,7 +263,7 @@ class _CellRun:
                 self.stop.set()
         self.summary.write_now_and_then(self.store)
 
-    def _drain(self, pool: WorkerPool[int, EpisodeRecord]) -> None:
+    def _drain(self, pool: WorkerPool[int, EpisodeRecord | None]) -> None:
         """Keep what ends within the grace; the rest is abandoned and runs again next time."""
         self.progress(f"stopping: {GRACE_S:.0f} s to end for {pluralise(pool.threads, 'episode')}")
         deadline = time.monotonic() + GRACE_S

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from emobench.core.errors import ServersGone
 from emobench.core.sweep import Fidelity
+from emobench.llm.endpoint_limits import Effort, EndpointLimits
 from emobench.llm.reasoning import sanitize
 from emobench.llm.refusals import INVALID, is_blank
 from emobench.llm.replies import count_in, read_token_counts
@@ -84,6 +85,8 @@ class CallLog:
     """tau-bench's strategy of each role."""
     stock_draws: StockDraws | None = None
     """Where a few-shot agent draws its examples as stock does; None: by the episode's seed."""
+    limits: EndpointLimits = field(default_factory=EndpointLimits)
+    """Of the endpoints, shared among the episodes of a cell."""
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -163,23 +166,28 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
             stock,
             through_litellm=not log.fidelity.lean_client,
             plain_messages=log.fidelity.plain_messages,
+            limit=log.limits.find(endpoint),
         )
     _refuse_half_characters(role, request["messages"])
     record: dict[str, Any] = {"role": role, "incarnation": endpoint.incarnation}
     log.calls.append(record)
-    started = time.monotonic()
-    before = transport.retries
+    started, effort = time.monotonic(), Effort()
     try:
-        reply = transport.send(role, request)
+        reply = transport.send(role, request, effort)
     except CallFailed as error:
         record["error"] = error.kind
         if error.kind == "rejected":
             _blame_blank(role, request["messages"], error)
         raise
     finally:
-        record["latency_s"] = round(time.monotonic() - started, 4)
-        if transport.retries > before:
-            record["retries"] = transport.retries - before
+        waited_s = effort.rate_limit_wait_s
+        record["latency_s"] = round(time.monotonic() - started - waited_s, 4)
+        if effort.retries:
+            record["retries"] = effort.retries
+        if effort.refusals:
+            record["rate_limits"] = effort.refusals
+        if waited_s:
+            record["rate_limit_wait_s"] = round(waited_s, 4)
     if role == "user":  # what stock's user tells of its cost, while its agents cannot add None
         reply._hidden_params["response_cost"] = reply.cost
     _note(record, reply)

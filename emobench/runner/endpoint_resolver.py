@@ -295,4 +295,5 @@ def _make_configured_endpoint(
         price=settings.price,
         sampling=sampling,
         timeout_s=timeout_s,
+        rate_limit_wait_s=settings.rate_limit_wait_min * 60,
     )

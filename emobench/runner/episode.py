@@ -10,7 +10,7 @@ import json
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from emobench.config.identity import collect_cell_content, hash_content
 from emobench.core.outcomes import SUCCESS, Outcome
 from emobench.core.redaction import redact
 from emobench.core.sweep import Cell, Fidelity, Sweep, Variant
+from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role, Transport
 from emobench.runner.completion import CallLog, StockDraws
 from emobench.runner.injection import UserRequest
@@ -56,9 +57,13 @@ class CellContext:
     content: Mapping[str, object]
     shared: bool
     """Environments work over data that all episodes share."""
+    limits: EndpointLimits = field(default_factory=EndpointLimits)
+    """What the endpoints let this cell do."""
 
     @classmethod
-    def of(cls, sweep: Sweep, cell: Cell, benchmark: Benchmark) -> CellContext:
+    def of(
+        cls, sweep: Sweep, cell: Cell, benchmark: Benchmark, limits: EndpointLimits | None = None
+    ) -> CellContext:
         """Build the stock agent and read the data; imports the benchmark (seconds)."""
         model = sweep.assistants[cell.assistant]
         displays = _read_displays(sweep.few_shot_displays.get(cell.env))
@@ -69,7 +74,8 @@ class CellContext:
         shared = sweep.fidelity.shared_state
         if shared:
             benchmark.preload(cell.env)
-        return cls(sweep, cell, sweep.variants[cell.variant], benchmark, agent, content, shared)
+        variant, limits = sweep.variants[cell.variant], limits or EndpointLimits()
+        return cls(sweep, cell, variant, benchmark, agent, content, shared, limits)
 
 
 def derive_episode_seed(sweep_seed: int, env: str, task: int, trial: int) -> int:
@@ -92,7 +98,8 @@ def run_episode(
     `transports` are kept from episode to episode as long as the endpoints stay; a `follower`
     says where to call instead, call by call.
 
-    Never raises for what the models or the endpoints do: that is the record's outcome.
+    Never raises for what the models or the endpoints do: that is the record's outcome. Raises
+    Stopped where the cell is being ended while a call waits for a rate limit.
     """
     cell, sweep = context.cell, context.sweep
     seed = derive_episode_seed(sweep.seed, cell.env, task, cell.trial)
@@ -104,6 +111,7 @@ def run_episode(
         transports,
         follower=follower,
         strategies={"assistant": cell.agent_strategy, "user": sweep.user_strategy},
+        limits=context.limits,
         stock_draws=None if sweep.fidelity.send_seed else _make_stock_draws(context, task),
     )
     watch = _Watch(log)

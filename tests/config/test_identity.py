@@ -48,6 +48,7 @@ def test_each_cell_and_task_differs(tmp_path: Path) -> None:
         ("tensor_parallel: 2", "data_parallel: 3"),
         ("model: m", "model: m, chat_template_kwargs: {}"),
         ("model: g", "model: g, base_url: http://h/v1, api_key_env: OTHER"),
+        ("model: g", "model: g, rate_limit_wait_min: 5"),
         ("engine: scripted", "engine: scripted, latency_ms: 5, accelerators: 1"),
         ("engine: scripted", "engine: scripted, hardware: a100, model_size: 8, time_scale: 60"),
     ],

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from emobench.core.models import Price
 from emobench.llm import guard
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
+from emobench.llm.endpoint_limits import Effort
 from emobench.llm.prices import compute_cost
 from emobench.llm.replies import judge_step, read_completion, read_result
 from emobench.llm.transport import (
@@ -479,16 +480,17 @@ def test_an_unusable_body_is_asked_for_again_as_a_502_is(name: str) -> None:
     good = hello(orjson.dumps({"choices": [{"message": SAID}]}).decode())
     with Peer([unusable], [good]) as peer:
         transport = HttpTransport(ModelEndpoint("m", peer.url, None, timeout_s=10))
-        assert transport.send("assistant", dict(REQUEST)).message.content == "Hi"
+        effort = Effort()
+        assert transport.send("assistant", dict(REQUEST), effort).message.content == "Hi"
         transport._client.close()
-    assert (transport.retries, len(peer.requests)) == (1, 2)
+    assert (effort.retries, len(peer.requests)) == (1, 2)
     assert peer.requests[0] == peer.requests[1]
     with Peer(*[[unusable]] * 3) as peer:
         transport = HttpTransport(ModelEndpoint("m", peer.url, None, timeout_s=10))
         with pytest.raises(CallFailed, match="no chat completion") as failed:
-            transport.send("assistant", dict(REQUEST))
+            transport.send("assistant", dict(REQUEST), effort := Effort())
         transport._client.close()
-    assert (failed.value.kind, transport.retries) == ("infra", 2)
+    assert (failed.value.kind, effort.retries) == ("infra", 2)
 
 
 def test_a_tool_call_is_filled_in_as_litellm_does() -> None:
@@ -514,8 +516,9 @@ def test_what_litellm_cannot_read_is_asked_for_again() -> None:
     good = LitellmReply.of(SimpleNamespace(message=message, finish_reason="stop"))
     answers = [LitellmReply.of(), None, good]
     transport = LitellmTransport(ModelEndpoint("m", None, None, "p"), lambda **_: answers.pop(0))
-    assert transport.send("user", dict(REQUEST)).message.content == "Hi"
-    assert transport.retries == 2
+    effort = Effort()
+    assert transport.send("user", dict(REQUEST), effort).message.content == "Hi"
+    assert effort.retries == 2
 
 
 def test_the_time_limit_holds_for_litellm_too() -> None:

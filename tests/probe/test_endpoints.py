@@ -31,9 +31,12 @@ def asked(
     model: str = "m",
     key: str | None = None,
     tools: bool = True,
+    rate_limit_wait_s: float = 60.0,
     **sampling: Any,
 ) -> ProbeReport:
-    target = ModelEndpoint(model, endpoint.url, key, sampling=sampling)
+    target = ModelEndpoint(
+        model, endpoint.url, key, sampling=sampling, rate_limit_wait_s=rate_limit_wait_s
+    )
     return probe(target, role, env="retail", benchmark=load_benchmark(), timeout_s=60, tools=tools)
 
 
@@ -259,10 +262,23 @@ def test_the_probes_own_limit_condemns_nobody(endpoint: ModelServer, role: Role)
 def test_a_gateways_words_say_nothing_of_the_model(
     endpoint: ModelServer, status: int, role: Role
 ) -> None:
-    endpoint.answer = lambda request: Reply(status=status, error="try later")
+    endpoint.answer = lambda request: Reply(status=status, error="insufficient_quota")
     report = asked(endpoint, role)
     assert report.state == "unreachable"
-    assert f"HTTP {status}: try later" in report.verdict
+    assert f"HTTP {status}: insufficient_quota" in report.verdict
+
+
+BUSY = Reply(status=429, error="slow down", headers={"retry-after-ms": "20"})
+
+
+def test_an_endpoint_that_has_had_too_many_requests_is_waited_for(endpoint: ModelServer) -> None:
+    replies = iter([BUSY] * 9)
+    endpoint.answer = lambda request: next(replies, None) or good(request)
+    assert asked(endpoint).state == "usable"
+    endpoint.answer = lambda request: BUSY
+    report = asked(endpoint, rate_limit_wait_s=0.05)
+    assert report.state == "unreachable"
+    assert "HTTP 429: slow down" in report.verdict
 
 
 def test_a_server_that_fails_once_is_asked_again(endpoint: ModelServer) -> None:

@@ -24,6 +24,7 @@ from emobench.core.plan import save_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.stop_signals import StopRequest
 from emobench.core.worker_pool import WorkerPool
+from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.probe.cells import CellProbe
 from emobench.runner import cell as cell_module
 from emobench.runner import injection
@@ -354,13 +355,14 @@ def test_the_probe_comes_first_and_may_end_the_cell(
     assert run.ending == ("failed", "probe_failed", "the user's model cannot")
     assert run.summary["probe"] == {"user": {"state": "bad"}}
     assert run.said[-1] == "cell 0: failed (probe_failed): the user's model cannot"
-    ((plan, run_dir, cell, roles, benchmark, interrupted, progress),) = asked
+    ((plan, run_dir, cell, roles, benchmark, interrupted, progress, limits),) = asked
     assert (plan, run_dir, cell) == (run.plan, run.run_dir, run.cell)
     assert {role: endpoint.model for role, endpoint in roles.items()} == {
         "user": "m",
         "assistant": "m",
     }
     assert (benchmark, interrupted()) == (load_benchmark(), False)
+    assert isinstance(limits, EndpointLimits), "the probe waits for rate limits with the cell"
     progress("a word")
     assert run.said[-1] == "a word"
 

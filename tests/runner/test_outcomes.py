@@ -144,7 +144,7 @@ def test_a_react_user_without_its_format_is_the_users_error(folder: Path) -> Non
     assert "Invalid response format" in record["error"]["message"]
 
 
-@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
+@pytest.mark.parametrize("status", [401, 402, 404, 500, 503])
 def test_a_server_that_fails_is_missing_data_and_tried_again(folder: Path, status: int) -> None:
     record, _ = converse(folder, talking(Reply(status=status, error="boom")), expect=1)
     assert (record["outcome"], record["reward"]) == ("infra_error", None)

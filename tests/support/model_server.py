@@ -39,6 +39,7 @@ class Reply:
     finish_reason: str = "stop"
     status: int = 200
     error: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         if self.status != 200:
@@ -170,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = reply.body()
             if isinstance(answer, dict) and "choices" in answer:
                 answer["id"] = f"chatcmpl-{uuid4().hex}"
-            self._send(reply.status, answer)
+            self._send(reply.status, answer, **reply.headers)
 
     def _refused(self) -> bool:
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -225,6 +226,7 @@ def endpoint() -> Iterator[ModelServer]:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again at once, in every test of a conftest that imports this."""
     monkeypatch.setattr("emobench.llm.transport.RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr("emobench.llm.endpoint_limits.BACKOFF_S", 0.001)
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ from emobench.analysis.judge.labels import build_request, hash_turn, read_answer
 from emobench.analysis.transcript.conversation import read_conversations, select_with_result
 from emobench.core.errors import InvalidInput
 from emobench.core.gates import JudgeSettings
+from emobench.core.output import warn
 from emobench.core.run_dir import RunDir
 from emobench.core.worker_pool import WorkerPool
+from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.llm.refusals import INVALID
 from emobench.llm.transport import CallFailed, HttpTransport, ModelEndpoint
 from emobench.store.labels import Answer, AnswerStore
@@ -49,7 +51,8 @@ class Judge:
     """One model at one endpoint; safe to share among threads."""
 
     def __init__(self, endpoint: ModelEndpoint, max_tokens: int) -> None:
-        self._transport = HttpTransport(endpoint)
+        limit = EndpointLimits(progress=warn).find(endpoint)
+        self._transport = HttpTransport(endpoint, limit)
         self._model = endpoint.model
         self._max_tokens = max_tokens
         self._schema = True

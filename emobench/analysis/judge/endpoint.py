@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -71,7 +72,8 @@ def find_endpoint(
         if role.base_url is None:
             raise InvalidInput(f"'{settings.server}' has no base_url; give --base-url and --model")
         _require_own_word(plan, run_dir, role.base_url, role.api_key_env)
-        return make_endpoint(role.model, role.base_url, role.api_key_env, timeout)
+        endpoint = make_endpoint(role.model, role.base_url, role.api_key_env, timeout)
+        return replace(endpoint, rate_limit_wait_s=role.rate_limit_wait_min * 60)
     from emobench.serving.waiting import find_server
 
     name = USER_SERVER if settings.server == "user" else name_assistant_server(settings.server)

@@ -39,6 +39,7 @@ def emotions(path: Path) -> dict[str, str | None]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "RETRY_AFTER_S", (0.0,))
+    monkeypatch.setattr("emobench.llm.endpoint_limits.BACKOFF_S", 0.001)
 
 
 def test_each_turn_is_asked_once_and_kept(launch: Launch, tmp_path: Path) -> None:
@@ -102,6 +103,17 @@ def test_a_server_without_response_formats(tmp_path: Path) -> None:
     assert all(request["temperature"] == 0 for request in server.requests)
     # At most each of the three at a time learned it by itself.
     assert sum("response_format" in request for request in server.requests) <= 3
+
+
+def test_a_judge_that_has_had_too_many_requests_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = Reply(status=429, error="slow down", headers={"retry-after-ms": "30"})
+    replies = iter([busy] * 9)
+    with recording(lambda request: next(replies, None) or Reply(ANGER)) as server:
+        asked = ask(server.url, tmp_path / "judge.jsonl")
+    assert (asked.answered, asked.failed) == (len(TURNS), 0)
+    assert capsys.readouterr().err.count("rate limit of scripted at") == 1
 
 
 def test_an_answer_without_a_label_is_kept_as_missing(tmp_path: Path) -> None:
