@@ -190,7 +190,10 @@ def format_headline(plan: Plan, run_dir: RunDir) -> str:
     if sweep.max_gpu_hours is not None:
         lines.append(f"  limit       {sweep.max_gpu_hours:g} accelerator-hours (max_gpu_hours)")
     if sweep.max_cost is not None:
-        lines.append(f"  limit       {format_dollars(sweep.max_cost)} for hosted models (max_cost)")
+        what = "hosted models"
+        if plan.profile.accelerator_hour_price:
+            what += " and accelerators"
+        lines.append(f"  limit       {format_dollars(sweep.max_cost)} for {what} (max_cost)")
     lines += [f"  {line}" for line in summarise(judge_power(plan.cells, smallest))]
     return "\n".join(lines)
 

@@ -57,10 +57,12 @@ class ModelSize:
     total: float
     active: float
     """For one token; less than `total` in a mixture of experts."""
+    weight_bytes: float = BYTES
+    """Of one parameter; fewer where the weights are quantised."""
 
     @property
     def weight_gb(self) -> float:
-        return self.total * BYTES
+        return self.total * self.weight_bytes
 
     @property
     def cache_kb_per_token(self) -> float:
@@ -69,11 +71,15 @@ class ModelSize:
         return 100.0 * float(self.active**0.28)
 
 
+_QUANTISED = ((r"fp8|int8|w8a|8bit", 1.0), (r"awq|gptq|int4|w4a|4bit|fp4|gpt-oss", 0.5))
+"""Bytes of a parameter by what stands in a model's name."""
+
+
 def parse_size(model: str) -> ModelSize | None:
     """Return the size that a model's name says; None where it says none.
 
     >>> parse_size("Qwen/Qwen3-30B-A3B-Instruct-2507")
-    ModelSize(total=30.0, active=3.0)
+    ModelSize(total=30.0, active=3.0, weight_bytes=2)
     >>> parse_size("gpt-4o")
     """
     found = re.search(r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([BM])(?![A-Za-z])", model, re.I)
@@ -84,7 +90,8 @@ def parse_size(model: str) -> ModelSize | None:
     total = size * int(found[1] or 1)
     # Of the experts of Mixtral's kind two are active.
     both = min(2, int(found[1] or 1)) * size
-    return ModelSize(total, float(active[1]) if active else both) if total else None
+    quantised = next((each for words, each in _QUANTISED if re.search(words, model, re.I)), BYTES)
+    return ModelSize(total, float(active[1]) if active else both, quantised) if total else None
 
 
 def find_card(text: str) -> Card | None:
@@ -119,7 +126,7 @@ class EngineSpeed:
 
         Of a mixture of experts a small batch reads only a part.
         """
-        read_gb = min(self.size.total, self.size.active * max(1.0, batch)) * BYTES
+        read_gb = min(self.size.total, self.size.active * max(1.0, batch)) * self.size.weight_bytes
         read_gb += tokens_in_cache * self.size.cache_kb_per_token / 1e6
         bandwidth = BANDWIDTH_SHARE * self.card.bandwidth_gb_s * self.cards
         return STEP_OVERHEAD_S + read_gb / bandwidth

@@ -151,7 +151,8 @@ class Settings(Strict):
     """Accelerator-hours of all server jobs after which the sweep is stopped; unset: no limit."""
     max_cost: float | None = Field(default=None, gt=0)
     """US dollars for hosted models, of all cells together, after which no new conversation begins;
-    unset: no limit."""
+    with an `accelerator_hour_price` in the profile for the servers too, after which the sweep is
+    stopped; unset: no limit."""
     timeout_s: float = Field(default=600, gt=0, le=86_400)
     """Seconds that a model may take for one whole reply before the call counts as unanswered."""
     probe: ProbeMode = "enforce"

@@ -243,7 +243,7 @@ class _Clock:
         self._speeds = {
             server: self._find_speeds(server, model)
             for server, model in self._roles.items()
-            if isinstance(model, VllmModel)
+            if isinstance(model, VllmModel) or (isinstance(model, ScriptedModel) and model.hardware)
         }
 
     def estimate(self) -> tuple[Estimate, Estimate]:
@@ -360,23 +360,32 @@ class _Clock:
         model = self._roles[server]
         calls = max(1.0, getattr(work.calls, ends.work))
         said = max(1.0, getattr(work.tokens_out, ends.work))
-        if isinstance(model, ScriptedModel):
+        if isinstance(model, ScriptedModel) and not model.hardware:
             return float(calls * (model.latency_ms / 1000 + getattr(SCRIPTED_CALL_S, ends.speed)))
         if isinstance(model, OpenAIModel):
             first, each = (getattr(e, ends.speed) for e in (HOSTED_CALL_S, HOSTED_TOKEN_S))
             return float(calls * first + said * each)
         speed = self._speeds[server][ends.speed]
         length = getattr(work.tokens_in, ends.work) / calls
-        batch = max(1.0, batch / count_copies(model))
-        fits = min(float(model.max_num_seqs or MAX_SEQS), max(1.0, speed.cache_tokens / length))
+        copies, most, scale = model.replicas, MAX_SEQS, 1.0
+        if isinstance(model, VllmModel):
+            copies, most = count_copies(model), model.max_num_seqs or MAX_SEQS
+        else:
+            scale = model.time_scale
+        batch = max(1.0, batch / copies)
+        fits = min(float(most), max(1.0, speed.cache_tokens / length))
         running = min(batch, fits)
         # In a steady state each token of a reply comes with its share of new prompts.
         prefill_s = running * work.fresh / said / speed.prefill_tokens_per_s
         step_s = speed.compute_step_s(running, running * length) + prefill_s
-        return float(said * step_s * max(1.0, batch / fits) + calls * REQUEST_S)
+        return float(said * step_s * max(1.0, batch / fits) / scale + calls * REQUEST_S)
 
-    def _find_speeds(self, server: str, model: VllmModel) -> dict[str, EngineSpeed]:
+    def _find_speeds(self, server: str, model: VllmModel | ScriptedModel) -> dict[str, EngineSpeed]:
         """Return an engine's speed at each end, and note what is not known of it."""
+        if isinstance(model, ScriptedModel):
+            card = CARDS[model.hardware or "h100"]
+            size = ModelSize(model.model_size, model.model_size)
+            return dict.fromkeys(ANY_SIZE, EngineSpeed(card, max(1, model.accelerators), size))
         profile = self._plan.profile
         resources = profile.user_server if server == USER_SERVER else profile.assistant_server
         found = find_card(f"{resources.gres or ''} {resources.constraint or ''}")
@@ -394,22 +403,21 @@ class _Clock:
             cards = dict.fromkeys(
                 ("low", "typical", "high"), CARDS["gaudi2"] if kind == "gaudi" else CPU
             )
-        size = parse_size(model.model) or parse_size(model.served)
-        sizes = dict.fromkeys(ANY_SIZE, size) if size else ANY_SIZE
-        if size is None:
+        named = parse_size(model.model) or parse_size(model.served)
+        sizes = dict.fromkeys(ANY_SIZE, named) if named else ANY_SIZE
+        if named is None:
             self._note(
                 f"the name {model.model!r} does not say how large the model is: 4 to 70 "
                 "billion parameters assumed"
             )
         together = model.tensor_parallel * model.pipeline_parallel
-        speeds = {
-            end: EngineSpeed(cards[end], together, sizes[end] or ANY_SIZE[end]) for end in cards
-        }
-        if size is not None and cards["typical"] is not CPU and not speeds["typical"].cache_tokens:
-            card = speeds["typical"].card
+        speeds = {end: EngineSpeed(cards[end], together, sizes[end]) for end in cards}
+        middle = speeds["typical"]
+        if named is not None and middle.card is not CPU and not middle.cache_tokens:
             self._note(
-                f"{model.served}: {size.weight_gb:.0f} GB of weights in bfloat16 do not fit into "
-                f"{pluralise(together, 'card')} of {card.memory_gb:.0f} GB ({card.title})"
+                f"{model.served}: {named.weight_gb:.0f} GB of weights do not fit into "
+                f"{pluralise(together, 'card')} of {middle.card.memory_gb:.0f} GB "
+                f"({middle.card.title})"
             )
         titles = " to ".join(dict.fromkeys(card.title for card in cards.values()))
         self._sources.append(f"a roofline of {titles} (docs/performance.md), good to a factor of 2")

@@ -191,7 +191,8 @@ def _describe_site(plan: Plan) -> tuple[object, ...]:
     for model in (plan.sweep.user, *plan.sweep.assistants.values()):
         layout: tuple[object, ...] = (model.accelerators, model.replicas)
         if isinstance(model, ScriptedModel):
-            layout = (model.latency_ms,)
+            timed = (model.hardware, model.model_size, model.time_scale)
+            layout = (*layout, model.latency_ms, *timed)
         models.append((*_describe_model(model), *layout))
     return (profile.accelerator, profile.one_machine, *cards, models[0], frozenset(models[1:]))
 

@@ -82,7 +82,7 @@ def read_inputs(
     if sweep.max_gpu_hours is not None and not cards:
         warn("max_gpu_hours has no effect: no server of this sweep holds an accelerator")
     if sweep.max_cost is not None:
-        _warn_of_prices(sweep, warn)
+        _warn_of_prices(sweep, bool(cards and profile.accelerator_hour_price), warn)
     size = _find_max_array_size(profile, dry_run, warn)
     folder = run_dir or Path("runs") / sweep.name
     place = RunDir(folder.resolve()) if dry_run else open_own_run_dir(folder)
@@ -106,12 +106,16 @@ def _rebuild_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:
     return plan.model_copy(update={"cells": tuple(cells), "blocks": tuple(blocks)})
 
 
-def _warn_of_prices(sweep: Sweep, warn: Callable[[str], None]) -> None:
-    """Say where max_cost cannot count: no model is hosted, or the price of one is not known."""
+def _warn_of_prices(sweep: Sweep, cards: bool, warn: Callable[[str], None]) -> None:
+    """Say where max_cost cannot count: no model is hosted and no accelerator has a price (`cards`:
+    one has), or the price of a model is not known."""
     models = (sweep.user, *sweep.assistants.values())
     hosted = [model for model in models if isinstance(model, OpenAIModel)]
-    if not hosted:
-        warn("max_cost has no effect: no model of this sweep is hosted")
+    if not hosted and not cards:
+        warn(
+            "max_cost has no effect: no model of this sweep is hosted, and the profile has no "
+            "accelerator_hour_price for servers with accelerators"
+        )
     for model in dict.fromkeys(hosted):
         if not (model.price or find_listed_price(model.model, model.base_url, model.provider)):
             warn(

@@ -29,7 +29,7 @@ from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import JobState, is_live
 from emobench.scheduler.schedulers import SCHEDULERS
 from emobench.scheduler.usage import SummaryOf, ask_accounts, compute_run_cost
-from emobench.serving.budget import LimitStatus, MoneyStatus, build_limit_status, read_money_status
+from emobench.serving.budget import LimitStatus, MoneyStatus, build_limit_status, build_money_status
 from emobench.store.calls import Usage, add_usage
 from emobench.store.jobs import JobKind, JobRecord
 from emobench.store.summaries import EPISODES_MISSING, find_current_summary
@@ -112,7 +112,7 @@ class RunStatus:
     usage_by_cell: Mapping[int, Usage] = field(default_factory=dict)
     """Of the cells that have any."""
     money: MoneyStatus | None = None
-    """None without a max_cost."""
+    """None without a max_cost; the servers' share is in it where the cost was asked for."""
     cost: CostTotals | None = None
     """None where nobody asked."""
     limit: LimitStatus | None = None
@@ -145,7 +145,12 @@ def read_status(run_dir: RunDir, *, cost: bool = False) -> RunStatus:
     if not cost:
         return status
     spent = compute_run_cost(plan, run_dir, jobs, states, ask_accounts(plan, run_dir, jobs))
-    return replace(status, cost=sum_up(spent), limit=build_limit_status(plan, spent))
+    return replace(
+        status,
+        cost=sum_up(spent),
+        limit=build_limit_status(plan, spent),
+        money=build_money_status(plan, status.usage, spent),
+    )
 
 
 def build_run_status(
@@ -220,6 +225,6 @@ def build_run_status(
         again=again,
         usage=together,
         usage_by_cell=spent,
-        money=read_money_status(plan, together),
+        money=build_money_status(plan, together),
         held=find_held(jobs, states),
     )

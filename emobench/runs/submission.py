@@ -336,7 +336,11 @@ def _set_throttle(
 def take_changes(plan: Plan, old: Plan) -> Plan:
     """Return the plan `old` with what is free to change as `plan` has it."""
     sweep = take_free_settings(old.sweep, plan.sweep)
-    return old.model_copy(update={"sweep": sweep, "gates_changed": plan.gates_changed})
+    price = {"accelerator_hour_price": plan.profile.accelerator_hour_price}
+    profile = old.profile.model_copy(update=price)
+    return old.model_copy(
+        update={"sweep": sweep, "profile": profile, "gates_changed": plan.gates_changed}
+    )
 
 
 def list_not_taken(plan: Plan, old: Plan) -> list[str]:

@@ -1,4 +1,5 @@
-"""What a run may cost: max_gpu_hours of its servers, max_cost of the hosted models it calls."""
+"""What a run may cost: max_gpu_hours of its servers; max_cost of the hosted models it calls and,
+where the profile has a price of an accelerator-hour, of its servers too."""
 
 from __future__ import annotations
 
@@ -70,11 +71,26 @@ def sum_spent_dollars(plan: Plan, run_dir: RunDir, *, without: int | None = None
     return math.fsum(sum_cost(each.usage) or 0.0 for each in summaries if each)
 
 
+def compute_card_dollars(plan: Plan, hours: float) -> float:
+    """Return what so many accelerator-hours cost, in US dollars; 0 where the profile has no
+    price."""
+    return hours * (plan.profile.accelerator_hour_price or 0.0)
+
+
+def _needs_hours(plan: Plan) -> bool:
+    """Return whether a limit of the run is one of accelerator-hours, or of their price."""
+    sweep = plan.sweep
+    priced = bool(plan.profile.accelerator_hour_price)
+    return sweep.max_gpu_hours is not None or (sweep.max_cost is not None and priced)
+
+
 def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
     """Raise InvalidInput where a run directory has used one of its limits already."""
     sweep = plan.sweep
-    hours = compute_used_hours(plan, run_dir) if sweep.max_gpu_hours is not None else 0.0
-    cost = sum_spent_dollars(plan, run_dir) if sweep.max_cost is not None else 0.0
+    hours = compute_used_hours(plan, run_dir) if _needs_hours(plan) else 0.0
+    cost = 0.0
+    if sweep.max_cost is not None:
+        cost = sum_spent_dollars(plan, run_dir) + compute_card_dollars(plan, hours)
     said = {
         "max_gpu_hours": f"{text} accelerator-hours"
         if (text := describe_reached(plan, hours))
@@ -97,7 +113,8 @@ def refuse_if_spent(plan: Plan, run_dir: RunDir) -> None:
 
 
 class CostLimit:
-    """max_cost, as one cell keeps to it. Its threads may ask at the same time."""
+    """max_cost, as one cell keeps to it: of hosted models. What servers cost they watch themselves
+    (`Budget`). Its threads may ask at the same time."""
 
     def __init__(self, plan: Plan, run_dir: RunDir, cell: int, own: float) -> None:
         """`own` is what the cell itself has spent before, in US dollars."""
@@ -137,7 +154,7 @@ class CostLimit:
 
 
 class Budget:
-    """The limit of a run, as one of its servers watches it. `check` may take a minute."""
+    """The limits of a run, as one of its servers watches them. `check` may take a minute."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self._run_dir = run_dir
@@ -146,9 +163,13 @@ class Budget:
 
     def check(self, plan: Plan) -> str:
         """Stop the sweep where it has used enough: the reason, once its arrays have ended."""
-        if plan.sweep.max_gpu_hours is None:
+        if not _needs_hours(plan):
             return ""
-        self.reached = describe_reached(plan, compute_used_hours(plan, self._run_dir))
+        hours = compute_used_hours(plan, self._run_dir)
+        self.reached = describe_reached(plan, hours)
+        if not self.reached and plan.profile.accelerator_hour_price:
+            spent = sum_spent_dollars(plan, self._run_dir) + compute_card_dollars(plan, hours)
+            self.reached = describe_cost_reached(plan.sweep.max_cost, spent)
         if self.reached:
             say(f"emobench: {self.reached}: the sweep is stopped")
             # An array that does not go away must not keep the servers: they cost.
@@ -176,12 +197,15 @@ class LimitStatus:
         return f"{text}: max_gpu_hours reached, the sweep is stopped; {_GO_ON}"
 
 
-def read_money_status(plan: Plan, usage: Usage) -> MoneyStatus | None:
-    """Return how the run stands by its max_cost; None without one."""
+def build_money_status(plan: Plan, usage: Usage, cost: Cost | None = None) -> MoneyStatus | None:
+    """Return how the run stands by its max_cost, its servers' share too where `cost` is given; None
+    without a limit."""
     limit = plan.sweep.max_cost
     if limit is None:
         return None
     used = sum_cost(usage) or 0.0
+    if cost is not None:
+        used += compute_card_dollars(plan, sum_hours(plan, cost))
     return MoneyStatus(limit, used, bool(describe_cost_reached(limit, used)))
 
 
@@ -197,7 +221,7 @@ def build_limit_status(plan: Plan, cost: Cost) -> LimitStatus | None:
 
 @dataclass(frozen=True)
 class MoneyStatus:
-    """For `status`: the limit of money, and what hosted models have cost of it, in US dollars."""
+    """For `status`: the limit of money, and what is used of it, in US dollars."""
 
     max_cost: float
     used: float

@@ -15,6 +15,8 @@ from emobench.core.hardware import CARDS, EngineSpeed, ModelSize, find_card, par
         ("mistralai/Mixtral-8x7B-Instruct", ModelSize(56, 14)),
         ("./models/SmolLM2-135M-Instruct", ModelSize(0.135, 0.135)),
         ("Qwen/Qwen2.5-0.5B", ModelSize(0.5, 0.5)),
+        ("Qwen/Qwen3-32B-FP8", ModelSize(32, 32, 1)),
+        ("meta-llama/Llama-3.1-70B-AWQ", ModelSize(70, 70, 0.5)),
         ("gpt-4o", None),
         ("openai/o3-mini", None),
         ("my-4Bit-model", None),

@@ -93,7 +93,16 @@ def test_a_model_without_a_size_in_its_name_and_one_that_does_not_fit_are_told()
     assert "'acme/chatter' does not say how large" in note
     large = {"x": VllmModel(model="acme/Chatter-70B", tool_call_parser="hermes")}
     (note,) = forecast(make_plan(CUDA, assistants=large)).notes
-    assert "140 GB of weights in bfloat16 do not fit into 1 card of 80 GB" in note
+    assert "140 GB of weights do not fit into 1 card of 80 GB" in note
+
+
+def test_a_scripted_server_that_takes_the_time_of_a_card_is_forecast_as_one() -> None:
+    timed = scripted(hardware="a100", model_size=32)
+    slow, fast = (
+        forecast(make_plan(user=timed, assistants={"a": model}, tasks=50, trials=4))
+        for model in (timed, scripted(hardware="a100", model_size=32, time_scale=10))
+    )
+    assert slow.hours.typical > 1.5 * fast.hours.typical
 
 
 def test_money_of_hosted_models_and_of_accelerators() -> None:

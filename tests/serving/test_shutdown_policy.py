@@ -27,7 +27,9 @@ from emobench.serving.budget import (
     Budget,
     LimitStatus,
     build_limit_status,
+    build_money_status,
     describe_reached,
+    refuse_if_spent,
     sum_hours,
 )
 from emobench.serving.demand import LeaseDemand, OwnDemand
@@ -308,6 +310,30 @@ def test_a_limit_that_is_raised_is_not_reached_any_more(
     )
     change(run_dir, max_gpu_hours=6)
     assert limited.check(load_plan(run_dir)) == limited.reached == ""
+
+
+def test_a_price_of_accelerators_makes_max_cost_a_limit_of_the_servers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emobench.serving.budget.compute_used_hours", lambda *_: 5.0)
+    run_dir = make_run(tmp_path)
+    change(run_dir, max_cost=11.0)
+    finish_cell(run_dir, 0, usage={"user": {"cost": 1.5}})
+    plan = load_plan(run_dir)
+    limited = Budget(run_dir)
+    assert limited.check(plan) == ""  # no price: the cells keep to it by themselves
+    priced = plan.model_copy(
+        update={"profile": plan.profile.model_copy(update={"accelerator_hour_price": 2.0})}
+    )
+    assert limited.check(priced) == "max_cost reached: $11.50 of $11.00"
+    save_plan(run_dir, priced)
+    with pytest.raises(InvalidInput, match=r"max_cost reached: \$11.50 of \$11.00; nothing was"):
+        refuse_if_spent(priced, run_dir)
+    change(run_dir, max_cost=12.0)
+    assert limited.check(load_plan(run_dir)) == limited.reached == ""
+    used = _run(JobKind.SERVER, "user", 3600, 3)
+    status = build_money_status(priced, {}, compute_cost([used], {}, 9999.0))
+    assert status is not None and status.used == pytest.approx(6.0)
 
 
 def _run(kind: JobKind, name: str, seconds: float, cards: int) -> JobRun:
