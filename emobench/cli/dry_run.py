@@ -66,6 +66,7 @@ def describe(plan: Plan, run_dir: RunDir, done: DryRun) -> Iterator[str]:
     todo = done.todo
     if done.refusal:
         yield from f"would be refused: {done.refusal}".splitlines()
+    yield from (f"warning: {line}" for line in done.warnings)
     for job in done.unrecorded:
         yield f"would take job {job.job_id} on record: {job.kind} {job.name}, found in the queue"
     for server in todo.leaving:
@@ -111,6 +112,7 @@ def _to_json(run_dir: RunDir, out: Path | None, done: DryRun) -> dict[str, objec
         "out": str(out.resolve()) if out else None,
         "scripts": [str(path) for path in done.paths] if out else [],
         "refusal": done.refusal,
+        "warnings": [*done.warnings],
         "servers": [*todo.servers],
         "arrays": {name: [*cells] for name, cells in todo.missing.items()},
         "live_cells": todo.live_count,

@@ -59,6 +59,9 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
         warnings = [server.warning, *server.warnings]
         lines += [f"         warning: {each}" for each in warnings if each]
     lines += [f"         {job}" for job in status.held]
+    own = {server.job_id for server in status.servers}  # they have their reason above
+    lines += [f"         {job}" for job in status.blocked if job.job_id not in own]
+    lines += [f"         {line}" for line in status.limits]
     outcomes = ", ".join(f"{n} {name}" for name, n in status.episodes.outcomes.items())
     lines.append(f"cells    {status.cells}")
     lines.append(f"episodes {status.episodes.finished} of {status.episodes.expected}")

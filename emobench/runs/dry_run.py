@@ -17,6 +17,7 @@ from emobench.runs.forecast import forecast_plan
 from emobench.runs.submission import (
     Todo,
     check_keys,
+    check_limits,
     collect_settings,
     decide,
     list_not_taken,
@@ -52,6 +53,8 @@ class DryRun:
     """Jobs of the run in the queue that nobody recorded; they would be."""
     refusal: str
     """Why nothing would be submitted at all; empty: nothing is known that speaks against it."""
+    warnings: Sequence[str]
+    """How the site's limits would make it slower."""
     changes: Sequence[str]
     """Of the plan that stands, in words; none where there is no plan."""
     not_taken: Sequence[str]
@@ -77,10 +80,13 @@ def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SC
     unrecorded = schedulers.find_unrecorded(plan, run_dir, recorded)
     todo = decide(plan, run_dir, [*recorded, *unrecorded], schedulers)
     refusal = ""
+    warnings: list[str] = []
     try:
         check_keys(plan, run_dir)
         if todo.missing_count or todo.live_count:
             refuse_if_spent(plan, run_dir)
+        if todo.submits:
+            check_limits(plan, run_dir, todo, warnings.append, schedulers)
     except InvalidInput as error:
         refusal = str(error)
     old = read_standing_plan(run_dir) or plan
@@ -90,6 +96,7 @@ def rehearse(plan: Plan, run_dir: RunDir, out: Path, schedulers: Schedulers = SC
         todo=todo,
         unrecorded=unrecorded,
         refusal=refusal,
+        warnings=warnings,
         changes=_list_plan_changes(old, plan)
         if submits
         else describe_changes(old.sweep, plan.sweep),

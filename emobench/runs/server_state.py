@@ -11,6 +11,7 @@ from emobench.core.files import has_room
 from emobench.core.plan import Plan, get_server_name, list_instances
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
+from emobench.scheduler.wait_reasons import explain_wait
 from emobench.store.endpoints import Endpoint, ServerLocation, describe_privacy, locate_server
 from emobench.store.jobs import JobKind, JobRecord
 
@@ -106,7 +107,8 @@ def read_server(
             if queued is not None and queued.state == CANCELLED:
                 state, reason = ServerState.LEFT, "cancelled"
     elif queued is not None and queued.phase is Phase.QUEUED:
-        state, reason = ServerState.PENDING, queued.reason
+        state = ServerState.PENDING
+        reason = ": ".join(filter(None, (queued.reason, explain_wait(queued.reason))))
     elif endpoint is not None and state is ServerState.READY and not endpoint.is_ready:
         state, reason = ServerState.SILENT, f"no heartbeat for {endpoint.compute_age_s():.0f} s"
     elif endpoint is not None and state is ServerState.READY and endpoint.kept_until:

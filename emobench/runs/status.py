@@ -22,12 +22,12 @@ from emobench.runs.cell_state import (
     find_job_of_cell,
     find_state,
 )
-from emobench.runs.held_jobs import HeldJob, find_held
+from emobench.runs.held_jobs import BlockedJob, HeldJob, find_blocked, find_held
 from emobench.runs.logs import LogIndex
 from emobench.runs.server_state import ServerStatus, read_server
 from emobench.scheduler.cost import CostTotals, sum_up
 from emobench.scheduler.interface import JobState, is_live
-from emobench.scheduler.schedulers import SCHEDULERS
+from emobench.scheduler.schedulers import SCHEDULERS, find_scheduler
 from emobench.scheduler.usage import SummaryOf, ask_accounts, compute_run_cost
 from emobench.serving.budget import LimitStatus, MoneyStatus, build_limit_status, build_money_status
 from emobench.store.calls import Usage, add_usage
@@ -107,6 +107,11 @@ class RunStatus:
     again: Sequence[CellProblem] = ()
     """Cells that were done, of which episodes were damaged, lost or set aside since."""
     held: Sequence[HeldJob] = ()
+    blocked: Sequence[BlockedJob] = ()
+    """Jobs that a limit of the site, or a mistake, keeps waiting."""
+    limits: Sequence[str] = ()
+    """What of the site's limits is too small for the run, where jobs are blocked and somebody
+    asked."""
     usage: Usage = field(default_factory=dict)
     """Tokens, and US dollars of hosted models, by role; of all cells."""
     usage_by_cell: Mapping[int, Usage] = field(default_factory=dict)
@@ -142,6 +147,11 @@ def read_status(run_dir: RunDir, *, cost: bool = False) -> RunStatus:
             for problem in status.problems
         ]
         status = replace(status, problems=problems)
+    if status.blocked:
+        checks = find_scheduler(plan.profile).check_plan(plan, own={job.job_id for job in jobs})
+        found = [c for c in checks if c.state in ("failed", "warning")]
+        limits = [f"{check.name}: {check.message}; {check.hint}" for check in found]
+        status = replace(status, limits=limits)
     if not cost:
         return status
     spent = compute_run_cost(plan, run_dir, jobs, states, ask_accounts(plan, run_dir, jobs))
@@ -227,4 +237,5 @@ def build_run_status(
         usage_by_cell=spent,
         money=build_money_status(plan, together),
         held=find_held(jobs, states),
+        blocked=find_blocked(jobs, states),
     )

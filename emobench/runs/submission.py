@@ -188,7 +188,8 @@ def submit(
     Settings that are free to change hold for what was submitted before, too. The caller holds
     `submission_lock`. Raises SubmissionRefused where the scheduler says no. What had been submitted
     by then is recorded, servers that would run alone are taken back, and the same call completes
-    the rest. Raises InvalidInput where the run has used its max_gpu_hours or max_cost.
+    the rest. Raises InvalidInput where the run has used its max_gpu_hours or max_cost, or where the
+    site's limits never let its jobs run.
     """
     check_keys(plan, run_dir)
     for job in adopt_jobs(plan, run_dir, schedulers):
@@ -215,6 +216,7 @@ def submit(
         save_hosted_keys(run_dir, taken.sweep)
         cleanup = scheduler.submit_cleanup(plan, run_dir, on_job, warn) if todo.cleanup else []
         return Submission(cleanup, 0, waiting, {}, todo.held, changes, list_not_taken(plan, old))
+    check_limits(plan, run_dir, todo, warn, schedulers)
     schedulers.cancel([job for job in todo.leaving if schedulers.is_of(job, run_dir)])
     keep_forecast(plan, run_dir, standing)
     write_scripts(plan, run_dir)
@@ -236,6 +238,30 @@ def submit(
         # Also after a refusal: the arrays that were taken have servers.
         submitted += scheduler.submit_cleanup(plan, run_dir, on_job, warn)
     return Submission(submitted, count, waiting, leased, todo.held, changes)
+
+
+def check_limits(
+    plan: Plan,
+    run_dir: RunDir,
+    todo: Todo,
+    warn: Callable[[str], None],
+    schedulers: Schedulers = SCHEDULERS,
+) -> None:
+    """Tell `warn` where the site's limits make a run slower. Raises InvalidInput where its jobs
+    would wait for ever, or would be refused."""
+    own = {job.job_id for job in read_jobs(run_dir)}
+    scheduler = schedulers.find_for(plan.profile)
+    checks = list(scheduler.check_plan(plan, todo.servers, todo.missing, own))
+    file = f"cluster {plan.profile.name}"
+    if problems := [
+        Problem(check.message, file, key=check.name, hint=check.hint)
+        for check in checks
+        if check.state == "failed"
+    ]:
+        raise InvalidInput(problems)
+    for check in checks:
+        if check.state == "warning":
+            warn(f"{check.name}: {check.message}; {check.hint}")
 
 
 def adopt_jobs(plan: Plan, run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> list[JobRecord]:

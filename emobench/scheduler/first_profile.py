@@ -71,7 +71,7 @@ def _build_values(site: Site) -> dict[str, object]:
     without.sort(key=lambda name: not _is_default(site, name))
     server = first.partition if first else next(iter(without), "")
     array = next(iter(without), server)
-    accounts = sorted({account for account, _, _ in site.associations or ()})
+    accounts = sorted({row.account for row in site.accounting.own} if site.accounting else ())
     names = f"{server} {first.gres}" if first else ""
     return {
         "site": site.config.get("ClusterName", "this site"),

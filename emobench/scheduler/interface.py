@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -214,6 +214,18 @@ class Scheduler(ABC):
         """Check what the site says of the scheduler, and whether the profile's jobs fit it;
         `doctor` shows it. Submits nothing."""
         yield skipped("slurm", "this profile uses none")
+
+    def check_plan(
+        self,
+        plan: Plan,
+        servers: Sequence[str] = (),
+        missing: Mapping[str, Sequence[int]] | None = None,
+        own: Collection[str] = (),
+    ) -> Iterator[Check]:
+        """Check whether what the plan's jobs need at once fits what the site allows, and whether
+        the queue takes the `servers` and the cells `missing` by block. `own` are the ids of the
+        run's jobs. Asks for a bounded time; says nothing of what nobody answers for."""
+        yield from ()
 
     @abstractmethod
     def read_own_job_id(self) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -273,6 +273,17 @@ class SlurmScheduler(Scheduler):
         from emobench.scheduler.site import check_slurm
 
         yield from check_slurm(profile)
+
+    def check_plan(
+        self,
+        plan: Plan,
+        servers: Sequence[str] = (),
+        missing: Mapping[str, Sequence[int]] | None = None,
+        own: Collection[str] = (),
+    ) -> Iterator[Check]:
+        from emobench.scheduler.site import check_plan
+
+        yield from check_plan(plan, servers, missing or {}, own)
 
     def read_own_job_id(self) -> str:
         return read_slurm_job_id() or read_local_job_id()

@@ -22,7 +22,7 @@ HARMLESS = re.compile("Invalid job id|individual component of heterogeneous job"
 with its first part."""
 ACCOUNTING_FIELDS = "JobID,Submit,Start,End,AllocTRES"
 # Seconds since the epoch: local times are ambiguous for an hour a year.
-_WITH_EPOCH_TIMES = ("env", "SLURM_TIME_FORMAT=%s")
+WITH_EPOCH_TIMES = ("env", "SLURM_TIME_FORMAT=%s")
 
 
 ADVICE = (
@@ -69,7 +69,9 @@ def find_advice(said: str) -> str:
     return next((text for pattern, text in ADVICE if re.search(pattern, said)), "")
 
 
-def run_command(command: Sequence[str]) -> tuple[str | None, str]:
+def run_command(
+    command: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S
+) -> tuple[str | None, str]:
     """Ask one of Slurm's commands: (stdout, or None if it failed or hung; stderr)."""
     environment = {
         **os.environ,
@@ -82,7 +84,7 @@ def run_command(command: Sequence[str]) -> tuple[str | None, str]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=timeout_s,
             env=environment,
             stdin=subprocess.DEVNULL,
         )
@@ -145,7 +147,7 @@ class CommentedJob:
 def find_commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
     """Ask squeue for the jobs of these users (their numbers) that may still do something, the
     oldest first. Raises EmobenchError where it does not answer."""
-    command = [*_WITH_EPOCH_TIMES, "squeue", "--noheader", "--states=all", "--format=%i|%T|%V|%k"]
+    command = [*WITH_EPOCH_TIMES, "squeue", "--noheader", "--states=all", "--format=%i|%T|%V|%k"]
     command.append(f"--user={','.join(map(str, sorted(set(users))))}")
     output, error = run_command(command)
     if output is None:
@@ -247,7 +249,7 @@ def ask_slurm_accounts(job_ids: Sequence[str]) -> Accounts:
     for start in range(0, len(job_ids), CHUNK):
         ids = job_ids[start : start + CHUNK]
         asked = [f"--format={ACCOUNTING_FIELDS}", f"--jobs={','.join(ids)}"]
-        output, error = run_command([*_WITH_EPOCH_TIMES, *command, *asked])
+        output, error = run_command([*WITH_EPOCH_TIMES, *command, *asked])
         if output is None:
             return Accounts(rows, " ".join(error.split()) or "sacct failed")
         # The first part of a heterogeneous job brings the others, which are asked for as well.
@@ -294,7 +296,7 @@ def _parse_gres(tres: str) -> dict[str, int]:
 def ask_own_job(job_id: str, environ: Mapping[str, str] = os.environ) -> OwnJob:
     """Return what Slurm says of the job that this process is; where it says nothing, what it said
     when the job began."""
-    command = [*_WITH_EPOCH_TIMES, "scontrol", "--oneliner", "show", "job", job_id]
+    command = [*WITH_EPOCH_TIMES, "scontrol", "--oneliner", "show", "job", job_id]
     output, _ = run_command(command)
     if output is not None and (job := parse_own_job(output)) is not None:
         return job

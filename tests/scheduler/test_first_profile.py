@@ -12,6 +12,7 @@ from emobench.config.profile import load_profile, read_profile
 from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile
 from emobench.scheduler.first_profile import write_profile
+from emobench.scheduler.limits import Accounting, Association
 from emobench.scheduler.site import Nodes, Site
 
 UP = {"State": "UP", "Default": "NO", "MaxTime": "UNLIMITED"}
@@ -40,7 +41,7 @@ def test_a_cuda_site(tmp_path: Path) -> None:
             "big": [Nodes("gpu:a100:2(S:0-1)", 64, 512_000)],
             "gpu": [Nodes("gpu:h100:8(S:0-1),shard:32", 16, 400_000)],
         },
-        associations=[("lab", "", frozenset({"normal"}))],
+        accounting=Accounting([Association("lab")]),
     )
     profile, text = profile_of(tmp_path, site)
     assert (profile.accelerator, profile.description) == ("cuda", "sol: a")
@@ -58,7 +59,7 @@ def test_a_gaudi_site_with_nothing_else(tmp_path: Path) -> None:
     site = Site(
         partitions={"gaudi": UP | {"Default": "YES"}},
         nodes={"gaudi": [Nodes("gpu:hl225:8", 152, 1_000_000)]},
-        associations=[("a", "", frozenset()), ("b", "", frozenset())],
+        accounting=Accounting([Association("a"), Association("b")]),
     )
     profile, text = profile_of(tmp_path, site)
     assert profile.accelerator == "gaudi"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "srun")
+COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel", "sinfo", "srun")
 
 
 class SlurmCommands:
