@@ -1,13 +1,15 @@
-"""How many cells and conversations run at a time: from what the servers can batch. Pure.
+"""How many cells and conversations run at a time. Pure.
 
-A conversation has one request in flight at most, at one of its two servers; so what a server may
-have to batch is the number of conversations that use it.
+A conversation has one request in flight at most, at one of its two servers. Servers of ours say
+themselves how many conversations they hold (`serving/admission.py`); what is chosen here is how
+many cells are there to have them, and where nobody says, how many conversations each has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from emobench.config.vllm_arguments import find_option
 from emobench.core.cluster import ClusterProfile
@@ -26,11 +28,14 @@ from emobench.core.wording import pluralise
 CONCURRENCY, THROTTLE = 8, 8
 """Where no server of the sweep says what it can batch: hosted endpoints and scripted servers."""
 MAX_CONCURRENCY = 32
-MAX_THROTTLE = 64
-"""Cells at a time that are derived; each one is a job of its own."""
+MAX_CELLS, MAX_LOCAL_CELLS = 64, 16
+"""Cells at a time of all arrays together that are derived: each is a job, or without Slurm a
+process of this machine. A trial's variants run side by side in any case."""
 VLLM_NUM_SEQS = 64
-"""Requests at a time of one vLLM engine where nothing says: a quarter of vLLM's own default, which
-long conversations with tools do not reach before its cache is full."""
+"""Conversations that one vLLM engine begins with where nothing says: a quarter of vLLM's own
+default, which long conversations with tools do not reach before its cache is full."""
+VLLM_MOST_SEQS = 256
+"""vLLM's own default, which a small model on a large card reaches."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Capacity:
     requests: int | None
     """None: not known."""
     source: str
+    most: int | None
+    """What they may turn out to hold."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +60,20 @@ class Pace:
     """Cells within one array (without Slurm: of all arrays together)."""
 
 
-@dataclass(frozen=True)
-class _ServerLoad:
-    """The cells that meet at one server."""
-
-    requests: int
-    """What the server batches."""
-    arrays: tuple[int, ...]
-    """Cells of each array that uses it; without Slurm there is one throttle for all."""
-
-    def count_cells(self, throttle: int) -> int:
-        return sum(min(throttle, size) for size in self.arrays)
-
-
 def find_capacity(server: str, model: RoleModel) -> Capacity:
     """Return what the servers of one role can batch, and what says so."""
     if not isinstance(model, VllmModel):
-        return Capacity(server, None, f"engine {model.engine}")
+        return Capacity(server, None, f"engine {model.engine}", None)
     given = find_option(model, "--max-num-seqs")
     if given is not None and given.isdigit() and int(given):
         each, source = int(given), "extra_args"
     elif model.max_num_seqs is not None:
         each, source = model.max_num_seqs, "max_num_seqs"
     else:
-        each, source = VLLM_NUM_SEQS, "a default; set max_num_seqs for another"
-    return Capacity(server, each * count_copies(model), source)
+        copies, source = count_copies(model), "a default; set max_num_seqs for another"
+        return Capacity(server, VLLM_NUM_SEQS * copies, source, VLLM_MOST_SEQS * copies)
+    requests = each * count_copies(model)
+    return Capacity(server, requests, source, requests)
 
 
 def count_copies(model: VllmModel) -> int:
@@ -93,64 +89,50 @@ def list_capacities(sweep: Sweep) -> dict[str, Capacity]:
 def choose_pace(
     sweep: Sweep, profile: ClusterProfile, cells: Sequence[Cell], blocks: Sequence[CellBlock]
 ) -> Pace:
-    """Return what is set by hand, and for the rest as much as no server is oversubscribed by."""
-    throttle = sweep.throttle or profile.throttle
+    """Return what is set by hand, and for the rest: cells enough to fill the servers while others
+    end, and no more conversations in each than oversubscribe no server."""
     known = list_capacities(sweep)
-    if all(capacity.requests is None for capacity in known.values()):
-        return Pace(sweep.concurrency or CONCURRENCY, throttle or THROTTLE)
     tasks = max((len(cell.tasks) for cell in cells), default=1)
-    loads = [
-        _ServerLoad(
-            CONCURRENCY * THROTTLE * len(arrays)
-            if capacity.requests is None
-            else capacity.requests,
-            arrays,
-        )
-        for server, capacity in known.items()
-        if (arrays := _count_array_cells(server, blocks, profile))
-    ]
-    largest = max((size for load in loads for size in load.arrays), default=1)
-    return find_best_pace(loads, tasks, largest, len(sweep.variants), sweep.concurrency, throttle)
+    throttle = sweep.throttle or profile.throttle
+    if throttle is None:
+        mean = sum(len(cell.tasks) for cell in cells) / max(1, len(cells))
+        each = max(1.0, min(sweep.concurrency or mean, mean))
+        throttle = _choose_throttle(len(sweep.variants), known, profile, blocks, each)
+    if sweep.concurrency:
+        return Pace(sweep.concurrency, throttle)
+    if all(capacity.requests is None for capacity in known.values()):
+        return Pace(CONCURRENCY, throttle)
+    fitting = [MAX_CONCURRENCY, tasks]
+    for server, capacity in known.items():
+        if arrays := _count_array_cells(server, blocks, profile):
+            assumed = CONCURRENCY * THROTTLE * len(arrays)
+            cells_there = sum(min(throttle, size) for size in arrays)
+            fitting.append((capacity.requests or assumed) // cells_there)
+    return Pace(max(1, min(fitting)), throttle)
 
 
-def find_best_pace(
-    loads: Sequence[_ServerLoad],
-    tasks: int,
-    largest: int,
+def _choose_throttle(
     variants: int,
-    concurrency: int | None,
-    throttle: int | None,
-) -> Pace:
-    """Return the pace with the most conversations that oversubscribes no server.
+    known: Mapping[str, Capacity],
+    profile: ClusterProfile,
+    blocks: Sequence[CellBlock],
+    each: float,
+) -> int:
+    """Return the cells at a time within one array: two rounds of them, so that the second has
+    conversations to begin while the last ones of the first end. A round fills what the servers may
+    hold with `each` conversations a cell, and has all variants of a trial."""
 
-    The variants of a trial run side by side where that is possible; between paces that are equal
-    the one with fewer jobs wins. One conversation of one cell runs in any case.
-    """
+    def count_round(blocks: Sequence[CellBlock]) -> int:
+        assistants = {name_assistant_server(block.assistant) for block in blocks}
+        servers = [[known[USER_SERVER].most], [known[name].most for name in assistants]]
+        held = [sum(most or 0 for most in group) for group in servers if None not in group]
+        return max(ceil(min(held) / each) if held else THROTTLE // 2, variants)
 
-    def conversations(pace: Pace, load: _ServerLoad) -> int:
-        return min(pace.concurrency, tasks) * load.count_cells(pace.throttle)
-
-    choices = [
-        Pace(each, cells)
-        for each in ([concurrency] if concurrency else range(1, min(MAX_CONCURRENCY, tasks) + 1))
-        for cells in ([throttle] if throttle else range(1, min(MAX_THROTTLE, largest) + 1))
-    ]
-    fitting = [
-        pace
-        for pace in choices
-        if all(conversations(pace, load) <= load.requests for load in loads)
-    ]
-    if not fitting:
-        return choices[0]
-    side_by_side = min(variants, largest)
-    return max(
-        fitting,
-        key=lambda pace: (
-            min(pace.throttle, side_by_side),
-            sum(conversations(pace, load) for load in loads),
-            -pace.throttle,
-        ),
-    )
+    arrays = [blocks] if profile.one_machine else [[block] for block in blocks]
+    most = MAX_LOCAL_CELLS if profile.one_machine else MAX_CELLS // max(1, len(blocks))
+    largest = max((sum(block.size for block in array) for array in arrays), default=1)
+    wanted = 2 * max(map(count_round, arrays), default=1)
+    return max(1, min(wanted, max(most, variants), largest))
 
 
 def get_concurrency(plan: Plan) -> int:
@@ -167,28 +149,26 @@ def count_requests(plan: Plan, server: str) -> int:
     """Return the most requests at a time that a server gets from this sweep."""
     arrays = _count_array_cells(server, plan.blocks, plan.profile)
     tasks = max((len(cell.tasks) for cell in plan.cells), default=1)
-    return min(get_concurrency(plan), tasks) * _ServerLoad(0, arrays).count_cells(
-        get_throttle(plan)
-    )
+    return min(get_concurrency(plan), tasks) * sum(min(get_throttle(plan), n) for n in arrays)
 
 
 def describe(plan: Plan) -> list[str]:
-    """Return one line for each server of known capacity: what the sweep asks of it at a time."""
-    lines = []
-    for server, capacity in list_capacities(plan.sweep).items():
-        if capacity.requests is None:
-            continue
-        asked = count_requests(plan, server)
-        text = f"up to {pluralise(asked, 'request')} for {server.removeprefix('assistant_')}, "
-        text += f"which batches {capacity.requests} ({capacity.source})"
-        lines.append(text + ("; the rest waits there" if asked > capacity.requests else ""))
+    """Return what the sweep does at a time, and how each server of known capacity begins."""
+    lines = [
+        f"{server.removeprefix('assistant_')}: up to "
+        f"{pluralise(capacity.requests, 'conversation')} at first ({capacity.source}), "
+        "then by its load"
+        for server, capacity in list_capacities(plan.sweep).items()
+        if capacity.requests is not None
+    ]
     if not lines:
         return []
-    pace = f"{pluralise(get_throttle(plan), 'cell')} at a time x "
-    pace += pluralise(get_concurrency(plan), "conversation")
+    pace = f"up to {pluralise(get_throttle(plan), 'cell')} at a time"
     if len(plan.blocks) > 1 and not plan.profile.one_machine:
-        pace += f", in each of {len(plan.blocks)} arrays"
-    return [f"{pace}: {lines[0]}", *lines[1:]]
+        pace += f" in each of {len(plan.blocks)} arrays"
+    if plan.sweep.concurrency:
+        pace += f", up to {pluralise(plan.sweep.concurrency, 'conversation')} in each"
+    return [f"{pace}, as far as the servers hold them", *lines]
 
 
 def describe_overload(plan: Plan, server: str, whole: float | None) -> str:

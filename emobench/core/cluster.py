@@ -137,8 +137,8 @@ class ClusterProfile(Strict):
     """`apart`: each server is a job of its own; `hetjob`: the user's server and an assistant's are
     one heterogeneous job, and Slurm starts both at once, or neither."""
     throttle: int | None = Field(default=None, ge=1)
-    """Cells at a time within one array (without Slurm, of all arrays together); unset: from what
-    the servers can batch."""
+    """Cells at a time within one array (without Slurm, of all arrays together); unset: enough to
+    keep the servers busy."""
     max_array_size: int | None = Field(default=None, ge=2)
     """Slurm's MaxArraySize, at which arrays are split; unset: asked of the site."""
     server_deadline_min: float = Field(default=30, gt=0)

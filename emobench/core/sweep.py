@@ -141,7 +141,7 @@ class Settings(Strict):
     concurrency: int | None = Field(default=None, ge=1, le=512)
     """Episodes at a time within one cell; unset: from what the servers can batch."""
     throttle: int | None = Field(default=None, ge=1)
-    """Cells at a time within one array; unset: the profile's, or from what the servers batch."""
+    """Cells at a time within one array; unset: the profile's, or enough to keep servers busy."""
     idle_limit_min: float = Field(default=60, ge=0, le=100_000)
     """Minutes without a request after which a server leaves; 0: never."""
     keep_servers_min: float = Field(default=0, ge=0, le=100_000)

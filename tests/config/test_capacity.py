@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emobench.config.capacity import (
+    MAX_CELLS,
     MAX_CONCURRENCY,
-    MAX_THROTTLE,
+    MAX_LOCAL_CELLS,
+    VLLM_MOST_SEQS,
     VLLM_NUM_SEQS,
     Pace,
     choose_pace,
@@ -25,7 +27,7 @@ from emobench.core.models import OpenAIModel, RoleModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, name_assistant_server
 from emobench.llm.engine_metrics import parse_whole_requests
 from emobench.runs.planning import read_inputs
-from tests.support.plans import CUDA, make_plan, scripted
+from tests.support.plans import CUDA, LOCAL, make_plan, scripted
 
 
 def paced(plan: Plan) -> tuple[Pace, Plan]:
@@ -80,7 +82,9 @@ PACES = st.fixed_dictionaries(
 
 @given(PACES)
 @settings(max_examples=120)
-def test_no_server_is_oversubscribed_and_nothing_is_left_unused(case: dict[str, Any]) -> None:
+def test_a_second_round_is_there_and_the_fixed_share_of_each_cell_fits(
+    case: dict[str, Any],
+) -> None:
     assistants: dict[str, RoleModel] = {
         f"a{i}": vllm(max_num_seqs=size) for i, size in enumerate(case["assistants"])
     }
@@ -100,41 +104,59 @@ def test_no_server_is_oversubscribed_and_nothing_is_left_unused(case: dict[str, 
     servers = [USER_SERVER, *map(name_assistant_server, assistants)]
     limits = dict(zip(servers, [case["user"], *case["assistants"]], strict=True))
 
-    def fits(trial: Pace) -> bool:
+    def fits(concurrency: int) -> bool:
         sweep = plan.sweep.model_copy(
-            update={"concurrency": trial.concurrency, "throttle": trial.throttle}
+            update={"concurrency": concurrency, "throttle": pace.throttle}
         )
         tried = plan.model_copy(update={"sweep": sweep})
         return all(count_requests(tried, server) <= limit for server, limit in limits.items())
 
     cells = sum(block.size for block in plan.blocks)
     largest = cells if case["local"] else max(block.size for block in plan.blocks)
-    if case["concurrency"]:
-        assert pace.concurrency == case["concurrency"]
-    else:
-        assert 1 <= pace.concurrency <= min(MAX_CONCURRENCY, case["tasks"])
+    bound = MAX_LOCAL_CELLS if case["local"] else MAX_CELLS // len(plan.blocks)
+    bound = min(max(bound, len(plan.sweep.variants)), largest)
     if case["throttle"]:
         assert pace.throttle == case["throttle"]
     else:
-        assert 1 <= pace.throttle <= min(MAX_THROTTLE, largest)
-    least = Pace(case["concurrency"] or 1, case["throttle"] or 1)
-    assert fits(pace) or pace == least
-    if fits(pace) and not case["throttle"] and pace.throttle < min(MAX_THROTTLE, largest):
-        assert not fits(Pace(pace.concurrency, pace.throttle + 1))
-    most = min(MAX_CONCURRENCY, case["tasks"])
-    if fits(pace) and not case["concurrency"] and pace.concurrency < most:
-        assert not fits(Pace(pace.concurrency + 1, pace.throttle))
+        assert min(len(plan.sweep.variants), largest) <= pace.throttle <= bound
+        each = min(case["concurrency"] or case["tasks"], case["tasks"])
+        together = [case["assistants"]] if case["local"] else [[n] for n in case["assistants"]]
+        held = max(min(case["user"], sum(own)) for own in together)
+        if pace.throttle < bound:
+            assert pace.throttle * each >= 2 * held
+            assert pace.throttle >= 2 * len(plan.sweep.variants)
+    if case["concurrency"]:
+        assert pace.concurrency == case["concurrency"]
+    else:
+        most = min(MAX_CONCURRENCY, case["tasks"])
+        assert 1 <= pace.concurrency <= most
+        assert fits(pace.concurrency) or pace.concurrency == 1
+        assert pace.concurrency == most or not fits(pace.concurrency + 1)
     assert describe(resolved)
 
 
-def test_the_variants_of_a_trial_run_side_by_side() -> None:
-    plan = with_tasks(make_plan(CUDA, "/logs", vllm(max_num_seqs=32), trials=20), 115)
+def test_twice_the_cells_that_a_server_may_hold_run_at_a_time() -> None:
+    """What is assumed of a server is little; what it may turn out to hold is not."""
+    plan = with_tasks(make_plan(CUDA, "/logs", trials=20), 40)
+    assert VLLM_MOST_SEQS == 256
     pace, _ = paced(plan)
-    assert pace == Pace(concurrency=16, throttle=2)
+    assert pace == Pace(concurrency=4, throttle=14), "7 cells of 40 hold 256"
+    by_hand = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"concurrency": 16})})
+    assert paced(by_hand)[0] == Pace(concurrency=16, throttle=32)
+
+
+def test_the_variants_of_a_trial_run_side_by_side_and_the_next_trials_too() -> None:
+    variants = ("control", "placebo", "anger", "anxiety", "confusion")
+    plan = make_plan(CUDA, "/logs", vllm(max_num_seqs=32), variants=variants, trials=20)
+    pace, _ = paced(with_tasks(plan, 115))
+    assert pace.throttle == 10
+    many = tuple(f"v{number}" for number in range(30))
+    plan = make_plan(LOCAL, "/logs", vllm(max_num_seqs=32), variants=many)
+    assert paced(with_tasks(plan, 115))[0].throttle == 30, "more than this machine has else"
 
 
 @pytest.mark.parametrize("user", [scripted(), OpenAIModel(model="gpt-x")])
-def test_without_a_vllm_server_the_pace_is_eight_times_eight(user: RoleModel) -> None:
+def test_without_a_vllm_server_eight_cells_run_at_a_time(user: RoleModel) -> None:
     plan = make_plan(CUDA, "/logs", user, {"a": scripted()}, trials=20)
     assert paced(plan)[0] == Pace(8, 8)
     assert describe(plan) == []
@@ -145,14 +167,16 @@ def test_without_a_vllm_server_the_pace_is_eight_times_eight(user: RoleModel) ->
 def test_what_the_submission_says() -> None:
     model = vllm(max_num_seqs=128)
     plan = with_tasks(make_plan(CUDA, "/logs", model, {"x": model}, trials=10), 12)
-    lines = describe(paced(plan)[1])
-    assert lines == [
-        "16 cells at a time x 8 conversations: up to 128 requests for user, which batches 128 "
-        "(max_num_seqs)",
-        "up to 128 requests for x, which batches 128 (max_num_seqs)",
+    plan = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"throttle": 20})})
+    assert describe(plan) == [
+        "up to 20 cells at a time, as far as the servers hold them",
+        "user: up to 128 conversations at first (max_num_seqs), then by its load",
+        "x: up to 128 conversations at first (max_num_seqs), then by its load",
     ]
-    by_hand = plan.sweep.model_copy(update={"concurrency": 12, "throttle": 20})
-    assert "the rest waits there" in describe(plan.model_copy(update={"sweep": by_hand}))[0]
+    by_hand = plan.sweep.model_copy(update={"concurrency": 12})
+    assert describe(plan.model_copy(update={"sweep": by_hand}))[0] == (
+        "up to 20 cells at a time, up to 12 conversations in each, as far as the servers hold them"
+    )
 
 
 def test_the_plan_holds_numbers_and_a_resubmission_may_change_them(tmp_path: Path) -> None:
