@@ -155,13 +155,12 @@ class LocalScheduler(Scheduler):
                 path = str(run_dir.scripts / script)
                 job = _Job(JobKind.SERVER, {server: script})
                 start(job, exec_script, path, log, *build_server_arguments(server))
-            tasks: list[Task] = []
-            ranges: dict[str, str] = {}
-            for block in plan.blocks:
-                if cells := sorted(missing.get(block.name, ())):
-                    ranges[block.name] = format_ranges(cells)
-                    path = str(run_dir.scripts / name_array_script(block.name))
-                    tasks += [Task(path, len(ranges), cell - block.first_cell) for cell in cells]
+            tasks = _list_tasks(plan, run_dir, missing)
+            ranges = {
+                block.name: format_ranges(missing[block.name])
+                for block in plan.blocks
+                if missing.get(block.name)
+            }
             if tasks:
                 job = _Job(
                     JobKind.ARRAY, {name: name_array_script(name) for name in ranges}, ranges
@@ -242,6 +241,23 @@ class LocalScheduler(Scheduler):
 
     def read_own_job_id(self) -> str:
         return read_local_job_id()
+
+
+def _list_tasks(plan: Plan, run_dir: RunDir, missing: Mapping[str, Sequence[int]]) -> list[Task]:
+    """Return the cells in the order in which they begin: all blocks go on side by side, since their
+    servers are there from the start, and a trial's variants stay neighbours."""
+    placed: list[tuple[float, Task]] = []
+    array = 0
+    for block in plan.blocks:
+        if cells := sorted(missing.get(block.name, ())):
+            array += 1
+            script = str(run_dir.scripts / name_array_script(block.name))
+            first: dict[tuple[str, str, int], int] = {}
+            for place, cell in enumerate(plan.cells[number] for number in cells):
+                trial = first.setdefault((cell.env, cell.agent_strategy, cell.trial), place)
+                task = Task(script, array, cell.number - block.first_cell)
+                placed.append((trial / len(cells), task))
+    return [task for _, task in sorted(placed, key=lambda each: each[0])]
 
 
 def _get_process(job: JobRecord) -> LocalProcess:

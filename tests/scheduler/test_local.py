@@ -88,6 +88,18 @@ def test_every_missing_cell_runs_under_a_throttle_over_all_blocks(run: Run) -> N
     }
 
 
+def test_the_cells_of_all_assistants_take_turns_by_whole_trials(tmp_path: Path) -> None:
+    """Their servers are all there from the start: none of them waits for another's cells."""
+    run, order = Run(tmp_path, throttle=1), tmp_path / "order"
+    for name in ("a", "b"):
+        text = f'#!/bin/bash\necho "{name} $SLURM_ARRAY_TASK_ID" >>{order}\n'
+        (run.run_dir.scripts / f"tau_array_{name}.sbatch").write_text(text)
+    jobs = run.submit({"a": [0, 1, 2, 3], "b": [4, 5, 6, 7]})
+    until(lambda: not LOCAL.find_live(jobs), "the cells to end")
+    begun = order.read_text().splitlines()
+    assert begun == ["a 0", "a 1", "b 0", "b 1", "a 2", "a 3", "b 2", "b 3"]
+
+
 def test_jobs_are_recorded_and_found_again_but_not_by_a_recycled_pid(run: Run) -> None:
     seen: list[JobRecord] = []
     jobs = LOCAL.submit(run.plan, run.run_dir, {"a": [0]}, ["user"], seen.append)
