@@ -2,7 +2,9 @@
 
 Max-min fair ("water filling", Bertsekas and Gallager, Data Networks, 1992, 6.5.2): first among
 sweeps, within each among its assistants, within each of these among its cells. Nobody gets more
-than it can use, and nobody could get more but from one that has no more than it.
+than it can use, and nobody could get more but from one that has no more than it. Only cells whose
+turn comes later get what the earlier ones leave, and one conversation each: cells that went on
+alike would all end at once, with nothing left for the server to do meanwhile.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ class Wish:
     assistant: str
     conversations: int
     """At least 1 is taken for granted."""
+    turn: int = 0
+    """Among the cells of its assistant: the lower ones are filled first."""
 
 
 @dataclass(frozen=True)
 class _Group:
     least: int
     most: int
+    turn: int
 
 
 def share_conversations(limit: int, wishes: Sequence[Wish]) -> dict[str, int]:
@@ -45,10 +50,14 @@ def _share(limit: int, wishes: Mapping[tuple[str, ...], Wish]) -> dict[str, int]
     for key, wish in wishes.items():
         groups[key[0]][key[1:]] = wish
     bounds = {
-        name: _Group(len(group), sum(max(1, wish.conversations) for wish in group.values()))
+        name: _Group(
+            len(group),
+            sum(max(1, wish.conversations) for wish in group.values()),
+            group[()].turn if () in group else 0,
+        )
         for name, group in groups.items()
     }
-    parts = _fill(limit, bounds)
+    parts = _fill_by_turns(limit, bounds)
     shares: dict[str, int] = {}
     for name, group in groups.items():
         if () in group:
@@ -56,6 +65,17 @@ def _share(limit: int, wishes: Mapping[tuple[str, ...], Wish]) -> dict[str, int]
         else:
             shares |= _share(parts[name], group)
     return shares
+
+
+def _fill_by_turns(limit: int, groups: Mapping[str, _Group]) -> dict[str, int]:
+    """Fill the groups turn by turn with what is left, but for the least of those after."""
+    parts: dict[str, int] = {}
+    later = sum(each.least for each in groups.values())
+    for turn in sorted({each.turn for each in groups.values()}):
+        now = {name: each for name, each in groups.items() if each.turn == turn}
+        later -= sum(each.least for each in now.values())
+        parts |= _fill(limit - sum(parts.values()) - later, now)
+    return parts
 
 
 def _fill(limit: int, groups: Mapping[str, _Group]) -> dict[str, int]:

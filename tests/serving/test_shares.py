@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 from hypothesis import given
@@ -85,3 +86,31 @@ def test_a_sweep_of_one_cell_gets_as_much_as_one_of_many() -> None:
 def test_what_one_cannot_use_the_others_get() -> None:
     wishes = build_wishes([("s", "a", 2), ("s", "b", 50), ("s", "b", 50)])
     assert list(share_conversations(32, wishes).values()) == [2, 15, 15]
+
+
+def test_later_turns_get_what_the_earlier_leave_and_one_each() -> None:
+    wishes = [
+        Wish("now", "s", "a", 50, turn=4),
+        Wish("next", "s", "a", 50, turn=8),
+        Wish("then", "s", "a", 50, turn=12),
+        Wish("other", "s", "b", 50, turn=12),
+    ]
+    assert share_conversations(40, wishes) == {"now": 18, "next": 1, "then": 1, "other": 20}
+    wishes[0] = Wish("now", "s", "a", 3, turn=4)
+    assert share_conversations(40, wishes) == {"now": 3, "next": 16, "then": 1, "other": 20}
+    assert set(share_conversations(2, wishes).values()) == {1}
+
+
+@given(st.integers(0, 400), WISHES, st.lists(st.integers(0, 2), min_size=12, max_size=12))
+def test_turns_move_conversations_among_the_cells_of_one_assistant_only(
+    limit: int, wishes: list[Wish], turns: list[int]
+) -> None:
+    in_turn = [replace(wish, turn=turn) for wish, turn in zip(wishes, turns, strict=False)]
+    shares, alike = share_conversations(limit, in_turn), share_conversations(limit, wishes)
+    for key in ("sweep", "assistant"):
+        assert sum_by(in_turn, shares, key) == sum_by(wishes, alike, key)
+    for wish in in_turn:
+        if shares[wish.client] < wish.conversations:
+            after = [w for w in in_turn if w.turn > wish.turn]
+            after = [w for w in after if (w.sweep, w.assistant) == (wish.sweep, wish.assistant)]
+            assert all(shares[later.client] == 1 for later in after)
