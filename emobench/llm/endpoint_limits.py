@@ -1,8 +1,10 @@
-"""What endpoints let us do, shared by all conversations of a process: when one may be asked again.
+"""What endpoints let us do, shared by all conversations of a process: when one may be asked again,
+and how many conversations it takes.
 
 An endpoint that has had too many requests answers 429 (or 503 or 529), often with the time after
 which to come back. Whoever hears it first tells the others, which wait together; where no time is
 said, each call waits for itself, longer from time to time. No call waits longer than its budget.
+Replies and refusals drive the controller that says how many conversations there may be.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Protocol
 from emobench.core.output import flatten
 from emobench.core.stop_signals import Stopped
 from emobench.core.wording import format_duration
-from emobench.llm.rate_limits import Busy
+from emobench.llm.concurrency import ConcurrencyController
+from emobench.llm.rate_limits import Allowance, Busy
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """The first wait of a call that was not told how long, and the most that doubling makes of it."""
@@ -52,15 +55,20 @@ class Effort:
 
 
 class EndpointLimit:
-    """One endpoint's pauses. Safe to share among threads."""
+    """One endpoint's pauses and the conversations that it takes. Safe to share among threads."""
 
     def __init__(
         self,
         name: str,
         stop: threading.Event | None = None,
         progress: Callable[[str], None] | None = None,
+        controller: ConcurrencyController | None = None,
     ) -> None:
         """`stop` ends every wait at once; `progress` is told, now and then, that there is one."""
+        self.controller = controller or ConcurrencyController()
+        """Of the conversations under way at the endpoint."""
+        self.in_use = 0
+        """Conversations under way there."""
         self._name, self._progress = name, progress
         self._stop = stop or threading.Event()
         self._lock = threading.Lock()
@@ -91,10 +99,20 @@ class EndpointLimit:
         self._sleep(min(uniform(own_s / 2, own_s), left_s), effort)
         return self.wait_for_turn(effort, budget_s)
 
+    def note_reply(self, latency_s: float, tokens: int, allowance: Allowance | None) -> None:
+        """Note an answer of `tokens` generated tokens, which came `latency_s` after its request,
+        and what it says of the limits."""
+        now = time.monotonic()
+        with self._lock:
+            if allowance is not None:
+                self.controller.observe_allowance(now, allowance.left, allowance.reset_s)
+            self.controller.observe_reply(now, latency_s, tokens, self.in_use)
+
     def _note(self, busy: Busy, words: str, own_s: float) -> None:
         now = time.monotonic()
         wait_s = busy.wait_s or 0.0
         with self._lock:
+            self.controller.observe_rejection(now, busy.wait_s)
             if now + wait_s > self._resumes:
                 self._resumes, self.words = now + wait_s, words
                 self._spread_s = min(SPREAD * wait_s, LONGEST_SPREAD_S)
@@ -120,8 +138,9 @@ class EndpointLimits:
         self,
         stop: threading.Event | None = None,
         progress: Callable[[str], None] | None = None,
+        make_controller: Callable[[], ConcurrencyController] = ConcurrencyController,
     ) -> None:
-        self._stop, self._progress = stop, progress
+        self._stop, self._progress, self._make_controller = stop, progress, make_controller
         self._lock = threading.Lock()
         self._limits: dict[tuple[str | None, ...], EndpointLimit] = {}
 
@@ -130,5 +149,13 @@ class EndpointLimits:
         key = (endpoint.provider, endpoint.url, endpoint.model, endpoint.api_key)
         with self._lock:
             if key not in self._limits:
-                self._limits[key] = EndpointLimit(repr(endpoint), self._stop, self._progress)
+                self._limits[key] = EndpointLimit(
+                    repr(endpoint), self._stop, self._progress, self._make_controller()
+                )
             return self._limits[key]
+
+    def note_in_use(self, conversations: int) -> None:
+        """Note how many conversations are under way, each of which uses every endpoint."""
+        with self._lock:
+            for limit in self._limits.values():
+                limit.in_use = conversations

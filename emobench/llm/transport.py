@@ -21,7 +21,14 @@ from emobench.core.wording import format_duration
 from emobench.llm.client import Answer, ChatClient, Identity, Unreachable, needs_proxy
 from emobench.llm.endpoint_limits import Effort, EndpointLimit
 from emobench.llm.prices import compute_cost, find_listed_price
-from emobench.llm.rate_limits import RATE_LIMITED, UNAVAILABLE, Busy, read_busy
+from emobench.llm.rate_limits import (
+    RATE_LIMITED,
+    UNAVAILABLE,
+    Allowance,
+    Busy,
+    read_allowance,
+    read_busy,
+)
 from emobench.llm.refusals import (
     INVALID,
     has_made_up_call,
@@ -29,7 +36,7 @@ from emobench.llm.refusals import (
     is_of_content,
     remove_calls,
 )
-from emobench.llm.replies import NoCompletion, read_completion, read_error_words
+from emobench.llm.replies import NoCompletion, count_in, read_completion, read_error_words
 
 Role = Literal["user", "assistant"]
 Kind = Literal["infra", "context_overflow", "rejected", "no_reply"]
@@ -139,6 +146,8 @@ class Reply:
         self.choices = [Choice(message, finish_reason)]
         self.usage = usage
         self.cost = cost
+        self.allowance: Allowance | None = None
+        """What is left of the endpoint's limits, where it says so."""
         # Stock adds costs up and raises TypeError for models without a price.
         self._hidden_params: dict[str, float | None] = {"response_cost": cost or 0.0}
 
@@ -188,8 +197,12 @@ class _Resending(ABC):
         while True:
             if budget_s and not self._limit.wait_for_turn(effort, budget_s):
                 raise self._make_late_failure(role, 429, self._limit.words, effort)
+            began = time.monotonic()
             try:
-                return self.send_once(role, request, is_last=not pauses)
+                reply = self.send_once(role, request, is_last=not pauses)
+                tokens = count_in(reply.usage, "completion_tokens") or 0
+                self._limit.note_reply(time.monotonic() - began, tokens, reply.allowance)
+                return reply
             except CallFailed as failure:
                 if failure.busy is not None and budget_s:
                     words = str(failure)
@@ -242,7 +255,10 @@ class HttpTransport(_Resending):
             text = read_error_words(str(error))
             raise CallFailed(role, "infra", f"{text} ({self._endpoint!r})") from None
         message = Message(said.content, said.tool_calls or None)
-        return Reply(message, said.finish_reason, said.usage, compute_cost(said.usage, self._price))
+        cost = compute_cost(said.usage, self._price)
+        reply = Reply(message, said.finish_reason, said.usage, cost)
+        reply.allowance = answer.allowance
+        return reply
 
     def _make_failure(
         self, role: Role, request: dict[str, Any], answer: Answer, *, is_last: bool
@@ -320,12 +336,12 @@ class LitellmTransport(_Resending):
                 said = Message(redact_values(dumped.get("content")), calls)
             usage = response.usage.model_dump() if getattr(response, "usage", None) else {}
             cost = compute_cost(usage, self._price)
-            return Reply(
-                said,
-                choice.finish_reason,
-                usage,
-                response._hidden_params.get("response_cost") if cost is None else cost,
-            )
+            hidden = response._hidden_params
+            cost = hidden.get("response_cost") if cost is None else cost
+            reply = Reply(said, choice.finish_reason, usage, cost)
+            headers = _list_headers(hidden.get("additional_headers"))
+            reply.allowance = read_allowance(headers, time.time())
+            return reply
         except (AttributeError, IndexError, TypeError) as error:
             what = f"a reply that is no chat completion: {error} ({endpoint!r})"
             raise CallFailed(role, "infra", what) from error
@@ -378,10 +394,17 @@ def _read_litellm_busy(error: Exception) -> Busy | None:
     # Of Anthropic's 529 litellm makes a 500.
     statuses = {getattr(each, "status_code", None) for each in chain}
     status = next((each for each in (*RATE_LIMITED, UNAVAILABLE) if each in statuses), 0)
-    said = getattr(error, "litellm_response_headers", None) or {}
-    headers = {str(name).lower(): str(value) for name, value in dict(said).items()}
+    headers = _list_headers(getattr(error, "litellm_response_headers", None))
     words = " ".join(f"{each} {getattr(each, 'body', '')}" for each in chain)
     return read_busy(status, headers, words, time.time())
+
+
+def _list_headers(given: Any) -> dict[str, str]:
+    """Return the headers that litellm hands on, by the names under which the provider sent them."""
+    return {
+        str(name).lower().removeprefix("llm_provider-"): str(value)
+        for name, value in dict(given or {}).items()
+    }
 
 
 def _classify_litellm_error(error: Exception) -> Kind | None:

@@ -15,7 +15,7 @@ import pytest
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.core.stop_signals import Stopped
 from emobench.llm.endpoint_limits import Effort, EndpointLimit, EndpointLimits
-from emobench.llm.rate_limits import Busy
+from emobench.llm.rate_limits import Allowance, Busy
 from emobench.llm.transport import CallFailed, ModelEndpoint, Transport, make_transport
 from tests.support.model_server import ModelServer, Reply, recording
 
@@ -256,3 +256,41 @@ def test_those_who_waited_come_back_one_after_the_other() -> None:
         thread.join()
     assert min(ends) >= 0.4
     assert max(ends) - min(ends) > 0.02
+
+
+def test_what_an_endpoint_says_drives_how_many_converse(endpoint: Endpoint) -> None:
+    """Replies raise the limit while it is used up; a refusal lowers it, and a scarce allowance
+    holds it."""
+    controller = endpoint.limits.find(endpoint.place).controller
+    before = controller.limit
+
+    def converse(calls: int) -> int:
+        endpoint.limits.note_in_use(controller.limit)
+        for _ in range(calls):
+            endpoint.send()
+        return controller.limit
+
+    assert converse(3) > before
+    endpoint.says(busy(Retry_After="0.01"))
+    assert converse(1) < before
+    scarce = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "600"}
+    endpoint.limits = EndpointLimits()
+    controller = endpoint.limits.find(endpoint.place).controller
+    endpoint.says_always(Reply("Hi.", headers=scarce))
+    assert converse(3) == before
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+def test_what_is_left_is_read_of_each_reply(endpoint: Endpoint, provider: str) -> None:
+    endpoint.says(
+        Reply(
+            "Hi.",
+            headers={
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "15",
+                "x-ratelimit-reset-requests": "45s",
+            },
+        )
+    )
+    reply = endpoint.transport(provider=provider).send("assistant", dict(REQUEST))
+    assert reply.allowance == Allowance(0.25, 45)
