@@ -1,11 +1,13 @@
-"""What the recorded calls of a conversation took together: tokens and money, by role."""
+"""What the recorded calls of a conversation took together: tokens, money, waiting, by role."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+from emobench.core.wording import format_duration
 
 ROLES = ("user", "assistant")
 
@@ -19,12 +21,15 @@ class RoleUsage:
     completion_tokens: int | None = None
     cost: float | None = None
     """US dollars; None where no call's cost is known."""
+    rate_limit_wait_s: float | None = None
+    """Seconds that calls waited for rate limits; None where none did."""
 
     def __add__(self, other: RoleUsage) -> RoleUsage:
         return RoleUsage(
             _sum(self.prompt_tokens, other.prompt_tokens),
             _sum(self.completion_tokens, other.completion_tokens),
             _sum(self.cost, other.cost),
+            _sum(self.rate_limit_wait_s, other.rate_limit_wait_s),
         )
 
 
@@ -35,7 +40,7 @@ Usage = Mapping[str, RoleUsage]
 
 def count_usage(calls: Iterable[Mapping[str, Any]]) -> dict[str, RoleUsage]:
     """Return what the calls of an episode took, by role."""
-    sums: dict[str, list[Any]] = {role: [None, None, None] for role in ROLES}
+    sums: dict[str, list[Any]] = {role: [None] * 4 for role in ROLES}
     for call in calls:
         role = call.get("role")
         totals = sums.get(role) if isinstance(role, str) else None
@@ -45,9 +50,10 @@ def count_usage(calls: Iterable[Mapping[str, Any]]) -> dict[str, RoleUsage]:
             count = call.get(kind)
             if type(count) is int and count >= 0:
                 totals[place] = _sum(totals[place], count)
-        cost = call.get("cost")
-        if isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0:
-            totals[2] = _sum(totals[2], float(cost))
+        for place, kind in enumerate(("cost", "rate_limit_wait_s"), 2):
+            amount = call.get(kind)
+            if isinstance(amount, int | float) and math.isfinite(amount) and amount >= 0:
+                totals[place] = _sum(totals[place], float(amount))
     return {role: RoleUsage(*totals) for role, totals in sums.items()}
 
 
@@ -55,7 +61,7 @@ def read_usage(data: object) -> dict[str, RoleUsage]:
     """Return usage by role as a record holds it; what is not as it was written is left out."""
     if not isinstance(data, dict):
         return {}
-    kinds = ("prompt_tokens", "completion_tokens", "cost")
+    kinds = [field.name for field in fields(RoleUsage)]
     return {
         role: count_usage([{"role": role, **{kind: each.get(kind) for kind in kinds}}])[role]
         for role, each in data.items()
@@ -90,6 +96,8 @@ def describe_usage(usage: Usage) -> str:
         counts = ((used.prompt_tokens, "in"), (used.completion_tokens, "out"))
         known = [f"{count:,} {name}" for count, name in counts if count is not None]
         known += [] if used.cost is None else [format_dollars(used.cost)]
+        if used.rate_limit_wait_s:
+            known.append(f"{format_duration(used.rate_limit_wait_s)} waiting for rate limits")
         if known:
             parts.append(f"{role} {', '.join(known)}")
     return "; ".join(parts)

@@ -19,7 +19,12 @@ from emobench.benchmarks.adapter import load_benchmark
 from emobench.core.models import OpenAIModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.report.blocks import Remark
+from emobench.report.sections.cost import build_cost_section
+from emobench.report.study import build_study
 from emobench.runner.cell import run_cell
+from emobench.runs.status import build_run_status
+from emobench.store.calls import describe_usage
 from tests.support.model_server import Reply, good, is_user, recording
 from tests.support.plans import LOCAL, make_plan
 
@@ -81,6 +86,33 @@ def test_no_conversation_fails_of_a_rate_limit(tmp_path: Path) -> None:
     assert not any("retries" in call for call in run.calls)
     said = [line for line in run.said if "rate limit" in line]
     assert said == [f"cell 0: rate limit of m at {server.url}: calls wait 0 s, as it asks"]
+
+
+def test_status_and_report_say_how_long_calls_waited(tmp_path: Path) -> None:
+    lock, refused = threading.Lock(), list[dict[str, Any]]()
+
+    def answer(asked: dict[str, Any]) -> Reply:
+        with lock:
+            if not is_user(asked) and not refused:
+                refused.append(asked)
+                return Reply(status=429, headers={"Retry-After": "1.2"})
+        return Reply("Hm.")
+
+    with recording(answer) as server:
+        run = Run(tmp_path, server.url, concurrency=1, tasks=2)
+        for cell in run.plan.cells:
+            assert run_cell(run.plan, run.run_dir, cell.number, run.said.append) == 0
+    usage = build_run_status(run.plan, run.run_dir, [], {}).usage
+    assert usage["user"].rate_limit_wait_s is None
+    assert (usage["assistant"].rate_limit_wait_s or 0.0) >= 1.2
+    waited = f"{usage['assistant'].rate_limit_wait_s:.0f} s"
+    assert describe_usage(usage).endswith(f", {waited} waiting for rate limits")
+    remarks = [
+        block.text
+        for block in build_cost_section(build_study(run.run_dir)).blocks
+        if isinstance(block, Remark) and block.strong == "Waiting for rate limits."
+    ]
+    assert [remark.partition(" calls")[0] for remark in remarks] == [f"{waited} of the assistant's"]
 
 
 def test_a_limit_that_outlasts_the_budget_is_missing_data(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict
 
+from emobench.core.wording import format_duration
 from emobench.report.blocks import Cell, Remark, Section, Table, make_heads
 from emobench.report.sections.common import BLANK
 from emobench.report.study import Study
@@ -135,7 +136,7 @@ def _build_variant_tables(study: Study) -> list[Table]:
     return [table]
 
 
-def _build_model_tables(study: Study) -> list[Table]:
+def _build_model_tables(study: Study) -> list[Table | Remark]:
     """Build what the calls to models took: a row for a variant of a group, a record for a cell."""
     rows: dict[tuple[str, ...], dict[str, RoleUsage]] = {}
     records = []
@@ -169,7 +170,16 @@ def _build_model_tables(study: Study) -> list[Table]:
         ),
         records=tuple(records),
     )
-    return [table]
+    waited = {
+        role: used.rate_limit_wait_s
+        for role, used in add_usage(*rows.values()).items()
+        if used.rate_limit_wait_s
+    }
+    if not waited:
+        return [table]
+    times = (f"{format_duration(seconds)} of the {role}'s" for role, seconds in waited.items())
+    text = f"{' and '.join(times)} calls, added up over conversations that waited side by side."
+    return [table, Remark(text, "Waiting for rate limits.")]
 
 
 def _build_usage_cells(usage: RoleUsage) -> tuple[Cell, ...]:
