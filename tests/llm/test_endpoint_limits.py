@@ -17,7 +17,7 @@ from emobench.core.stop_signals import Stopped
 from emobench.llm.endpoint_limits import Effort, EndpointLimit, EndpointLimits
 from emobench.llm.rate_limits import Allowance, Busy
 from emobench.llm.transport import CallFailed, ModelEndpoint, Transport, make_transport
-from tests.support.model_server import ModelServer, Reply, recording
+from tests.support.model_server import ModelServer, Reply, proving, recording
 
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi."}]}
 EMPTY = '{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
@@ -101,6 +101,14 @@ def test_a_call_waits_at_least_as_long_as_it_is_asked(
     assert all(later - earlier >= 0.2 for earlier, later in pairwise(endpoint.asked))
     assert (len(endpoint.asked), effort.refusals, effort.retries) == (5, 4, 0)
     assert effort.rate_limit_wait_s >= 0.8
+
+
+def test_a_server_of_ours_is_waited_for_too(endpoint: Endpoint) -> None:
+    endpoint.server.prove = proving("k", "i1", "user")
+    endpoint.says(*[busy(503, "overloaded", Retry_After="0.2")] * 3)
+    effort = endpoint.send(server="user", incarnation="i1")
+    assert (effort.refusals, effort.retries) == (3, 0)
+    assert effort.rate_limit_wait_s >= 0.6
 
 
 def test_a_date_is_waited_for(endpoint: Endpoint) -> None:

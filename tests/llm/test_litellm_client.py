@@ -11,6 +11,7 @@ import pytest
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.llm.client import Unreachable
 from emobench.llm.litellm_client import LitellmClient
+from emobench.llm.rate_limits import Busy
 from emobench.llm.replies import read_result
 from emobench.llm.transport import CallFailed, LitellmTransport, ModelEndpoint
 from tests.support.model_server import ORDER, Reply, recording
@@ -73,6 +74,19 @@ def test_a_provider_that_litellm_does_not_know_is_no_agents_mistake() -> None:
     with pytest.raises(CallFailed) as failed:
         LitellmTransport(endpoint, stock).send("assistant", dict(REQUEST))
     assert failed.value.kind == "infra"
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "groq", "gemini", "openrouter"])
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_a_busy_provider_says_for_how_long(provider: str, status: int) -> None:
+    """litellm makes errors of its own of these answers, some with another status."""
+    reply = Reply(status=status, error="slow down", headers={"Retry-After": "7"})
+    with recording(lambda request: reply) as server:
+        endpoint = ModelEndpoint("m", server.url, "sk-key", provider=provider)
+        stock = load_benchmark().import_module("envs.user").completion
+        with pytest.raises(CallFailed) as failed:
+            LitellmTransport(endpoint, stock).send_once("assistant", REQUEST, is_last=True)
+    assert failed.value.busy == Busy(7)
 
 
 def test_no_answer_in_time() -> None:
