@@ -27,6 +27,8 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 SPREAD, LONGEST_SPREAD_S = 0.25, 15.0
 """Of a pause, over which those who waited together come back: at once they would be too many."""
 SAY_AGAIN_S = 60.0
+LOOK_S = 1.0
+"""Between two looks at whether the endpoint has moved."""
 
 
 class Addressed(Protocol):
@@ -52,6 +54,8 @@ class Effort:
     """Seconds that it waited for rate limits."""
     refusals: int = 0
     """Times it was told that the endpoint is busy."""
+    has_moved: Callable[[], bool] = lambda: False
+    """Whether the endpoint is elsewhere by now, so that there is nothing to wait for."""
 
 
 class EndpointLimit:
@@ -81,7 +85,7 @@ class EndpointLimit:
     def wait_for_turn(self, effort: Effort, budget_s: float) -> bool:
         """Wait for the end of the endpoint's pause. Returns False, at once, where it lasts longer
         than the call may still wait; raises Stopped."""
-        while (left_s := self._resumes - time.monotonic()) > 0:
+        while (left_s := self._resumes - time.monotonic()) > 0 and not effort.has_moved():
             if left_s > budget_s - effort.rate_limit_wait_s:
                 return False
             self._sleep(left_s + uniform(0, self._spread_s), effort)
@@ -125,10 +129,12 @@ class EndpointLimit:
 
     def _sleep(self, seconds: float, effort: Effort) -> None:
         began = time.monotonic()
-        stopped = self._stop.wait(seconds)
-        effort.rate_limit_wait_s += time.monotonic() - began
-        if stopped:
-            raise Stopped
+        try:
+            while (left_s := began + seconds - time.monotonic()) > 0 and not effort.has_moved():
+                if self._stop.wait(min(left_s, LOOK_S)):
+                    raise Stopped
+        finally:
+            effort.rate_limit_wait_s += time.monotonic() - began
 
 
 class EndpointLimits:

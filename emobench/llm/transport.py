@@ -197,6 +197,8 @@ class _Resending(ABC):
         while True:
             if budget_s and not self._limit.wait_for_turn(effort, budget_s):
                 raise self._make_late_failure(role, 429, self._limit.words, effort)
+            if effort.has_moved():
+                raise CallFailed(role, "infra", f"{self._endpoint!r} has moved")
             began = time.monotonic()
             try:
                 reply = self.send_once(role, request, is_last=not pauses)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -141,15 +142,23 @@ def _complete(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> A
         except ServersGone as error:
             raise CallFailed(role, "infra", str(error)) from error
         except CallFailed as error:
-            if error.kind != "infra" or not _move(log.follower, error):
+            if error.kind != "infra" or not _move(log, log.follower, error):
                 raise
 
 
-def _move(follower: Follower, failure: CallFailed) -> bool:
+def _move(log: CallLog, follower: Follower, failure: CallFailed) -> bool:
+    """Return whether a call that failed may be sent again, to where its server is now."""
     try:
-        return follower.move()
+        return _has_moved(log, failure.role) or follower.move()
     except ServersGone as error:
         raise CallFailed(failure.role, "infra", str(error)) from failure
+
+
+def _has_moved(log: CallLog, role: Role) -> bool:
+    """Return whether a server of ours is elsewhere than where the call was sent. Raises
+    ServersGone."""
+    used = log.endpoints[role]
+    return bool(log.follower and used.server and log.follower.resolve().roles[role] != used)
 
 
 def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
@@ -171,7 +180,7 @@ def _send(log: CallLog, role: Role, stock: Any, kwargs: dict[str, Any]) -> Any:
     _refuse_half_characters(role, request["messages"])
     record: dict[str, Any] = {"role": role, "incarnation": endpoint.incarnation}
     log.calls.append(record)
-    started, effort = time.monotonic(), Effort()
+    started, effort = time.monotonic(), Effort(has_moved=partial(_has_moved, log, role))
     try:
         reply = transport.send(role, request, effort)
     except CallFailed as error:

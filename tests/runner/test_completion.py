@@ -17,7 +17,7 @@ from emobench.core.sweep import Fidelity
 from emobench.llm.transport import CallFailed, ModelEndpoint, Role
 from emobench.runner.completion import CallLog, StockDraws, complete, get_current_log
 from emobench.runner.endpoint_resolver import RoleEndpoints
-from tests.support.model_server import LOOKUP, ModelServer, Reply, recording
+from tests.support.model_server import LOOKUP, ModelServer, Reply, proving, recording
 
 BLANK_REFUSED = Reply(status=400, error="messages: text content must be non-empty")
 TOOLS = [{"type": "function", "function": {"name": LOOKUP[0], "parameters": {}}}]
@@ -441,6 +441,33 @@ def test_a_call_follows_its_server(server: ModelServer) -> None:
     told = Moving(places[1], can_move=True)
     assert failed(log_of(server, follower=told))[1] == "context_overflow"
     assert told.moves == 0, "a server that answers is where it was"
+
+
+def test_a_call_that_waits_for_a_rate_limit_follows_its_server(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hands over while it refuses is not waited for until its time is over."""
+    monkeypatch.setattr("emobench.llm.endpoint_limits.LOOK_S", 0.01)
+    server.prove = proving("k", "i1", "user")
+    with recording(lambda request: busy) as old:
+        old.prove = server.prove
+        busy = Reply(status=503, error="draining", headers={"Retry-After": "600"})
+        places = [
+            RoleEndpoints(
+                number,
+                {
+                    role: replace(endpoint, server="user")
+                    for role, endpoint in log_of(each).endpoints.items()
+                },
+            )
+            for number, each in enumerate((old, server))
+        ]
+        follower = Moving(*[places[0]] * 5, places[1], can_move=False)
+        log = log_of(old, follower=follower)
+        assert ask(log).message.content == "Hello."
+        assert len(old.requests) == 1
+    assert [call.get("error") for call in log.calls] == ["infra", None]
+    assert [call.get("rate_limits") for call in log.calls] == [1, None]
 
 
 def test_stocks_draws_are_those_of_one_generator() -> None:
