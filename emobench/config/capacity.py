@@ -28,7 +28,7 @@ from emobench.core.wording import pluralise
 CONCURRENCY, THROTTLE = 8, 8
 """Where no server of the sweep says what it can batch: hosted endpoints and scripted servers."""
 MAX_CONCURRENCY = 32
-MAX_CELLS, MAX_LOCAL_CELLS = 64, 16
+MAX_CELLS, MAX_LOCAL_CELLS = 64, 8
 """Cells at a time of all arrays together that are derived: each is a job, or without Slurm a
 process of this machine. A trial's variants run side by side in any case."""
 VLLM_NUM_SEQS = 64

@@ -70,8 +70,7 @@ def estimate_length(task: Task) -> float:
 def _read_measured(plan: Plan, run_dir: RunDir, cell: Cell) -> Iterator[Mapping[int, int]]:
     """Yield the tokens by task of the nearest cells of the same assistant, env and strategy, those
     before the cell first."""
-    setting = cell.key[:3]
-    others = [each.number for each in plan.cells if each.key[:3] == setting]
+    others = [each.number for each in plan.cells if each.group == cell.group]
     others.remove(cell.number)
     others.sort(key=lambda number: (number > cell.number, abs(number - cell.number)))
     for number in others[:CELLS_READ]:
