@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emobench.cli.arguments import add_json, add_run_dir
-from emobench.cli.terminal import make_table, show
+from emobench.cli.terminal import format_moment, make_table, show
 from emobench.core.output import say_json
 from emobench.core.ranges import format_ranges
-from emobench.core.wording import pluralise
+from emobench.core.wording import format_duration, pluralise
 from emobench.store.calls import describe_usage
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
     lines.append(f"cells    {status.cells}")
     lines.append(f"episodes {status.episodes.finished} of {status.episodes.expected}")
     lines[-1] += f": {outcomes}" if outcomes else ""
+    if status.expected_end:
+        lines.append(f"end      about {format_moment(status.expected_end)}, at the present pace")
+    elif hours := status.expected_hours:
+        low, high = (format_duration(3600 * each) for each in (hours.low, hours.high))
+        lines.append(f"end      {low} to {high} after the start of its servers, as planned")
     if status.cost is not None:
         lines.append(f"cost     {status.cost}")
         if status.cost.problem:

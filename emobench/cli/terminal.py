@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -46,6 +47,13 @@ def shorten_path(path: Path | str) -> str:
 def quote_path(path: Path | str) -> str:
     """Return a path as a person would type it in a command here."""
     return quote_words([shorten_path(path)])
+
+
+def format_moment(iso: str) -> str:
+    """Return the local time of a moment; with its day where that is not today."""
+    moment = datetime.fromisoformat(iso).astimezone()
+    today = moment.date() == datetime.now().date()
+    return moment.strftime("%H:%M" if today else "%a %d %b, %H:%M")
 
 
 def measure_width(text: str) -> int:

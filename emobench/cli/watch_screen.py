@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from emobench.cli.terminal import make_table, wrap
+from emobench.cli.terminal import format_moment, make_table, wrap
 from emobench.core.outcomes import OUTCOMES, Outcome
 from emobench.core.output import flatten
 from emobench.core.wording import format_duration
@@ -147,9 +147,10 @@ def _describe_pace(state: WatchState) -> str:
     if state.episodes_finished >= state.episodes_expected or not state.episodes_per_minute:
         return ""
     text = f", {state.episodes_per_minute:.3g} a minute"
-    return (
-        text if state.time_left_s is None else f"{text}, {format_duration(state.time_left_s)} left"
-    )
+    if state.time_left_s is None or state.expected_end is None:
+        return text
+    left, end = format_duration(state.time_left_s), format_moment(state.expected_end)
+    return f"{text}, {left} left, until about {end}"
 
 
 def _build_server_table(rows: Sequence[ServerRow], width: int) -> Table:

@@ -24,6 +24,10 @@ NAMES = {
     "generation_tokens": ("vllm:generation_tokens_total", "vllm:generation_tokens"),
     "prompt_tokens": ("vllm:prompt_tokens_total", "vllm:prompt_tokens"),
     "cache_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+    "request_s": (
+        "vllm:request_inference_time_seconds_sum",
+        "vllm:e2e_request_latency_seconds_sum",
+    ),
     "cache_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
 }
 
@@ -39,6 +43,8 @@ class Load:
     prompt_tokens: float | None = None
     cache_hits: float | None = None
     cache_queries: float | None = None
+    request_s: float | None = None
+    """Seconds that requests took which have ended, added up."""
 
 
 def parse_load(text: str) -> Load:

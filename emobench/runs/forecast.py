@@ -275,7 +275,7 @@ class _Clock:
                 f"{found.source} on the same cards: {found.conversation_s:.3g} s a conversation, "
                 f"{found.conversations:.2g} at a time"
             )
-        engines = {model.engine for model in self._roles.values()}
+        engines = {model.engine for name, model in self._roles.items() if name not in self._speeds}
         parts = list(dict.fromkeys(self._sources))
         parts += ["typical answering times of hosted models"] * ("openai" in engines)
         parts += ["the scripted engine's usual speed"] * ("scripted" in engines)
@@ -384,6 +384,7 @@ class _Clock:
         """Return an engine's speed at each end, and note what is not known of it."""
         if isinstance(model, ScriptedModel):
             card = CARDS[model.hardware or "h100"]
+            self._add_source(card.title)
             size = ModelSize(model.model_size, model.model_size)
             return dict.fromkeys(ANY_SIZE, EngineSpeed(card, max(1, model.accelerators), size))
         profile = self._plan.profile
@@ -420,8 +421,11 @@ class _Clock:
                 f"({middle.card.title})"
             )
         titles = " to ".join(dict.fromkeys(card.title for card in cards.values()))
-        self._sources.append(f"a roofline of {titles} (docs/performance.md), good to a factor of 2")
+        self._add_source(titles)
         return speeds
+
+    def _add_source(self, titles: str) -> None:
+        self._sources.append(f"a roofline of {titles} (docs/performance.md), good to a factor of 2")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

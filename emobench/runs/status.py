@@ -6,8 +6,9 @@ and sacct, or the process table). Where the queue cannot be asked, the files sti
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from emobench.analysis.stats.means import mean_of_sums
 from emobench.core.files import has_room
 from emobench.core.plan import Plan, list_instances, load_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import to_iso, to_seconds
 from emobench.runs.cell_state import (
     CellState,
     derive_cell_state,
@@ -31,8 +33,9 @@ from emobench.scheduler.schedulers import SCHEDULERS, find_scheduler
 from emobench.scheduler.usage import SummaryOf, ask_accounts, compute_run_cost
 from emobench.serving.budget import LimitStatus, MoneyStatus, build_limit_status, build_money_status
 from emobench.store.calls import Usage, add_usage
+from emobench.store.forecast import Estimate, read_forecast
 from emobench.store.jobs import JobKind, JobRecord
-from emobench.store.summaries import EPISODES_MISSING, find_current_summary
+from emobench.store.summaries import EPISODES_MISSING, CellSummary, find_current_summary
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,25 @@ class CellProblem:
     """Its newest log; empty where there is none or nobody asked."""
 
 
+PACE_WINDOW_S = 1800.0
+"""Over which the pace of a run is taken."""
+
+
+def estimate_pace(cells: Iterable[CellSummary], now_s: float) -> float:
+    """Return the episodes a second of the last half hour, or since the cells began if that is less;
+    0 where none is known. A cell's episodes are taken to have ended evenly over its last run."""
+    first = now_s - PACE_WINDOW_S
+    begun, count = now_s, 0.0
+    for cell in cells:
+        start, end = to_seconds(cell.started), to_seconds(cell.ended)
+        end = now_s if end is None else end
+        if start is None or not start < end or end <= first:
+            continue
+        begun = min(begun, max(start, first))
+        count += cell.finished * (end - max(start, first)) / (end - start)
+    return count / (now_s - begun) if begun < now_s else 0.0
+
+
 @dataclass(frozen=True)
 class RunStatus:
     """How a run stands."""
@@ -112,6 +134,10 @@ class RunStatus:
     limits: Sequence[str] = ()
     """What of the site's limits is too small for the run, where jobs are blocked and somebody
     asked."""
+    expected_end: str | None = None
+    """ISO 8601, UTC, by the pace of the last half hour; None: over, or nothing says."""
+    expected_hours: Estimate | None = None
+    """What the whole was expected to take with its servers up, while no episode has ended yet."""
     usage: Usage = field(default_factory=dict)
     """Tokens, and US dollars of hosted models, by role; of all cells."""
     usage_by_cell: Mapping[int, Usage] = field(default_factory=dict)
@@ -180,6 +206,7 @@ def build_run_status(
     outcomes: Counter[str] = Counter()
     finished = 0
     spent: dict[int, Usage] = {}
+    summaries: list[CellSummary] = []
     ids = find_cell_jobs(plan, jobs)
     full = "" if has_room(run_dir.path) else f"{run_dir.path}: the disk is FULL"
     for cell in plan.cells:
@@ -188,6 +215,7 @@ def build_run_status(
         state, reason = derive_cell_state(cell, summary, job, states)
         counts[state] += 1
         if summary:
+            summaries.append(summary)
             finished += summary.finished
             outcomes.update(summary.outcomes)
             n, total = summary.rewards
@@ -215,18 +243,23 @@ def build_run_status(
     passive |= {str(server.job_id) for server in servers if server.kept_until}
     models = (plan.sweep.user, *plan.sweep.assistants.values())
     together = add_usage(*spent.values())
+    expected = sum(len(cell.tasks) for cell in plan.cells)
+    live = any(is_live(state) for job, state in states.items() if job not in passive)
+    going = live and finished < expected
+    pace = estimate_pace(summaries, time.time()) if going else 0.0
+    forecast = read_forecast(run_dir) if going and not finished else None
     return RunStatus(
         run_dir=str(run_dir.path),
         sweep=plan.sweep.name,
         scheduler=plan.profile.scheduler,
         scripted=any(model.engine == "scripted" for model in models),
-        live=any(is_live(state) for job, state in states.items() if job not in passive),
+        live=live,
         finished=counts[CellState.DONE] == len(plan.cells),
         servers=servers,
         cells=CellCounts(len(plan.cells), **{str(state): counts[state] for state in CellState}),
-        episodes=EpisodeCounts(
-            finished, sum(len(cell.tasks) for cell in plan.cells), dict(outcomes)
-        ),
+        episodes=EpisodeCounts(finished, expected, dict(outcomes)),
+        expected_end=to_iso(time.time() + (expected - finished) / pace) if pace else None,
+        expected_hours=forecast.hours if forecast else None,
         variants=[
             VariantStatus(name, scored[name], mean_of_sums(total, scored[name]))
             for name, total in rewards.items()

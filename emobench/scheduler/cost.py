@@ -1,8 +1,9 @@
-"""Accelerator-hours by job and by cell: queued, loading, serving, idle. Pure functions.
+"""Accelerator-hours by job and by cell: queued, loading, waiting, serving, idle. Pure functions.
 
 Only servers hold accelerators. A server's job loads until its engine answers, and again after a
-restart; from then on it is serving while it has a request, and idle while it has none. All times
-are seconds since the epoch, all durations seconds; `accelerator_s` is cards times seconds.
+restart; from then on it is serving while it has a request. Without one it is waiting where no
+partner answers, a server that its conversations need beside it, and else idle. All times are
+seconds since the epoch, all durations seconds; `accelerator_s` is cards times seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 from emobench.core.plan import get_server_name
 from emobench.store.jobs import JobKind
 
-LOADING, SERVING, IDLE = PHASES = ("loading", "serving", "idle")
+LOADING, WAITING, SERVING, IDLE = PHASES = ("loading", "waiting", "serving", "idle")
 # What a server does from an event on. One that was told to leave has no request any more.
 PHASE = {
     "starting": LOADING,
@@ -50,21 +51,30 @@ class JobRun:
 
 @dataclass(frozen=True)
 class Mark:
-    """An event of a server's log: see serving/events.py."""
+    """An event of a server's log: see store/events.py."""
 
     time: float
     event: str
+    busy_s: float = 0.0
+    request_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Where the time of a run went; loading, serving and idle are of servers, and add up."""
+    """Where the time of a run went; loading, waiting, serving and idle are of servers, and add
+    up."""
 
     queued_s: float
     running_s: float
     loading_s: float = 0.0
     serving_s: float = 0.0
     idle_s: float = 0.0
+    waiting_s: float = 0.0
+    """For a partner."""
+    measured_s: float = 0.0
+    """In which the engine had a request, as far as it was looked at."""
+    request_s: float = 0.0
+    """Of its requests in that time, added up."""
 
 
 @dataclass(frozen=True)
@@ -88,23 +98,55 @@ class Conversation:
     """The servers that it needs."""
 
 
-def split_time(run: JobRun, marks: Sequence[Mark], now: float) -> Spent:
-    """Return how `run` spent its time until `now`; `marks` are its job's, oldest first."""
+def split_time(
+    run: JobRun,
+    marks: Sequence[Mark],
+    now: float,
+    partners: Sequence[tuple[float, float]] | None = None,
+) -> Spent:
+    """Return how `run` spent its time until `now`; `marks` are its job's, oldest first, and
+    `partners` the times in which one of its partners answered (None: always)."""
     if run.started is None:
         waited_until = now if run.ended is None else run.ended
         return Spent(_measure_between(run.submitted, waited_until), 0.0)
     end = now if run.ended is None else run.ended
-    totals = {LOADING: 0.0, SERVING: 0.0, IDLE: 0.0}
+    totals = dict.fromkeys(PHASES, 0.0)
+    measured_s = request_s = 0.0
     if run.kind is JobKind.SERVER:
         for phase, start, stop in _list_phases(run.started, end, marks):
-            totals[phase] += stop - start
+            alone = 0.0
+            if phase == IDLE and partners is not None:
+                alone = stop - start - measure_overlap(partners, start, stop)
+            totals[phase] += stop - start - alone
+            totals[WAITING] += alone
+        measured_s, request_s = _sum_served(run.started, end, marks)
     return Spent(
         queued_s=_measure_between(run.submitted, run.started),
         running_s=_measure_between(run.started, end),
         loading_s=totals[LOADING],
         serving_s=totals[SERVING],
         idle_s=totals[IDLE],
+        waiting_s=totals[WAITING],
+        measured_s=measured_s,
+        request_s=request_s,
     )
+
+
+def measure_overlap(times: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Return how much of start to end lies within one of `times`, which may overlap."""
+    total, upto = 0.0, start
+    for first, last in sorted(times):
+        total += max(0.0, min(last, end) - max(first, upto))
+        upto = max(upto, last)
+    return total
+
+
+def _sum_served(started: float, ended: float, marks: Sequence[Mark]) -> tuple[float, float]:
+    """Return seconds with a request, and of requests, of one run; each mark has them since the
+    begin of its process."""
+    found = [mark for mark in marks if started - 1 <= mark.time <= ended + 1]
+    busy_s = max((mark.busy_s for mark in found), default=0.0)
+    return busy_s, max((mark.request_s for mark in found), default=0.0)
 
 
 def list_periods(run: JobRun, marks: Sequence[Mark], now: float) -> list[Period]:
@@ -210,14 +252,26 @@ def compute_cost(
     now: float,
     conversations: Sequence[Conversation] = (),
     problem: str = "",
+    partners: Mapping[str, Sequence[str]] | None = None,
 ) -> Cost:
-    """Return the cost of all runs; `marks` by job id, `conversations` for the share of each
-    cell."""
+    """Return the cost of all runs; `marks` by job id, `conversations` for the share of each cell;
+    `partners` of a server are those of which it needs one, and none where one is always there."""
     runs = list(runs)
-    rows = tuple(JobCost(run, split_time(run, marks.get(run.job_id, ()), now)) for run in runs)
     answering = [
         period for run in runs for period in list_periods(run, marks.get(run.job_id, ()), now)
     ]
+    times: dict[str, list[tuple[float, float]]] = {}
+    for period in answering:
+        times.setdefault(period.server, []).append((period.start, period.end))
+
+    def list_times(run: JobRun) -> list[tuple[float, float]] | None:
+        needed = (partners or {}).get(get_server_name(run.name), ())
+        return [each for name in needed for each in times.get(name, ())] if needed else None
+
+    rows = tuple(
+        JobCost(run, split_time(run, marks.get(run.job_id, ()), now, list_times(run)))
+        for run in runs
+    )
     return Cost(rows, share_by_cell(answering, conversations) if conversations else {}, problem)
 
 
@@ -229,13 +283,18 @@ class CostTotals:
     accelerator_hours_loading: float
     accelerator_hours_serving: float
     accelerator_hours_idle: float
+    accelerator_hours_waiting: float
+    """For a partner."""
     server_hours: float
     server_hours_loading: float
     server_hours_serving: float
     server_hours_idle: float
+    server_hours_waiting: float
     server_hours_queued: float
     cell_hours: float
     cell_hours_queued: float
+    mean_batch: float | None
+    """Requests under way at a server with any, in the mean; None: not measured."""
     source: str
     """Where the times are from: sacct, records, or both."""
     problem: str
@@ -246,8 +305,11 @@ class CostTotals:
         if self.problem and not self.server_hours:
             return "not known"
         kind = "accelerator" if self.accelerator_hours else "server"
+        values = {name: getattr(self, f"{kind}_hours_{name}") for name in PHASES}
         phases = (
-            f"{format_hours(getattr(self, f'{kind}_hours_{name}'))} {name}" for name in PHASES
+            f"{format_hours(value)} {'waiting for a partner' if name == WAITING else name}"
+            for name, value in values.items()
+            if name != WAITING or round(value, 3)
         )
         return f"{format_hours(getattr(self, f'{kind}_hours'))} {kind}-hours: {', '.join(phases)}"
 
@@ -271,17 +333,27 @@ def sum_up(cost: Cost) -> CostTotals:
         accelerator_hours_loading=weighted(lambda each: each.loading_s),
         accelerator_hours_serving=weighted(lambda each: each.serving_s),
         accelerator_hours_idle=weighted(lambda each: each.idle_s),
+        accelerator_hours_waiting=weighted(lambda each: each.waiting_s),
         server_hours=plain(lambda each: each.running_s),
         server_hours_loading=plain(lambda each: each.loading_s),
         server_hours_serving=plain(lambda each: each.serving_s),
         server_hours_idle=plain(lambda each: each.idle_s),
+        server_hours_waiting=plain(lambda each: each.waiting_s),
         server_hours_queued=plain(lambda each: each.queued_s),
         cell_hours=hours(sum(row.spent.running_s for row in arrays)),
         cell_hours_queued=hours(sum(row.spent.queued_s for row in arrays)),
+        mean_batch=compute_mean_batch(servers),
         source=" and ".join(sorted({row.run.source for row in cost.jobs}, reverse=True))
         or "records",
         problem=cost.problem,
     )
+
+
+def compute_mean_batch(rows: Iterable[JobCost]) -> float | None:
+    """Return how many requests were under way at a server while it had any; None: not measured."""
+    spent = [row.spent for row in rows]
+    measured_s = sum(each.measured_s for each in spent)
+    return round(sum(each.request_s for each in spent) / measured_s, 2) if measured_s else None
 
 
 def compute_elapsed_s(cost: Cost, now: float) -> float:

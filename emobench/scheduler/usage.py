@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from emobench.core.plan import USER_SERVER, Plan, get_server_name, list_needed_servers, list_servers
+from emobench.core.plan import (
+    USER_SERVER,
+    Plan,
+    get_server_name,
+    list_needed_servers,
+    list_roles,
+    list_servers,
+)
 from emobench.core.run_dir import RunDir
 from emobench.core.times import to_seconds
 from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, compute_cost
@@ -51,11 +58,24 @@ def compute_run_cost(
         # A server that somebody submitted by hand.
         runs += reader.list_runs(JobRecord(JobKind.SERVER, events[job_id][0].server, job_id))
     marks = {
-        job_id: [Mark(event.time, event.event) for event in each] for job_id, each in events.items()
+        job_id: [Mark(event.time, event.event, event.busy_s, event.request_s) for event in each]
+        for job_id, each in events.items()
     }
     moment = time.time() if now is None else now
     problem = accounts.problem or describe_privacy(run_dir)
-    return compute_cost(runs, marks, moment, conversations, problem)
+    started = {get_server_name(run.name) for run in runs if run.kind is JobKind.SERVER}
+    partners = find_partners(plan, started)
+    return compute_cost(runs, marks, moment, conversations, problem, partners)
+
+
+def find_partners(plan: Plan, started: Collection[str]) -> dict[str, list[str]]:
+    """Return the servers of which each one needs one beside it; none where one is always there: it
+    exists already, or another sweep's is used (`started` has those that this run started)."""
+    user, *assistants = list_roles(plan.sweep)
+    return {
+        user: assistants if set(assistants) <= set(started) else [],
+        **{name: [user] if user in started else [] for name in assistants},
+    }
 
 
 def count_accelerators(plan: Plan, server: str) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
@@ -100,6 +101,8 @@ def load_settings(path: Path | None) -> ScriptedSettings:
 class Metrics:
     model: str
     running: int = 0
+    request_s: float = 0.0
+    """What answered requests took, added up."""
     prompt_tokens: int = 0
     generation_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
@@ -119,6 +122,7 @@ class Metrics:
             ("vllm:num_requests_waiting", "gauge", [("", waiting)]),
             ("vllm:prompt_tokens_total", "counter", [("", self.prompt_tokens)]),
             ("vllm:generation_tokens_total", "counter", [("", self.generation_tokens)]),
+            ("vllm:e2e_request_latency_seconds_sum", "counter", [("", self.request_s)]),
             (
                 "vllm:request_success_total",
                 "counter",
@@ -214,11 +218,13 @@ class ScriptedServer:
         return web.json_response({"object": "list", "data": [card]})
 
     async def chat(self, http: web.Request) -> web.StreamResponse:
+        begun = time.monotonic()
         self.metrics.running += 1
         try:
             return await self._chat(http)
         finally:
             self.metrics.running -= 1
+            self.metrics.request_s += time.monotonic() - begun
 
     async def _chat(self, http: web.Request) -> web.StreamResponse:
         body = await http.read()

@@ -8,7 +8,9 @@ takes over has a job id, and so a file, of its own.
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,10 +22,14 @@ from emobench.core.output import say
 from emobench.core.run_dir import RunDir
 from emobench.core.times import to_iso
 from emobench.llm.engine_metrics import Load, ask_load, was_busy
+from emobench.store.usage_meter import Served, UsageMeter
 
-Kind = Literal["starting", "ready", "busy", "idle", "restarted", "left", "failed"]
+Kind = Literal["starting", "ready", "busy", "idle", "served", "restarted", "left", "failed"]
+ENDS = ("restarted", "left", "failed")
 SUFFIX = ".events.jsonl"
 REASON_LIMIT = 300
+SERVED_EVERY_S = 300.0
+"""How often what was served is noted; a job that is killed loses the rest."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class Event:
     reason: str = ""
     cause: str = ""
     """Kind of the cause (see `serving.failure_diagnosis`) where an engine ended by itself."""
+    busy_s: float = 0.0
+    """Of `served`: as `UsageMeter` has it, since the job's begin."""
+    request_s: float = 0.0
 
 
 class EventLog:
@@ -54,15 +63,37 @@ class EventLog:
         self._incarnation = ""
         self._load: Load | None = None
         self._busy = False
+        self._meter = UsageMeter()
+        self._noted, self._noted_at = Served(), time.monotonic()
 
     def note(self, event: Kind, incarnation: str = "", reason: str = "", cause: str = "") -> None:
         """Append one event; `incarnation` stays the last one given."""
         self._incarnation = incarnation or self._incarnation
         if event in ("starting", "ready"):
             self._busy, self._load = False, None
+            self._meter.forget_engine()
+        if event in ENDS:
+            self._note_served()
         words = " ".join(reason.split())[:REASON_LIMIT]
-        value = Event(_now(), event, self._server, self._job_id, self._incarnation, words, cause)
-        fields = {key: each for key, each in asdict(value).items() if each != ""}
+        self._append(
+            Event(_now(), event, self._server, self._job_id, self._incarnation, words, cause)
+        )
+
+    def _note_served(self) -> None:
+        served = self._meter.served
+        if served != self._noted:
+            self._noted, self._noted_at = served, time.monotonic()
+            busy_s, request_s = round(served.busy_s, 3), round(served.request_s, 3)
+            self._append(
+                Event(
+                    *(_now(), "served", self._server, self._job_id, self._incarnation),
+                    busy_s=busy_s,
+                    request_s=request_s,
+                )
+            )
+
+    def _append(self, value: Event) -> None:
+        fields = {key: each for key, each in asdict(value).items() if each not in ("", 0.0)}
         fields["time"] = to_iso(value.time)
         line = json.dumps(fields, ensure_ascii=False) + "\n"
         try:
@@ -72,7 +103,7 @@ class EventLog:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            say(f"emobench: cannot note '{event}': {error}")
+            say(f"emobench: cannot note '{value.event}': {error}")
 
     def sample(self, url: str) -> bool | None:
         """Ask the engine for its load, and note where it turned busy or idle.
@@ -85,6 +116,9 @@ class EventLog:
             return None  # its health is asked for elsewhere
         busy = was_busy(self._load, load)
         self._load = load
+        self._meter.observe(time.monotonic(), load)
+        if time.monotonic() - self._noted_at >= SERVED_EVERY_S:
+            self._note_served()
         if busy != self._busy:
             self._busy = busy
             self.note("busy" if busy else "idle")
@@ -131,7 +165,13 @@ def _parse_event(data: Any) -> Event:
         str(data.get("incarnation", "")),
         str(data.get("reason", "")),
         str(data.get("cause", "")),
+        *(_parse_seconds(data.get(name)) for name in ("busy_s", "request_s")),
     )
+
+
+def _parse_seconds(value: object) -> float:
+    known = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    return float(value) if known else 0.0  # type: ignore[arg-type]
 
 
 def _now() -> float:

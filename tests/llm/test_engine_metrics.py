@@ -70,7 +70,7 @@ def test_only_changes_are_noted_and_torn_lines_passed_over(tmp_path: Path) -> No
     with run_dir.events("assistant_a.b", "7").open("a") as stream:
         stream.write('{"time": "2026-01-01T00:0')
     events = read_events(run_dir)["7"]
-    assert [e.event for e in events] == ["starting", "ready", "busy", "idle", "left"]
+    assert [e.event for e in events] == ["starting", "ready", "busy", "idle", "served", "left"]
     assert {(e.server, e.incarnation) for e in events} == {("assistant_a.b", "aaaa")}
     assert events[-1].reason == "all cells are done"
     assert abs(events[-1].time - time.time()) < 60

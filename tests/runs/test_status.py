@@ -15,16 +15,19 @@ from emobench.cli.terminal import render_plain
 from emobench.cli.watch_screen import format_line, list_changes, render_screen
 from emobench.core.plan import load_plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.times import to_iso, to_seconds
 from emobench.llm.engine_metrics import Load
 from emobench.runs.cell_state import CellState, derive_cell_state, find_cell_jobs, find_job_of_cell
+from emobench.runs.forecast import make_forecast
 from emobench.runs.held_jobs import find_held
 from emobench.runs.server_state import ServerState
-from emobench.runs.status import RunStatus, build_run_status
+from emobench.runs.status import RunStatus, build_run_status, estimate_pace
 from emobench.runs.submission import cancel, find_missing_cells, submit
 from emobench.runs.watching import watch
 from emobench.runs.watching.state import Seen, build_watch_state
 from emobench.scheduler.interface import JobState
 from emobench.store.endpoints import publish
+from emobench.store.forecast import write_forecast
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, note_cancelled, read_jobs
 from emobench.store.summaries import EPISODES_MISSING, CellSummary
 from tests.support.jobs import local_record
@@ -396,3 +399,40 @@ def test_a_cell_that_somebody_started_by_hand_is_followed(
     for _ in looks:
         watched.look()
     assert not watched.over
+
+
+def test_the_pace_is_that_of_the_last_half_hour() -> None:
+    now_s = 100_000.0
+
+    def cell(start: float, end: float | None, finished: int) -> CellSummary:
+        ended = None if end is None else to_iso(now_s + end)
+        return CellSummary(started=to_iso(now_s + start), ended=ended, finished=finished)
+
+    assert estimate_pace([], now_s) == 0
+    assert estimate_pace([cell(-600, None, 60)], now_s) == pytest.approx(0.1)
+    assert estimate_pace([cell(-600, -300, 30), cell(-300, None, 30)], now_s) == pytest.approx(0.1)
+    # Of a cell that began before, and of one that had ended by then.
+    assert estimate_pace([cell(-3600, None, 360)], now_s) == pytest.approx(0.1)
+    assert estimate_pace([cell(-90_000, -80_000, 999), cell(-900, None, 9)], now_s) == 0.01
+    assert estimate_pace([cell(5, None, 3)], now_s) == 0  # another node's clock
+
+
+def test_the_expected_end_goes_by_the_pace_and_before_it_by_the_plan(run_dir: RunDir) -> None:
+    scheduler = ScriptedScheduler(**RUNNING)
+    plan = load_plan(run_dir)
+    write_forecast(run_dir, make_forecast(plan, {0: 2, 1: 2}))
+    early = status_of(run_dir, scheduler)
+    assert early.expected_end is None and early.expected_hours is not None
+    assert "after the start of its servers, as planned" in render(early)[0]
+    begun = to_iso(time.time() - 60)
+    finish_cell(run_dir, 0, "running", started=begun, finished=1, outcomes={"solved": 1})
+    going = status_of(run_dir, scheduler)
+    left_s = (to_seconds(going.expected_end) or 0) - time.time()
+    assert 150 < left_s < 200  # three more at one a minute
+    assert "end      about " in render(going)[0]
+    assert going.to_json()["expected_end"] == going.expected_end
+    watched = build_watch_state(None, Seen(going, {}), {}, time.time())
+    assert watched.expected_end == going.expected_end
+    ended = ScriptedScheduler(**dict.fromkeys(RUNNING, "COMPLETED"))
+    over = status_of(run_dir, ended)
+    assert over.expected_end is None and over.expected_hours is None

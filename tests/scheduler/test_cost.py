@@ -14,6 +14,7 @@ from emobench.scheduler.cost import (
     Period,
     Spent,
     compute_cost,
+    compute_elapsed_s,
     format_hours,
     list_periods,
     share_by_cell,
@@ -117,6 +118,38 @@ def test_totals_weigh_servers_by_their_cards() -> None:
     assert totals.cell_hours == 1
     assert totals.source == "sacct and records"
     assert str(totals) == "4.00 accelerator-hours: 3.00 loading, 0.50 serving, 0.50 idle"
+
+
+def test_a_server_without_a_request_waits_while_no_partner_answers() -> None:
+    user, late = server(0, 1000, cards=2), server(400, 1000, cards=1, name="assistant_a")
+    late = JobRun(**{**vars(late), "job_id": "8"})
+    events = {
+        "7": marks((0, "starting"), (100, "ready"), (600, "busy"), (900, "idle")),
+        "8": marks((400, "starting"), (500, "ready"), (600, "busy"), (900, "idle")),
+    }
+    needs = {"user": ["assistant_a"], "assistant_a": ["user"]}
+    cost = compute_cost([user, late], events, NOW, partners=needs)
+    first, second = (row.spent for row in cost.jobs)
+    assert (first.waiting_s, first.idle_s, first.serving_s) == (400, 200, 300)
+    assert (second.waiting_s, second.idle_s) == (0, 200)
+    totals = sum_up(cost)
+    assert totals.accelerator_hours_waiting == pytest.approx(800 / 3600, abs=1e-5)
+    assert "0.22 waiting for a partner" in str(totals)
+    assert sum_up(compute_cost([user, late], events, NOW)).accelerator_hours_waiting == 0
+
+
+def test_the_mean_batch_is_over_the_time_with_a_request() -> None:
+    served = [Mark(300, "served", 100, 900), Mark(700, "served", 300, 3900)]
+    again = [Mark(1300, "served", 100, 100)]  # a requeued job's next run, in the same file
+    runs = [server(0, 800), server(1000, 1400)]
+    totals = sum_up(compute_cost(runs, {"7": [*served, *again]}, 2000.0))
+    assert totals.mean_batch == 10.0
+    assert sum_up(compute_cost(runs, {}, 2000.0)).mean_batch is None
+
+
+def test_time_with_a_job_counts_once() -> None:
+    runs = [server(0, 100), server(50, 150), server(900, None), server(None)]
+    assert compute_elapsed_s(compute_cost(runs, {}, NOW), NOW) == 150 + 100
 
 
 def test_without_cards_the_servers_hours_are_shown() -> None:

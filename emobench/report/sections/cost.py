@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict
 
-from emobench.core.wording import format_duration
-from emobench.report.blocks import Cell, Remark, Section, Table, make_heads
+from emobench.core.outcomes import Outcome
+from emobench.core.wording import format_about, format_duration, pluralise
+from emobench.report.blocks import Block, Cell, Remark, Section, Table, make_heads
 from emobench.report.sections.common import BLANK
 from emobench.report.study import Study
-from emobench.scheduler.cost import JobCost, format_hours, sum_up
-from emobench.store.calls import NO_USAGE, ROLES, RoleUsage, add_usage, format_dollars
+from emobench.scheduler.cost import (
+    PHASES,
+    CostTotals,
+    JobCost,
+    compute_elapsed_s,
+    compute_mean_batch,
+    format_hours,
+    sum_up,
+)
+from emobench.store.calls import NO_USAGE, ROLES, RoleUsage, add_usage, format_dollars, sum_cost
+from emobench.store.forecast import Estimate, read_forecast
 from emobench.store.jobs import JobKind
 
 HOUR = 3600.0
@@ -31,7 +43,7 @@ def build_cost_section(study: Study) -> Section:
         remark = Remark(cost.problem or "No job of this run is recorded.")
         return Section(identifier, title, (remark, *_build_model_tables(study)))
     totals = sum_up(cost)
-    blocks = [Remark(f"{totals}, from {totals.source}.", "In all.")]
+    blocks: list[Block] = [Remark(f"{totals}, from {totals.source}.", "In all.")]
     if cost.problem:
         blocks.append(Remark(cost.problem, "Not all is known."))
     kinds: dict[tuple[JobKind, str], list[JobCost]] = defaultdict(list)
@@ -40,7 +52,9 @@ def build_cost_section(study: Study) -> Section:
     table = Table(
         "cost",
         "Hours by server and by block of cells. Accelerator-hours are cards times hours held; a "
-        "server is loading until its engine answers, serving while it has a request, else idle.",
+        "server is loading until its engine answers, serving while it has a request, waiting "
+        "while no partner of it answers, else idle. Batch: requests under way while it had any, "
+        "in the mean.",
         make_heads(
             "Job",
             "Jobs",
@@ -48,8 +62,10 @@ def build_cost_section(study: Study) -> Section:
             "Queued",
             "Held",
             "Loading",
+            "Waiting",
             "Serving",
             "Idle",
+            "Batch",
             "Accelerator-hours",
         ),
         tuple(_build_row(kind, name, each) for (kind, name), each in kinds.items()),
@@ -65,6 +81,9 @@ def build_cost_section(study: Study) -> Section:
                 "loading_s": row.spent.loading_s,
                 "serving_s": row.spent.serving_s,
                 "idle_s": row.spent.idle_s,
+                "waiting_s": row.spent.waiting_s,
+                "measured_s": row.spent.measured_s,
+                "request_s": row.spent.request_s,
                 "accelerator_s": row.accelerator_s,
                 "source": row.run.source,
             }
@@ -74,7 +93,14 @@ def build_cost_section(study: Study) -> Section:
     return Section(
         identifier,
         title,
-        (*blocks, table, *_build_variant_tables(study), *_build_model_tables(study)),
+        (
+            *blocks,
+            *_build_comparison(study),
+            *_build_use_tables(study, totals),
+            table,
+            *_build_variant_tables(study),
+            *_build_model_tables(study),
+        ),
     )
 
 
@@ -91,10 +117,124 @@ def _build_row(kind: JobKind, name: str, rows: list[JobCost]) -> tuple[Cell, ...
         hours(sum(row.spent.queued_s for row in rows)),
         hours(sum(row.spent.running_s for row in rows)),
         hours(sum(row.spent.loading_s for row in rows)) if server else BLANK,
+        hours(sum(row.spent.waiting_s for row in rows)) if server else BLANK,
         hours(sum(row.spent.serving_s for row in rows)) if server else BLANK,
         hours(sum(row.spent.idle_s for row in rows)) if server else BLANK,
+        BLANK if (batch := compute_mean_batch(rows)) is None else Cell(f"{batch:.3g}"),
         hours(sum(row.accelerator_s for row in rows)) if server else BLANK,
     )
+
+
+def _build_use_tables(study: Study, totals: CostTotals) -> list[Table]:
+    """Build where the servers' hours went, in total and for each solved task."""
+    kind = "accelerator" if totals.accelerator_hours else "server"
+    total = getattr(totals, f"{kind}_hours")
+    if not total:
+        return []
+    episodes = [record for each in study.collected.cells for record in each.file.episodes]
+    solved = sum(record.outcome is Outcome.SOLVED for record in episodes)
+    dollars = study.collected.plan.profile.accelerator_hour_price or 0.0
+    dollars = dollars if totals.accelerator_hours else 0.0
+    rows = [(name, getattr(totals, f"{kind}_hours_{name}")) for name in PHASES]
+    titles = {"waiting": "waiting for a partner"}
+    batch = ""
+    if totals.mean_batch is not None:
+        batch = f" A server that was serving had {totals.mean_batch:.3g} requests, in the mean."
+
+    def build(title: str, hours: float) -> tuple[Cell, ...]:
+        cells = [Cell(title), Cell(format_hours(hours)), Cell(f"{hours / total:.0%}")]
+        each = f"{format_about(hours * HOUR / solved)} s" if solved else ""
+        cells.append(Cell(each) if solved else BLANK)
+        if dollars:
+            cells.append(Cell(format_dollars(hours * dollars)))
+            cells.append(Cell(format_dollars(hours * dollars / solved)) if solved else BLANK)
+        return tuple(cells)
+
+    heads = [f"{kind.capitalize()}-hours", "Share", "for a solved task"]
+    heads += ["US dollars", "for a solved task"] if dollars else []
+    return [
+        Table(
+            "cost-use",
+            f"Where the {kind}-hours went, in total and for each of "
+            f"{pluralise(solved, 'solved task')}.{batch} The servers' jobs were queued for "
+            f"{format_hours(totals.server_hours_queued)} hours, which hold no card.",
+            make_heads("What", *heads),
+            (
+                *(build(titles.get(name, name), hours) for name, hours in rows),
+                build("in total", total),
+            ),
+            records=tuple(
+                {
+                    "what": name,
+                    f"{kind}_hours": hours,
+                    f"{kind}_hours_for_a_solved_task": hours / solved if solved else None,
+                    "mean_batch": totals.mean_batch if name == "serving" else None,
+                }
+                for name, hours in (*rows, ("total", total))
+            ),
+        )
+    ]
+
+
+def _build_comparison(study: Study) -> list[Block]:
+    """Build what was expected at the first submission, beside what it took."""
+    collected = study.collected
+    forecast = read_forecast(collected.run_dir)
+    if forecast is None:
+        return []
+    summaries = [each.summary for each in collected.cells if each.summary]
+    usage = add_usage(*(each.usage for each in summaries))
+    totals = sum_up(collected.cost)
+    elapsed = compute_elapsed_s(collected.cost, time.time()) / HOUR
+    episodes = sum(each.finished for each in summaries)
+    rows: list[tuple[str, Estimate, float | None, Callable[[float], str]]] = []
+    for role in ROLES:
+        for title, expected, fact in (
+            ("tokens in", forecast.tokens_in, usage[role].prompt_tokens),
+            ("tokens out", forecast.tokens_out, usage[role].completion_tokens),
+        ):
+            if role in expected:
+                rows.append((f"{role}'s {title}", expected[role], fact, format_about))
+    rows.append(("hours with a job running", forecast.hours, elapsed, format_hours))
+    if forecast.accelerators:
+        hours = totals.accelerator_hours
+        rows.append(("accelerator-hours", forecast.accelerator_hours, hours, format_hours))
+    price = collected.plan.profile.accelerator_hour_price
+    if forecast.accelerator_dollars is not None and price is not None:
+        spent = totals.accelerator_hours * price
+        rows.append(("cost of accelerators", forecast.accelerator_dollars, spent, format_dollars))
+    if forecast.token_dollars is not None:
+        rows.append(
+            ("cost of hosted models", forecast.token_dollars, sum_cost(usage), format_dollars)
+        )
+    caption = (
+        "What the study was expected to take when it was first submitted, and what it took. The "
+        "expected range was to hold nine times in ten."
+    )
+    if episodes < forecast.episodes:
+        caption += f" So far {episodes:,} of {pluralise(forecast.episodes, 'episode')} are done."
+    table = Table(
+        "cost-plan",
+        caption,
+        make_heads("Figure", "Expected", "from", "to", "Took", "Took / expected"),
+        tuple(_build_comparison_row(*row) for row in rows),
+        notes=tuple(f"{what} rested on: {text}" for what, text in forecast.rests_on.items()),
+        records=tuple(
+            {"figure": title, "low": e.low, "expected": e.typical, "high": e.high, "took": fact}
+            for title, e, fact, _ in rows
+        ),
+    )
+    return [table]
+
+
+def _build_comparison_row(
+    title: str, expected: Estimate, fact: float | None, write: Callable[[float], str]
+) -> tuple[Cell, ...]:
+    figures = (Cell(write(each)) for each in (expected.typical, expected.low, expected.high))
+    if fact is None:
+        return (Cell(title), *figures, BLANK, BLANK)
+    ratio = Cell(f"{fact / expected.typical:.2f}") if expected.typical else BLANK
+    return (Cell(title), *figures, Cell(write(fact)), ratio)
 
 
 def _build_variant_tables(study: Study) -> list[Table]:

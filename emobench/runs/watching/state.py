@@ -107,6 +107,8 @@ class WatchState:
     episodes_per_minute: float
     time_left_s: float | None
     """None: not known."""
+    expected_end: str | None
+    """ISO 8601, UTC; None: over, or not known."""
     variants: tuple[VariantRow, ...]
     newest_error: Trouble | None
     cost: CostTotals | None
@@ -136,6 +138,7 @@ def build_watch_state(
     episodes = status.episodes
     rate = _compute_pace(seen.recent, now)
     left = episodes.expected - episodes.finished
+    left_s = 0.0 if left <= 0 else left / rate * 60 if rate > 0 else None
     return WatchState(
         time=to_iso(now),
         sweep=status.sweep,
@@ -149,7 +152,8 @@ def build_watch_state(
         episodes_finished=episodes.finished,
         episodes_expected=episodes.expected,
         episodes_per_minute=rate,
-        time_left_s=0.0 if left <= 0 else left / rate * 60 if rate > 0 else None,
+        time_left_s=left_s,
+        expected_end=to_iso(now + left_s) if left_s else status.expected_end,
         variants=tuple(
             _build_variant_row(name, count, seen.tallies.get(name, Tally()))
             for name, count in seen.planned.items()
