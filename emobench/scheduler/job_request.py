@@ -142,7 +142,7 @@ def parse_memory_mb(text: str) -> int | None:
 def format_amount(key: str, amount: int) -> str:
     """Return such as '2 cards', '16 CPUs', '64 GB', '3 jobs'."""
     if key == "mem":
-        return f"{amount / 1024:g} GB"
+        return f"{amount / 1024:g} GB" if amount >= 1024 else f"{amount} MB"
     if key == "wall":
         return pluralise(amount / 60, "minute")
     nouns = {"cpu": "CPU", "jobs": "job", "submit": "queued job"}

@@ -168,8 +168,8 @@ def check_plan(
             for name, model in models.items()
             if _find_kind(name) == kind
         )
-        checks = [*_check_time(kind, job, site), *_check_reservations(kind, job, site)]
-        yield from [*checks, *(_check_load(kind, job, profile, site) if loads else ())]
+        checks = [*check_time(kind, job, site), *_check_reservations(kind, job, site)]
+        yield from [*checks, *(check_load(kind, job, profile, site) if loads else ())]
     needed, wanted = list_needed_at_once(plan), list_wanted_at_once(plan)
     others = [job for job in site.running if job.job_id not in own]
     yield from _check_limits(site, needed, wanted, others)
@@ -281,13 +281,13 @@ def _check_job(
 ) -> Iterator[Check]:
     before: list[Check] = [
         *_check_partitions(kind, job, site),
-        *_check_time(kind, job, site),
+        *check_time(kind, job, site),
         *_check_account(kind, job, site),
         *_check_gres(kind, job, profile, site),
     ]
     yield from before
     if isinstance(job, ServerResources) and profile.accelerator != "none":
-        yield from _check_load(kind, job, profile, site)
+        yield from check_load(kind, job, profile, site)
     yield from _check_reservations(kind, job, site)
     if any(check.state == "failed" for check in before):
         yield skipped(f"{kind}: sbatch", "see above")
@@ -320,7 +320,7 @@ def _check_partitions(kind: str, job: JobResources, site: Site) -> Iterator[Chec
             yield ok(name, partition)
 
 
-def _check_time(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
+def check_time(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
     """Check a time limit against the partitions': a job that may run in several needs one."""
     name, wanted = f"{kind}.time", parse_limit_s(job.time)
     partitions = {
@@ -342,7 +342,7 @@ def _check_time(kind: str, job: JobResources, site: Site) -> Iterator[Check]:
             yield ok(name, f"{job.time} of {most} in {partition}")
 
 
-def _check_load(
+def check_load(
     kind: str, job: JobResources, profile: ClusterProfile, site: Site
 ) -> Iterator[Check]:
     """Warn where a server's time limit is over before it has to answer."""

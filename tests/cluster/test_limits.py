@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+import pwd
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from emobench.core.cluster import ServerResources
+from emobench.scheduler.job_request import request_server
+from emobench.scheduler.limits import find_excesses
+from emobench.scheduler.site import ask_site
+from emobench.scheduler.wait_reasons import explain_wait
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
-from tests.support.processes import until
+from tests.support.processes import changed_environment, until
 
 ONE_CARD = "0, accelerators: 1"
 
@@ -131,6 +138,109 @@ def test_a_time_beyond_the_partitions_is_an_error_and_a_reservation_a_warning(si
         site.lab.run("sacctmgr", "-i", "delete", "account", "elsewhere")
     assert "reservation maintenance has all nodes of cuda from" in done.stdout
     assert "with time: 6 or less they may before" in done.stdout
+
+
+NO_TRES = ",".join(f"{tres}=-1" for tres in ("cpu", "gres/gpu", "mem"))
+UNSET_QOS = (
+    *(f"{name}={NO_TRES}" for name in ("MaxTRESPerUser", "MaxTRESPerAccount", "GrpTRES")),
+    *("MaxJobsPerUser=-1", "MaxJobsPerAccount=-1", "GrpJobs=-1", "Flags=-1"),
+)
+UNSET_ACCOUNT = (f"GrpTRES={NO_TRES}", f"MaxTRES={NO_TRES}", "MaxJobs=-1", "GrpJobs=-1")
+PARTITION_QOS = "partition=cuda"
+
+
+@pytest.fixture(scope="module")
+def accounts(lab: Lab) -> Iterator[Callable[[str], None]]:
+    """Two accounts, one below the other, and two QOS; returns what sets a limit of one of them, or
+    makes `of_partition` the QOS of the partition."""
+    user = f"name={pwd.getpwuid(os.getuid()).pw_name}"
+    for what in (
+        *(("qos", "long"), ("qos", "of_partition"), ("account", "above")),
+        *(("account", "below", "parent=above"), ("user", user[5:], "account=below")),
+    ):
+        lab.run("sacctmgr", "-i", "add", *what)
+    modify = ("sacctmgr", "-i", "modify")
+    mine = ("user", "where", user, "account=below", "set")
+    lab.run(*modify, *mine, "qos=normal,long,of_partition")
+
+    def change(setting: str) -> None:
+        if setting == PARTITION_QOS:
+            lab.run("scontrol", "update", "partitionname=cuda", "qos=of_partition")
+            return
+        where, *limits = setting.split()
+        kind, _, name = where.partition("=")
+        lab.run(*modify, kind, "where", f"name={name}", "set", *limits)
+
+    yield change
+    lab.run("sacctmgr", "-i", "delete", "user", "where", user, "account=below")
+    lab.run("sacctmgr", "-i", "delete", "account", "below", "above")
+    lab.run("sacctmgr", "-i", "delete", "qos", "long", "of_partition")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["account=above GrpTRES=gres/gpu=1"],
+        ["account=above GrpTRES=gres/gpu=1", "qos=long GrpTRES=gres/gpu=4"],
+        ["account=below GrpTRES=gres/gpu=1", "qos=long MaxTRESPerUser=gres/gpu=4"],
+        ["account=below MaxJobs=1"],
+        ["account=below MaxJobs=1", "qos=long MaxJobsPerUser=5"],
+        ["account=below MaxJobs=1", "qos=long MaxJobsPerAccount=5"],
+        ["account=above GrpJobs=1", "qos=long GrpJobs=6"],
+        ["qos=long MaxTRESPerAccount=gres/gpu=1"],
+        ["account=below MaxTRES=gres/gpu=0"],
+        ["account=below GrpTRES=mem=150M"],
+        [PARTITION_QOS, "qos=of_partition MaxTRESPerUser=gres/gpu=1"],
+        [
+            PARTITION_QOS,
+            "qos=of_partition MaxTRESPerUser=gres/gpu=4",
+            "qos=long MaxTRESPerUser=gres/gpu=1",
+        ],
+        [
+            PARTITION_QOS,
+            "qos=of_partition MaxTRESPerUser=gres/gpu=4",
+            "qos=long MaxTRESPerUser=gres/gpu=1",
+            "qos=long Flags=OverPartQOS",
+        ],
+    ],
+    ids=" and ".join,
+)
+def test_two_jobs_run_at_once_where_the_limits_read_say_so(
+    settings: list[str], lab: Lab, accounts: Callable[[str], None]
+) -> None:
+    """The order of QOS, association and accounts is Slurm's own: two jobs of a card each tell."""
+    card = ServerResources(
+        partition="cuda", gres="gpu:h100", cpus=1, mem="100M", account="below", qos="long"
+    )
+    try:
+        for setting in settings:
+            accounts(setting)
+        with changed_environment(lab.env):
+            site = ask_site()
+        assert site is not None
+        servers = [request_server(who, card, 1) for who in ("user", "assistant")]
+        fits = not find_excesses(servers, site.find_bounds)
+        for _ in servers:
+            lab.run(
+                *("sbatch", "--account=below", "--qos=long", "--gres=gpu:h100:1", "--mem=100M"),
+                *("--output=/dev/null", "--wrap", "sleep 600"),
+            )
+        until(lambda: _are_decided(lab), "Slurm to decide about both", 240, poll=0.2)
+        assert (list(lab.queue().values()) == ["RUNNING", "RUNNING"]) == fits
+    finally:
+        lab.run("scancel", "--me")
+        lab.run("scontrol", "update", "partitionname=cuda", "qos=")
+        for account in ("above", "below"):
+            accounts(" ".join((f"account={account}", *UNSET_ACCOUNT)))
+        for qos in ("long", "of_partition"):
+            accounts(" ".join((f"qos={qos}", *UNSET_QOS)))
+
+
+def _are_decided(lab: Lab) -> bool:
+    """Whether both jobs run, or one is told that a limit is in its way."""
+    rows = lab.ask("squeue", "--noheader", "-o", "%T %r").splitlines()
+    return rows == ["RUNNING None"] * 2 or any(explain_wait(row.split()[1]) for row in rows)
 
 
 def _reason(site: Site, job: str) -> str:

@@ -308,6 +308,40 @@ def test_a_partition_that_is_too_small_for_both() -> None:
     assert found.message == "user 2 nodes > the 1 node that partition gpu has"
 
 
+def checked(job: JobResources, config: str = "NO", **partitions: str) -> set[tuple[str, str]]:
+    """State and message of what is said of a time limit; partitions by MaxTime."""
+    site = Site(
+        config={"EnforcePartLimits": config},
+        partitions={
+            name: {"MaxTime": limit, "Default": "NO"} for name, limit in partitions.items()
+        },
+    )
+    return {(each.state, each.message) for each in site_module.check_time("array", job, site)}
+
+
+def test_a_job_that_may_run_in_several_partitions_needs_one_with_time_enough() -> None:
+    job = JobResources(partition="short,long", time="2:00:00")
+    refused = ("2:00:00, but short ends jobs after 1:00:00",)
+    both = checked(job, short="1:00:00", long="UNLIMITED")
+    assert both == {("warning", *refused), ("ok", "2:00:00 of UNLIMITED in long")}
+    assert ("failed", *refused) in checked(job, "ALL", short="1:00:00", long="UNLIMITED")
+    assert ("failed", *refused) in checked(job, short="1:00:00", long="1:30:00")
+    unlimited = JobResources(partition="short", time="UNLIMITED")
+    assert ("failed", "UNLIMITED, but short ends jobs after 60") in checked(unlimited, short="60")
+
+
+def test_a_time_limit_that_is_over_before_a_model_is_loaded_is_a_warning() -> None:
+    site = Site(partitions={"gpu": {"MaxTime": "2:00:00", "DefaultTime": "00:20:00"}})
+    for time_limit, deadline, warned in (
+        *(("45", 60, True), ("60", 60, True), ("61", 60, False)),
+        *((None, 30, True), (None, 15, False)),
+    ):
+        profile = CUDA.model_copy(update={"server_deadline_min": deadline})
+        job = CARD.model_copy(update={"partition": "gpu", "time": time_limit})
+        found = list(site_module.check_load("user_server", job, profile, site))
+        assert [each.state for each in found] == ["warning"] * warned
+
+
 @pytest.mark.parametrize("enforced", ["associations,limits", "safe", "none", "associations", ""])
 def test_limits_that_the_site_does_not_enforce_say_nothing(enforced: str) -> None:
     site = Site(config={"AccountingStorageEnforce": enforced}, accounting=ACCOUNTING)
