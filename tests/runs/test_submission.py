@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
 from emobench.core.gates import Gates
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
+from emobench.core.site_check import Check, failed, warning
 from emobench.core.times import to_iso
 from emobench.runs import submission
+from emobench.runs.dry_run import rehearse
 from emobench.runs.submission import cancel, submission_lock, submit
 from emobench.store.jobs import (
     JobKind,
@@ -70,6 +73,38 @@ def test_servers_go_with_the_cells_that_need_them_and_only_what_is_missing_is_su
     assert names(third.submitted) == ["assistant_a", "a", "cleanup"]
     assert third.submitted[1].cells == (1,)
     assert (third.missing, third.live) == (1, 2)
+
+
+class LimitedScheduler(ScriptedScheduler):
+    """Finds these of the site's limits in the way."""
+
+    def __init__(self, *found: Check) -> None:
+        super().__init__()
+        self.found = found
+
+    def check_plan(self, *arguments: object, **others: object) -> Iterator[Check]:
+        yield from self.found
+
+
+def test_limits_that_never_let_jobs_run_are_told_before_anything_is_written(
+    plan: Plan, run_dir: RunDir, tmp_path: Path
+) -> None:
+    warned: list[str] = []
+    slow, impossible = (
+        warning("limits", "fewer", "it takes longer"),
+        failed("limits", "2 > 1", "so"),
+    )
+    scheduler = LimitedScheduler(slow, impossible)
+    with pytest.raises(InvalidInput, match=r"cluster cuda: limits: 2 > 1\n  so$"):
+        submit(plan, run_dir, warn=warned.append, schedulers=scheduler.all())
+    assert not run_dir.path.exists() and not scheduler.accepted and not warned
+    rehearsed = rehearse(plan, run_dir, tmp_path / "out", scheduler.all())
+    assert "2 > 1" in rehearsed.refusal and not rehearsed.warnings
+    scheduler.found = (slow,)
+    assert submit(plan, run_dir, warn=warned.append, schedulers=scheduler.all()).missing == 4
+    assert warned == ["limits: fewer; it takes longer"]
+    scheduler.found = (impossible,)
+    assert submit(plan, run_dir, schedulers=scheduler.all()).live == 4, "nothing is to be submitted"
 
 
 def test_what_was_submitted_before_a_refusal_is_on_record(plan: Plan, run_dir: RunDir) -> None:

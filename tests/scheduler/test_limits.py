@@ -23,6 +23,7 @@ from emobench.scheduler.job_request import (
     request_server,
 )
 from emobench.scheduler.limits import (
+    CAN_SHARE_CARD,
     Accounting,
     Bound,
     RunningJob,
@@ -175,7 +176,7 @@ def test_what_never_fits_is_an_error_with_the_sum_and_a_remedy() -> None:
     )
     assert two.hint == "give them fewer cards (tensor_parallel): user 1, assistant 1"
     (one,) = check(pair(1, 1), gpu=1)
-    assert "placement: together with tensor_parallel: 1" in one.hint
+    assert ("placement: together with tensor_parallel: 1" in one.hint) == CAN_SHARE_CARD
     (jobs,) = check(pair(1, 1), jobs=2)
     assert jobs.message.startswith("user + assistant + cell: 3 jobs > your limit of 2 jobs")
     (cpus,) = check(pair(2, 1), cpu=13)
@@ -197,7 +198,7 @@ def test_shares_of_cards_are_powers_of_two() -> None:
 def test_another_qos_of_the_user_is_named_where_it_helps() -> None:
     find = user_qos(gpu=1)
     (found,) = check_limits([pair(1, 1)], [], find, other_qos=["tight", "wide"])
-    assert found.hint.endswith("or set qos: wide in the profile")
+    assert found.hint.endswith("set qos: wide in the profile")
 
 
 def test_one_job_alone() -> None:
