@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from emobench.core.run_dir import RunDir
+from emobench.scheduler.cost import PHASES
 from emobench.scheduler.interface import Accounted
 from emobench.scheduler.slurm_commands import ask_slurm_accounts
 from emobench.tables.run_results import collect
@@ -71,7 +72,7 @@ def test_accelerator_hours_are_those_of_accounting(
     assert cost["source"] == "sacct"
     assert cost["problem"] == ""
     assert cost["accelerator_hours"] == pytest.approx(seconds / 3600, abs=1e-5)
-    parts = [cost[f"accelerator_hours_{name}"] for name in ("loading", "serving", "idle")]
+    parts = [cost[f"accelerator_hours_{name}"] for name in PHASES]
     assert sum(parts) == pytest.approx(cost["accelerator_hours"], abs=1e-5)
     assert parts[0] > 0
     assert "accelerator-hours" in site.emobench("status", "runs/tiny").stdout
