@@ -145,11 +145,16 @@ def get_throttle(plan: Plan) -> int:
     return plan.sweep.throttle or plan.profile.throttle or THROTTLE
 
 
+def count_cells(plan: Plan, server: str) -> int:
+    """Return how many cells that use a server run at a time."""
+    arrays = _count_array_cells(server, plan.blocks, plan.profile)
+    return sum(min(get_throttle(plan), n) for n in arrays)
+
+
 def count_requests(plan: Plan, server: str) -> int:
     """Return the most requests at a time that a server gets from this sweep."""
-    arrays = _count_array_cells(server, plan.blocks, plan.profile)
     tasks = max((len(cell.tasks) for cell in plan.cells), default=1)
-    return min(get_concurrency(plan), tasks) * sum(min(get_throttle(plan), n) for n in arrays)
+    return min(get_concurrency(plan), tasks) * count_cells(plan, server)
 
 
 def describe(plan: Plan) -> list[str]:

@@ -13,11 +13,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from emobench.config.capacity import count_copies, count_requests, get_concurrency
+from emobench.config.capacity import count_cells, count_copies, count_requests
 from emobench.core.hardware import (
     CARDS,
     CUDA_CARDS,
@@ -27,7 +27,7 @@ from emobench.core.hardware import (
     find_card,
     parse_size,
 )
-from emobench.core.models import OpenAIModel, ScriptedModel, VllmModel
+from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
 from emobench.core.outcomes import CONTROL, Group
 from emobench.core.ownership import make_folder
 from emobench.core.plan import (
@@ -168,7 +168,7 @@ def make_forecast(
         cells=len(todo),
         servers=len(instances),
         accelerators=sum(count_accelerators(plan, name) for name in instances),
-        conversations=round(sum(stream.at_a_time for stream in streams)),
+        conversations=round(sum(stream.at_a_time for stream in time.streams)),
         **totals,
         hours=hours,
         accelerator_hours=held,
@@ -191,22 +191,22 @@ def _list_streams(
     counts: dict[str, list[int]] = defaultdict(list)
     for number, count in todo.items():
         counts[plan.cells[number].assistant].append(count)
-    asked = {name: count_requests(plan, name_assistant_server(name)) for name in counts}
+    cells = {name: count_cells(plan, name_assistant_server(name)) for name in counts}
     # Without Slurm one throttle holds for the cells of all assistants together.
-    share = min(1.0, count_requests(plan, USER_SERVER) / max(1, sum(asked.values())))
+    share = min(1.0, count_cells(plan, USER_SERVER) / max(1, sum(cells.values())))
     streams = []
     for name, each in counts.items():
-        within = min(get_concurrency(plan), max(each))
-        at_a_time = min(float(sum(each)), max(1.0, asked[name] * share))
-        side_by_side = max(1.0, at_a_time / within)
+        # As many as a cell has, where the sweep file does not limit them and servers say what fits.
+        within = min(plan.sweep.concurrency or max(each), max(each))
+        side_by_side = min(len(each), max(1.0, cells[name] * share))
         mine = {group: n for group, n in episodes.items() if group.assistant == name}
         streams.append(
             _Stream(
                 assistant=name,
                 cells=len(each),
                 episodes=sum(each),
-                at_a_time=at_a_time,
-                waves=max(1.0, len(each) / side_by_side),
+                at_a_time=min(float(sum(each)), side_by_side * within),
+                waves=len(each) / side_by_side,
                 work={
                     role: _average([(work[group][role], n) for group, n in mine.items()])
                     for role in ROLES
@@ -236,7 +236,7 @@ class _Clock:
     def __init__(
         self, plan: Plan, streams: Sequence[_Stream], measured: MeasuredTime | None
     ) -> None:
-        self._plan, self._streams, self._measured = plan, streams, measured
+        self._plan, self._measured = plan, measured
         self._roles = list_roles(plan.sweep)
         self.notes: list[str] = []
         self._sources: list[str] = []
@@ -245,10 +245,42 @@ class _Clock:
             for server, model in self._roles.items()
             if isinstance(model, VllmModel) or (isinstance(model, ScriptedModel) and model.hardware)
         }
+        self.streams = [self._limit(stream) for stream in streams]
+
+    def _limit(self, stream: _Stream) -> _Stream:
+        """Return the stream with as many conversations at a time as its servers take, where the
+        sweep file leaves it to them."""
+        if self._plan.sweep.concurrency:
+            return stream
+        fits = 0.0
+        servers = zip(ROLES, (USER_SERVER, name_assistant_server(stream.assistant)), strict=True)
+        for role, server in servers:
+            work, model = stream.work[role], self._roles[server]
+            if server in self._speeds:
+                length = work.tokens_in.typical / max(1.0, work.calls.typical)
+                speed = self._speeds[server]["typical"]
+                fits += self._count_fitting(model, speed, length) * self._count_copies(model)
+            elif isinstance(model, OpenAIModel):
+                return replace(stream, at_a_time=min(stream.at_a_time, self._begin(server)))
+            else:
+                return stream
+        return replace(stream, at_a_time=min(stream.at_a_time, fits))
+
+    def _begin(self, server: str) -> float:
+        """Return the conversations that a hosted model begins with: nobody knows what it takes."""
+        return float(count_requests(self._plan, server))
+
+    def _count_copies(self, model: RoleModel) -> int:
+        return count_copies(model) if isinstance(model, VllmModel) else model.replicas
+
+    def _count_fitting(self, model: RoleModel, speed: EngineSpeed, length: float) -> float:
+        """Return how many requests of `length` tokens one copy computes at a time."""
+        most = model.max_num_seqs if isinstance(model, VllmModel) else None
+        return min(float(most or MAX_SEQS), max(1.0, speed.cache_tokens / length))
 
     def estimate(self) -> tuple[Estimate, Estimate]:
         """Return hours and accelerator-hours."""
-        if not self._streams:
+        if not self.streams:
             return ZERO, ZERO
         middle = self._compute(_Ends())
         low, high = self._compute_at("low"), self._compute_at("high")
@@ -288,7 +320,7 @@ class _Clock:
         load_s = max((self._get_load_s(name, end) for name in servers), default=0.0)
         leaving_s = getattr(LEAVING_S, end) if servers else 0.0
         took: dict[str, float] = {}
-        for stream, conversation_s in zip(self._streams, seconds, strict=True):
+        for stream, conversation_s in zip(self.streams, seconds, strict=True):
             cell_s, tail_s = self._get_cell_s(end, conversation_s)
             took[name_assistant_server(stream.assistant)] = (
                 stream.waves * (cell_s + tail_s)
@@ -323,29 +355,31 @@ class _Clock:
             factor = getattr(ROOFLINE, ends.speed)
             return [each * factor for each in self._settle(1.0, ends)]
         found = self._measured
-        total = sum(stream.at_a_time for stream in self._streams)
+        total = sum(stream.at_a_time for stream in self.streams)
         more = total / max(found.conversations, 1e-9)
         now, then = self._settle(1.0, ends), self._settle(1 / max(more, 1e-9), _Ends())
-        mean_then = _weigh(then, self._streams)
+        mean_then = _weigh(then, self.streams)
         factor = getattr(SAME_SITE, ends.speed)
         results = []
         for each in now:
             ratio = each / mean_then
+            # From "the servers take more as well" to "they were full already", as far as the
+            # roofline allows.
             if ends.speed == "low":
-                ratio = min(1.0, ratio)
-            elif ends.speed == "high":  # the servers were full already
-                ratio = max(1.0, ratio, more)
+                ratio = max(ratio * ROOFLINE.low, min(1.0, ratio))
+            elif ends.speed == "high":
+                ratio = max(1.0, ratio, min(more, ratio * ROOFLINE.high))
             results.append(found.conversation_s * ratio * factor)
         return results
 
     def _settle(self, scale: float, ends: _Ends) -> list[float]:
         """Return the seconds of a conversation of each stream, with `scale` times as many at a
         time: batches and times depend on each other."""
-        user = [0.5] * len(self._streams)  # share of a conversation that it is at the user
-        seconds = [0.0] * len(self._streams)
+        user = [0.5] * len(self.streams)  # share of a conversation that it is at the user
+        seconds = [0.0] * len(self.streams)
         for _ in range(40):
-            batch = sum(s.at_a_time * scale * u for s, u in zip(self._streams, user, strict=True))
-            for i, stream in enumerate(self._streams):
+            batch = sum(s.at_a_time * scale * u for s, u in zip(self.streams, user, strict=True))
+            for i, stream in enumerate(self.streams):
                 own = stream.at_a_time * scale * (1 - user[i])
                 at_user = self._answer(USER_SERVER, stream.work["user"], batch, ends)
                 server = name_assistant_server(stream.assistant)
@@ -367,13 +401,9 @@ class _Clock:
             return float(calls * first + said * each)
         speed = self._speeds[server][ends.speed]
         length = getattr(work.tokens_in, ends.work) / calls
-        copies, most, scale = model.replicas, MAX_SEQS, 1.0
-        if isinstance(model, VllmModel):
-            copies, most = count_copies(model), model.max_num_seqs or MAX_SEQS
-        else:
-            scale = model.time_scale
-        batch = max(1.0, batch / copies)
-        fits = min(float(most), max(1.0, speed.cache_tokens / length))
+        scale = model.time_scale if isinstance(model, ScriptedModel) else 1.0
+        batch = max(1.0, batch / self._count_copies(model))
+        fits = self._count_fitting(model, speed, length)
         running = min(batch, fits)
         # In a steady state each token of a reply comes with its share of new prompts.
         prefill_s = running * work.fresh / said / speed.prefill_tokens_per_s

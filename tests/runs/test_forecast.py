@@ -74,6 +74,18 @@ def test_more_of_everything_takes_more() -> None:
     assert slow.hours.typical > small.hours.typical
 
 
+def test_where_the_file_leaves_it_open_servers_take_what_their_cache_holds() -> None:
+    free, eight, many = (
+        forecast(make_plan(CUDA, tasks=115, trials=8, throttle=8, concurrency=n))
+        for n in (None, 8, 200)
+    )
+    assert eight.conversations == 64
+    assert 64 < free.conversations < many.conversations == 8 * 115
+    # More than fit wait, and bring nothing.
+    assert free.hours.typical < eight.hours.typical
+    assert many.hours.typical > free.hours.typical
+
+
 def test_the_card_is_taken_from_the_gres_and_its_absence_is_told() -> None:
     h100 = forecast(make_plan(CUDA))
     assert "H100" in h100.rests_on["time"]
