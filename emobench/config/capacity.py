@@ -136,8 +136,12 @@ def _choose_throttle(
 
 
 def get_concurrency(plan: Plan) -> int:
-    """Return how many conversations a cell has at a time."""
-    return plan.sweep.concurrency or CONCURRENCY
+    """Return how many conversations a cell has at a time: at most where that is set, else where no
+    server says how many fit."""
+    sweep = plan.sweep
+    return (
+        sweep.concurrency or choose_pace(sweep, plan.profile, plan.cells, plan.blocks).concurrency
+    )
 
 
 def get_throttle(plan: Plan) -> int:

@@ -9,6 +9,8 @@ runs/<sweep name>/
   endpoints/hosted_keys.json    mode 0600: keys of hosted endpoints, by `sweep`
   endpoints/<instance>+next.json          by a successor, until it takes over
   endpoints/leases/<instance>/<id>.json   by another sweep that shares this server
+  endpoints/clients/<instance>/<run>-<cell>.json   by a running cell, of this run or another, that
+                                uses this server
   endpoints/<instance>.<job>.events.jsonl when that job loaded, served and was idle
   cells/<n>/episodes.jsonl      one line an episode, appended by that cell's run only
   cells/<n>/set_aside.jsonl     lines that were damaged, or are run again by `rerun`; never deleted
@@ -140,6 +142,10 @@ class RunDir:
         """Return the folder of the leases that other sweeps have of this run's server, one file
         each."""
         return self.endpoints / "leases" / _check_name(instance)
+
+    def clients(self, instance: str) -> Path:
+        """Return the folder of the cells that use this run's server, one file each."""
+        return self.endpoints / "clients" / _check_name(instance)
 
     def events(self, instance: str, job_id: str) -> Path:
         return self.endpoints / f"{_check_name(instance)}.{_check_name(job_id)}.events.jsonl"

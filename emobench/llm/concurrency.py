@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-INITIAL, LOWER, UPPER = 16, 1, 4096
+INITIAL, LOWER, UPPER = 64, 1, 4096
 SETTLE_S = 10.0
 """A change of the limit takes about so long to show in what the endpoint says."""
 USED_UP = 0.9

@@ -1,7 +1,8 @@
 """What an engine says of its load at /metrics: vLLM's names in Prometheus' text format.
 
 Names and label sets differ between versions, and data-parallel ranks each have their own samples,
-so samples of one name are added up, and whatever is absent is None.
+so samples of one name are added up (of the cache's use the highest counts), and whatever is absent
+is None.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ NAMES = {
         "vllm:request_inference_time_seconds_sum",
         "vllm:e2e_request_latency_seconds_sum",
     ),
+    "cache_use": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    "preemptions": ("vllm:num_preemptions_total", "vllm:num_preemptions"),
     "cache_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
 }
 
@@ -45,6 +48,10 @@ class Load:
     cache_queries: float | None = None
     request_s: float | None = None
     """Seconds that requests took which have ended, added up."""
+    cache_use: float | None = None
+    """0 to 1, of the fullest engine: it is there that requests are preempted."""
+    preemptions: float | None = None
+    """Requests taken out of the batch for lack of cache, since the engine's start."""
 
 
 def parse_load(text: str) -> Load:
@@ -60,7 +67,9 @@ def parse_load(text: str) -> Load:
         except ValueError:
             continue
         if math.isfinite(value):
-            sums[match["name"]] = sums.get(match["name"], 0.0) + value
+            name = match["name"]
+            before = sums.get(name, 0.0)
+            sums[name] = max(before, value) if name in NAMES["cache_use"] else before + value
     return Load(
         **{
             field: next((sums[name] for name in names if name in sums), None)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from emobench.config.capacity import get_concurrency
 from emobench.core.models import RoleModel
+from emobench.core.plan import Plan
 from emobench.core.ranges import format_ranges
 from emobench.core.redaction import HIDDEN, names_secret
 from emobench.core.wording import pluralise
@@ -61,7 +61,7 @@ def list_facts(study: Study) -> list[tuple[str, str]]:
         ("Judge", study.checks.judge or "none"),
         ("Gates", _describe_gates(study)),
         ("Since the submission", "; ".join(study.checks.settings_changed)),
-        ("Concurrency", f"{pluralise(get_concurrency(plan), 'episode')} at a time in a cell"),
+        ("Concurrency", _describe_concurrency(plan)),
         ("Benchmark", _describe_versions(plan.benchmark, [r.benchmark for r in records])),
         ("emobench", _describe_versions(plan.emobench, [r.emobench for r in records])),
         ("Commits", "; ".join(f"{name} {commit}" for name, commit in plan.commits.items())),
@@ -81,6 +81,12 @@ def list_facts(study: Study) -> list[tuple[str, str]]:
         ("Report written", format_time(datetime.now(UTC).isoformat())),
     ]
     return [(label, value) for label, value in rows if value]
+
+
+def _describe_concurrency(plan: Plan) -> str:
+    most = plan.sweep.concurrency
+    limit = f", at most {pluralise(most, 'episode')} at a time in a cell" if most else ""
+    return f"as the endpoints allowed{limit}"
 
 
 def describe_model(model: RoleModel) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from emobench.config.capacity import get_concurrency
 from emobench.config.identity import collect_cell_content, find_differing_keys, hash_content
 from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.files import describe_failure
@@ -20,6 +19,7 @@ from emobench.core.worker_pool import WorkerPool
 from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.runner.endpoint_resolver import EndpointResolver, Follower
 from emobench.runner.order import sort_longest_first
+from emobench.runner.pace import CellPace
 from emobench.runner.rejections import RejectionRow
 from emobench.serving.budget import CostLimit
 from emobench.store.calls import count_usage, sum_cost
@@ -123,7 +123,7 @@ def _refuse_other_content(store: EpisodeStore, content: Mapping[str, object]) ->
 
 
 class _CellRun:
-    """Converses on the missing tasks of one cell, `concurrency` at a time."""
+    """Converses on the missing tasks of one cell, as many at a time as its servers take."""
 
     def __init__(
         self,
@@ -146,9 +146,10 @@ class _CellRun:
                 "installed; results of different benchmarks must not mix: install the same one on "
                 "all nodes"
             )
-        self.concurrency, self.limit = get_concurrency(plan), limit
+        self.limit = limit
         self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
         self.resolver = EndpointResolver(plan, run_dir, cell, stop.is_set)
+        self.pace = CellPace(plan, run_dir, cell, self.resolver)
         from emobench.runner.episode import CellContext
 
         self.limits = EndpointLimits(stop, lambda text: progress(f"cell {cell.number}: {text}"))
@@ -185,17 +186,20 @@ class _CellRun:
 
         missing = sort_longest_first(self.plan, self.run_dir, self.cell, missing)
         with seams(self.benchmark, complete) as seam:
-            pool = WorkerPool(self.concurrency, self._run_episode, missing, self._begins_none)
+            size = self.pace.follow(len(missing), 0)
+            pool = WorkerPool(size, self._run_episode, missing, self._begins_none)
             try:
                 while pool.threads and not self.stop.is_set():
                     # A bounded wait, so that a signal is acted on within a second.
                     self._keep(pool.wait_for_results(1.0))
+                    pool.resize(self.pace.follow(pool.left + pool.threads, pool.threads))
                 if pool.threads:
                     self._drain(pool)
                 row = self.rejections
                 self._write(row.void() if self.stop.is_set() else row.release())
             finally:
                 pool.close()
+                self.pace.leave()
                 seam.keep = pool.threads > 0
         if self.gone is not None:
             raise self.gone

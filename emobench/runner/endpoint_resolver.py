@@ -19,6 +19,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.transport import ModelEndpoint, Role, Transport
+from emobench.store.endpoints import ServerLocation
 from emobench.store.hosted_keys import find_hosted_key
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class EndpointResolver:
     def latest(self) -> RoleEndpoints:
         """The newest endpoints that are known."""
         return self._endpoints
+
+    @property
+    def locations(self) -> dict[Role, ServerLocation]:
+        """Where the files of the servers in use are, without endpoints that are not ours."""
+        return {role: found.location for role, found in self._found.items()}
 
     def refresh(self) -> RoleEndpoints:
         """Return the newest endpoints, as of a second ago at most.

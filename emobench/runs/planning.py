@@ -148,7 +148,7 @@ def make_plan(
     if old is not None and held and old.sweep.gates != sweep.gates:
         gates_changed = now
     pace = choose_pace(sweep, profile, cells, blocks)
-    sweep = sweep.model_copy(update={"concurrency": pace.concurrency, "throttle": pace.throttle})
+    sweep = sweep.model_copy(update={"throttle": pace.throttle})
     return Plan(
         emobench=__version__,
         benchmark=benchmark,

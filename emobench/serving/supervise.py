@@ -29,8 +29,10 @@ from emobench.core.times import now
 from emobench.core.wording import pluralise
 from emobench.llm import guard
 from emobench.llm.client import Unreachable, check_health
+from emobench.llm.concurrency import SETTLE_S
 from emobench.scheduler.render import GUARD, name_serve_script
 from emobench.scheduler.schedulers import find_scheduler
+from emobench.serving.admission import Admission
 from emobench.serving.canary import calls_tools
 from emobench.serving.demand import QUEUE_CHECK_S, LeaseDemand, OwnDemand
 from emobench.serving.engine import Engine, find_own_address
@@ -63,6 +65,8 @@ class Timing:
     """From SIGTERM to SIGKILL of the engine."""
     quiet_s: float = 5.0
     """Without a request for so long an engine whose work others have taken over is not needed."""
+    settle_s: float = SETTLE_S
+    """Between two changes of how many conversations fit."""
     queue_check_s: float = QUEUE_CHECK_S
     budget_check_s: float = BUDGET_CHECK_S
 
@@ -109,10 +113,12 @@ class Announcer:
         handover: Handover,
         policy: ShutdownPolicy,
         leases: LeaseDemand,
+        admission: Admission,
         heartbeat_s: float,
     ) -> None:
         self.endpoint = endpoint
         self._handover, self._policy, self._leases = handover, policy, leases
+        self._admission = admission
         self._heartbeat_s = heartbeat_s
         self._engine: Engine | None = None
         self._beat = float("-inf")
@@ -124,9 +130,11 @@ class Announcer:
             self.endpoint, url=f"{engine.url}/v1", incarnation=engine.incarnation, warnings=()
         )
 
-    def set_warnings(self, warnings: Sequence[str]) -> None:
-        """Keep what the first requests showed, for the next announcement."""
+    def begin_serving(self, warnings: Sequence[str]) -> None:
+        """Keep what the first requests showed, for the next announcement, and look who comes."""
+        assert self._engine is not None
         self.endpoint = replace(self.endpoint, warnings=tuple(warnings))
+        self._admission.begin(self.endpoint.url, self._engine.max_concurrency)
 
     def publish(self, state: State, reason: str = "", cause: str = "") -> None:
         """Write the endpoint file now."""
@@ -141,6 +149,9 @@ class Announcer:
             kept_until=self._policy.kept_until,
             leases=leases,
             max_concurrency=self._engine.max_concurrency if self._engine else None,
+            limit=self._admission.limit,
+            in_use=self._admission.in_use,
+            shares=self._admission.shares,
         )
         try:
             self._handover.publish(self.endpoint)
@@ -150,8 +161,11 @@ class Announcer:
         self._beat = time.monotonic()
 
     def publish_if_due(self, state: State, reason: str = "") -> None:
-        """Write it where the heartbeat is due, or where another sweep waits for an answer."""
+        """Write it where the heartbeat is due, or where another sweep or a cell waits for an
+        answer."""
         asked = self._leases.refresh()
+        if state == "ready":
+            asked = self._admission.refresh() or asked
         if asked or time.monotonic() - self._beat >= self._heartbeat_s:
             self.publish(state, reason)
 
@@ -217,8 +231,9 @@ class Supervisor:
         need = OwnDemand(plan, run_dir, instance, job_id, started, timing.queue_check_s)
         leases = LeaseDemand(run_dir, instance, timing.queue_check_s)
         self._policy = ShutdownPolicy(run_dir, need, leases, timing.budget_check_s)
+        admission = Admission(run_dir, instance, model, timing.heartbeat_s, timing.settle_s)
         self._announcer = Announcer(
-            endpoint, self._handover, self._policy, leases, timing.heartbeat_s
+            endpoint, self._handover, self._policy, leases, admission, timing.heartbeat_s
         )
 
     def run(self) -> int:
@@ -358,7 +373,7 @@ class Supervisor:
 
     def _announce_ready(self, warnings: Sequence[str]) -> str:
         """Announce the server; ''."""
-        self._announcer.set_warnings(warnings)
+        self._announcer.begin_serving(warnings)
         self._announcer.publish("ready")
         self._events.note("ready")
         self._announcer.print_banner()

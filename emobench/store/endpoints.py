@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,12 @@ class Endpoint:
     """Incarnations that left in order, the last one first: conversations with them go on here."""
     leases: tuple[str, ...] = ()
     """Ids of the leases that the server has taken into account (see `store.leases`)."""
+    limit: int | None = None
+    """Conversations that fit at a time; None: of an earlier version, which does not say."""
+    in_use: int = 0
+    """Conversations under way, as its clients say."""
+    shares: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Of these, by client (see `store.clients`)."""
     schema: Literal[1] = 1
     """Of the file; a file without it is of nobody's."""
 

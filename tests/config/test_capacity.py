@@ -22,6 +22,7 @@ from emobench.config.capacity import (
     describe,
     describe_overload,
     find_capacity,
+    get_concurrency,
 )
 from emobench.core.models import OpenAIModel, RoleModel, VllmModel
 from emobench.core.plan import USER_SERVER, Plan, name_assistant_server
@@ -188,7 +189,8 @@ def test_the_plan_holds_numbers_and_a_resubmission_may_change_them(tmp_path: Pat
     file = tmp_path / "s.yaml"
     file.write_text(text)
     plan = read_inputs(file, run_dir=tmp_path / "run").plan()
-    assert (plan.sweep.concurrency, plan.sweep.throttle) == (10, 2)
+    assert (plan.sweep.concurrency, plan.sweep.throttle) == (None, 2), "as the servers say"
+    assert get_concurrency(plan) == 10, "where one does not say it"
     file.write_text(text + "concurrency: 3\n")
     plan = read_inputs(file, run_dir=tmp_path / "run").plan()
     assert json.loads(plan.model_dump_json())["sweep"]["concurrency"] == 3

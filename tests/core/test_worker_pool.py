@@ -130,3 +130,96 @@ def test_a_closed_crew_begins_nothing_more() -> None:
     pool.close()
     go.set()
     assert gather(pool) == [0]
+
+
+class Gate:
+    """Jobs that say when they begin, and end one by one as they are let."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.running, self.most = 0, 0
+        self._lock = threading.Lock()
+
+    def work(self, job: int) -> int:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.begun.release()
+        assert self.go.acquire(timeout=240)
+        with self._lock:
+            self.running -= 1
+        return job
+
+    def await_begun(self, jobs: int) -> None:
+        for _ in range(jobs):
+            assert self.begun.acquire(timeout=240)
+
+
+def test_a_larger_size_begins_more_at_once() -> None:
+    gate = Gate()
+    pool = WorkerPool(1, gate.work, range(9), never)
+    gate.await_begun(1)
+    pool.resize(4)
+    gate.await_begun(3)
+    assert (pool.threads, pool.left, gate.running) == (4, 5, 4)
+    gate.go.release(9)
+    assert sorted(gather(pool)) == list(range(9))
+    assert gate.most == 4
+
+
+def test_a_smaller_size_lets_jobs_end_and_begins_fewer() -> None:
+    gate = Gate()
+    pool = WorkerPool(4, gate.work, range(12), never)
+    gate.await_begun(4)
+    pool.resize(2)
+    gate.go.release(2)  # two end, and nothing begins in their place
+    done: list[int] = []
+    while len(done) < 2 or pool.threads > 2:
+        done += pool.wait_for_results(240)
+    assert (pool.threads, pool.left, gate.running) == (2, 8, 2)
+    gate.most = 0
+    gate.go.release(10)
+    assert sorted(done + gather(pool)) == list(range(12))
+    assert gate.most == 2
+
+
+def test_no_size_is_too_small_to_go_on_or_begins_more_than_there_is() -> None:
+    gate = Gate()
+    pool = WorkerPool(2, gate.work, range(5), never)
+    gate.await_begun(2)
+    pool.resize(0)
+    gate.go.release(5)
+    assert sorted(gather(pool)) == list(range(5))
+    pool.resize(7)
+    assert pool.threads == 0
+
+
+def test_sizes_that_change_all_the_time_lose_and_repeat_no_job() -> None:
+    pool = WorkerPool(3, lambda job: job, range(3000), never)
+    done: list[int] = []
+    size = 0
+    while pool.threads:
+        size = (size * 5 + 3) % 11
+        pool.resize(size)
+        done += pool.wait_for_results(0.001)
+    assert sorted(done) == list(range(3000))
+
+
+def test_a_closed_pool_does_not_grow() -> None:
+    gate = Gate()
+    pool = WorkerPool(1, gate.work, range(5), never)
+    gate.await_begun(1)
+    pool.close()
+    pool.resize(5)
+    assert pool.threads == 1
+    gate.go.release()
+    assert gather(pool) == [0]
+
+
+def test_a_stopped_pool_does_not_grow() -> None:
+    """Or a loop that resizes it would begin threads for ever."""
+    pool = WorkerPool(2, lambda job: job, range(5), lambda: True)
+    while pool.threads:
+        assert pool.wait_for_results(10) == []
+    pool.resize(3)
+    assert (pool.threads, pool.left) == (0, 5)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from emobench.llm.concurrency import (
     CUT_FIRST,
-    INITIAL,
     SETTLE_S,
     UPPER,
     USED_UP,
@@ -94,20 +93,20 @@ def run_engine(
 
 
 def test_it_fills_a_large_batch_within_minutes_and_keeps_it_full() -> None:
-    limits = run_engine(ConcurrencyController(), batch=256)
-    assert limits[0] >= INITIAL
+    limits = run_engine(ConcurrencyController(initial=16), batch=256)
+    assert limits[0] >= 16
     assert any(limit >= 256 for limit in limits[:12])  # a minute
     assert all(0.9 * 256 <= limit <= 1.5 * 256 for limit in limits[30:])
 
 
 def test_it_goes_down_to_a_small_batch() -> None:
-    limits = run_engine(ConcurrencyController(), batch=3)
+    limits = run_engine(ConcurrencyController(initial=16), batch=3)
     assert all(limit <= 5 for limit in limits[40:])
     assert all(limit >= 3 for limit in limits)
 
 
 def test_it_follows_a_batch_that_shrinks_and_grows_again() -> None:
-    controller = ConcurrencyController()
+    controller = ConcurrencyController(initial=16)
     run_engine(controller, batch=200)
     down = run_engine(controller, batch=50, begin_s=1000)
     assert all(45 <= limit <= 75 for limit in down[40:])
@@ -116,7 +115,7 @@ def test_it_follows_a_batch_that_shrinks_and_grows_again() -> None:
 
 
 def test_a_limit_that_is_not_used_up_is_not_raised() -> None:
-    assert max(run_engine(ConcurrencyController(), batch=256, wish=10)) <= INITIAL
+    assert max(run_engine(ConcurrencyController(initial=16), batch=256, wish=10)) <= 16
 
 
 def test_a_growing_cache_ends_the_doubling_and_a_full_one_the_raises() -> None:

@@ -25,13 +25,18 @@ vllm:generation_tokens_created{engine="0",model_name="m"} 1.7e+09
 vllm:prefix_cache_queries_total{engine="0"} 200.0
 vllm:prefix_cache_hits_total{engine="0"} 150.0
 vllm:gpu_prefix_cache_hits_total{engine="0"} 1.0
+vllm:kv_cache_usage_perc{engine="0"} 0.25
+vllm:kv_cache_usage_perc{engine="1"} 0.75
+vllm:num_preemptions_total{engine="0"} 1.0
+vllm:num_preemptions_total{engine="1"} 2.0
 """
 
 
 @pytest.mark.parametrize(
     ("text", "load"),
     [
-        (VLLM, Load(7, 0, 1500, None, 150, 200)),
+        (VLLM, Load(7, 0, 1500, None, 150, 200, cache_use=0.75, preemptions=3)),
+        ("vllm:gpu_cache_usage_perc 0.5\n", Load(cache_use=0.5)),
         ("vllm:gpu_prefix_cache_hits_total 5\n", Load(cache_hits=5)),
         ("vllm:num_requests_running NaN\nvllm:num_requests_waiting{", Load()),
         ("vllm:num_requests_running\n<html>no</html>\n", Load()),

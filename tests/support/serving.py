@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile
@@ -17,7 +18,8 @@ from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.times import now
 from emobench.scheduler.render import render
-from emobench.store.endpoints import Endpoint, read_endpoint
+from emobench.store.clients import Client, write_client
+from emobench.store.endpoints import Endpoint, ServerLocation, read_endpoint
 from tests.support import runs
 from tests.support.plans import LOCAL, scripted
 from tests.support.processes import until
@@ -39,7 +41,12 @@ READY = Endpoint(
 
 
 def make_run(
-    folder: Path, profile: ClusterProfile = LOCAL, user: RoleModel | None = None, trials: int = 1
+    folder: Path,
+    profile: ClusterProfile = LOCAL,
+    user: RoleModel | None = None,
+    trials: int = 1,
+    tasks: int = 2,
+    **sweep: Any,
 ) -> RunDir:
     """A run of two scripted servers (user, assistant_a) and 2 * `trials` cells, not started."""
     logs = folder / "logs"
@@ -51,13 +58,58 @@ def make_run(
         user=user,
         assistants={"a": scripted()},
         variants=("control", "frustration"),
-        tasks=2,
+        tasks=tasks,
         trials=trials,
+        **sweep,
     )
     run_dir.scripts.mkdir()
     for name, text in render(load_plan(run_dir), run_dir, [find_shipped_templates()]).items():
         (run_dir.scripts / name).write_text(text)
     return run_dir
+
+
+class LoadedServer:
+    """A server of a run that is as loaded as the test says (see loaded_server.py)."""
+
+    def __init__(self, run_dir: RunDir, folder: Path, server: str = "user") -> None:
+        self.location = ServerLocation(run_dir, server)
+        self.hold = folder / "hold"
+        """While this file exists, no conversation goes on."""
+        self.delay = folder / "delay"
+        """Seconds that each call takes."""
+        self._metrics = folder / "metrics"
+        folder.mkdir()
+        self.delay.write_text("0")
+        script = run_dir.scripts / f"serve_{server}.sh"
+        program = Path(__file__).with_name("loaded_server.py")
+        begun, module, rest = script.read_text().partition("-m emobench.scripted ")
+        assert module
+        script.write_text(f"{begun}{program} {folder} {rest}")
+        self.load(running=0, waiting=0)
+
+    def load(self, running: int, waiting: int, preemptions: int = 0, cache: float = 0.0) -> None:
+        """From now on /metrics says so."""
+        text = (
+            f'vllm:num_requests_running{{engine="0"}} {running}\n'
+            f'vllm:num_requests_waiting{{engine="0"}} {waiting}\n'
+            f'vllm:num_preemptions_total{{engine="0"}} {preemptions}\n'
+            f'vllm:kv_cache_usage_perc{{engine="0"}} {cache}\n'
+        )
+        write_bytes_atomic(self._metrics, text.encode())
+
+    def read(self) -> Endpoint:
+        endpoint = self.location.read()
+        assert endpoint is not None
+        return endpoint
+
+    def come(self, sweep: str, cell: int, wish: int, in_use: int = 0) -> Client:
+        """Be a cell of a sweep there."""
+        client = Client(sweep, "a", cell, wish, in_use)
+        write_client(self.location, client)
+        return client
+
+    def until_shares(self, shares: Mapping[str, int]) -> None:
+        until(lambda: self.read().shares == shares, f"shares to be {shares}")
 
 
 class LaterClock:
@@ -90,7 +142,7 @@ def supervising(
         f"{first}\nimport sys; from emobench.serving.supervise import Timing, main; "
         "sys.exit(main(sys.argv[1:], Timing(heartbeat_s=0.2, probe_s=0.05, health_s=0.2, "
         f"health_timeout_s=5, backoff_s={backoff_s}, grace_s=2, "
-        "queue_check_s=0.2, budget_check_s=0.2)))"
+        "queue_check_s=0.2, budget_check_s=0.2, settle_s=0.4)))"
     )
     command = [sys.executable, "-c", code, "--run-dir", str(run_dir.path), "--server", server]
     with subprocess.Popen(
