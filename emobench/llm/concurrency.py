@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 INITIAL, LOWER, UPPER = 64, 1, 4096
+INITIAL_HOSTED = 8
+"""What a hosted endpoint is asked for at first: its limits are not known, and others share them."""
 SETTLE_S = 10.0
 """A change of the limit takes about so long to show in what the endpoint says."""
 USED_UP = 0.9

@@ -19,7 +19,7 @@ from typing import Protocol
 from emobench.core.output import flatten
 from emobench.core.stop_signals import Stopped
 from emobench.core.wording import format_duration
-from emobench.llm.concurrency import ConcurrencyController
+from emobench.llm.concurrency import INITIAL_HOSTED, ConcurrencyController
 from emobench.llm.rate_limits import Allowance, Busy
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
@@ -69,7 +69,7 @@ class EndpointLimit:
         controller: ConcurrencyController | None = None,
     ) -> None:
         """`stop` ends every wait at once; `progress` is told, now and then, that there is one."""
-        self.controller = controller or ConcurrencyController()
+        self.controller = controller or ConcurrencyController(INITIAL_HOSTED)
         """Of the conversations under way at the endpoint."""
         self.in_use = 0
         """Conversations under way there."""
@@ -144,7 +144,9 @@ class EndpointLimits:
         self,
         stop: threading.Event | None = None,
         progress: Callable[[str], None] | None = None,
-        make_controller: Callable[[], ConcurrencyController] = ConcurrencyController,
+        make_controller: Callable[[], ConcurrencyController] = lambda: ConcurrencyController(
+            INITIAL_HOSTED
+        ),
     ) -> None:
         self._stop, self._progress, self._make_controller = stop, progress, make_controller
         self._lock = threading.Lock()

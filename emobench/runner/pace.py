@@ -52,7 +52,8 @@ class CellPace:
 
     def __init__(self, plan: Plan, run_dir: RunDir, cell: Cell, resolver: EndpointResolver) -> None:
         self._resolver = resolver
-        self._client = Client(run_dir.identity, cell.assistant, cell.number, 0, 0)
+        turn = _find_turn(plan, cell)
+        self._client = Client(run_dir.identity, cell.assistant, cell.number, 0, 0, turn)
         self._most, self._fixed = plan.sweep.concurrency, get_concurrency(plan)
         self.hosted: dict[Role, ConcurrencyController] = {}
         """Controllers of the roles whose endpoints are not ours."""
@@ -127,3 +128,10 @@ class CellPace:
         with suppress(OSError):  # the server goes on with what it was told before
             write_client(location, client)
             self._told[role] = _Told(location, client, now_s)
+
+
+def _find_turn(plan: Plan, cell: Cell) -> int:
+    """Return the first cell of those that are compared with each other: all variants of a trial."""
+    return min(
+        each.number for each in plan.cells if (each.group, each.trial) == (cell.group, cell.trial)
+    )

@@ -100,7 +100,7 @@ class Admission:
         return share_conversations(
             limit,
             [
-                Wish(client.name, client.sweep, client.assistant, client.wish)
+                Wish(client.name, client.sweep, client.assistant, client.wish, client.turn)
                 for client in self._clients
             ],
         )

@@ -32,6 +32,8 @@ class Client:
     """Conversations that it could have under way now."""
     in_use: NonNegativeInt
     """Conversations that it has under way."""
+    turn: NonNegativeInt = 0
+    """Cells of a sweep and assistant that run side by side have the same; lower ones go first."""
     heartbeat: str = ""
     """ISO 8601, UTC."""
 

@@ -184,6 +184,18 @@ def test_a_cell_that_moves_to_another_replica_or_ends_takes_its_file_away(study:
     assert study.told(moved) is study.told(study.assistant) is None
 
 
+def test_the_variants_of_a_trial_have_their_turn_together(study: Study) -> None:
+    study.give(20, 20)
+    turns = []
+    for cell in study.plan.cells:
+        pace = CellPace(study.plan, study.run_dir, cell, study.resolver)  # type: ignore[arg-type]
+        pace.follow(100, 0)
+        turns += [client.turn for client in read_clients(study.run_dir, "user")]
+        pace.leave()
+    assert len(study.plan.sweep.variants) == 4
+    assert turns == [0, 0, 0, 0, 4, 4, 4, 4]
+
+
 def test_a_server_whose_folder_cannot_be_written_serves_all_the_same(study: Study) -> None:
     study.give(20, 20)
     study.run_dir.clients("user").parent.write_text("no folder")
