@@ -56,8 +56,7 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
         parts.append(f"leased from {server.leased_from}" if server.leased_from else "")
         lines.append("  ".join(filter(None, parts)))
         lines += [f"         {line}" for line in server.reason.splitlines()]
-        warnings = [server.warning, *server.warnings]
-        lines += [f"         warning: {each}" for each in warnings if each]
+        lines += [f"         warning: {each}" for each in server.warnings if each]
     lines += [f"         {job}" for job in status.held]
     own = {server.job_id for server in status.servers}  # they have their reason above
     lines += [f"         {job}" for job in status.blocked if job.job_id not in own]

@@ -19,7 +19,6 @@ from emobench.core.plan import (
     CellBlock,
     Plan,
     list_roles,
-    list_servers,
     name_assistant_server,
 )
 from emobench.core.sweep import Cell, Sweep
@@ -178,25 +177,6 @@ def describe(plan: Plan) -> list[str]:
     if plan.sweep.concurrency:
         pace += f", up to {pluralise(plan.sweep.concurrency, 'conversation')} in each"
     return [f"{pace}, as far as the servers hold them", *lines]
-
-
-def describe_overload(plan: Plan, server: str, whole: float | None) -> str:
-    """Return a warning where a server gets much more than it said it can hold; else empty.
-
-    `whole` is vLLM's own figure for one engine: requests of full length (max_model_len) that its
-    cache holds. A conversation is rarely a quarter of that length.
-    """
-    model = list_servers(plan.sweep).get(server)
-    if whole is None or not isinstance(model, VllmModel):
-        return ""
-    whole *= model.data_parallel
-    asked = -(-count_requests(plan, server) // model.replicas)
-    if asked <= max(4 * whole, 1):
-        return ""
-    return (
-        f"its cache holds {whole:g} requests of full length, and the sweep sends up to {asked} at "
-        "a time: replies get slow; lower concurrency or throttle, or use more cards"
-    )
 
 
 def _count_array_cells(

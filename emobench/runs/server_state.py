@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emobench.config.capacity import describe_overload
 from emobench.core.files import has_room
-from emobench.core.plan import Plan, get_server_name, list_instances
+from emobench.core.plan import Plan, list_instances
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, JobState, Phase, is_live
 from emobench.scheduler.wait_reasons import explain_wait
@@ -64,8 +63,6 @@ class ServerStatus:
     warnings: tuple[str, ...]
     kept_until: str
     """ISO 8601, UTC, while nothing needs a server that is ready."""
-    warning: str
-    """What is wrong with the number of conversations that it is to serve."""
     leased_from: str = ""
     """The run directory whose server it is; empty: this run's own."""
 
@@ -160,8 +157,5 @@ def _build_status(
         cause=endpoint.cause if endpoint else "",
         warnings=endpoint.warnings if endpoint else (),
         kept_until=endpoint.kept_until if endpoint and state is ServerState.READY else "",
-        warning=describe_overload(
-            plan, get_server_name(name), endpoint.max_concurrency if endpoint else None
-        ),
         leased_from=leased_from,
     )

@@ -20,7 +20,6 @@ from emobench.config.capacity import (
     choose_pace,
     count_requests,
     describe,
-    describe_overload,
     find_capacity,
     get_concurrency,
 )
@@ -196,13 +195,7 @@ def test_the_plan_holds_numbers_and_a_resubmission_may_change_them(tmp_path: Pat
     assert json.loads(plan.model_dump_json())["sweep"]["concurrency"] == 3
 
 
-def test_vllms_own_figure_and_the_warning() -> None:
+def test_vllms_own_figure() -> None:
     line = "(EngineCore pid=7) INFO Maximum concurrency for 32,768 tokens per request: 5.31x"
     assert parse_whole_requests(line) == 5.31
     assert parse_whole_requests("INFO Available KV cache memory: 5.31 GiB") is None
-    plan = with_tasks(make_plan(CUDA, "/logs", vllm(max_num_seqs=64), trials=20), 115)
-    _, plan = paced(plan)
-    assert "holds 5.31 requests" in describe_overload(plan, "user", 5.31)
-    assert "up to 64" in describe_overload(plan, "user", 5.31)
-    assert describe_overload(plan, "user", 16.0) == ""
-    assert describe_overload(plan, "user", None) == ""

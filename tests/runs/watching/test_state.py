@@ -37,7 +37,6 @@ def server(
         cause="",
         warnings=(),
         kept_until="",
-        warning="",
         **{"incarnation": "abcdef0123", **more},
     )
 
