@@ -139,7 +139,7 @@ class Settings(Strict):
     max_steps: int = Field(default=30, ge=1, le=1000)
     """Agent steps in an episode; tau-bench's own limit is 30."""
     concurrency: int | None = Field(default=None, ge=1, le=512)
-    """Episodes at a time within one cell; unset: from what the servers can batch."""
+    """Most episodes at a time within one cell; unset: as many as its servers hold."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array; unset: the profile's, or enough to keep servers busy."""
     idle_limit_min: float = Field(default=60, ge=0, le=100_000)
