@@ -43,7 +43,6 @@ from emobench.core.times import now
 from emobench.core.wording import pluralise
 from emobench.llm.prices import find_listed_price
 from emobench.runs.measured import NOTHING, Earlier, MeasuredTime, find_earlier
-from emobench.runs.planning import find_held_tasks
 from emobench.runs.typical import (
     CACHED,
     CELL_S,
@@ -61,6 +60,7 @@ from emobench.runs.typical import (
 from emobench.scheduler.usage import count_accelerators
 from emobench.store.calls import ROLES, format_dollars
 from emobench.store.forecast import ZERO, Estimate, Forecast, write_forecast
+from emobench.store.summaries import find_current_summary
 
 End = Literal["low", "typical", "high"]
 ROOFLINE = Estimate(0.5, 1.0, 2.0)
@@ -109,8 +109,8 @@ def forecast_plan(plan: Plan, run_dir: RunDir, pilot: Path | None = None) -> For
 
     Raises InvalidInput where the pilot says nothing of this plan.
     """
-    held = find_held_tasks(run_dir, plan.cells)
-    todo = {cell.number: len(set(cell.tasks) - held.get(cell.number, set())) for cell in plan.cells}
+    finished = _count_finished(plan, run_dir)
+    todo = {cell.number: len(cell.tasks) - finished[cell.number] for cell in plan.cells}
     return make_forecast(plan, todo, find_earlier(plan, run_dir, pilot), now())
 
 
@@ -118,11 +118,20 @@ def keep_forecast(plan: Plan, run_dir: RunDir, standing: Plan | None) -> None:
     """Write what a whole plan is expected to take, for its report, where none of it was run yet;
     `standing` is the plan of the last submission. A study is not held up by it."""
     grown = standing is not None and len(plan.cells) != len(standing.cells)
-    if (standing is not None and not grown) or any(find_held_tasks(run_dir, plan.cells)):
+    if (standing is not None and not grown) or any(_count_finished(plan, run_dir).values()):
         return
     with suppress(OSError):  # the submission itself says what is wrong with the disk
         make_folder(run_dir.path)
         write_forecast(run_dir, forecast_plan(plan, run_dir))
+
+
+def _count_finished(plan: Plan, run_dir: RunDir) -> dict[int, int]:
+    """Return the episodes that have a result, by cell."""
+    summaries = ((cell, find_current_summary(run_dir, cell)) for cell in plan.cells)
+    return {
+        cell.number: min(summary.finished, len(cell.tasks)) if summary else 0
+        for cell, summary in summaries
+    }
 
 
 def make_forecast(

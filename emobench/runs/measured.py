@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from emobench.analysis.stats.student import t_quantile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
+from emobench.core.files import read_json
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
 from emobench.core.outcomes import Group
 from emobench.core.plan import Plan, get_server_name, load_plan
@@ -128,6 +129,8 @@ class _Seen:
 
 
 def _read(plan: Plan, run_dir: RunDir, path: Path) -> Earlier:
+    if not _may_match(plan, run_dir):
+        return NOTHING
     other = load_plan(run_dir)
     names = _match_assistants(plan, other)
     if not names or plan.sweep.user_strategy != other.sweep.user_strategy:
@@ -157,6 +160,16 @@ def _read(plan: Plan, run_dir: RunDir, path: Path) -> Earlier:
     }
     same = _describe_site(plan) == _describe_site(other)
     return Earlier(work, _measure_time(source, run_dir, talks, ends) if same else None)
+
+
+def _may_match(plan: Plan, run_dir: RunDir) -> bool:
+    """Return whether the other run's user may be the same model, without checking its whole plan;
+    one that cannot be read is left to `load_plan`."""
+    data = read_json(run_dir.plan)
+    try:
+        return data is None or bool(data["sweep"]["user"]["model"] == plan.sweep.user.model)
+    except (KeyError, TypeError):
+        return True
 
 
 def _match_assistants(plan: Plan, other: Plan) -> dict[str, list[str]]:

@@ -84,6 +84,8 @@ def sum_cost(usage: Usage) -> float | None:
 
 def format_dollars(amount: float) -> str:
     """Return an amount as people write it: $0.0031, $0.42, $1,234.50."""
+    if 0 < amount < 1e-4:
+        return "<$0.0001"
     return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.2g}"
 
 

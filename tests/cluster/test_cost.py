@@ -15,6 +15,7 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.cost import PHASES
 from emobench.scheduler.interface import Accounted
 from emobench.scheduler.slurm_commands import ask_slurm_accounts
+from emobench.store.forecast import read_forecast
 from emobench.tables.run_results import collect
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
@@ -67,6 +68,9 @@ def test_accelerator_hours_are_those_of_accounting(
     assert "gres/gpu=1" in found[ids["user"]][1]
     assert "gres/hpu=2" in found[ids["assistant_scripted"]][1]
     seconds = int(found[ids["user"]][0]) + 2 * int(found[ids["assistant_scripted"]][0])
+
+    forecast = read_forecast(RunDir(site.run_dir))
+    assert forecast is not None and forecast.accelerators == 3
 
     cost = site.status()["cost"]
     assert cost["source"] == "sacct"
