@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emobench.config.capacity import get_throttle
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
@@ -74,11 +74,30 @@ def _count_job(resources: JobResources, nodes: int, units: int) -> dict[str, int
 def request_typical(profile: ClusterProfile) -> list[JobRequest]:
     """Return the least that a sweep with two servers needs at once: one card each, and a cell."""
     user, assistant = profile.user_server, profile.assistant_server
-    return [
+    servers = [
         request_server("user", user, int(user.gres is not None)),
         request_server("assistant", assistant, int(assistant.gres is not None)),
-        request_cell(profile.array),
     ]
+    return [*place_servers(profile, servers), request_cell(profile.array)]
+
+
+def place_servers(profile: ClusterProfile, servers: Sequence[JobRequest]) -> list[JobRequest]:
+    """Return the jobs that the servers are, by the profile's `placement`: one for all of them, or
+    one for each (the parts of a heterogeneous job count each by itself).
+
+    Servers of one job that have a card each may share it: the least that such a job asks for.
+    """
+    if str(profile.placement) != "together" or len(servers) < 2:
+        return list(servers)
+    cards = [sum_up([each], key) for each in servers for key in each.amounts if "gres/" in key]
+    combine = max if max(cards, default=0) <= 1 else sum
+    keys = dict.fromkeys(key for each in servers for key in each.amounts)
+    amounts = {key: combine(each.amounts.get(key, 0) for each in servers) for key in keys}
+    amounts |= {"jobs": 1, "submit": 1, "node": 1}
+    if walls := [each.amounts["wall"] for each in servers if "wall" in each.amounts]:
+        amounts["wall"] = min(walls)
+    who = " and ".join(each.who for each in servers)
+    return [JobRequest(who, servers[0].resources, amounts)]
 
 
 def request_servers(plan: Plan) -> dict[str, JobRequest]:
@@ -102,23 +121,19 @@ def list_needed_at_once(plan: Plan) -> list[list[JobRequest]]:
     """
     models = list_servers(plan.sweep)
     servers = request_servers(plan)
-    return [
-        [
-            *(
-                JobRequest(servers[name].who, servers[name].resources, servers[name].amounts)
-                for name in list_needed_servers(assistant)
-                if name in servers and not models[name].reuse
-            ),
-            request_cell(plan.profile.array),
-        ]
-        for assistant in plan.sweep.assistants
-    ]
+    needed = []
+    for assistant in plan.sweep.assistants:
+        names = [name for name in list_needed_servers(assistant) if name in servers]
+        own = [replace(servers[name], count=1) for name in names if not models[name].reuse]
+        needed.append([*place_servers(plan.profile, own), request_cell(plan.profile.array)])
+    return needed
 
 
 def list_wanted_at_once(plan: Plan) -> list[JobRequest]:
     """Return all jobs that would run at once if nothing were in the way."""
     cells = sum(min(get_throttle(plan), block.size) for block in plan.blocks)
-    return [*request_servers(plan).values(), request_cell(plan.profile.array, cells)]
+    servers = place_servers(plan.profile, list(request_servers(plan).values()))
+    return [*servers, request_cell(plan.profile.array, cells)]
 
 
 def apply_options(resources: JobResources) -> JobResources:

@@ -270,6 +270,21 @@ def test_a_server_over_nodes_and_one_that_may_be_shared() -> None:
     assert cell.who == "cell"
 
 
+def test_servers_of_one_job_count_as_one_and_may_share_a_card() -> None:
+    together = CUDA.model_copy(update={"placement": "together"})
+    small = USER.model_copy(update={"tensor_parallel": 1})
+    ((one, _),) = list_needed_at_once(make_plan(together, user=small))
+    assert (str(one), one.amounts["jobs"], one.amounts["gres/gpu"]) == (
+        *("user and assistant qwen3-4b", 1, 1),
+    )
+    assert one.amounts["wall"] == 12 * 3600, "the shorter one's"
+    ((one, _),) = list_needed_at_once(make_plan(together, user=USER))
+    assert (one.amounts["gres/gpu"], one.amounts["mem"]) == (3, 3 * 65536)
+    assert [job.amounts["jobs"] for job in list_wanted_at_once(make_plan(together))] == [1, 1]
+    parts = list_needed_at_once(make_plan(CUDA.model_copy(update={"placement": "hetjob"})))
+    assert len(parts[0]) == 3
+
+
 def test_options_of_the_profile_count() -> None:
     resources = JobResources(qos="a", sbatch=("--qos=b", "-A phys", "--mail-type=FAIL", "-pgpu"))
     changed = apply_options(resources)
