@@ -44,6 +44,12 @@ def show_status(status: RunStatus) -> None:
     show(*render(status))
 
 
+def describe_use(in_use: int | None, limit: int | None) -> str:
+    """Return how many conversations a server has of those that it takes; empty where it does not
+    say."""
+    return "" if limit is None else f"{in_use} of {pluralise(limit, 'conversation')}"
+
+
 def render(status: RunStatus) -> tuple[str, Table, str]:
     """Return what a person reads: servers and progress, variants, and what failed."""
     lines = [f"{status.sweep}  ({status.run_dir})"]
@@ -53,6 +59,7 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
     for server in status.servers:
         where = f"job {server.job_id}" if server.job_id else "not submitted"
         parts = [f"server   {server.name:<24} {server.state:<10} {where}", server.node, server.url]
+        parts.append(describe_use(server.in_use, server.limit))
         parts.append(f"leased from {server.leased_from}" if server.leased_from else "")
         lines.append("  ".join(filter(None, parts)))
         lines += [f"         {line}" for line in server.reason.splitlines()]

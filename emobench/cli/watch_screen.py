@@ -154,7 +154,8 @@ def _describe_pace(state: WatchState) -> str:
 
 
 def _build_server_table(rows: Sequence[ServerRow], width: int) -> Table:
-    heads = ["server", "state", "node", "job", "start", "beat", "tok/s", "run", "wait", "cache"]
+    heads = ["server", "state", "node", "job", "start", "beat", "talks", "tok/s", "run", "wait"]
+    heads.append("cache")
     cells: list[list[object]] = [
         [
             row.name,
@@ -163,6 +164,7 @@ def _build_server_table(rows: Sequence[ServerRow], width: int) -> Table:
             row.job_id,
             row.incarnation,
             "" if row.heartbeat_age_s is None else format_duration(row.heartbeat_age_s),
+            "" if row.limit is None else f"{row.in_use}/{row.limit}",
             "" if row.generation_tokens_per_s is None else f"{row.generation_tokens_per_s:.0f}",
             "" if row.running is None else row.running,
             "" if row.waiting is None else row.waiting,

@@ -65,6 +65,10 @@ class ServerStatus:
     """ISO 8601, UTC, while nothing needs a server that is ready."""
     leased_from: str = ""
     """The run directory whose server it is; empty: this run's own."""
+    limit: int | None = None
+    """Conversations that it takes at a time, while it is ready and says so."""
+    in_use: int | None = None
+    """Conversations that are under way there."""
 
 
 def read_server(
@@ -144,6 +148,8 @@ def _build_status(
     node: str = "",
     leased_from: str = "",
 ) -> ServerStatus:
+    ready = endpoint if state is ServerState.READY else None
+    says = ready if ready is not None and ready.limit is not None else None
     return ServerStatus(
         name=name,
         state=state,
@@ -156,6 +162,8 @@ def _build_status(
         heartbeat=endpoint.heartbeat if endpoint else "",
         cause=endpoint.cause if endpoint else "",
         warnings=endpoint.warnings if endpoint else (),
-        kept_until=endpoint.kept_until if endpoint and state is ServerState.READY else "",
+        kept_until=ready.kept_until if ready else "",
         leased_from=leased_from,
+        limit=says.limit if says else None,
+        in_use=says.in_use if says else None,
     )

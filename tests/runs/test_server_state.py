@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from emobench.cli.status import describe_use
 from emobench.core.files import write_json
 from emobench.core.run_dir import RunDir
 from emobench.runs.server_state import read_server
@@ -100,6 +101,20 @@ def test_a_server_of_its_own(
     # The address is its own job's.
     of_its_job = endpoint is not None and endpoint.job_id == job
     assert found.url == (READY.url if of_its_job else "")
+
+
+def test_how_many_conversations_a_server_has_of_those_that_it_takes(run_dir: RunDir) -> None:
+    running = {"1": JobState("RUNNING")}
+    for endpoint, known in (
+        (READY, (None, None)),  # of an earlier version
+        (replace(READY, limit=64, in_use=23), (23, 64)),
+        (replace(READY, limit=64, in_use=23, state="starting"), (None, None)),
+    ):
+        publish(run_dir, endpoint)
+        found = read_server(PLAN, run_dir, "user", [FIRST], running)
+        assert (found.in_use, found.limit) == known
+    assert describe_use(23, 64) == "23 of 64 conversations"
+    assert describe_use(None, None) == ""
 
 
 def test_a_server_without_a_sign_of_life_is_silent(run_dir: RunDir) -> None:

@@ -60,6 +60,10 @@ class ServerRow:
     incarnation: str
     """Its first letters."""
     heartbeat_age_s: float | None
+    limit: int | None = None
+    """Conversations that it takes at a time; None: not known."""
+    in_use: int | None = None
+    """Conversations that are under way there."""
     running: int | None = None
     """Requests; None: not known."""
     waiting: int | None = None
@@ -186,6 +190,8 @@ def _build_server_row(
         job_id=str(server.job_id or ""),
         node=server.node,
         leased_from=server.leased_from,
+        limit=server.limit,
+        in_use=server.in_use,
         incarnation=incarnation,
         # Clocks of two nodes may differ a little.
         heartbeat_age_s=None if beat is None else max(0.0, round(now - beat, 1)),
