@@ -19,7 +19,7 @@ from typing import Protocol
 from emobench.core.output import flatten
 from emobench.core.stop_signals import Stopped
 from emobench.core.wording import format_duration
-from emobench.llm.concurrency import INITIAL_HOSTED, ConcurrencyController
+from emobench.llm.concurrency import INITIAL_HOSTED, UPPER, ConcurrencyController
 from emobench.llm.rate_limits import Allowance, Busy
 
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
@@ -66,10 +66,11 @@ class EndpointLimit:
         name: str,
         stop: threading.Event | None = None,
         progress: Callable[[str], None] | None = None,
-        controller: ConcurrencyController | None = None,
+        most: int | None = None,
     ) -> None:
-        """`stop` ends every wait at once; `progress` is told, now and then, that there is one."""
-        self.controller = controller or ConcurrencyController(INITIAL_HOSTED)
+        """`stop` ends every wait at once; `progress` is told, now and then, that there is one;
+        there are never more than `most` conversations."""
+        self.controller = ConcurrencyController(most or INITIAL_HOSTED, upper=most or UPPER)
         """Of the conversations under way at the endpoint."""
         self.in_use = 0
         """Conversations under way there."""
@@ -144,11 +145,9 @@ class EndpointLimits:
         self,
         stop: threading.Event | None = None,
         progress: Callable[[str], None] | None = None,
-        make_controller: Callable[[], ConcurrencyController] = lambda: ConcurrencyController(
-            INITIAL_HOSTED
-        ),
+        most: int | None = None,
     ) -> None:
-        self._stop, self._progress, self._make_controller = stop, progress, make_controller
+        self._stop, self._progress, self._most = stop, progress, most
         self._lock = threading.Lock()
         self._limits: dict[tuple[str | None, ...], EndpointLimit] = {}
 
@@ -158,7 +157,7 @@ class EndpointLimits:
         with self._lock:
             if key not in self._limits:
                 self._limits[key] = EndpointLimit(
-                    repr(endpoint), self._stop, self._progress, self._make_controller()
+                    repr(endpoint), self._stop, self._progress, self._most
                 )
             return self._limits[key]
 

@@ -149,10 +149,12 @@ class _CellRun:
         self.limit = limit
         self.store, self.summary, self.stop, self.progress = store, summary, stop, progress
         self.resolver = EndpointResolver(plan, run_dir, cell, stop.is_set)
-        self.pace = CellPace(plan, run_dir, cell, self.resolver)
         from emobench.runner.episode import CellContext
 
-        self.limits = EndpointLimits(stop, lambda text: progress(f"cell {cell.number}: {text}"))
+        self.limits = EndpointLimits(
+            stop, lambda text: progress(f"cell {cell.number}: {text}"), plan.sweep.concurrency
+        )
+        self.pace = CellPace(plan, run_dir, cell, self.resolver, self.limits)
         self.context = CellContext.of(plan.sweep, cell, self.benchmark, self.limits)
         self.gone: ServersGone | None = None
         self.errors_in_a_row = 0

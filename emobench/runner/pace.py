@@ -1,7 +1,8 @@
 """How many conversations a cell has under way: as many as both its servers give it.
 
 At each server of ours the cell says what it could use (`store.clients`), and finds in the endpoint
-file what it gets (`serving.admission`).
+file what it gets (`serving.admission`). What a hosted endpoint takes, its replies and refusals say
+(`llm.endpoint_limits`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from emobench.config.capacity import get_concurrency
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell
-from emobench.llm.concurrency import ConcurrencyController
+from emobench.llm.endpoint_limits import EndpointLimits
 from emobench.llm.transport import Role
 from emobench.runner.endpoint_resolver import EndpointResolver
 from emobench.store.clients import CLIENT_BEAT_S, Client, remove_client, write_client
@@ -50,13 +51,19 @@ class _Told:
 class CellPace:
     """Follows the servers of one cell; all methods are for one thread."""
 
-    def __init__(self, plan: Plan, run_dir: RunDir, cell: Cell, resolver: EndpointResolver) -> None:
-        self._resolver = resolver
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: RunDir,
+        cell: Cell,
+        resolver: EndpointResolver,
+        limits: EndpointLimits,
+    ) -> None:
+        """`limits` says how many conversations endpoints take that are not ours."""
+        self._resolver, self._limits = resolver, limits
         turn = _find_turn(plan, cell)
         self._client = Client(run_dir.identity, cell.assistant, cell.number, 0, 0, turn)
         self._most, self._fixed = plan.sweep.concurrency, get_concurrency(plan)
-        self.hosted: dict[Role, ConcurrencyController] = {}
-        """Controllers of the roles whose endpoints are not ours."""
         self._told: dict[Role, _Told] = {}
         self._shares: dict[Role, int] = {}
         """The last that each server gave."""
@@ -72,6 +79,7 @@ class CellPace:
         if now_s < self._next_look:
             return self._size
         self._next_look = now_s + LOOK_S
+        self._limits.note_in_use(under_way)
         wish = min(left, self._most or left)
         locations = self._resolver.locations
         offers = {role: self._find_offer(role, locations.get(role)) for role in OTHER}
@@ -95,8 +103,7 @@ class CellPace:
 
     def _find_offer(self, role: Role, location: ServerLocation | None) -> _Offer:
         if location is None:
-            controller = self.hosted.get(role)
-            limit = controller.limit if controller else self._fixed
+            limit = self._limits.find(self._resolver.latest.roles[role]).controller.limit
             return _Offer(limit, limit)
         endpoint = location.read()
         if endpoint is None or not endpoint.is_ready:

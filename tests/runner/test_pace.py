@@ -16,8 +16,10 @@ import pytest
 from emobench.core.files import write_bytes_atomic
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.llm.concurrency import ConcurrencyController
-from emobench.llm.transport import Role
+from emobench.core.sweep import Cell
+from emobench.llm.endpoint_limits import EndpointLimits
+from emobench.llm.transport import ModelEndpoint, Role
+from emobench.runner.endpoint_resolver import RoleEndpoints
 from emobench.runner.pace import CellPace
 from emobench.store.clients import Client, read_clients
 from emobench.store.endpoints import (
@@ -43,6 +45,8 @@ class Resolver:
 
     def __init__(self, **locations: ServerLocation) -> None:
         self.locations: dict[Role, ServerLocation] = locations  # type: ignore[assignment]
+        hosted = ModelEndpoint("m", "http://h/v1", "k")
+        self.latest = RoleEndpoints(0, {"user": hosted, "assistant": hosted})
 
 
 class Study:
@@ -57,7 +61,12 @@ class Study:
         self.assistant = ServerLocation(self.run_dir, "assistant_a")
         self.resolver = Resolver(user=self.user, assistant=self.assistant)
         self.name = f"{self.run_dir.identity}-0"
-        self.pace = CellPace(self.plan, self.run_dir, self.plan.cells[0], self.resolver)  # type: ignore[arg-type]
+        self.limits = EndpointLimits()
+        self.pace = self.make_pace(self.plan.cells[0])
+
+    def make_pace(self, cell: Cell) -> CellPace:
+        resolver: Any = self.resolver
+        return CellPace(self.plan, self.run_dir, cell, resolver, self.limits)
 
     def give(self, user: int | None, assistant: int | None, **changed: Any) -> None:
         """Publish these shares; None: a server that does not know the cell."""
@@ -188,7 +197,7 @@ def test_the_variants_of_a_trial_have_their_turn_together(study: Study) -> None:
     study.give(20, 20)
     turns = []
     for cell in study.plan.cells:
-        pace = CellPace(study.plan, study.run_dir, cell, study.resolver)  # type: ignore[arg-type]
+        pace = study.make_pace(cell)
         pace.follow(100, 0)
         turns += [client.turn for client in read_clients(study.run_dir, "user")]
         pace.leave()
@@ -202,14 +211,16 @@ def test_a_server_whose_folder_cannot_be_written_serves_all_the_same(study: Stud
     assert study.pace.follow(100, 0) == 20
 
 
-def test_a_hosted_role_follows_its_controller_and_has_todays_number_without(study: Study) -> None:
+def test_a_hosted_role_follows_its_controller(study: Study) -> None:
     study.give(30, 30)
     del study.resolver.locations["assistant"]
     assert study.pace.follow(100, 0) == FIXED
-    study.pace.hosted["assistant"] = ConcurrencyController(initial=20)
-    assert study.pace.follow(100, 0) == 20
-    wish = _told(study).wish
-    assert wish == 20
+    limit = study.limits.find(study.resolver.latest.roles["assistant"])
+    assert study.pace.follow(100, 8) == FIXED
+    limit.note_reply(1.0, 100, None)
+    assert study.pace.follow(100, 8) == _told(study).wish == FIXED + 1, "it was used up"
+    limit.note_reply(1.0, 100, None)
+    assert study.pace.follow(100, 8) == FIXED + 1, "it was not"
 
 
 @contextmanager
