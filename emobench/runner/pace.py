@@ -105,7 +105,10 @@ class CellPace:
         if location is None:
             limit = self._limits.find(self._resolver.latest.roles[role]).controller.limit
             return _Offer(limit, limit)
-        endpoint = location.read()
+        try:
+            endpoint = location.read()
+        except OSError:  # a file system that is away for a moment ends no cell
+            return _Offer(None, self._shares.get(role, self._fixed))
         if endpoint is None or not endpoint.is_ready:
             return _Offer(None, 1)
         if endpoint.limit is None:  # of an earlier version

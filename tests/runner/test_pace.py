@@ -211,6 +211,19 @@ def test_a_server_whose_folder_cannot_be_written_serves_all_the_same(study: Stud
     assert study.pace.follow(100, 0) == 20
 
 
+def test_a_file_system_that_is_away_changes_nothing(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.give(20, 20)
+    assert study.pace.follow(100, 0) == 20
+
+    def fail(_: ServerLocation) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(ServerLocation, "read", fail)
+    assert study.pace.follow(100, 20) == 20
+
+
 def test_a_hosted_role_follows_its_controller(study: Study) -> None:
     study.give(30, 30)
     del study.resolver.locations["assistant"]
