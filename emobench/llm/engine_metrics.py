@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from emobench.llm.client import ChatClient
 
@@ -52,6 +53,8 @@ class Load:
     """0 to 1, of the fullest engine: it is there that requests are preempted."""
     preemptions: float | None = None
     """Requests taken out of the batch for lack of cache, since the engine's start."""
+    at_s: float | None = field(default=None, compare=False)
+    """When it was asked, by `time.monotonic`."""
 
 
 def parse_load(text: str) -> Load:
@@ -94,7 +97,7 @@ def ask_load(url: str, timeout_s: float = 3.0) -> Load:
     load = parse_load(answer.body.decode(errors="replace"))
     if load == Load():
         raise OSError("/metrics has none of vLLM's counters")
-    return load
+    return replace(load, at_s=time.monotonic())
 
 
 def was_busy(before: Load | None, after: Load) -> bool:

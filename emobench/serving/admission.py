@@ -119,7 +119,15 @@ def build_sample(before: Load | None, load: Load, in_use: int) -> EngineSample |
         waiting=load.waiting,
         cache_use=load.cache_use,
         preemptions=preempted if before else 0.0,
+        tokens_per_s=_compute_tokens_per_s(before, load),
     )
+
+
+def _compute_tokens_per_s(before: Load | None, load: Load) -> float | None:
+    if before is None or before.generation_tokens is None or load.generation_tokens is None:
+        return None
+    passed_s = (load.at_s or 0.0) - (before.at_s or 0.0)
+    return (load.generation_tokens - before.generation_tokens) / passed_s if passed_s > 0 else None
 
 
 def _choose_initial(model: RoleModel, whole: float | None) -> int:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emobench.llm.concurrency import (
+    CACHE_FULL,
     CUT_FIRST,
     SETTLE_S,
     UPPER,
@@ -21,6 +22,7 @@ SAMPLES = st.builds(
     waiting=st.floats(0, 100),
     cache_use=st.none() | st.floats(0, 1),
     preemptions=st.sampled_from([0.0, 0.0, 3.0]),
+    tokens_per_s=st.none() | st.floats(0, 5000),
 )
 LOOKS = st.lists(st.tuples(st.floats(0, 30), st.none() | SAMPLES), max_size=60)
 BOUNDS = st.tuples(st.integers(1, 50), st.integers(1, 500))
@@ -45,8 +47,10 @@ def test_the_limit_stays_within_its_bounds_and_moves_for_a_reason(
             assert sample.preemptions == 0
             assert after <= 2 * before + 1
         elif after < before:
-            assert sample.preemptions > 0 or sample.waiting >= 1
-            assert sample.in_use <= before
+            full = (sample.cache_use or 0.0) >= CACHE_FULL or sample.waiting >= 1
+            took_back = sample.tokens_per_s is not None
+            assert sample.preemptions > 0 or full or took_back
+            assert took_back or sample.in_use <= before
             assert after >= int(CUT_FIRST * before)
 
 
@@ -118,13 +122,54 @@ def test_a_limit_that_is_not_used_up_is_not_raised() -> None:
     assert max(run_engine(ConcurrencyController(initial=16), batch=256, wish=10)) <= 16
 
 
-def test_a_growing_cache_ends_the_doubling_and_a_full_one_the_raises() -> None:
+def look_for(
+    controller: ConcurrencyController, looks: int, begin_s: float = 0.0, **sample: float
+) -> int:
+    """Look every 5 s at a server whose limit is used up; the limit."""
+    for look in range(looks):
+        each = EngineSample(controller.limit, controller.limit, 0, **sample)
+        controller.observe(begin_s + 5 * look, each)
+    return controller.limit
+
+
+def test_no_more_begin_while_those_that_have_begun_still_grow() -> None:
     controller = ConcurrencyController(initial=64)
-    controller.observe(0, EngineSample(64, 64, 0, cache_use=0.6))
-    assert 64 < controller.limit <= 70
-    before = controller.limit
-    controller.observe(100, EngineSample(before, before, 0, cache_use=0.95))
-    assert controller.limit == before
+    for look in range(25):  # 2 to 80 % of the cache
+        sample = EngineSample(64, 64, 0, cache_use=0.02 + 0.0325 * look)
+        assert controller.observe(5 * look, sample) == 64
+
+
+def test_it_is_raised_as_far_as_the_cache_holds_conversations_that_have_grown() -> None:
+    controller = ConcurrencyController(initial=64)
+    limits = set()
+    for look in range(100):
+        limit = controller.limit
+        limits.add(controller.observe(5 * look, EngineSample(limit, limit, 0, limit / 256)))
+    assert max(limits) == controller.limit == int(0.75 * 256)
+
+
+def test_a_full_cache_lowers_the_limit_before_requests_wait() -> None:
+    controller = ConcurrencyController(initial=64)
+    assert controller.observe(0, EngineSample(64, 64, 0, cache_use=0.95)) < 64
+
+
+def test_a_raise_that_brings_no_more_tokens_is_taken_back_and_tried_again_later() -> None:
+    controller = ConcurrencyController(initial=64)
+    # 64 at a time give 3,000 tokens a second, and so do more.
+    assert look_for(controller, 2, tokens_per_s=3000) == 128
+    assert look_for(controller, 2, begin_s=15, tokens_per_s=3000) == 64
+    held = look_for(controller, 11, begin_s=25, tokens_per_s=3000)
+    assert held == 64
+    assert 64 < look_for(controller, 2, begin_s=80, tokens_per_s=3000) <= 96
+
+
+def test_raises_that_bring_more_tokens_go_on() -> None:
+    controller = ConcurrencyController(initial=64)
+    for look in range(40):
+        limit = controller.limit
+        sample = EngineSample(limit, limit, 0, tokens_per_s=100 * min(limit, 500))
+        controller.observe(5 * look, sample)
+    assert 500 <= controller.limit < 1024
 
 
 def test_preempted_requests_lower_the_limit_once_until_that_shows() -> None:

@@ -116,6 +116,11 @@ def test_what_a_look_says() -> None:
     assert again is not None
     assert (again.in_use, again.preemptions) == (9, 3)
     assert build_sample(None, Load(generation_tokens=1), in_use=4) is None
+    later = replace(load, at_s=4.0)
+    assert first.tokens_per_s is None
+    counted = replace(load, generation_tokens=100.0), replace(later, generation_tokens=500.0)
+    sample = build_sample(*counted, in_use=4)
+    assert sample is not None and sample.tokens_per_s == 100
 
 
 @pytest.mark.parametrize(
