@@ -43,7 +43,7 @@ TimeLimit = Annotated[
 # Three numbers, because YAML reads 0.10 as 0.1.
 Version = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+\S*$"), FromNumber()]
 OneLine = Annotated[str, Field(pattern=r"^[^\r\n]+$")]
-Placement = Literal["hetjob", "apart"]
+Placement = Literal["hetjob", "together", "apart"]
 
 
 class JobResources(Strict):
@@ -133,9 +133,10 @@ class ClusterProfile(Strict):
     left out."""
     server_env: dict[EnvName, Annotated[str, FromNumber()]] = Field(default_factory=dict)
     """Environment of the servers; values are quoted."""
-    placement: Placement = "apart"
-    """`apart`: each server is a job of its own; `hetjob`: the user's server and an assistant's are
-    one heterogeneous job, and Slurm starts both at once, or neither."""
+    placement: Placement = "hetjob"
+    """How servers that need each other start. `hetjob`: the user's server and an assistant's are
+    one heterogeneous job, and Slurm starts both at once, or neither; `together`: all servers are
+    one job on one node; `apart`: each server is a job of its own."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array (without Slurm, of all arrays together); unset: enough to
     keep the servers busy."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from emobench.core.cluster import ClusterProfile
+from emobench.core.cluster import ClusterProfile, Placement
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.fields import Strict
 from emobench.core.files import read_json, write_json
@@ -64,6 +64,13 @@ class Plan(Strict):
 def name_assistant_server(assistant: str) -> str:
     """Name of an assistant's server: of its endpoint file and of its log."""
     return f"assistant_{assistant}"
+
+
+def get_placement(plan: Plan) -> Placement:
+    """Return how servers that need each other start; on one machine each is a job of its own."""
+    if plan.profile.one_machine:
+        return "apart"
+    return plan.sweep.placement or plan.profile.placement
 
 
 def list_needed_servers(assistant: str) -> tuple[str, str]:

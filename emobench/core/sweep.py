@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from emobench.core.cluster import Placement
 from emobench.core.fields import Accepts, Axis, FromNumber, Known, OneOrMany, SafeName, Strict
 from emobench.core.gates import Gates, JudgeSettings
 from emobench.core.models import RoleModel
@@ -142,6 +143,9 @@ class Settings(Strict):
     """Most episodes at a time within one cell; unset: as many as its servers hold."""
     throttle: int | None = Field(default=None, ge=1)
     """Cells at a time within one array; unset: the profile's, or enough to keep servers busy."""
+    placement: Placement | None = None
+    """How servers that need each other start (`hetjob`, `together`, `apart`; see the profile's
+    key); unset: the profile's."""
     idle_limit_min: float = Field(default=60, ge=0, le=100_000)
     """Minutes without a request after which a server leaves; 0: never."""
     keep_servers_min: float = Field(default=0, ge=0, le=100_000)

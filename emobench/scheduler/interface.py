@@ -155,10 +155,23 @@ class Scheduler(ABC):
         """Submit the job that ends servers which did not leave, where the scheduler starts one."""
         return []
 
-    def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
-        """Submit the job that is to take over from the server's job `takes_over`; it is not
-        recorded. Raises SubmissionRefused."""
-        raise SubmissionRefused(f"{self.name} jobs have no time limit")
+    def submit_successors(
+        self, run_dir: RunDir, taking_over: Mapping[str, str], after: str = ""
+    ) -> list[JobRecord]:
+        """Submit the jobs that are to take over from jobs of servers: job id by instance. Two of
+        them start together. None starts before the job `after` has. They are not recorded. Raises
+        SubmissionRefused."""
+        raise SubmissionRefused(f"{self.name} jobs are not submitted again by a job")
+
+    def starts_together(self, run_dir: RunDir, instance: str, partner: JobRecord) -> bool:
+        """Return whether a server and the queued job of another can become jobs that start
+        together."""
+        return False
+
+    def replace_queued(self, run_dir: RunDir, job: JobRecord, instead: Sequence[JobRecord]) -> bool:
+        """Take back a server's job that has not started, in whose place its arrays wait for the
+        servers `instead`; return whether it will not start."""
+        return False
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
         """Look for the run directory's jobs that may still do something, oldest first: those on

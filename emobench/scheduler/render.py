@@ -15,7 +15,14 @@ from emobench.config.vllm_arguments import Role, build_serve_arguments
 from emobench.core.cluster import JobResources
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.models import RoleModel, ScriptedModel, VllmModel
-from emobench.core.plan import USER_SERVER, CellBlock, Plan, get_replica_number, list_servers
+from emobench.core.plan import (
+    USER_SERVER,
+    CellBlock,
+    Plan,
+    get_placement,
+    get_replica_number,
+    list_servers,
+)
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
@@ -56,13 +63,12 @@ def name_pair_script(assistant: str) -> str:
 
 
 def list_pairs(plan: Plan) -> list[tuple[str, str]]:
-    """Return the list_pairs of servers that one heterogeneous job can start; none where the profile
+    """Return the pairs of servers that one heterogeneous job can start; none where the profile
     places them apart, or on this machine."""
     servers = list_servers(plan.sweep)
     # A server across several nodes starts a step of its own job on each of them.
     small = [name for name, model in servers.items() if model.nodes == 1]
-    profile = plan.profile
-    if profile.one_machine or profile.placement != "hetjob" or USER_SERVER not in small:
+    if get_placement(plan) != "hetjob" or USER_SERVER not in small:
         return []
     return [(USER_SERVER, name) for name in small if name != USER_SERVER]
 

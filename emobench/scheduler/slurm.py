@@ -27,7 +27,7 @@ from emobench.core.plan import (
 from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
 from emobench.core.times import to_iso
-from emobench.scheduler.interface import Accounts, JobState, OwnJob, Scheduler
+from emobench.scheduler.interface import Accounts, JobState, OwnJob, Scheduler, is_live
 from emobench.scheduler.job_comment import JobComment, find_run_in_comment, read_comment
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
@@ -166,13 +166,39 @@ class SlurmScheduler(Scheduler):
                 self.withdraw(earlier)
         return [job]
 
-    def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
-        script = name_server_script(get_server_name(instance))
-        if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
-            raise SubmissionRefused(f'{script} hands no arguments on ("$@")')
-        return _submit_server(
-            _make_executor(run_dir, load_plan(run_dir)), run_dir, instance, takes_over
-        )
+    def submit_successors(
+        self, run_dir: RunDir, taking_over: Mapping[str, str], after: str = ""
+    ) -> list[JobRecord]:
+        plan = load_plan(run_dir)
+        executor = _make_executor(run_dir, plan)
+        options = [f"--dependency=after:{after}"] if after else []
+        if pair := find_first_pair(plan, taking_over) if len(taking_over) > 1 else ():
+            return _submit_pair(executor, run_dir, pair, taking_over)
+        for instance in taking_over:
+            script = name_server_script(get_server_name(instance))
+            if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
+                raise SubmissionRefused(f'{script} hands no arguments on ("$@")')
+        return [
+            _submit_server(executor, run_dir, instance, job_id, options)
+            for instance, job_id in taking_over.items()
+        ]
+
+    def starts_together(self, run_dir: RunDir, instance: str, partner: JobRecord) -> bool:
+        """Whether they are a pair; a part of another heterogeneous job cannot leave it."""
+        pair = find_first_pair(load_plan(run_dir), (instance, partner.name))
+        return bool(pair) and Path(partner.script).name == name_server_script(partner.name)
+
+    def replace_queued(self, run_dir: RunDir, job: JobRecord, instead: Sequence[JobRecord]) -> bool:
+        after = ":".join(server.job_id for server in instead)
+        blocks = list_blocks(load_plan(run_dir), job.name)
+        for array in self._read_own_jobs(run_dir, JobKind.ARRAY):
+            if array.name in blocks:
+                # A job that is cancelled counts as started for those behind it. Tasks that run
+                # stay as they are; one that cannot be changed waits as a cell.
+                change = [f"JobId={array.job_id}", f"Dependency=after:{after}"]
+                run_command(["scontrol", "update", *change])
+        run_command(["scancel", "--state=PENDING", job.job_id])
+        return not is_live(self.ask_states([job]).get(job.job_id))
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
         """Find jobs by their comments (`JobComment`)."""
@@ -358,25 +384,38 @@ def _find_script(job: JobComment) -> str:
 
 
 def _submit_server(
-    executor: ScriptExecutor, run_dir: RunDir, instance: str, takes_over: str = ""
+    executor: ScriptExecutor,
+    run_dir: RunDir,
+    instance: str,
+    takes_over: str = "",
+    options: Sequence[str] = (),
 ) -> JobRecord:
     script = name_server_script(get_server_name(instance))
     job = make_record(JobKind.SERVER, instance, "", script, takes_over=takes_over)
-    options: list[str] = []
     arguments = build_server_arguments(instance, takes_over)
     if arguments and f'="emobench {run_dir.identity} ' in (run_dir.path / job.script).read_text():
         # The script's comment is the server's; a site's own comment stays.
         comment = JobComment(job.kind, instance, takes_over)
-        options = [f"--comment={comment.write(run_dir, f'replica {get_replica_number(instance)}')}"]
+        text = comment.write(run_dir, f"replica {get_replica_number(instance)}")
+        options = [*options, f"--comment={text}"]
     return sbatch(executor, run_dir, job, options, arguments)
 
 
-def _submit_pair(executor: ScriptExecutor, run_dir: RunDir, pair: Sequence[str]) -> list[JobRecord]:
+def _submit_pair(
+    executor: ScriptExecutor,
+    run_dir: RunDir,
+    pair: Sequence[str],
+    taking_over: Mapping[str, str] | None = None,
+) -> list[JobRecord]:
     """Submit two servers as one heterogeneous job, and return the records of its parts, whose ids
     are consecutive."""
     script = name_pair_script(pair[1])
-    first, second = (make_record(JobKind.SERVER, name, "", script) for name in pair)
-    first = sbatch(executor, run_dir, first)
+    earlier = [(taking_over or {}).get(name, "") for name in pair]
+    first, second = (
+        make_record(JobKind.SERVER, name, "", script, takes_over=job_id)
+        for name, job_id in zip(pair, earlier, strict=True)
+    )
+    first = sbatch(executor, run_dir, first, arguments=earlier if any(earlier) else ())
     return [first, replace(second, job_id=str(int(first.job_id) + 1))]
 
 

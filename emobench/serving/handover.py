@@ -23,8 +23,8 @@ from emobench.core.times import now
 from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.interface import OwnJob, Scheduler
 from emobench.scheduler.schedulers import find_scheduler
+from emobench.serving.resubmission import count_never_ready
 from emobench.store.endpoints import Endpoint, publish, read_endpoint
-from emobench.store.events import read_events
 from emobench.store.jobs import JobRecord, add_jobs, read_jobs
 
 CHAIN = 50
@@ -158,7 +158,7 @@ class Succession:
             self.successor = known[-1] if known else None
         if self.successor is not None and self._scheduler.find_live([self.successor]):
             return True
-        if (tried := self._count_never_ready()) > MAX_SUCCESSORS:
+        if (tried := count_never_ready(self._run_dir, self._instance)) > MAX_SUCCESSORS:
             self._say(
                 f"no successor is submitted: {tried} jobs in a row were not ready before their "
                 "time limit; give the server a longer `time` in the profile, or see above why it "
@@ -166,17 +166,6 @@ class Succession:
             )
             return True
         return self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
-
-    def _count_never_ready(self) -> int:
-        """Return how many jobs of the instance in a row have not been ready, this one included."""
-        tried = 0
-        jobs = read_events(self._run_dir).values()
-        for events in sorted(jobs, key=lambda each: each[0].time, reverse=True):
-            if events[0].server == self._instance:
-                if any(event.event == "ready" for event in events):
-                    break
-                tried += 1
-        return tried
 
     def _is_time(self, own: OwnJob) -> bool:
         """Return whether no more than the lead is left of this job."""
@@ -190,7 +179,9 @@ class Succession:
     def _submit(self, recorded: bool) -> bool:
         """Submit a successor; return whether that was done."""
         try:
-            job = self._scheduler.submit_successor(self._run_dir, self._instance, self._job_id)
+            (job,) = self._scheduler.submit_successors(
+                self._run_dir, {self._instance: self._job_id}
+            )
         except EmobenchError as error:
             self._say(f"cannot submit a successor: {error}")
             return False

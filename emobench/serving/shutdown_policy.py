@@ -1,10 +1,12 @@
-"""When a server leaves by itself: nobody needs it, nobody uses it, or the run has cost enough.
+"""When a server leaves by itself: nobody needs it, nobody uses it, what it works with is still in
+the queue, or the run has cost enough.
 
 Another sweep's lease counts as need; it is no reason to stay idle or to cost more."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from emobench.core.plan import Plan, list_instances
@@ -14,8 +16,15 @@ from emobench.core.sweep import Sweep
 from emobench.core.wording import pluralise
 from emobench.serving.budget import Budget
 from emobench.serving.demand import LeaseDemand, OwnDemand
+from emobench.serving.partners import Partnership, Queued
 
 BUDGET_CHECK_S = 60.0
+QUEUE_PART = 20
+"""Of the idle limit this part is given to a partner that is in the queue: Slurm may be about to
+start it."""
+QUEUE_PATIENCE_S = 60.0
+"""And at most this long."""
+MAX_PARTNER_CHECK_S = 10.0
 
 
 class ShutdownPolicy:
@@ -27,14 +36,19 @@ class ShutdownPolicy:
         need: OwnDemand,
         leases: LeaseDemand,
         budget_check_s: float = BUDGET_CHECK_S,
+        look_at_partners: Callable[[Plan], Partnership] = lambda plan: Partnership(),
     ) -> None:
         self._need, self._leases = need, leases
+        every_s = min(self._queue_patience_s / 2, MAX_PARTNER_CHECK_S)
+        self._partners = Poller("the queue", lambda: look_at_partners(need.plan), every_s)
+        self._queued_since: float | None = None
         self._budget = Budget(run_dir)
         self._spent = Poller(
             "accounting", lambda: self._budget.check(self._need.plan), budget_check_s
         )
         self._used = time.monotonic()
         self._was_idle = False
+        self._busy: bool | None = None
         self._unneeded: datetime | None = None
         self.kept_until = ""
         """ISO 8601, UTC: how long the server stays though nothing needs it; empty: it does."""
@@ -53,6 +67,7 @@ class ShutdownPolicy:
 
     def observe(self, busy: bool | None) -> None:
         """Note one look at the engine. What cannot be told (None) is not held against it."""
+        self._busy = busy
         idle = busy is False
         if not (idle and self._was_idle):
             # The first idle look counts as used: a server has not been idle while it loaded.
@@ -78,11 +93,49 @@ class ShutdownPolicy:
         if unneeded:
             return "" if self._is_kept(sweep) else unneeded
         self._unneeded, self.kept_until = None, ""
-        idle_s = time.monotonic() - self._used
-        limit_s = sweep.idle_limit_min * 60
-        if limit_s and self._was_idle and idle_s >= limit_s:
-            return f"idle for {pluralise(sweep.idle_limit_min, 'minute')} (idle_limit_min)"
         return ""
+
+    @property
+    def _idle_limit_s(self) -> float:
+        return self._need.plan.sweep.idle_limit_min * 60
+
+    @property
+    def _queue_patience_s(self) -> float:
+        return min(self._idle_limit_s / QUEUE_PART, QUEUE_PATIENCE_S)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether it has had no request for the idle limit."""
+        idle_s = time.monotonic() - self._used
+        return bool(self._idle_limit_s) and self._was_idle and idle_s >= self._idle_limit_s
+
+    def find_awaited(self) -> Queued | None:
+        """Return what is in the queue and has to start before anybody can use the server, once it
+        is time to give its cards back meanwhile; None while it stays."""
+        stays = self._busy or self.kept_until or self.closing or self._leases.explain_staying()
+        if not self._idle_limit_s or stays:
+            self._queued_since = None
+            return None
+        look = self._partners.poll() or Partnership()
+        now = time.monotonic()
+        if look.loading:
+            self._used = now
+        if look.queued is None:
+            self._queued_since = None
+            return None
+        if look.queued.server is None:
+            # A cell that is queued again may be about to start.
+            return look.queued if self._is_idle else None
+        self._queued_since = self._queued_since or now
+        return look.queued if now - self._queued_since >= self._queue_patience_s else None
+
+    def explain_idleness(self) -> str:
+        """Return that nobody has used the server for too long; empty while it stays. A cell that
+        needs it after all has it started again."""
+        if not self._is_idle or self.kept_until or self.closing:
+            return ""
+        limit = pluralise(self._need.plan.sweep.idle_limit_min, "minute")
+        return f"idle for {limit} (idle_limit_min)"
 
     def _is_kept(self, sweep: Sweep) -> bool:
         """Return whether the server stays for work by hand."""

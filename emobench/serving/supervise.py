@@ -38,12 +38,15 @@ from emobench.serving.demand import QUEUE_CHECK_S, LeaseDemand, OwnDemand
 from emobench.serving.engine import Engine, find_own_address
 from emobench.serving.failure_diagnosis import Cause, diagnose, diagnose_slow_start, may_recover
 from emobench.serving.handover import Handover
+from emobench.serving.partners import look_at_partners
 from emobench.serving.readiness import Readiness
+from emobench.serving.resubmission import go_back_into_queue
 from emobench.serving.shutdown_policy import BUDGET_CHECK_S, ShutdownPolicy
 from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, load_api_key
 from emobench.store.events import EventLog
 from emobench.store.hosted_keys import find_hosted_key, hide_keys, list_key_variables
 
+GO_BACK_RETRY_S = 30.0
 HUB_TOKEN = "HF_TOKEN"
 """The key of an endpoint at Hugging Face, and what vLLM downloads models with."""
 
@@ -230,7 +233,15 @@ class Supervisor:
         self._handover = Handover(plan, run_dir, instance, job_id, takes_over)
         need = OwnDemand(plan, run_dir, instance, job_id, started, timing.queue_check_s)
         leases = LeaseDemand(run_dir, instance, timing.queue_check_s)
-        self._policy = ShutdownPolicy(run_dir, need, leases, timing.budget_check_s)
+        self._scheduler, self._job_id = scheduler, job_id
+        self._is_back, self._next_try = False, 0.0
+        self._policy = ShutdownPolicy(
+            run_dir,
+            need,
+            leases,
+            timing.budget_check_s,
+            lambda plan: look_at_partners(plan, run_dir, instance, job_id),
+        )
         admission = Admission(run_dir, instance, model, timing.heartbeat_s, timing.settle_s)
         self._announcer = Announcer(
             endpoint, self._handover, self._policy, leases, admission, timing.heartbeat_s
@@ -268,6 +279,8 @@ class Supervisor:
         # One that was never ready has a time limit too short to load in: so has its successor.
         if stop() == WARNING and self._was_ready and self._is_needed():
             self._handover.submit_now(stop, sleep, grace_s)
+        if self._is_back:
+            return
         url, quiet_s = self._announcer.endpoint.url, self._timing.quiet_s
         self._handover.drain_or_withdraw(url, stop, sleep, grace_s, quiet_s)
 
@@ -409,11 +422,34 @@ class Supervisor:
         stop = self._wakeable.stop
         self._reason = f"received {stop}" if stop else ""
         self._reason = (
-            self._reason or self._handover.explain_leaving() or self._policy.explain_leaving()
+            self._reason
+            or self._handover.explain_leaving()
+            or self._policy.explain_leaving()
+            or self._go_back()
+            or self._policy.explain_idleness()
         )
         if not self._reason and self._policy.outlasts_job:
             self._handover.poll()
         return bool(self._reason)
+
+    def _go_back(self) -> str:
+        """Go back into the queue where the server could only wait for it; return why it leaves."""
+        queued = self._policy.find_awaited()
+        if queued is None or not self._scheduler.hands_over() or time.monotonic() < self._next_try:
+            return ""
+        self._next_try = time.monotonic() + GO_BACK_RETRY_S
+        try:
+            jobs = go_back_into_queue(
+                self._run_dir, self._instance, self._job_id, queued, self._scheduler
+            )
+        except (EmobenchError, OSError) as error:
+            say(f"emobench: cannot go back into the queue: {error}")
+            return ""
+        if not jobs:
+            return ""
+        self._is_back = True
+        ids = " and ".join(job.job_id for job in jobs)
+        return f"back in the queue as job {ids}: {queued.what} has not started"
 
     def _describe_death(self) -> str:
         """Return how the engine died; empty while it lives or when we are told to stop as well."""

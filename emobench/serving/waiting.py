@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from emobench.core.errors import ServersGone
+from emobench.core.output import say
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.llm.client import Identity, Unreachable, verify_server
 from emobench.scheduler.interface import JobState, Phase, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
+from emobench.serving.resubmission import bring_back
 from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
@@ -66,12 +68,8 @@ def wait_for_endpoint(
             # A lease may have been taken, or given up, meanwhile.
             queue.locations[instance] = location = locate_server(run_dir, instance)
             endpoint = location.read()
-            if (
-                endpoint is not None
-                and (end := _describe_end(endpoint))
-                and queue.is_last(location, endpoint)
-            ):
-                gone.append(end)
+            if endpoint is not None and queue.is_gone(location, endpoint):
+                gone.append(_describe_end(endpoint))
         problem = "; ".join(problems)
         if len(gone) == len(instances):
             raise ServersGone("; ".join(gone))
@@ -81,7 +79,11 @@ def wait_for_endpoint(
         if late or time.monotonic() >= next_look:
             next_look = time.monotonic() + JOB_CHECK_S
             if ended := queue.describe_end():
-                raise ServersGone(ended)
+                words = [bring_back(each, schedulers) for each in queue.locations.values()]
+                if not any(words):
+                    raise ServersGone(ended)
+                say(f"emobench: {ended}: {'; '.join(filter(None, words))}")
+                begun, late = time.monotonic(), False
             if queue.waits():
                 begun, late = time.monotonic(), False
         if late:
@@ -109,15 +111,13 @@ def find_problem(location: ServerLocation, endpoint: Endpoint | None) -> str:
 
 
 def _describe_end(endpoint: Endpoint) -> str:
-    """Return how the server ended by its own word; empty where it may come back."""
+    """Return how a server ended by its own word."""
     if endpoint.state == "failed":
         return f"server {endpoint.server} failed: {endpoint.reason}"
-    if endpoint.state == "left" and endpoint.final:
-        return (
-            f"server {endpoint.server} has left: {endpoint.reason}; run the same `emobench sweep` "
-            "command again: it starts the servers and what is missing"
-        )
-    return ""
+    return (
+        f"server {endpoint.server} has left: {endpoint.reason}; run the same `emobench sweep` "
+        "command again: it starts the servers and what is missing"
+    )
 
 
 class _Queue:
@@ -130,11 +130,16 @@ class _Queue:
         self._states: Mapping[ServerLocation, tuple[str, JobState | None]] = {}
         self._asked = float("-inf")
 
-    def is_last(self, location: ServerLocation, endpoint: Endpoint) -> bool:
-        """Return whether no other job of the server is alive: its successor may be."""
+    def is_gone(self, location: ServerLocation, endpoint: Endpoint) -> bool:
+        """Return whether it ended by its own word, and no other job of it is alive: its successor
+        may be. One that left, though not for good, is gone where nobody knows of a job of it."""
+        if endpoint.state not in ("failed", "left"):
+            return False
         if time.monotonic() - self._asked >= JOB_CHECK_S or location not in self._states:
             self._ask()
         job_id, state = self._states[location]
+        if not endpoint.is_over:
+            return not job_id
         return job_id in ("", endpoint.job_id) or state is None or not state.live
 
     def describe_end(self) -> str:
@@ -145,7 +150,11 @@ class _Queue:
         for location, (job_id, state) in self._states.items():
             if state is None or state.live:
                 return ""
-            words.append(f"server {location.instance} is gone: its job {job_id}: {state}")
+            endpoint = location.read()
+            if endpoint is not None and endpoint.job_id == job_id and endpoint.state == "left":
+                words.append(_describe_end(endpoint))
+            else:
+                words.append(f"server {location.instance} is gone: its job {job_id}: {state}")
         return "; ".join(words)
 
     def waits(self) -> bool:

@@ -92,6 +92,11 @@ class Endpoint:
         return self.state == "ready" and not self.is_stale
 
     @property
+    def is_over(self) -> bool:
+        """Whether it ended by its own word, and comes back by a new submission only."""
+        return self.state == "failed" or (self.state == "left" and self.final)
+
+    @property
     def is_serving(self) -> bool:
         """Whether it is ready or on its way, and its job is alive."""
         return self.state in ("starting", "ready") and not self.is_stale

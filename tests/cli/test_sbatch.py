@@ -35,7 +35,7 @@ def test_the_block_of_the_readme_is_what_is_printed_for_its_sweep(
 ) -> None:
     page = README.read_text(encoding="utf-8")
     (sweep,) = re.findall(r"```yaml\n(name: .*?)```", page, flags=re.DOTALL)
-    (block,) = re.findall(r"```\n(user=.*?)```", page, flags=re.DOTALL)
+    (block,) = re.findall(r"```\n(servers=.*?)```", page, flags=re.DOTALL)
     (tmp_path / "x.yaml").write_text(sweep)
     assert main(["sweep", "x.yaml", "--no-submit"]) == 0
     capsys.readouterr()

@@ -118,7 +118,7 @@ def test_jobs_that_nobody_recorded_are_found(study: Study) -> None:
     study.write(servers=': "$@"; sleep 600', arrays="sleep 600")
     study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
     submitted = study.submit({"a": [0, 1, 3]}, "user", "user+2")
-    submitted.append(SLURM.submit_successor(study.run_dir, "user+2", "77"))
+    submitted += SLURM.submit_successors(study.run_dir, {"user+2": "77"})
     other = study.run_dir.path.with_name("other")
     study.lab.run("sbatch", "--comment=mine", "--wrap=sleep 600")
     by_hand = study.lab.run("sbatch", study.run_dir.scripts / "assistant_vllm_a.sbatch").stdout
@@ -149,7 +149,7 @@ def test_slurmctlds_own_state_holds_no_key(study: Study, monkeypatch: pytest.Mon
     study.write(servers=': "$@"; sleep 600', arrays="sleep 600")
     study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
     jobs = study.submit({"a": [0]}, "user")
-    jobs.append(SLURM.submit_successor(study.run_dir, "user", jobs[0].job_id))
+    jobs += SLURM.submit_successors(study.run_dir, {"user": jobs[0].job_id})
 
     def kept() -> list[bytes]:
         state = study.lab.folder / "state"

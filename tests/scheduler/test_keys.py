@@ -72,7 +72,7 @@ def test_sbatch_exports_no_key_and_all_else(
 def test_a_successor_is_given_no_key(slurm: SlurmCommands, plan: Plan, tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path / "run")
     write_scripts(plan, run_dir)
-    SlurmScheduler().submit_successor(run_dir, "user", "7")
+    SlurmScheduler().submit_successors(run_dir, {"user": "7"})
     exported = (slurm.folder / "exported").read_text()
     assert "OTHER=travels" in exported and "_KEY=" not in exported
 

@@ -109,15 +109,16 @@ def test_a_server_leaves_after_two_idle_looks_with_the_limit_between_them(
     policy, world = make_policy(monkeypatch, idle_limit_min=limit_min)
     for clock.minutes, busy in ((500, False), (559, True), (560, False), (561, None), (562, False)):
         policy.observe(busy)
-        assert policy.explain_leaving() == ""
+        assert policy.explain_idleness() == ""
     clock.minutes = 621
     policy.observe(False)
-    assert policy.explain_leaving() == ""
+    assert policy.explain_idleness() == ""
     clock.minutes = 622
     policy.observe(False)
     # A lease is no reason to stay idle.
     world.leased = "array a of second"
-    found = policy.explain_leaving()
+    assert policy.explain_leaving() == ""
+    found = policy.explain_idleness()
     assert (found == "idle for 60 minutes (idle_limit_min)") == leaves
     assert leaves or not found
 

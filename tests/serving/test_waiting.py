@@ -61,7 +61,7 @@ def end_of_wait(
         (replace(LEFT, final=True), [FIRST, NEXT], {"j2": "PENDING"}, WAITS),
         (LEFT, [FIRST], {"j1": "RUNNING"}, WAITS),
         # Without a word of its own the queue's counts.
-        (LEFT, [FIRST], {"j1": "COMPLETED"}, "server user is gone: its job 1: COMPLETED"),
+        (LEFT, [FIRST], {"j1": "COMPLETED"}, "server user has left: its time"),
         (None, [FIRST], {"j1": "PENDING"}, WAITS),
         (None, [FIRST], {"j1": "RUNNING"}, WAITS),
         (None, [FIRST], {"j1": "FAILED"}, "server user is gone: its job 1: FAILED"),

@@ -15,6 +15,7 @@ from emobench.core.sweep import AgentStrategy, Env, Matrix, Sweep, Variant
 
 LOCAL = ClusterProfile(name="local", scheduler="local", server_deadline_min=5)
 CUDA = ClusterProfile(
+    placement="apart",
     name="cuda",
     scheduler="slurm",
     accelerator="cuda",
@@ -36,6 +37,7 @@ CUDA = ClusterProfile(
     server_env={"HF_HOME": "/scratch/hf cache", "VLLM_LOGGING_LEVEL": "INFO"},
 )
 GAUDI = ClusterProfile(
+    placement="apart",
     name="gaudi",
     scheduler="slurm",
     accelerator="gaudi",

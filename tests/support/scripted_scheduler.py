@@ -8,7 +8,7 @@ from itertools import count
 from emobench.core.errors import SubmissionRefused
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob, Scheduler
+from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob, Phase, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.schedulers import Schedulers
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, make_record
@@ -43,6 +43,10 @@ class ScriptedScheduler(Scheduler):
         self.killed_at: tuple[str, bool] = ("", False)
         """Name of the job at which the command is killed, and whether Slurm has it by then."""
         self._dead = False
+        self.after: dict[str, str] = {}
+        """By a successor's job id, the job that it waits for."""
+        self.pairs = False
+        """Whether two servers can start together."""
         self.throttles: dict[str, int] = {}
         """By array's job id, where it was changed."""
 
@@ -130,12 +134,28 @@ class ScriptedScheduler(Scheduler):
         self.accounted.append([*job_ids])
         return Accounts({name: [Accounted(name, 0, 0, 60, {})] for name in job_ids})
 
-    def submit_successor(self, run_dir: RunDir, instance: str, takes_over: str) -> JobRecord:
-        if instance == self.refuses:
-            raise SubmissionRefused(f"no {instance} today")
-        job_id = str(next(self._ids))
-        self.script.setdefault(job_id, "PENDING")
-        return make_record(JobKind.SERVER, instance, job_id, "s.sbatch", takes_over=takes_over)
+    def submit_successors(
+        self, run_dir: RunDir, taking_over: Mapping[str, str], after: str = ""
+    ) -> list[JobRecord]:
+        jobs = []
+        for instance, job_id in taking_over.items():
+            if instance == self.refuses:
+                raise SubmissionRefused(f"no {instance} today")
+            own = str(next(self._ids))
+            self.script.setdefault(own, "PENDING")
+            self.after[own] = after
+            script = "s.sbatch"
+            jobs.append(make_record(JobKind.SERVER, instance, own, script, takes_over=job_id))
+        return jobs
+
+    def starts_together(self, run_dir: RunDir, instance: str, partner: JobRecord) -> bool:
+        return self.pairs
+
+    def replace_queued(self, run_dir: RunDir, job: JobRecord, instead: Sequence[JobRecord]) -> bool:
+        if self.ask_states([job])[job.job_id].phase is not Phase.QUEUED:
+            return False
+        self.cancel([job])
+        return True
 
     def read_own_job_id(self) -> str:
         return "1"
