@@ -119,17 +119,21 @@ def _find_standing(
     if not replicas:
         return _Standing.SERVING, None  # a hosted endpoint
     best, queued = _Standing.ABSENT, None
+    over: set[str] = set()
     for instance in replicas:
         location = locate_server(run_dir, instance)
         endpoint = location.read()
         if location.lease or (endpoint is not None and endpoint.is_ready):
             return _Standing.SERVING, None
+        if endpoint is not None and endpoint.state in ("left", "failed"):
+            over.add(endpoint.job_id)
     for job in jobs:
         state = states.get(job.job_id)
         if job.name not in replicas or state is None:
             continue
         if state.phase in (Phase.STARTED, Phase.UNKNOWN):
-            best = _Standing.LOADING
+            # A part of a heterogeneous job runs, for Slurm, as long as the other one does.
+            best = best if job.job_id in over else _Standing.LOADING
         elif state.phase is Phase.QUEUED:
             best, queued = max(best, _Standing.QUEUED), queued or job
     return best, queued

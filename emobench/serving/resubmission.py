@@ -96,7 +96,7 @@ def bring_back(location: ServerLocation, schedulers: Schedulers = SCHEDULERS) ->
         scheduler = schedulers.find_for(load_plan(run_dir).profile)
         submitted = scheduler.submit_successors(run_dir, {instance: last.job_id})
         add_jobs(run_dir, submitted)
-        return f"submitted it again: job {submitted[0].job_id}"
+        return f"it is submitted again: job {submitted[0].job_id}"
     return ""
 
 

@@ -42,6 +42,8 @@ class ShutdownPolicy:
         every_s = min(self._queue_patience_s / 2, MAX_PARTNER_CHECK_S)
         self._partners = Poller("the queue", lambda: look_at_partners(need.plan), every_s)
         self._queued_since: float | None = None
+        self.cannot_go_back = False
+        """Whether the queue refused to take the server back: it stays for its idle limit."""
         self._budget = Budget(run_dir)
         self._spent = Poller(
             "accounting", lambda: self._budget.check(self._need.plan), budget_check_s
@@ -132,7 +134,8 @@ class ShutdownPolicy:
     def explain_idleness(self) -> str:
         """Return that nobody has used the server for too long; empty while it stays. A cell that
         needs it after all has it started again."""
-        if not self._is_idle or self.kept_until or self.closing:
+        about_to_go_back = self._queued_since is not None and not self.cannot_go_back
+        if not self._is_idle or self.kept_until or self.closing or about_to_go_back:
             return ""
         limit = pluralise(self._need.plan.sweep.idle_limit_min, "minute")
         return f"idle for {limit} (idle_limit_min)"

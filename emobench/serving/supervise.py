@@ -444,6 +444,7 @@ class Supervisor:
             )
         except (EmobenchError, OSError) as error:
             say(f"emobench: cannot go back into the queue: {error}")
+            self._policy.cannot_go_back = True
             return ""
         if not jobs:
             return ""

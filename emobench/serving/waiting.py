@@ -18,6 +18,7 @@ from emobench.store.endpoints import Endpoint, ServerLocation, locate_server
 from emobench.store.jobs import JobKind, JobRecord, read_jobs
 
 JOB_CHECK_S = 30.0
+RERUN = "; run the same `emobench sweep` command again: it starts the servers and what is missing"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def wait_for_endpoint(
     queue = _Queue(schedulers)
     next_look = begun + JOB_CHECK_S
     what = " or ".join(instances)
+    said_left = False
     while True:
         problems, gone = [], []
         for instance in instances:
@@ -68,11 +70,14 @@ def wait_for_endpoint(
             # A lease may have been taken, or given up, meanwhile.
             queue.locations[instance] = location = locate_server(run_dir, instance)
             endpoint = location.read()
+            if endpoint is not None and endpoint.state == "left" and not said_left:
+                said_left, next_look = True, time.monotonic()
             if endpoint is not None and queue.is_gone(location, endpoint):
                 gone.append(_describe_end(endpoint))
         problem = "; ".join(problems)
         if len(gone) == len(instances):
-            raise ServersGone("; ".join(gone))
+            left = any(" has left: " in words for words in gone)
+            raise ServersGone("; ".join(gone) + (RERUN if left else ""))
         if interrupted():
             raise ServersGone(f"interrupted while waiting for server {what}: {problem}")
         late = time.monotonic() - begun >= deadline_s
@@ -81,8 +86,8 @@ def wait_for_endpoint(
             if ended := queue.describe_end():
                 words = [bring_back(each, schedulers) for each in queue.locations.values()]
                 if not any(words):
-                    raise ServersGone(ended)
-                say(f"emobench: {ended}: {'; '.join(filter(None, words))}")
+                    raise ServersGone(ended + RERUN)
+                say(f"emobench: {ended}; {'; '.join(filter(None, words))}")
                 begun, late = time.monotonic(), False
             if queue.waits():
                 begun, late = time.monotonic(), False
@@ -114,10 +119,7 @@ def _describe_end(endpoint: Endpoint) -> str:
     """Return how a server ended by its own word."""
     if endpoint.state == "failed":
         return f"server {endpoint.server} failed: {endpoint.reason}"
-    return (
-        f"server {endpoint.server} has left: {endpoint.reason}; run the same `emobench sweep` "
-        "command again: it starts the servers and what is missing"
-    )
+    return f"server {endpoint.server} has left: {endpoint.reason}"
 
 
 class _Queue:

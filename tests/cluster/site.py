@@ -26,7 +26,8 @@ engine: scripted
 matrix: {{env: retail, variant: [control, anger]}}
 trials: {trials}
 tasks: {tasks}
-assistants: {{scripted: {{latency_ms: {latency}}}}}
+user: {{accelerators: {cards}}}
+assistants: {{scripted: {{latency_ms: {latency}, accelerators: {cards}}}}}
 """
 
 
@@ -46,11 +47,12 @@ class Site:
         trials: int = 1,
         tasks: str = "0",
         latency: int | str = 0,
+        cards: int = 0,
         more: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Submit the sweep, with `more` lines in its file."""
         (self.folder / "site.yaml").write_text(json.dumps(self.profile))  # JSON is YAML
-        text = SWEEP.format(trials=trials, tasks=tasks, latency=latency)
+        text = SWEEP.format(trials=trials, tasks=tasks, latency=latency, cards=cards)
         (self.folder / "tiny.yaml").write_text(text + more)
         return self.emobench("sweep", "tiny.yaml", *options)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from emobench.core.job_id import expand_id
 from tests.cluster.lab import REPOSITORY, Lab
 from tests.cluster.site import Site, results
 from tests.support.processes import until
@@ -57,7 +58,8 @@ def test_it_ran_as_a_user_job_an_assistant_job_and_an_array(quickstart: Path, la
         "sacct to have every job",
         poll=0.2,
     )
-    named = {row[0]: row[1:3] for row in rows()}
+    # The servers are the parts of one job.
+    named = {job_id: row[1:3] for row in rows() for job_id in expand_id(row[0])}
     assert named[user] == ["user-quickstart", "cuda"]
     assert named[assistant] == ["scripted-quickstart", "gaudi"]
     tasks = [row for row in rows() if row[0].startswith(f"{array}_")]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from emobench.core.run_dir import RunDir
+from emobench.store.events import read_events
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
 from tests.support.processes import until
+
+IDLE = "idle_limit_min: 1\n"
 
 
 @pytest.fixture
@@ -42,7 +47,6 @@ def _restarts(site: Site, tasks: list[str]) -> list[int]:
 
 def test_servers_of_a_heterogeneous_job_start_together(site: Site) -> None:
     """While the assistant's cards are taken the user's server holds none."""
-    site.profile["placement"] = "hetjob"
     taken = site.lab.run(
         *("sbatch", "--parsable", "--partition=gaudi", "--nodes=2", "--exclusive"),
         *("--output=/dev/null", "--wrap", "sleep 600"),
@@ -73,7 +77,6 @@ def test_servers_of_a_heterogeneous_job_start_together(site: Site) -> None:
 
 
 def test_both_parts_of_a_heterogeneous_job_are_cancelled_queued_or_running(site: Site) -> None:
-    site.profile["placement"] = "hetjob"
     site.lab.run("scontrol", "update", "nodename=gaudi[1-2]", "state=drain", "reason=test")
     assert site.sweep(tasks="0-9", latency=2000).returncode == 0
     assert site.emobench("cancel", "runs/tiny").returncode == 0
@@ -83,3 +86,87 @@ def test_both_parts_of_a_heterogeneous_job_are_cancelled_queued_or_running(site:
     site.wait_for_cell()
     assert site.emobench("cancel", "runs/tiny").returncode == 0
     until(lambda: not site.lab.queue(), "an empty queue", 240, poll=0.3)
+
+
+PARTNERS = {"user": ("cuda", "gpu:h100:2"), "assistant_scripted": ("gaudi", "hpu:gaudi2:2")}
+"""Partition and cards of a node, by server."""
+
+
+def take_cards(site: Site, server: str) -> str:
+    """Take all cards that the server could have, and leave the processors; the job's id."""
+    partition, cards = PARTNERS[server]
+    job = site.lab.run(
+        *("sbatch", "--parsable", f"--partition={partition}", "--nodes=2", f"--gres={cards}"),
+        *("--ntasks-per-node=1", "--output=/dev/null", "--wrap", "sleep 900"),
+    ).stdout.strip()
+    until(lambda: site.lab.queue().get(job) == "RUNNING", "the cards to be taken", 240, poll=0.3)
+    return job
+
+
+def list_departures(site: Site, server: str) -> list[str]:
+    """Why each job of a server ended that has, by its own word."""
+    jobs = read_events(RunDir(site.run_dir)).values()
+    events = [event for job in jobs for event in job if event.server == server]
+    return [event.reason for event in events if event.event in ("left", "failed")]
+
+
+def goes_back(site: Site, server: str) -> None:
+    until(
+        lambda: any("back in the queue" in reason for reason in list_departures(site, server)),
+        f"{server} to go back into the queue",
+        240,
+        poll=0.3,
+    )
+
+
+@pytest.mark.parametrize("late", PARTNERS)
+def test_a_server_whose_partner_is_queued_gives_its_cards_back(site: Site, late: str) -> None:
+    site.profile["placement"] = "apart"
+    taken = take_cards(site, late)
+    assert site.sweep(tasks="0-9", cards=1, more=IDLE).returncode == 0
+    (early,) = set(PARTNERS) - {late}
+    goes_back(site, early)
+    # Both wait, and no card is held.
+    until(
+        lambda: {server["state"] for server in site.status()["servers"]} == {"pending"},
+        "both servers to be queued",
+        240,
+        poll=0.3,
+    )
+    site.lab.run("scancel", taken)
+    ended_by_itself(site)
+
+
+def test_a_server_whose_partner_was_taken_away_goes_back_with_it_as_one_job(site: Site) -> None:
+    site.profile["placement"] = "apart"
+    assert site.sweep(tasks="0-9", latency=1000, cards=1, more=IDLE).returncode == 0
+    site.wait_for_cell()
+    # Written anew, the scripts start pairs.
+    site.profile["placement"] = "hetjob"
+    assert site.sweep(tasks="0-9", latency=1000, cards=1, more=IDLE, trials=2).returncode == 0
+    site.lab.run("scontrol", "update", "nodename=gaudi[1-2]", "state=drain", "reason=test")
+    site.lab.run("scontrol", "requeue", site.job("assistant_scripted"))
+    goes_back(site, "user")
+    assert int(site.job("assistant_scripted")) == int(site.job("user")) + 1
+    site.lab.resume_nodes()
+    ended_by_itself(site, cells=4)
+
+
+def test_servers_wait_in_the_queue_for_cells_that_are_held_there(site: Site) -> None:
+    site.profile["array"]["sbatch"] = ["--hold"]
+    assert site.sweep(tasks="0-9", more="idle_limit_min: 0.3\n").returncode == 0
+    for server in PARTNERS:
+        goes_back(site, server)
+    for job in ("scripted", "cleanup"):
+        site.lab.run("scontrol", "release", site.job(job))
+    ended_by_itself(site)
+
+
+@pytest.mark.skipif(os.environ.get("EMOBENCH_FULL") != "1", reason="takes a quarter of an hour")
+@pytest.mark.parametrize("placement", ["hetjob", "apart"])
+def test_a_study_of_ten_minutes_in_jobs_of_two(site: Site, placement: str) -> None:
+    site.profile["placement"] = placement
+    for job in ("user_server", "assistant_server", "array"):
+        site.profile[job]["time"] = "2"
+    assert site.sweep(tasks="0-9", latency=20_000, cards=1, more=IDLE).returncode == 0
+    ended_by_itself(site)
