@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from emobench.core.ranges import parse_numbers
 
 PART_ID = "EMOBENCH_JOB_ID"
-"""The number of one part of a heterogeneous job, in that part: SLURM_JOB_ID is its first part's."""
+"""The id of one server where a job has several, in that server: SLURM_JOB_ID is the job's, or a
+heterogeneous job's first part's."""
 
 
 def read_slurm_job_id(environ: Mapping[str, str] = os.environ) -> str:
@@ -33,6 +34,20 @@ def read_own_task_id(environ: Mapping[str, str] = os.environ) -> str:
 def format_task_id(array: str, index: int | str) -> str:
     """Return the id of one task of an array."""
     return f"{array}_{index}"
+
+
+def format_server_id(job: str, place: int) -> str:
+    """Return the id of one of several servers that are one job: 12.0 and 12.1."""
+    return f"{job}.{place}"
+
+
+def get_queue_id(job_id: str) -> str:
+    """Return the id by which the queue knows a server's job.
+
+    >>> get_queue_id("12.1"), get_queue_id("12_3"), get_queue_id("12")
+    ('12', '12_3', '12')
+    """
+    return job_id.partition(".")[0]
 
 
 def get_array_id(job_id: str) -> str:

@@ -20,6 +20,7 @@ from typing import NoReturn
 from emobench.core import output
 from emobench.core.command_lock import Held
 from emobench.core.errors import EmobenchError
+from emobench.core.job_id import get_queue_id
 from emobench.core.ownership import open_own_run_dir, require_own
 from emobench.core.plan import list_instances, load_plan
 from emobench.core.run_dir import RunDir
@@ -84,6 +85,9 @@ def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
             needed[str(server)] = who
         else:
             free.append(server)
+    # Of servers that are one job the one that is needed keeps the other.
+    kept = {get_queue_id(server.job_id) for server in servers if str(server) in needed}
+    free = [server for server in free if get_queue_id(server.job_id) not in kept]
     return Survey(free, needed, ON_THEIR_WAY in needed.values())
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from emobench.core.run_dir import RunDir
 from emobench.store.jobs import JobKind
 
+SEPARATOR = ","
+"""Between the names of several servers that are one job."""
 _FORM = re.compile(
     rf"emobench (?P<run>[0-9a-f]{{12}}) (?P<kind>{'|'.join(JobKind)}) (?P<name>[^\s:]+)"
     r"(?: after (?P<after>[^\s:]+))?: "
@@ -26,7 +28,7 @@ class JobComment:
 
     kind: JobKind
     name: str
-    """Instance of a server, or block of cells."""
+    """Instance of a server, or of several, or block of cells."""
     takes_over: str = ""
     """The server's job that it was submitted to take over from."""
 

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from emobench.core.plan import (
 from emobench.core.ranges import format_ranges
 from emobench.core.run_dir import RunDir
 from emobench.llm import guard
-from emobench.scheduler.job_comment import JobComment
+from emobench.scheduler.job_comment import SEPARATOR, JobComment
 from emobench.store.jobs import JobKind
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def name_pair_script(assistant: str) -> str:
 
 
 def list_pairs(plan: Plan) -> list[tuple[str, str]]:
-    """Return the pairs of servers that one heterogeneous job can start; none where the profile
-    places them apart, or on this machine."""
+    """Return the pairs of servers that one job can start, the user's first; none where the plan
+    places them apart."""
     servers = list_servers(plan.sweep)
     # A server across several nodes starts a step of its own job on each of them.
     small = [name for name, model in servers.items() if model.nodes == 1]
-    if get_placement(plan) != "hetjob" or USER_SERVER not in small:
+    if get_placement(plan) == "apart" or USER_SERVER not in small:
         return []
     return [(USER_SERVER, name) for name in small if name != USER_SERVER]
 
@@ -201,11 +201,15 @@ def _render(plan: Plan, run_dir: RunDir, environment: jinja2.Environment) -> dic
         texts[name_serve_script(server)] = engine.render(values)
         if isinstance(model, ScriptedModel):
             texts[Path(values["settings"]).name] = _dump_settings(plan, model)
+    together = get_placement(plan) == "together"
+    servers = environment.get_template(f"servers{'_together' if together else ''}.sbatch.j2")
     for pair in list_pairs(plan):
-        together = environment.get_template("servers.sbatch.j2")
         values = shared | {"parts": _build_parts([parts[name] for name in pair])}
         values |= {"output": _format_output(plan, "servers_%j.out")}
-        texts[name_pair_script(pair[1])] = together.render(values)
+        if together:
+            values |= _join_parts(plan, pair, values["parts"])
+            values |= comment(JobKind.SERVER, SEPARATOR.join(pair), "both servers")
+        texts[name_pair_script(pair[1])] = servers.render(values)
     array = environment.get_template("tau_array.sbatch.j2")
     for block in plan.blocks:
         cells = f"cells {block.first_cell}-{block.cells[-1]}"
@@ -269,6 +273,76 @@ def _build_parts(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         part | {"resources": each, "warning_s": _choose_warning_s(each)}
         for part, each in zip(parts, resources, strict=True)
     ]
+
+
+def shares_cards(plan: Plan, pair: Sequence[str]) -> bool:
+    """Return whether two servers that are one job have the same cards: where both say how much of a
+    card's memory they take, and that fits."""
+    models = [list_servers(plan.sweep)[name] for name in pair]
+    parts = [
+        model.gpu_memory_utilization or 1.0 for model in models if isinstance(model, VllmModel)
+    ]
+    same = len({model.accelerators for model in models}) == 1
+    return get_placement(plan) == "together" and len(parts) == 2 and sum(parts) <= 1 and same
+
+
+def _join_parts(
+    plan: Plan, pair: Sequence[str], parts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the values of one job on one node that starts both servers, as the assistant's asks
+    for them. Raises InvalidInput where no node can have both."""
+    user, assistant = plan.profile.user_server, plan.profile.assistant_server
+    differing = [
+        key
+        for key in ("partition", "account", "qos", "constraint", "gres")
+        if getattr(user, key) != getattr(assistant, key)
+    ]
+    if differing:
+        raise InvalidInput(
+            Problem(
+                "placement: together makes both servers one job on one node, and user_server and "
+                f"assistant_server differ in {', '.join(differing)}",
+                file=plan.profile.name,
+                key="placement",
+                hint="give both the same, or use placement: hetjob",
+            )
+        )
+    shared = shares_cards(plan, pair)
+    counts = [part["cards"] for part in parts]
+    cards = max(counts) if shared else sum(counts)
+    # The user's server is first; with cards of its own the other has those behind.
+    places = [(0, counts[0]), (0 if shared else counts[0], counts[1])]
+    memory = [part["mem"] for part in parts]
+    return {
+        "job_name": f"servers-{plan.sweep.name}",
+        "resources": parts[1]["resources"],
+        "nodes": 1,
+        "cpus": sum(part["cpus"] for part in parts),
+        "mem": _add_memory(memory),
+        "gres": f"{assistant.gres}:{cards}" if assistant.gres and cards else None,
+        "warning_s": parts[1]["warning_s"],
+        "shared": shared,
+        "parts": [
+            dict(part) | {"first_card": first, "own_cards": count}
+            for part, (first, count) in zip(parts, places, strict=True)
+        ],
+    }
+
+
+def _add_memory(amounts: Sequence[str | None]) -> str | None:
+    """Return the sum of Slurm's amounts of memory: '64G' and '500M' are '66036M'; None where one is
+    left to the site."""
+    units = {"K": 1, "": 1024, "M": 1024, "G": 1024**2, "T": 1024**3}
+    total = 0
+    for amount in amounts:
+        match = re.fullmatch(r"(\d+)([KMGT]?)", (amount or "").upper())
+        if match is None:
+            return None
+        total += int(match[1]) * units[match[2]]
+    for unit in ("G", "M"):
+        if total % units[unit] == 0:
+            return f"{total // units[unit]}{unit}"
+    return f"{total}K"
 
 
 def _build_array_values(plan: Plan, block: CellBlock) -> dict[str, Any]:

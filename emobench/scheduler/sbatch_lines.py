@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from emobench.core.job_id import get_queue_id
 from emobench.core.output import quote_words
 from emobench.core.plan import Plan, get_server_name, list_needed_servers
 from emobench.scheduler.interface import JobState, Phase, is_live
@@ -35,7 +36,7 @@ def find_waiting_servers(
     for job in jobs:
         server, state = get_server_name(job.name), states.get(job.job_id)
         if job.kind is JobKind.SERVER and is_live(state) and server not in started:
-            waiting.setdefault(server, job.job_id)
+            waiting.setdefault(server, get_queue_id(job.job_id))
     return waiting
 
 

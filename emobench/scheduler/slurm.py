@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, InvalidInput, Problem, SubmissionRefused
-from emobench.core.job_id import read_local_job_id, read_slurm_job_id
+from emobench.core.job_id import (
+    format_server_id,
+    get_queue_id,
+    read_local_job_id,
+    read_slurm_job_id,
+)
 from emobench.core.output import say
 from emobench.core.plan import (
     Plan,
+    get_placement,
     get_replica_number,
     get_server_name,
     list_blocks,
@@ -28,7 +34,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check
 from emobench.core.times import to_iso
 from emobench.scheduler.interface import Accounts, JobState, OwnJob, Scheduler, is_live
-from emobench.scheduler.job_comment import JobComment, find_run_in_comment, read_comment
+from emobench.scheduler.job_comment import SEPARATOR, JobComment, find_run_in_comment, read_comment
 from emobench.scheduler.render import (
     CLEANUP_SCRIPT,
     build_server_arguments,
@@ -104,7 +110,7 @@ class SlurmScheduler(Scheduler):
                 run_dir.successor(server).unlink(missing_ok=True)
             pair = find_first_pair(plan, servers)
             if pair:
-                note(*_submit_pair(executor, run_dir, pair))
+                note(*_submit_pair(executor, plan, run_dir, pair))
             for server in servers:
                 if server not in pair:
                     note(_submit_server(executor, run_dir, server))
@@ -116,8 +122,9 @@ class SlurmScheduler(Scheduler):
                     continue
                 options = [format_array_option(plan, block, cells)]
                 needed = list_needed_servers(block.assistant)
-                if ids := [waiting[server] for server in needed if server in waiting]:
-                    options.append(f"--dependency=after:{':'.join(ids)}")
+                ids = [get_queue_id(waiting[server]) for server in needed if server in waiting]
+                if ids:
+                    options.append(f"--dependency=after:{':'.join(dict.fromkeys(ids))}")
                 script = name_array_script(block.name)
                 job = make_record(JobKind.ARRAY, block.name, "", script, cells=tuple(cells))
                 note(sbatch(executor, run_dir, job, options))
@@ -171,9 +178,9 @@ class SlurmScheduler(Scheduler):
     ) -> list[JobRecord]:
         plan = load_plan(run_dir)
         executor = _make_executor(run_dir, plan)
-        options = [f"--dependency=after:{after}"] if after else []
+        options = [f"--dependency=after:{get_queue_id(after)}"] if after else []
         if pair := find_first_pair(plan, taking_over) if len(taking_over) > 1 else ():
-            return _submit_pair(executor, run_dir, pair, taking_over)
+            return _submit_pair(executor, plan, run_dir, pair, taking_over)
         for instance in taking_over:
             script = name_server_script(get_server_name(instance))
             if '"$@"' not in (run_dir.scripts / script).read_text(encoding="utf-8"):
@@ -189,7 +196,7 @@ class SlurmScheduler(Scheduler):
         return bool(pair) and Path(partner.script).name == name_server_script(partner.name)
 
     def replace_queued(self, run_dir: RunDir, job: JobRecord, instead: Sequence[JobRecord]) -> bool:
-        after = ":".join(server.job_id for server in instead)
+        after = ":".join(dict.fromkeys(get_queue_id(server.job_id) for server in instead))
         blocks = list_blocks(load_plan(run_dir), job.name)
         for array in self._read_own_jobs(run_dir, JobKind.ARRAY):
             if array.name in blocks:
@@ -197,7 +204,7 @@ class SlurmScheduler(Scheduler):
                 # stay as they are; one that cannot be changed waits as a cell.
                 change = [f"JobId={array.job_id}", f"Dependency=after:{after}"]
                 run_command(["scontrol", "update", *change])
-        run_command(["scancel", "--state=PENDING", job.job_id])
+        run_command(["scancel", "--state=PENDING", get_queue_id(job.job_id)])
         return not is_live(self.ask_states([job]).get(job.job_id))
 
     def find_jobs(self, plan: Plan, run_dir: RunDir) -> list[JobRecord]:
@@ -221,23 +228,31 @@ class SlurmScheduler(Scheduler):
             if comment.kind is JobKind.ARRAY and (block := blocks.get(comment.name)):
                 cells = tuple(block.cells[index] for index in job.indices if index < block.size)
                 record = replace(record, cells=cells)
-            found.append(record)
+            names = comment.name.split(SEPARATOR)
+            if len(names) == 1:
+                found.append(record)
+                continue
+            for place, name in enumerate(names):
+                own = format_server_id(job.job_id, place)
+                found.append(replace(record, name=name, job_id=own))
         return found
 
     def ask_states(self, jobs: Sequence[JobRecord]) -> dict[str, JobState]:
         """Return the state by job id; the tasks of arrays stand as '<job id>_<index>'."""
-        return ask_slurm_states(sorted({job.job_id for job in jobs}))
+        ids = {job.job_id: get_queue_id(job.job_id) for job in jobs}
+        states = ask_slurm_states(sorted(set(ids.values())))
+        return states | {own: states[queued] for own, queued in ids.items() if queued in states}
 
     def find_live(self, jobs: Sequence[JobRecord]) -> list[JobRecord]:
-        alive = find_live_arrays(sorted({job.job_id for job in jobs}))
-        return [job for job in jobs if job.job_id in alive]
+        alive = find_live_arrays(sorted({get_queue_id(job.job_id) for job in jobs}))
+        return [job for job in jobs if get_queue_id(job.job_id) in alive]
 
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
-        cancel_slurm([job.job_id for job in jobs])
+        cancel_slurm([get_queue_id(job.job_id) for job in jobs])
 
     def is_of(self, job: JobRecord, run_dir: RunDir) -> bool:
         """Judge by its comment, or where that is none of ours, by the script that was submitted."""
-        queued = find_queued_command(job.job_id)
+        queued = find_queued_command(get_queue_id(job.job_id))
         if queued is None:
             return True
         if (owner := find_run_in_comment(queued.comment)) is not None:
@@ -245,7 +260,7 @@ class SlurmScheduler(Scheduler):
         return not queued.script or Path(queued.script).is_relative_to(run_dir.path)
 
     def withdraw(self, job: JobRecord) -> None:
-        run_command(["scancel", job.job_id])
+        run_command(["scancel", get_queue_id(job.job_id)])
 
     def set_throttle(self, arrays: Sequence[JobRecord], throttle: int) -> None:
         """Set the throttle of each array."""
@@ -273,7 +288,9 @@ class SlurmScheduler(Scheduler):
             self.cancel(left)
 
     def ask_accounts(self, job_ids: Sequence[str]) -> Accounts:
-        return ask_slurm_accounts(job_ids)
+        accounts = ask_slurm_accounts(sorted({get_queue_id(job_id) for job_id in job_ids}))
+        rows = {job_id: accounts.rows.get(get_queue_id(job_id), []) for job_id in job_ids}
+        return replace(accounts, rows={**accounts.rows, **rows})
 
     def find_max_array_size(self, profile: ClusterProfile) -> int:
         """Return the profile's word, or the site's."""
@@ -324,7 +341,7 @@ class SlurmScheduler(Scheduler):
         return bool(read_slurm_job_id())
 
     def ask_own_job(self) -> OwnJob:
-        return ask_own_job(read_slurm_job_id())
+        return ask_own_job(get_queue_id(read_slurm_job_id()))
 
     def requeue_if_preempted(self) -> bool:
         """Requeue this job where it was preempted: one that ends by itself within the time it is
@@ -378,6 +395,8 @@ def _make_executor(run_dir: RunDir, plan: Plan) -> ScriptExecutor:
 
 
 def _find_script(job: JobComment) -> str:
+    if SEPARATOR in job.name:
+        return name_pair_script(job.name.split(SEPARATOR)[1])
     if job.kind is JobKind.SERVER:
         return name_server_script(get_server_name(job.name))
     return CLEANUP_SCRIPT if job.kind is JobKind.CLEANUP else name_array_script(job.name)
@@ -403,12 +422,13 @@ def _submit_server(
 
 def _submit_pair(
     executor: ScriptExecutor,
+    plan: Plan,
     run_dir: RunDir,
     pair: Sequence[str],
     taking_over: Mapping[str, str] | None = None,
 ) -> list[JobRecord]:
-    """Submit two servers as one heterogeneous job, and return the records of its parts, whose ids
-    are consecutive."""
+    """Submit two servers as one job, and return a record of each; the ids of a heterogeneous job's
+    parts are consecutive."""
     script = name_pair_script(pair[1])
     earlier = [(taking_over or {}).get(name, "") for name in pair]
     first, second = (
@@ -416,7 +436,11 @@ def _submit_pair(
         for name, job_id in zip(pair, earlier, strict=True)
     )
     first = sbatch(executor, run_dir, first, arguments=earlier if any(earlier) else ())
-    return [first, replace(second, job_id=str(int(first.job_id) + 1))]
+    if get_placement(plan) == "together":
+        ids = [format_server_id(first.job_id, place) for place in (0, 1)]
+    else:
+        ids = [first.job_id, str(int(first.job_id) + 1)]
+    return [replace(first, job_id=ids[0]), replace(second, job_id=ids[1])]
 
 
 def sbatch(

@@ -9,6 +9,7 @@ from functools import partial
 from emobench.core.plan import (
     USER_SERVER,
     Plan,
+    get_placement,
     get_server_name,
     list_needed_servers,
     list_roles,
@@ -18,6 +19,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.times import to_seconds
 from emobench.scheduler.cost import Conversation, Cost, JobRun, Mark, compute_cost
 from emobench.scheduler.interface import Accounts, JobState, is_live
+from emobench.scheduler.render import list_pairs, shares_cards
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.store.endpoints import describe_privacy, read_endpoint
 from emobench.store.events import Event, read_events
@@ -79,7 +81,8 @@ def find_partners(plan: Plan, started: Collection[str]) -> dict[str, list[str]]:
 
 
 def count_accelerators(plan: Plan, server: str) -> int:
-    """Return how many cards a server's job holds; none where the profile asks for none."""
+    """Return how many cards a server's job holds; none where the profile asks for none, and for the
+    user's server none where it shares the assistant's."""
     model = list_servers(plan.sweep).get(get_server_name(server))
     if model is None:
         return 0
@@ -87,6 +90,8 @@ def count_accelerators(plan: Plan, server: str) -> int:
     if profile.one_machine:
         return 0 if profile.accelerator == "none" else model.accelerators
     user = get_server_name(server) == USER_SERVER
+    if user and any(shares_cards(plan, pair) for pair in list_pairs(plan)[:1]):
+        return 0
     resources = profile.user_server if user else profile.assistant_server
     return 0 if resources.gres is None else model.accelerators
 
@@ -146,6 +151,8 @@ class _Reader:
         """Return cards as accounted, or as planned where the site does not account for this
         GRES."""
         profile = self._plan.profile
+        if get_placement(self._plan) == "together":
+            return planned  # the job's cards are those of both servers
         user = get_server_name(server) == USER_SERVER
         resources = profile.user_server if user else profile.assistant_server
         name = (resources.gres or "").split(":")[0]

@@ -9,11 +9,12 @@ in order. A crash ends that chain.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import write_json
+from emobench.core.job_id import get_queue_id
 from emobench.core.output import say
 from emobench.core.plan import Plan
 from emobench.core.poller import Poller
@@ -23,7 +24,7 @@ from emobench.core.times import now
 from emobench.llm.engine_metrics import ask_load
 from emobench.scheduler.interface import OwnJob, Scheduler
 from emobench.scheduler.schedulers import find_scheduler
-from emobench.serving.resubmission import count_never_ready
+from emobench.serving.resubmission import count_never_ready, hold_submission
 from emobench.store.endpoints import Endpoint, publish, read_endpoint
 from emobench.store.jobs import JobRecord, add_jobs, read_jobs
 
@@ -154,8 +155,7 @@ class Succession:
         jobs = read_jobs(self._run_dir)
         if self.successor is None:
             # A job that was requeued finds the successor that it had submitted before.
-            known = [job for job in jobs if job.takes_over == self._job_id]
-            self.successor = known[-1] if known else None
+            self.successor = self._find_known(jobs)
         if self.successor is not None and self._scheduler.find_live([self.successor]):
             return True
         if (tried := count_never_ready(self._run_dir, self._instance)) > MAX_SUCCESSORS:
@@ -166,6 +166,11 @@ class Succession:
             )
             return True
         return self._submit(recorded=any(job.job_id == self._job_id for job in jobs))
+
+    def _find_known(self, jobs: Sequence[JobRecord]) -> JobRecord | None:
+        """Return the newest successor on record."""
+        own = [job for job in jobs if job.name == self._instance]
+        return next((job for job in reversed(own) if job.takes_over == self._job_id), None)
 
     def _is_time(self, own: OwnJob) -> bool:
         """Return whether no more than the lead is left of this job."""
@@ -179,18 +184,30 @@ class Succession:
     def _submit(self, recorded: bool) -> bool:
         """Submit a successor; return whether that was done."""
         try:
-            (job,) = self._scheduler.submit_successors(
-                self._run_dir, {self._instance: self._job_id}
-            )
+            with hold_submission(self._run_dir):
+                jobs = read_jobs(self._run_dir)
+                # Servers that are one job have one successor, whichever of them submits it.
+                number = get_queue_id(self._job_id)
+                shared = number if number != self._job_id else ""
+                if shared and (known := self._find_known(jobs)):
+                    self.successor = known
+                    return True
+                taking_over = {self._instance: self._job_id}
+                taking_over |= {
+                    job.name: job.job_id
+                    for job in jobs
+                    if shared and get_queue_id(job.job_id) == shared
+                }
+                submitted = self._scheduler.submit_successors(self._run_dir, taking_over)
+                if recorded:
+                    # One that was submitted by hand has no record, and its arrays have none either.
+                    add_jobs(self._run_dir, submitted)
         except EmobenchError as error:
             self._say(f"cannot submit a successor: {error}")
             return False
         self._submitted += 1
-        self.successor = job
-        if recorded:
-            # One that was submitted by hand has no record, and its arrays have none either.
-            add_jobs(self._run_dir, [job])
-        self._say(f"job {job.job_id} is to take over before this one's time limit")
+        self.successor = next(job for job in submitted if job.name == self._instance)
+        self._say(f"job {self.successor.job_id} is to take over before this one's time limit")
         return True
 
     def _say(self, text: str) -> None:

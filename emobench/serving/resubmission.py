@@ -46,7 +46,7 @@ def go_back_into_queue(
     starts servers together, and the partner's own job is taken back. Raises EmobenchError where a
     command has the run, or Slurm refuses.
     """
-    with _hold_submission(run_dir):
+    with hold_submission(run_dir):
         jobs = read_jobs(run_dir)
         done = [job for job in jobs if job.takes_over == job_id and job.name == instance]
         if done := scheduler.find_live(done):
@@ -80,7 +80,7 @@ def bring_back(location: ServerLocation, schedulers: Schedulers = SCHEDULERS) ->
     if location.lease:
         return ""
     run_dir, instance = location.run_dir, location.instance
-    with suppress(EmobenchError, OSError), _hold_submission(run_dir):
+    with suppress(EmobenchError, OSError), hold_submission(run_dir):
         jobs = read_jobs(run_dir)
         own = [job for job in jobs if job.kind is JobKind.SERVER and job.name == instance]
         if not own:
@@ -110,5 +110,7 @@ def _may_return(location: ServerLocation, last: JobRecord, state: JobState | Non
     return state.state in _ENDED_BY_SITE or (left and state.state in ("COMPLETED", "GONE"))
 
 
-def _hold_submission(run_dir: RunDir) -> AbstractContextManager[None]:
+def hold_submission(run_dir: RunDir) -> AbstractContextManager[None]:
+    """Be the only one that submits jobs of the run, commands included. Raises Held where another
+    stays so."""
     return hold(run_dir.submission_lock, "submits or cancels jobs of this run", PATIENCE_S)

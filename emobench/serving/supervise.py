@@ -20,6 +20,7 @@ from pathlib import Path
 
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.files import write_bytes_atomic
+from emobench.core.job_id import get_queue_id
 from emobench.core.output import print_tracebacks_visibly, say, warn
 from emobench.core.ownership import open_own_run_dir
 from emobench.core.plan import USER_SERVER, Plan, list_servers, load_plan, name_instance
@@ -42,7 +43,7 @@ from emobench.serving.partners import look_at_partners
 from emobench.serving.readiness import Readiness
 from emobench.serving.resubmission import go_back_into_queue
 from emobench.serving.shutdown_policy import BUDGET_CHECK_S, ShutdownPolicy
-from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, load_api_key
+from emobench.store.endpoints import HEARTBEAT_S, Endpoint, State, load_api_key, read_endpoint
 from emobench.store.events import EventLog
 from emobench.store.hosted_keys import find_hosted_key, hide_keys, list_key_variables
 
@@ -197,6 +198,7 @@ class Supervisor:
         timing: Timing,
         replica: int = 1,
         takes_over: str = "",
+        after: str = "",
     ) -> None:
         model = list_servers(plan.sweep).get(server)
         if model is None:
@@ -235,6 +237,7 @@ class Supervisor:
         leases = LeaseDemand(run_dir, instance, timing.queue_check_s)
         self._scheduler, self._job_id = scheduler, job_id
         self._is_back, self._next_try = False, 0.0
+        self._after = after
         self._policy = ShutdownPolicy(
             run_dir,
             need,
@@ -291,6 +294,8 @@ class Supervisor:
     def _serve(self) -> str:
         """Serve; return why the server left. Raises Failed."""
         restarts = 0
+        if self._after and not self._wait_for_neighbour(self._after):
+            return self._reason
         while True:
             problem = self._start()
             if not problem:
@@ -317,6 +322,21 @@ class Supervisor:
                 return self._reason
             if self._was_ready:
                 self._deadline = time.monotonic() + self._limit_s
+
+    def _wait_for_neighbour(self, server: str) -> bool:
+        """Wait until a server that shares this one's cards has loaded: vLLM measures what is free
+        of a card while it loads, and ends where that changes. Return whether to go on."""
+        words = f"waits until {server}, with which it shares cards, has loaded"
+        self._announcer.publish("starting", words)
+        while not self._should_leave():
+            other = read_endpoint(self._run_dir, server)
+            job = get_queue_id(other.job_id) if other is not None else ""
+            if other is not None and job == get_queue_id(self._job_id) and other.is_loaded:
+                self._deadline = time.monotonic() + self._limit_s
+                return True
+            self._announcer.publish_if_due("starting", words)
+            self._wakeable.sleep(self._timing.probe_s)
+        return False
 
     def _pause(self, seconds: float, why: str) -> bool:
         """Wait before another start; whether it is still wanted then."""
@@ -482,6 +502,7 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--server", required=True, help="user or assistant_<name>")
     parser.add_argument("--replica", type=int, default=1, help="which of several, from 1")
+    parser.add_argument("--after", default="", metavar="SERVER", help="load after this one")
     parser.add_argument("--takes-over", default="", metavar="JOB", help="whose successor it is")
     arguments = parser.parse_args(argv)
     print_tracebacks_visibly()
@@ -489,9 +510,9 @@ def main(argv: Sequence[str] | None = None, timing: Timing | None = None) -> int
         run_dir = open_own_run_dir(arguments.run_dir)
         plan = load_plan(run_dir)
         server, replica = arguments.server, arguments.replica
-        takes_over = arguments.takes_over
+        takes_over, after = arguments.takes_over, arguments.after
         timing = timing or Timing()
-        return Supervisor(plan, run_dir, server, timing, replica, takes_over).run()
+        return Supervisor(plan, run_dir, server, timing, replica, takes_over, after).run()
     except EmobenchError as error:
         warn(error)
         return error.exit_code

@@ -92,6 +92,11 @@ class Endpoint:
         return self.state == "ready" and not self.is_stale
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether it is ready, or has ended: it does not load any more."""
+        return self.state != "starting"
+
+    @property
     def is_over(self) -> bool:
         """Whether it ended by its own word, and comes back by a new submission only."""
         return self.state == "failed" or (self.state == "left" and self.final)

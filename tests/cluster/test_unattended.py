@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,33 @@ def test_servers_wait_in_the_queue_for_cells_that_are_held_there(site: Site) -> 
     for job in ("scripted", "cleanup"):
         site.lab.run("scontrol", "release", site.job(job))
     ended_by_itself(site)
+
+
+def test_both_servers_as_one_job_have_cards_of_their_own(site: Site) -> None:
+    site.profile["placement"] = "together"
+    site.profile["assistant_server"] = site.profile["user_server"]
+    site.profile["server_setup"] = ['echo "its cards: $CUDA_VISIBLE_DEVICES"']
+    assert site.sweep(tasks="0-9", latency=500, cards=1, more=IDLE).returncode == 0
+    user, assistant = site.job("user"), site.job("assistant_scripted")
+    job = user.removesuffix(".0")
+    assert (user, assistant) == (f"{job}.0", f"{job}.1")
+    site.wait_for_cell()
+    # Its successor is one job as well, whichever of the two submits it.
+    site.lab.run("scontrol", "update", f"JobId={job}", "EndTime=now+150")
+    until(lambda: site.job("user") != user, "the hand-over", 240, poll=0.3)
+    ended_by_itself(site)
+    again = site.job("user").removesuffix(".0")
+    assert site.job("assistant_scripted") == f"{again}.1"
+    logs = site.folder / "logs"
+    shown = [
+        re.findall("its cards: (.*)", (logs / name).read_text())
+        for name in (f"user_vllm_{user}.out", f"assistant_vllm_{assistant}.out")
+    ]
+    assert sorted(shown) == [["0"], ["1"]]
+    cost = site.status()["cost"]
+    accounted = site.lab.ask("sacct", "-nPX", "-j", f"{job},{again}", "-o", "ElapsedRaw").split()
+    hours = 2 * sum(map(int, accounted)) / 3600
+    assert cost["accelerator_hours"] == pytest.approx(hours, rel=0.1)
 
 
 @pytest.mark.skipif(os.environ.get("EMOBENCH_FULL") != "1", reason="takes a quarter of an hour")

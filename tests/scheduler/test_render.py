@@ -33,7 +33,7 @@ LARGE = VllmModel(
     nodes=2,
     tool_call_parser="llama3_json",
 )
-PLANS = ["cuda", "gaudi", "scripted", "nodes", "enroot", "hetjob"]
+PLANS = ["cuda", "gaudi", "scripted", "nodes", "enroot", "hetjob", "together", "one-card"]
 SHIPPED = ["cuda", "cuda-container", "sol-gaudi"]
 
 
@@ -48,6 +48,15 @@ def _plan(profile: str) -> Plan:
         shorter = GAUDI.assistant_server.model_copy(update={"time": "1:00:00"})
         site = GAUDI.model_copy(update={"placement": "hetjob", "assistant_server": shorter})
         return make_plan(site, "/scratch/me/logs")
+    if profile == "together":
+        together = GAUDI.model_copy(update={"placement": "together"})
+        return make_plan(together, "/scratch/me/logs")
+    if profile == "one-card":
+        half = ASSISTANT.model_copy(update={"gpu_memory_utilization": 0.45})
+        site = CUDA.model_copy(update={"assistant_server": CUDA.user_server})
+        plan = make_plan(site, "/scratch/me/logs", half, {"a": half})
+        sweep = plan.sweep.model_copy(update={"placement": "together"})
+        return plan.model_copy(update={"sweep": sweep})
     if profile == "enroot":
         container = Container(
             runtime="enroot",

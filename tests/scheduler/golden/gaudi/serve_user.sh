@@ -15,7 +15,9 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
   cards="${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-}}"
   if [ -z "$cards" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
     # A GRES that is not called gpu sets no variable.
-    cards="$(scontrol show job -d "${EMOBENCH_JOB_ID:-$SLURM_JOB_ID}" |
+    job="${EMOBENCH_JOB_ID:-$SLURM_JOB_ID}"
+    job="${job%.*}"
+    cards="$(scontrol show job -d "$job" |
       sed -n 's/.*Nodes=\([^ ]*\) .*(IDX:\([0-9,-]*\)).*/\1 \2/p' |
       while read -r nodes indices; do
         if scontrol show hostnames "$nodes" | grep -qxF "${SLURMD_NODENAME:-$(hostname -s)}"; then
@@ -23,13 +25,15 @@ if [ -z "${HABANA_VISIBLE_MODULES:-}" ]; then
         fi
       done | head -n 1)"
   fi
-  mapped="$(hl-smi -Q index,module_id -f csv | awk -F', *' -v cards="$cards" '
+  mapped="$(hl-smi -Q index,module_id -f csv | awk -F', *' -v cards="$cards" -v first="${EMOBENCH_FIRST_CARD:--1}" '
     $1 ~ /^[0-9]+$/ && $2 ~ /^[0-9]+[ \r]*$/ { module[$1] = $2 + 0 }
     END {
       parts = split(cards, part, ",")
       for (p = 1; p <= parts; p++) {
         ends = split(part[p], range, "-")
         for (card = range[1] + 0; card <= range[ends] + 0; card++) {
+          # Of a job that is two servers each has a part.
+          if (first >= 0 && (seen++ < first || found == 2)) continue
           if (!(card in module)) exit 1
           comma = found++ ? "," : ""
           modules = modules comma module[card]
