@@ -166,14 +166,14 @@ def test_servers_wait_in_the_queue_for_cells_that_are_held_there(site: Site) -> 
 def test_both_servers_as_one_job_have_cards_of_their_own(site: Site) -> None:
     site.profile["placement"] = "together"
     site.profile["assistant_server"] = site.profile["user_server"]
-    site.profile["server_setup"] = ['echo "its cards: $CUDA_VISIBLE_DEVICES"']
-    assert site.sweep(tasks="0-9", latency=500, cards=1, more=IDLE).returncode == 0
+    site.profile["client_setup"] = ['echo "its cards: $CUDA_VISIBLE_DEVICES"']
+    assert site.sweep(tasks="0-9", latency=3000, cards=1, more=IDLE).returncode == 0
     user, assistant = site.job("user"), site.job("assistant_scripted")
     job = user.removesuffix(".0")
     assert (user, assistant) == (f"{job}.0", f"{job}.1")
     site.wait_for_cell()
     # Its successor is one job as well, whichever of the two submits it.
-    site.lab.run("scontrol", "update", f"JobId={job}", "EndTime=now+150")
+    site.lab.run("scontrol", "update", f"JobId={job}", "EndTime=now+115")
     until(lambda: site.job("user") != user, "the hand-over", 240, poll=0.3)
     ended_by_itself(site)
     again = site.job("user").removesuffix(".0")
