@@ -93,7 +93,7 @@ def test_one_partner_of_several_is_enough(tmp_path: Path) -> None:
     assert queued is not None and queued.server == A
     # One whose cells are done is none any more.
     for cell in load_plan(run_dir).blocks[0].cells:
-        finish_cell(run_dir, cell)
+        finish_cell(run_dir, cell, expected=6, finished=6)
     queued = look(run_dir, j1="RUNNING", j2="PENDING", j4="PENDING", j3="PENDING").queued
     assert queued is not None and queued.server == b
 
