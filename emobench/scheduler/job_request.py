@@ -7,10 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from emobench.config.capacity import get_throttle
-from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
-from emobench.core.plan import USER_SERVER, Plan, list_needed_servers, list_servers
+from emobench.core.cluster import ClusterProfile, JobResources, Placement, ServerResources
+from emobench.core.plan import (
+    USER_SERVER,
+    Plan,
+    get_placement,
+    list_needed_servers,
+    list_servers,
+)
 from emobench.core.wording import pluralise
-from emobench.scheduler.render import parse_limit_s
+from emobench.scheduler.render import list_pairs, parse_limit_s, shares_cards
 
 Amounts = Mapping[str, int]
 """By what is counted: a TRES as sacctmgr names it (`cpu`, `mem` in MB, `node`, `gres/gpu`), `jobs`
@@ -78,26 +84,34 @@ def request_typical(profile: ClusterProfile) -> list[JobRequest]:
         request_server("user", user, int(user.gres is not None)),
         request_server("assistant", assistant, int(assistant.gres is not None)),
     ]
-    return [*place_servers(profile, servers), request_cell(profile.array)]
+    return [*place_servers(profile.placement, servers, share=True), request_cell(profile.array)]
 
 
-def place_servers(profile: ClusterProfile, servers: Sequence[JobRequest]) -> list[JobRequest]:
-    """Return the jobs that the servers are, by the profile's `placement`: one for all of them, or
-    one for each (the parts of a heterogeneous job count each by itself).
-
-    Servers of one job that have a card each may share it: the least that such a job asks for.
-    """
-    if str(profile.placement) != "together" or len(servers) < 2:
+def place_servers(
+    placement: Placement, servers: Sequence[JobRequest], share: bool = False
+) -> list[JobRequest]:
+    """Return the jobs that the servers are: where they are placed together the first two are one,
+    with the cards of one of them if they `share` them. The parts of a heterogeneous job count each
+    by itself."""
+    if placement != "together" or len(servers) < 2:
         return list(servers)
-    cards = [sum_up([each], key) for each in servers for key in each.amounts if "gres/" in key]
-    combine = max if max(cards, default=0) <= 1 else sum
-    keys = dict.fromkeys(key for each in servers for key in each.amounts)
-    amounts = {key: combine(each.amounts.get(key, 0) for each in servers) for key in keys}
+    pair, others = servers[:2], servers[2:]
+    keys = dict.fromkeys(key for each in pair for key in each.amounts)
+    amounts = {
+        key: (max if share and "gres/" in key else sum)(each.amounts.get(key, 0) for each in pair)
+        for key in keys
+    }
     amounts |= {"jobs": 1, "submit": 1, "node": 1}
-    if walls := [each.amounts["wall"] for each in servers if "wall" in each.amounts]:
+    if walls := [each.amounts["wall"] for each in pair if "wall" in each.amounts]:
         amounts["wall"] = min(walls)
-    who = " and ".join(each.who for each in servers)
-    return [JobRequest(who, servers[0].resources, amounts)]
+    who = " and ".join(each.who for each in pair)
+    return [JobRequest(who, pair[0].resources, amounts), *others]
+
+
+def place_planned_servers(plan: Plan, servers: Sequence[JobRequest]) -> list[JobRequest]:
+    """Return the jobs that servers of the plan are."""
+    share = any(shares_cards(plan, pair) for pair in list_pairs(plan)[:1])
+    return place_servers(get_placement(plan), servers, share)
 
 
 def request_servers(plan: Plan) -> dict[str, JobRequest]:
@@ -125,14 +139,14 @@ def list_needed_at_once(plan: Plan) -> list[list[JobRequest]]:
     for assistant in plan.sweep.assistants:
         names = [name for name in list_needed_servers(assistant) if name in servers]
         own = [replace(servers[name], count=1) for name in names if not models[name].reuse]
-        needed.append([*place_servers(plan.profile, own), request_cell(plan.profile.array)])
+        needed.append([*place_planned_servers(plan, own), request_cell(plan.profile.array)])
     return needed
 
 
 def list_wanted_at_once(plan: Plan) -> list[JobRequest]:
     """Return all jobs that would run at once if nothing were in the way."""
     cells = sum(min(get_throttle(plan), block.size) for block in plan.blocks)
-    servers = place_servers(plan.profile, list(request_servers(plan).values()))
+    servers = place_planned_servers(plan, list(request_servers(plan).values()))
     return [*servers, request_cell(plan.profile.array, cells)]
 
 

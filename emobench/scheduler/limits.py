@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
-from emobench.core.cluster import JobResources, Placement
+from emobench.core.cluster import JobResources
 from emobench.core.site_check import Check, failed, warning
 from emobench.core.wording import pluralise
 from emobench.scheduler.job_request import (
@@ -57,8 +57,6 @@ ASSOCIATION_COLUMNS = (
     *ASSOCIATION_LIMITS,
 )
 QOS_COLUMNS = ("name", "flags", *QOS_LIMITS)
-CAN_SHARE_CARD = "together" in get_args(Placement)
-"""Whether a profile can have both servers in one job, on one card."""
 NOT_ADDED = ("submit", "node")
 """What jobs that run at once do not add up to: the queue's length has a check of its own, and jobs
 share nodes."""
@@ -439,9 +437,12 @@ def describe_remedy(
         if len(servers) <= bound.limit:
             fewer = _share_out(bound.limit, servers)
             ways.append(f"give them fewer cards (tensor_parallel): {fewer}")
-        elif len(servers) > 1 and CAN_SHARE_CARD:
-            ways.append("use placement: together with tensor_parallel: 1 (both models on one card)")
-    elif bound.key == "jobs" and len(servers) > 1 and bound.limit > 1 and CAN_SHARE_CARD:
+        elif len(servers) > 1:
+            ways.append(
+                "use placement: together with tensor_parallel: 1 and gpu_memory_utilization: 0.45 "
+                "of both (both models on one card)"
+            )
+    elif bound.key == "jobs" and len(servers) > 1 and bound.limit > 1:
         ways.append("use placement: together, by which both servers are one job")
     elif bound.key == "wall":
         ways.append(f"write time: {bound.limit // 60} or less in the profile")

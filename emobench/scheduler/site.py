@@ -20,7 +20,7 @@ from emobench.scheduler.job_request import (
     JobRequest,
     list_needed_at_once,
     list_wanted_at_once,
-    place_servers,
+    place_planned_servers,
     request_cell,
     request_servers,
     request_typical,
@@ -178,7 +178,7 @@ def check_plan(
     submitted = Counter(get_server_name(name) for name in servers)
     arrays = [request_cell(profile.array, len(cells)) for cells in missing.values() if cells]
     yield from check_submission(
-        place_servers(profile, [replace(requests[n], count=k) for n, k in submitted.items()]),
+        place_planned_servers(plan, [replace(requests[n], count=k) for n, k in submitted.items()]),
         arrays,
         site.find_bounds,
     )

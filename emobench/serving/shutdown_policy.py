@@ -131,12 +131,13 @@ class ShutdownPolicy:
         self._queued_since = self._queued_since or now
         return look.queued if now - self._queued_since >= self._queue_patience_s else None
 
-    def explain_idleness(self) -> str:
-        """Return that nobody has used the server for too long; empty while it stays. A cell that
-        needs it after all has it started again."""
+    def explain_idleness(self, comes_back: bool = False) -> str:
+        """Return that nobody has used the server for too long; empty while it stays. Whether it
+        `comes_back` where a cell needs it after all, says the caller."""
         about_to_go_back = self._queued_since is not None and not self.cannot_go_back
         if not self._is_idle or self.kept_until or self.closing or about_to_go_back:
             return ""
+        self.final = self.final or not comes_back
         limit = pluralise(self._need.plan.sweep.idle_limit_min, "minute")
         return f"idle for {limit} (idle_limit_min)"
 

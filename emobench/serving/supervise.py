@@ -446,7 +446,7 @@ class Supervisor:
             or self._handover.explain_leaving()
             or self._policy.explain_leaving()
             or self._go_back()
-            or self._policy.explain_idleness()
+            or self._policy.explain_idleness(comes_back=self._scheduler.hands_over())
         )
         if not self._reason and self._policy.outlasts_job:
             self._handover.poll()

@@ -133,15 +133,13 @@ class _Queue:
         self._asked = float("-inf")
 
     def is_gone(self, location: ServerLocation, endpoint: Endpoint) -> bool:
-        """Return whether it ended by its own word, and no other job of it is alive: its successor
-        may be. One that left, though not for good, is gone where nobody knows of a job of it."""
-        if endpoint.state not in ("failed", "left"):
+        """Return whether it ended for good, and no other job of it is alive: its successor may
+        be."""
+        if not endpoint.is_over:
             return False
         if time.monotonic() - self._asked >= JOB_CHECK_S or location not in self._states:
             self._ask()
         job_id, state = self._states[location]
-        if not endpoint.is_over:
-            return not job_id
         return job_id in ("", endpoint.job_id) or state is None or not state.live
 
     def describe_end(self) -> str:

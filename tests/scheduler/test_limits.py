@@ -23,7 +23,6 @@ from emobench.scheduler.job_request import (
     request_server,
 )
 from emobench.scheduler.limits import (
-    CAN_SHARE_CARD,
     Accounting,
     Bound,
     RunningJob,
@@ -176,7 +175,7 @@ def test_what_never_fits_is_an_error_with_the_sum_and_a_remedy() -> None:
     )
     assert two.hint == "give them fewer cards (tensor_parallel): user 1, assistant 1"
     (one,) = check(pair(1, 1), gpu=1)
-    assert ("placement: together with tensor_parallel: 1" in one.hint) == CAN_SHARE_CARD
+    assert "placement: together with tensor_parallel: 1" in one.hint
     (jobs,) = check(pair(1, 1), jobs=2)
     assert jobs.message.startswith("user + assistant + cell: 3 jobs > your limit of 2 jobs")
     (cpus,) = check(pair(2, 1), cpu=13)
@@ -272,8 +271,9 @@ def test_a_server_over_nodes_and_one_that_may_be_shared() -> None:
 
 def test_servers_of_one_job_count_as_one_and_may_share_a_card() -> None:
     together = CUDA.model_copy(update={"placement": "together"})
-    small = USER.model_copy(update={"tensor_parallel": 1})
-    ((one, _),) = list_needed_at_once(make_plan(together, user=small))
+    small = USER.model_copy(update={"tensor_parallel": 1, "gpu_memory_utilization": 0.45})
+    half = {"qwen3-4b": ASSISTANT.model_copy(update={"gpu_memory_utilization": 0.45})}
+    ((one, _),) = list_needed_at_once(make_plan(together, user=small, assistants=half))
     assert (str(one), one.amounts["jobs"], one.amounts["gres/gpu"]) == (
         *("user and assistant qwen3-4b", 1, 1),
     )

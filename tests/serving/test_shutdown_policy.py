@@ -146,11 +146,14 @@ def test_loading_and_silence_count_as_no_idleness(
     server.observe(False)
     clock.now += 3600
     server.observe(False)
-    for limit, said in ((0, ""), (60, "idle for 60 minutes (idle_limit_min)")):
-        change(run_dir, idle_limit_min=limit)
-        assert server.explain_leaving() == ""
-        assert server.explain_idleness() == said
-    assert not server.final  # a cell that needs it has it started again
+    change(run_dir, idle_limit_min=0)
+    assert (server.explain_leaving(), server.explain_idleness()) == ("", "")
+    change(run_dir, idle_limit_min=60)
+    idle = "idle for 60 minutes (idle_limit_min)"
+    assert (server.explain_leaving(), server.explain_idleness(comes_back=True)) == ("", idle)
+    assert not server.final
+    assert server.explain_idleness() == idle
+    assert server.final
 
 
 class Calendar:
