@@ -133,7 +133,7 @@ lock: $(VENV)/.installed-uv ## Write locks/ from pyproject.toml's ranges, and do
 reference: venv ## Write docs' tables of keys and the JSON schema from the models
 	@$(BIN)/python -m emobench.config.reference
 
-bench: venv ## Measure speed, memory and bytes against stock (about 5 minutes)
+bench: venv ## Measure speed, memory and bytes against stock (about 10 minutes)
 	@$(BIN)/python -m performance
 
 validate-statistics: venv ## Simulate what docs/statistics.md says of the intervals (about two minutes)

@@ -15,6 +15,8 @@ MEASUREMENTS = (
     "store_bytes",
     "expand_and_render",
     "findings",
+    "timed_server",
+    "accelerator_hours",
 )
 
 
