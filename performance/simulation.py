@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from emobench.benchmarks.tasks import load_env
-from emobench.llm.concurrency import ConcurrencyController, EngineSample
+from emobench.llm.concurrency import INITIAL, ConcurrencyController, EngineSample
 from emobench.llm.transport import Role
 from emobench.runner.order import predict_lengths
 from emobench.runner.pace import HEADROOM, LEAST_HEADROOM, LOOK_S
@@ -200,13 +200,14 @@ class Simulation:
         roles: list[tuple[Role, str, Sequence[ServerSpec]]] = [("user", "user", study.users)]
         roles += [("assistant", name, specs) for name, specs in study.assistants.items()]
         controlled = study.pacing.concurrency is None
+        initial = {"user": INITIAL * len(study.assistants), "assistant": INITIAL}
         return {
             f"{name}+{number}": _Server(
                 role,
                 spec,
                 name,
                 BatchingEngine(spec.model),
-                ConcurrencyController() if controlled else None,
+                ConcurrencyController(initial[role]) if controlled else None,
             )
             for role, name, specs in roles
             for number, spec in enumerate(specs, 1)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from emobench.config.capacity import find_capacity
+from emobench.config.vllm_arguments import find_option
 from emobench.core.models import RoleModel, VllmModel
 from emobench.core.poller import Poller
 from emobench.core.run_dir import RunDir
@@ -34,9 +35,11 @@ class Admission:
         model: RoleModel,
         look_s: float = HEARTBEAT_S,
         settle_s: float = SETTLE_S,
+        partners: int = 1,
     ) -> None:
+        """`partners` is how many servers of the other role give their conversations to this one."""
         self._run_dir, self._instance, self._model = run_dir, instance, model
-        self._look_s, self._settle_s = look_s, settle_s
+        self._look_s, self._settle_s, self._partners = look_s, settle_s, partners
         known = read_endpoint(run_dir, instance)
         self._known = known.limit if known else None
         self._controller: ConcurrencyController | None = None
@@ -64,7 +67,7 @@ class Admission:
         self._url, self._seen = url, None
         if self._controller is None:
             # A server that takes over, or was started again, goes on with what was found.
-            initial = self._known or _choose_initial(self._model, whole)
+            initial = self._known or _choose_initial(self._model, whole, self._partners)
             self._controller = ConcurrencyController(initial, settle_s=self._settle_s)
         self.refresh()
 
@@ -130,11 +133,13 @@ def _compute_tokens_per_s(before: Load | None, load: Load) -> float | None:
     return (load.generation_tokens - before.generation_tokens) / passed_s if passed_s > 0 else None
 
 
-def _choose_initial(model: RoleModel, whole: float | None) -> int:
-    """Return how many conversations a server begins with."""
+def _choose_initial(model: RoleModel, whole: float | None, partners: int = 1) -> int:
+    """Return how many conversations a server begins with: enough for each partner to begin."""
     if not isinstance(model, VllmModel):
-        return INITIAL
+        return INITIAL * partners
     assumed = (find_capacity("", model).requests or INITIAL) // model.replicas
+    if model.max_num_seqs is None and find_option(model, "--max-num-seqs") is None:
+        assumed *= partners
     if whole is None:
         return assumed
     return min(assumed, max(1, int(BEGUN_BY_WHOLE * whole * model.data_parallel)))

@@ -245,7 +245,10 @@ class Supervisor:
             timing.budget_check_s,
             lambda plan: look_at_partners(plan, run_dir, instance, job_id),
         )
-        admission = Admission(run_dir, instance, model, timing.heartbeat_s, timing.settle_s)
+        partners = len(plan.sweep.assistants) if server == USER_SERVER else 1
+        admission = Admission(
+            run_dir, instance, model, timing.heartbeat_s, timing.settle_s, partners
+        )
         self._announcer = Announcer(
             endpoint, self._handover, self._policy, leases, admission, timing.heartbeat_s
         )

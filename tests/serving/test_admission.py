@@ -155,3 +155,16 @@ def test_an_endpoint_file_of_an_earlier_version_names_no_limit(tmp_path: Path) -
     endpoint = read_endpoint(run_dir, "user")
     assert endpoint is not None
     assert (endpoint.limit, endpoint.shares, endpoint.in_use) == (None, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "whole", "limit"),
+    [({}, None, 192), ({}, 5.3, 21), ({"max_num_seqs": 100}, None, 100)],
+)
+def test_a_user_s_server_begins_with_enough_for_each_assistant(
+    tmp_path: Path, model: dict[str, int], whole: float | None, limit: int
+) -> None:
+    found = VllmModel(model="m", **model)  # type: ignore[arg-type]
+    admission = Admission(RunDir(tmp_path), "user", found, partners=3)
+    admission.begin("http://127.0.0.1:9/v1", whole)
+    assert admission.limit == limit
