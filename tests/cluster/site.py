@@ -14,7 +14,7 @@ from emobench.config.profile import load_profile
 from emobench.core.run_dir import RunDir
 from emobench.runs.status import read_status
 from tests.cluster.lab import Lab
-from tests.support.processes import changed_environment, until
+from tests.support.processes import PATIENCE_S, changed_environment, until
 
 RELEASE_S = 180.0
 """From the last cell to the end of the servers' jobs: some 10 s, a minute on a busy machine.
@@ -72,8 +72,8 @@ class Site:
         jobs = json.loads((self.run_dir / "jobs.json").read_text())["jobs"]
         return next(str(job["job_id"]) for job in reversed(jobs) if job["name"] == name)
 
-    def wait_until_ended(self) -> dict[str, Any]:
-        until(lambda: not self.lab.queue(), "the sweep's jobs to end", poll=0.3)
+    def wait_until_ended(self, seconds: float = PATIENCE_S) -> dict[str, Any]:
+        until(lambda: not self.lab.queue(), "the sweep's jobs to end", seconds, poll=0.3)
         return self.status()
 
     def wait_for_cell(self) -> None:

@@ -12,7 +12,7 @@ from emobench.core.run_dir import RunDir
 from emobench.store.events import read_events
 from tests.cluster.lab import Lab
 from tests.cluster.site import Site
-from tests.support.processes import until
+from tests.support.processes import PATIENCE_S, until
 
 IDLE = "idle_limit_min: 1\n"
 
@@ -22,9 +22,9 @@ def site(lab: Lab, tmp_path: Path) -> Site:
     return Site(lab, tmp_path)
 
 
-def ended_by_itself(site: Site, cells: int = 2) -> None:
+def ended_by_itself(site: Site, cells: int = 2, seconds: float = PATIENCE_S) -> None:
     """Every cell is done, no episode is there twice, and none is missing."""
-    status = site.wait_until_ended()
+    status = site.wait_until_ended(seconds)
     assert status["cells"]["done"] == cells, status["cells"]
     for number in range(cells):
         lines = (site.run_dir / "cells" / str(number) / "episodes.jsonl").read_text().splitlines()
@@ -196,5 +196,6 @@ def test_a_study_of_ten_minutes_in_jobs_of_two(site: Site, placement: str) -> No
     site.profile["placement"] = placement
     for job in ("user_server", "assistant_server", "array"):
         site.profile[job]["time"] = "2"
-    assert site.sweep(tasks="0-9", latency=20_000, cards=1, more=IDLE).returncode == 0
-    ended_by_itself(site)
+    one_by_one = f"{IDLE}concurrency: 1\n"
+    assert site.sweep(tasks="0-9", latency=4000, cards=1, more=one_by_one).returncode == 0
+    ended_by_itself(site, seconds=2400)
