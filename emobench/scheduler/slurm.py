@@ -20,7 +20,7 @@ from emobench.core.job_id import (
     read_local_job_id,
     read_slurm_job_id,
 )
-from emobench.core.output import say
+from emobench.core.output import say, warn
 from emobench.core.plan import (
     Plan,
     get_placement,
@@ -72,6 +72,9 @@ if TYPE_CHECKING:
     # submitit takes a quarter of a second to import.
     from emobench.scheduler.executor import ScriptExecutor
 
+NO_HETJOBS = "not supported on this system|heterogeneous|het ?job"
+"""What sbatch says where a site takes no heterogeneous jobs: Slurm's own words (its scheduler plans
+them with sched/backfill only), or a submit filter's."""
 CELLS_END_S = 25.0
 """From a cell's SIGTERM until its episodes in flight have ended or are abandoned (20 s)."""
 
@@ -109,8 +112,14 @@ class SlurmScheduler(Scheduler):
                 run_dir.endpoint(server).unlink(missing_ok=True)
                 run_dir.successor(server).unlink(missing_ok=True)
             pair = find_first_pair(plan, servers)
-            if pair:
-                note(*_submit_pair(executor, plan, run_dir, pair))
+            try:
+                if pair:
+                    note(*_submit_pair(executor, plan, run_dir, pair))
+            except SubmissionRefused as error:
+                if not re.search(NO_HETJOBS, str(error), re.IGNORECASE):
+                    raise
+                warn(f"{error}\n  each server becomes a job of its own (placement: apart)")
+                pair = ()
             for server in servers:
                 if server not in pair:
                     note(_submit_server(executor, run_dir, server))

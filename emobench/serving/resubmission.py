@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, suppress
 
 from emobench.core.command_lock import hold
-from emobench.core.errors import EmobenchError
+from emobench.core.errors import EmobenchError, SubmissionRefused
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import JobState, Phase, Scheduler, is_live
@@ -58,8 +58,13 @@ def go_back_into_queue(
                 return []
             if scheduler.starts_together(run_dir, instance, partner):
                 replaced[partner.name] = partner.job_id
-        after = "" if len(replaced) > 1 else queued.job_id
-        submitted = scheduler.submit_successors(run_dir, replaced, after)
+        submitted: list[JobRecord] = []
+        if len(replaced) > 1:
+            with suppress(SubmissionRefused):  # a site may refuse such jobs
+                submitted = scheduler.submit_successors(run_dir, replaced)
+        if not submitted:
+            replaced = {instance: job_id}
+            submitted = scheduler.submit_successors(run_dir, replaced, queued.job_id)
         add_jobs(run_dir, submitted)
         along = partner if len(replaced) > 1 else None
         if along is not None and not scheduler.replace_queued(run_dir, along, submitted):

@@ -97,6 +97,56 @@ def test_two_servers_of_a_heterogeneous_job_are_one_submission(
     assert jobs[0].script == "scripts/assistant_vllm_a.sbatch"
 
 
+def test_each_server_is_a_job_where_the_site_takes_no_heterogeneous_jobs(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"placement": "hetjob"})})
+    write_scripts(plan, run_dir)
+    no = "sbatch: error: Batch job submission failed: Requested operation not supported on this"
+    slurm.answer(
+        "sbatch",
+        f'case "$*" in */servers_*) echo "{no} system" >&2; exit 1;; esac\n'
+        'echo >> ids; echo "Submitted batch job $((100 + $(wc -l < ids)))"',
+    )
+    jobs = SLURM.submit(plan, run_dir, {"a": [0]}, SERVERS)
+    assert [(job.name, job.job_id) for job in jobs[:2]] == [*(("user", "101"), (SERVERS[1], "102"))]
+    assert len(jobs) == len(SERVERS) + 1
+    assert "each server becomes a job of its own" in capsys.readouterr().err
+
+
+def test_two_servers_that_are_one_job_have_ids_of_their_own(
+    slurm: SlurmCommands, plan: Plan, run_dir: RunDir
+) -> None:
+    site = plan.profile.model_copy(
+        update={"placement": "together", "assistant_server": plan.profile.user_server}
+    )
+    plan = plan.model_copy(update={"profile": site})
+    write_scripts(plan, run_dir)
+    slurm.answer("sbatch", 'echo >> ids; echo "Submitted batch job $((100 * $(wc -l < ids)))"')
+    queue(slurm, j100="PENDING")
+    jobs = SLURM.submit(plan, run_dir, {"a": [0]}, ["user", "assistant_a"])
+    assert [(job.name, job.job_id) for job in jobs[:2]] == [
+        ("user", "100.0"),
+        ("assistant_a", "100.1"),
+    ]
+    assert "--dependency=after:100 " in submitted(slurm)[-1] + " "
+    states = SLURM.ask_states(jobs[:2])
+    assert states["100.0"].state == states["100.1"].state == "PENDING"
+    assert SLURM.find_live(jobs[:2]) == jobs[:2]
+    # What nobody recorded is found as both.
+    both = JobComment(JobKind.SERVER, "user,assistant_a", "7").write(run_dir, "study")
+    slurm.say("squeue", f"100|PENDING|100|{both}")
+    found = SLURM.find_jobs(plan, run_dir)
+    assert [(job.name, job.job_id, job.script) for job in found] == [
+        (job.name, job.job_id, job.script) for job in jobs[:2]
+    ]
+    # A pair that goes back into the queue is one job again.
+    (user, assistant) = SLURM.submit_successors(run_dir, {"assistant_a": "100.1", "user": "100.0"})
+    assert (user.job_id, assistant.job_id) == ("300.0", "300.1")
+    assert (user.takes_over, assistant.takes_over) == ("100.0", "100.1")
+    assert submitted(slurm)[-1].endswith("100.0 100.1")
+
+
 def test_the_parts_of_a_heterogeneous_job_are_told_apart(
     slurm: SlurmCommands, plan: Plan, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

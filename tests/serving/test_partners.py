@@ -159,6 +159,14 @@ def test_a_server_stays_whose_partner_has_started_meanwhile(run_dir: RunDir, pai
     assert "CANCELLED" in scheduler.script.values()
 
 
+def test_a_server_goes_back_alone_where_no_two_may_start_together(run_dir: RunDir) -> None:
+    scheduler = ScriptedScheduler(j1="RUNNING", j2="PENDING")
+    scheduler.pairs, scheduler.refuses = True, "assistant_a"
+    (job,) = go_back(run_dir, scheduler, Queued("2", "server a", A))
+    assert (job.name, scheduler.after[job.job_id]) == ("user", "2")
+    assert scheduler.ask_states([A])["2"].state == "PENDING"
+
+
 def test_a_server_stays_where_the_queue_refuses(run_dir: RunDir) -> None:
     scheduler = ScriptedScheduler(j1="RUNNING", j2="PENDING")
     scheduler.refuses = "user"
