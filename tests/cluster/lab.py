@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
+from emobench.core.job_id import expand_id
 from tests.cluster.configuration import NODES
 from tests.cluster.daemons import NAMES, SEARCH_PATH, SYSTEM_TABLES, Daemons, LabError, environment
 from tests.support import processes
@@ -136,9 +137,11 @@ class Lab:
         return done.stdout
 
     def queue(self) -> dict[str, str]:
-        """Jobs in squeue: id (array tasks one by one) to state, COMPLETING included."""
+        """Jobs in squeue: id to state, COMPLETING included. Array tasks stand one by one, parts of
+        a heterogeneous job by their own ids."""
         lines = self.ask("squeue", "--all", "--noheader", "--array", "-o", "%i %T")
-        return dict(_pair(line, " ") for line in lines.splitlines())
+        rows = (_pair(line, " ") for line in lines.splitlines())
+        return {job: state for row, state in rows for job in expand_id(row)}
 
     def wait_idle(self) -> None:
         """Return once no job is in the queue and all four nodes are idle; else TimeoutError."""

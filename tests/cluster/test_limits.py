@@ -20,8 +20,6 @@ from tests.cluster.lab import Lab
 from tests.cluster.site import Site
 from tests.support.processes import changed_environment, until
 
-ONE_CARD = "0, accelerators: 1"
-
 
 @pytest.fixture
 def site(lab: Lab, tmp_path: Path) -> Site:
@@ -45,7 +43,7 @@ def normal_qos(lab: Lab, *settings: str) -> Iterator[None]:
 
 def test_servers_that_a_limit_lets_run_only_one_at_a_time_are_not_submitted(site: Site) -> None:
     with normal_qos(site.lab, "MaxTRESPerUser=gres/gpu=1"):
-        done = site.sweep(latency=ONE_CARD, more="user: {accelerators: 1}\n")
+        done = site.sweep(cards=1)
         assert done.returncode == 2
         assert (
             "user 1 card + assistant scripted 1 card > your limit of 1 card "
@@ -66,7 +64,7 @@ def test_servers_that_a_limit_lets_run_only_one_at_a_time_are_not_submitted(site
         until(lambda: "RUNNING" in site.lab.queue().values(), "one to run", 240, poll=0.3)
         until(lambda: "QOSMaxGRESPerUser" in _reason(site, jobs[1]), "the other's reason", poll=0.3)
         site.lab.run("scancel", *jobs)
-    assert site.sweep(latency=ONE_CARD, more="user: {accelerators: 1}\n").returncode == 0
+    assert site.sweep(cards=1).returncode == 0
     assert site.wait_until_ended()["cells"]["done"] == 2
 
 
@@ -78,7 +76,7 @@ def test_what_other_jobs_have_of_a_limit_is_a_warning_and_status_tells_who_waits
     ).stdout.strip()
     until(lambda: site.lab.queue().get(other) == "RUNNING", "the other job", 240, poll=0.3)
     with normal_qos(site.lab, "MaxTRESPerUser=gres/gpu=2"):
-        done = site.sweep(latency=ONE_CARD, more="user: {accelerators: 1}\n")
+        done = site.sweep(cards=1)
         assert done.returncode == 0, done.stderr
         assert "other jobs of yours have 1 card now" in done.stderr
         until(lambda: site.status()["blocked"], "a server to wait", 240, poll=0.3)
