@@ -26,6 +26,15 @@ def prepare(site: Site, **options: int | str) -> None:
     site.lab.run("bash", "-e", "lines.sh", cwd=site.folder)
 
 
+def submit_servers(site: Site) -> None:
+    """Submit the printed lines that start servers, and no others."""
+    lines = site.emobench("sbatch", "runs/tiny").stdout.splitlines()
+    servers = [line for line in lines if "tau_array" not in line and "cleanup" not in line]
+    assert len(servers) == (2 if site.profile["placement"] == "apart" else 1)
+    (site.folder / "servers.sh").write_text("\n".join(servers) + "\n")
+    site.lab.run("bash", "-e", "servers.sh", cwd=site.folder)
+
+
 def test_the_printed_lines_run_a_sweep_to_its_end(site: Site) -> None:
     prepare(site)
     until(lambda: site.status()["finished"], "the sweep to finish", poll=0.5)
@@ -57,15 +66,9 @@ def test_jobs_by_hand_are_shown_not_doubled_and_cancelled(site: Site) -> None:
 
 
 def test_single_cells_by_index_and_by_values(site: Site) -> None:
+    site.profile["placement"] = "apart"
     assert site.sweep("--no-submit", trials=2).returncode == 0
-    servers = [
-        line
-        for line in site.emobench("sbatch", "runs/tiny").stdout.splitlines()
-        if "tau_array" not in line and "cleanup" not in line
-    ]
-    assert len(servers) == 2
-    (site.folder / "servers.sh").write_text("\n".join(servers) + "\n")
-    site.lab.run("bash", "-e", "servers.sh", cwd=site.folder)
+    submit_servers(site)
     script = "runs/tiny/scripts/tau_array_scripted.sbatch"
     site.lab.run("sbatch", "--array=3", script, cwd=site.folder)
     # As people write it: the header's whole array, of which the first task is enough.
@@ -89,9 +92,7 @@ def test_single_cells_by_index_and_by_values(site: Site) -> None:
 
 def test_a_cell_by_its_values_is_not_doubled_and_is_cancelled(site: Site) -> None:
     assert site.sweep("--no-submit", tasks="0-5", latency=4000).returncode == 0
-    lines = site.emobench("sbatch", "runs/tiny").stdout.splitlines()[:2]
-    (site.folder / "servers.sh").write_text("\n".join(lines) + "\n")
-    site.lab.run("bash", "-e", "servers.sh", cwd=site.folder)
+    submit_servers(site)
     script = "runs/tiny/scripts/tau_array_scripted.sbatch"
     values = ("retail", "tool-calling", "scripted", "1", "anger")
     by_values = site.lab.run("sbatch", "--parsable", script, *values, cwd=site.folder)

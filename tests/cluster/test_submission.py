@@ -15,6 +15,7 @@ import pytest
 from emobench.config.templates import find_shipped_templates
 from emobench.core.cluster import ClusterProfile, JobResources, ServerResources
 from emobench.core.errors import EmobenchError, InvalidInput, SubmissionRefused
+from emobench.core.job_id import get_array_id
 from emobench.core.models import OpenAIModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
@@ -43,6 +44,7 @@ PROFILE = ClusterProfile(
     throttle=2,
     server_deadline_min=1,
 )
+PLACEMENTS = pytest.mark.parametrize("placement", ["hetjob", "apart"])
 
 
 class Study:
@@ -59,6 +61,11 @@ class Study:
         model = scripted(accelerators=1)
         self.plan: Plan = make_plan(profile, self.logs, model, {"a": model, "b": model})
         self.write()
+
+    def place(self, placement: str) -> None:
+        """Have servers start as this placement says, in scripts that are written from now on."""
+        profile = self.plan.profile.model_copy(update={"placement": placement})
+        self.plan = self.plan.model_copy(update={"profile": profile})
 
     def write(self, servers: str | None = None, arrays: str | None = None) -> None:
         """Write the scripts; the given text replaces what follows their header."""
@@ -83,7 +90,9 @@ def study(tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator
     assert not list(tmp_path.rglob("pwned"))
 
 
-def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
+@PLACEMENTS
+def test_servers_go_first_and_arrays_wait_for_their_own(study: Study, placement: str) -> None:
+    study.place(placement)
     study.write(servers="sleep 600", arrays="sleep 600")
     study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
     seen: list[JobRecord] = []
@@ -97,14 +106,18 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study) -> None:
     assert [job.name for job in jobs] == ["user", "assistant_a", "assistant_b", "a", "b"]
     assert jobs == seen == read_jobs(study.run_dir)
     user, first, second, array, other = (job.job_id for job in jobs)
-    lines = study.lab.ask("squeue", "-h", "-o", "%i|%j|%E|%k").splitlines()
+    lines = study.lab.ask("squeue", "-h", "-o", "%F|%i|%j|%E|%k").splitlines()
     rows = {row[0]: row[1:] for row in (line.split("|") for line in lines)}
     run = study.run_dir.identity
-    assert rows[user] == [*("user-study", "(null)", f"emobench {run} server user: study, scripted")]
-    name, dependencies, comment = rows[f"{array}_[0-1,3%2]"]
-    assert (name, comment) == ("run-a-study", f"emobench {run} array a: study, cells 0-3")
+    shown = f"{user}+0" if placement == "hetjob" else user
+    said = f"emobench {run} server user: study, scripted"
+    assert rows[user] == [shown, "user-study", "(null)", said]
+    shown, name, dependencies, comment = rows[array]
+    assert (shown, name) == (f"{array}_[0-1,3%2]", "run-a-study")
+    assert comment == f"emobench {run} array a: study, cells 0-3"
     assert set(re.findall(r"after:(\d+)", dependencies)) == {user, first}
-    assert set(re.findall(r"after:(\d+)", rows[f"{other}_[1%2]"][1])) == {user, second}
+    assert rows[other][0] == f"{other}_[1%2]"
+    assert set(re.findall(r"after:(\d+)", rows[other][2])) == {user, second}
     states = SLURM.ask_states(jobs)
     tasks = [f"{array}_{index}" for index in (0, 1, 3)]
     assert set(states) == {user, first, second, *tasks, f"{other}_1"}
@@ -247,7 +260,7 @@ def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study:
     assert "taken back: assistant_b" in text
     kept = read_jobs(study.run_dir)
     assert [job.name for job in kept] == ["user", "assistant_a", "a"]
-    assert {job.partition("_")[0] for job in study.lab.queue()} == {job.job_id for job in kept}
+    assert {get_array_id(job) for job in study.lab.queue()} == {job.job_id for job in kept}
     script.write_text(good)
     study.submit({"b": [4]}, "assistant_b")
     assert len(read_jobs(study.run_dir)) == 5
@@ -257,6 +270,7 @@ def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study:
 @pytest.mark.parametrize(
     ("script", "change", "said", "advice"),
     [
+        ("servers_a", ("hpu:gaudi2:1", "hpu:gaudi9:1"), "", "check cpus, mem and gres"),
         ("tau_array_a", ("--partition=cuda", "--partition=x"), "partition", "sinfo -s"),
         ("tau_array_a", ("--mem=200M", "--mem=900G"), "Memory", "check cpus, mem and gres"),
         ("user_vllm", ("gpu:h100:1", "gpu:a100:1"), "", "check cpus, mem and gres"),
@@ -271,9 +285,13 @@ def test_a_refused_array_leaves_what_works_and_the_next_call_completes_it(study:
 def test_a_refusal_leaves_no_server_alone(
     script: str, change: tuple[str, str], said: str, advice: str, study: Study
 ) -> None:
+    if "_vllm" in script:
+        study.place("apart")
     study.write(servers="sleep 600", arrays="sleep 600")
     path = study.run_dir.scripts / f"{script}.sbatch"
-    path.write_text(path.read_text().replace(*change))
+    right = path.read_text()
+    path.write_text(right.replace(*change))
+    assert path.read_text() != right
     with pytest.raises(SubmissionRefused, match=f"(?s)sbatch refused .*{said}.*{advice}"):
         study.submit({"a": [0, 1]}, "user", "assistant_a")
     assert read_jobs(study.run_dir) == []
