@@ -205,6 +205,7 @@ class Assessor:
     def _assess_manipulation(self, sample: int | None) -> list[Manipulation]:
         """Return them by judge; turns outside the judge's sample do not count as missing."""
         chosen = choose_pairs(self._plan.sweep, sample)
+        targets = {name: each.judged_as for name, each in self._plan.sweep.variants.items()}
         return [
             measure_manipulation(
                 model,
@@ -216,6 +217,7 @@ class Assessor:
                     )
                     if label or (of.task_id, of.trial) in chosen[of.condition.env]
                 ),
+                targets,
             )
             for place, model in enumerate(self._judges)
         ]

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
 from emobench.analysis.judge.manipulation import VariantManipulation
 from emobench.analysis.stats.estimates import Difference, Interval, Mean
 from emobench.analysis.stats.power import DesignPower
@@ -19,6 +18,7 @@ from emobench.analysis.transcript.fidelity import VariantFidelity
 from emobench.core.gates import FidelityGate, Gates, ManipulationGate
 from emobench.core.outcomes import CONTROL, Condition, Group
 from emobench.core.wording import pluralise
+from emobench.store.labels import NEUTRAL
 
 Verdict = Literal["passed", "failed", "not_checked"]
 Bound = Literal["at least", "at most"]
@@ -184,10 +184,12 @@ def _evaluate_manipulation(
     if seen is None or not seen.judged:
         return not_checked("no judge has labelled its turns (emobench judge)")
     if seen.target is None:
-        return not_checked("the judge has no label for a variant of this name")
+        return not_checked(
+            "it has no label to look for (judged_as of the variant in the sweep file)"
+        )
     if seen.judged < LEAST_JUDGED * seen.turns:
         return not_checked(f"only {seen.judged} of {seen.turns} user turns have a label")
-    if condition.variant in NEUTRAL_VARIANTS:
+    if seen.target == NEUTRAL:
         excess = _check_difference(
             "excess over control of the share of emotional turns",
             seen.emotional_excess,

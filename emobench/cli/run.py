@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cell.add_argument("--model", metavar="M", help="the assistant's model id")
     cell.add_argument(
-        "--variant", default="control", metavar="V", help="emotional variant (default: control)"
+        "--variant",
+        default="control",
+        metavar="V",
+        help="emotional persona of the user (default: control)",
     )
     cell.add_argument("--trial", type=int, default=1, metavar="K", help="from 1 (default: 1)")
     hand = parser.add_argument_group("by hand, without a sweep")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from emobench.config.earlier_defaults import keep_earlier_defaults
 from emobench.config.expand import expand
-from emobench.config.free_settings import ANALYSIS, take_free_settings
+from emobench.config.free_settings import ANALYSIS, select_free_values, take_free_settings
 from emobench.config.identity import collect_cell_content, find_differing_keys
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan
@@ -30,7 +31,7 @@ def load_current_plan(run_dir: RunDir) -> Plan:
     name = "/".join(file.parts[-2:])
 
     def keep(why: str) -> Plan:
-        note = f"{name} {why}: gates and judge are those of the last submission"
+        note = f"{name} {why}: gates, judge and judged_as are those of the last submission"
         return plan.model_copy(update={"settings_changed": (note,)})
 
     try:
@@ -38,12 +39,11 @@ def load_current_plan(run_dir: RunDir) -> Plan:
         written = datetime.fromtimestamp(file.stat().st_mtime, UTC)
     except (InvalidInput, OSError):
         return keep("cannot be read now (`emobench sweep --dry-run` says why)")
+    sweep = keep_earlier_defaults(sweep, plan.sweep)
     if not _is_same_study(plan, sweep):
         return keep("describes another study now")
     taken = take_free_settings(plan.sweep, sweep, ANALYSIS)
-    before, after = (
-        each.model_dump(mode="json", include=set(ANALYSIS)) for each in (plan.sweep, taken)
-    )
+    before, after = (select_free_values(each, ANALYSIS) for each in (plan.sweep, taken))
     changes = tuple(f"{line} ({name})" for line in find_differing_keys(before, after))
     update: dict[str, object] = {"sweep": taken, "settings_changed": changes}
     if taken.gates != plan.sweep.gates and _has_results(plan, run_dir):

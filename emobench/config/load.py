@@ -17,7 +17,7 @@ from emobench.config.yaml_lines import Document, KeyPath, load_yaml
 from emobench.core.errors import InvalidInput, show
 from emobench.core.fields import NAME
 from emobench.core.models import RoleModel, VllmModel
-from emobench.core.sweep import BUILTIN_VARIANTS, Include, Matrix, Sweep
+from emobench.core.sweep import BUILTIN_VARIANTS, EARLIER_VARIANTS, Include, Matrix, Sweep
 
 __all__ = ["load_profile", "load_sweep"]
 
@@ -65,7 +65,11 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
         message = f"{number:,} cells; one sweep has at most {MAX_CELLS:,}"
         reader.refuse(("matrix",), message, hint="split the study into several sweep files")
     reader.finish()
-    own = {n: make_variant(n, item.text or "", item.version) for n, item in file.variants.items()}
+    shipped = {name: load_builtin(name) for name in (*BUILTIN_VARIANTS, *EARLIER_VARIANTS)}
+    own = {
+        name: make_variant(name, item.text or "", item.version, item.judged_as)
+        for name, item in file.variants.items()
+    }
     templates = {
         model.chat_template
         for model in (file.user, *file.assistants.values())
@@ -77,7 +81,7 @@ def resolve(document: Document, path: Path, cluster: str | None = None) -> Sweep
             "cluster": profile,
             "matrix": matrix,
             "include": include,
-            "variants": {name: load_builtin(name) for name in BUILTIN_VARIANTS} | own,
+            "variants": shipped | own,
             "few_shot_sha256": {e: context.sha256[p] for e, p in file.few_shot_displays.items()},
             "chat_template_sha256": {p: d for p, d in context.sha256.items() if p in templates},
         }

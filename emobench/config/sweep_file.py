@@ -53,7 +53,7 @@ from emobench.core.fields import (
     make_unknown_mistake,
     refuse,
 )
-from emobench.core.gates import Gates, JudgeSettings
+from emobench.core.gates import Gates, JudgeLabel, JudgeSettings
 from emobench.core.models import OpenAIModel, RoleModel, ScriptedModel, VllmModel
 from emobench.core.ranges import parse_ranges
 from emobench.core.redaction import names_secret, url_has_secret
@@ -61,6 +61,7 @@ from emobench.core.run_dir import slugify
 from emobench.core.sweep import (
     AGENT_STRATEGIES,
     BUILTIN_VARIANTS,
+    EARLIER_VARIANTS,
     ENVS,
     USER_STRATEGIES,
     CellFilter,
@@ -107,7 +108,11 @@ class Context(Declared):
         names: dict[str, list[str]] = {
             "env": list(ENVS),
             "agent_strategy": list(AGENT_STRATEGIES),
-            "variant": [*BUILTIN_VARIANTS, *(own if isinstance(own, dict) else ())],
+            "variant": [
+                *BUILTIN_VARIANTS,
+                *EARLIER_VARIANTS,
+                *(own if isinstance(own, dict) else ()),
+            ],
             "assistant": list(places),
         }
         given = data.get("matrix")
@@ -385,9 +390,12 @@ class OwnVariant(Strict):
     """A UTF-8 text file that holds it, relative to the sweep file; in place of `text`."""
     version: Annotated[str, FromNumber((int, float))] = "1"
     """For your own records; what identifies a variant is the SHA-256 of its text."""
+    judged_as: JudgeLabel | None = None
+    """The emotion that a judge should see in it, or neutral, for the manipulation gate; unset: the
+    gate is not checked."""
 
 
-_VARIANT = "text, or a mapping with text or file, and version"
+_VARIANT = "text, or a mapping with text or file, version and judged_as"
 
 
 def _read_variant(variant: OwnVariant, info: ValidationInfo) -> OwnVariant:

@@ -7,15 +7,17 @@ from hashlib import sha256
 from importlib.resources import files
 
 from emobench.core.errors import InvalidInput, Problem, suggest_nearest
-from emobench.core.sweep import BUILTIN_VARIANTS, Variant
+from emobench.core.gates import JudgeLabel
+from emobench.core.sweep import BUILTIN_VARIANTS, EARLIER_VARIANTS, Variant
 
 
-def make_variant(name: str, text: str, version: str) -> Variant:
+def make_variant(
+    name: str, text: str, version: str, judged_as: JudgeLabel | None = None
+) -> Variant:
     """Return a variant with the hash of its text; surrounding white space does not count."""
     text = text.strip()
-    return Variant(
-        name=name, version=version, text=text, sha256=sha256(text.encode("utf-8")).hexdigest()
-    )
+    digest = sha256(text.encode("utf-8")).hexdigest()
+    return Variant(name=name, version=version, text=text, sha256=digest, judged_as=judged_as)
 
 
 @cache
@@ -23,7 +25,7 @@ def load_builtin(name: str) -> Variant:
     """Return a shipped variant by name. Raises InvalidInput for any other name."""
     import yaml
 
-    if name not in BUILTIN_VARIANTS:
+    if name not in (*BUILTIN_VARIANTS, *EARLIER_VARIANTS):
         raise InvalidInput(
             Problem(
                 "unknown variant",
@@ -35,4 +37,4 @@ def load_builtin(name: str) -> Variant:
     data = yaml.safe_load(
         (files(__package__) / "variant_texts" / f"{name}.yaml").read_text("utf-8")
     )
-    return make_variant(data["name"], data["text"], data["version"])
+    return make_variant(data["name"], data["text"], data["version"], data["judged_as"])

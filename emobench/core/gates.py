@@ -5,9 +5,14 @@ Neither touches a conversation, so neither is part of an episode's identity.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from emobench.core.fields import EnvName, NonEmpty, Share, Strict, Url
+
+JudgeLabel = Literal["neutral", "frustration", "anxiety", "anger", "confusion"]
+"""What a judge can say of a user's turn."""
 
 
 class ManipulationGate(Strict):

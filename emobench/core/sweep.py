@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from emobench.core.cluster import Placement
 from emobench.core.fields import Accepts, Axis, FromNumber, Known, OneOrMany, SafeName, Strict
-from emobench.core.gates import Gates, JudgeSettings
+from emobench.core.gates import Gates, JudgeLabel, JudgeSettings
 from emobench.core.models import RoleModel
-from emobench.core.outcomes import Condition, Group
+from emobench.core.outcomes import CONTROL, Condition, Group
 
 Env = Literal["retail", "airline"]
 AgentStrategy = Literal["tool-calling", "act", "react", "few-shot"]
@@ -25,11 +25,18 @@ ProbeMode = Annotated[
     WithJsonSchema({"enum": ["off", "warn", "enforce", False]}),
 ]
 BUILTIN_VARIANTS = ("control", "placebo", "frustration", "anxiety", "anger", "confusion")
+EARLIER_VARIANTS = tuple(f"{name}-v1" for name in BUILTIN_VARIANTS if name != CONTROL)
+"""The texts of emobench 0.1, which had the names of `BUILTIN_VARIANTS` then."""
 VariantName = Annotated[
     str,
     Known("variant"),
-    Accepts(f"{', '.join(BUILTIN_VARIANTS)}, or a name from `variants`"),
-    WithJsonSchema({"anyOf": [{"enum": list(BUILTIN_VARIANTS)}, {"type": "string"}]}),
+    Accepts(
+        f"{', '.join(BUILTIN_VARIANTS)}, one of these with -v1 for its text of 0.1, or a name from "
+        "`variants`"
+    ),
+    WithJsonSchema(
+        {"anyOf": [{"enum": [*BUILTIN_VARIANTS, *EARLIER_VARIANTS]}, {"type": "string"}]}
+    ),
 ]
 AssistantName = Annotated[str, Known("assistant"), Accepts("a name from `assistants`")]
 Trials = Annotated[
@@ -41,7 +48,7 @@ Trials = Annotated[
 
 
 class Variant(Strict):
-    """An emotional condition of the simulated user: a suffix to its system prompt."""
+    """An emotional persona of the simulated user, or none: a suffix to its system prompt."""
 
     name: SafeName
     version: str
@@ -49,6 +56,22 @@ class Variant(Strict):
     """The suffix; empty for control."""
     sha256: str
     """Of the text's UTF-8 bytes, in hex."""
+    judged_as: JudgeLabel | None = None
+    """The label that a judge of its turns should find; None: there is none for it. No part of an
+    episode's identity."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judge_by_name(cls, data: Any) -> Any:
+        """Give built-in variants of plans from before `judged_as` the label that their name is."""
+        if (
+            isinstance(data, dict)
+            and "judged_as" not in data
+            and data.get("name") in BUILTIN_VARIANTS
+        ):
+            name = data["name"]
+            data = {**data, "judged_as": "neutral" if name in (CONTROL, "placebo") else name}
+        return data
 
 
 class Fidelity(Strict):

@@ -138,7 +138,12 @@ def findings_to_json(study: Study) -> dict[str, Any]:
         "benchmark": plan.benchmark,
         "provenance": dict(provenance.list_facts(study)),
         "variants": {
-            name: {"version": each.version, "sha256": each.sha256, "text": each.text}
+            name: {
+                "version": each.version,
+                "sha256": each.sha256,
+                "text": each.text,
+                "judged_as": each.judged_as,
+            }
             for name, each in plan.sweep.variants.items()
         },
         "prompts": [asdict(each) for each in study.prompts],

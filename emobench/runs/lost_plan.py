@@ -47,6 +47,16 @@ def number_cells(run_dir: RunDir, sweep: Sweep, benchmark: str) -> list[Cell]:
     return [cell.model_copy(update={"number": number}) for number, cell in enumerate(cells)]
 
 
+def find_text_hashes(run_dir: RunDir) -> dict[str, str]:
+    """Return the SHA-256 of the text that the episodes of each variant were made with."""
+    return {
+        record.variant: record.variant_sha256
+        for records in _read_records_by_number(run_dir).values()
+        for record in records[:1]
+        if record.variant_sha256
+    }
+
+
 def refuse_other_blocks(run_dir: RunDir, blocks: Sequence[CellBlock]) -> None:
     """Raise InvalidInput where jobs were submitted for blocks that are not these."""
     cells = {block.name: block.cells for block in blocks}

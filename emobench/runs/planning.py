@@ -10,6 +10,7 @@ from pathlib import Path
 from emobench import __version__
 from emobench.benchmarks.adapter import load_benchmark
 from emobench.config.capacity import choose_pace
+from emobench.config.earlier_defaults import keep_earlier_defaults, keep_earlier_texts
 from emobench.config.expand import expand, extend, split_into_blocks
 from emobench.config.identity import collect_cell_content, find_differing_keys
 from emobench.config.load import load_profile, load_sweep
@@ -24,7 +25,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Cell, Sweep
 from emobench.core.wording import pluralise
 from emobench.llm.prices import find_listed_price
-from emobench.runs.lost_plan import number_cells, refuse_other_blocks
+from emobench.runs.lost_plan import find_text_hashes, number_cells, refuse_other_blocks
 from emobench.store.episodes import read_results
 
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's own default
@@ -55,6 +56,11 @@ class Inputs:
             warn(
                 f"{self.run_dir.path} was begun with end_at_empty_reply on, as was the default, "
                 "and goes on with it (docs/fidelity.md)"
+            )
+        if any(each != self.sweep.variants[name] for name, each in plan.sweep.variants.items()):
+            warn(
+                f"{self.run_dir.path} was begun with version 1 of the variants' texts and goes on "
+                "with it; version 2 needs another name or --run-dir (docs/variants.md)"
             )
         return plan
 
@@ -95,7 +101,8 @@ def _rebuild_plan(inputs: Inputs, warn: Callable[[str], None]) -> Plan | None:
 
     Raises InvalidInput where these are not the sweep file's.
     """
-    sweep, run_dir, size = inputs.sweep, inputs.run_dir, inputs.max_array_size
+    run_dir, size = inputs.run_dir, inputs.max_array_size
+    sweep = keep_earlier_texts(inputs.sweep, find_text_hashes(run_dir))
     cells = number_cells(run_dir, sweep, load_benchmark().label)
     if not cells:
         return None
@@ -137,7 +144,7 @@ def make_plan(
     cells = expand(sweep)
     held = find_held_tasks(run_dir, old.cells) if old is not None else {}
     if old is not None and held:
-        sweep = _keep_earlier_default(sweep, old.sweep)
+        sweep = keep_earlier_defaults(sweep, old.sweep)
         _refuse_mixing(old, sweep, cells, held, benchmark, run_dir, sweep_file)
         cells = extend(old.cells, cells)
         blocks = _extend_blocks(old.blocks, cells, max_array_size)
@@ -165,16 +172,6 @@ def make_plan(
             [old.commits if old and held else {}, collect_commits(sweep_file, benchmark.split()[0])]
         ),
     )
-
-
-def _keep_earlier_default(sweep: Sweep, old: Sweep) -> Sweep:
-    """Return the sweep with the default that results on disk were made with, where the file is
-    silent: a run goes on as it began."""
-    name = "end_at_empty_reply"
-    if name in sweep.fidelity.model_fields_set:
-        return sweep
-    fidelity = sweep.fidelity.model_copy(update={name: getattr(old.fidelity, name)})
-    return sweep.model_copy(update={"fidelity": fidelity})
 
 
 def find_held_tasks(run_dir: RunDir, cells: Sequence[Cell]) -> dict[int, set[int]]:

@@ -23,7 +23,7 @@ from emobench.core.errors import InvalidInput, Problem, suggest_nearest
 from emobench.core.hardware import ModelSize
 from emobench.core.models import ScriptedModel
 from emobench.core.output import say
-from emobench.core.sweep import BUILTIN_VARIANTS
+from emobench.core.sweep import BUILTIN_VARIANTS, EARLIER_VARIANTS
 from emobench.llm import guard
 from emobench.scripted import judge, protocol, user
 from emobench.scripted.assistant import Assistant
@@ -43,7 +43,7 @@ Role = Literal["user", "assistant", "both", "judge"]
 
 
 def _load_shipped_variants() -> dict[str, str]:
-    return {name: load_builtin(name).text for name in BUILTIN_VARIANTS}
+    return {name: load_builtin(name).text for name in (*BUILTIN_VARIANTS, *EARLIER_VARIANTS)}
 
 
 class ScriptedSettings(ScriptedModel):

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from emobench.core.errors import EmobenchError
 from emobench.core.files import dump_json, parse_json
+from emobench.core.gates import JudgeLabel
 from emobench.store.appending import LineStore, read_stored_lines
 
 SCHEMA_VERSION = 1
-NEUTRAL = "neutral"
-EMOTIONS = ("frustration", "anxiety", "anger", "confusion")
-LABELS = (NEUTRAL, *EMOTIONS)
+LABELS: tuple[JudgeLabel, ...] = get_args(JudgeLabel)
+NEUTRAL, *_EMOTIONS = LABELS
+EMOTIONS = tuple(_EMOTIONS)
 MAX_INTENSITY = 3
 Form = Literal["strict", "lenient"]
 

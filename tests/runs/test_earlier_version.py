@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from emobench.benchmarks.adapter import load_benchmark
+from emobench.config.variants import load_builtin
 from tests.support import commands
 
 ARCHIVE = Path(__file__).with_name("run-0.1.tar.xz")
@@ -79,6 +80,8 @@ def test_it_is_resumed_where_it_stopped(folder: Path) -> None:
     assert {cell: lines(folder, cell) for cell in (0, 1)} == kept
     assert lines(folder, 2)[0] == first
     assert rewards(folder) == REWARDS
+    texts = {json.loads(line)["variant_sha256"] for cell in (1, 3) for line in lines(folder, cell)}
+    assert texts == {load_builtin("anger-v1").sha256}
 
 
 @pytest.mark.parametrize(

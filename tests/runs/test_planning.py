@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emobench.config.variants import load_builtin
 from emobench.core.errors import InvalidInput
 from emobench.core.plan import Plan, load_plan, save_plan
 from emobench.core.run_dir import RunDir
@@ -185,6 +186,24 @@ def test_a_run_goes_on_with_the_default_that_it_was_begun_with(folder: Path) -> 
     file.write_text(file.read_text() + "fidelity: {end_at_empty_reply: false}\n")
     with pytest.raises(InvalidInput, match="end_at_empty_reply: was not there, now false"):
         read_inputs(file).plan()
+
+
+def test_a_run_goes_on_with_the_texts_that_it_was_begun_with(folder: Path) -> None:
+    """Its later variants get texts of the same version."""
+    plan = with_results(folder)
+    run_dir = RunDir(folder / "runs" / "study")
+    old = load_builtin("anger-v1").model_copy(update={"name": "anger"})
+    variants = {**plan.sweep.variants, "anger": old}
+    sweep = plan.sweep.model_copy(update={"variants": variants})
+    save_plan(run_dir, plan.model_copy(update={"sweep": sweep}))
+    file = folder / "study.yaml"
+    file.write_text(file.read_text().replace("anger]", "anger, anxiety]"))
+
+    said: list[str] = []
+    again = read_inputs(file).plan(said.append).sweep.variants
+    assert again["anger"] == old
+    assert again["anxiety"].sha256 == load_builtin("anxiety-v1").sha256
+    assert len(said) == 1 and "version 1 of the variants' texts" in said[0]
 
 
 def with_real_results(folder: Path, **changes: object) -> tuple[RunDir, Plan]:

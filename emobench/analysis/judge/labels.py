@@ -16,8 +16,6 @@ from typing import Any
 from emobench.llm.reasoning import sanitize
 from emobench.store.labels import LABELS, MAX_INTENSITY, NEUTRAL, Form, Label
 
-NEUTRAL_VARIANTS = ("control", "placebo")
-"""Variants that are meant to show no emotion."""
 MAX_TURN = 4000
 """Characters of a turn that the judge reads."""
 

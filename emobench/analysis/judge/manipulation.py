@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from emobench.analysis.checks_format import CheckedDifference, CheckedMean
-from emobench.analysis.judge.labels import NEUTRAL_VARIANTS
 from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.means import sample_mean, sample_share, wilson
 from emobench.analysis.stats.paired import sample_difference
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.outcomes import Condition
-from emobench.store.labels import EMOTIONS, LABELS, NEUTRAL, Label
+from emobench.store.labels import LABELS, NEUTRAL, Label
 
 LAST_TURN = 10
 """Turns from this one on are one point of the decay."""
@@ -133,19 +132,13 @@ def measure_agreement(what: str, pairs: Sequence[tuple[object, object]]) -> Agre
     return Agreement(what, len(pairs), observed, cohens_kappa(pairs))
 
 
-def find_target_label(variant: str) -> str | None:
-    """Return the label that a variant's turns should get.
+def measure_manipulation(
+    model: str, turns: Iterable[JudgedTurn], targets: Mapping[str, str | None]
+) -> Manipulation:
+    """Return what one judge saw, by condition, with control's shares beside.
 
-    >>> find_target_label("anger"), find_target_label("placebo"), find_target_label("sarcastic")
-    ('anger', 'neutral', None)
+    `targets` is the label that each variant's turns should get (`Variant.judged_as`).
     """
-    if variant in NEUTRAL_VARIANTS:
-        return NEUTRAL
-    return variant if variant in EMOTIONS else None
-
-
-def measure_manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulation:
-    """Return what one judge saw, by condition, with control's shares beside."""
     conditions: dict[Condition, list[JudgedTurn]] = {}
     for turn in turns:
         conditions.setdefault(turn.condition, []).append(turn)
@@ -155,6 +148,7 @@ def measure_manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulatio
     found = tuple(
         _measure_condition(
             condition,
+            targets.get(condition.variant),
             each,
             judged[condition],
             judged.get(condition.control, []) if condition != condition.control else [],
@@ -168,11 +162,11 @@ def measure_manipulation(model: str, turns: Iterable[JudgedTurn]) -> Manipulatio
 
 def _measure_condition(
     condition: Condition,
+    target: str | None,
     turns: Sequence[JudgedTurn],
     judged: Sequence[JudgedTurn],
     control: Sequence[JudgedTurn],
 ) -> VariantManipulation:
-    target = find_target_label(condition.variant)
     variant = condition.variant
     is_target = "share of user turns that the judge labels as " + (target or "none")
     emotional = "share of user turns that the judge labels as an emotion"

@@ -18,6 +18,7 @@ from emobench.store.labels import Label
 
 PLAIN = Marked(False, False, False, 0, 0, 5)
 DEMANDING = Marked(False, False, True, 0, 0, 5)
+TARGETS = {"control": "neutral", "anger": "anger", "sarcastic": None}
 
 
 def turn(
@@ -48,6 +49,7 @@ def test_recognition_against_control() -> None:
             turn("anger", 3, 1, "anger", 0),
             turn("sarcastic", 1, 1, "anger"),
         ],
+        TARGETS,
     )
     control, anger, own = seen.conditions
     assert (anger.turns, anger.judged, anger.missing, anger.conversations) == (6, 5, 1, 3)
@@ -76,7 +78,7 @@ def test_a_neutral_turn_shows_no_emotion_whatever_its_intensity() -> None:
     plain = JudgedTurn(
         Condition("retail", "act", "a", "anger"), 1, 1, 1, Label("neutral", 2), PLAIN
     )
-    (seen,) = measure_manipulation("judge", [plain]).conditions
+    (seen,) = measure_manipulation("judge", [plain], TARGETS).conditions
     assert (seen.emotional.value, seen.intensity.value) == (0.0, 0.0)
     assert seen.conversations_recognised is not None
     assert seen.conversations_recognised.value == 0.0
@@ -87,7 +89,7 @@ def test_a_neutral_turn_shows_no_emotion_whatever_its_intensity() -> None:
 def test_decay_over_turns() -> None:
     turns = [turn("anger", 1, number, "anger" if number < 3 else "neutral") for number in (1, 2)]
     turns += [turn("anger", 2, number, "neutral") for number in range(1, 14)]
-    (seen,) = measure_manipulation("judge", turns).conditions
+    (seen,) = measure_manipulation("judge", turns, TARGETS).conditions
     points = {point.turn: point for point in seen.decay}
     assert list(points) == [*map(str, range(1, 10)), "10+"]
     assert (points["1"].turns, points["1"].recognised, points["1"].intensity) == (2, 0.5, 1.0)
@@ -96,7 +98,7 @@ def test_decay_over_turns() -> None:
 
 def test_agreement_with_markers() -> None:
     turns = [turn("anger", 1, 1, "anger", marked=DEMANDING), turn("anger", 1, 2, "neutral")]
-    found = {each.what: each for each in measure_manipulation("j", turns).with_markers}
+    found = {each.what: each for each in measure_manipulation("j", turns, TARGETS).with_markers}
     assert found["judge says anger, marker demands"].kappa == 1.0
     assert found["judge says anxiety, marker reassurance"].kappa is None
     assert found["judge says anxiety, marker reassurance"].observed == 1.0
