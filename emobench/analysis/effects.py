@@ -30,7 +30,12 @@ from emobench.analysis.stats.interaction import (
 from emobench.analysis.stats.means import mean_reward, outcome_rate
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, sum_columns
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
-from emobench.analysis.stats.paired import make_undefined, paired_difference
+from emobench.analysis.stats.paired import (
+    make_undefined,
+    paired_difference,
+    paired_means,
+    variant_difference,
+)
 from emobench.analysis.stats.pass_k import pass_k_curve
 from emobench.analysis.stats.sensitivity import compare_missing
 from emobench.analysis.stats.units import (
@@ -83,6 +88,10 @@ class Contrast:
     baseline: str
     difference: Difference
     """In mean reward; p_adjusted by Holm over the variants of the group."""
+    paired_mean: Mean
+    """Mean reward of the variant on the tasks that are paired."""
+    baseline_mean: Mean
+    """The baseline's on the same tasks: `paired_mean` minus it is `difference`."""
     sensitivity: tuple[Sensitivity, ...]
     odds_ratio: OddsRatio
     outcomes: tuple[Exploratory, ...]
@@ -97,6 +106,7 @@ class VariantFinding:
 
     variant: str
     mean: Mean
+    """Over all tasks of its own; what stands beside a difference is `paired_mean`."""
     pass_k: tuple[PassK, ...]
     """k from 1 to the largest number of scored trials of any task in the group, at most 16."""
     outcomes: Mapping[str, Mean]
@@ -104,6 +114,13 @@ class VariantFinding:
     mediators: tuple[MediatorMean, ...]
     contrast: Contrast | None
     """None for the baseline itself."""
+
+    @property
+    def paired_mean(self) -> Mean:
+        """Mean reward on the tasks that its difference is over; on its own where there is none."""
+        if self.contrast is None or self.contrast.difference.value is None:
+            return self.mean
+        return self.contrast.paired_mean
 
 
 @dataclass(frozen=True)
@@ -197,15 +214,16 @@ def _estimate_group(
     contrasts = _adjust_contrasts(
         {
             name: Contrast(
-                baseline=baseline,
-                difference=_compute_difference(group, name, baseline),
+                baseline,
+                variant_difference({key: group}, name, baseline, bootstrap=True),
+                *paired_means({key: group}, name, baseline),
                 sensitivity=_compute_sensitivity(group, name, baseline),
                 odds_ratio=odds[name],
                 outcomes=_explore(held, name, baseline, SCORED_OUTCOMES),
                 mediators=_explore(held, name, baseline, tuple(MEDIATORS)),
                 per_protocol=None
                 if conforming is None
-                else _compare_per_protocol(conforming, name, baseline),
+                else _compare_per_protocol(key, conforming, name, baseline),
             )
             for name in treated
         }
@@ -253,18 +271,6 @@ def _adjust_contrasts(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
     return result
 
 
-def _compute_difference(group: Mapping[str, Arm], name: str, baseline: str) -> Difference:
-    what = f"difference in mean reward, {name} minus {baseline}"
-    if baseline not in group:
-        return make_undefined(what, f"no {baseline} in this group")
-    sides = {side: group[side] for side in (name, baseline)}
-    values = {side: (arm.tasks, arm.means) for side, arm in sides.items()}
-    rows, left_out = align_by_task(values, name, baseline)
-    trials = [count for arm in sides.values() for count in arm.n.tolist()]
-    label = f"{what}, {describe_size(rows.shape[1], trials)}, 95 % interval clustered by task"
-    return paired_difference(label, rows[0] - rows[1], left_out=left_out)
-
-
 def _compute_sensitivity(
     group: Mapping[str, Arm], name: str, baseline: str
 ) -> tuple[Sensitivity, ...]:
@@ -274,12 +280,14 @@ def _compute_sensitivity(
     return compare_missing(what, group[name], group[baseline])
 
 
-def _compare_per_protocol(conforming: Mapping[str, Arm], name: str, baseline: str) -> Difference:
+def _compare_per_protocol(
+    key: Group, conforming: Mapping[str, Arm], name: str, baseline: str
+) -> Difference:
     if name not in conforming or baseline not in conforming:
         lacking = name if name not in conforming else baseline
         what = f"difference in mean reward, {name} minus {baseline}, per protocol"
         return make_undefined(what, f"no conforming episode of {lacking}")
-    found = _compute_difference(conforming, name, baseline)
+    found = variant_difference({key: conforming}, name, baseline, bootstrap=True)
     return replace(
         found, label=f"{found.label}, per protocol", notes=(*found.notes, POST_TREATMENT)
     )

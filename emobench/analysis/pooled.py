@@ -10,22 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from emobench.analysis.stats.estimates import Difference, Mean, PassK, describe_size
-from emobench.analysis.stats.means import CLUSTERED, mean_reward
-from emobench.analysis.stats.paired import paired_difference
+from emobench.analysis.stats.estimates import Difference, Mean, PassK
+from emobench.analysis.stats.means import mean_reward
+from emobench.analysis.stats.paired import paired_means, variant_difference
 from emobench.analysis.stats.pass_k import pass_k_curve
-from emobench.analysis.stats.units import (
-    Arm,
-    count_by_task,
-    make_frame,
-    pool,
-    split_arms,
-    stack,
-    subtract_by_task,
-)
-from emobench.core.outcomes import CONTROL, Group, Outcome
+from emobench.analysis.stats.units import count_by_task, make_frame, split_arms, stack
+from emobench.core.outcomes import CONTROL
 from emobench.core.sweep import Cell
 from emobench.tables.run_results import Collected
 
@@ -37,11 +27,16 @@ class VariantRow:
     variant: str
     planned: int
     """Episodes of the plan."""
+    scored: int
+    missing: int
+    """Planned episodes without a reward: infrastructure errors, and those that are not there."""
     mean: Mean
+    """On the tasks that the difference is over; on all of its own where there is none."""
+    baseline_mean: Mean | None
+    """Control's on the same tasks."""
     passes: tuple[PassK, ...]
     difference: Difference | None
     """From control, without p-values; None for control itself and where there is none."""
-    infra_errors: int
 
 
 def list_variants(cells: Iterable[Cell]) -> list[str]:
@@ -58,54 +53,28 @@ def choose_ks(trials: int) -> list[int]:
 def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
     """Return one row a variant."""
     cells = [result.cell for result in collected.cells]
-    observations = collected.list_observations()
-    groups = split_arms(count_by_task(make_frame(observations), cells))
+    groups = split_arms(count_by_task(make_frame(collected.list_observations()), cells))
     planned: Counter[str] = Counter()
     for cell in cells:
         planned[cell.variant] += len(cell.tasks)
-    errors = Counter(each.variant for each in observations if each.outcome == Outcome.INFRA_ERROR)
-    names = list_variants(cells)
-    parts = {
-        name: [(key, group[name]) for key, group in groups.items() if name in group]
-        for name in names
-    }
     rows = []
-    for name in names:
-        stacked = stack(parts[name])
+    for name in list_variants(cells):
+        stacked = stack((key, group[name]) for key, group in groups.items() if name in group)
+        own = mean_reward(f"mean reward, {name}", stacked)
+        difference = means = None
+        if name != CONTROL and any(CONTROL in group for group in groups.values()):
+            difference = variant_difference(groups, name, CONTROL, tests=False)
+            means = paired_means(groups, name, CONTROL) if difference.tasks else None
         rows.append(
             VariantRow(
                 variant=name,
                 planned=planned[name],
-                mean=mean_reward(f"mean reward, {name}", pool(stacked)),
+                scored=own.episodes,
+                missing=own.missing,
+                mean=means[0] if means else own,
+                baseline_mean=means[1] if means else None,
                 passes=pass_k_curve(name, stacked.successes, stacked.n, ks, stacked.tasks),
-                difference=_compute_difference(name, parts[name], parts[CONTROL])
-                if name != CONTROL and CONTROL in parts
-                else None,
-                infra_errors=errors[name],
+                difference=difference,
             )
         )
     return rows
-
-
-def _compute_difference(
-    name: str, treated: Sequence[tuple[Group, Arm]], control: Sequence[tuple[Group, Arm]]
-) -> Difference:
-    gaps, left_out = subtract_by_task(_compute_means(treated), _compute_means(control))
-    trials = [count for _, arm in (*treated, *control) for count in arm.n.tolist()]
-    return paired_difference(
-        f"difference in mean reward, {name} minus {CONTROL}, {describe_size(gaps.size, trials)}, "
-        f"{CLUSTERED}",
-        gaps,
-        left_out=left_out,
-        bootstrap=False,
-        tests=False,
-    )
-
-
-def _compute_means(parts: Sequence[tuple[Group, Arm]]) -> dict[tuple[Group, int], float]:
-    return {
-        (group, task): mean
-        for group, arm in parts
-        for task, mean in zip(arm.tasks.tolist(), arm.means.tolist(), strict=True)
-        if np.isfinite(mean)
-    }

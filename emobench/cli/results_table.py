@@ -8,6 +8,7 @@ from emobench.analysis.assessment import assess_collected
 from emobench.analysis.gates import Label, find_labels
 from emobench.analysis.pooled import VariantRow, build_variant_rows, choose_ks
 from emobench.cli.terminal import make_table
+from emobench.core.outcomes import CONTROL
 from emobench.core.run_dir import RunDir
 from emobench.core.wording import pluralise
 from emobench.report.numbers import format_change, format_interval, format_number
@@ -29,16 +30,27 @@ def build_results(run_dir: RunDir) -> tuple[Table, str]:
     collected = collect(run_dir)
     ks = choose_ks(collected.plan.sweep.trials)[:TERMINAL_KS]
     heads = ["variant", "episodes", "reward", *(f"pass^{k}" for k in ks), "vs control"]
-    heads += ["95% interval", "infra"]
-    rows = map(_format_cells, build_variant_rows(collected, ks))
+    heads += ["95% interval", "missing"]
+    rows = build_variant_rows(collected, ks)
     tasks = sum(len(tasks) for tasks in collected.plan.sweep.tasks.values())
     trials = pluralise(collected.plan.sweep.trials, "trial")
-    notes = [f"{pluralise(tasks, 'task')} x {trials}; differences are paired by task"]
+    notes = [
+        (
+            f"{pluralise(tasks, 'task')} x {trials}; differences are paired by task, and "
+            "rewards are means over the tasks that are paired"
+        )
+    ]
+    notes += [
+        f"{row.variant}: {pluralise(row.difference.left_out, 'task')} without a pair left out; on "
+        f"the others {CONTROL} has {format_number(row.baseline_mean.value)}"
+        for row in rows
+        if row.difference and row.difference.left_out and row.baseline_mean
+    ]
     groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"
         notes.append(f"{together}; the report has each of the {len(groups)} alone")
-    return make_table(heads, rows), "\n".join([*notes, *_list_gates(collected)])
+    return make_table(heads, map(_format_cells, rows)), "\n".join([*notes, *_list_gates(collected)])
 
 
 def _list_gates(collected: Collected) -> list[str]:
@@ -59,10 +71,10 @@ def _format_cells(row: VariantRow) -> list[str]:
     gap = row.difference
     return [
         row.variant,
-        f"{row.mean.episodes}/{row.planned}",
+        f"{row.scored}/{row.planned}",
         format_number(row.mean.value),
         *(format_number(each.value) for each in row.passes),
         "" if gap is None else format_change(gap.value),
         "" if gap is None else format_interval(gap.interval, change=True),
-        str(row.infra_errors),
+        str(row.missing),
     ]

@@ -88,7 +88,7 @@ def render(status: RunStatus) -> tuple[str, Table, str]:
         (row.variant, row.episodes, "-" if row.mean_reward is None else f"{row.mean_reward:.3f}")
         for row in status.variants
     ]
-    variants = make_table(("variant", "episodes", "mean reward"), rows)
+    variants = make_table(("variant", "episodes", "mean reward per episode"), rows)
     return "\n".join([*lines, ""]), variants, "\n".join(_list_problems(status))
 
 

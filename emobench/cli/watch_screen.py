@@ -92,7 +92,7 @@ def format_line(state: WatchState) -> str:
         if row.mean_reward is not None
     ]
     servers = [f"{row.name} {row.state}" for row in state.servers]
-    for name, found in (("mean reward", means), ("servers", servers)):
+    for name, found in (("reward per episode", means), ("servers", servers)):
         if found:
             parts.append(f"{name}: {', '.join(found)}")
     if state.newest_error is not None:
@@ -196,10 +196,10 @@ def _list_notes(rows: Sequence[ServerRow]) -> list[Text]:
 
 def _build_variant_table(rows: Sequence[VariantRow], width: int) -> Table:
     used = [name for name in OUTCOMES if any(row.outcomes.get(name) for row in rows)]
-    fit = max((width - 58) // 9, 0)
+    fit = max((width - 62) // 9, 0)
     kept = len(used) if len(used) <= fit else max(fit - 1, 0)
     shown, rest = used[:kept], used[kept:]
-    heads = ["variant", "episodes", "reward", "95 % interval"]
+    heads = ["variant", "episodes", "reward/episode", "95 % interval"]
     heads += [OUTCOME_NAMES[name] for name in shown] + ["other"] * bool(rest)
     cells: list[list[object]] = []
     for row in rows:

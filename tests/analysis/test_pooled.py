@@ -12,9 +12,11 @@ from emobench.analysis.effects import estimate_effects
 from emobench.analysis.pooled import VariantRow, build_variant_rows
 from emobench.analysis.stats.estimates import Interval
 from emobench.analysis.stats.means import sample_share
+from emobench.analysis.stats.paired import paired_means, variant_difference
 from emobench.analysis.stats.student import t_quantile
 from emobench.cli.results_table import build_results
 from emobench.cli.terminal import render_plain
+from emobench.core.outcomes import Group
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import AgentStrategy, Cell, Env
@@ -26,6 +28,7 @@ from emobench.store.episodes import EpisodeStore
 from emobench.store.summaries import SummaryWriter
 from emobench.tables.run_results import collect
 from emobench.tables.table import load_tables
+from tests.support.frames import arm, random_rewards
 from tests.support.runs import append, episode, make_run, page_text
 
 STRATEGIES: tuple[AgentStrategy, ...] = ("tool-calling", "react")
@@ -98,20 +101,20 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
 
     for row in build_variant_rows(collect(run_dir), (1, 2, 4)):
         found = findings[row.variant]
-        assert row.mean == found.mean
+        assert row.mean == found.paired_mean
+        assert (row.scored, row.missing) == (found.mean.episodes, found.mean.missing)
         assert [(each.value, each.interval, each.notes) for each in row.passes] == [
             (each.value, each.interval, each.notes) for each in found.pass_k if each.k in (1, 2, 4)
         ]
         (shown,) = (each for each in screen if each.variant == row.variant)
-        interval = found.mean.interval
+        interval = found.paired_mean.interval
         assert interval is not None
-        assert (shown.mean_reward, shown.episodes) == (found.mean.value, found.mean.episodes)
+        assert shown.episodes == found.mean.episodes
         status_row = stated[row.variant]
         assert (status_row.mean_reward, status_row.episodes) == (
-            found.mean.value,
+            shown.mean_reward,
             found.mean.episodes,
         )
-        assert Interval(shown.low or 0.0, shown.high or 0.0) == interval
         # A gate's share of the same yes and no.
         solved = [
             (task, float(outcome(cell, task, outcomes) == "solved"))
@@ -120,9 +123,10 @@ def test_screen_terminal_gates_and_report_say_the_same(tmp_path: Path, outcomes:
             if cell.variant == row.variant and outcome(cell, task, outcomes) != "infra_error"
         ]
         gate = sample_share("x", solved)
-        assert (gate.value, gate.interval, gate.t) == (found.mean.value, interval, found.mean.t)
-        assert f" {format_number(found.mean.value)} " in lines[row.variant]
-        assert f"{format_number(found.mean.value)} {format_interval(interval)}" in page
+        assert gate.value == shown.mean_reward
+        assert gate.interval == Interval(shown.low or 0.0, shown.high or 0.0)
+        assert f" {format_number(found.paired_mean.value)} " in lines[row.variant]
+        assert f"{format_number(found.paired_mean.value)} {format_interval(interval)}" in page
         if found.contrast is not None:
             difference = found.contrast.difference
             assert row.difference is not None
@@ -165,9 +169,8 @@ def test_status_watch_and_terminal_agree_on_a_run_under_way(tmp_path: Path) -> N
     assert status.cells.running == len(plan.cells)
     assert status.episodes.finished == sum(each.episodes for each in status.variants) > 0
     for stated, shown in zip(status.variants, screen.variants, strict=True):
-        mean = rows[stated.variant].mean
-        assert stated.mean_reward == shown.mean_reward == mean.value
-        assert stated.episodes == shown.episodes == mean.episodes
+        assert stated.mean_reward == shown.mean_reward
+        assert stated.episodes == shown.episodes == rows[stated.variant].scored
 
 
 def test_few_failures_have_the_interval_of_the_report(tmp_path: Path) -> None:
@@ -231,7 +234,63 @@ def test_the_difference_of_a_shared_task_is_the_mean_of_its_groups(tmp_path: Pat
     assert row.difference is not None
     # Task 0: 0 and -1; task 1: 0, and no reward in the other group.
     assert (row.difference.value, row.difference.tasks) == (-0.25, 2)
-    assert (row.mean.missing, row.infra_errors, row.mean.episodes) == (1, 1, 3)
+    assert (row.missing, row.scored) == (1, 3)
+
+
+def test_a_row_weighs_tasks_as_the_difference_beside_it(tmp_path: Path) -> None:
+    """Hard tasks time out under anger: over its own episodes anger looks better than control."""
+    run_dir = make_run(tmp_path / "run", variants=("control", "anger"), tasks=12, trials=4)
+    cells = load_plan(run_dir).cells
+    for cell in cells:
+        lines = []
+        for task in cell.tasks:
+            hard, anger = task % 2, cell.variant == "anger"
+            lost = anger and hard and (cell.trial > 1 or task in (9, 11))
+            solved = not hard and (cell.trial > 1 or not anger)
+            lines.append(
+                episode(cell, task, "infra_error" if lost else "solved" if solved else "failed")
+            )
+        # Two planned episodes of anger were never begun.
+        absent = 2 if (cell.variant, cell.trial) == ("anger", 4) else 0
+        append(run_dir, cell, lines[: len(lines) - absent])
+        write_summary(run_dir, cell)
+    (group,) = estimate_effects(load_tables(run_dir).episodes, planned=cells).groups
+    (found,) = (each for each in group.variants if each.contrast)
+    contrast = found.contrast
+    assert contrast is not None
+    for mean, base, difference in (
+        (contrast.paired_mean, contrast.baseline_mean, contrast.difference),
+        (rows_of(run_dir)["anger"].mean, rows_of(run_dir)["anger"].baseline_mean, None),
+    ):
+        gap = (difference or contrast.difference).value
+        assert base is not None and mean.value is not None and gap is not None
+        assert base.value is not None
+        assert mean.value - base.value == pytest.approx(gap)
+        assert (mean.tasks, base.tasks, base.value) == (10, 10, 0.6)
+    row = rows_of(run_dir)["anger"]
+    assert (row.scored, row.missing) == (found.mean.episodes, 48 - found.mean.episodes)
+    terminal = render_plain(*build_results(run_dir))
+    (line,) = (line for line in terminal.splitlines() if line.startswith("anger "))
+    assert line.split()[2] == format_number(contrast.paired_mean.value)
+    assert line.split()[-1] == str(row.missing)
+    assert "anger: 2 tasks without a pair left out; on the others control has 0.60" in terminal
+    assert "2 left out; control 0.60 on these" in page_text(run_dir)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_means_by_group_and_task_add_up_to_their_difference(missing: float) -> None:
+    groups = {
+        Group("retail", "react", name): {
+            variant: arm(random_rewards(seed + 10 * place, 20 + place, 4, 0.8, missing))
+            for seed, variant in enumerate(("control", "anger"))
+        }
+        for place, name in enumerate(("a", "b", "c"))
+    }
+    difference = variant_difference(groups, "anger", "control")
+    treated, control = paired_means(groups, "anger", "control")
+    assert difference.value is not None and treated.value is not None and control.value is not None
+    assert treated.value - control.value == pytest.approx(difference.value)
+    assert treated.tasks == control.tasks == difference.tasks
 
 
 def _rewards(outcomes: Outcomes) -> dict[tuple[str, int], list[float]]:

@@ -85,7 +85,9 @@ def test_from_the_first_look_to_the_final_table(study: Study) -> None:
     assert "writes the report" in ended.stdout
     # One line for the state, then the results: a pipe gets no block and no escape.
     head, *rest = ended.stdout.splitlines()
-    assert "cells: 2 done of 2  episodes: 20/20  mean reward: control 1.00, anger 0.00" in head
+    assert (
+        "cells: 2 done of 2  episodes: 20/20  reward per episode: control 1.00, anger 0.00" in head
+    )
     assert rest[1].split()[:3] == ["variant", "episodes", "reward"]
     assert "\x1b" not in ended.stdout
     coloured = on_terminal(study.folder, "watch", "runs/tiny")

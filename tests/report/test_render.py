@@ -72,7 +72,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert lines[0].split()[:5] == ["variant", "episodes", "reward", "pass^1", "pass^2"]
     assert lines[1].split() == ["control", "4/4", "0.75", "0.75", "0.50", "0"]
     # Task 0: 1 -> 0.5; task 1: 0.5 -> 0 with one trial missing.
-    assert lines[2].split()[:6] == ["frustration", "3/4", "0.33", "0.25", "0.00", "\u22120.50"]
+    assert lines[2].split()[:6] == ["frustration", "3/4", "0.25", "0.25", "0.00", "\u22120.50"]
     assert lines[2].split()[-1] == "1"
     # Two tasks can show nothing, and no judge was asked.
     assert lines[-1].startswith("gates: fails ")
@@ -80,7 +80,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert lines[-1].endswith("not checked: manipulation (frustration)")
     text = page_text(run_dir)
     # One of two tasks has two trials that count.
-    assert "frustration \u2020 3 of 4 1 0.33" in text
+    assert "frustration \u2020 3 of 4 1 0.25" in text
     assert "0.00 \u2020 1 of 2 tasks" in text
 
 

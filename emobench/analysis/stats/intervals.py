@@ -46,7 +46,7 @@ def t_interval(
     return _clip(mean - width, mean + width, bounds)
 
 
-def score_interval(mean: float, error: float, tasks: int, episodes: int) -> Interval | None:
+def score_interval(mean: float, error: float, tasks: int, episodes: float) -> Interval | None:
     """Return Wilson's interval at the sample size of independent episodes with this standard error.
 
     That size is mean (1 - mean) / error^2 and at most `episodes`. Where nothing varies it is the

@@ -22,15 +22,54 @@ from emobench.analysis.stats.estimates import (
     Mean,
     describe_size,
 )
-from emobench.analysis.stats.intervals import LEVEL, score_interval, t_interval
-from emobench.analysis.stats.units import Arm, Flags, Floats, Ints, Sample, sum_by_task
+from emobench.analysis.stats.intervals import (
+    LEVEL,
+    score_interval,
+    standard_error,
+    t_interval,
+)
+from emobench.analysis.stats.units import Arm, Flags, Floats, Ints, Sample, add_up, sum_by_task
 
 UNIT = (0.0, 1.0)
 CLUSTERED = "95 % interval clustered by task"
+ONE_TASK = "one task: nothing says how much tasks differ"
 
 
 def mean_reward(what: str, arm: Arm) -> Mean:
-    """Return the mean reward of one variant; tasks without a scored trial drop out."""
+    """Return the mean over tasks of a variant's mean rewards: each task counts once, as in a
+    difference, however many trials it has. Tasks without a scored trial drop out.
+
+    In a `stack` of groups a task's value is the mean over its groups.
+    """
+    scored = arm.scored
+    missing = int(arm.missing.sum())
+    names, places, groups = np.unique(scored.tasks, return_inverse=True, return_counts=True)
+    label = f"{what}, {describe_size(names.size, scored.n.tolist())}, {CLUSTERED}"
+    if not names.size:
+        return Mean(label, None, 0, missing, 0, None, None, None, _explain_no_mean(missing))
+    values = add_up(scored.means, places) / groups
+    mean, error = float(values.mean()), standard_error(values)
+    # As many episodes as would, spread evenly over the tasks, say as much.
+    even = names.size**2 / float((add_up(1 / scored.n, places) / groups**2).sum())
+    return Mean(
+        label=label,
+        value=mean,
+        episodes=int(scored.n.sum()),
+        missing=missing,
+        tasks=names.size,
+        interval=score_interval(mean, error, names.size, even),
+        t=t_interval(mean, error, names.size, UNIT),
+        reason="" if names.size > 1 else ONE_TASK,
+        notes=mark_few(
+            add_up(scored.successes, places) > 0,
+            add_up(scored.n - scored.successes, places) > 0,
+        ),
+    )
+
+
+def mean_per_episode(what: str, arm: Arm) -> Mean:
+    """Return the mean over episodes, so that tasks with more trials weigh more: what a run under
+    way has reached. It stands beside no difference."""
     scored = arm.scored
     label = f"{what}, {describe_size(scored.n.size, scored.n.tolist())}, {CLUSTERED}"
     notes = mark_few(scored.successes > 0, scored.successes < scored.n) if scored.n.size else ()
@@ -109,6 +148,10 @@ def _label_sample(what: str, n: Ints) -> str:
     return f"{what}, {int(n.sum())} of {n.size} tasks, {CLUSTERED}" if n.size else what
 
 
+def _explain_no_mean(missing: int) -> str:
+    return "no scored episode" if missing else "no episode"
+
+
 def _estimate_share(label: str, events: Floats, n: Ints) -> Mean:
     happened, episodes = round(float(events.sum())), int(n.sum())
     notes = [FEW_TASKS] if n.size < FEW else []
@@ -132,7 +175,7 @@ def _estimate_mean(
     tasks, episodes = int(n.size), int(n.sum())
     mean = mean_of_sums(float(total.sum()), episodes)
     if mean is None:
-        reason = "no scored episode" if missing else "no episode"
+        reason = _explain_no_mean(missing)
         return Mean(label, None, 0, missing, 0, None, None, events, reason, notes)
     error = cluster_error(total, n)
     t = t_interval(mean, error, tasks, bounds)
@@ -145,6 +188,6 @@ def _estimate_mean(
         interval=score_interval(mean, error, tasks, episodes) if bounds == UNIT else t,
         t=t,
         events=events,
-        reason="" if tasks > 1 else "one task: nothing says how much tasks differ",
+        reason="" if tasks > 1 else ONE_TASK,
         notes=notes,
     )

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from emobench.analysis.stats.estimates import FEW, FEW_DIFFER, FEW_TASKS, Difference
+from emobench.analysis.stats.estimates import (
+    FEW,
+    FEW_DIFFER,
+    FEW_TASKS,
+    Difference,
+    Mean,
+    describe_size,
+)
 from emobench.analysis.stats.intervals import TINY, bootstrap_interval, standard_error, t_interval
+from emobench.analysis.stats.means import CLUSTERED, mean_reward
 from emobench.analysis.stats.permutation import sign_flip
 from emobench.analysis.stats.student import two_sided
-from emobench.analysis.stats.units import Floats, Sample, align_by_task, sum_by_task
+from emobench.analysis.stats.units import (
+    Arm,
+    Floats,
+    Sample,
+    align_by_task,
+    keep_paired,
+    stack,
+    subtract_by_task,
+    sum_by_task,
+)
+from emobench.core.outcomes import Group
 from emobench.core.wording import pluralise
 
 REWARD_BOUNDS = (-1.0, 1.0)
+Groups = Mapping[Group, Mapping[str, Arm]]
+"""Rewards by group and variant."""
 
 
 def paired_difference(
@@ -55,6 +77,51 @@ def paired_difference(
         reason=_explain_missing_interval(tasks, t is None, bootstrap and resampled is None),
         notes=_list_notes(tasks, differ, left_out, tests),
     )
+
+
+def variant_difference(
+    groups: Groups, name: str, baseline: str, *, bootstrap: bool = False, tests: bool = True
+) -> Difference:
+    """Return the variant's difference from the baseline in mean reward over the tasks of these
+    groups. A task that several groups share counts once, with the mean of their differences: tasks
+    are the clusters, the groups are fixed."""
+    what = f"difference in mean reward, {name} minus {baseline}"
+    both = [(key, group) for key, group in groups.items() if name in group and baseline in group]
+    if not both:
+        where = "in this group" if len(groups) == 1 else "beside it in any group"
+        return make_undefined(what, f"no {baseline} {where}")
+    treated, control = (
+        {
+            (key, task): mean
+            for key, group in both
+            for task, mean in zip(
+                group[side].scored.tasks.tolist(), group[side].scored.means.tolist(), strict=True
+            )
+        }
+        for side in (name, baseline)
+    )
+    gaps, left_out = subtract_by_task(treated, control)
+    trials = [n for _, group in both for side in (name, baseline) for n in group[side].n.tolist()]
+    label = f"{what}, {describe_size(gaps.size, trials)}, {CLUSTERED}"
+    return paired_difference(label, gaps, left_out=left_out, bootstrap=bootstrap, tests=tests)
+
+
+def paired_means(groups: Groups, name: str, baseline: str) -> tuple[Mean, Mean]:
+    """Return the mean rewards of the variant and of the baseline, on the tasks and with the weights
+    of `variant_difference`, which is the first minus the second."""
+    pairs = [
+        (key, keep_paired(group[name], group[baseline]))
+        for key, group in groups.items()
+        if name in group and baseline in group
+    ]
+    first, second = (
+        mean_reward(
+            f"mean reward, {side}, on the tasks paired with {other}",
+            stack((key, pair[place]) for key, pair in pairs),
+        )
+        for place, side, other in ((0, name, baseline), (1, baseline, name))
+    )
+    return first, second
 
 
 def sample_difference(

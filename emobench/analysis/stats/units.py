@@ -45,7 +45,10 @@ class Arm:
     @property
     def scored(self) -> Arm:
         """The tasks with at least one scored trial."""
-        keep = self.n > 0
+        return self.select(self.n > 0)
+
+    def select(self, keep: Flags) -> Arm:
+        """Return the tasks that `keep` marks."""
         return Arm(
             self.tasks[keep],
             self.n[keep],
@@ -116,6 +119,14 @@ def split_arms(table: pandas.DataFrame) -> dict[Group, dict[str, Arm]]:
     return result
 
 
+def keep_paired(one: Arm, other: Arm) -> tuple[Arm, Arm]:
+    """Return both arms on the tasks of which each has a scored trial."""
+    one, other = one.scored, other.scored
+    return one.select(np.isin(one.tasks, other.tasks)), other.select(
+        np.isin(other.tasks, one.tasks)
+    )
+
+
 def align_by_task(values: Mapping[str, tuple[Ints, Floats]], *names: str) -> tuple[Floats, int]:
     """Return the values of `names` on the tasks where all of them have one, a row a name; and how
     many tasks have a value for some but not all of them."""
@@ -164,16 +175,6 @@ def make_arm(sums: Mapping[tuple[str, int], tuple[int, int, float]]) -> Arm:
     table = np.array([sums[name] for name in sorted(sums)], dtype=np.float64).reshape(-1, 3)
     n, successes = (table[:, column].astype(np.int64) for column in (0, 1))
     return Arm(np.arange(n.size), n, successes, table[:, 2], np.zeros_like(n))
-
-
-def pool(stacked: Arm) -> Arm:
-    """Return the sums of a `stack` by task."""
-    tasks, places = np.unique(stacked.tasks, return_inverse=True)
-    n, successes, missing = (
-        add_up(column, places).astype(np.int64)
-        for column in (stacked.n, stacked.successes, stacked.missing)
-    )
-    return Arm(tasks, n, successes, add_up(stacked.total, places), missing)
 
 
 def add_up(values: NDArray[np.generic], places: NDArray[np.generic]) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emobench.analysis.effects import GroupFinding, VariantFinding
+from emobench.analysis.effects import Contrast, GroupFinding, VariantFinding
 from emobench.analysis.gates import find_labels
 from emobench.analysis.stats.estimates import FEW, Difference
 from emobench.analysis.stats.interaction import AssistantComparison
@@ -55,6 +55,7 @@ from emobench.report.sections.detail import (
 )
 from emobench.report.study import Study
 
+WEIGHT = "each task counts once"
 MOST_DOTS = 60
 """Rows of a figure; of more there is only the table."""
 
@@ -168,12 +169,12 @@ def build_mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
     dots = [
         Dot(
             each.variant,
-            each.mean.value,
-            each.mean.interval,
-            f"{format_number(each.mean.value)}  {format_interval(each.mean.interval)}"
-            if each.mean.value is not None
+            each.paired_mean.value,
+            each.paired_mean.interval,
+            f"{format_number(each.paired_mean.value)}  {format_interval(each.paired_mean.interval)}"
+            if each.paired_mean.value is not None
             else "no result yet",
-            caption=f"{each.mean.label}: {format_mean(each.mean)}",
+            caption=f"{each.paired_mean.label}: {format_mean(each.paired_mean)}",
             role=roles[each.variant],
         )
         for each in group.variants
@@ -185,7 +186,8 @@ def build_mean_figure(group: GroupFinding, prefix: str, size: str) -> Figure:
         dots,
         make_share_axis("mean reward", base),
         caption=f"Mean reward by variant, {format_title(group)}, {size}, {CLUSTERED} (score "
-        "interval)" + (f"; {group.baseline} as the dashed line." if base is not None else "."),
+        f"interval); {WEIGHT}"
+        + (f"; {group.baseline} as the dashed line." if base is not None else "."),
     )
 
 
@@ -205,10 +207,11 @@ def build_effect_table(study: Study, group: GroupFinding, prefix: str, size: str
         f"{prefix}main",
         f"Mean reward by variant and difference from {group.baseline}, {format_title(group)}, "
         f"{size}, "
-        f"{CLUSTERED}. p: sign-flip permutation over tasks, adjusted by Holm; odds ratio of "
-        f"success: GEE, a check on the other numbers, with an interval from {FEW} tasks on."
+        f"{CLUSTERED}; {WEIGHT}, on the tasks that are paired. p: sign-flip permutation over "
+        "tasks, adjusted by Holm; odds ratio of success: GEE, a check on the other numbers, with "
+        f"an interval from {FEW} tasks on."
         if compared
-        else f"Mean reward by variant, {format_title(group)}, {size}, {CLUSTERED}.",
+        else f"Mean reward by variant, {format_title(group)}, {size}, {CLUSTERED}; {WEIGHT}.",
         tuple(head),
         tuple(_build_effect_row(study, group, each, compared) for each in group.variants),
         (
@@ -234,7 +237,11 @@ def _build_effect_row(
             link=link if mean.episodes else "",
         ),
         Cell(f"{mean.missing:,}", state="" if mean.missing else "muted"),
-        Cell(format_number(mean.value), format_interval(mean.interval), mean.label or mean.reason),
+        Cell(
+            format_number(each.paired_mean.value),
+            format_interval(each.paired_mean.interval),
+            each.paired_mean.label or each.paired_mean.reason,
+        ),
     ]
     if not compared:
         return tuple(cells)
@@ -248,7 +255,7 @@ def _build_effect_row(
         *cells,
         build_difference_cell(found, reason=found.reason, state="strong"),
         Cell(format_p(found.p_adjusted), title=f"{found.permutation}; {found.adjustment}"),
-        Cell(f"{found.tasks:,}", f"{found.left_out} left out" if found.left_out else ""),
+        Cell(f"{found.tasks:,}", _describe_left_out(each.contrast)),
         Cell(format_number(odds.value), format_interval(odds.interval), odds.reason or odds.label),
         Cell(
             shorten_labels(marks) or "passed",
@@ -257,8 +264,16 @@ def _build_effect_row(
     )
 
 
+def _describe_left_out(contrast: Contrast) -> str:
+    """Return '3 left out; control 0.67 on these', or nothing where every task is paired."""
+    if not contrast.difference.left_out:
+        return ""
+    base = f"; {contrast.baseline} {format_number(contrast.baseline_mean.value)} on these"
+    return f"{contrast.difference.left_out} left out{base if contrast.difference.tasks else ''}"
+
+
 def _list_notes(each: VariantFinding) -> list[str]:
-    notes = list(each.mean.notes)
+    notes = list(each.paired_mean.notes)
     if each.contrast is not None:
         notes += each.contrast.difference.notes
     if each.mean.reason:
@@ -272,9 +287,11 @@ def _build_effect_record(
     """Return the numbers unrounded, with the labels."""
     row: dict[str, Scalar] = {
         **build_keys(group, each.variant),
-        "mean_label": each.mean.label,
-        "mean": each.mean.value,
-        **build_interval_columns("mean", each.mean.interval),
+        "mean_label": each.paired_mean.label,
+        "mean": each.paired_mean.value,
+        **build_interval_columns("mean", each.paired_mean.interval),
+        "baseline_mean": each.contrast.baseline_mean.value if each.contrast else None,
+        "mean_of_all_its_tasks": each.mean.value,
         "episodes": each.mean.episodes,
         "missing": each.mean.missing,
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from emobench.analysis.stats.means import mean_reward
+from emobench.analysis.stats.means import mean_per_episode
 from emobench.analysis.stats.units import make_arm
 from emobench.core.outcomes import OUTCOMES
 from emobench.core.times import to_iso, to_seconds
@@ -261,7 +261,7 @@ def _compute_pace(recent: Sequence[tuple[float, float]], now: float) -> float:
 
 
 def _build_variant_row(name: str, planned: int, tally: Tally) -> VariantRow:
-    mean = mean_reward(f"mean reward, {name}", make_arm(tally.sums))
+    mean = mean_per_episode(f"mean reward per episode, {name}", make_arm(tally.sums))
     return VariantRow(
         variant=name,
         episodes=mean.episodes,

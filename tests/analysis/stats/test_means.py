@@ -18,7 +18,7 @@ from emobench.analysis.stats.means import (
     cluster_error,
     mark_few,
     mean_of_sums,
-    mean_reward,
+    mean_per_episode,
     outcome_rate,
     sample_mean,
     sample_share,
@@ -40,7 +40,7 @@ def test_the_error_is_that_of_ols_clustered_by_task(missing: float) -> None:
     )
     held = arm(rewards).scored
     assert cluster_error(held.total, held.n) == pytest.approx(float(fit.bse[0]), rel=1e-9)
-    found = mean_reward("mean reward", held)
+    found = mean_per_episode("mean reward", held)
     width = t_quantile(held.n.size - 1) * float(fit.bse[0])
     assert found.t is not None
     assert (found.t.low, found.t.high) == pytest.approx(
@@ -50,7 +50,7 @@ def test_the_error_is_that_of_ols_clustered_by_task(missing: float) -> None:
 
 def test_with_one_trial_the_clustered_t_is_the_plain_one() -> None:
     values = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
-    found = mean_reward("x", arm({task: [value] for task, value in enumerate(values)}))
+    found = mean_per_episode("x", arm({task: [value] for task, value in enumerate(values)}))
     width = t_quantile(7) * statistics.stdev(values) / math.sqrt(8)
     assert found.t is not None
     assert found.t.low == pytest.approx(0.75 - width)
@@ -59,7 +59,7 @@ def test_with_one_trial_the_clustered_t_is_the_plain_one() -> None:
 
 def test_repeating_a_task_gives_no_narrower_interval() -> None:
     once, often = (
-        mean_reward("x", arm({task: [float(task % 2)] * trials for task in range(20)}))
+        mean_per_episode("x", arm({task: [float(task % 2)] * trials for task in range(20)}))
         for trials in (1, 8)
     )
     assert once.t is not None
@@ -72,13 +72,13 @@ SAMPLES = st.lists(
 
 
 @given(SAMPLES)
-def test_a_share_of_turns_is_clustered_as_the_mean_reward(
+def test_a_share_of_turns_is_clustered_as_the_mean_per_episode(
     sample: list[tuple[int, float]],
 ) -> None:
     rewards: dict[int, list[float | None]] = {}
     for task, value in sample:
         rewards.setdefault(task, []).append(value)
-    expected = mean_reward("x", arm(dict(sorted(rewards.items()))))
+    expected = mean_per_episode("x", arm(dict(sorted(rewards.items()))))
     found = sample_share("x", sample)
     assert (found.value, found.interval, found.t) == (
         expected.value,
@@ -142,7 +142,7 @@ def test_wilson_is_statsmodels_wilson() -> None:
 
 def test_what_never_varies_still_has_a_width() -> None:
     held = arm({task: [1.0] * 4 for task in range(12)})
-    found = mean_reward("x", held)
+    found = mean_per_episode("x", held)
     assert found.t is None
     assert found.interval is not None
     assert 0.6 < found.interval.low < 0.85
@@ -152,11 +152,11 @@ def test_what_never_varies_still_has_a_width() -> None:
 
 def test_one_task_or_none_has_a_reason_in_place_of_an_interval() -> None:
     one = arm({3: [1.0, 0.0]})
-    found = mean_reward("x", one)
+    found = mean_per_episode("x", one)
     assert (found.value, found.interval, found.t) == (0.5, None, None)
     assert found.reason.startswith("one task")
     none = arm({3: [None], 4: [None]})
-    found = mean_reward("x", none)
+    found = mean_per_episode("x", none)
     assert (found.value, found.missing, found.reason) == (None, 2, "no scored episode")
 
 
@@ -180,7 +180,7 @@ def test_the_interval_holds_its_mean_and_knows_no_order(pairs: list[tuple[int, i
     pairs = [(min(successes, n), n) for successes, n in pairs]
     turned = pairs[::-1]
     found, other = (
-        mean_reward(
+        mean_per_episode(
             "x", arm({task: [1.0] * c + [0.0] * (n - c) for task, (c, n) in enumerate(each)})
         )
         for each in (pairs, turned)
@@ -202,7 +202,7 @@ CLUSTERED = "95 % interval clustered by task"
 
 def test_every_part_of_a_mean_reward_by_hand() -> None:
     held = arm({1: [1, 0.5, None], 2: [0], 3: [None], 5: [1, 1]})
-    found = mean_reward("mean reward, anger", held)
+    found = mean_per_episode("mean reward, anger", held)
     # Sums 1.5, 0 and 2 of 2, 1 and 2 rewards around the mean of 0.7.
     error = math.sqrt(3 / 2 * (0.1**2 + 0.7**2 + 0.6**2)) / 5
     kept = held.scored
@@ -222,10 +222,12 @@ def test_every_part_of_a_mean_reward_by_hand() -> None:
     )
     assert cluster_error(kept.total[:2], kept.n[:2]) > 0.0
     assert cluster_error(kept.total[:1], kept.n[:1]) == 0.0
-    none = mean_reward("x", arm({3: [None], 4: [None]}))
+    none = mean_per_episode("x", arm({3: [None], 4: [None]}))
     assert none == nothing(f"x, 0 tasks, {CLUSTERED}", 2, None, "no scored episode")
-    assert mean_reward("x", arm({})) == nothing(f"x, 0 tasks, {CLUSTERED}", 0, None, "no episode")
-    alone = mean_reward("x", arm({3: [1.0, 0.0]}))
+    assert mean_per_episode("x", arm({})) == nothing(
+        f"x, 0 tasks, {CLUSTERED}", 0, None, "no episode"
+    )
+    alone = mean_per_episode("x", arm({3: [1.0, 0.0]}))
     assert (alone.reason, alone.tasks) == ("one task: nothing says how much tasks differ", 1)
     assert (mean_of_sums(3.0, 4), mean_of_sums(0.0, 1), mean_of_sums(0.0, 0)) == (0.75, 0.0, None)
 
@@ -280,7 +282,7 @@ def test_few_tasks_are_marked_below_ten_and_not_at_ten() -> None:
 def test_one_success_or_failure_a_task_is_enough() -> None:
     tasks = range(10)
     notes = [
-        mean_reward("m", arm(dict.fromkeys(tasks, rewards))).notes
+        mean_per_episode("m", arm(dict.fromkeys(tasks, rewards))).notes
         for rewards in ([1, 0, 0], [1, 1, 0], [1, 1], [0, 0])
     ]
     assert notes == [(), (), (FEW_FAILURES,), (FEW_SUCCESSES,)]
@@ -292,5 +294,5 @@ def test_one_success_or_failure_a_task_is_enough() -> None:
 
 
 def test_two_tasks_say_how_much_tasks_differ() -> None:
-    assert mean_reward("m", arm({0: [1, 0], 1: [1, 1]})).reason == ""
-    assert mean_reward("m", arm({0: [1, 0]})).reason.startswith("one task")
+    assert mean_per_episode("m", arm({0: [1, 0], 1: [1, 1]})).reason == ""
+    assert mean_per_episode("m", arm({0: [1, 0]})).reason.startswith("one task")
