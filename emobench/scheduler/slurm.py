@@ -222,15 +222,23 @@ class SlurmScheduler(Scheduler):
             return []
         blocks = {block.name: block for block in plan.blocks}
         found = []
-        for job in find_commented_jobs({run_dir.path.stat().st_uid, os.geteuid()}):
-            comment = read_comment(job.comment, run_dir)
-            if comment is None:
-                continue
+        commented = [
+            (job, comment)
+            for job in find_commented_jobs({run_dir.path.stat().st_uid, os.geteuid()})
+            if (comment := read_comment(job.comment, run_dir)) is not None
+        ]
+        # Of a heterogeneous job the user's server is the first part.
+        pairs = {
+            job.whole: name_pair_script(comment.name)
+            for job, comment in commented
+            if job.whole not in ("", job.job_id)
+        }
+        for job, comment in commented:
             record = JobRecord(
                 comment.kind,
                 comment.name,
                 job.job_id,
-                f"scripts/{_find_script(comment)}",
+                f"scripts/{pairs.get(job.whole) or _find_script(comment)}",
                 submitted=to_iso(job.submitted),
                 takes_over=comment.takes_over,
             )

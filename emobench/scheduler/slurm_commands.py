@@ -142,6 +142,8 @@ class CommentedJob:
     comment: str
     indices: tuple[int, ...]
     """Of an array's tasks, those that ended a moment ago included; empty: it is none."""
+    whole: str = ""
+    """The first part's id where the job is part of a heterogeneous one; empty: it is not."""
 
 
 def find_commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
@@ -154,6 +156,7 @@ def find_commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
         raise EmobenchError(f"squeue does not answer: {error.strip() or 'it says nothing'}")
     indices: dict[str, set[int]] = {}
     said: dict[str, tuple[float, str]] = {}
+    wholes: dict[str, str] = {}
     live: set[str] = set()
     for line in output.splitlines():
         row, state, submitted, comment = (*line.strip().split("|", 3), "", "", "")[:4]
@@ -161,9 +164,12 @@ def find_commented_jobs(users: Iterable[int]) -> list[CommentedJob]:
             job_id, _, index = each.partition("_")
             indices.setdefault(job_id, set()).update([int(index)] if index.isdigit() else [])
             said[job_id] = (_parse_time(submitted) or 0.0, comment)
+            wholes[job_id] = row.partition("+")[0] if "+" in row else ""
             if JobState(state).live:
                 live.add(job_id)
-    found = [CommentedJob(each, *said[each], tuple(sorted(indices[each]))) for each in live]
+    found = [
+        CommentedJob(each, *said[each], tuple(sorted(indices[each])), wholes[each]) for each in live
+    ]
     return sorted(found, key=lambda job: (job.submitted, len(job.job_id), job.job_id))
 
 

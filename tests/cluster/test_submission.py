@@ -127,10 +127,12 @@ def test_servers_go_first_and_arrays_wait_for_their_own(study: Study, placement:
     assert not SLURM.find_live(jobs)
 
 
-def test_jobs_that_nobody_recorded_are_found(study: Study) -> None:
+@PLACEMENTS
+def test_jobs_that_nobody_recorded_are_found(study: Study, placement: str) -> None:
+    study.place(placement)
     study.write(servers=': "$@"; sleep 600', arrays="sleep 600")
     study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
-    submitted = study.submit({"a": [0, 1, 3]}, "user", "user+2")
+    submitted = study.submit({"a": [0, 1, 3]}, "user", "assistant_b", "user+2")
     submitted += SLURM.submit_successors(study.run_dir, {"user+2": "77"})
     other = study.run_dir.path.with_name("other")
     study.lab.run("sbatch", "--comment=mine", "--wrap=sleep 600")

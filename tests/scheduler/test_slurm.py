@@ -156,7 +156,11 @@ def test_the_parts_of_a_heterogeneous_job_are_told_apart(
     )
     slurm.say("squeue", f"7+0|PENDING|100|{user}", f"7+1|PENDING|100|{assistant}")
     found = SLURM.find_jobs(plan, run_dir)
-    assert [(job.name, job.job_id) for job in found] == [("user", "7"), ("assistant_a", "8")]
+    script = "scripts/servers_a.sbatch"
+    assert [(job.name, job.job_id, job.script) for job in found] == [
+        ("user", "7", script),
+        ("assistant_a", "8", script),
+    ]
     queue(slurm, **{"j7+0": "RUNNING", "j7+1": "PENDING"})
     states = SLURM.ask_states(found)
     assert {job: state.state for job, state in states.items()} == {"7": "RUNNING", "8": "PENDING"}
