@@ -46,6 +46,8 @@ def build_results(run_dir: RunDir) -> tuple[Table, str]:
         for row in rows
         if row.difference and row.difference.left_out and row.baseline_mean
     ]
+    if not collected.is_complete:
+        notes.append("interim, since the run is unfinished: intervals are no reason to stop it")
     groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"

@@ -148,6 +148,7 @@ def findings_to_json(study: Study) -> dict[str, Any]:
         },
         "prompts": [asdict(each) for each in study.prompts],
         "runs": [dict(run) for run in study.runs],
+        "interim": not study.collected.is_complete,
         "notices": views.list_notices(study),
         "left_out": dict(study.left_out),
         "sample": study.sample,

@@ -22,6 +22,7 @@ from emobench.core.run_dir import RunDir
 from emobench.report import provenance, views
 from emobench.report.blocks import Section, Table, list_blocks
 from emobench.report.drawing import Figure, render_inline_svg
+from emobench.report.interim import mark_interim
 from emobench.report.library import Limit, describe_choice, dump_script_json
 from emobench.report.sections.cost import build_cost_section
 from emobench.report.sections.results import build_comparison_section, build_group_section
@@ -93,7 +94,7 @@ def build_sections(study: Study) -> list[Section]:
     gates = build_gate_section(study)
     found.append(Section("trust", "Can it be trusted?", (), (gates, *trust)))
     found += [build_talk_section(study), build_cost_section(study)]
-    return found
+    return found if study.collected.is_complete else mark_interim(found)
 
 
 def number_blocks(found: Sequence[Section]) -> Mapping[str, int]:

@@ -105,6 +105,11 @@ class Collected:
     plan: Plan
     cells: tuple[CellResult, ...]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned conversation has a result."""
+        return all(result.state == "done" for result in self.cells)
+
     @cached_property
     def jobs(self) -> tuple[list[JobRecord], str]:
         """The run's job records, and why there are none where they cannot be read: what they cost

@@ -14,6 +14,7 @@ from emobench.analysis.stats.power import POWER
 from emobench.core.wording import pluralise
 from emobench.report.blocks import Block
 from emobench.report.figures import Dot, draw_forest, make_symmetric_axis
+from emobench.report.interim import INTERIM
 from emobench.report.numbers import (
     format_difference,
     format_mean,
@@ -43,7 +44,10 @@ def write_answers(study: Study) -> list[Answer]:
     """Answer what a reader wants to know first, in whole sentences."""
     return [
         Answer("How much is there?", (_describe_coverage(study),)),
-        Answer("Does the agent still do its job?", tuple(_describe_effects(study))),
+        Answer(
+            "Does the agent still do its job?",
+            (*_describe_effects(study), *_list_interim_marks(study)),
+        ),
         Answer("How sure is that?", (_describe_power(study),)),
         Answer("Can it be trusted?", tuple(_describe_trust(study))),
     ]
@@ -93,6 +97,14 @@ def _describe_effects(study: Study) -> Iterator[str]:
         start = f"{format_title(group)}: " if len(groups) > 1 else ""
         text = _describe_group(study, group)
         yield f"{start}{text[0].lower()}{text[1:]}" if start else text
+
+
+def _list_interim_marks(study: Study) -> list[str]:
+    """Return what p's of a run that goes on have to say; nothing where there is no p, or no more to
+    come."""
+    contrasts = [each.contrast for group in study.findings.groups for each in group.variants]
+    shows_p = any(each and each.difference.p_permutation is not None for each in contrasts)
+    return [INTERIM] if shows_p and not study.collected.is_complete else []
 
 
 def _describe_group(study: Study, group: GroupFinding) -> str:
