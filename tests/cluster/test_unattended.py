@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -190,10 +191,115 @@ def test_both_servers_as_one_job_have_cards_of_their_own(site: Site) -> None:
     assert cost["accelerator_hours"] == pytest.approx(hours, rel=0.1)
 
 
-@pytest.mark.skipif(os.environ.get("EMOBENCH_FULL") != "1", reason="takes a quarter of an hour")
-@pytest.mark.parametrize("placement", ["hetjob", "apart"])
-def test_a_study_of_ten_minutes_in_jobs_of_two(site: Site, placement: str) -> None:
+LONG = pytest.mark.skipif(os.environ.get("EMOBENCH_FULL") != "1", reason="takes minutes")
+
+
+def list_vain_starts(site: Site) -> list[float]:
+    """Seconds that each server held its cards, once loaded, and had no conversation at all."""
+    vain = []
+    for events in read_events(RunDir(site.run_dir)).values():
+        times = {event.event: event.time for event in events}
+        if "busy" not in times and "ready" in times:
+            vain.append(events[-1].time - times["ready"])
+    return vain
+
+
+def use_placement(site: Site, placement: str) -> None:
+    """The two servers are on different nodes, but for those that are one job on one."""
     site.profile["placement"] = placement
+    if placement == "together":
+        site.profile["assistant_server"] = site.profile["user_server"]
+
+
+@LONG
+@pytest.mark.parametrize("minutes", [1, 2, 3])
+@pytest.mark.parametrize("late", PARTNERS)
+@pytest.mark.parametrize("placement", ["hetjob", "apart"])
+def test_a_partner_that_comes_minutes_late(
+    site: Site, placement: str, late: str, minutes: int
+) -> None:
+    use_placement(site, placement)
+    taken = take_cards(site, late)
+    site.lab.run("scontrol", "update", f"JobId={taken}", f"EndTime=now+{60 * minutes}")
+    assert site.sweep(tasks="0-9", cards=1, more=IDLE).returncode == 0
+    ended_by_itself(site, seconds=600)
+    assert max(list_vain_starts(site), default=0.0) < 6, "a tenth of the idle limit"
+
+
+@LONG
+@pytest.mark.parametrize("placement", ["hetjob", "together", "apart"])
+def test_a_partner_that_never_comes_costs_nothing(site: Site, placement: str) -> None:
+    use_placement(site, placement)
+    taken = take_cards(site, "user" if placement == "together" else "assistant_scripted")
+    assert site.sweep(tasks="0-9", cards=1, more=IDLE).returncode == 0
+    if placement == "apart":
+        goes_back(site, "user")
+    time.sleep(90)  # nothing is to happen
+    assert {server["state"] for server in site.status()["servers"]} == {"pending"}
+    assert max(list_vain_starts(site), default=0.0) < 6
+    assert site.emobench("cancel", "runs/tiny").returncode == 0
+    site.lab.run("scancel", taken)
+    until(lambda: not site.lab.queue(), "an empty queue", 240, poll=0.3)
+
+
+@LONG
+@pytest.mark.parametrize("placement", ["hetjob", "together", "apart"])
+def test_cells_that_start_before_their_servers(site: Site, placement: str) -> None:
+    use_placement(site, placement)
+    drained = "cuda1" if placement == "together" else "gaudi[1-2]"
+    site.profile["user_server"]["sbatch"] = ["--nodelist=cuda1"]
+    site.profile["array"]["sbatch"] = ["--nodelist=cuda2"]
+    site.lab.run("scontrol", "update", f"nodename={drained}", "state=drain", "reason=test")
+    assert site.sweep(tasks="0-9", cards=1, more=IDLE).returncode == 0
+    site.lab.run("scontrol", "update", f"JobId={site.job('scripted')}", "Dependency=")
+    site.wait_for_cell()
+    time.sleep(60)
+    site.lab.resume_nodes()
+    ended_by_itself(site, seconds=600)
+
+
+@LONG
+@pytest.mark.parametrize("placement", ["hetjob", "together", "apart"])
+@pytest.mark.parametrize("drained", ["before", "under way"])
+def test_a_node_that_is_drained_between_the_two(site: Site, placement: str, drained: str) -> None:
+    use_placement(site, placement)
+    nodes = "cuda1" if placement == "together" else "gaudi[1-2]"
+    site.profile["user_server"]["sbatch"] = ["--nodelist=cuda1"]
+    site.profile["array"]["sbatch"] = ["--nodelist=cuda2"]
+
+    def set_nodes(*change: str) -> None:
+        site.lab.run("scontrol", "update", f"nodename={nodes}", *change)
+
+    if drained == "before":
+        set_nodes("state=drain", "reason=test")
+    assert site.sweep(tasks="0-9", latency=1000, cards=1, more=IDLE).returncode == 0
+    if drained == "under way":
+        site.wait_for_cell()
+        set_nodes("state=down", "reason=test")
+    time.sleep(60)
+    site.lab.resume_nodes()
+    ended_by_itself(site, seconds=600)
+    assert max(list_vain_starts(site), default=0.0) < 6
+
+
+@LONG
+@pytest.mark.parametrize("placement", ["hetjob", "together", "apart"])
+def test_one_of_the_pair_is_preempted(site: Site, placement: str) -> None:
+    use_placement(site, placement)
+    site.profile["user_server"]["sbatch"] = ["--nodelist=cuda1"]
+    site.profile["array"]["sbatch"] = ["--nodelist=cuda2"]
+    assert site.sweep(tasks="0-9", latency=1000, cards=1, more=IDLE).returncode == 0
+    site.wait_for_cell()
+    command = ["sbatch", "--parsable", "-p", "cuda_high", "-w", "cuda1", "--exclusive"]
+    site.lab.run(*command, "-o", "/dev/null", "--wrap", "sleep 60")
+    ended_by_itself(site, seconds=600)
+    assert max(list_vain_starts(site), default=0.0) < 6
+
+
+@LONG
+@pytest.mark.parametrize("placement", ["hetjob", "together", "apart"])
+def test_a_study_of_ten_minutes_in_jobs_of_two(site: Site, placement: str) -> None:
+    use_placement(site, placement)
     for job in ("user_server", "assistant_server", "array"):
         site.profile[job]["time"] = "2"
     one_by_one = f"{IDLE}concurrency: 1\n"
