@@ -46,6 +46,7 @@ class Admission:
         self._load = Poller("the engine's load", lambda: ask_load(self._url), look_s)
         self._url = ""
         self._seen: Load | None = None
+        self._untold: Load | None = None
         self._files: list[str] = []
         self._looked = float("-inf")
         self._clients: list[Client] = []
@@ -85,9 +86,14 @@ class Admission:
         load = self._load.poll()
         if load is not None and load is not self._seen:
             self._controller.observe(now_s, build_sample(self._seen, load, self.in_use))
-            self._seen = load
+            self._seen = self._untold = load
         before, self.shares = self.shares, self._share(self._controller.limit)
         return self.shares != before
+
+    def take_load(self) -> Load | None:
+        """Return the newest look at the engine, once; None where there has been none since."""
+        load, self._untold = self._untold, None
+        return load
 
     def _list_live(self, clients: Sequence[Client], now_s: float) -> list[Client]:
         known = self._beats

@@ -50,6 +50,7 @@ class ShutdownPolicy:
         )
         self._used = time.monotonic()
         self._was_idle = False
+        self._idle_s = 0.0
         self._busy: bool | None = None
         self._unneeded: datetime | None = None
         self.kept_until = ""
@@ -75,6 +76,8 @@ class ShutdownPolicy:
             # The first idle look counts as used: a server has not been idle while it loaded.
             self._used = time.monotonic()
         self._was_idle = idle
+        # As of this look: a request may have come since.
+        self._idle_s = time.monotonic() - self._used
 
     def explain_leaving(self) -> str:
         """Return why the server leaves now; empty while it stays."""
@@ -107,9 +110,8 @@ class ShutdownPolicy:
 
     @property
     def _is_idle(self) -> bool:
-        """Whether it has had no request for the idle limit."""
-        idle_s = time.monotonic() - self._used
-        return bool(self._idle_limit_s) and self._was_idle and idle_s >= self._idle_limit_s
+        """Whether it had had no request for the idle limit when it was looked at last."""
+        return bool(self._idle_limit_s) and self._idle_s >= self._idle_limit_s
 
     def find_awaited(self) -> Queued | None:
         """Return what is in the queue and has to start before anybody can use the server, once it
@@ -121,7 +123,7 @@ class ShutdownPolicy:
         look = self._partners.poll() or Partnership()
         now = time.monotonic()
         if look.loading:
-            self._used = now
+            self._used, self._idle_s = now, 0.0
         if look.queued is None:
             self._queued_since = None
             return None

@@ -122,7 +122,7 @@ class Announcer:
     ) -> None:
         self.endpoint = endpoint
         self._handover, self._policy, self._leases = handover, policy, leases
-        self._admission = admission
+        self.admission = admission
         self._heartbeat_s = heartbeat_s
         self._engine: Engine | None = None
         self._beat = float("-inf")
@@ -138,7 +138,7 @@ class Announcer:
         """Keep what the first requests showed, for the next announcement, and look who comes."""
         assert self._engine is not None
         self.endpoint = replace(self.endpoint, warnings=tuple(warnings))
-        self._admission.begin(self.endpoint.url, self._engine.max_concurrency)
+        self.admission.begin(self.endpoint.url, self._engine.max_concurrency)
 
     def publish(self, state: State, reason: str = "", cause: str = "") -> None:
         """Write the endpoint file now."""
@@ -153,9 +153,9 @@ class Announcer:
             kept_until=self._policy.kept_until,
             leases=leases,
             max_concurrency=self._engine.max_concurrency if self._engine else None,
-            limit=self._admission.limit,
-            in_use=self._admission.in_use,
-            shares=self._admission.shares,
+            limit=self.admission.limit,
+            in_use=self.admission.in_use,
+            shares=self.admission.shares,
         )
         try:
             self._handover.publish(self.endpoint)
@@ -169,7 +169,7 @@ class Announcer:
         answer."""
         asked = self._leases.refresh()
         if state == "ready":
-            asked = self._admission.refresh() or asked
+            asked = self.admission.refresh() or asked
         if asked or time.monotonic() - self._beat >= self._heartbeat_s:
             self.publish(state, reason)
 
@@ -418,7 +418,7 @@ class Supervisor:
     def _watch(self) -> str:
         """Serve until something happens: 'leave' or what went wrong with the engine."""
         assert self._engine is not None
-        strikes = 0
+        strikes = silent = 0
         next_probe = time.monotonic() + self._timing.health_s
         while True:
             if self._should_leave():
@@ -429,9 +429,14 @@ class Supervisor:
                 strikes = 0 if self._is_healthy() else strikes + 1
                 if strikes >= self._timing.strikes:
                     return f"{strikes} health probes in a row failed"
-                self._policy.observe(self._events.sample(self._announcer.endpoint.url))
+                silent += 1
+                if silent >= self._timing.strikes:
+                    self._policy.observe(None)
                 next_probe = time.monotonic() + self._timing.health_s
             self._announcer.publish_if_due("ready")
+            if (load := self._announcer.admission.take_load()) is not None:
+                silent = 0
+                self._policy.observe(self._events.note_load(load))
             self._wakeable.sleep(self._timing.probe_s)
 
     def _is_healthy(self) -> bool:

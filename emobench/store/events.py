@@ -11,7 +11,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from emobench.core.files import open_to_read, open_to_write, parse_json
 from emobench.core.output import say
 from emobench.core.run_dir import RunDir
 from emobench.core.times import to_iso
-from emobench.llm.engine_metrics import Load, ask_load, was_busy
+from emobench.llm.engine_metrics import Load, was_busy
 from emobench.store.usage_meter import Served, UsageMeter
 
 Kind = Literal["starting", "ready", "busy", "idle", "served", "restarted", "left", "failed"]
@@ -51,15 +50,9 @@ class Event:
 class EventLog:
     """Appends this job's events. A disk that says no must not end a server: it is passed over."""
 
-    def __init__(
-        self,
-        run_dir: RunDir,
-        server: str,
-        job_id: str,
-        ask: Callable[[str], Load] = ask_load,
-    ) -> None:
+    def __init__(self, run_dir: RunDir, server: str, job_id: str) -> None:
         self._path = run_dir.events(server, job_id)
-        self._server, self._job_id, self._ask = server, job_id, ask
+        self._server, self._job_id = server, job_id
         self._incarnation = ""
         self._load: Load | None = None
         self._busy = False
@@ -105,15 +98,9 @@ class EventLog:
         except OSError as error:
             say(f"emobench: cannot note '{value.event}': {error}")
 
-    def sample(self, url: str) -> bool | None:
-        """Ask the engine for its load, and note where it turned busy or idle.
-
-        Whether it had a request since the last look; None where it does not say.
-        """
-        try:
-            load = self._ask(url)
-        except OSError:
-            return None  # its health is asked for elsewhere
+    def note_load(self, load: Load) -> bool:
+        """Take a look at the engine into account, note where it turned busy or idle, and return
+        whether it had a request since the last look."""
         busy = was_busy(self._load, load)
         self._load = load
         self._meter.observe(time.monotonic(), load)

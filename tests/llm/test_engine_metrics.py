@@ -66,11 +66,11 @@ def test_only_changes_are_noted_and_torn_lines_passed_over(tmp_path: Path) -> No
     run_dir = RunDir(tmp_path)
     run_dir.endpoints.mkdir()
     loads = [Load(running=n, generation_tokens=0) for n in (0, 1, 2, 0, 0)]
-    log = EventLog(run_dir, "assistant_a.b", "7", ask=lambda url: loads.pop(0))
+    log = EventLog(run_dir, "assistant_a.b", "7")
     log.note("starting", "aaaa")
     log.note("ready")
-    for _ in range(5):
-        log.sample("http://x/v1")
+    for load in loads:
+        log.note_load(load)
     log.note("left", reason="all\ncells are done")
     with run_dir.events("assistant_a.b", "7").open("a") as stream:
         stream.write('{"time": "2026-01-01T00:0')
@@ -81,9 +81,8 @@ def test_only_changes_are_noted_and_torn_lines_passed_over(tmp_path: Path) -> No
     assert abs(events[-1].time - time.time()) < 60
 
 
-def test_an_engine_that_cannot_be_asked_changes_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_ends_no_server(tmp_path: Path) -> None:
     log = EventLog(RunDir(tmp_path), "user", "7")
-    log.sample("http://127.0.0.1:1/v1")
     log.note("ready")  # there is no folder: a printed line, no exception
     assert read_events(RunDir(tmp_path)) == {}
     with pytest.raises(OSError, match="refused"):
