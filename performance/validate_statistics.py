@@ -16,7 +16,8 @@ from math import prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from emobench.analysis.stats.estimates import Interval
+from emobench.analysis.stats.decisions import decide
+from emobench.analysis.stats.estimates import Difference, Interval
 from emobench.analysis.stats.intervals import (
     RESAMPLES,
     SEED,
@@ -35,6 +36,8 @@ SWEEPS = 10_000
 VARIANTS = 4
 DROP = 0.1
 BATCH = 250
+FAMILY_SWEEPS = 2_000
+CLAIMS = ("lower", "higher")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -97,8 +100,69 @@ def main() -> int:
     print("|---|" + "---|" * 11)
     for scenario in SCENARIOS:
         print(row(scenario), flush=True)
+    print_families()
     print(f"\n{time.process_time() - started:.0f} s of processor time", file=sys.stderr)
     return 0
+
+
+def print_families() -> None:
+    """Print what the headline claims of FAMILY_SWEEPS sweeps with several groups of airline."""
+    print(
+        f"\n{FAMILY_SWEEPS} sweeps a row, airline 50 tasks x 4 trials, {VARIANTS} variants\n\n"
+        "| groups | drop | claim, by group | claim, over all | claim, pooled | claim, either "
+        "| equivalent, over all | equivalent, pooled | all intervals at once |\n"
+        f"|{'---|' * 9}"
+    )
+    for groups in (1, 4, 12):
+        for drop in (0.0, DROP):
+            print(family_row(groups, drop), flush=True)
+
+
+def family_row(groups: int, drop: float) -> str:
+    """Return shares of sweeps in %, in which any comparison of any family is claimed, or is called
+    equivalent within 10 points; and in which all intervals of the run's family hold the drop."""
+    scenario = Scenario("airline", PUBLISHED["airline"], 50, 4)
+    rng = np.random.default_rng([SEED, groups, int(100 * drop)])
+    shape = (scenario.tasks, groups, FAMILY_SWEEPS)
+    chance = rng.beta(*scenario.shape, size=shape)
+    share = 1 - drop / scenario.difficulty.pass_1
+    control = rng.binomial(scenario.trials, chance) / scenario.trials
+    gaps = [
+        rng.binomial(scenario.trials, chance * share) / scenario.trials - control
+        for _ in range(VARIANTS)
+    ]
+    single = [_make_differences(gap[:, g]) for gap in gaps for g in range(groups)]
+    pooled = [_make_differences(gap.mean(axis=1)) for gap in gaps]
+    counts = np.zeros(7)
+    for i in range(FAMILY_SWEEPS):
+        found = [each[i] for each in single]
+        overall = decide(found, DROP, "all")
+        together = decide([each[i] for each in pooled], DROP, "variants")
+        own = [decide(found[g::groups], DROP, "group") for g in range(groups)]
+        intervals = [each.interval for each in overall]
+        counts += (
+            any(each.statement in CLAIMS for family in own for each in family),
+            any(each.statement in CLAIMS for each in overall),
+            any(each.statement in CLAIMS for each in together),
+            any(each.statement in CLAIMS for each in (*overall, *together)),
+            any(each.statement == "equivalent" for each in overall),
+            any(each.statement == "equivalent" for each in together),
+            all(each is None or each.low <= -drop <= each.high for each in intervals),
+        )
+    figures = " | ".join(f"{100 * count / FAMILY_SWEEPS:.1f}" for count in counts)
+    return f"| {groups} | {100 * drop:.0f} | {figures} |"
+
+
+def _make_differences(gaps: Floats) -> list[Difference]:
+    """Return a difference for each sweep (tasks x sweeps), with all that a decision reads."""
+    p_values = np.concatenate([_flip(part) for part in _batches(gaps)])
+    return [
+        Difference(
+            "", float(gap.mean()), gap.size, 0, _t(gap), None, None, float(p), "",
+            error=standard_error(gap),
+        )
+        for gap, p in zip(gaps.T, p_values, strict=True)
+    ]  # fmt: skip
 
 
 def row(scenario: Scenario) -> str:
@@ -184,7 +248,7 @@ def _flip(gaps: Floats) -> Floats:
 
 
 def _batches(values: Floats) -> list[Floats]:
-    return [values[:, start : start + BATCH] for start in range(0, SWEEPS, BATCH)]
+    return [values[:, start : start + BATCH] for start in range(0, values.shape[1], BATCH)]
 
 
 def _p_t(gaps: Floats) -> Floats:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emobench.analysis.stats.decisions import adjust, decide
 from emobench.analysis.stats.estimates import (
+    Decision,
     Difference,
     Mean,
     OddsRatio,
@@ -31,6 +33,7 @@ from emobench.analysis.stats.means import mean_reward, outcome_rate
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, sum_columns
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
 from emobench.analysis.stats.paired import (
+    Groups,
     make_undefined,
     paired_difference,
     paired_means,
@@ -46,14 +49,20 @@ from emobench.analysis.stats.units import (
     divide,
     split_arms,
 )
+from emobench.core.gates import Gates
 from emobench.core.outcomes import CONTROL, Group, Outcome
-from emobench.core.sweep import Cell
+from emobench.core.sweep import Cell, Sweep
 from emobench.core.wording import pluralise
+from emobench.store.labels import NEUTRAL
 
 if TYPE_CHECKING:
     import pandas
 
 SCHEMA_VERSION = 1
+PLACEBO = "placebo"
+"""Its name in plans of 0.1, which do not say what a judge should see."""
+UNDECIDED = Decision("unknown", None, "", None, None, 0.0)
+"""Of a contrast before those of its family are known."""
 MOST_K = 16
 """pass^k beyond it is of no use, and a thousand trials would make a thousand rows of it."""
 POST_TREATMENT = (
@@ -88,6 +97,12 @@ class Contrast:
     baseline: str
     difference: Difference
     """In mean reward; p_adjusted by Holm over the variants of the group."""
+    decision: Decision
+    """What it lets be said, over the variants of the group."""
+    overall: Decision
+    """The same over the variants of all groups: for who looks at several."""
+    over_placebo: Difference | None
+    """From placebo, p_adjusted by Holm over the variants; None where the group has none."""
     paired_mean: Mean
     """Mean reward of the variant on the tasks that are paired."""
     baseline_mean: Mean
@@ -139,8 +154,25 @@ class GroupFinding:
 
 
 @dataclass(frozen=True)
+class PooledFinding:
+    """A variant against the baseline over all groups: tasks are the clusters, groups are fixed."""
+
+    variant: str
+    groups: int
+    """Those that have both."""
+    paired_mean: Mean
+    baseline_mean: Mean
+    difference: Difference
+    """p_adjusted by Holm over the variants."""
+    decision: Decision
+    over_placebo: Difference | None
+
+
+@dataclass(frozen=True)
 class Findings:
     groups: tuple[GroupFinding, ...]
+    pooled: tuple[PooledFinding, ...]
+    """Each variant over all groups; with one group, that group's."""
     assistants: tuple[AssistantComparison, ...]
     """Assistants compared under each variant; exploratory."""
     interactions: tuple[AssistantComparison, ...]
@@ -160,12 +192,17 @@ def estimate_effects(
     variants: Sequence[str] | None = None,
     planned: Iterable[Cell] = (),
     per_protocol: str | None = None,
+    margin: float = Gates().smallest_effect,
+    placebos: Sequence[str] = (),
 ) -> Findings:
     """Return everything the report shows, for every group in `frame`.
 
     `variants` gives the order (default: the baseline, then as in the plan or the frame); those
     without a row in a group are left out of it. With `planned`, the plan's cells, an episode that
     is not in the frame is missing. `per_protocol` names a boolean column: which episodes conform.
+    `margin` is the smallest effect of interest, a share of 1. `placebos` are the variants without
+    an emotion (`list_placebos`): each is a family of its own, and the others are compared with the
+    first of them too.
     """
     cells = tuple(planned)
     groups = split_arms(count_by_task(frame, cells))
@@ -183,15 +220,28 @@ def estimate_effects(
             baseline,
             measured,
             None if conforming is None else conforming.get(key, {}),
+            margin,
+            placebos,
         )
         for key, group in groups.items()
     ]
+    found = _decide_over_all(found, margin, placebos)
     others = [name for name in order if name != baseline]
     return Findings(
         tuple(found),
+        pool_groups(groups, baseline, others, margin, placebos),
         tuple(compare_assistants(groups, order)),
         tuple(compare_effects(groups, baseline, others)),
     )
+
+
+def list_placebos(sweep: Sweep) -> list[str]:
+    """Return the variants that add a text without an emotion."""
+    return [
+        name
+        for name, each in sweep.variants.items()
+        if each.text and (each.judged_as or name) in (NEUTRAL, PLACEBO)
+    ]
 
 
 def _order(
@@ -207,6 +257,8 @@ def _estimate_group(
     baseline: str,
     measured: Columns,
     conforming: Mapping[str, Arm] | None,
+    margin: float,
+    placebos: Sequence[str],
 ) -> GroupFinding:
     treated = [name for name in group if name != baseline]
     odds = fit_odds_ratios(group, baseline, treated)
@@ -216,6 +268,9 @@ def _estimate_group(
             name: Contrast(
                 baseline,
                 variant_difference({key: group}, name, baseline, bootstrap=True),
+                UNDECIDED,
+                UNDECIDED,
+                _compare_with_placebo({key: group}, name, placebos),
                 *paired_means({key: group}, name, baseline),
                 sensitivity=_compute_sensitivity(group, name, baseline),
                 odds_ratio=odds[name],
@@ -226,7 +281,9 @@ def _estimate_group(
                 else _compare_per_protocol(key, conforming, name, baseline),
             )
             for name in treated
-        }
+        },
+        margin,
+        placebos,
     )
     largest = max((int(arm.n.max(initial=0)) for arm in group.values()), default=0)
     largest = min(largest, MOST_K)
@@ -244,15 +301,129 @@ def _estimate_group(
     return GroupFinding(*key, baseline=baseline, variants=tuple(found))
 
 
-def _adjust_contrasts(contrasts: dict[str, Contrast]) -> dict[str, Contrast]:
+def pool_groups(
+    groups: Groups,
+    baseline: str,
+    variants: Sequence[str],
+    margin: float,
+    placebos: Sequence[str] = (),
+) -> tuple[PooledFinding, ...]:
+    """Return each variant against the baseline over all groups that have both."""
+    names = [
+        name
+        for name in variants
+        if any(name in group and baseline in group for group in groups.values())
+    ]
+    found = {name: variant_difference(groups, name, baseline) for name in names}
+    decisions = _decide_by_variant(found, margin, placebos)
+    placebo = _adjust_to_placebo(
+        {name: _compare_with_placebo(groups, name, placebos) for name in names}
+    )
+    return tuple(
+        PooledFinding(
+            name,
+            sum(name in group and baseline in group for group in groups.values()),
+            *paired_means(groups, name, baseline),
+            adjust(found[name], decisions[name]),
+            decisions[name],
+            placebo[name],
+        )
+        for name in names
+    )
+
+
+def _compare_with_placebo(groups: Groups, name: str, placebos: Sequence[str]) -> Difference | None:
+    """Return the difference from the first placebo; None for placebos and where there is none."""
+    if not placebos or name in placebos:
+        return None
+    some = any(name in group and placebos[0] in group for group in groups.values())
+    return variant_difference(groups, name, placebos[0]) if some else None
+
+
+def _adjust_to_placebo(found: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
+    """Adjust the differences from placebo by Holm over the variants."""
+    known = {name: each for name, each in found.items() if each is not None}
+    adjusted = holm([each.p_permutation for each in known.values()])
+    how = f"Holm over {pluralise(len(known), 'variant')}"
+    result = dict(found)
+    for (name, each), p in zip(known.items(), adjusted, strict=True):
+        result[name] = replace(each, p_adjusted=p, adjustment=how)
+    return result
+
+
+def _split_family(variants: Iterable[str], placebos: Sequence[str]) -> list[list[str]]:
+    """Return the family of the variants, and each placebo alone: a longer prompt is a control
+    condition, and takes no place among the emotions."""
+    names = list(variants)
+    alone = [[name] for name in names if name in placebos]
+    return [[name for name in names if name not in placebos], *alone]
+
+
+def _decide_by_variant(
+    found: Mapping[str, Difference], margin: float, placebos: Sequence[str]
+) -> dict[str, Decision]:
+    decisions: dict[str, Decision] = {}
+    for family in _split_family(found, placebos):
+        what = pluralise(len(family), "variant")
+        decided = decide([found[name] for name in family], margin, what)
+        decisions |= zip(family, decided, strict=True)
+    return decisions
+
+
+def _decide_over_all(
+    groups: list[GroupFinding], margin: float, placebos: Sequence[str]
+) -> list[GroupFinding]:
+    """Return the groups with what may be said over all of them."""
+    found = {
+        (group.key, each.variant): each.contrast.difference
+        for group in groups
+        for each in group.variants
+        if each.contrast is not None
+    }
+    names = list(dict.fromkeys(variant for _, variant in found))
+    decisions: dict[tuple[Group, str], Decision] = {}
+    for family in _split_family(names, placebos):
+        keys = [key for key in found if key[1] in family]
+        among = pluralise(len({group for group, _ in keys}), "group")
+        what = (
+            f"{pluralise(len(keys), 'comparison')} ({pluralise(len(family), 'variant')}, {among})"
+        )
+        decided = decide([found[key] for key in keys], margin, what)
+        decisions |= zip(keys, decided, strict=True)
+    return [
+        replace(
+            group,
+            variants=tuple(
+                replace(
+                    each,
+                    contrast=replace(each.contrast, overall=decisions[group.key, each.variant]),
+                )
+                if each.contrast
+                else each
+                for each in group.variants
+            ),
+        )
+        for group in groups
+    ]
+
+
+def _adjust_contrasts(
+    contrasts: dict[str, Contrast], margin: float, placebos: Sequence[str]
+) -> dict[str, Contrast]:
     """Adjust confirmatory p's by Holm over the variants; exploratory ones by Benjamini-Hochberg
     over a group's table of outcomes, and over that of mediators."""
-    count = len(contrasts)
-    adjusted = holm([each.difference.p_permutation for each in contrasts.values()])
-    how = f"Holm over {pluralise(count, 'variant')}"
+    decisions = _decide_by_variant(
+        {name: each.difference for name, each in contrasts.items()}, margin, placebos
+    )
+    placebo = _adjust_to_placebo({name: each.over_placebo for name, each in contrasts.items()})
     result = {
-        name: replace(each, difference=replace(each.difference, p_adjusted=p, adjustment=how))
-        for (name, each), p in zip(contrasts.items(), adjusted, strict=True)
+        name: replace(
+            each,
+            difference=adjust(each.difference, decisions[name]),
+            decision=decisions[name],
+            over_placebo=placebo[name],
+        )
+        for name, each in contrasts.items()
     }
     for table in ("outcomes", "mediators"):
         cells = [(name, item) for name, each in result.items() for item in getattr(each, table)]

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from emobench.analysis.stats.estimates import Difference, Mean, PassK
+from emobench.analysis.effects import list_placebos, pool_groups
+from emobench.analysis.stats.estimates import Decision, Difference, Mean, PassK
 from emobench.analysis.stats.means import mean_reward
-from emobench.analysis.stats.paired import paired_means, variant_difference
 from emobench.analysis.stats.pass_k import pass_k_curve
 from emobench.analysis.stats.units import count_by_task, make_frame, split_arms, stack
 from emobench.core.outcomes import CONTROL
@@ -36,7 +36,8 @@ class VariantRow:
     """Control's on the same tasks."""
     passes: tuple[PassK, ...]
     difference: Difference | None
-    """From control, without p-values; None for control itself and where there is none."""
+    """From control; None for control itself and where there is none."""
+    decision: Decision | None
 
 
 def list_variants(cells: Iterable[Cell]) -> list[str]:
@@ -57,14 +58,19 @@ def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantR
     planned: Counter[str] = Counter()
     for cell in cells:
         planned[cell.variant] += len(cell.tasks)
+    sweep = collected.plan.sweep
+    names = [name for name in list_variants(cells) if name != CONTROL]
+    found = pool_groups(groups, CONTROL, names, sweep.gates.smallest_effect, list_placebos(sweep))
+    compared = {each.variant: each for each in found}
     rows = []
     for name in list_variants(cells):
         stacked = stack((key, group[name]) for key, group in groups.items() if name in group)
         own = mean_reward(f"mean reward, {name}", stacked)
-        difference = means = None
-        if name != CONTROL and any(CONTROL in group for group in groups.values()):
-            difference = variant_difference(groups, name, CONTROL, tests=False)
-            means = paired_means(groups, name, CONTROL) if difference.tasks else None
+        difference = means = decision = None
+        if name in compared:
+            pooled = compared[name]
+            difference, decision = pooled.difference, pooled.decision
+            means = (pooled.paired_mean, pooled.baseline_mean) if difference.tasks else None
         rows.append(
             VariantRow(
                 variant=name,
@@ -75,6 +81,7 @@ def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantR
                 baseline_mean=means[1] if means else None,
                 passes=pass_k_curve(name, stacked.successes, stacked.n, ks, stacked.tasks),
                 difference=difference,
+                decision=decision,
             )
         )
     return rows

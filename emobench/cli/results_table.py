@@ -11,7 +11,13 @@ from emobench.cli.terminal import make_table
 from emobench.core.outcomes import CONTROL
 from emobench.core.run_dir import RunDir
 from emobench.core.wording import pluralise
-from emobench.report.numbers import format_change, format_interval, format_number
+from emobench.report.numbers import (
+    describe_decision,
+    format_change,
+    format_interval,
+    format_number,
+    format_p_phrase,
+)
 from emobench.report.sections.common import shorten_labels
 from emobench.report.study import choose_sample_size
 from emobench.tables.run_results import Collected, collect
@@ -48,6 +54,13 @@ def build_results(run_dir: RunDir) -> tuple[Table, str]:
     ]
     if not collected.is_complete:
         notes.append("interim, since the run is unfinished: intervals are no reason to stop it")
+    notes += [
+        f"{row.variant}: {describe_decision(row.difference, row.decision, CONTROL)}"
+        + (f" (adjusted {p}, {row.decision.family})" if p else "")
+        for row in rows
+        if row.difference and row.decision and row.difference.value is not None
+        for p in [format_p_phrase(row.decision.p_adjusted)]
+    ]
     groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:
         together = "environments, assistants and agent strategies together"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from emobench.analysis.stats.estimates import Difference, Interval, Mean, PassK
+from emobench.analysis.stats.estimates import Decision, Difference, Interval, Mean, PassK
 
 MINUS = "\u2212"
 DASH = "\u2013"
@@ -81,6 +81,23 @@ def format_percent(share: float | None) -> str:
 def format_points(share: float | None) -> str:
     """Return a share as points of a hundred: 11.8."""
     return DASH if share is None else f"{round(100 * share, 1):g}"
+
+
+def describe_decision(found: Difference, decision: Decision, other: str) -> str:
+    """Return what a comparison with `other` lets be said: 'lower than control', 'equivalent to
+    control within 10 points' or 'compatible with drops up to 4.2 and gains up to 3 points'."""
+    if decision.statement in ("lower", "higher"):
+        return f"{decision.statement} than {other}"
+    if decision.statement == "equivalent":
+        return f"equivalent to {other} within {format_points(decision.margin)} points"
+    if decision.interval is None:
+        return found.reason or "nothing can be said"
+    ends = (("drops", -decision.interval.low), ("gains", decision.interval.high))
+    spans = [f"{what} up to {format_points(end)}" for what, end in ends if end > 0]
+    said = f"compatible with {' and '.join(spans)} points"
+    if decision.statement == "unadjusted":
+        return f"its own interval is clear of 0, after adjustment no claim is left; {said}"
+    return said
 
 
 def join_words(words: list[str]) -> str:

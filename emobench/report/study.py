@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emobench.analysis.assessment import Assessor, Checks, conforms
-from emobench.analysis.effects import Findings, GroupFinding, estimate_effects
+from emobench.analysis.effects import Findings, GroupFinding, estimate_effects, list_placebos
 from emobench.analysis.gates import Label, find_labels
 from emobench.analysis.pooled import list_variants
 from emobench.analysis.stats.power import PowerVerdict, judge_power
@@ -174,7 +174,13 @@ def build_study(run_dir: RunDir, limit: Limit | None = None) -> Study:
     texts = {name: each.text for name, each in collected.plan.sweep.variants.items()}
     return Study(
         collected=collected,
-        findings=estimate_effects(frame, planned=collected.plan.cells, per_protocol=conforming),
+        findings=estimate_effects(
+            frame,
+            planned=collected.plan.cells,
+            per_protocol=conforming,
+            margin=plan.sweep.gates.smallest_effect,
+            placebos=list_placebos(plan.sweep),
+        ),
         checks=assessment.checks,
         arms=split_arms(count_by_task(frame, collected.plan.cells)),
         talk=tally.build_table(variants, texts),

@@ -11,6 +11,7 @@ from scipy import stats
 
 from emobench.analysis.effects import Contrast, Findings, VariantFinding, estimate_effects
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
+from emobench.analysis.stats.multiplicity import holm
 from emobench.analysis.stats.units import make_frame
 from emobench.core.plan import load_plan
 from emobench.tables.table import load_tables
@@ -229,3 +230,77 @@ def test_variants_stand_in_the_order_of_the_plan(tmp_path: Path) -> None:
     assert [each.variant for each in group.variants] == ["control", "frustration", "anxiety"]
     assert [each.mean.missing for each in group.variants] == [0, 0, 6]
     assert group.variants[2].mean.reason == "no scored episode"
+
+
+def several_groups(count: int, names: tuple[str, ...] = ("control", "anger", "fear")) -> Findings:
+    """Groups with the same tasks and no effect of anything."""
+    return estimate_effects(
+        make_frame(
+            item
+            for group in range(count)
+            for place, name in enumerate(names)
+            for item in observations(random_rewards(10 * group + place, 30, 4), name, f"a{group}")
+        ),
+        placebos=[name for name in names if name == "placebo"],
+    )
+
+
+def test_over_several_groups_the_family_is_all_comparisons() -> None:
+    findings = several_groups(6)
+    contrasts = [
+        each.contrast for group in findings.groups for each in group.variants if each.contrast
+    ]
+    assert len(contrasts) == 12
+    assert {each.overall.family for each in contrasts} == {
+        "Holm over 12 comparisons (2 variants, 6 groups)"
+    }
+    assert {each.decision.family for each in contrasts} == {"Holm over 2 variants"}
+    assert [each.overall.p_adjusted for each in contrasts] == holm(
+        [each.difference.p_permutation for each in contrasts]
+    )
+    # A small p by group that is none over all groups.
+    assert min(each.decision.p_adjusted or 0 for each in contrasts) < min(
+        each.overall.p_adjusted or 0 for each in contrasts
+    )
+
+
+def test_groups_are_pooled_by_task() -> None:
+    findings = several_groups(3)
+    gaps = np.zeros(30)
+    for group in range(3):
+        base, anger = (random_rewards(10 * group + place, 30, 4) for place in (0, 1))
+        for task in range(30):
+            gaps[task] += (np.mean(anger[task]) - np.mean(base[task])) / 3  # type: ignore[arg-type]
+    (anger_found,) = (each for each in findings.pooled if each.variant == "anger")
+    expected = stats.ttest_1samp(gaps, 0)
+    found = anger_found.difference
+    assert found.value == pytest.approx(gaps.mean())
+    assert found.p_t == pytest.approx(expected.pvalue)
+    assert found.t is not None
+    assert found.t.low == pytest.approx(expected.confidence_interval(0.95).low)
+    assert (found.tasks, anger_found.groups, found.adjustment) == (30, 3, "Holm over 2 variants")
+    assert anger_found.paired_mean.value is not None
+    assert anger_found.paired_mean.value - (anger_found.baseline_mean.value or 0) == pytest.approx(
+        found.value
+    )
+
+
+def test_placebo_is_compared_and_takes_no_place_among_the_emotions() -> None:
+    names = ("control", "placebo", "anger", "fear")
+    (group,) = several_groups(1, names).groups
+    contrasts = {each.variant: each.contrast for each in group.variants if each.contrast}
+    emotions = [contrasts[name] for name in ("anger", "fear")]
+    assert [each.difference.p_adjusted for each in emotions] == holm(
+        [each.difference.p_permutation for each in emotions]
+    )
+    placebo = contrasts["placebo"]
+    assert placebo.difference.p_adjusted == placebo.difference.p_permutation
+    assert placebo.over_placebo is None
+    over = [each.over_placebo for each in emotions if each.over_placebo]
+    assert [each.p_adjusted for each in over] == holm([each.p_permutation for each in over])
+    for name, found in zip(("anger", "fear"), over, strict=True):
+        place = names.index(name)
+        rewards = [random_rewards(seed, 30, 4) for seed in (1, place)]
+        gaps = [np.mean(rewards[1][t]) - np.mean(rewards[0][t]) for t in range(30)]  # type: ignore[arg-type]
+        assert found.value == pytest.approx(np.mean(gaps))
+        assert found.label.startswith(f"difference in mean reward, {name} minus placebo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import re
 import zlib
@@ -17,6 +18,7 @@ from emobench.core.models import OpenAIModel, VllmModel
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.blocks import Table, list_blocks
+from emobench.report.export import export
 from emobench.report.render import build_report, build_sections
 from emobench.report.study import build_study
 from tests.support.runs import append, episode, fill, make_run, page_text, summarise
@@ -191,10 +193,38 @@ def test_several_settings_are_shown_together_and_apart(tmp_path: Path) -> None:
     )
     fill(run_dir, load_plan(run_dir).cells)
     text = page_text(run_dir)
+    assert "Over all 4 groups together, each task once, mean reward against control (Holm" in text
     assert "Of 12 effects in 4 groups" in text
+    assert "comparisons (" in text and "Selected as the lowest of 12" in text
+    assert "The lowest is" not in text
     assert "Figure 1. Difference in mean reward, variant minus control, in every" in text
     for title in ("airline / scripted / act", "retail / scripted / react"):
         assert f"Mean reward by variant, {title}, 6 tasks" in text
+
+
+def test_the_first_screen_says_what_a_null_excludes_and_names_a_longer_prompt(
+    tmp_path: Path,
+) -> None:
+    run_dir = make_run(
+        tmp_path / "null", variants=("control", "placebo", "anger"), tasks=8, trials=2
+    )
+    for cell in load_plan(run_dir).cells:
+        ended = ["failed" if (task + cell.number) % 4 == 0 else "solved" for task in cell.tasks]
+        append(run_dir, cell, [episode(cell, task, ended[task]) for task in cell.tasks])
+    text = page_text(run_dir)
+    assert "No difference was shown" not in text
+    assert "With anger (" in text and "it is compatible with drops up to" in text
+    assert "Not told apart from a longer prompt without emotion: anger (" in text
+    terminal = render_plain(*build_results(run_dir))
+    assert "anger: compatible with drops up to" in terminal
+    export(build_study(run_dir), tmp_path / "export")
+    rows = {
+        row["variant"]: row
+        for row in csv.DictReader((tmp_path / "export/tables/decisions.csv").open())
+    }
+    assert [row["statement"] for row in rows.values()] == ["compatible", "compatible"]
+    assert rows["anger"]["adjustment"] == "Holm over 1 variant"
+    assert rows["anger"]["over_placebo_p_adjusted"] and not rows["placebo"]["over_placebo"]
 
 
 def test_transcripts_of_any_shape_are_embedded(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from emobench.core.wording import pluralise
 
@@ -99,10 +99,33 @@ class Difference:
     """What p_adjusted is corrected by and over, e.g. 'Holm over 4 variants'."""
     reason: str = ""
     notes: tuple[str, ...] = ()
+    error: float | None = None
+    """Standard error over tasks; None below two tasks."""
 
     @property
     def interval(self) -> Interval | None:
         return self.t
+
+
+Statement = Literal["lower", "higher", "equivalent", "unadjusted", "compatible", "unknown"]
+"""An effect by Holm; or, without one: equivalent within the margin; an interval of its own that is
+clear of 0, and no claim after adjustment; drops and gains that are compatible; nothing."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a family of comparisons lets be said of one of them."""
+
+    statement: Statement
+    p_adjusted: float | None
+    family: str
+    """'Holm over 4 variants'."""
+    interval: Interval | None
+    """95 % for all of the family at once; clear of 0 exactly where p_adjusted is below 0.05."""
+    p_equivalence: float | None
+    """Of two one-sided tests at the margin, by Holm over the same family."""
+    margin: float
+    """Smallest effect of interest, a share of 1."""
 
 
 @dataclass(frozen=True)

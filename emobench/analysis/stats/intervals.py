@@ -36,13 +36,17 @@ def standard_error(values: Floats) -> float:
 
 
 def t_interval(
-    mean: float, error: float, tasks: int, bounds: tuple[float, float] | None
+    mean: float,
+    error: float,
+    tasks: int,
+    bounds: tuple[float, float] | None,
+    level: float = LEVEL,
 ) -> Interval | None:
     """Return mean +- t(tasks - 1) * error within `bounds`; None below two tasks or without an
     error."""
     if tasks < 2 or error < TINY:
         return None
-    width = t_quantile(tasks - 1, LEVEL) * error
+    width = t_quantile(tasks - 1, level) * error
     return _clip(mean - width, mean + width, bounds)
 
 

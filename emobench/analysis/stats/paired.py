@@ -76,6 +76,7 @@ def paired_difference(
         permutation=how,
         reason=_explain_missing_interval(tasks, t is None, bootstrap and resampled is None),
         notes=_list_notes(tasks, differ, left_out, tests),
+        error=error if tasks > 1 else None,
     )
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emobench.analysis.effects import Contrast, GroupFinding, VariantFinding
+from emobench.analysis.effects import (
+    Contrast,
+    GroupFinding,
+    PooledFinding,
+    VariantFinding,
+)
 from emobench.analysis.gates import find_labels
-from emobench.analysis.stats.estimates import FEW, Difference
+from emobench.analysis.stats.decisions import adjust
+from emobench.analysis.stats.estimates import FEW, Decision, Difference
 from emobench.analysis.stats.interaction import AssistantComparison
 from emobench.analysis.stats.means import CLUSTERED
 from emobench.core.outcomes import Condition
@@ -25,6 +31,7 @@ from emobench.report.drawing import Figure, assign_roles
 from emobench.report.figures import Dot, draw_forest, make_share_axis, make_symmetric_axis
 from emobench.report.numbers import (
     DAGGER,
+    describe_decision,
     format_change,
     format_difference,
     format_interval,
@@ -56,6 +63,12 @@ from emobench.report.sections.detail import (
 from emobench.report.study import Study
 
 WEIGHT = "each task counts once"
+DECISION_NOTE = (
+    "All intervals at once: 95 % for the whole family (Bonferroni, Student's t), clear of 0 just "
+    "where the adjusted p is below 0.05. p adjusted: sign flips, by Holm over the variants; "
+    "placebo is no emotion and is tested alone. p equivalence: two one-sided t tests at the "
+    "smallest effect of interest, by Holm too."
+)
 MOST_DOTS = 60
 """Rows of a figure; of more there is only the table."""
 
@@ -86,6 +99,8 @@ def build_effect_blocks(study: Study, group: GroupFinding, prefix: str) -> list[
         build_mean_figure(group, prefix, size),
         build_effect_table(study, group, prefix, size),
     ]
+    if is_compared(group):
+        blocks.append(build_decision_table(study, group, prefix))
     return blocks
 
 
@@ -109,14 +124,17 @@ def build_effect_figure(study: Study, group: GroupFinding, prefix: str, size: st
     )
 
 
-def build_effect_dots(study: Study, group: GroupFinding) -> list[Dot]:
-    """Return a dot for each variant's difference, with the gates that it does not pass."""
+def build_effect_dots(study: Study, group: GroupFinding, *, overall: bool = False) -> list[Dot]:
+    """Return a dot for each variant's difference, with the gates that it does not pass; `overall`
+    with the p over all groups."""
     roles = assign_roles([each.variant for each in group.variants], group.baseline)
     dots = []
     for each in group.variants:
         if each.contrast is None:
             continue
         found = each.contrast.difference
+        if overall:
+            found = adjust(found, each.contrast.overall)
         marks = study.find_labels(group, each.variant)
         dots.append(
             Dot(
@@ -262,6 +280,125 @@ def _build_effect_row(
             state="failed" if failed else "not_checked" if marks else "passed",
         ),
     )
+
+
+def build_decision_table(study: Study, group: GroupFinding, prefix: str) -> Table:
+    """Return what each effect lets be said, within the group and over all groups, and against
+    placebo."""
+    several = len(study.findings.groups) > 1
+    with_placebo = any(each.contrast and each.contrast.over_placebo for each in group.variants)
+    heads = ["Variant", "Difference", "All intervals at once", "p adjusted", "p equivalence"]
+    heads += ["p over all groups"] * several + ["Difference from placebo", "p"] * with_placebo
+    rows, records = [], []
+    for each in group.variants:
+        if each.contrast is None:
+            continue
+        found, decision, overall = (
+            each.contrast.difference,
+            each.contrast.decision,
+            each.contrast.overall,
+        )
+        cells = [Cell(each.variant), *_build_decision_cells(found, decision)]
+        if several:
+            cells.append(Cell(format_p(overall.p_adjusted), title=overall.family))
+        if with_placebo:
+            cells += _build_placebo_cells(each.contrast.over_placebo)
+        cells.append(Cell(describe_decision(found, decision, group.baseline)))
+        rows.append(tuple(cells))
+        records.append(
+            {
+                **build_keys(group, each.variant),
+                **_build_decision_record(found, decision, each.contrast.over_placebo),
+                "overall_statement": overall.statement,
+                "overall_p_adjusted": overall.p_adjusted,
+                "overall_family": overall.family,
+                **build_interval_columns("overall_simultaneous", overall.interval),
+            }
+        )
+    return Table(
+        f"{prefix}decisions",
+        f"What each effect lets be said, {format_title(group)}.",
+        (*make_heads(*heads), Head("So mean reward is", numeric=False)),
+        tuple(rows),
+        (DECISION_NOTE,),
+        tuple(records),
+    )
+
+
+def build_pooled_table(pooled: Sequence[PooledFinding], baseline: str) -> Table:
+    """Return the variants over all groups."""
+    with_placebo = any(each.over_placebo for each in pooled)
+    heads = ["Variant", "Mean reward", f"{baseline} on these tasks", "Difference"]
+    heads += ["All intervals at once", "p adjusted", "p equivalence"]
+    heads += ["Difference from placebo", "p"] * with_placebo
+    return Table(
+        "pooled",
+        f"Each variant over all groups, {CLUSTERED}: {WEIGHT}, with the mean of its groups.",
+        (*make_heads(*heads), Head("So mean reward is", numeric=False)),
+        tuple(
+            (
+                Cell(each.variant),
+                Cell(
+                    format_number(each.paired_mean.value),
+                    format_interval(each.paired_mean.interval),
+                ),
+                Cell(format_number(each.baseline_mean.value)),
+                *_build_decision_cells(each.difference, each.decision),
+                *(_build_placebo_cells(each.over_placebo) if with_placebo else ()),
+                Cell(describe_decision(each.difference, each.decision, baseline)),
+            )
+            for each in pooled
+        ),
+        (DECISION_NOTE, "Groups are fixed: the intervals speak of tasks, not of other models."),
+        tuple(
+            {
+                "variant": each.variant,
+                "groups": each.groups,
+                "mean": each.paired_mean.value,
+                **build_interval_columns("mean", each.paired_mean.interval),
+                "baseline_mean": each.baseline_mean.value,
+                **build_difference_columns(each.difference),
+                **_build_decision_record(each.difference, each.decision, each.over_placebo),
+            }
+            for each in pooled
+        ),
+    )
+
+
+def _build_decision_cells(found: Difference, decision: Decision) -> list[Cell]:
+    return [
+        build_difference_cell(found, reason=found.reason, state="strong"),
+        Cell(format_interval(decision.interval, change=True)),
+        Cell(format_p(decision.p_adjusted), title=decision.family),
+        Cell(format_p(decision.p_equivalence), title=decision.family),
+    ]
+
+
+def _build_placebo_cells(found: Difference | None) -> list[Cell]:
+    if found is None:
+        return [BLANK, BLANK]
+    return [
+        build_difference_cell(found, reason=found.reason),
+        Cell(format_p(found.p_adjusted), title=found.adjustment),
+    ]
+
+
+def _build_decision_record(
+    found: Difference, decision: Decision, over_placebo: Difference | None
+) -> dict[str, Scalar]:
+    return {
+        "statement": decision.statement,
+        "difference": found.value,
+        **build_interval_columns("simultaneous", decision.interval),
+        "p_adjusted": decision.p_adjusted,
+        "adjustment": decision.family,
+        "p_equivalence": decision.p_equivalence,
+        "margin": decision.margin,
+        "over_placebo": over_placebo.value if over_placebo else None,
+        **build_interval_columns("over_placebo", over_placebo.t if over_placebo else None),
+        "over_placebo_p_permutation": over_placebo.p_permutation if over_placebo else None,
+        "over_placebo_p_adjusted": over_placebo.p_adjusted if over_placebo else None,
+    }
 
 
 def _describe_left_out(contrast: Contrast) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from emobench.analysis.effects import GroupFinding, VariantFinding
+from emobench.analysis.effects import GroupFinding
 from emobench.analysis.gates import GATES
-from emobench.analysis.stats.estimates import FEW
+from emobench.analysis.stats.estimates import FEW, Decision, Difference
 from emobench.analysis.stats.means import CLUSTERED
 from emobench.analysis.stats.power import POWER
 from emobench.core.wording import pluralise
@@ -16,6 +16,7 @@ from emobench.report.blocks import Block
 from emobench.report.figures import Dot, draw_forest, make_symmetric_axis
 from emobench.report.interim import INTERIM
 from emobench.report.numbers import (
+    describe_decision,
     format_difference,
     format_mean,
     format_number,
@@ -26,7 +27,7 @@ from emobench.report.numbers import (
 )
 from emobench.report.provenance import list_scripted_roles
 from emobench.report.sections.common import format_size, format_title, is_compared, shorten_labels
-from emobench.report.sections.results import build_effect_dots
+from emobench.report.sections.results import build_effect_dots, build_pooled_table, format_effect
 from emobench.report.study import Study
 
 SURE = 0.05
@@ -58,11 +59,18 @@ def build_overview_blocks(study: Study) -> list[Block]:
     groups = [each for each in study.findings.groups if is_compared(each)]
     if len(groups) < 2:
         return []
-    dots: list[Dot] = []
+    dots: list[Dot] = [Dot("All groups together, each task once", heading=True)]
+    for pooled in study.findings.pooled:
+        found = pooled.difference
+        caption = f"{found.label}: {format_difference(found)}"
+        dots.append(
+            Dot(pooled.variant, found.value, found.interval, format_effect(found), caption=caption)
+        )
     for group in groups:
         dots.append(Dot(f"{format_title(group)}, {format_size(study, group)}", heading=True))
-        dots += build_effect_dots(study, group)
+        dots += build_effect_dots(study, group, overall=True)
     return [
+        build_pooled_table(study.findings.pooled, study.findings.groups[0].baseline),
         draw_forest(
             "overview",
             "Difference in mean reward from control by variant, every group",
@@ -70,9 +78,10 @@ def build_overview_blocks(study: Study) -> list[Block]:
             make_symmetric_axis("difference in mean reward from control, paired by task", dots),
             caption="Difference in mean reward, variant minus control, in every environment, "
             f"assistant and agent strategy, {CLUSTERED}; p from sign flips, adjusted by Holm over "
-            "the variants of the group. Beside each effect stand the gates that its variant does "
+            "the variants for all groups together, and for single groups over all comparisons of "
+            "the run. Beside each effect stand the gates that its variant does "
             "not pass there.",
-        )
+        ),
     ]
 
 
@@ -90,6 +99,8 @@ def _describe_effects(study: Study) -> Iterator[str]:
     if not groups:
         yield "Nothing can be said yet."
         return
+    if len(groups) > 1:
+        yield _describe_pooled(study)
     if len(groups) > FEW_GROUPS:
         yield _describe_groups(study, groups)
         return
@@ -107,6 +118,38 @@ def _list_interim_marks(study: Study) -> list[str]:
     return [INTERIM] if shows_p and not study.collected.is_complete else []
 
 
+@dataclass(frozen=True)
+class _Effect:
+    variant: str
+    found: Difference
+    decision: Decision
+    over_placebo: Difference | None
+    marks: str = ""
+
+    def __str__(self) -> str:
+        """Return 'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001; fails power)'."""
+        p = format_p_phrase(self.decision.p_adjusted)
+        text = (
+            f"{format_difference(self.found)}, adjusted {p}" if p else format_difference(self.found)
+        )
+        return f"{self.variant} ({'; '.join(part for part in (text, self.marks) if part)})"
+
+
+def _list_effects(study: Study, group: GroupFinding) -> list[_Effect]:
+    """Return the group's effects that have a value, decided over all groups of the run."""
+    return [
+        _Effect(
+            each.variant,
+            each.contrast.difference,
+            each.contrast.overall,
+            each.contrast.over_placebo,
+            shorten_labels(study.find_labels(group, each.variant)),
+        )
+        for each in group.variants
+        if each.contrast is not None and each.contrast.difference.value is not None
+    ]
+
+
 def _describe_group(study: Study, group: GroupFinding) -> str:
     base = next((each for each in group.variants if each.contrast is None), None)
     if base is None:
@@ -116,61 +159,77 @@ def _describe_group(study: Study, group: GroupFinding) -> str:
             "compared with it."
         )
     text = f"Mean reward with {base.variant} is {format_mean(base.mean)}."
-    compared = [each for each in group.variants if _get_value(each) is not None]
-    if not compared:
+    effects = _list_effects(study, group)
+    if not effects:
         return f"{text} No variant can be compared with it yet."
-    shown = [each for each in compared if _is_sure(each)]
-    parts = []
-    for name, found in (
-        ("lower", [each for each in shown if (_get_value(each) or 0) < 0]),
-        ("higher", [each for each in shown if (_get_value(each) or 0) > 0]),
-    ):
+    return " ".join([text, *_describe_decisions(effects, base.variant)])
+
+
+def _describe_pooled(study: Study) -> str:
+    """Return what holds over all groups together, which is asked first."""
+    pooled = study.findings.pooled
+    effects = [
+        _Effect(each.variant, each.difference, each.decision, each.over_placebo)
+        for each in pooled
+        if each.difference.value is not None
+    ]
+    if not effects:
+        return "Over all groups together nothing is compared with control yet."
+    base = study.findings.groups[0].baseline
+    said = " ".join(_describe_decisions(effects, base))
+    return (
+        f"Over all {len(study.findings.groups)} groups together, each task once, mean reward "
+        f"against {base} ({_name_family(effects)}): {said[0].lower()}{said[1:]}"
+    )
+
+
+def _describe_decisions(effects: Sequence[_Effect], base: str) -> Iterator[str]:
+    """Say which effects are shown, what each of the others excludes, and which are not told apart
+    from a longer prompt."""
+    for statement in ("lower", "higher"):
+        found = [each for each in effects if each.decision.statement == statement]
         if found:
-            found.sort(key=lambda each: -abs(_get_value(each) or 0))
-            effects = join_words([_describe_effect(study, group, each) for each in found])
-            parts.append(f"It is {name} with {effects}.")
-    rest = [each for each in compared if each not in shown]
-    if rest:
-        effects = join_words([_describe_effect(study, group, each) for each in rest])
-        parts.append(f"No difference was shown with {effects}.")
-    return " ".join([text, *parts])
-
-
-def _describe_effect(study: Study, group: GroupFinding, each: VariantFinding) -> str:
-    """Return 'anger (-0.40 [-0.52, -0.28], adjusted p < 0.001; fails power)'."""
-    assert each.contrast is not None
-    found = each.contrast.difference
-    numbers = format_difference(found)
-    p = format_p_phrase(found.p_adjusted)
-    text = f"{numbers}, adjusted {p}" if p else numbers
-    marks = shorten_labels(study.find_labels(group, each.variant))
-    return f"{each.variant} ({text}; {marks})" if marks else f"{each.variant} ({text})"
+            found.sort(key=lambda each: -abs(each.found.value or 0))
+            yield f"It is {statement} with {join_words([str(each) for each in found])}."
+    for each in effects:
+        if each.decision.statement not in ("lower", "higher"):
+            yield f"With {each} it is {describe_decision(each.found, each.decision, base)}."
+    alike = [
+        f"{each.variant} ({format_difference(each.over_placebo)}, adjusted {p})"
+        for each in effects
+        if each.over_placebo is not None
+        and not _is_sure(each.over_placebo.p_adjusted)
+        and (p := format_p_phrase(each.over_placebo.p_adjusted))
+    ]
+    if alike:
+        yield f"Not told apart from a longer prompt without emotion: {join_words(alike)}."
 
 
 def _describe_groups(study: Study, groups: list[GroupFinding]) -> str:
-    effects = [(g, each) for g in groups for each in g.variants if _get_value(each) is not None]
+    effects = [(group, each) for group in groups for each in _list_effects(study, group)]
     if not effects:
         return f"In {len(groups)} groups nothing is compared with control yet."
-    lower = [each for _, each in effects if _is_sure(each) and (_get_value(each) or 0) < 0]
-    higher = [each for _, each in effects if _is_sure(each) and (_get_value(each) or 0) > 0]
-    group, most = min(effects, key=lambda item: _get_value(item[1]) or 0.0)
+    counts = Counter(each.decision.statement for _, each in effects)
+    group, most = min(effects, key=lambda item: item[1].found.value or 0.0)
     bases = [v.mean.value for g in groups for v in g.variants if v.contrast is None]
     means = sorted(value for value in bases if value is not None)
     return (
         f"Mean reward with {groups[0].baseline} is {format_number(means[0])} to "
         f"{format_number(means[-1])}. Of {len(effects)} effects in {len(groups)} groups, "
-        f"{len(lower)} are drops and {len(higher)} are gains with an adjusted p "
-        f"below {SURE}. The lowest is {_describe_effect(study, group, most)} in "
-        f"{format_title(group)}."
+        f"{counts['lower']} are drops and {counts['higher']} are gains with an adjusted p "
+        f"below {SURE} ({_name_family([each for _, each in effects])}); {counts['equivalent']} are "
+        f"equivalent within {format_points(most.decision.margin)} points. "
+        f"Selected as the lowest of {len(effects)}, and so likely lower than it would be seen "
+        f"again: {most} in {format_title(group)}."
     )
 
 
-def _get_value(each: VariantFinding) -> float | None:
-    return each.contrast.difference.value if each.contrast else None
+def _name_family(effects: Sequence[_Effect]) -> str:
+    """Return the family of the emotions; a placebo is alone in its own."""
+    return next((each for each in effects if each.over_placebo), effects[0]).decision.family
 
 
-def _is_sure(each: VariantFinding) -> bool:
-    p = each.contrast.difference.p_adjusted if each.contrast else None
+def _is_sure(p: float | None) -> bool:
     return p is not None and p < SURE
 
 

@@ -217,6 +217,7 @@ def test_every_part_of_a_difference_by_hand() -> None:
             "4 tasks differ: no permutation p below 0.12",
             "2 tasks left out: a value on one side only",
         ),
+        error=pytest.approx(stats.sem(values)),  # type: ignore[arg-type]
     )
     plain = paired_difference("x", values, left_out=1, bootstrap=False, tests=False)
     assert (plain.bootstrap, plain.p_t, plain.p_permutation, plain.permutation) == (
