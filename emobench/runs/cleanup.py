@@ -20,7 +20,6 @@ from typing import NoReturn
 from emobench.core import output
 from emobench.core.command_lock import Held
 from emobench.core.errors import EmobenchError
-from emobench.core.job_id import get_queue_id
 from emobench.core.ownership import open_own_run_dir, require_own
 from emobench.core.plan import list_instances, load_plan
 from emobench.core.run_dir import RunDir
@@ -70,6 +69,7 @@ def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
         job for job in jobs if job.kind is JobKind.SERVER and schedulers.find_owner(job).cleans_up
     ]
     free: list[JobRecord] = []
+    kept: list[JobRecord] = []
     needed: dict[str, str] = {}
     for server in schedulers.find_live(servers):
         cells = RemainingCells(plan, run_dir, server.name)
@@ -83,12 +83,11 @@ def survey(run_dir: RunDir, schedulers: Schedulers = SCHEDULERS) -> Survey:
         )
         if who:
             needed[str(server)] = who
+            kept.append(server)
         else:
             free.append(server)
     # Of servers that are one job the one that is needed keeps the other.
-    kept = {get_queue_id(server.job_id) for server in servers if str(server) in needed}
-    free = [server for server in free if get_queue_id(server.job_id) not in kept]
-    return Survey(free, needed, ON_THEIR_WAY in needed.values())
+    return Survey(schedulers.find_free(free, kept), needed, ON_THEIR_WAY in needed.values())
 
 
 def find_owners(run_dir: RunDir) -> list[RunDir]:

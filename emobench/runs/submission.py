@@ -15,7 +15,7 @@ from emobench.config.templates import list_template_dirs
 from emobench.core.command_lock import hold
 from emobench.core.errors import EmobenchError, InvalidInput, Problem
 from emobench.core.files import describe_failure, is_full, read_json, write_atomic
-from emobench.core.job_id import get_array_id, get_queue_id
+from emobench.core.job_id import get_array_id
 from emobench.core.ownership import make_folder, require_own
 from emobench.core.plan import (
     Plan,
@@ -305,9 +305,7 @@ def decide(
         or will_stay(run_dir, job, schedulers)
         or _awaits_arrays(plan, run_dir, jobs, job, job.job_id in queued, schedulers)
     ]
-    # A server that is one job with another leaves with it.
-    kept_jobs = {get_queue_id(job.job_id) for job in servers if job.name in staying}
-    staying_jobs = {job.job_id for job in servers if get_queue_id(job.job_id) in kept_jobs}
+    kept_jobs = [job for job in servers if job.name in staying]
     arrays = [job for job in alive if job.kind is JobKind.ARRAY]
     after_last = jobs[jobs.index(arrays[-1]) :] if arrays else []
     covered = any(job.kind is JobKind.CLEANUP and job in alive for job in after_last)
@@ -321,10 +319,9 @@ def decide(
             and name not in staying
             and not (get_server_name(name) in kept and holds_lease(run_dir, name))
         ],
-        # Its last cell has ended: a fresh one is sure to stay.
-        leaving=[
-            job for job in servers if job.name not in staying and job.job_id not in staying_jobs
-        ],
+        # Its last cell has ended: a fresh one is sure to stay. A server that is one job with
+        # another leaves with it.
+        leaving=schedulers.find_free(servers, kept_jobs),
         cleanup=bool(arrays)
         and not covered
         and has_cleanup(plan)
@@ -445,11 +442,9 @@ def cancel(
             }
             shared |= {_name_job(job): who for job in live if (who := leased.get(job.job_id))}
             # A server may have submitted its successor meanwhile.
-            kept = {get_queue_id(job_id) for job_id, who in leased.items() if who}
+            kept = [job for job in live if leased.get(job.job_id)]
             stopping = [
-                job
-                for job in live
-                if get_queue_id(job.job_id) not in kept and job.handle not in stopped
+                job for job in schedulers.find_free(live, kept) if job.handle not in stopped
             ]
             if not stopping:
                 break

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError, SubmissionRefused
+from emobench.core.job_id import get_queue_id
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.core.site_check import Check, skipped
@@ -162,6 +163,10 @@ class Scheduler(ABC):
         them start together. None starts before the job `after` has. They are not recorded. Raises
         SubmissionRefused."""
         raise SubmissionRefused(f"{self.name} jobs are not submitted again by a job")
+
+    def get_whole_id(self, job: JobRecord) -> str:
+        """Return the queue's id of the job with which this one ends."""
+        return get_queue_id(job.job_id)
 
     def starts_together(self, run_dir: RunDir, instance: str, partner: JobRecord) -> bool:
         """Return whether a server and the queued job of another can become jobs that start

@@ -5,13 +5,13 @@ A run directory may hold jobs of both: it can be submitted again under another p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from emobench.core.cluster import ClusterProfile
 from emobench.core.errors import EmobenchError
-from emobench.core.job_id import get_array_id
+from emobench.core.job_id import get_array_id, get_queue_id
 from emobench.core.plan import Plan
 from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import CANCELLED, Accounts, JobState, Scheduler
@@ -83,6 +83,12 @@ class Schedulers:
         about."""
         alive = {job for scheduler, own in self._split(jobs) for job in scheduler.find_live(own)}
         return [job for job in jobs if job in alive]
+
+    def find_free(self, jobs: Iterable[JobRecord], kept: Collection[JobRecord]) -> list[JobRecord]:
+        """Return those of `jobs` that can be ended while the `kept` ones go on."""
+        held = {self.find_owner(job).get_whole_id(job) for job in kept}
+        held |= {get_queue_id(job.job_id) for job in kept}
+        return [job for job in jobs if get_queue_id(job.job_id) not in held]
 
     def cancel(self, jobs: Sequence[JobRecord]) -> None:
         """End jobs, and return once they are gone. Raises EmobenchError where one stays."""

@@ -199,6 +199,12 @@ class SlurmScheduler(Scheduler):
             for instance, job_id in taking_over.items()
         ]
 
+    def get_whole_id(self, job: JobRecord) -> str:
+        """Return the id of the first part of a heterogeneous job: the others end with it."""
+        queued = get_queue_id(job.job_id)
+        second = Path(job.script).name == name_pair_script(job.name) and queued == job.job_id
+        return str(int(queued) - 1) if second else queued
+
     def starts_together(self, run_dir: RunDir, instance: str, partner: JobRecord) -> bool:
         """Whether they are a pair; a part of another heterogeneous job cannot leave it."""
         pair = find_first_pair(load_plan(run_dir), (instance, partner.name))
@@ -390,6 +396,9 @@ class SlurmScheduler(Scheduler):
         arrays = self.find_live(self._read_own_jobs(run_dir, JobKind.ARRAY))
         live = {name for array in arrays for name in array.block_names}
         lonely = [job for job in servers if live.isdisjoint(list_blocks(plan, job.name))]
+        # Of a heterogeneous job that has not begun Slurm cancels no part alone.
+        kept = {self.get_whole_id(job) for job in servers if job not in lonely}
+        lonely = [job for job in lonely if self.get_whole_id(job) not in kept]
         if not lonely:
             return []
         # The refusal is what the user has to read; a scancel that fails must not hide it.

@@ -300,6 +300,21 @@ def test_a_refusal_leaves_no_server_alone(
     until(lambda: not study.lab.queue(), "an empty queue", poll=0.1)
 
 
+def test_a_refusal_leaves_a_pair_of_which_one_is_needed(study: Study) -> None:
+    """Slurm cancels no part of a heterogeneous job that has not begun."""
+    study.write(servers="sleep 600", arrays="sleep 600")
+    study.lab.run("scontrol", "update", "nodename=cuda[1-2],gaudi[1-2]", "state=drain", "reason=t")
+    study.submit({"b": [4]}, "assistant_b")
+    script = study.run_dir.scripts / "tau_array_a.sbatch"
+    script.write_text(script.read_text().replace("--partition=cuda", "--partition=nowhere"))
+    with pytest.raises(SubmissionRefused) as caught:
+        study.submit({"a": [0]}, "user", "assistant_a")
+    assert "taken back" not in str(caught.value)
+    jobs = read_jobs(study.run_dir)
+    assert [job.name for job in jobs] == ["assistant_b", "b", "user", "assistant_a"]
+    SLURM.cancel(jobs)
+
+
 def test_a_full_array_limit_and_a_controller_that_is_gone_are_refusals(
     study: Study,
     monkeypatch: pytest.MonkeyPatch,

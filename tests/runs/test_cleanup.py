@@ -14,7 +14,7 @@ from emobench.core.run_dir import RunDir
 from emobench.core.times import now
 from emobench.runs import cleanup
 from emobench.runs.cleanup import clean_up, find_owners, survey
-from emobench.runs.submission import submission_lock
+from emobench.runs.submission import cancel, submission_lock
 from emobench.serving.demand import ON_THEIR_WAY, OwnDemand
 from emobench.store.endpoints import ServerLocation, point_to_leased
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, write_jobs
@@ -140,6 +140,27 @@ def test_servers_that_somebody_needs_stay(run_dir: RunDir, tmp_path: Path) -> No
     point_to_leased(other, "user", leased)
     assert find_owners(other) == [run_dir]
     assert find_owners(run_dir) == []
+
+
+def test_the_first_part_of_a_heterogeneous_job_stays_as_long_as_the_other_is_needed(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    """With the first part, whose server has left, Slurm would end the other one."""
+    pair = [
+        replace(job, script="scripts/servers_a.sbatch", submitted="2020-01-01T00:00:00+00:00")
+        for job in jobs()[:2]
+    ]
+    write_jobs(run_dir, pair)
+    scheduler = ScriptedScheduler(j1="RUNNING", j2="RUNNING")
+    assert [job.name for job in survey(run_dir, scheduler.all()).free] == ["user", "assistant_a"]
+    leased = ServerLocation(run_dir, "assistant_a")
+    add_lease(leased, RunDir(tmp_path / "other"), "assistant_a")
+    seen = survey(run_dir, scheduler.all())
+    assert (list(seen.needed), seen.free) == (["assistant_a (job 2)"], [])
+    assert cancel(run_dir, schedulers=scheduler.all()).stopped == []
+    # Jobs of their own are ended one by one.
+    write_jobs(run_dir, [replace(job, script=f"scripts/{job.name}.sbatch") for job in pair])
+    assert [job.name for job in survey(run_dir, scheduler.all()).free] == ["user"]
 
 
 def test_the_supervisor_and_the_clean_up_job_agree(run_dir: RunDir) -> None:

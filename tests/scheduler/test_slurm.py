@@ -14,6 +14,7 @@ from emobench.runs.submission import write_scripts
 from emobench.scheduler import slurm_commands
 from emobench.scheduler.interface import JobState
 from emobench.scheduler.job_comment import JobComment
+from emobench.scheduler.schedulers import Schedulers
 from emobench.scheduler.slurm import SlurmScheduler
 from emobench.scheduler.slurm_commands import ask_slurm_states, cancel_slurm
 from emobench.store.jobs import JobKind, JobRecord, add_jobs, read_jobs
@@ -162,6 +163,10 @@ def test_the_parts_of_a_heterogeneous_job_are_told_apart(
         ("user", "7", script),
         ("assistant_a", "8", script),
     ]
+    # With the first part Slurm ends both.
+    user_job, assistant_job = found
+    assert Schedulers(SLURM).find_free(found, [assistant_job]) == []
+    assert Schedulers(SLURM).find_free(found, [user_job]) == [assistant_job]
     queue(slurm, **{"j7+0": "RUNNING", "j7+1": "PENDING"})
     states = SLURM.ask_states(found)
     assert {job: state.state for job, state in states.items()} == {"7": "RUNNING", "8": "PENDING"}

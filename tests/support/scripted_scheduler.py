@@ -11,6 +11,7 @@ from emobench.core.run_dir import RunDir
 from emobench.scheduler.interface import Accounted, Accounts, JobState, OwnJob, Phase, Scheduler
 from emobench.scheduler.local import LocalScheduler
 from emobench.scheduler.schedulers import Schedulers
+from emobench.scheduler.slurm import SlurmScheduler
 from emobench.store.jobs import JobKind, JobRecord, OnJob, add_jobs, make_record
 
 
@@ -53,6 +54,9 @@ class ScriptedScheduler(Scheduler):
     def all(self) -> Schedulers:
         """This scheduler for all jobs but those of this machine."""
         return Schedulers(self, LocalScheduler())
+
+    def get_whole_id(self, job: JobRecord) -> str:
+        return SlurmScheduler().get_whole_id(job)
 
     def submit(
         self,
