@@ -121,15 +121,12 @@ def test_a_sweep_that_is_killed_at_any_job_is_completed_by_the_next_one(
     assert in_queue(site) == {}
 
 
-@pytest.mark.parametrize(("placement", "nth"), [("hetjob", 1), ("hetjob", 2), ("apart", 1)])
-def test_a_cancellation_takes_the_job_that_a_killed_sweep_left(
-    site: Site, placement: str, nth: int
-) -> None:
-    site.profile["placement"] = placement
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_cancellation_takes_the_job_that_a_killed_sweep_left(site: Site, nth: int) -> None:
     assert site.sweep("--dry-run").returncode == 0
     killed = start(site, with_sbatch(site, SBATCH, nth=nth, when="after"), "sweep", "tiny.yaml")
     killed.communicate(timeout=240)
-    there = list_names(placement, nth)
+    there = list_names("hetjob", nth)
     until(lambda: len(in_queue(site)) == len(there), "sbatch to have ended", poll=0.2)
     cancelled = site.emobench("cancel", "runs/tiny")
     assert cancelled.returncode == 0, cancelled.stderr
