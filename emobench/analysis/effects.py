@@ -39,7 +39,7 @@ from emobench.analysis.stats.paired import (
     paired_means,
     variant_difference,
 )
-from emobench.analysis.stats.pass_k import pass_k_curve
+from emobench.analysis.stats.pass_k import pass_k_curve, pass_k_difference
 from emobench.analysis.stats.sensitivity import compare_missing
 from emobench.analysis.stats.units import (
     Arm,
@@ -86,7 +86,7 @@ class Exploratory:
     """A paired difference in something other than the reward."""
 
     column: str
-    """A mediator's column or an outcome's name."""
+    """A mediator's column, an outcome's name, or 'pass^2'."""
     difference: Difference
 
 
@@ -111,6 +111,8 @@ class Contrast:
     odds_ratio: OddsRatio
     outcomes: tuple[Exploratory, ...]
     mediators: tuple[Exploratory, ...]
+    pass_k: tuple[Exploratory, ...]
+    """From pass^2 on: pass^1 is the mean reward."""
     per_protocol: Difference | None
     """None where no column says which episodes conform."""
 
@@ -261,6 +263,8 @@ def _estimate_group(
     placebos: Sequence[str],
 ) -> GroupFinding:
     treated = [name for name in group if name != baseline]
+    largest = max((int(arm.n.max(initial=0)) for arm in group.values()), default=0)
+    largest = min(largest, MOST_K)
     odds = fit_odds_ratios(group, baseline, treated)
     held = measured.get(key, {})
     contrasts = _adjust_contrasts(
@@ -276,6 +280,10 @@ def _estimate_group(
                 odds_ratio=odds[name],
                 outcomes=_explore(held, name, baseline, SCORED_OUTCOMES),
                 mediators=_explore(held, name, baseline, tuple(MEDIATORS)),
+                pass_k=tuple(
+                    Exploratory(f"pass^{k}", pass_k_difference({key: group}, name, baseline, k))
+                    for k in range(2, largest + 1)
+                ),
                 per_protocol=None
                 if conforming is None
                 else _compare_per_protocol(key, conforming, name, baseline),
@@ -285,8 +293,6 @@ def _estimate_group(
         margin,
         placebos,
     )
-    largest = max((int(arm.n.max(initial=0)) for arm in group.values()), default=0)
-    largest = min(largest, MOST_K)
     found = [
         VariantFinding(
             variant=name,
@@ -411,7 +417,7 @@ def _adjust_contrasts(
     contrasts: dict[str, Contrast], margin: float, placebos: Sequence[str]
 ) -> dict[str, Contrast]:
     """Adjust confirmatory p's by Holm over the variants; exploratory ones by Benjamini-Hochberg
-    over a group's table of outcomes, and over that of mediators."""
+    over each of a group's tables of outcomes, mediators and pass^k."""
     decisions = _decide_by_variant(
         {name: each.difference for name, each in contrasts.items()}, margin, placebos
     )
@@ -425,21 +431,37 @@ def _adjust_contrasts(
         )
         for name, each in contrasts.items()
     }
-    for table in ("outcomes", "mediators"):
-        cells = [(name, item) for name, each in result.items() for item in getattr(each, table)]
-        values = benjamini_hochberg([item.difference.p_permutation for _, item in cells])
-        how = f"Benjamini-Hochberg over {len(cells)} differences in {table}, exploratory"
-        rows: dict[str, list[Exploratory]] = {name: [] for name in result}
-        for (name, item), p in zip(cells, values, strict=True):
-            difference = replace(item.difference, p_adjusted=p, adjustment=how)
-            rows[name].append(replace(item, difference=difference))
-        result = {
-            name: replace(each, outcomes=tuple(rows[name]))
-            if table == "outcomes"
-            else replace(each, mediators=tuple(rows[name]))
-            for name, each in result.items()
-        }
-    return result
+    outcomes, mediators, passes = (
+        _adjust_exploratory(tables, what)
+        for what, tables in (
+            ("outcomes", {name: each.outcomes for name, each in result.items()}),
+            ("mediators", {name: each.mediators for name, each in result.items()}),
+            ("pass^k", {name: each.pass_k for name, each in result.items()}),
+        )
+    )
+    return {
+        name: replace(each, outcomes=outcomes[name], mediators=mediators[name], pass_k=passes[name])
+        for name, each in result.items()
+    }
+
+
+def _adjust_exploratory(
+    table: Mapping[str, tuple[Exploratory, ...]], what: str
+) -> dict[str, tuple[Exploratory, ...]]:
+    """Adjust by Benjamini-Hochberg over all of a table, by variant."""
+    items = [item for found in table.values() for item in found]
+    how = f"Benjamini-Hochberg over {len(items)} differences in {what}, exploratory"
+    adjusted = iter(benjamini_hochberg([item.difference.p_permutation for item in items]))
+    return {
+        name: tuple(
+            replace(
+                item,
+                difference=replace(item.difference, p_adjusted=next(adjusted), adjustment=how),
+            )
+            for item in found
+        )
+        for name, found in table.items()
+    }
 
 
 def _compute_sensitivity(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from emobench.analysis.effects import list_placebos, pool_groups
 from emobench.analysis.stats.estimates import Decision, Difference, Mean, PassK
 from emobench.analysis.stats.means import mean_reward
-from emobench.analysis.stats.pass_k import pass_k_curve
+from emobench.analysis.stats.pass_k import pass_k_curve, pass_k_difference
 from emobench.analysis.stats.units import count_by_task, make_frame, split_arms, stack
 from emobench.core.outcomes import CONTROL
 from emobench.core.sweep import Cell
@@ -38,6 +38,8 @@ class VariantRow:
     difference: Difference | None
     """From control; None for control itself and where there is none."""
     decision: Decision | None
+    pass_differences: tuple[Difference, ...] = ()
+    """From control in pass^k, for each k of `passes` from 2 on."""
 
 
 def list_variants(cells: Iterable[Cell]) -> list[str]:
@@ -82,6 +84,11 @@ def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantR
                 passes=pass_k_curve(name, stacked.successes, stacked.n, ks, stacked.tasks),
                 difference=difference,
                 decision=decision,
+                pass_differences=tuple(
+                    pass_k_difference(groups, name, CONTROL, k)
+                    for k in ks
+                    if k > 1 and name in compared
+                ),
             )
         )
     return rows

@@ -14,6 +14,7 @@ from emobench.core.wording import pluralise
 from emobench.report.numbers import (
     describe_decision,
     format_change,
+    format_difference,
     format_interval,
     format_number,
     format_p_phrase,
@@ -60,6 +61,12 @@ def build_results(run_dir: RunDir) -> tuple[Table, str]:
         for row in rows
         if row.difference and row.decision and row.difference.value is not None
         for p in [format_p_phrase(row.decision.p_adjusted)]
+    ]
+    notes += [
+        f"{each.label.partition(',')[0]}, {row.variant} minus {CONTROL}: {format_difference(each)}"
+        for row in rows
+        for each in row.pass_differences[-1:]
+        if each.value is not None
     ]
     groups = {cell.group for cell in collected.plan.cells}
     if len(groups) > 1:

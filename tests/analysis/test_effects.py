@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 
 from emobench.analysis.effects import Contrast, Findings, VariantFinding, estimate_effects
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
-from emobench.analysis.stats.multiplicity import holm
+from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
 from emobench.analysis.stats.units import make_frame
 from emobench.core.plan import load_plan
 from emobench.tables.table import load_tables
@@ -304,3 +305,35 @@ def test_placebo_is_compared_and_takes_no_place_among_the_emotions() -> None:
         gaps = [np.mean(rewards[1][t]) - np.mean(rewards[0][t]) for t in range(30)]  # type: ignore[arg-type]
         assert found.value == pytest.approx(np.mean(gaps))
         assert found.label.startswith(f"difference in mean reward, {name} minus placebo")
+
+
+def test_pass_k_is_compared_on_the_tasks_of_which_both_have_k_trials() -> None:
+    control = random_rewards(1, 30, 4, missing=0.1)
+    anger = random_rewards(2, 30, 4, 0.6, missing=0.2)
+    contrast = contrast_of(estimate_effects(frame(control=control, anger=anger)), "anger")
+    assert [each.column for each in contrast.pass_k] == ["pass^2", "pass^3", "pass^4"]
+    for k, each in enumerate(contrast.pass_k, 2):
+        values = [
+            {
+                task: math.comb(sum(known), k) / math.comb(len(known), k)
+                for task, row in rewards.items()
+                if len(known := [int(value) for value in row if value is not None]) >= k
+            }
+            for rewards in (anger, control)
+        ]
+        common = sorted(set(values[0]) & set(values[1]))
+        gaps = [values[0][task] - values[1][task] for task in common]
+        expected = stats.ttest_1samp(gaps, 0)
+        found = each.difference
+        assert found.value == pytest.approx(np.mean(gaps))
+        assert found.p_t == pytest.approx(expected.pvalue)
+        assert found.t is not None
+        assert found.t.low == pytest.approx(expected.confidence_interval(0.95).low)
+        assert (found.tasks, found.left_out) == (
+            len(common),
+            len(set(values[0]) ^ set(values[1])),
+        )
+        assert found.label.startswith(f"difference in pass^{k}, anger minus control, ")
+    assert [each.difference.p_adjusted for each in contrast.pass_k] == benjamini_hochberg(
+        [each.difference.p_permutation for each in contrast.pass_k]
+    )

@@ -217,12 +217,19 @@ def test_the_first_screen_says_what_a_null_excludes_and_names_a_longer_prompt(
     assert "Not told apart from a longer prompt without emotion: anger (" in text
     terminal = render_plain(*build_results(run_dir))
     assert "anger: compatible with drops up to" in terminal
+    assert "difference in pass^2, anger minus control: " in terminal
     export(build_study(run_dir), tmp_path / "export")
     rows = {
         row["variant"]: row
         for row in csv.DictReader((tmp_path / "export/tables/decisions.csv").open())
     }
     assert [row["statement"] for row in rows.values()] == ["compatible", "compatible"]
+    passes = list(csv.DictReader((tmp_path / "export/tables/pass-k-differences.csv").open()))
+    assert [(row["variant"], row["pass_k"], row["tasks"]) for row in passes] == [
+        ("placebo", "pass^2", "8"),
+        ("anger", "pass^2", "8"),
+    ]
+    assert all(row["difference"] and row["p_adjusted"] for row in passes)
     assert rows["anger"]["adjustment"] == "Holm over 1 variant"
     assert rows["anger"]["over_placebo_p_adjusted"] and not rows["placebo"]["over_placebo"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import isfinite
 
 import numpy as np
 
@@ -84,25 +85,49 @@ def variant_difference(
     groups: Groups, name: str, baseline: str, *, bootstrap: bool = False, tests: bool = True
 ) -> Difference:
     """Return the variant's difference from the baseline in mean reward over the tasks of these
-    groups. A task that several groups share counts once, with the mean of their differences: tasks
-    are the clusters, the groups are fixed."""
-    what = f"difference in mean reward, {name} minus {baseline}"
+    groups."""
+    return grouped_difference(
+        groups,
+        f"difference in mean reward, {name} minus {baseline}",
+        (name, baseline),
+        lambda arm: arm.means,
+        bootstrap=bootstrap,
+        tests=tests,
+    )
+
+
+def grouped_difference(
+    groups: Groups,
+    what: str,
+    sides: tuple[str, str],
+    values: Callable[[Arm], Floats],
+    *,
+    bootstrap: bool = False,
+    tests: bool = True,
+) -> Difference:
+    """Return the first side's difference from the second in `values` by task, NaN where undefined.
+
+    A task that several groups share counts once, with the mean of their differences: tasks are the
+    clusters, the groups are fixed.
+    """
+    name, baseline = sides
     both = [(key, group) for key, group in groups.items() if name in group and baseline in group]
     if not both:
         where = "in this group" if len(groups) == 1 else "beside it in any group"
         return make_undefined(what, f"no {baseline} {where}")
     treated, control = (
         {
-            (key, task): mean
+            (key, task): value
             for key, group in both
-            for task, mean in zip(
-                group[side].scored.tasks.tolist(), group[side].scored.means.tolist(), strict=True
+            for task, value in zip(
+                group[side].tasks.tolist(), values(group[side]).tolist(), strict=True
             )
+            if isfinite(value)
         }
-        for side in (name, baseline)
+        for side in sides
     )
     gaps, left_out = subtract_by_task(treated, control)
-    trials = [n for _, group in both for side in (name, baseline) for n in group[side].n.tolist()]
+    trials = [n for _, group in both for side in sides for n in group[side].n.tolist()]
     label = f"{what}, {describe_size(gaps.size, trials)}, {CLUSTERED}"
     return paired_difference(label, gaps, left_out=left_out, bootstrap=bootstrap, tests=tests)
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from emobench.analysis.stats.estimates import Interval, PassK, describe_size
+from emobench.analysis.stats.estimates import Difference, Interval, PassK, describe_size
 from emobench.analysis.stats.intervals import bootstrap_intervals, score_interval
 from emobench.analysis.stats.means import cluster_error, mark_few
+from emobench.analysis.stats.paired import Groups, grouped_difference
 from emobench.analysis.stats.units import Floats, Ints, add_up
 
 
@@ -40,6 +41,17 @@ def pass_k_curve(
     return tuple(
         _estimate(f"pass^{k}, {what}", k, values, n, tasks, resampled)
         for k, values in columns.items()
+    )
+
+
+def pass_k_difference(groups: Groups, name: str, baseline: str, k: int) -> Difference:
+    """Return the variant's difference from the baseline in pass^k, over the tasks of which both
+    have k scored trials."""
+    return grouped_difference(
+        groups,
+        f"difference in pass^{k}, {name} minus {baseline}",
+        (name, baseline),
+        lambda arm: pass_k_by_task(arm.successes, arm.n, k),
     )
 
 

@@ -96,6 +96,8 @@ def build_pass_k_section(group: GroupFinding, prefix: str) -> Section:
         blocks.append(Remark("No conversation has a result yet."))
     if defined:
         blocks.append(_build_pass_k_table(group, prefix, defined))
+    if len(defined) > 1 and is_compared(group):
+        blocks.append(_build_pass_k_differences(group, prefix))
     return Section(f"{prefix}pass-k-section", "Reliability over trials: pass^k", tuple(blocks))
 
 
@@ -128,6 +130,39 @@ def _build_pass_k_table(group: GroupFinding, prefix: str, ks: list[int]) -> Tabl
         tuple(rows),
         (f"{DAGGER} {'; or '.join(notes)}.",) if notes else (),
         tuple(records),
+    )
+
+
+def _build_pass_k_differences(group: GroupFinding, prefix: str) -> Table:
+    """Return the differences from the baseline in pass^k, from pass^2 on."""
+    found = {each.variant: each.contrast.pass_k for each in group.variants if each.contrast}
+    names = list(dict.fromkeys(item.column for items in found.values() for item in items))
+    rows = []
+    for variant, items in found.items():
+        cells = [Cell(variant)]
+        for item in items:
+            gap = item.difference
+            mark = DAGGER if gap.left_out and gap.value is not None else ""
+            cells.append(build_difference_cell(gap, reason=gap.reason, mark=mark))
+            cells.append(Cell(format_p(gap.p_adjusted), title=gap.adjustment))
+        rows.append(tuple(cells))
+    return Table(
+        f"{prefix}pass-k-differences",
+        f"Difference in pass^k from {group.baseline} by variant, {format_title(group)}, on the "
+        "tasks of which both have k scored trials; 95 % intervals over tasks.",
+        make_heads("Variant", *(head for name in names for head in (name, "p adjusted"))),
+        tuple(rows),
+        (EXPLORATORY, f"{DAGGER} Tasks are left out of which only one side has k scored trials."),
+        tuple(
+            {
+                **build_keys(group, variant),
+                "pass_k": item.column,
+                **build_difference_columns(item.difference),
+                "left_out": item.difference.left_out,
+            }
+            for variant, items in found.items()
+            for item in items
+        ),
     )
 
 
