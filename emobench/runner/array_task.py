@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emobench.core.job_id import read_own_task_id
-from emobench.core.plan import Plan
+from emobench.core.plan import Plan, list_needed_servers, list_replicas, list_roles
 from emobench.core.run_dir import RunDir, slugify
 from emobench.core.stop_signals import WARNING, StopRequest
 from emobench.runner.cell import run_cell
 
+LOST = ("infra_errors", "endpoint_unavailable")
+"""Reasons of a cell's end that are its servers'."""
 MAX_FRUITLESS = 3
-"""Starts in a row that end before one conversation has: the time limit is too short for it."""
+"""Starts in a row that end before one conversation has: another would do no better."""
 
 
 def run_task(
@@ -34,7 +36,7 @@ def run_task(
         _name_log(f"run_{cell.env}_{cell.agent_strategy}", model, warn)
     stop = StopRequest()
     code = run_cell(plan, run_dir, number, progress=progress, stop=stop)
-    if code and of_array and stop.received:
+    if code and of_array:
         _go_on_later(plan, run_dir, number, stop.received, warn)
     return code
 
@@ -42,21 +44,45 @@ def run_task(
 def _go_on_later(
     plan: Plan, run_dir: RunDir, number: int, received: str, warn: Callable[[str], None]
 ) -> None:
-    """Queue this task again where Slurm ends it for another job, or by its time limit."""
+    """Queue this task again where Slurm ends it for another job or by its time limit, or where its
+    servers were lost and may come back."""
     from emobench.scheduler.schedulers import find_scheduler
     from emobench.store.summaries import read_summary
 
     scheduler = find_scheduler(plan.profile)
-    if scheduler.requeue_if_preempted() or received != WARNING:
-        return
     summary = read_summary(run_dir, number)
+    if received:
+        if scheduler.requeue_if_preempted() or received != WARNING:
+            return
+        advice = "give the array more time (`time` of `array` in the profile) and submit again"
+    elif (
+        summary is not None
+        and summary.exit_reason in LOST
+        and _may_come_back(plan, run_dir, number)
+    ):
+        advice = "see above what was wrong with its servers, and submit again"
+    else:
+        return
     if summary is not None and summary.fruitless_starts >= MAX_FRUITLESS:
-        warn(
-            f"not queued again: no conversation ended in {MAX_FRUITLESS} starts; give the array "
-            "more time (`time` of `array` in the profile) and submit again"
-        )
+        warn(f"not queued again: no conversation ended in {MAX_FRUITLESS} starts; {advice}")
     else:
         scheduler.requeue()
+
+
+def _may_come_back(plan: Plan, run_dir: RunDir, number: int) -> bool:
+    """Return whether neither of a cell's servers has failed or left for good."""
+    from emobench.store.endpoints import locate_server
+
+    roles = list_roles(plan.sweep)
+    names = list_needed_servers(plan.cells[number].assistant)
+    replicas = [
+        [locate_server(run_dir, each).read() for each in list_replicas(name, roles[name])]
+        for name in names
+        if roles[name].engine != "openai"
+    ]
+    return not any(
+        all(endpoint is not None and endpoint.is_over for endpoint in each) for each in replicas
+    )
 
 
 def _name_log(prefix: str, model: str, warn: Callable[[str], None]) -> None:

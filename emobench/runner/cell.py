@@ -78,11 +78,14 @@ def run_cell(
                     run = _CellRun(plan, run_dir, cell, store, summary, stop, progress, limit)
                     reason, message = run.probe() or run.converse(missing)
                     fruit = not store.list_finished().isdisjoint(missing)
-                    if fruit or stop.received == WARNING:
+                    if fruit or stop.received == WARNING or reason == "infra_errors":
                         summary.note_fruit(fruit)
             except ServersGone as error:
                 reason = "interrupted" if stop.received else "endpoint_unavailable"
                 message = str(error)
+                fruit = not store.list_finished().isdisjoint(missing)
+                if fruit or not stop.received:
+                    summary.note_fruit(fruit)
             except BaseException as error:
                 why = f"{type(error).__name__}: {describe_failure(error)}"
                 summary.end(store, "failed", "error", why)

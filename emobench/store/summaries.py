@@ -86,7 +86,8 @@ class CellSummary(BaseModel):
     """As squeue or the local job list has it: 123_4 for an array's task."""
     host: str = ""
     fruitless_starts: int = 0
-    """Runs of the cell in a row that Slurm's warning ended before one conversation had."""
+    """Runs of the cell in a row that Slurm's warning, or a loss of its servers, ended before one
+    conversation had."""
     content: dict[str, Any] = Field(default_factory=dict)
     """What the cell's episodes depend on (`config.identity`)."""
     probe: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -297,8 +298,8 @@ class SummaryWriter:
         self.summary = self.summary.model_copy(update={"probe": roles})
 
     def note_fruit(self, ended: bool) -> None:
-        """Count a run that Slurm's warning ended; `ended`: whether a conversation got its result,
-        which sets the count back."""
+        """Count a run that Slurm's warning or a loss of its servers ended; `ended`: whether a
+        conversation got its result, which sets the count back."""
         starts = 0 if ended else self.summary.fruitless_starts + 1
         self.summary = self.summary.model_copy(update={"fruitless_starts": starts})
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from emobench.core.models import OpenAIModel
 from emobench.core.plan import Plan, save_plan
 from emobench.core.run_dir import RunDir
 from emobench.runner.array_task import run_task
+from emobench.store.endpoints import publish
+from emobench.store.jobs import JobKind, JobRecord, add_jobs
 from tests.support.model_server import Reply, is_user, recording
-from tests.support.plans import make_plan
+from tests.support.plans import make_plan, scripted
+from tests.support.serving import READY
 from tests.support.slurm_commands import SlurmCommands
 
 HM = Reply("Hm.")
@@ -116,21 +120,34 @@ def test_a_task_whose_time_is_too_short_for_a_conversation_ends(
     assert summary["fruitless_starts"] == 3
 
 
-def test_a_start_that_an_unanswering_model_ends_is_no_matter_of_time(
+def test_a_task_whose_model_does_not_answer_goes_on_later_three_times(
     slurm: SlurmCommands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(3):
-        with monkeypatch.context() as patch:
-            patch.setattr("emobench.runner.cell.ERRORS_IN_A_ROW", 1)
-            patch.setattr("emobench.runner.cell.MAX_ATTEMPTS", 1)
-            task = Task(tmp_path, 0, signal.SIGUSR1, Reply(status=503, error="away"))
-            assert task.start() == 1
-    assert requeued(slurm) == 0
-    assert Task(tmp_path, 1, signal.SIGUSR1).start() == 1
-    assert requeued(slurm) == 1
+    monkeypatch.setattr("emobench.runner.cell.ERRORS_IN_A_ROW", 1)
+    monkeypatch.setattr("emobench.runner.cell.MAX_ATTEMPTS", 1)
+    for start in (1, 2, 3):
+        task = Task(tmp_path, 0, signal.SIGUSR1, Reply(status=503, error="away"))
+        assert task.start() == 1
+        assert requeued(slurm) == min(start, 2)
+    assert "what was wrong with its servers" in task.warnings[0]
 
 
-def test_a_conversation_that_ends_sets_the_count_back(slurm: SlurmCommands, tmp_path: Path) -> None:
-    for warned_at in (1, 1, 2):
-        assert Task(tmp_path, warned_at, signal.SIGUSR1).start() == 1
-    assert requeued(slurm) == 3
+@pytest.mark.parametrize("final", [False, True])
+def test_a_task_whose_server_failed_for_good_does_not_go_on(
+    final: bool, slurm: SlurmCommands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emobench.serving.waiting.JOB_CHECK_S", 0.0)
+    plan = make_plan(SITE, tmp_path, scripted(), {"a": scripted()}, probe="off")
+    plan = plan.model_copy(update={"benchmark": load_benchmark().label})
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.path.mkdir()
+    save_plan(run_dir, plan)
+    add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "1")])
+    slurm.say("sacct", "1|FAILED|1:0|" if final else "1|TIMEOUT|0:0|")
+    if final:
+        publish(run_dir, replace(READY, server="user", state="failed", job_id="1"))
+    warnings: list[str] = []
+    code = run_task(
+        plan, run_dir, 0, of_array=True, progress=lambda line: None, warn=warnings.append
+    )
+    assert (code, requeued(slurm)) == (3, not final)
