@@ -9,19 +9,24 @@ from contextlib import contextmanager
 
 WARNING = "SIGUSR1"
 """Slurm's early warning: there is time left."""
+STEP_WARNING = "SIGURG"
+"""The same in a heterogeneous job, where Slurm signals all processes of a server at once: it ends
+none of those that do not know it."""
 URGENT = ("SIGTERM", "SIGINT")
 """SIGKILL follows within seconds."""
 
 
 def handle_stop_signals(handler: Callable[[str], object]) -> Callable[[], None]:
-    """Have `handler` called with the name of each of these signals, in the main thread.
+    """Have `handler` called with the name of each of these signals, in the main thread; with
+    WARNING for either warning.
 
     Returns what brings back the handlers of before. Raises ValueError in another thread.
     """
-    numbers = [signal.Signals[name] for name in (*URGENT, WARNING)]
+    names = {signal.Signals[name]: name for name in (*URGENT, WARNING)}
+    names[signal.Signals[STEP_WARNING]] = WARNING
     before = {
-        number: signal.signal(number, lambda received, _: handler(signal.Signals(received).name))
-        for number in numbers
+        number: signal.signal(number, lambda received, _: handler(names[signal.Signals(received)]))
+        for number in names
     }
 
     def restore() -> None:

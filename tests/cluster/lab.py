@@ -166,13 +166,15 @@ class Lab:
         return states
 
     def _tasks(self, job: str) -> dict[str, str]:
-        """The controller's view of a job: id ("12" or "12_3") to state."""
+        """The controller's view of a job: id ("12" or "12_3") to state. Of a heterogeneous job that
+        part alone, though its first part is shown with all others."""
         tasks = {}
         for line in self.ask("scontrol", "--oneliner", "show", "job", job).splitlines():
             fields = dict(_pair(word, "=") for word in line.split())
             array = fields.get("ArrayJobId")
             name = f"{array}_{fields['ArrayTaskId']}" if array else fields["JobId"]
-            tasks[name] = fields["JobState"]
+            if array or name == job:
+                tasks[name] = fields["JobState"]
         return tasks
 
     def resume_nodes(self) -> None:

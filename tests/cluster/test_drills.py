@@ -75,6 +75,7 @@ def complete(drill: Drill) -> None:
 
 
 def test_an_impostor_at_a_dead_servers_address(drill: Drill) -> None:
+    drill.profile["placement"] = "apart"
     drill.begin(tasks=8, latency=200)
     endpoint = drill.endpoint("user")
     kill(drill, endpoint)
@@ -90,8 +91,9 @@ def test_an_impostor_at_a_dead_servers_address(drill: Drill) -> None:
     complete(drill)
 
 
-@pytest.mark.parametrize("age_s", [0, 120])
-def test_the_file_of_a_server_that_is_gone(drill: Drill, age_s: float) -> None:
+@pytest.mark.parametrize(("placement", "age_s"), [("apart", 120), ("hetjob", 0)])
+def test_the_file_of_a_server_that_is_gone(drill: Drill, placement: str, age_s: float) -> None:
+    drill.profile["placement"] = placement
     drill.begin(tasks=8, latency=200)
     endpoint = drill.endpoint("user")
     kill(drill, endpoint)
