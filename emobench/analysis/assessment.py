@@ -16,7 +16,9 @@ from emobench.analysis.judge.manipulation import (
     compare_judges,
     measure_manipulation,
 )
-from emobench.analysis.stats.power import DesignPower, judge_power
+from emobench.analysis.planned_power import judge_power_of_study
+from emobench.analysis.stats.power import DesignPower
+from emobench.analysis.stats.units import count_by_task, make_frame, split_arms
 from emobench.analysis.transcript import fidelity, markers
 from emobench.analysis.transcript.conversation import (
     Conversation,
@@ -29,7 +31,7 @@ from emobench.analysis.transcript.markers import Marked, VariantMarkers, mark_tu
 from emobench.core.files import write_json
 from emobench.core.gates import Gates
 from emobench.core.outcomes import Condition, Group
-from emobench.core.plan import Plan
+from emobench.core.plan import Plan, list_declared_gates
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
 from emobench.store.labels import Answer, Label, read_answers
@@ -50,6 +52,8 @@ class Checks:
     thresholds: Gates
     declared: str
     """When the plan was made, ISO 8601."""
+    thresholds_declared: tuple[str, ...]
+    """Those that stand in the sweep file, e.g. 'fidelity.conveyed'; the others are defaults."""
     thresholds_changed: str
     """When thresholds were last changed with results on disk; empty: never."""
     verdict: Verdict
@@ -174,7 +178,7 @@ class Assessor:
         results = evaluate(
             sweep.gates,
             coverage,
-            power=_compute_power(plan),
+            power=_compute_power(collected),
             manipulation={each.condition: each for each in (main.conditions if main else ())},
             fidelity={each.condition: each for each in user_checks},
         )
@@ -183,6 +187,7 @@ class Assessor:
             run=sweep.name,
             thresholds=sweep.gates,
             declared=plan.created,
+            thresholds_declared=list_declared_gates(plan),
             thresholds_changed=plan.gates_changed,
             verdict=decide_overall_verdict(results),
             gates=results,
@@ -249,8 +254,9 @@ def _measure_coverage(collected: Collected) -> tuple[Coverage, ...]:
     return tuple(Coverage(condition, *count) for condition, count in counts.items())
 
 
-def _compute_power(plan: Plan) -> dict[Group, DesignPower]:
-    verdict = judge_power(plan.cells, plan.sweep.gates.smallest_effect)
+def _compute_power(collected: Collected) -> dict[Group, DesignPower]:
+    frame = make_frame(collected.list_observations())
+    verdict = judge_power_of_study(collected.plan, split_arms(count_by_task(frame)))
     return {each.design.group: each for each in verdict.designs}
 
 

@@ -171,6 +171,10 @@ def _evaluate_power(condition: Condition, power: DesignPower | None) -> GateResu
     said = str(criterion)
     if power.smallest is None:
         said = f"{what}: none at all, wanted at most {_format_percent(power.wanted)} points"
+    elif power.wanted > power.most:
+        most = _format_percent(power.most)
+        said = f"{said}, which no drop can be: control's mean is {most} points"
+    said += f" (tasks as hard as {power.difficulty.source})"
     reason = said if power.enough else f"underpowered: {said}"
     return GateResult(condition, "power", verdict, reason, (criterion,))
 

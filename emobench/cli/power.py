@@ -14,6 +14,7 @@ from emobench.analysis.stats.power import (
     Design,
     DesignPower,
     PowerVerdict,
+    WantedFrom,
     solve_drop,
     solve_trials,
 )
@@ -24,8 +25,11 @@ from emobench.core.output import say_json
 from emobench.core.wording import pluralise
 
 TRIALS_SHOWN = (1, 2, 4, 8, 16)
-MANY_TRIALS = 32
-"""More trials of few tasks than these are no advice to give."""
+SOURCES: dict[WantedFrom, str] = {
+    "sweep file": "gates.smallest_effect",
+    "default": "the default of gates.smallest_effect",
+    "command": "--drop",
+}
 
 EPILOG = """examples:
   emobench power sweeps/x.yaml                     the smallest drop that the sweep can detect
@@ -37,8 +41,8 @@ EPILOG = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "The smallest drop in mean reward that a design detects, and the trials that a given drop "
-        "takes."
+        "The smallest drop in mean reward that a design detects by the report's own test, and the "
+        "trials that a given drop takes."
     )
     parser.epilog = EPILOG
     parser.add_argument(
@@ -104,7 +108,7 @@ def summarise(verdict: PowerVerdict) -> list[str]:
         fixes = "; ".join(f"{each.design.env} needs {suggest_remedy(each)}" for each in short)
         lines.append(
             f"            underpowered for a drop of {_format_points(verdict.wanted)} "
-            f"(gates.smallest_effect): {fixes}"
+            f"({SOURCES[verdict.wanted_from]}): {fixes}"
         )
     return lines
 
@@ -113,7 +117,7 @@ def render(verdict: PowerVerdict) -> str:
     """Return the full answer: each design, its smallest drop by trials, and what the drop takes."""
     lines = [
         f"smallest drop in mean reward that is found {_format_chance(verdict.power)} "
-        f"(two-sided, alpha {verdict.alpha:g}, Holm's first step, paired by task)"
+        f"(two-sided, alpha {verdict.alpha:g}, sign flips paired by task, Holm's first step)"
     ]
     for each in _drop_duplicates(verdict.designs):
         design, hard = each.design, each.difficulty
@@ -123,10 +127,11 @@ def render(verdict: PowerVerdict) -> str:
             f"{design.env}, {_describe_size(design)} against control",
             f"  tasks as hard as    {hard.source}: pass^1 {hard.pass_1:.3f}, "
             f"pass^2 {hard.pass_2:.3f}",
+            f"  effects differ by   {hard.spread:.2f} logits from task to task "
+            f"({hard.spread_source})",
             f"  smallest drop       {_format_drop(each)}"
             + ("" if each.enough else f": underpowered for {_format_points(verdict.wanted)}"),
-            f"  for {_format_points(verdict.wanted):<15} "
-            + ("is enough" if each.enough else f"needs {suggest_remedy(each)}"),
+            f"  for {_format_points(verdict.wanted):<15} {_judge_wanted(each)}",
         ]
         row = []
         for trials in sorted({*TRIALS_SHOWN, design.trials} - {0}):
@@ -148,11 +153,10 @@ def render(verdict: PowerVerdict) -> str:
 def suggest_remedy(found: DesignPower) -> str:
     """Say what makes the wanted drop detectable; a sweep has no more tasks than the benchmark."""
     most = TASK_COUNTS[found.design.env]
-    if found.wanted > found.difficulty.pass_1:
-        mean = _format_points(found.difficulty.pass_1)
-        return f"a smaller drop: control's mean is {mean} and cannot lose more"
+    if found.wanted > found.most:
+        return f"a smaller drop: control's mean is {_format_points(found.most)}"
     ways = []
-    if found.trials_needed is not None and found.trials_needed <= MANY_TRIALS:
+    if found.trials_needed is not None:
         ways.append(pluralise(found.trials_needed, "trial"))
     if found.tasks_needed is not None and found.tasks_needed <= most:
         ways.append(pluralise(found.tasks_needed, "task"))
@@ -166,9 +170,24 @@ def suggest_remedy(found: DesignPower) -> str:
     return f"all {most} tasks x {pluralise(trials, 'trial')}"
 
 
+def _judge_wanted(found: DesignPower) -> str:
+    if found.wanted > found.most:
+        mean = _format_points(found.most)
+        return f"cannot be found: control's mean is {mean} and cannot lose more"
+    return "is enough" if found.enough else f"needs {suggest_remedy(found)}"
+
+
 def to_json(verdict: PowerVerdict) -> dict[str, object]:
     """Return the verdict for machines; drops as shares of 1."""
-    designs = [{**asdict(each), "enough": each.enough} for each in verdict.designs]
+    designs = [
+        {
+            **asdict(each),
+            "trials_needed": each.trials_needed,
+            "tasks_needed": each.tasks_needed,
+            "enough": each.enough,
+        }
+        for each in verdict.designs
+    ]
     return {**asdict(verdict), "designs": designs}
 
 

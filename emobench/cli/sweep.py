@@ -165,14 +165,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def format_headline(plan: Plan, run_dir: RunDir) -> str:
     """Return what this sweep is, in a few lines."""
-    from emobench.analysis.stats.power import judge_power
+    from emobench.analysis.planned_power import judge_planned_power
     from emobench.cli.power import summarise
     from emobench.config.capacity import describe
     from emobench.store.calls import format_dollars
 
     sweep = plan.sweep
     tasks = sum(len(cell.tasks) for cell in plan.cells)
-    smallest = sweep.gates.smallest_effect
     size = f"{pluralise(len(plan.cells), 'cell')}, {pluralise(tasks, 'episode')}"
     lines = [
         f"{sweep.name}: {size}, on {plan.profile.name}",
@@ -194,7 +193,7 @@ def format_headline(plan: Plan, run_dir: RunDir) -> str:
         if plan.profile.accelerator_hour_price:
             what += " and accelerators"
         lines.append(f"  limit       {format_dollars(sweep.max_cost)} for {what} (max_cost)")
-    lines += [f"  {line}" for line in summarise(judge_power(plan.cells, smallest))]
+    lines += [f"  {line}" for line in summarise(judge_planned_power(plan))]
     return "\n".join(lines)
 
 

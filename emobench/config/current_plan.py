@@ -10,6 +10,7 @@ from emobench.config.expand import expand
 from emobench.config.free_settings import ANALYSIS, select_free_values, take_free_settings
 from emobench.config.identity import collect_cell_content, find_differing_keys
 from emobench.core.errors import InvalidInput
+from emobench.core.gates import list_declared
 from emobench.core.plan import Plan, load_plan
 from emobench.core.run_dir import RunDir
 from emobench.core.sweep import Sweep
@@ -45,7 +46,11 @@ def load_current_plan(run_dir: RunDir) -> Plan:
     taken = take_free_settings(plan.sweep, sweep, ANALYSIS)
     before, after = (select_free_values(each, ANALYSIS) for each in (plan.sweep, taken))
     changes = tuple(f"{line} ({name})" for line in find_differing_keys(before, after))
-    update: dict[str, object] = {"sweep": taken, "settings_changed": changes}
+    update: dict[str, object] = {
+        "sweep": taken,
+        "settings_changed": changes,
+        "gates_declared": list_declared(sweep.gates),
+    }
     if taken.gates != plan.sweep.gates and _has_results(plan, run_dir):
         update["gates_changed"] = written.isoformat(timespec="seconds")
     return plan.model_copy(update=update)

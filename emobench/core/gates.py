@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from emobench.core.fields import EnvName, NonEmpty, Share, Strict, Url
 
@@ -56,6 +56,31 @@ class Gates(Strict):
     """Is the emotion visible?"""
     fidelity: FidelityGate = FidelityGate()
     """Did the user stay with the task?"""
+
+
+def list_declared(gates: BaseModel) -> tuple[str, ...]:
+    """Return the thresholds that stand in the sweep file, default or not:
+    'smallest_effect', 'fidelity.conveyed'."""
+    names: list[str] = []
+    for name in sorted(gates.model_fields_set):
+        value = getattr(gates, name)
+        if isinstance(value, BaseModel):
+            names += (f"{name}.{each}" for each in list_declared(value))
+        else:
+            names.append(name)
+    return tuple(names)
+
+
+def list_unlike_default(gates: BaseModel) -> tuple[str, ...]:
+    """Return the thresholds that are no default, which must have been given."""
+    names: list[str] = []
+    for name, field in type(gates).model_fields.items():
+        value = getattr(gates, name)
+        if isinstance(value, BaseModel):
+            names += (f"{name}.{each}" for each in list_unlike_default(value))
+        elif value != field.default:
+            names.append(name)
+    return tuple(names)
 
 
 class JudgeSettings(Strict):

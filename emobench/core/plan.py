@@ -10,6 +10,7 @@ from emobench.core.cluster import ClusterProfile, Placement
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.fields import Strict
 from emobench.core.files import read_json, write_json
+from emobench.core.gates import list_unlike_default
 from emobench.core.models import RoleModel
 from emobench.core.ownership import open_own_run_dir
 from emobench.core.run_dir import RunDir
@@ -52,6 +53,9 @@ class Plan(Strict):
     """Absolute path of the log folder."""
     vllm_lacks: tuple[str, ...] = ()
     """Flags that emobench sets and the site's vLLM does not take; optional ones are left out."""
+    gates_declared: tuple[str, ...] | None = None
+    """Thresholds that stand in the sweep file (`list_declared_gates`); None: an earlier version
+    wrote the plan."""
     gates_changed: str = ""
     """When the thresholds were last changed with results on disk, ISO 8601; empty: never."""
     commits: dict[str, str] = Field(default_factory=dict)
@@ -59,6 +63,14 @@ class Plan(Strict):
     those of earlier submissions that left results on disk come first, with '; ' between."""
     settings_changed: tuple[str, ...] = Field(default=(), exclude=True)
     """What `config.current_plan` took from the sweep file as it is now, in words; not on disk."""
+
+
+def list_declared_gates(plan: Plan) -> tuple[str, ...]:
+    """Return the thresholds that stand in the sweep file: 'smallest_effect', 'fidelity.conveyed'.
+    Of an earlier version's plan, those that are no default."""
+    if plan.gates_declared is not None:
+        return plan.gates_declared
+    return list_unlike_default(plan.sweep.gates)
 
 
 def name_assistant_server(assistant: str) -> str:

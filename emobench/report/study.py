@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from emobench.analysis.assessment import Assessor, Checks, conforms
 from emobench.analysis.effects import Findings, GroupFinding, estimate_effects, list_placebos
 from emobench.analysis.gates import Label, find_labels
+from emobench.analysis.planned_power import judge_power_of_study
 from emobench.analysis.pooled import list_variants
-from emobench.analysis.stats.power import PowerVerdict, judge_power
+from emobench.analysis.stats.power import PowerVerdict
 from emobench.analysis.stats.units import Arm, count_by_task, split_arms
 from emobench.analysis.transcript.conversation import choose_pairs, parse_conversation
 from emobench.analysis.transcript.fidelity import EpisodeFidelity
@@ -105,8 +106,8 @@ class Study:
 
     @cached_property
     def power(self) -> PowerVerdict:
-        """What the planned design can detect."""
-        return judge_power(self.cells, self.checks.thresholds.smallest_effect)
+        """What the planned design can detect, on tasks as hard as its own control found them."""
+        return judge_power_of_study(self.collected.plan, self.arms)
 
     def find_labels(self, group: GroupFinding, variant: str) -> tuple[Label, ...]:
         """Return what has to stand beside a variant's effect."""

@@ -18,6 +18,7 @@ from emobench.core.cluster import ClusterProfile
 from emobench.core.commits import collect_commits, merge_commits
 from emobench.core.errors import InvalidInput, Problem
 from emobench.core.files import read_json
+from emobench.core.gates import list_declared
 from emobench.core.models import OpenAIModel
 from emobench.core.ownership import open_own_run_dir
 from emobench.core.plan import CellBlock, Plan, list_servers, load_plan
@@ -166,6 +167,7 @@ def make_plan(
         cells=tuple(cells),
         blocks=tuple(blocks),
         logs=str(Path("logs").resolve()),
+        gates_declared=list_declared(sweep.gates),
         gates_changed=gates_changed,
         # A study may go on under another commit than that of the results on disk.
         commits=merge_commits(

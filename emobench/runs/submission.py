@@ -367,7 +367,12 @@ def take_changes(plan: Plan, old: Plan) -> Plan:
     price = {"accelerator_hour_price": plan.profile.accelerator_hour_price}
     profile = old.profile.model_copy(update=price)
     return old.model_copy(
-        update={"sweep": sweep, "profile": profile, "gates_changed": plan.gates_changed}
+        update={
+            "sweep": sweep,
+            "profile": profile,
+            "gates_changed": plan.gates_changed,
+            "gates_declared": plan.gates_declared,
+        }
     )
 
 

@@ -20,7 +20,8 @@ from emobench.analysis.judge.manipulation import (
     measure_manipulation,
 )
 from emobench.analysis.stats.estimates import Difference, Interval, Mean
-from emobench.analysis.stats.power import PUBLISHED, Design, DesignPower, assess_design
+from emobench.analysis.stats.power import Design, DesignPower, assess_design
+from emobench.analysis.stats.task_model import PUBLISHED
 from emobench.analysis.transcript.fidelity import MEASURES, VariantFidelity
 from emobench.analysis.transcript.markers import Marked
 from emobench.core.gates import Gates

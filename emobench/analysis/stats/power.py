@@ -1,25 +1,24 @@
-"""How small a drop a design can detect, in closed form: no table and no heavy import.
+"""How small a drop a design finds by the rule that decides: Holm on sign-flip p's.
 
-The model. A task's chance of success p is Beta distributed with the mean and second moment of
-published pass^1 and pass^2 (pass^2 is E[p^2]); a variant takes the same share of every task's
-chance, q = (1 - r) p, so that the drop is r E[p]. A task's difference of mean rewards then has the
-variance
-
-    (E[p(1-p)] + E[q(1-q)]) / trials + r^2 Var(p)
-
-and a paired t test over G tasks detects the drop with the wanted power where drop / sqrt(variance
-/ G) = t(1 - alpha/2; G-1) + t(power; G-1). That is a quadratic in r. Simulation gives 78 to 81 %
-for the drops that this calls 80 % (docs/statistics.md).
+Sweeps are simulated by `task_model`, and each is tested as the report does it: a drop is found
+where the sign-flip p of a variant, paired by task, is at most alpha divided by the number of
+variants. That is Holm's first step, hence the power for a variant whose companions have no effect;
+where they have one too, it is higher. The seed is fixed: the same design gives the same answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from functools import cached_property, lru_cache
+from typing import Literal
 
-from emobench.analysis.stats.student import t_quantile
+import numpy as np
+
+from emobench.analysis.stats.intervals import SEED
+from emobench.analysis.stats.permutation import find_small_p
+from emobench.analysis.stats.task_model import PUBLISHED, Difficulty, distribute_gaps
 from emobench.core.outcomes import CONTROL, Group
 from emobench.core.sweep import Cell
 
@@ -27,34 +26,16 @@ ALPHA = 0.05
 POWER = 0.8
 SMALLEST_EFFECT = 0.1
 """Drop in mean reward that a sweep should be able to see where it declares none."""
-MOST_TRIALS = 1000
+SIMULATED = 4_000
+"""Sweeps of which power is a share: a standard error of 0.6 points at 80 %."""
+MOST_TRIALS = 32
 MOST_TASKS = 10_000
+PRECISION = 0.0005
+"""Of a smallest drop, in mean reward."""
 
 
-@dataclass(frozen=True)
-class Difficulty:
-    """How hard an environment's tasks are: the first two moments of their chance of success."""
-
-    pass_1: float
-    pass_2: float
-    source: str
-
-    @property
-    def within(self) -> float:
-        """E[p(1-p)], the variance of one trial of a given task."""
-        return max(self.pass_1 - self.pass_2, 0.0)
-
-    @property
-    def between(self) -> float:
-        """Var(p), the variance between tasks."""
-        return max(self.pass_2 - self.pass_1**2, 0.0)
-
-
-PUBLISHED: Mapping[str, Difficulty] = {
-    "airline": Difficulty(0.420, 0.273, "published gpt-4o, tau-bench"),
-    "retail": Difficulty(0.604, 0.491, "published gpt-4o, tau-bench"),
-}
-"""pass^1 and pass^2 of gpt-4o with tool calling, from tau-bench's README."""
+WantedFrom = Literal["sweep file", "default", "command"]
+"""Where the smallest effect of interest was said."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,7 @@ class Design:
     trials: int
     """Of each task under each variant; the least where variants differ in it."""
     variants: int
-    """Compared with control; Holm's first step divides alpha by it."""
+    """In Holm's family of the group: compared with control, and no placebo."""
 
     @property
     def group(self) -> Group:
@@ -85,17 +66,34 @@ class DesignPower:
     """Of Holm's first step: that of the study by the number of variants."""
     power: float
     smallest: float | None
-    """Smallest detectable drop in mean reward; None where even the whole mean is too little."""
+    """Smallest detectable drop in mean reward; None where none is, however large."""
     wanted: float
     """The smallest effect of interest."""
-    trials_needed: int | None
-    """For the wanted drop on these tasks; None where no number of trials is enough."""
-    tasks_needed: int | None
-    """For the wanted drop with these trials; None where no number of tasks is enough."""
 
     @property
     def enough(self) -> bool:
-        return self.smallest is not None and self.smallest <= self.wanted + 1e-12
+        return self.smallest is not None and self.smallest <= self.wanted <= self.most
+
+    @property
+    def most(self) -> float:
+        """The largest drop that there can be: control's whole mean."""
+        return self.difficulty.pass_1
+
+    @cached_property
+    def trials_needed(self) -> int | None:
+        """For the wanted drop on these tasks; None where no number of trials is enough."""
+        design = self.design
+        return solve_trials(
+            self.difficulty, design.tasks, self.wanted, alpha=self.alpha, power=self.power
+        )
+
+    @cached_property
+    def tasks_needed(self) -> int | None:
+        """For the wanted drop with these trials; None where no number of tasks is enough."""
+        design = self.design
+        return solve_tasks(
+            self.difficulty, design.trials, self.wanted, alpha=self.alpha, power=self.power
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,7 @@ class PowerVerdict:
     passed: bool
     wanted: float
     """The smallest effect of interest."""
+    wanted_from: WantedFrom
     alpha: float
     power: float
     designs: tuple[DesignPower, ...]
@@ -112,53 +111,49 @@ class PowerVerdict:
     """Groups with no control or nothing to compare with it."""
 
 
-def critical_ratio(tasks: int, alpha: float, power: float) -> float:
-    """Return standard errors that a detectable difference spans. Raises ValueError unless tasks >
-    1, 0 < alpha < 1 and 0.5 < power < 1."""
-    if not 0.5 < power < 1:
-        raise ValueError(f"power lies between 0.5 and 1, not at {power}")
-    return t_quantile(tasks - 1, 1 - alpha) + t_quantile(tasks - 1, 2 * power - 1)
-
-
-def variance(difficulty: Difficulty, drop: float, trials: float) -> float:
-    """Return the variance of one task's difference of mean rewards."""
-    share = drop / difficulty.pass_1
-    left = 1 - share
-    treated = left * difficulty.pass_1 - left**2 * difficulty.pass_2
-    return (difficulty.within + treated) / trials + share**2 * difficulty.between
+@lru_cache(maxsize=4096)
+def compute_power(
+    difficulty: Difficulty, tasks: int, trials: int, drop: float, alpha: float = ALPHA
+) -> float:
+    """Return the share of simulated sweeps in which a variant's drop has a sign-flip p of at most
+    `alpha`, two-sided; 0 for a drop that there cannot be. Raises ValueError unless 0 < alpha < 1.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha lies between 0 and 1, not at {alpha}")
+    # Where all tasks differ, and all in one direction, p is 2 / 2^tasks.
+    if tasks < 2 or trials < 1 or 2.0 ** (1 - tasks) > alpha:
+        return 0.0
+    chances = distribute_gaps(difficulty, trials, drop)
+    if chances is None:
+        return 0.0
+    counts = np.random.default_rng(SEED).multinomial(tasks, chances, SIMULATED)
+    return float(find_small_p(counts, alpha).mean())
 
 
 def solve_drop(
     difficulty: Difficulty, tasks: int, trials: int, *, alpha: float = ALPHA, power: float = POWER
 ) -> float | None:
     """Return the smallest drop in mean reward found with this power, two-sided; None where there is
-    none up to the whole mean, or below two tasks or one trial."""
-    mean = difficulty.pass_1
-    if tasks < 2 or trials < 1 or not mean > 0:
+    none up to the whole mean. Raises ValueError unless 0.5 < power < 1."""
+    if not 0.5 < power < 1:
+        raise ValueError(f"power lies between 0.5 and 1, not at {power}")
+    low, high = 0.0, difficulty.pass_1 * 0.999
+    if compute_power(difficulty, tasks, trials, high, alpha) < power:
         return None
-    squared = critical_ratio(tasks, alpha, power) ** 2
-    # share^2 a + share b + c = 0 with share = drop / mean.
-    a = mean**2 * tasks / squared - difficulty.between + difficulty.pass_2 / trials
-    b = (mean - 2 * difficulty.pass_2) / trials
-    c = -2 * difficulty.within / trials
-    if a <= 0:
-        return None
-    share = (-b + sqrt(b * b - 4 * a * c)) / (2 * a)
-    return share * mean if share <= 1 else None
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        found = compute_power(difficulty, tasks, trials, middle, alpha) >= power
+        low, high = (low, middle) if found else (middle, high)
+    return high
 
 
 def solve_trials(
     difficulty: Difficulty, tasks: int, drop: float, *, alpha: float = ALPHA, power: float = POWER
 ) -> int | None:
-    """Return trials of each task that make `drop` detectable; None where none up to 1000 do."""
-    if tasks < 2 or not 0 < drop <= difficulty.pass_1:
-        return None
-    room = tasks * (drop / critical_ratio(tasks, alpha, power)) ** 2
-    lasting = (drop / difficulty.pass_1) ** 2 * difficulty.between
-    if room <= lasting:
-        return None
-    trials = max(1, ceil((variance(difficulty, drop, 1) - lasting) / (room - lasting) - 1e-9))
-    return trials if trials <= MOST_TRIALS else None
+    """Return trials of each task that make `drop` detectable; None where none up to 32 do."""
+    return _find_least(
+        lambda trials: compute_power(difficulty, tasks, trials, drop, alpha) >= power, MOST_TRIALS
+    )
 
 
 def solve_tasks(
@@ -166,25 +161,27 @@ def solve_tasks(
 ) -> int | None:
     """Return tasks that make `drop` detectable with these trials; None where none up to 10 000
     do."""
-    if trials < 1 or not 0 < drop <= difficulty.pass_1:
-        return None
-    spread = variance(difficulty, drop, trials)
+    return _find_least(
+        lambda tasks: compute_power(difficulty, tasks, trials, drop, alpha) >= power, MOST_TASKS
+    )
 
-    def detects(tasks: int) -> bool:
-        return drop >= critical_ratio(tasks, alpha, power) * sqrt(spread / tasks)
 
-    low, high = 1, 2
-    while not detects(high):
-        if high == MOST_TASKS:
+def _find_least(is_enough: Callable[[int], bool], most: int) -> int | None:
+    """Return the least number that is enough; None where `most` is not."""
+    low, high = 0, 1
+    while not is_enough(high):
+        if high == most:
             return None
-        low, high = high, min(2 * high, MOST_TASKS)
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if detects(middle) else (middle, high)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
 
 
-def group_designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
+def group_designs(
+    cells: Iterable[Cell], placebos: Collection[str] = ()
+) -> tuple[list[Design], list[str]]:
     """Return the groups of these cells that compare something with control, and the titles of
     others."""
     groups: dict[Group, dict[str, Counter[tuple[int, ...]]]] = {}
@@ -197,10 +194,12 @@ def group_designs(cells: Iterable[Cell]) -> tuple[list[Design], list[str]]:
         if CONTROL not in group or not variants:
             without.append("/".join(key))
             continue
+        # A placebo is a family of its own: Holm's other variants do not share alpha with it.
+        family = len([name for name in variants if name not in placebos]) or 1
         trials_of = [_count_trials_by_task(sets) for sets in group.values()]
         tasks = min(len(counts) for counts in trials_of)
         trials = min(min(counts.values(), default=0) for counts in trials_of)
-        found.append(Design(*key, tasks=tasks, trials=trials, variants=len(variants)))
+        found.append(Design(*key, tasks=tasks, trials=trials, variants=family))
     return found, without
 
 
@@ -221,7 +220,7 @@ def assess_design(
     alpha: float = ALPHA,
     power: float = POWER,
 ) -> DesignPower:
-    """Return what a design can see, and what the wanted drop takes, at Holm's first step."""
+    """Return what a design can see, at Holm's first step."""
     first = alpha / design.variants
     return DesignPower(
         design,
@@ -230,8 +229,6 @@ def assess_design(
         power,
         solve_drop(difficulty, design.tasks, design.trials, alpha=first, power=power),
         wanted,
-        solve_trials(difficulty, design.tasks, wanted, alpha=first, power=power),
-        solve_tasks(difficulty, design.trials, wanted, alpha=first, power=power),
     )
 
 
@@ -239,17 +236,20 @@ def judge_power(
     cells: Sequence[Cell],
     smallest_effect: float = SMALLEST_EFFECT,
     *,
+    wanted_from: WantedFrom = "default",
     alpha: float = ALPHA,
     power: float = POWER,
     difficulties: Mapping[Group, Difficulty] | None = None,
+    placebos: Collection[str] = (),
 ) -> PowerVerdict:
     """Return the power gate of a planned sweep.
 
-    `smallest_effect` is the smallest drop of interest, which the sweep declares under `gates`.
-    `difficulties`, by (env, agent strategy, assistant), come from pilot data; the published ones
-    stand in for groups without. A sweep that compares nothing does not pass.
+    `smallest_effect` is the smallest drop of interest, from where `wanted_from` says.
+    `difficulties`, by (env, agent strategy, assistant), come from the study's own data or a
+    pilot's; the published ones stand in for groups without. A sweep that compares nothing does not
+    pass.
     """
-    planned, without = group_designs(cells)
+    planned, without = group_designs(cells, placebos)
     known = difficulties or {}
     found = tuple(
         assess_design(
@@ -262,4 +262,4 @@ def judge_power(
         for design in planned
     )
     passed = bool(found) and all(each.enough for each in found)
-    return PowerVerdict(passed, smallest_effect, alpha, power, found, tuple(without))
+    return PowerVerdict(passed, smallest_effect, wanted_from, alpha, power, found, tuple(without))

@@ -239,17 +239,23 @@ def _describe_power(study: Study) -> str:
         return "No variant is compared with control, so there is no effect to detect."
     smallest = [each.smallest for each in found.designs]
     known = [value for value in smallest if value is not None]
+    chance = format_percent(POWER)
     design = found.designs[0].design
     size = f"{pluralise(design.tasks, 'task')} \u00d7 {pluralise(design.trials, 'trial')}"
     where = size if len(found.designs) == 1 else f"the {len(found.designs)} groups of this design"
     if len(known) < len(smallest):
-        finds = f"{where} cannot find even a drop to nothing with {format_percent(POWER)} power"
+        which = "" if not known else f" in {len(smallest) - len(known)} of them"
+        finds = f"{where} cannot find even a drop to nothing{which} with {chance} power"
     else:
         low, high = format_points(min(known)), format_points(max(known))
         span = low if low == high else f"{low} to {high}"
-        finds = f"{where} can find drops from {span} points on with {format_percent(POWER)} power"
+        finds = f"{where} can find drops from {span} points on with {chance} power"
     wanted = format_points(found.wanted)
-    text = f"{finds[0].upper()}{finds[1:]}; the smallest of interest was declared as {wanted}."
+    said = "was declared as" if found.wanted_from == "sweep file" else "is, by default,"
+    text = f"{finds[0].upper()}{finds[1:]}; the smallest of interest {said} {wanted}."
+    if any(found.wanted > each.most for each in found.designs):
+        most = format_points(min(each.most for each in found.designs))
+        text += f" Control's mean is {most} points: no drop can be larger."
     if not found.passed:
         text += " The design is underpowered for that."
     if min(each.design.tasks for each in found.designs) < FEW:

@@ -9,6 +9,7 @@ from emobench.analysis.gates import GATES, GateResult
 from emobench.analysis.judge.manipulation import Manipulation, VariantManipulation
 from emobench.analysis.stats.estimates import Difference, Mean
 from emobench.analysis.stats.power import POWER
+from emobench.analysis.stats.task_model import SPREAD
 from emobench.analysis.transcript.fidelity import MEASURES
 from emobench.core.outcomes import Condition
 from emobench.core.wording import pluralise
@@ -33,6 +34,7 @@ from emobench.report.numbers import (
     format_number,
     format_percent,
     format_points,
+    join_words,
 )
 from emobench.report.sections.common import (
     BLANK,
@@ -57,8 +59,8 @@ def build_gate_section(study: Study) -> Section:
     several = len({condition.group for condition in results}) > 1
     table = Table(
         "gates",
-        "Gates of each variant: thresholds declared in the sweep file before the data. What a "
-        "variant does not pass stands beside its effect wherever that is shown.",
+        f"Gates of each variant. {_describe_declared(study)} What a variant does not pass stands "
+        "beside its effect wherever that is shown.",
         make_heads("Variant", *GATES),
         tuple(
             (
@@ -79,6 +81,14 @@ def build_gate_section(study: Study) -> Section:
     )
     blocks: list[Block] = [table, *_build_reasons(study, several), *_build_odd_reply_tables(study)]
     return Section("gates", "Gates", tuple(blocks))
+
+
+def _describe_declared(study: Study) -> str:
+    """Say which thresholds stand in the sweep file."""
+    names = study.checks.thresholds_declared
+    if not names:
+        return "The sweep file declares no threshold: all are defaults."
+    return f"The sweep file declares {join_words(list(names))}; the other thresholds are defaults."
 
 
 def _build_verdict_cell(found: GateResult | None) -> Cell:
@@ -112,7 +122,7 @@ def _build_reasons(study: Study, several: bool) -> Iterator[Block]:
     if study.checks.thresholds_changed:
         yield Remark(
             f"The thresholds were changed on {study.checks.thresholds_changed}, when there were "
-            "results already: they are no longer declared before the data.",
+            "results already: they were not declared before the data.",
             "Changed thresholds.",
         )
 
@@ -138,6 +148,10 @@ def _build_odd_reply_tables(study: Study) -> Iterator[Table]:
         )
 
 
+def _describe_wanted(study: Study) -> str:
+    return "as declared" if study.power.wanted_from == "sweep file" else "a default"
+
+
 def build_power_section(study: Study) -> Section:
     """Build the table of the smallest drop that the design can see."""
     verdict = study.power
@@ -145,6 +159,7 @@ def build_power_section(study: Study) -> Section:
         reason = "No variant is compared with control, so there is no effect to detect."
         return Section("power", "Power", (Remark(reason),))
     rows, records = [], []
+    sources = dict.fromkeys(each.difficulty.source for each in verdict.designs)
     for each in verdict.designs:
         design = each.design
         rows.append(
@@ -157,7 +172,16 @@ def build_power_section(study: Study) -> Section:
                     format_points(each.smallest) if each.smallest is not None else "none",
                     state="passed" if each.enough else "failed",
                 ),
-                Cell(format_points(verdict.wanted)),
+                Cell(
+                    format_points(verdict.wanted),
+                    title=f"{verdict.wanted_from}; control's mean is {format_points(each.most)}",
+                ),
+                Cell(
+                    format_number(each.difficulty.pass_1),
+                    format_number(each.difficulty.pass_2),
+                    each.difficulty.source,
+                ),
+                Cell(format_number(each.difficulty.spread), title=each.difficulty.spread_source),
                 Cell(f"{each.trials_needed:,}" if each.trials_needed else "no number"),
                 Cell(f"{each.tasks_needed:,}" if each.tasks_needed else "no number"),
             )
@@ -173,6 +197,12 @@ def build_power_section(study: Study) -> Section:
             "power": each.power,
             "smallest_drop": each.smallest,
             "wanted": each.wanted,
+            "wanted_from": verdict.wanted_from,
+            "pass_1": each.difficulty.pass_1,
+            "pass_2": each.difficulty.pass_2,
+            "difficulty_source": each.difficulty.source,
+            "spread": each.difficulty.spread,
+            "spread_source": each.difficulty.spread_source,
             "trials_needed": each.trials_needed,
             "tasks_needed": each.tasks_needed,
         }
@@ -180,8 +210,9 @@ def build_power_section(study: Study) -> Section:
     table = Table(
         "power",
         f"Smallest drop in mean reward, in points of 100, that the planned design finds with "
-        f"{format_percent(POWER)} power, two-sided, at Holm's first step; and what the smallest "
-        "effect of interest would take.",
+        f"{format_percent(POWER)} power, two-sided, by sign flips at Holm's first step, with the "
+        "other variants without effect; and what the smallest effect of interest, "
+        f"{_describe_wanted(study)}, would take.",
         make_heads(
             "Group",
             "Tasks",
@@ -189,13 +220,16 @@ def build_power_section(study: Study) -> Section:
             "Variants",
             "Smallest drop",
             "Wanted",
+            "pass^1 of control",
+            "Spread of effects",
             "Trials needed",
             "Tasks needed",
         ),
         tuple(rows),
         (
-            "From the difficulty of published gpt-4o results, not from this data: "
-            "`emobench power SWEEP --pilot RUN_DIR` takes a run's own.",
+            f"Tasks as hard as {'; '.join(sources)}. Effects that differ from task to task by the "
+            "spread, in logits: measured where 10 tasks have two trials on both sides, else "
+            f"assumed as {SPREAD}.",
         ),
         tuple(records),
     )
