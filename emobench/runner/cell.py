@@ -220,7 +220,8 @@ class _CellRun:
     def _run_episode(self, task: int) -> EpisodeRecord | None:
         """Converse on one task, again after an infrastructure error; the record has the history.
 
-        None where the cell is being stopped while the first attempt waits for a rate limit."""
+        None where the cell is being stopped while the first attempt waits for a rate limit, or for
+        a server that is being replaced."""
         record: EpisodeRecord | None = None
         from emobench.runner.episode import run_episode
 

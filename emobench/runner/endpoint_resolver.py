@@ -16,6 +16,7 @@ from emobench.core.errors import InvalidInput, ServersGone
 from emobench.core.models import OpenAIModel, RoleModel, select_sampling
 from emobench.core.plan import USER_SERVER, Plan, list_replicas, name_assistant_server
 from emobench.core.run_dir import RunDir
+from emobench.core.stop_signals import Stopped
 from emobench.core.sweep import Cell
 from emobench.llm.client import ChatClient, Unreachable
 from emobench.llm.transport import ModelEndpoint, Role, Transport
@@ -82,6 +83,11 @@ class EndpointResolver:
         if time.monotonic() >= self._next_look or self._away:
             self._read_files()
         return self._endpoints
+
+    def raise_if_interrupted(self) -> None:
+        """Raise Stopped where the cell is being ended."""
+        if self._interrupted():
+            raise Stopped
 
     def find_successor(self, seen: RoleEndpoints) -> RoleEndpoints | None:
         """Return newer endpoints with which a conversation whose call failed may go on, or None.
@@ -263,8 +269,13 @@ class Follower:
         self.endpoints = resolver.latest
 
     def resolve(self) -> RoleEndpoints:
-        """Return where to call now. Raises ServersGone."""
-        newest = self._resolver.refresh()
+        """Return where to call now. Raises ServersGone, and Stopped where a wait was interrupted:
+        that is no failure of a server."""
+        try:
+            newest = self._resolver.refresh()
+        except ServersGone:
+            self._resolver.raise_if_interrupted()
+            raise
         if newest is not self.endpoints and newest.continues <= self.endpoints.number:
             self.endpoints = newest
         return self.endpoints
@@ -272,8 +283,12 @@ class Follower:
     def move(self) -> bool:
         """Return, after a call that failed, whether it may be sent again to where its server went.
 
-        Raises ServersGone."""
-        newest = self._resolver.find_successor(self.endpoints)
+        Raises ServersGone, and Stopped as `resolve` does."""
+        try:
+            newest = self._resolver.find_successor(self.endpoints)
+        except ServersGone:
+            self._resolver.raise_if_interrupted()
+            raise
         if newest is None:
             return False
         self.endpoints = newest
