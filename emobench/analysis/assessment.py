@@ -248,9 +248,11 @@ def _measure_coverage(collected: Collected) -> tuple[Coverage, ...]:
     for result in collected.cells:
         cell = result.cell
         condition = cell.condition
-        count = counts.setdefault(condition, [0, 0])
+        count = counts.setdefault(condition, [0, 0, 0, 0])
         count[0] += result.expected
         count[1] += result.scored
+        count[2] += len(result.file.episodes)
+        count[3] += result.lost_attempts
     return tuple(Coverage(condition, *count) for condition, count in counts.items())
 
 

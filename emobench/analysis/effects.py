@@ -29,6 +29,7 @@ from emobench.analysis.stats.interaction import (
     compare_assistants,
     compare_effects,
 )
+from emobench.analysis.stats.lost_attempts import count_losses, fail_losses
 from emobench.analysis.stats.means import mean_reward, outcome_rate
 from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES, Columns, sum_columns
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
@@ -40,7 +41,7 @@ from emobench.analysis.stats.paired import (
     variant_difference,
 )
 from emobench.analysis.stats.pass_k import pass_k_curve, pass_k_difference
-from emobench.analysis.stats.sensitivity import compare_missing
+from emobench.analysis.stats.sensitivity import compare_lost, compare_missing, mark_reversals
 from emobench.analysis.stats.units import (
     Arm,
     Sums,
@@ -108,6 +109,8 @@ class Contrast:
     baseline_mean: Mean
     """The baseline's on the same tasks: `paired_mean` minus it is `difference`."""
     sensitivity: tuple[Sensitivity, ...]
+    lost: Difference
+    """In the share of first attempts that were lost; its p is not adjusted."""
     odds_ratio: OddsRatio
     outcomes: tuple[Exploratory, ...]
     mediators: tuple[Exploratory, ...]
@@ -129,6 +132,8 @@ class VariantFinding:
     outcomes: Mapping[str, Mean]
     """Share of scored episodes by outcome, infra_error's of all episodes."""
     mediators: tuple[MediatorMean, ...]
+    lost: Mean
+    """Share of the first attempts, of conversations that were begun, that were lost."""
     contrast: Contrast | None
     """None for the baseline itself."""
 
@@ -209,6 +214,8 @@ def estimate_effects(
     cells = tuple(planned)
     groups = split_arms(count_by_task(frame, cells))
     measured = sum_columns(frame)
+    lost = split_arms(count_by_task(count_losses(frame)))
+    failed = split_arms(count_by_task(fail_losses(frame), cells))
     conforming: dict[Group, dict[str, Arm]] | None = None
     if per_protocol is not None:
         kept = frame[per_protocol].fillna(False).to_numpy(dtype=bool)
@@ -221,6 +228,8 @@ def estimate_effects(
             {name: group[name] for name in order if name in group},
             baseline,
             measured,
+            lost.get(key, {}),
+            failed[key],
             None if conforming is None else conforming.get(key, {}),
             margin,
             placebos,
@@ -258,10 +267,14 @@ def _estimate_group(
     group: Mapping[str, Arm],
     baseline: str,
     measured: Columns,
+    lost: Mapping[str, Arm],
+    failed: Mapping[str, Arm],
     conforming: Mapping[str, Arm] | None,
     margin: float,
     placebos: Sequence[str],
 ) -> GroupFinding:
+    """`lost` has the share of first attempts that were lost in the place of rewards, `failed` the
+    rewards with lost first attempts as failures."""
     treated = [name for name in group if name != baseline]
     largest = max((int(arm.n.max(initial=0)) for arm in group.values()), default=0)
     largest = min(largest, MOST_K)
@@ -276,7 +289,8 @@ def _estimate_group(
                 UNDECIDED,
                 _compare_with_placebo({key: group}, name, placebos),
                 *paired_means({key: group}, name, baseline),
-                sensitivity=_compute_sensitivity(group, name, baseline),
+                sensitivity=_compute_sensitivity(group, failed, name, baseline),
+                lost=_compare_losses(lost, name, baseline),
                 odds_ratio=odds[name],
                 outcomes=_explore(held, name, baseline, SCORED_OUTCOMES),
                 mediators=_explore(held, name, baseline, tuple(MEDIATORS)),
@@ -300,6 +314,7 @@ def _estimate_group(
             pass_k=pass_k_curve(name, arm.successes, arm.n, range(1, largest + 1)),
             outcomes=_estimate_outcome_rates(name, arm, held.get(name, {})),
             mediators=_estimate_mediator_means(name, held.get(name, {})),
+            lost=_estimate_losses(name, lost.get(name)),
             contrast=contrasts.get(name),
         )
         for name, arm in group.items()
@@ -428,6 +443,7 @@ def _adjust_contrasts(
             difference=adjust(each.difference, decisions[name]),
             decision=decisions[name],
             over_placebo=placebo[name],
+            sensitivity=mark_reversals(each.difference, each.sensitivity),
         )
         for name, each in contrasts.items()
     }
@@ -465,12 +481,32 @@ def _adjust_exploratory(
 
 
 def _compute_sensitivity(
-    group: Mapping[str, Arm], name: str, baseline: str
+    group: Mapping[str, Arm], failed: Mapping[str, Arm], name: str, baseline: str
 ) -> tuple[Sensitivity, ...]:
     if baseline not in group:
         return ()
     what = f"difference in mean reward, {name} minus {baseline}"
-    return compare_missing(what, group[name], group[baseline])
+    return (
+        *compare_missing(what, group[name], group[baseline]),
+        compare_lost(what, failed[name], failed[baseline]),
+    )
+
+
+def _compare_losses(lost: Mapping[str, Arm], name: str, baseline: str) -> Difference:
+    what = f"difference in the share of first attempts lost, {name} minus {baseline}"
+    if name not in lost or baseline not in lost:
+        lacking = name if name not in lost else baseline
+        return make_undefined(what, f"no conversation of {lacking} was begun")
+    sides = {side: (lost[side].tasks, lost[side].means) for side in (name, baseline)}
+    rows, left_out = align_by_task(sides, name, baseline)
+    return paired_difference(what, rows[0] - rows[1], left_out=left_out, bootstrap=False)
+
+
+def _estimate_losses(name: str, arm: Arm | None) -> Mean:
+    none = np.empty(0, np.int64)
+    events, begun = (arm.successes, arm.n) if arm is not None else (none, none)
+    label = f"share of first attempts lost, {name}"
+    return outcome_rate(label, events.astype(np.float64), begun)
 
 
 def _compare_per_protocol(

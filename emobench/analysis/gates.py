@@ -94,10 +94,19 @@ class Coverage:
     condition: Condition
     planned: int
     with_result: int
+    begun: int = 0
+    """At least once."""
+    lost: int = 0
+    """Of these, those whose first attempt gave no result that counts."""
 
     @property
     def share(self) -> float | None:
         return self.with_result / self.planned if self.planned else None
+
+    @property
+    def lost_share(self) -> float | None:
+        """Of the first attempts."""
+        return self.lost / self.begun if self.begun else None
 
 
 def evaluate(
@@ -114,9 +123,10 @@ def evaluate(
     Control has the gates that need no contrast: coverage and fidelity.
     """
     results = []
-    for found in coverage:
-        condition = found.condition
-        results.append(_evaluate_coverage(gates, found))
+    by_condition = {found.condition: found for found in coverage}
+    for condition, found in by_condition.items():
+        control = by_condition.get(condition.control)
+        results.append(_evaluate_coverage(gates, found, control))
         if condition.variant != CONTROL:
             results.append(_evaluate_power(condition, power.get(condition.group)))
             results.append(
@@ -148,10 +158,16 @@ def decide_overall_verdict(results: Iterable[GateResult]) -> Verdict:
     return _find_worst([result.verdict for result in results])
 
 
-def _evaluate_coverage(gates: Gates, found: Coverage) -> GateResult:
+def _evaluate_coverage(gates: Gates, found: Coverage, control: Coverage | None) -> GateResult:
     what = f"share of its {found.planned} planned episodes with a result"
-    criterion = _check_value(what, found.share, "at least", gates.coverage)
-    return _build_result(found.condition, "coverage", (criterion,))
+    criteria = [_check_value(what, found.share, "at least", gates.coverage)]
+    own, other = found.lost_share, control.lost_share if control else None
+    if found is not control and own is not None and other is not None:
+        more = "more" if own >= other else "fewer"
+        what = f"first attempts lost, {more} than in control"
+        most = gates.lost_attempts
+        criteria.append(_check_value(what, abs(own - other), "at most", most, unit="points"))
+    return _build_result(found.condition, "coverage", tuple(criteria))
 
 
 def _evaluate_power(condition: Condition, power: DesignPower | None) -> GateResult:

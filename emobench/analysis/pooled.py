@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from emobench.analysis.effects import list_placebos, pool_groups
 from emobench.analysis.stats.estimates import Decision, Difference, Mean, PassK
+from emobench.analysis.stats.lost_attempts import fail_losses
 from emobench.analysis.stats.means import mean_reward
+from emobench.analysis.stats.paired import variant_difference
 from emobench.analysis.stats.pass_k import pass_k_curve, pass_k_difference
 from emobench.analysis.stats.units import count_by_task, make_frame, split_arms, stack
 from emobench.core.outcomes import CONTROL
@@ -28,6 +30,8 @@ class VariantRow:
     planned: int
     """Episodes of the plan."""
     scored: int
+    lost: int
+    """First attempts that gave no result that counts."""
     missing: int
     """Planned episodes without a reward: infrastructure errors, and those that are not there."""
     mean: Mean
@@ -38,6 +42,8 @@ class VariantRow:
     difference: Difference | None
     """From control; None for control itself and where there is none."""
     decision: Decision | None
+    failed: Difference | None
+    """The difference with lost first attempts as failures."""
     pass_differences: tuple[Difference, ...] = ()
     """From control in pass^k, for each k of `passes` from 2 on."""
 
@@ -56,10 +62,14 @@ def choose_ks(trials: int) -> list[int]:
 def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantRow]:
     """Return one row a variant."""
     cells = [result.cell for result in collected.cells]
-    groups = split_arms(count_by_task(make_frame(collected.list_observations()), cells))
+    frame = make_frame(collected.list_observations())
+    groups = split_arms(count_by_task(frame, cells))
+    failed = split_arms(count_by_task(fail_losses(frame), cells))
     planned: Counter[str] = Counter()
-    for cell in cells:
-        planned[cell.variant] += len(cell.tasks)
+    lost: Counter[str] = Counter()
+    for result in collected.cells:
+        planned[result.cell.variant] += result.expected
+        lost[result.cell.variant] += result.lost_attempts
     sweep = collected.plan.sweep
     names = [name for name in list_variants(cells) if name != CONTROL]
     found = pool_groups(groups, CONTROL, names, sweep.gates.smallest_effect, list_placebos(sweep))
@@ -68,16 +78,18 @@ def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantR
     for name in list_variants(cells):
         stacked = stack((key, group[name]) for key, group in groups.items() if name in group)
         own = mean_reward(f"mean reward, {name}", stacked)
-        difference = means = decision = None
+        difference = as_failures = means = decision = None
         if name in compared:
             pooled = compared[name]
             difference, decision = pooled.difference, pooled.decision
             means = (pooled.paired_mean, pooled.baseline_mean) if difference.tasks else None
+            as_failures = variant_difference(failed, name, CONTROL, tests=False)
         rows.append(
             VariantRow(
                 variant=name,
                 planned=planned[name],
                 scored=own.episodes,
+                lost=lost[name],
                 missing=own.missing,
                 mean=means[0] if means else own,
                 baseline_mean=means[1] if means else None,
@@ -89,6 +101,7 @@ def build_variant_rows(collected: Collected, ks: Sequence[int]) -> list[VariantR
                     for k in ks
                     if k > 1 and name in compared
                 ),
+                failed=as_failures,
             )
         )
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emobench.analysis.assessment import assess_collected
@@ -53,6 +54,7 @@ def build_results(run_dir: RunDir) -> tuple[Table, str]:
         for row in rows
         if row.difference and row.difference.left_out and row.baseline_mean
     ]
+    notes += _list_losses(rows)
     if not collected.is_complete:
         notes.append("interim, since the run is unfinished: intervals are no reason to stop it")
     notes += [
@@ -73,6 +75,22 @@ def build_results(run_dir: RunDir) -> tuple[Table, str]:
         together = "environments, assistants and agent strategies together"
         notes.append(f"{together}; the report has each of the {len(groups)} alone")
     return make_table(heads, map(_format_cells, rows)), "\n".join([*notes, *_list_gates(collected)])
+
+
+def _list_losses(rows: Sequence[VariantRow]) -> list[str]:
+    """Return the first attempts that were lost, by variant, and what each difference is with them
+    as failures; nothing where none was lost."""
+    if not any(row.lost for row in rows):
+        return []
+    counts = ", ".join(f"{row.variant} {row.lost}" for row in rows)
+    differences = ", ".join(
+        f"{row.variant} {format_change(row.failed.value)} "
+        f"{format_interval(row.failed.interval, change=True)}".rstrip()
+        for row in rows
+        if row.failed is not None
+    )
+    as_failures = f"; as failures, vs control: {differences}" if differences else ""
+    return [f"first attempts lost: {counts}{as_failures}"]
 
 
 def _list_gates(collected: Collected) -> list[str]:

@@ -50,6 +50,9 @@ class Gates(Strict):
 
     coverage: Share = 0.95
     """Least share of the planned episodes that have a result, for a variant and for control."""
+    lost_attempts: Share = 0.03
+    """Most by which the share of first attempts that were lost may differ from control's, either
+    way."""
     smallest_effect: float = Field(default=0.1, gt=0, le=1)
     """Smallest drop in mean reward that the study must be able to detect."""
     manipulation: ManipulationGate = ManipulationGate()

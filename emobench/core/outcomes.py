@@ -73,6 +73,7 @@ class Observation:
     outcome: str
     reward: float | None
     """None: missing."""
+    attempt: int = 1
 
     @property
     def group(self) -> Group:

@@ -89,6 +89,11 @@ class CellResult:
         return sum(record.outcome == Outcome.INFRA_ERROR for record in self.file.episodes)
 
     @property
+    def lost_attempts(self) -> int:
+        """Conversations whose first attempt gave no result that counts."""
+        return sum(each.attempt > 1 or each.reward is None for each in self.file.episodes)
+
+    @property
     def state(self) -> CellState:
         """As the files say it; a cell that was killed still says 'running' in its summary."""
         if self.scored >= self.expected:
@@ -159,6 +164,7 @@ class Collected:
                 task_id=record.task_id,
                 outcome=record.outcome,
                 reward=record.reward,
+                attempt=record.attempt,
             )
             for result in self.cells
             for record in result.file.episodes

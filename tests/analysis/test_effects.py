@@ -13,6 +13,7 @@ from scipy import stats
 from emobench.analysis.effects import Contrast, Findings, VariantFinding, estimate_effects
 from emobench.analysis.stats.estimates import Difference, Mean, PassK
 from emobench.analysis.stats.multiplicity import benjamini_hochberg, holm
+from emobench.analysis.stats.sensitivity import LOST
 from emobench.analysis.stats.units import make_frame
 from emobench.core.plan import load_plan
 from emobench.tables.table import load_tables
@@ -95,10 +96,11 @@ def test_missing_rewards_as_failures_and_as_the_best_and_worst_they_could_be() -
         "as failure": pytest.approx(-0.5),
         "worst case": pytest.approx(-0.5),
         "best case": pytest.approx(-8 * 0.5 / 12),
+        LOST: pytest.approx(-0.5),
     }
     lost: Rewards = {task: [1, None] for task in range(12)}
     bounds = contrast_of(estimate_effects(frame(control=lost, anger=control)), "anger").sensitivity
-    assert [each.value for each in bounds] == [pytest.approx(x) for x in (0.5, 0.0, 0.5)]
+    assert [each.value for each in bounds] == [pytest.approx(x) for x in (0.5, 0.0, 0.5, 0.5)]
 
 
 def test_the_bounds_enclose_every_other_treatment() -> None:
@@ -107,7 +109,8 @@ def test_the_bounds_enclose_every_other_treatment() -> None:
         "anger": random_rewards(5, 30, 4, 0.7, missing=0.3),
     }
     contrast = contrast_of(estimate_effects(frame(**study)), "anger")
-    failure, worst, best = (each.value for each in contrast.sensitivity)
+    failure, worst, best, lost = (each.value for each in contrast.sensitivity)
+    assert lost == failure, "what is missing was lost, and nothing was run again"
     assert failure is not None
     assert worst is not None
     assert best is not None

@@ -261,3 +261,18 @@ def test_labels_stand_beside_the_effect() -> None:
         decide_overall_verdict([each for each in good if each.gate != "manipulation"]) == "passed"
     )
     assert decide_overall_verdict([]) == "not_checked"
+
+
+@pytest.mark.parametrize(
+    ("lost", "of_control", "verdict"),
+    [(0, 0, "passed"), (5, 2, "passed"), (6, 2, "failed"), (2, 6, "failed"), (30, 30, "passed")],
+)
+def test_first_attempts_are_lost_alike(lost: int, of_control: int, verdict: Verdict) -> None:
+    coverage = [Coverage(CONTROL, 100, 100, 100, of_control), Coverage(ANGER, 100, 100, 100, lost)]
+    results = evaluate(Gates(), coverage, power={}, manipulation={}, fidelity={})
+    found = {each.condition: each for each in results if each.gate == "coverage"}
+    assert found[ANGER].verdict == verdict
+    assert found[CONTROL].verdict == "passed"
+    if verdict == "failed":
+        more = "more" if lost > of_control else "fewer"
+        assert f"first attempts lost, {more} than in control: 4 points" in found[ANGER].reason

@@ -241,6 +241,20 @@ def test_a_plan_that_is_lost_is_made_again_from_the_sweep_file(folder: Path, dam
     assert damage == "gone" or kept.read_bytes() == whole[:-40]
 
 
+def test_a_lost_plan_is_made_again_with_the_texts_of_its_episodes(folder: Path) -> None:
+    run_dir, plan = plan_of(folder)
+    run_dir.path.mkdir(parents=True)
+    old = load_builtin("anger-v1").model_copy(update={"name": "anger"})
+    sweep = plan.sweep.model_copy(update={"variants": {**plan.sweep.variants, "anger": old}})
+    save_plan(run_dir, plan.model_copy(update={"sweep": sweep}))
+    for cell in plan.cells[:2]:
+        append(run_dir, cell, [real_episode(run_dir, cell, 1, "solved")])
+    run_dir.plan.unlink()
+    again = read_inputs(folder / "study.yaml").plan()
+    assert again.sweep.variants["anger"] == old
+    assert again.cells == plan.cells
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -134,12 +134,15 @@ class Sensitivity:
 
     label: str
     rule: str
-    """'as failure', 'worst case' or 'best case'."""
+    """'as failure', 'worst case', 'best case' or 'lost first attempts as failures'."""
     value: float | None
     tasks: int
     t: Interval | None
     p_permutation: float | None
     reason: str = ""
+    reverses: bool = False
+    """Whether it reads otherwise than the main difference, by p before adjustment: a drop, a gain
+    or neither."""
 
     @property
     def interval(self) -> Interval | None:

@@ -215,11 +215,11 @@ def divide(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> 
 
 
 def make_frame(observations: Iterable[Observation]) -> pandas.DataFrame:
-    """Return observations as a table with the columns that `count_by_task` reads, and outcome and
-    trial."""
+    """Return observations as a table with the columns that `count_by_task` reads, and outcome,
+    trial and attempt."""
     import pandas as pd
 
-    columns = [*KEYS, "trial", "outcome", "reward"]
+    columns = [*KEYS, "trial", "outcome", "reward", "attempt"]
     rows = [[getattr(item, name) for name in columns] for item in observations]
     frame = pd.DataFrame(rows, columns=pd.Index(columns))
     frame["reward"] = frame["reward"].astype("float64")

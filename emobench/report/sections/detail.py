@@ -10,7 +10,7 @@ from emobench.analysis.stats.mediators import MEDIATORS, SCORED_OUTCOMES
 from emobench.analysis.stats.units import Arm
 from emobench.core.outcomes import Outcome
 from emobench.core.wording import pluralise
-from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, Table, make_heads
+from emobench.report.blocks import Block, Cell, Remark, Scalar, Section, State, Table, make_heads
 from emobench.report.drawing import assign_roles
 from emobench.report.figures import Curve, Point, Tile, draw_bars, draw_curves, draw_heatmap
 from emobench.report.numbers import (
@@ -431,15 +431,19 @@ def build_mediator_section(group: GroupFinding, prefix: str) -> Section:
 
 
 def build_sensitivity_section(study: Study, group: GroupFinding, prefix: str) -> Section:
-    """Build the differences under other treatments of missing rewards."""
+    """Build the first attempts lost by variant, and the differences under other treatments of lost
+    and missing conversations."""
     title, identifier = "Sensitivity to missing data", f"{prefix}sensitivity"
     compared = [each for each in group.variants if each.contrast and each.contrast.sensitivity]
     if not compared:
         reason = f"Nothing is compared with {group.baseline} here."
         return Section(identifier, title, (Remark(reason),))
     missing = sum(each.mean.missing for each in group.variants)
-    if not missing:
-        reason = "No reward is missing, so there is nothing that another treatment could change."
+    if not missing and not any(each.lost.value for each in group.variants):
+        reason = (
+            "No reward is missing and no first attempt was lost, so there is nothing that another "
+            "treatment could change."
+        )
         return Section(identifier, title, (Remark(reason),))
     rules = [each.rule for each in compared[0].contrast.sensitivity] if compared[0].contrast else []
     rows, records = [], []
@@ -450,7 +454,8 @@ def build_sensitivity_section(study: Study, group: GroupFinding, prefix: str) ->
         cells = [Cell(each.variant, marks), Cell(f"{each.mean.missing:,}")]
         cells.append(build_difference_cell(main))
         for found in each.contrast.sensitivity:
-            cells.append(build_difference_cell(found))
+            state: State = "strong" if found.reverses else ""
+            cells.append(build_difference_cell(found, state=state))
             records.append(
                 {
                     **build_keys(group, each.variant),
@@ -461,22 +466,72 @@ def build_sensitivity_section(study: Study, group: GroupFinding, prefix: str) ->
                     "p_permutation": found.p_permutation,
                     "tasks": found.tasks,
                     "reason": found.reason,
+                    "reverses": found.reverses,
                 }
             )
         rows.append(tuple(cells))
     table = Table(
         f"{prefix}sensitivity",
-        f"Difference in mean reward from {group.baseline} under other treatments of missing "
-        f"rewards, {format_title(group)}, 95 % intervals clustered by task.",
+        f"Difference in mean reward from {group.baseline} under other treatments of lost and "
+        f"missing conversations, {format_title(group)}, 95 % intervals clustered by task.",
         make_heads("Variant", "Missing", "as missing (main)", *rules),
         tuple(rows),
         (
             "As failure: every missing reward is 0. Worst case: 0 for the variant and 1 for "
-            f"{group.baseline}; best case: the reverse (bounds without any assumption).",
+            f"{group.baseline}; best case: the reverse (bounds without any assumption). Lost first "
+            "attempts as failures: 0 for every conversation whose first attempt gave no result, "
+            "whatever its rerun gave.",
+            "Bold: reads otherwise than the main difference, by p before adjustment (a drop, a "
+            "gain, or neither).",
         ),
         tuple(records),
     )
-    return Section(identifier, title, (table,))
+    return Section(identifier, title, (_build_loss_table(group, prefix), table))
+
+
+def _build_loss_table(group: GroupFinding, prefix: str) -> Table:
+    """Build the share of first attempts that were lost, by variant, against the baseline's."""
+    rows, records = [], []
+    for each in group.variants:
+        found = each.contrast.lost if each.contrast else None
+        gap = Cell("") if found is None else build_difference_cell(found, reason=found.reason)
+        p = "" if found is None else format_p(found.p_permutation)
+        rows.append(
+            (
+                Cell(each.variant),
+                Cell(
+                    f"{each.lost.events or 0:,} of {each.lost.episodes:,}",
+                    format_interval(each.lost.interval),
+                    each.lost.label,
+                    mark=choose_few_mark(each.lost),
+                ),
+                gap,
+                Cell(p),
+            )
+        )
+        records.append(
+            {
+                **build_keys(group, each.variant),
+                "label": each.lost.label,
+                "begun": each.lost.episodes,
+                "lost": each.lost.events,
+                "share": each.lost.value,
+                **build_interval_columns("share", each.lost.interval),
+                **build_difference_columns(found),
+            }
+        )
+    return Table(
+        f"{prefix}lost",
+        f"Share of first attempts lost, {format_title(group)}, 95 % intervals clustered by task: "
+        "those that met an infrastructure error, or were set aside by `emobench rerun`.",
+        make_heads("Variant", "First attempts lost", f"Difference from {group.baseline}", "p"),
+        tuple(rows),
+        (
+            "A rerun is another draw. Where the conversations that fail are the ones that are "
+            f"lost, reruns hide an effect; p from sign flips, not adjusted. {FEW_NOTE}",
+        ),
+        tuple(records),
+    )
 
 
 def build_protocol_section(study: Study, group: GroupFinding, prefix: str) -> Section:

@@ -17,7 +17,9 @@ from emobench.report.figures import Dot, draw_forest, make_symmetric_axis
 from emobench.report.interim import INTERIM
 from emobench.report.numbers import (
     describe_decision,
+    format_change,
     format_difference,
+    format_interval,
     format_mean,
     format_number,
     format_p_phrase,
@@ -33,6 +35,8 @@ from emobench.report.study import Study
 SURE = 0.05
 FEW_GROUPS = 3
 """Up to so many groups are told one by one."""
+MOST_REVERSALS = 6
+"""That are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def write_answers(study: Study) -> list[Answer]:
             "Does the agent still do its job?",
             (*_describe_effects(study), *_list_interim_marks(study)),
         ),
-        Answer("How sure is that?", (_describe_power(study),)),
+        Answer("How sure is that?", (_describe_power(study), *_describe_reversals(study))),
         Answer("Can it be trusted?", tuple(_describe_trust(study))),
     ]
 
@@ -231,6 +235,35 @@ def _name_family(effects: Sequence[_Effect]) -> str:
 
 def _is_sure(p: float | None) -> bool:
     return p is not None and p < SURE
+
+
+def _describe_reversals(study: Study) -> Iterator[str]:
+    """Name the effects that read otherwise under another treatment of lost and missing
+    conversations."""
+    several = len(study.findings.groups) > 1
+    turned = [
+        f"{each.variant}{f' in {format_title(group)}' if several else ''} ({row.rule}: "
+        f"{format_change(row.value)} {format_interval(row.interval, change=True)})"
+        for group in study.findings.groups
+        for each in group.variants
+        if each.contrast is not None
+        for row in each.contrast.sensitivity
+        if row.reverses
+    ]
+    if turned:
+        more = len(turned) - MOST_REVERSALS
+        shown = turned[:MOST_REVERSALS] + ([f"{more} more"] if more > 0 else [])
+        yield (
+            "Another treatment of lost and missing conversations turns what is read off: "
+            f"{join_words(shown)}."
+        )
+    elif any(
+        each.lost.value or each.mean.missing for g in study.findings.groups for each in g.variants
+    ):
+        yield (
+            "Conversations were lost or are missing; no other treatment of them that was tried "
+            "turns what is read off."
+        )
 
 
 def _describe_power(study: Study) -> str:

@@ -168,8 +168,8 @@ def test_arms_stand_by_group_and_variant_with_tasks_ascending() -> None:
 
 def test_a_frame_has_the_columns_of_the_observations() -> None:
     table = make_frame(observations({3: [1, None]}, "anger", "b"))
-    assert list(table.columns) == [*KEYS, "trial", "outcome", "reward"]
-    assert table.iloc[0].tolist() == ["retail", "react", "b", "anger", 3, 1, "solved", 1.0]
+    assert list(table.columns) == [*KEYS, "trial", "outcome", "reward", "attempt"]
+    assert table.iloc[0].tolist() == ["retail", "react", "b", "anger", 3, 1, "solved", 1.0, 1]
     assert table["reward"].dtype == np.float64 and np.isnan(table["reward"][1])
     assert make_frame([])["reward"].dtype == np.float64
 
