@@ -10,6 +10,7 @@ import pytest
 
 from emobench.analysis.assessment import assess
 from emobench.analysis.planned_power import assess_planned_power, judge_planned_power
+from emobench.core.gates import Gates
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
 from emobench.report.export import export
@@ -88,5 +89,5 @@ def test_of_an_earlier_plan_what_is_no_default_was_declared(tmp_path: Path) -> N
     plan.pop("gates_declared", None)
     run.plan.write_text(json.dumps(plan))
     assert assess(run).checks.thresholds_declared == ()
-    change_sweep(run, gates={**plan["sweep"]["gates"], "smallest_effect": 0.07})
+    change_sweep(run, gates=Gates(smallest_effect=0.07))
     assert assess(run).checks.thresholds_declared == ("smallest_effect",)
