@@ -18,6 +18,7 @@ from emobench.core.job_id import (
     format_server_id,
     get_queue_id,
     read_local_job_id,
+    read_own_task_id,
     read_slurm_job_id,
 )
 from emobench.core.output import say, warn
@@ -373,8 +374,10 @@ class SlurmScheduler(Scheduler):
 
     def requeue(self) -> bool:
         """Requeue this job. Ends this process: Slurm ends the job before it starts it again."""
-        # Of a heterogeneous job its first part: the others go with it.
-        job_id = os.environ.get("SLURM_JOB_ID", "")
+        # Of a heterogeneous job its first part: the others go with it. Of an array this task alone:
+        # the number of one task is that of the whole array.
+        in_array = "SLURM_ARRAY_JOB_ID" in os.environ
+        job_id = read_own_task_id() if in_array else os.environ.get("SLURM_JOB_ID", "")
         if not job_id:
             return False
         output, error = run_command(["scontrol", "requeue", job_id])

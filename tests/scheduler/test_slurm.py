@@ -362,3 +362,12 @@ def test_many_jobs_are_asked_about_in_parts(
     assert SLURM.find_live(jobs) == jobs
     SLURM.ask_accounts(["1", "2", "3"])
     assert [call.rpartition("=")[2] for call in slurm.calls("sacct")][-2:] == ["1,2", "3"]
+
+
+def test_the_task_that_has_the_arrays_own_number_requeues_itself_alone(
+    slurm: SlurmCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("JOB_ID", "7"), ("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "3")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert SLURM.requeue()
+    assert slurm.calls("scontrol") == ["requeue 7_3"]
