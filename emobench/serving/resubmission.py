@@ -9,7 +9,7 @@ from emobench.core.command_lock import hold
 from emobench.core.errors import EmobenchError, SubmissionRefused
 from emobench.core.plan import load_plan
 from emobench.core.run_dir import RunDir
-from emobench.scheduler.interface import JobState, Phase, Scheduler, is_live
+from emobench.scheduler.interface import CANCELLED, JobState, Phase, Scheduler, is_live
 from emobench.scheduler.schedulers import SCHEDULERS, Schedulers
 from emobench.serving.partners import Queued
 from emobench.store.endpoints import ServerLocation
@@ -112,6 +112,9 @@ def _may_return(location: ServerLocation, last: JobRecord, state: JobState | Non
         return False
     if state is None or state.phase is not Phase.ENDED:
         return False
+    if left and endpoint is not None and state.state == CANCELLED:
+        # The part of a heterogeneous job that left is cancelled by the job's own script.
+        return not endpoint.reason.startswith("received ")
     return state.state in _ENDED_BY_SITE or (left and state.state in ("COMPLETED", "GONE"))
 
 

@@ -187,6 +187,8 @@ def test_a_server_stays_where_the_queue_refuses(run_dir: RunDir) -> None:
         ("GONE", make_endpoint(USER, "ready"), False),
         ("FAILED", make_endpoint(USER, "failed"), False),
         ("CANCELLED", make_endpoint(USER, "ready"), False),
+        ("CANCELLED", replace(make_endpoint(USER, "left"), reason="received SIGTERM"), False),
+        ("CANCELLED", replace(make_endpoint(USER, "left"), reason="idle for 60 minutes"), True),
         ("OUT_OF_MEMORY", make_endpoint(USER, "ready"), False),
     ],
 )
