@@ -70,18 +70,17 @@ def _go_on_later(
 
 
 def _may_come_back(plan: Plan, run_dir: RunDir, number: int) -> bool:
-    """Return whether neither of a cell's servers has failed or left for good."""
+    """Return whether both of a cell's servers are there, or may be again."""
+    from emobench.serving.resubmission import may_come_back
     from emobench.store.endpoints import locate_server
 
     roles = list_roles(plan.sweep)
-    names = list_needed_servers(plan.cells[number].assistant)
-    replicas = [
-        [locate_server(run_dir, each).read() for each in list_replicas(name, roles[name])]
-        for name in names
+    return all(
+        any(
+            may_come_back(locate_server(run_dir, each)) for each in list_replicas(name, roles[name])
+        )
+        for name in list_needed_servers(plan.cells[number].assistant)
         if roles[name].engine != "openai"
-    ]
-    return not any(
-        all(endpoint is not None and endpoint.is_over for endpoint in each) for each in replicas
     )
 
 

@@ -105,6 +105,21 @@ def bring_back(location: ServerLocation, schedulers: Schedulers = SCHEDULERS) ->
     return ""
 
 
+def may_come_back(location: ServerLocation, schedulers: Schedulers = SCHEDULERS) -> bool:
+    """Return whether a job of a server is alive, or may be submitted again. Asks the queue."""
+    if location.lease:
+        return True
+    jobs = [
+        job
+        for job in read_jobs(location.run_dir)
+        if job.kind is JobKind.SERVER and job.name == location.instance
+    ]
+    states = schedulers.ask_states(jobs)
+    if any(is_live(states.get(job.job_id)) for job in jobs):
+        return True
+    return bool(jobs) and _may_return(location, jobs[-1], states.get(jobs[-1].job_id))
+
+
 def _may_return(location: ServerLocation, last: JobRecord, state: JobState | None) -> bool:
     endpoint = location.read()
     left = endpoint is not None and endpoint.job_id == last.job_id and endpoint.state == "left"

@@ -142,8 +142,9 @@ def test_a_task_whose_server_failed_for_good_does_not_go_on(
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
     save_plan(run_dir, plan)
-    add_jobs(run_dir, [JobRecord(JobKind.SERVER, "user", "1")])
-    slurm.say("sacct", "1|FAILED|1:0|" if final else "1|TIMEOUT|0:0|")
+    servers = ("user", "1"), ("assistant_a", "2")
+    add_jobs(run_dir, [JobRecord(JobKind.SERVER, *each) for each in servers])
+    slurm.say("sacct", "1|FAILED|1:0|" if final else "1|TIMEOUT|0:0|", "2|TIMEOUT|0:0|")
     if final:
         publish(run_dir, replace(READY, server="user", state="failed", job_id="1"))
     warnings: list[str] = []

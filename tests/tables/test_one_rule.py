@@ -186,7 +186,10 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
             "steps": 3,
             "outcome": "infra_error",
             "usage": {
-                role: {"prompt_tokens": 5, "completion_tokens": None, "cost": 0.25}
+                role: {
+                    **{"prompt_tokens": 5, "completion_tokens": None, "cost": 0.25},
+                    "rate_limit_wait_s": None,
+                }
                 for role in ("user", "assistant")
             },
         }
