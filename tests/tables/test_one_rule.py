@@ -187,7 +187,9 @@ def test_what_is_written_is_what_is_read(run_dir: RunDir) -> None:
             "outcome": "infra_error",
             "usage": {
                 role: {
-                    **{"prompt_tokens": 5, "completion_tokens": None, "cost": 0.25},
+                    "prompt_tokens": 5,
+                    "completion_tokens": None,
+                    "cost": 0.25,
                     "rate_limit_wait_s": None,
                 }
                 for role in ("user", "assistant")
