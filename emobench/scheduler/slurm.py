@@ -365,7 +365,8 @@ class SlurmScheduler(Scheduler):
         return bool(read_slurm_job_id())
 
     def ask_own_job(self) -> OwnJob:
-        return ask_own_job(get_queue_id(read_slurm_job_id()))
+        # The number of one of an array's tasks is that of the whole array.
+        return ask_own_job(get_queue_id(read_own_task_id() if read_slurm_job_id() else ""))
 
     def requeue_if_preempted(self) -> bool:
         """Requeue this job where it was preempted: one that ends by itself within the time it is

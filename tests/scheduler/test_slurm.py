@@ -371,3 +371,5 @@ def test_the_task_that_has_the_arrays_own_number_requeues_itself_alone(
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert SLURM.requeue()
     assert slurm.calls("scontrol") == ["requeue 7_3"]
+    SLURM.ask_own_job()
+    assert slurm.calls("scontrol")[1:] == ["--oneliner show job 7_3"]
