@@ -40,10 +40,6 @@ class Conversation:
     reply: tuple[Role, int, int] = ("user", 0, 0)
     """The turn under way."""
 
-    def key(self, role: Role) -> int:
-        """Key of the next segment of that side's prompt."""
-        return self.number * 1000 + len(self.prompts[role])
-
     def begin_turn(self) -> bool:
         """Take the next turn; False where the conversation has ended."""
         turn = next(self.turns, None)
@@ -62,7 +58,8 @@ class Conversation:
             self._add("assistant", tokens)
 
     def _add(self, role: Role, tokens: int) -> None:
-        self.prompts[role].append((self.key(role), tokens))
+        *shared, (key, before) = self.prompts[role]
+        self.prompts[role] = [*shared, (key, before + tokens)]
 
 
 def begin_conversation(number: int, env: str, task: int, seed: int, talk: float) -> Conversation:
@@ -72,8 +69,8 @@ def begin_conversation(number: int, env: str, task: int, seed: int, talk: float)
     known = load_env(env).tasks[task]
     turns = _draw_turns(dice, count_calls(known, dice), talk)
     prompts: dict[Role, list[Segment]] = {
-        "assistant": [(env, POLICY_AND_TOOLS[env])],
-        "user": [(number * 1000, USER_PROMPT + len(known.instruction) // 4)],
+        "assistant": [(env, POLICY_AND_TOOLS[env]), (number, 0)],
+        "user": [(number, USER_PROMPT + len(known.instruction) // 4)],
     }
     return Conversation(number, turns, prompts)
 

@@ -1,8 +1,8 @@
 """A study of 100,000 conversations on 64 accelerators whose jobs wait in a queue, simulated.
 
-`python -m performance.large_study [CONVERSATIONS]`. The bound: each server, from when it is ready,
-ends conversations as fast as the best static setting lets one such server, and all of an
-assistant's servers end together. Queue waits are exponential.
+`python -m performance.large_study [CONVERSATIONS [MEAN_WAIT_S]]`. The bound: each server, from when
+it is ready, ends conversations as fast as the best static setting lets one such server, and all of
+an assistant's servers end together. Queue waits are exponential.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from emobench.core.hardware import ModelSize
 from emobench.scripted.timing import build_time_model
 from performance.simulation import CellSpec, Outcome, Pacing, ServerSpec, Simulation, Study
 
-ASSISTANTS, REPLICAS, USERS = 4, 14, 8
+ASSISTANTS, REPLICAS, USERS = 4, 12, 16
+"""With 8 of the user's and 14 of each assistant, the user's caches hold too few conversations."""
 TASKS = 115
-THROTTLE = 16
-"""What config/capacity.py chooses for four arrays."""
+THROTTLE, FIRST = 48, 5
+"""What config/capacity.py chooses for four arrays: cells of each, and what a cell begins with."""
 MEAN_WAIT_S, LOADS_S = 600.0, 120.0
 TALK = 3.0
 STATIC = (6, 8, 10, 12, 14, 16)
@@ -27,19 +28,22 @@ MODEL = build_time_model("h100", ModelSize(8, 8))
 
 def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    mean_wait_s = float(sys.argv[2]) if len(sys.argv) > 2 else MEAN_WAIT_S
     cells = round(wanted / ASSISTANTS / TASKS)
     began = time.perf_counter()
     rate = max(_measure_rate(concurrency) for concurrency in STATIC)
     dice = random.Random(1)
     waits = {
-        f"a{number}": [dice.expovariate(1 / MEAN_WAIT_S) for _ in range(REPLICAS)]
+        f"a{number}": [dice.expovariate(1 / mean_wait_s) for _ in range(REPLICAS)]
         for number in range(ASSISTANTS)
     }
     specs = {
         name: [ServerSpec(MODEL, wait, LOADS_S) for wait in each] for name, each in waits.items()
     }
-    users = [ServerSpec(MODEL, dice.expovariate(1 / MEAN_WAIT_S), LOADS_S) for _ in range(USERS)]
-    study = Study(users, specs, _list_cells(list(specs), cells), Pacing(THROTTLE), {}, TALK)
+    users = [ServerSpec(MODEL, dice.expovariate(1 / mean_wait_s), LOADS_S) for _ in range(USERS)]
+    study = Study(
+        users, specs, _list_cells(list(specs), cells), Pacing(THROTTLE, first=FIRST), {}, TALK
+    )
     outcome = Simulation(study).run()
     first = min(server.starts_s for each in (users, *specs.values()) for server in each)
     user_ready = min(server.ready_s for server in users)

@@ -18,6 +18,7 @@ from itertools import count
 from emobench.benchmarks.tasks import load_env
 from emobench.llm.concurrency import INITIAL, ConcurrencyController, EngineSample
 from emobench.llm.transport import Role
+from emobench.runner.endpoint_resolver import RETURN_S
 from emobench.runner.order import predict_lengths
 from emobench.runner.pace import HEADROOM, LEAST_HEADROOM, LOOK_S
 from emobench.scripted.timing import BatchingEngine, TimeModel
@@ -115,6 +116,8 @@ class _Cell:
     servers: dict[Role, _Server]
     size: int
     under_way: int = 0
+    moves_s: float = 0.0
+    """When it looks again whether its own replicas are ready."""
     told: dict[Role, tuple[float, int, int]] = field(default_factory=dict)
     """When, the wish, and how many conversations."""
     tokens: dict[int, int] = field(default_factory=dict)
@@ -161,6 +164,9 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._servers = self._build_servers()
+        self._replicas: dict[str, list[_Server]] = {}
+        for server in self._servers.values():
+            self._replicas.setdefault(server.name, []).append(server)
         self._queues = {
             name: deque(cell for cell in study.cells if cell.assistant == name)
             for name in study.assistants
@@ -200,7 +206,8 @@ class Simulation:
         roles: list[tuple[Role, str, Sequence[ServerSpec]]] = [("user", "user", study.users)]
         roles += [("assistant", name, specs) for name, specs in study.assistants.items()]
         controlled = study.pacing.concurrency is None
-        initial = {"user": INITIAL * len(study.assistants), "assistant": INITIAL}
+        partners = sum(map(len, study.assistants.values())) / len(study.users)
+        initial = {"user": round(INITIAL * max(1, partners)), "assistant": INITIAL}
         return {
             f"{name}+{number}": _Server(
                 role,
@@ -253,9 +260,7 @@ class Simulation:
         server = cell.servers[role]
         self._look(server)
         self._calls += 1
-        server.engine.submit(
-            self._now, number, conversation.prompts[role], tokens, conversation.key(role)
-        )
+        server.engine.submit(self._now, number, conversation.prompts[role], tokens, number)
 
     # Cells
 
@@ -282,7 +287,7 @@ class Simulation:
         found: dict[Role, _Server] = {}
         names: dict[Role, str] = {"user": "user", "assistant": assistant}
         for role, name in names.items():
-            replicas = [server for server in self._servers.values() if server.name == name]
+            replicas = self._replicas[name]
             first = number % len(replicas)
             ordered = replicas[first:] + replicas[:first]
             server = next((s for s in ordered if s.ready_s <= self._now), None)
@@ -308,7 +313,9 @@ class Simulation:
         if self._study.pacing.concurrency is not None:
             cell.size = self._study.pacing.concurrency
         else:
-            self._move(cell)
+            if self._now >= cell.moves_s:
+                cell.moves_s = self._now + RETURN_S
+                self._move(cell)
             self._negotiate(cell)
             self._at(self._now + LOOK_S, lambda: self._follow(cell))
         self._begin_conversations(cell)

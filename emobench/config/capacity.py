@@ -30,6 +30,9 @@ MAX_CONCURRENCY = 32
 MAX_CELLS, MAX_LOCAL_CELLS = 64, 8
 """Cells at a time of all arrays together that are derived: each is a job, or without Slurm a
 process of this machine. A trial's variants run side by side in any case."""
+CELLS_A_COPY = 4
+"""Cells at a time for each copy of an assistant, where that is more than MAX_CELLS: with one or
+two, a copy has nothing to begin while the last conversations of a cell end."""
 VLLM_NUM_SEQS = 64
 """Conversations that one vLLM engine begins with where nothing says: a quarter of vLLM's own
 default, which long conversations with tools do not reach before its cache is full."""
@@ -75,9 +78,18 @@ def find_capacity(server: str, model: RoleModel) -> Capacity:
     return Capacity(server, requests, source, requests)
 
 
-def count_copies(model: VllmModel) -> int:
+def count_copies(model: RoleModel) -> int:
     """Return how many copies of the model share the role's requests."""
-    return model.data_parallel * model.replicas
+    return model.replicas * (model.data_parallel if isinstance(model, VllmModel) else 1)
+
+
+def count_partners(sweep: Sweep, server: str) -> int:
+    """Return how many copies of the other role's models give their conversations to one of this
+    server's, where these are the user's; an assistant has the user's to itself, or a part of it."""
+    if server != USER_SERVER:
+        return 1
+    assistants = sum(count_copies(model) for model in sweep.assistants.values())
+    return max(1, round(assistants / count_copies(sweep.user)))
 
 
 def list_capacities(sweep: Sweep) -> dict[str, Capacity]:
@@ -96,7 +108,7 @@ def choose_pace(
     if throttle is None:
         mean = sum(len(cell.tasks) for cell in cells) / max(1, len(cells))
         each = max(1.0, min(sweep.concurrency or mean, mean))
-        throttle = _choose_throttle(len(sweep.variants), known, profile, blocks, each)
+        throttle = _choose_throttle(sweep, known, profile, blocks, each)
     if sweep.concurrency:
         return Pace(sweep.concurrency, throttle)
     if all(capacity.requests is None for capacity in known.values()):
@@ -111,7 +123,7 @@ def choose_pace(
 
 
 def _choose_throttle(
-    variants: int,
+    sweep: Sweep,
     known: Mapping[str, Capacity],
     profile: ClusterProfile,
     blocks: Sequence[CellBlock],
@@ -121,6 +133,8 @@ def _choose_throttle(
     conversations to begin while the last ones of the first end. A round fills what the servers may
     hold with `each` conversations a cell, and has all variants of a trial."""
 
+    variants = len(sweep.variants)
+
     def count_round(blocks: Sequence[CellBlock]) -> int:
         assistants = {name_assistant_server(block.assistant) for block in blocks}
         servers = [[known[USER_SERVER].most], [known[name].most for name in assistants]]
@@ -128,7 +142,10 @@ def _choose_throttle(
         return max(ceil(min(held) / each) if held else THROTTLE // 2, variants)
 
     arrays = [blocks] if profile.one_machine else [[block] for block in blocks]
-    most = MAX_LOCAL_CELLS if profile.one_machine else MAX_CELLS // max(1, len(blocks))
+    most = MAX_LOCAL_CELLS
+    if not profile.one_machine:
+        copies = sum(map(count_copies, sweep.assistants.values()))
+        most = max(MAX_CELLS, CELLS_A_COPY * copies) // max(1, len(blocks))
     largest = max((sum(block.size for block in array) for array in arrays), default=1)
     wanted = 2 * max(map(count_round, arrays), default=1)
     return max(1, min(wanted, max(most, variants), largest))

@@ -268,7 +268,7 @@ class _Clock:
             if server in self._speeds:
                 length = work.tokens_in.typical / max(1.0, work.calls.typical)
                 speed = self._speeds[server]["typical"]
-                fits += self._count_fitting(model, speed, length) * self._count_copies(model)
+                fits += self._count_fitting(model, speed, length) * count_copies(model)
             elif isinstance(model, OpenAIModel):
                 return replace(stream, at_a_time=min(stream.at_a_time, self._begin(server)))
             else:
@@ -278,9 +278,6 @@ class _Clock:
     def _begin(self, server: str) -> float:
         """Return the conversations that a hosted model begins with: nobody knows what it takes."""
         return float(count_requests(self._plan, server))
-
-    def _count_copies(self, model: RoleModel) -> int:
-        return count_copies(model) if isinstance(model, VllmModel) else model.replicas
 
     def _count_fitting(self, model: RoleModel, speed: EngineSpeed, length: float) -> float:
         """Return how many requests of `length` tokens one copy computes at a time."""
@@ -411,7 +408,7 @@ class _Clock:
         speed = self._speeds[server][ends.speed]
         length = getattr(work.tokens_in, ends.work) / calls
         scale = model.time_scale if isinstance(model, ScriptedModel) else 1.0
-        batch = max(1.0, batch / self._count_copies(model))
+        batch = max(1.0, batch / count_copies(model))
         fits = self._count_fitting(model, speed, length)
         running = min(batch, fits)
         # In a steady state each token of a reply comes with its share of new prompts.

@@ -123,7 +123,8 @@ def build_time_model(hardware: Hardware, size: ModelSize, cards: int = 1) -> Tim
 
 
 Segment = tuple[Hashable, int]
-"""A piece of a prompt: a key that stands for it and all before it, and its tokens."""
+"""A piece of a prompt: a key that stands for it and all before it, and its tokens. The last one may
+grow from request to request: what is in the cache of it is not computed again."""
 
 
 @dataclass
@@ -234,7 +235,7 @@ class BatchingEngine:
         done: list[int] = []
         to_s += ROUNDING_S
         while True:
-            if self._step is None:
+            if self._step is None and (self._waiting or self._prefilling or self._lacks_room()):
                 self._begin_step()
             if self._step is not None:
                 if self._step.end_s > to_s:
@@ -342,7 +343,7 @@ class BatchingEngine:
             if not entry[0]:
                 del self._in_use[key]
                 self._held -= entry[1]
-                self._keep(key, entry[1])
+                self._keep(key, entry[1] + (request.generated if key == reply else 0))
 
     def _keep(self, key: Hashable, tokens: int) -> None:
         self._kept += tokens - self._unused.pop(key, 0)
@@ -353,17 +354,23 @@ class BatchingEngine:
         """Forget what is in nobody's use, the longest unused first, until `tokens` have room."""
         limit = self.model.cache_tokens - self._held - self._generated - tokens
         while self._kept > limit and self._unused:
-            self._kept -= self._unused.popitem(last=False)[1]
+            key, size = self._unused.popitem(last=False)
+            self._kept -= size
+            if self._kept < limit:  # its end is enough
+                self._unused[key] = limit - self._kept
+                self._unused.move_to_end(key, last=False)
+                self._kept = limit
 
     def _admit(self, request: _Request) -> bool:
         """Put a request into the batch; False where the cache has no room for it."""
         cached = new = 0
         hit = True
         for key, tokens in request.prompt:
-            used = key in self._in_use
-            hit = hit and (used or key in self._unused)
-            cached += tokens if hit else 0
-            new += 0 if used else tokens
+            entry = self._in_use.get(key)
+            there = min(entry[1] if entry else self._unused.get(key, 0), tokens)
+            cached += there if hit else 0
+            hit = hit and there == tokens
+            new += tokens - there if entry else tokens
         free = self.model.cache_tokens - self._held - self._generated
         # With room for the next token of each.
         if new + request.generated + len(self._running) + 1 > free:
@@ -376,6 +383,8 @@ class BatchingEngine:
                 self._held += tokens
             else:
                 entry[0] += 1
+                self._held += max(0, tokens - entry[1])
+                entry[1] = max(tokens, entry[1])
         self._generated += request.generated
         self._make_room(0)
         # One token at least is computed: the next one comes of it.
@@ -390,9 +399,7 @@ class BatchingEngine:
 
     def _preempt(self) -> None:
         """Take requests out of the batch, the last that came first, until a step has room."""
-        while self._batch and (
-            self._held + self._generated + self._batch > self.model.cache_tokens
-        ):
+        while self._lacks_room():
             request = next(reversed(self._running.values()))
             if request.to_compute:
                 self._prefilling.remove(request)
@@ -401,6 +408,11 @@ class BatchingEngine:
             self._release(request)
             self._waiting.appendleft(request)
             self.counters.preemptions += 1
+
+    def _lacks_room(self) -> bool:
+        """Return whether the cache has no room for the next token of each."""
+        used = self._held + self._generated + self._batch
+        return self._batch > 0 and used > self.model.cache_tokens
 
     def _stop_decoding(self, request: _Request) -> None:
         place = next(i for i, (_, number) in enumerate(self._decoding) if number == request.number)

@@ -37,7 +37,8 @@ class Admission:
         settle_s: float = SETTLE_S,
         partners: int = 1,
     ) -> None:
-        """`partners` is how many servers of the other role give their conversations to this one."""
+        """`partners` is how many copies of the other role's models there are for each of this
+        one's."""
         self._run_dir, self._instance, self._model = run_dir, instance, model
         self._look_s, self._settle_s, self._partners = look_s, settle_s, partners
         known = read_endpoint(run_dir, instance)

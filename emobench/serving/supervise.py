@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from emobench.config.capacity import count_partners
 from emobench.core.errors import EmobenchError, InvalidInput
 from emobench.core.files import write_bytes_atomic
 from emobench.core.job_id import get_queue_id
@@ -245,7 +246,7 @@ class Supervisor:
             timing.budget_check_s,
             lambda plan: look_at_partners(plan, run_dir, instance, job_id),
         )
-        partners = len(plan.sweep.assistants) if server == USER_SERVER else 1
+        partners = count_partners(plan.sweep, server)
         admission = Admission(
             run_dir, instance, model, timing.heartbeat_s, timing.settle_s, partners
         )

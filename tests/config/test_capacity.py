@@ -18,6 +18,7 @@ from emobench.config.capacity import (
     VLLM_NUM_SEQS,
     Pace,
     choose_pace,
+    count_partners,
     count_requests,
     describe,
     find_capacity,
@@ -143,6 +144,28 @@ def test_twice_the_cells_that_a_server_may_hold_run_at_a_time() -> None:
     assert pace == Pace(concurrency=4, throttle=14), "7 cells of 40 hold 256"
     by_hand = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"concurrency": 16})})
     assert paced(by_hand)[0] == Pace(concurrency=16, throttle=32)
+
+
+def test_an_assistant_s_replicas_have_four_cells_each() -> None:
+    """64 cells of all arrays left each of 14 replicas little more than one."""
+    assistants: dict[str, RoleModel] = {name: vllm(replicas=12) for name in "abcd"}
+    plan = with_tasks(make_plan(CUDA, "/logs", vllm(replicas=16), assistants, trials=200), 115)
+    assert paced(plan)[0] == Pace(concurrency=5, throttle=48)
+    single = make_plan(CUDA, "/logs", vllm(), {name: vllm() for name in "abcd"}, trials=200)
+    assert paced(with_tasks(single, 115))[0].throttle == 6, "two rounds of 256 conversations"
+
+
+def test_the_copies_of_assistants_for_each_of_the_user_s() -> None:
+    assistants: dict[str, RoleModel] = {
+        "a": vllm(replicas=12),
+        "b": vllm(replicas=6, data_parallel=2),
+        "c": OpenAIModel(model="gpt-x"),
+    }
+    sweep = make_plan(CUDA, "/logs", vllm(replicas=8), assistants).sweep
+    assert count_partners(sweep, "user") == 3
+    assert count_partners(sweep, "assistant_a") == 1
+    fewer = sweep.model_copy(update={"assistants": {"c": OpenAIModel(model="gpt-x")}})
+    assert count_partners(fewer, "user") == 1
 
 
 def test_the_variants_of_a_trial_run_side_by_side_and_the_next_trials_too() -> None:

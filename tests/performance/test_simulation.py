@@ -44,13 +44,13 @@ def test_a_conversation_s_prompts_grow_by_what_is_said() -> None:
     said = 0
     while conversation.begin_turn():
         role, tokens, result = conversation.reply
-        before = {each: len(prompt) for each, prompt in conversation.prompts.items()}
+        before = {each: prompt[-1] for each, prompt in conversation.prompts.items()}
         conversation.end_turn()
         said += tokens + result
-        grown = {each: len(conversation.prompts[each]) - before[each] for each in before}
-        assert grown == ({"user": 0, "assistant": 2} if result else {"user": 1, "assistant": 1})
+        grown = {each: conversation.prompts[each][-1][1] - before[each][1] for each in before}
+        assert grown == {"user": 0 if result else tokens, "assistant": tokens + result}
         assert role == "assistant" or not result
-    assert sum(tokens for _, tokens in conversation.prompts["assistant"][1:]) == said
+    assert conversation.prompts["assistant"][1][1] == said
 
 
 def test_servers_that_begin_apart_end_their_conversations_together() -> None:

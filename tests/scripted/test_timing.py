@@ -118,6 +118,21 @@ def test_a_segment_behind_a_gap_is_computed() -> None:
     assert engine.cache_use == 0
 
 
+def test_of_a_segment_that_grew_only_what_is_new_is_computed() -> None:
+    engine = build_engine()
+    engine.submit(0.0, 1, [("policy", 100), ("talk", 100)], 40, reply="talk")
+    run_out(engine)
+    engine.submit(50.0, 2, [("policy", 100), ("talk", 200)], 1, reply="talk")
+    run_out(engine)
+    assert engine.counters.prefix_hits == 100 + 140
+    # The end of what nobody uses is forgotten first, and no more of it than has to be.
+    engine.submit(100.0, 3, [("other", engine.model.cache_tokens - 251)], 1)
+    run_out(engine)
+    engine.submit(150.0, 4, [("policy", 100), ("talk", 201)], 1)
+    run_out(engine)
+    assert 0 < engine.counters.prefix_hits - 240 < 301
+
+
 def test_more_than_the_batch_holds_waits_in_order() -> None:
     engine = build_engine(max_num_seqs=2)
     for number in range(4):
