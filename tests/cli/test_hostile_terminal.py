@@ -92,6 +92,7 @@ LINES: dict[str, list[str]] = {
     ],
     "check": ["{run}", "{run} --json"],
     "power": ["{file}", "{run}", "{file} --pilot {run} --json", "{wrong}"],
+    "plan": ["{file}", "{run}", "{file} --pilot {run} --json", "{wrong}", "{bad}/none.yaml"],
     "doctor": ["--cluster {profile} --run-dir {bad}", "--cluster {profile} --json"],
     "probe": ["--base-url {url} --model {model}", "--base-url {url} --model m --json"],
     "schema": [""],
