@@ -10,7 +10,7 @@ import pytest
 from tests.support.slurm_commands import SlurmCommands
 from tests.support.studies import Study
 
-SITE = "scheduler: slurm\nmax_array_size: 100\n"
+SITE = "scheduler: slurm\nmax_array_size: 100\nplacement: apart\n"
 
 
 @pytest.fixture
