@@ -96,7 +96,7 @@ def describe_decision(found: Difference, decision: Decision, other: str) -> str:
     spans = [f"{what} up to {format_points(end)}" for what, end in ends if end > 0]
     said = f"compatible with {' and '.join(spans)} points"
     if decision.statement == "unadjusted":
-        return f"its own interval is clear of 0, after adjustment no claim is left; {said}"
+        return f"clear of 0 by its own interval, though not after adjustment: {said}"
     return said
 
 

@@ -71,8 +71,8 @@ def test_a_null_says_what_it_excludes() -> None:
     drop = paired_difference("x", np.array([-0.25] * 8 + [-0.5] + [0.0] * 11), bootstrap=False)
     assert say(drop) == "lower than control"
     assert say(drop, among=20) == (
-        "its own interval is clear of 0, after adjustment no claim is left; compatible with drops "
-        "up to 24.3 points"
+        "clear of 0 by its own interval, though not after adjustment: compatible with drops up to "
+        "24.3 points"
     )
     assert say(make_undefined("x", "no control in this group")) == "no control in this group"
     same = paired_difference("x", np.zeros(12), bootstrap=False)
