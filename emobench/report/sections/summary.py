@@ -197,7 +197,8 @@ def _describe_decisions(effects: Sequence[_Effect], base: str) -> Iterator[str]:
             yield f"It is {statement} with {join_words([str(each) for each in found])}."
     for each in effects:
         if each.decision.statement not in ("lower", "higher"):
-            yield f"With {each} it is {describe_decision(each.found, each.decision, base)}."
+            what = describe_decision(each.found, each.decision, base)
+            yield f"With {each}{' it is' if each.decision.interval else ':'} {what}."
     alike = [
         f"{each.variant} ({format_difference(each.over_placebo)}, adjusted {p})"
         for each in effects
