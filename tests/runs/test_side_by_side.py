@@ -35,7 +35,7 @@ def test_assistants_share_the_users_server_and_no_cell_waits_for_the_end_of_anot
     started = as_process(tmp_path, "sweep", "study.yaml")
     assert started.returncode == 0, started.stdout + started.stderr
     try:
-        until(lambda: shares_of_assistants(run_dir) == {"many": 32, "one": 32}, "equal shares")
+        until(lambda: has_all_it_can_use(shares_of_assistants(run_dir)), "a share for both")
         until(lambda: is_finished(tmp_path), "the end", poll=0.2)
     finally:
         emobench(tmp_path, "cancel", "runs/study")
@@ -45,6 +45,11 @@ def test_assistants_share_the_users_server_and_no_cell_waits_for_the_end_of_anot
     begun_before = [record for record in second if begin_of(record) < end]
     assert len(begun_before) >= 5, "more than the one that every cell has"
     assert len(second) == 50
+
+
+def has_all_it_can_use(shares: Counter[str]) -> bool:
+    """Return whether the assistant of one cell is not starved by the one of three."""
+    return shares["one"] >= 32 and shares["many"] >= 32
 
 
 def is_finished(folder: Path) -> bool:
